@@ -1,0 +1,77 @@
+"""The command line: one module per command group, loaded only when it is used."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from safehold import __version__
+from safehold.errors import SafeholdError
+
+# name: (module, attribute, what it is for). Adding a group is one line here and one module.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
+    "egress": ("safehold.cli.egress", "egress", "Limit and explain every byte that leaves."),
+    "eval": ("safehold.cli.evaluate", "evaluate", "Measure a bundle on labelled data."),
+    "exemption": ("safehold.cli.exemption", "exemption", "Vetted exemptions for named users."),
+    "grant": ("safehold.cli.grant", "grant", "Two-party authorization: request and approve."),
+    "init": ("safehold.cli.init", "init", "Write a starter configuration."),
+    "keyd": ("safehold.cli.keyd", "keyd", "Run the key service that releases weight keys."),
+    "ledger": ("safehold.cli.ledger", "ledger", "Read the ledger of exchanges."),
+    "log": ("safehold.cli.log", "log", "The transparency log: append, prove, verify."),
+    "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
+    "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),
+    "synth": ("safehold.cli.synth", "synth", "Make a labelled dataset from a constitution."),
+    "train": ("safehold.cli.train", "train", "Train and calibrate a bundle."),
+    "weights": ("safehold.cli.weights", "weights", "Seal, check and load model weights."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}.{attribute} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any of them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="safehold")
+def safehold() -> None:
+    """Safeguards around a language model that you serve.
+
+    \b
+    Examples:
+      safehold serve --upstream local          guard the embedded model
+      safehold serve --upstream http://127.0.0.1:8000/v1
+      safehold constitution show homebrewing
+      safehold eval BUNDLE --data DIR
+    """
+
+
+def main(argv: list[str] | None = None) -> Any:  # noqa: ANN401 - click's own return type
+    """Run the command line; a Safehold error becomes one line and an exit status."""
+    try:
+        return safehold.main(args=argv, prog_name="safehold", standalone_mode=True)
+    except SafeholdError as error:
+        click.echo(f"safehold: error: {error}", err=True)
+        sys.exit(error.exit_status)

@@ -1,0 +1,1 @@
+"""Constitutions: what is restricted and what is permitted."""

@@ -1,0 +1,1 @@
+"""The guard: scorers, the cascade, streaming sessions, bundles, the gateway and the ledger."""

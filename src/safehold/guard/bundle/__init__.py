@@ -1,0 +1,1 @@
+"""Bundles: a guard on disk, every byte of it accounted for."""

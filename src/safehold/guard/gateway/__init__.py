@@ -1,0 +1,1 @@
+"""The gateway: wire protocols, surfaces, upstreams and the server."""

@@ -1,0 +1,97 @@
+"""Verdicts, releases and the flow type that the guard's parts share."""
+
+from collections.abc import Generator
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from safehold.exchange import Exchange, Lane
+
+
+class Stage(StrEnum):
+    """Which part of the cascade decided; for the operator, never for the client."""
+
+    RULE = "rule"
+    STAGE1 = "stage1"
+    STAGE2 = "stage2"
+    FAIL_MODE = "fail_mode"
+
+
+class Allow(msgspec.Struct, frozen=True):
+    """The guard looked and found nothing it must stop."""
+
+    score: float
+
+
+class Block(msgspec.Struct, frozen=True):
+    """The guard refuses. `clause` names the constitution clause, never the text it saw.
+
+    `score` is the calibrated score in [0, 1]; `offset` the characters of the lane that had been
+    scored when it fired (0 for a prompt).
+    """
+
+    clause: str
+    score: float
+    stage: Stage
+    lane: Lane | None = None
+    offset: int = 0
+
+
+Verdict = Allow | Block
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """Text of one lane that has been scored and may leave (it may be empty)."""
+
+    text: str
+
+
+Step = Cleared | Block
+
+
+class FailMode(StrEnum):
+    """What a broken stage means: `block` (default) or a loudly logged `bypass`."""
+
+    BLOCK = "block"
+    BYPASS = "bypass"
+
+
+class Mode(StrEnum):
+    """How streamed text is delivered.
+
+    `hold` withholds the last K tokens until they are scored as cleared; `full` withholds the
+    whole reply; `audit` delivers text as soon as it is scored and marks what would have blocked.
+    """
+
+    HOLD = "hold"
+    FULL = "full"
+    AUDIT = "audit"
+
+
+class Escalation(msgspec.Struct, frozen=True):
+    """A request for a stage-2 score, yielded by a flow and answered by its driver.
+
+    `exchange` is the prompt with its history; `reply` the text of the lane so far (bounded: the
+    part a scorer reads), empty when the prompt itself is to be scored.
+    """
+
+    exchange: Exchange
+    reply: str
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """Stage 2's answer: a logit."""
+
+    logit: float
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """Stage 2 broke or timed out; `reason` is an error's name, never content."""
+
+    reason: str
+
+
+T = TypeVar("T")
+Flow = Generator[Escalation, Scored | Failed, T]
+"""A computation without I/O that may ask for stage-2 scores before it returns a `T`."""

@@ -1,0 +1,1 @@
+"""The ledger: a durable row for everything a client received."""

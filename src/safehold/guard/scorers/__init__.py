@@ -1,0 +1,1 @@
+"""Scorers: one small file per way of giving text a score."""

@@ -1,0 +1,1 @@
+"""Improvement: synthesis, training and rapid response."""

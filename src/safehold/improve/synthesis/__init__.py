@@ -1,0 +1,1 @@
+"""Synthesis: from a constitution to a labelled dataset of exchanges."""

@@ -1,0 +1,1 @@
+"""Security: nobody walks off with the weights."""

@@ -1,0 +1,1 @@
+"""Egress: every byte that leaves is declared, counted and bounded."""

@@ -1,0 +1,1 @@
+"""Sealed weights: encrypted at rest, opened only under a grant."""

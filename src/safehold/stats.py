@@ -1,0 +1,92 @@
+"""Rates with exact one-sided bounds.
+
+Every rate that Safehold prints carries its n and an exact (Clopper-Pearson) one-sided 95% bound:
+Clopper and Pearson, Biometrika 26 (1934) 404-413.
+"""
+
+import math
+
+import msgspec
+
+CONFIDENCE = 0.95
+
+
+def _log_binomial_tail(k: int, n: int, p: float) -> float:
+    """Return P(X <= k) for X ~ Binomial(n, p), summed in log space."""
+    if p <= 0.0:
+        return 1.0
+    if p >= 1.0:
+        return 1.0 if k >= n else 0.0
+    log_p, log_q = math.log(p), math.log1p(-p)
+    lead = math.lgamma(n + 1)
+    terms = [
+        lead - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q
+        for i in range(k + 1)
+    ]
+    top = max(terms)
+    return min(1.0, math.exp(top) * math.fsum(math.exp(term - top) for term in terms))
+
+
+def upper_bound(events: int, n: int, confidence: float = CONFIDENCE) -> float:
+    """Return the exact one-sided upper bound of a rate seen as `events` of `n`.
+
+    With n = 0 nothing is known and the bound is 1.
+    """
+    _check(events, n)
+    if n == 0 or events == n:
+        return 1.0
+    low, high = events / n, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if _log_binomial_tail(events, n, middle) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
+        if high - low < 1e-12:  # noqa: PLR2004 - far below any printed digit
+            break
+    return high
+
+
+def lower_bound(events: int, n: int, confidence: float = CONFIDENCE) -> float:
+    """Return the exact one-sided lower bound of a rate seen as `events` of `n`."""
+    _check(events, n)
+    return 1.0 - upper_bound(n - events, n, confidence) if n else 0.0
+
+
+def _check(events: int, n: int) -> None:
+    if not 0 <= events <= n:
+        raise ValueError(f"a rate needs 0 <= events <= n, got {events} of {n}")
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """A measured rate: `events` of `n`, printed with the bound on the unfavourable side."""
+
+    events: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The rate itself; NaN when nothing was seen."""
+        return self.events / self.n if self.n else math.nan
+
+    @property
+    def upper(self) -> float:
+        """The exact one-sided 95% upper bound."""
+        return upper_bound(self.events, self.n)
+
+    @property
+    def lower(self) -> float:
+        """The exact one-sided 95% lower bound."""
+        return lower_bound(self.events, self.n)
+
+    def at_most(self) -> str:
+        """Say the rate where small is good."""
+        if not self.n:
+            return "undefined (n=0)"
+        return f"{self.value:.3%} (n={self.n}, 95% upper bound {self.upper:.3%})"
+
+    def at_least(self) -> str:
+        """Say the rate where large is good."""
+        if not self.n:
+            return "undefined (n=0)"
+        return f"{self.value:.2%} (n={self.n}, 95% lower bound {self.lower:.2%})"

@@ -1,0 +1,1 @@
+"""Trust: people, keys, grants, exemptions and the transparency log."""
