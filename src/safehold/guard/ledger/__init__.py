@@ -17,6 +17,7 @@ from safehold.guard.ledger.interface import (
     Row,
     RowSink,
 )
+from safehold.guard.ledger.writer import Ledger
 
 __all__ = [
     "Action",
@@ -28,6 +29,7 @@ __all__ = [
     "FinalRow",
     "Judged",
     "Latency",
+    "Ledger",
     "LedgerSettings",
     "Outcome",
     "ProgressRow",

@@ -1,0 +1,134 @@
+"""Rows to table columns and back; hostile text goes in and comes out without an error."""
+
+import json
+import math
+from collections.abc import Mapping
+
+import msgspec
+from sqlalchemy import Table
+
+from safehold.errors import LedgerError
+from safehold.guard.ledger.interface import (
+    Entry,
+    EventRow,
+    FinalRow,
+    ProgressRow,
+    PromptRow,
+    Row,
+)
+from safehold.guard.ledger.schema import EVENTS, FINALS, PROGRESS, PROMPTS
+
+Columns = dict[str, str | int | float | bool | None]
+
+TABLES: tuple[tuple[type[Row], Table], ...] = (
+    (PromptRow, PROMPTS),
+    (ProgressRow, PROGRESS),
+    (FinalRow, FINALS),
+    (EventRow, EVENTS),
+)
+
+_JSON_FIELDS = frozenset({"exchange", "lane", "delivered", "latency", "detail"})
+_CONTENT_FIELDS = frozenset({"text"})
+_RENAMED = {"offset": "char_offset"}
+_MAX_NAME_CHARS = 512
+_INT64 = 1 << 63
+
+
+def table_of(row: Row) -> Table:
+    """Return the table that keeps this kind of row.
+
+    Raises:
+        LedgerError: the value is no ledger row.
+    """
+    for kind, table in TABLES:
+        if type(row) is kind:
+            return table
+    raise LedgerError(f"expected a ledger row, came {type(row).__name__}")
+
+
+def to_columns(row: Row, *, max_bytes: int) -> Columns:
+    """Return the row's columns, without its sequence number and writer.
+
+    Names that a client chose (a model, a tenant) lose what a database can't hold (NUL, lone
+    surrogates become escapes) and what is over 512 characters; content loses nothing.
+
+    Raises:
+        LedgerError: the row is too large or holds a number that can't be kept.
+    """
+    columns: Columns = {}
+    size = 0
+    for field in row.__struct_fields__:
+        value = getattr(row, field)
+        name = _RENAMED.get(field, field)
+        if value is None:
+            columns[name] = None
+        elif field in _JSON_FIELDS:
+            columns[name] = encoded = _encode(value)
+            size += len(encoded)
+        elif isinstance(value, str):
+            if field in _CONTENT_FIELDS:
+                # JSON keeps any text, NUL and lone surrogates included.
+                columns[name] = encoded = _encode(value)
+                size += len(encoded)
+            else:
+                columns[name] = _clean(str(value))
+        elif _is_kept_number(value):
+            columns[name] = value
+        else:
+            raise LedgerError(
+                f"expected a finite number or text in {field}, came {type(value).__name__}"
+            )
+    if size > max_bytes:
+        raise LedgerError(f"expected a row of at most {max_bytes} bytes, came {size}")
+    return columns
+
+
+def to_entry(kind: type[Row], columns: Mapping[str, object]) -> Entry:
+    """Return the row that these columns hold.
+
+    Raises:
+        LedgerError: the columns hold no such row (a damaged or foreign table).
+    """
+    values: dict[str, object] = {}
+    try:
+        for field in kind.__struct_fields__:
+            value = columns[_RENAMED.get(field, field)]
+            if isinstance(value, str) and (field in _JSON_FIELDS or field in _CONTENT_FIELDS):
+                value = _decode(value)
+            values[field] = value
+        values["type"] = kind.__struct_config__.tag
+        row = msgspec.convert(values, kind)
+        return msgspec.convert(
+            {"seq": columns["seq"], "writer": columns["writer"], "row": row}, Entry
+        )
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        raise LedgerError(f"row {columns.get('seq')} can't be read as {kind.__name__}") from error
+
+
+def _is_kept_number(value: object) -> bool:
+    match value:
+        case int():
+            return -_INT64 <= value < _INT64
+        case float():
+            return math.isfinite(value)
+        case _:
+            return False
+
+
+def _encode(value: object) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:  # a lone surrogate: only escapes can carry it
+        return json.dumps(msgspec.to_builtins(value), ensure_ascii=True, separators=(",", ":"))
+
+
+def _decode(encoded: str) -> object:
+    try:
+        return msgspec.json.decode(encoded)
+    except msgspec.DecodeError:
+        return json.loads(encoded)
+
+
+def _clean(name: str) -> str:
+    kept = name[:_MAX_NAME_CHARS].encode("utf-8", "backslashreplace").decode()
+    return kept.replace("\0", "\\x00")

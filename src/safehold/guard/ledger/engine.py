@@ -1,0 +1,166 @@
+"""Opening the database behind a ledger URL, and its errors as one sentence each."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, StatementError
+from sqlalchemy.pool import NullPool
+
+from safehold.errors import ConfigError, DependencyError, LedgerError
+
+# What a reader must do, by the database's own error code. PostgreSQL: SQLSTATE or its class;
+# SQLite: the primary part of its extended error name. Foreign messages may quote content, so they
+# are never passed on.
+_SENTENCES: dict[str, str] = {
+    "SQLITE_FULL": "the disk is full; make room",
+    "SQLITE_IOERR": "the disk refused to read or write; look at the disk and its free space",
+    "SQLITE_READONLY": "the file is read-only; correct its owner and mode",
+    "SQLITE_PERM": "the file may not be used; correct its owner and mode",
+    "SQLITE_AUTH": "the file may not be used; correct its owner and mode",
+    "SQLITE_CANTOPEN": "the file can't be opened; look at its folder's existence and mode",
+    "SQLITE_CORRUPT": "the file is damaged; restore it from a backup",
+    "SQLITE_NOTADB": "the file is no SQLite database, or is damaged; name another or restore it",
+    "SQLITE_BUSY": "another process holds the file's lock for too long",
+    "SQLITE_LOCKED": "another process holds the file's lock for too long",
+    "SQLITE_TOOBIG": "the row is larger than SQLite can hold",
+    "SQLITE_CONSTRAINT": "this decision already has such a row, or the row is incomplete",
+    "23": "this decision already has such a row, or the row is incomplete",
+    "25006": "the database is read-only",
+    "28": "the server refused the user or password",
+    "3D000": "the server has no such database",
+    "42501": "the user may not write these tables",
+    "53100": "the server's disk is full; make room",
+    "53300": "the server has no connection left",
+    "55P03": "another process holds a lock for too long",
+    "57014": "the server took too long",
+    "57P": "the server is shutting down or starting",
+    "08": "the connection to the server is lost",
+}
+
+
+def parse_url(url: str) -> URL:
+    """Return the database URL; a plain path means SQLite.
+
+    Raises:
+        ConfigError: the URL is none, or names a database that isn't supported.
+    """
+    if "://" not in url:
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(
+            "expected a ledger path or URL such as sqlite:///ledger.db or "
+            "postgresql://user@host/database"
+        ) from error
+    match parsed.get_backend_name():
+        case "sqlite":
+            if not parsed.database or parsed.database == ":memory:":
+                raise ConfigError("expected a file behind sqlite:///, came a database in memory")
+            return parsed.set(drivername="sqlite")
+        case "postgresql" | "postgres":
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            raise ConfigError(f"expected a sqlite or postgresql ledger URL, came {other}")
+
+
+def open_engine(url: str, *, wait_s: float, write: bool) -> Engine:
+    """Return an engine without a pool for a ledger URL; nothing is connected yet.
+
+    A writer's transactions take SQLite's write lock when they begin; a new SQLite file is made
+    readable by its owner alone.
+
+    Raises:
+        ConfigError: the URL can't be used.
+        DependencyError: the PostgreSQL driver is not installed.
+        LedgerError: there is no such file.
+    """
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed, wait_s=wait_s, write=write)
+    milliseconds = int(wait_s * 1000)
+    try:
+        return create_engine(
+            parsed,
+            poolclass=NullPool,
+            connect_args={
+                "connect_timeout": max(2, round(wait_s)),
+                "tcp_user_timeout": milliseconds,  # a vanished host must not hang a stream
+                "application_name": "safehold-ledger",
+                "options": f"-c lock_timeout={milliseconds} -c synchronous_commit=on"
+                + (f" -c statement_timeout={milliseconds * 2}" if write else ""),
+            },
+        )
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise DependencyError(
+            "a PostgreSQL ledger needs the extra: pip install 'safehold[postgres]'"
+        ) from error
+
+
+def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
+    path = Path(url.database or "")
+    if write:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise LedgerError(
+                f"ledger {path}: the file can't be opened for writing ({error.strerror})"
+            ) from error
+    elif not path.is_file():
+        raise LedgerError(f"ledger {path}: there is no such file")
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"timeout": wait_s, "check_same_thread": False}
+    )
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - a foreign driver
+        connection.isolation_level = None  # we say BEGIN ourselves
+        # WAL syncs its log at every commit under FULL: an acknowledged row survives power loss,
+        # at one fsync per commit, which the writer shares among all that wait.
+        for pragma in (
+            ("journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF", "secure_delete=ON")
+            if write
+            else ("query_only=ON", "trusted_schema=OFF")
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Any) -> None:  # noqa: ANN401 - a foreign driver
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def told(engine: Engine) -> Iterator[None]:
+    """Turn a database's error into one LedgerError that names the ledger and what to do."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise LedgerError(f"ledger {_name(engine)}: {sentence(error)}") from error
+    except StatementError as error:
+        raise LedgerError(f"ledger {_name(engine)}: a row holds a value of a wrong type") from error
+
+
+def sentence(error: DBAPIError) -> str:
+    """Return what a reader must do about a database's error, without a word of its message."""
+    original = error.orig
+    code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
+    if isinstance(code, str):
+        for length in range(len(code), 1, -1):
+            if code[:length] in _SENTENCES:
+                return _SENTENCES[code[:length]]
+        return f"the database refused ({code})"
+    if error.connection_invalidated or type(original).__name__ == "OperationalError":
+        return "the server can't be reached; start it or correct the address"
+    return f"the database refused ({type(original).__name__})"
+
+
+def _name(engine: Engine) -> str:
+    if engine.dialect.name == "sqlite":
+        return str(engine.url.database)
+    return f"{engine.url.host or 'local socket'}/{engine.url.database}"

@@ -1,0 +1,1 @@
+"""Numbered SQL steps, applied in order; each runs once, in SQLite and in PostgreSQL alike."""

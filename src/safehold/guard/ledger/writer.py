@@ -1,0 +1,294 @@
+"""The writing side of the ledger: many waiters, one thread, one shared commit."""
+
+import asyncio
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from sqlalchemy import Connection, Engine, Table, insert, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+
+from safehold.errors import LedgerError
+from safehold.guard.ledger.codec import Columns, table_of, to_columns
+from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.interface import LedgerSettings, Row
+from safehold.guard.ledger.schema import HEAD, WRITERS, migrate
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """Rows that are kept together or not at all, and who waits for them."""
+
+    rows: tuple[Row, ...]
+    waiter: "asyncio.Future[int]"
+
+
+class Ledger:
+    """Keeps rows durably; the only writer of its process.
+
+    `append` may be called by any number of tasks of one event loop. One thread takes all that
+    wait, writes them in one transaction and wakes them after its single fsync (group commit), so
+    the rate grows with the number of waiters. A storage that fails raises LedgerError to every
+    waiter of that commit and is opened anew for the next one.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: LedgerSettings, clock: Callable[[], float]
+    ) -> None:
+        self.writer = secrets.token_hex(8)
+        self._engine = engine
+        self._settings = settings
+        self._clock = clock
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._room = asyncio.Semaphore(settings.max_pending)
+        self._closing = False
+        self._stopped = False
+        self._storage = _Storage(engine, self.writer, clock)
+        self._thread = threading.Thread(target=self._run, name="safehold-ledger", daemon=True)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        settings: LedgerSettings = LedgerSettings(),  # noqa: B008 - frozen, so shareable
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Open or make the ledger behind a path, `sqlite:///` or `postgresql://` URL.
+
+        Raises:
+            ConfigError: the URL can't be used.
+            DependencyError: the PostgreSQL driver is not installed.
+            LedgerError: the storage can't be opened, or was made by a newer release.
+        """
+        engine = open_engine(url, wait_s=settings.wait_s, write=True)
+        ledger = cls(engine, settings, clock)
+        await asyncio.to_thread(ledger._storage.begin)
+        ledger._thread.start()
+        return ledger
+
+    async def append(self, row: Row, *more: Row) -> int:
+        """Return the last row's sequence number once all rows are durable, all or none.
+
+        A caller that is cancelled while it waits leaves its rows queued: they are still kept.
+
+        Raises:
+            LedgerError: nothing was kept, or it can't be known; the caller must not release.
+        """
+        await self._room.acquire()
+        if self._closing or self._stopped:
+            self._room.release()
+            raise LedgerError("expected an open ledger, came a closed one")
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        waiter.add_done_callback(lambda _: self._room.release())
+        self._jobs.put(_Job(rows=(row, *more), waiter=waiter))
+        if self._stopped and not waiter.done():  # it may have stopped between check and put
+            waiter.set_exception(LedgerError("the ledger's writer has stopped"))
+        return await waiter
+
+    async def close(self) -> None:
+        """Keep what is still queued, mark this writer as closed and let go of the storage."""
+        if not self._closing:
+            self._closing = True
+            self._jobs.put(None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _run(self) -> None:
+        try:
+            while (jobs := self._collect()) is not None:
+                if jobs:
+                    self._keep(jobs)
+                else:
+                    self._storage.beat()
+        finally:  # also when this thread dies of a defect: nobody may wait for ever
+            self._stopped = True
+            self._storage.end()
+            left = []
+            while not self._jobs.empty():
+                if (job := self._jobs.get()) is not None:
+                    left.append((job.waiter, LedgerError("the ledger's writer has stopped")))
+            _wake(left)
+
+    def _collect(self) -> list[_Job] | None:
+        """Return the jobs that wait, [] after an idle heartbeat, None at the end."""
+        try:
+            first = self._jobs.get(timeout=self._settings.heartbeat_s)
+        except queue.Empty:
+            return []
+        if first is None:
+            return None
+        jobs, rows = [first], len(first.rows)
+        while rows < self._settings.max_batch and not self._jobs.empty():
+            job = self._jobs.get()
+            if job is None:
+                self._jobs.put(None)  # nothing comes after the end, so it stays the last
+                break
+            jobs.append(job)
+            rows += len(job.rows)
+        return jobs
+
+    def _keep(self, jobs: list[_Job]) -> None:
+        answers: list[tuple[asyncio.Future[int], int | LedgerError]] = []
+        good: list[tuple[_Job, list[tuple[Table, Columns]]]] = []
+        for job in jobs:
+            try:
+                limit = self._settings.max_row_bytes
+                good.append(
+                    (job, [(table_of(row), to_columns(row, max_bytes=limit)) for row in job.rows])
+                )
+            except LedgerError as error:
+                answers.append((job.waiter, error))
+        try:
+            last = self._storage.write([columns for _, rows in good for columns in rows])
+            for job, rows in reversed(good):
+                answers.append((job.waiter, last))
+                last -= len(rows)
+        except LedgerError as error:
+            if len(good) > 1 and _blames_a_row(error.__cause__):
+                answers += [self._keep_alone(job, rows) for job, rows in good]
+            else:
+                answers += [(job.waiter, error) for job, _ in good]
+        _wake(answers)
+
+    def _keep_alone(
+        self, job: _Job, rows: list[tuple[Table, Columns]]
+    ) -> tuple["asyncio.Future[int]", int | LedgerError]:
+        """Write one job by itself: one caller's impossible row must not fail its neighbours."""
+        try:
+            return job.waiter, self._storage.write(rows)
+        except LedgerError as error:
+            return job.waiter, error
+
+
+class _Storage:
+    """One database connection, opened when needed and dropped after any error."""
+
+    def __init__(self, engine: Engine, writer: str, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._beaten = 0.0
+
+    def begin(self) -> None:
+        """Make the tables if need be and register this writer."""
+        now = self._clock()
+        with told(self._engine), self._engine.begin() as connection:
+            migrate(connection, now=now)
+            connection.execute(
+                insert(WRITERS), {"writer": self._writer, "opened_at": now, "seen_at": now}
+            )
+
+    def write(self, rows: list[tuple[Table, Columns]]) -> int:
+        """Commit the rows in order and return the last one's sequence number.
+
+        A connection that had gone stale while idle is opened once more, but only if it broke
+        before COMMIT was sent: after that the rows may be kept already.
+        """
+        with told(self._engine):
+            reused = self._connection is not None
+            while True:
+                connection = self._connect()
+                committing = False
+                try:
+                    with connection.begin() as transaction:
+                        last = self._insert(connection, rows)
+                        committing = True
+                        transaction.commit()
+                except DBAPIError as error:
+                    self._drop()
+                    if reused and not committing and error.connection_invalidated:
+                        reused = False
+                        continue
+                    raise
+                return last
+
+    def beat(self) -> None:
+        """Say that this writer lives; a storage that fails here will say so at the next row."""
+        try:
+            self.write([])
+        except LedgerError:
+            self._drop()
+
+    def end(self) -> None:
+        """Mark this writer as closed, if the storage still takes it, and disconnect."""
+        try:
+            with told(self._engine), self._connect().begin():
+                self._connect().execute(
+                    update(WRITERS)
+                    .where(WRITERS.c.writer == self._writer)
+                    .values(closed_at=self._clock())
+                )
+        except LedgerError:
+            pass  # the audit then takes this writer for dead, which is the safe reading
+        self._drop()
+
+    def _insert(self, connection: Connection, rows: list[tuple[Table, Columns]]) -> int:
+        # The head record's lock orders all writers: numbers follow commits and have no holes.
+        last: int = connection.execute(
+            update(HEAD).values(seq=HEAD.c.seq + len(rows)).returning(HEAD.c.seq)
+        ).scalar_one()
+        by_table: dict[Table, list[Columns]] = {}
+        for seq, (table, columns) in enumerate(rows, start=last - len(rows) + 1):
+            by_table.setdefault(table, []).append({"seq": seq, "writer": self._writer, **columns})
+        for table, values in by_table.items():
+            connection.execute(insert(table), values)
+        if (now := self._clock()) - self._beaten > 1 or now < self._beaten or not rows:
+            connection.execute(
+                update(WRITERS).where(WRITERS.c.writer == self._writer).values(seen_at=now)
+            )
+            self._beaten = now
+        return last
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+
+def _blames_a_row(cause: BaseException | None) -> bool:
+    """Tell an impossible row from a storage that failed."""
+    return isinstance(cause, IntegrityError | DataError) or (
+        isinstance(cause, StatementError) and not isinstance(cause, DBAPIError)
+    )
+
+
+def _wake(answers: Iterable[tuple["asyncio.Future[int]", int | LedgerError]]) -> None:
+    """Give every waiter its answer, with one call into each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int | LedgerError]]]
+    by_loop = {}
+    for waiter, answer in answers:
+        by_loop.setdefault(waiter.get_loop(), []).append((waiter, answer))
+    for loop, mine in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, mine)
+
+
+def _settle(answers: list[tuple["asyncio.Future[int]", int | LedgerError]]) -> None:
+    for waiter, answer in answers:
+        if not waiter.done():
+            if isinstance(answer, LedgerError):
+                waiter.set_exception(answer)
+            else:
+                waiter.set_result(answer)
