@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from safehold.exchange import Exchange, Lane
+from safehold.exchange import Lane
 
 
 class Stage(StrEnum):
@@ -72,18 +72,19 @@ class Mode(StrEnum):
 class Escalation(msgspec.Struct, frozen=True):
     """A request for a stage-2 score, yielded by a flow and answered by its driver.
 
-    `exchange` is the prompt with its history; `reply` the text of the lane so far (bounded: the
-    part a scorer reads), empty when the prompt itself is to be scored.
+    `prompt` is the end of the prompt with its history; `reply` the end of the lane's text so far
+    (both bounded to what a scorer reads), empty when the prompt itself is to be scored.
     """
 
-    exchange: Exchange
+    prompt: str
     reply: str
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """Stage 2's answer: a logit."""
+    """Stage 2's answer: a logit, and the restricted clause that fits best."""
 
     logit: float
+    clause: str
 
 
 class Failed(msgspec.Struct, frozen=True):

@@ -1,0 +1,68 @@
+"""The cascade: stage 1 on everything, stage 2 on what stage 1 escalates, one decision from both.
+
+Escalating is not refusing: a logit above `escalate` only asks stage 2. The decision is an ensemble
+of both logits (Constitutional Classifiers++, arXiv 2601.04603: probe and classifier err
+differently), its weights fitted on validation data. This class decides and does nothing else.
+"""
+
+import math
+
+import msgspec
+
+from safehold.errors import BundleError
+from safehold.guard.scorers.interface import StreamScorer
+from safehold.guard.scorers.rules import RuleSet
+
+
+class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The operating point of one surface (prompt or reply); all values are logits.
+
+    `escalate`: stage 1 at or above asks stage 2. `weights` = (stage 1, stage 2, constant) of the
+    ensemble; `block`: the ensemble at or above blocks. `alone`: stage 1 at or above blocks where
+    the bundle has no stage 2.
+    """
+
+    escalate: float
+    weights: tuple[float, float, float]
+    block: float
+    alone: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that can't order anything.
+
+        Raises:
+            BundleError: A threshold or weight is not finite.
+        """
+        values = (self.escalate, self.block, self.alone, *self.weights)
+        if not all(math.isfinite(value) for value in values):
+            raise BundleError("thresholds must be finite numbers")
+
+
+class Cascade(msgspec.Struct, frozen=True):
+    """The scorers and operating points of one guard; everything in it comes from one bundle."""
+
+    digest: str
+    stage1: StreamScorer | None
+    has_stage2: bool
+    prompt: Thresholds
+    reply: Thresholds
+    rules: RuleSet | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a cascade that would look at nothing.
+
+        Raises:
+            BundleError: There is neither a stage 1 nor a rule, or a stage 2 without a stage 1.
+        """
+        if self.stage1 is None and (self.rules is None or self.has_stage2):
+            raise BundleError("a guard needs a stage 1 or rules; none is not 'allow'")
+
+    def ensemble(self, surface: Thresholds, stage1: float, stage2: float) -> float:
+        """Return the final logit of both stages."""
+        first, second, constant = surface.weights
+        return first * stage1 + second * stage2 + constant
+
+
+def probability(logit: float, threshold: float) -> float:
+    """Return a score in [0, 1] that is 0.5 at the threshold; for rows and reports."""
+    return 1.0 / (1.0 + math.exp(-max(-40.0, min(40.0, logit - threshold))))

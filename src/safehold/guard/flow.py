@@ -1,0 +1,48 @@
+"""Drivers of a flow, and the one place where a scorer's failure is caught.
+
+A flow is written once, without I/O; `drive` runs it with a synchronous stage 2, `drive_async` with
+an asynchronous one. `guarded` holds the product's one broad `except`: whatever breaks inside a
+scorer becomes `Failed`, and the session turns that into the configured fail mode.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from safehold.guard.interface import Escalation, Failed, Flow, Scored
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Answer = Scored | Failed
+
+
+def guarded(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Failed:
+    """Call a scorer; return its answer, or the name of the error it raised, never its text."""
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - a scorer that breaks must end in the fail mode
+        return Failed(reason=type(error).__name__)
+
+
+def drive(flow: Flow[T], stage2: Callable[[Escalation], Answer]) -> T:
+    """Run a flow to its end, answering its escalations with a function."""
+    try:
+        request = next(flow)
+        while True:
+            request = flow.send(guarded(stage2, request))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def drive_async(flow: Flow[T], stage2: Callable[[Escalation], Awaitable[Answer]]) -> T:
+    """Run a flow to its end, awaiting the answers to its escalations.
+
+    `stage2` must itself answer `Failed` rather than raise, as `batching.Stage2` does.
+    """
+    try:
+        request = next(flow)
+        while True:
+            request = flow.send(await stage2(request))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
