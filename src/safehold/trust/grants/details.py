@@ -1,0 +1,100 @@
+"""What a request asks for beyond its scope: the exact change that its approvers sign."""
+
+from typing import Annotated
+
+import msgspec
+
+from safehold.trust.exemptions.interface import ExemptionTerms
+from safehold.trust.people.interface import Key, Label, Person, PersonId, Team, TeamId
+
+
+class NoDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="none"):
+    """The request's resource and operation say everything."""
+
+
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="facts"):
+    """Named facts of another part's operation: a bundle's digest, a new budget."""
+
+    values: dict[Label, Annotated[str, msgspec.Meta(max_length=1000)]]
+
+
+class EnrolPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="enrol-person"):
+    """Enrol this identity with these keys."""
+
+    person: Person
+
+
+class RemovePerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remove-person"):
+    """Remove this person; it takes effect on grants in flight."""
+
+    person_id: PersonId
+
+
+class AddKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="add-key"):
+    """Give this person one key more."""
+
+    person_id: PersonId
+    key: Key
+
+
+class RemoveKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remove-key"):
+    """Take a lost or retired key from this person."""
+
+    person_id: PersonId
+    key_id: str
+
+
+class AssignPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="assign-person"):
+    """Give this person exactly these roles and teams."""
+
+    person_id: PersonId
+    roles: tuple[Label, ...]
+    teams: tuple[TeamId, ...]
+
+
+class AddTeam(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="add-team"):
+    """Create this team."""
+
+    team: Team
+
+
+class ChangePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="change-policy"):
+    """Replace the whole policy file by this text (UTF-8 TOML)."""
+
+    text: str
+    sha256: str
+
+
+PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam
+Details = (
+    NoDetails
+    | Facts
+    | EnrolPerson
+    | RemovePerson
+    | AddKey
+    | RemoveKey
+    | AssignPerson
+    | AddTeam
+    | ChangePolicy
+    | ExemptionTerms
+)
+
+# An operation named here takes this kind of details and no other, and no other operation takes
+# it: otherwise a change of people could hide behind an operation with an easier rule.
+DETAILS_OF: dict[str, type[Details]] = {
+    "people.enrol": EnrolPerson,
+    "people.remove": RemovePerson,
+    "people.add-key": AddKey,
+    "people.remove-key": RemoveKey,
+    "people.assign": AssignPerson,
+    "people.add-team": AddTeam,
+    "policy.change": ChangePolicy,
+    "exemption.give": ExemptionTerms,
+}
+
+
+def details_fit(operation: str, details: Details) -> bool:
+    """Tell whether these details belong to the operation."""
+    if operation in DETAILS_OF:
+        return type(details) is DETAILS_OF[operation]
+    return isinstance(details, NoDetails | Facts)

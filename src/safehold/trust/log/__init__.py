@@ -1,0 +1,1 @@
+"""The transparency log: append-only, provable offline with public keys alone."""

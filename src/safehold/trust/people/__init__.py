@@ -1,0 +1,45 @@
+"""People: persons with immutable ids, their keys, teams, and what a signature of theirs says."""
+
+from safehold.trust.people.interface import (
+    EMPTY_ROSTER,
+    Key,
+    KeyKind,
+    Kind,
+    Passkey,
+    PasskeyProof,
+    PeopleError,
+    Person,
+    Proof,
+    RelyingParty,
+    Roster,
+    SignatureError,
+    SshKey,
+    SshProof,
+    Team,
+    Verified,
+)
+from safehold.trust.people.statement import NAMESPACE, Act, challenge, ssh_message, statement
+
+__all__ = [
+    "EMPTY_ROSTER",
+    "NAMESPACE",
+    "Act",
+    "Key",
+    "KeyKind",
+    "Kind",
+    "Passkey",
+    "PasskeyProof",
+    "PeopleError",
+    "Person",
+    "Proof",
+    "RelyingParty",
+    "Roster",
+    "SignatureError",
+    "SshKey",
+    "SshProof",
+    "Team",
+    "Verified",
+    "challenge",
+    "ssh_message",
+    "statement",
+]
