@@ -1,0 +1,99 @@
+"""The policy file: TOML, read strictly, checked for rules that could never be safe or met."""
+
+import tomllib
+
+import msgspec
+
+from safehold.trust.canonical import sha256_hex
+from safehold.trust.grants.cedar import check_cedar
+from safehold.trust.grants.details import DETAILS_OF
+from safehold.trust.grants.interface import Policy, PolicyError, Rule
+from safehold.trust.grants.quorum import assign
+from safehold.trust.people.interface import Kind, RelyingParty, Roster
+
+MAX_POLICY_BYTES = 40_000
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file's shape."""
+
+    version: int
+    rp_id: str
+    origins: tuple[str, ...]
+    rule: tuple[Rule, ...]
+    cedar: str = ""
+
+
+def load_policy(text: str) -> Policy:
+    """Return the checked policy of a TOML text.
+
+    Raises:
+        PolicyError: unknown members, two rules of one operation, an empty rule list, break-glass
+            on an operation that governs people or policy, or Cedar text that does not parse.
+    """
+    if len(text.encode()) > MAX_POLICY_BYTES:
+        raise PolicyError(f"expected at most {MAX_POLICY_BYTES} bytes of policy")
+    try:
+        file = msgspec.convert(tomllib.loads(text), _File)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise PolicyError(f"policy file: {error}") from error
+    if file.version < 1:
+        raise PolicyError(f"policy file: expected version 1 or more, got {file.version}")
+    if not file.rule:
+        raise PolicyError("policy file: expected at least one [[rule]], got none")
+    if not file.origins or not file.rp_id:
+        raise PolicyError("policy file: expected rp_id and at least one origin")
+    operations = [rule.operation for rule in file.rule]
+    for operation in sorted(set(operations)):
+        if operations.count(operation) > 1:
+            raise PolicyError(f"policy file: expected one rule for {operation}, got several")
+    for rule in file.rule:
+        _check_rule(rule)
+    if "policy.change" not in operations:
+        raise PolicyError("policy file: expected a rule for policy.change, or it is final")
+    check_cedar(file.cedar)
+    return Policy(
+        version=file.version,
+        sha256=sha256_hex(text.encode()),
+        relying_party=RelyingParty(rp_id=file.rp_id, origins=file.origins),
+        rules=file.rule,
+        cedar=file.cedar,
+    )
+
+
+def _check_rule(rule: Rule) -> None:
+    if not rule.keys:
+        raise PolicyError(f"rule {rule.operation}: expected at least one kind of key")
+    teams = [threshold.team for threshold in rule.thresholds]
+    if len(teams) != len(set(teams)):
+        raise PolicyError(f"rule {rule.operation}: expected each team once")
+    if rule.break_glass is not None and rule.operation in DETAILS_OF:
+        raise PolicyError(
+            f"rule {rule.operation}: expected no break_glass: one person alone may not change "
+            "people, policy or exemptions"
+        )
+
+
+def check_achievable(policy: Policy, roster: Roster) -> None:
+    """Refuse a policy under which an operation could never be approved.
+
+    Raises:
+        PolicyError: a rule names an unknown team, or some human of the roster could not have a
+            request approved by the others.
+    """
+    known = {team.id for team in roster.teams}
+    humans = {
+        person.id: roster.teams_of(person) for person in roster.persons if person.kind is Kind.HUMAN
+    }
+    for rule in policy.rules:
+        for threshold in rule.thresholds:
+            if threshold.team not in known:
+                raise PolicyError(f"rule {rule.operation}: unknown team {threshold.team}")
+        if rule.break_glass is not None and rule.break_glass.team not in known:
+            raise PolicyError(f"rule {rule.operation}: unknown team {rule.break_glass.team}")
+        for requester in humans:
+            others = {person: teams for person, teams in humans.items() if person != requester}
+            if assign(rule.thresholds, others) is None:
+                raise PolicyError(
+                    f"rule {rule.operation}: if {requester} asks, the others can't reach the quorum"
+                )

@@ -1,0 +1,64 @@
+"""One function that says whose signature a proof is: the only way a signature counts."""
+
+from typing import assert_never
+
+from safehold.trust.people.interface import (
+    Passkey,
+    PasskeyProof,
+    Proof,
+    RelyingParty,
+    Roster,
+    SignatureError,
+    SshKey,
+    SshProof,
+    Verified,
+)
+from safehold.trust.people.passkey import verify_assertion
+from safehold.trust.people.sshsig import verify_sshsig
+from safehold.trust.people.statement import NAMESPACE, Act, challenge, ssh_message
+
+
+def verify_proof(
+    roster: Roster,
+    act: Act,
+    document: object,
+    proof: Proof,
+    *,
+    relying_party: RelyingParty,
+    counter_floor: int = 0,
+) -> Verified:
+    """Return whose act this is, by which key.
+
+    Raises:
+        SignatureError: no enrolled person holds the key, or the signature is not by that key over
+            exactly this act and document, or the authenticator's counter did not rise.
+    """
+    # 1. The key is enrolled now, and by one person.
+    owned = roster.owner(proof.key_id)
+    if owned is None:
+        raise SignatureError("expected the key of an enrolled person, got an unknown one")
+    person, key = owned
+    # 2. The signature is of the key's kind and over this act and document.
+    match proof:
+        case SshProof():
+            if not isinstance(key, SshKey):
+                raise SignatureError("expected a passkey assertion for this key, got SSH")
+            count = verify_sshsig(
+                key, ssh_message(act, document), proof.signature, namespace=NAMESPACE
+            )
+            # 3. A security key's counter only rises (two zeros: it keeps none).
+            if max(count, counter_floor) > 0 and count <= counter_floor:
+                raise SignatureError("expected the key's counter to rise: it may be a copy")
+        case PasskeyProof():
+            if not isinstance(key, Passkey):
+                raise SignatureError("expected an SSH signature for this key, got a passkey's")
+            count = verify_assertion(
+                key,
+                proof,
+                challenge=challenge(act, document),
+                relying_party=relying_party,
+                counter_floor=counter_floor,
+            )
+        case _:
+            assert_never(proof)
+    return Verified(person=person, key=key, sign_count=count)
