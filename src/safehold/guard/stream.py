@@ -183,19 +183,32 @@ class GuardSession:
             released.append(self._release(state, last=False))
         return Cleared(text="".join(released))
 
+    def close(self, lane: Lane) -> Flow[Step]:
+        """Score and release the tail of one lane that the upstream declared complete.
+
+        Nothing may be fed to the lane after this. In `full` mode everything waits for `finish`.
+        """
+        if self._blocked is not None:
+            return self._blocked
+        state = self._lanes.get(lane)
+        if state is None or self._policy.mode is Mode.FULL:
+            return Cleared(text="")
+        return (yield from self._end(state))
+
     def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
         """Score and release the tail of every lane; a block ends the list."""
         steps: list[tuple[Lane, Step]] = []
         for lane, state in self._lanes.items():
             if self._blocked is not None:
                 break
-            words, chars = state.cutter.finish()
-            block = yield from self._advance(state, "", words, chars, last=True)
-            if block is not None:
-                steps.append((lane, block))
-                break
-            steps.append((lane, Cleared(text=self._release(state, last=True))))
+            step = yield from self._end(state)
+            steps.append((lane, step))
         return tuple(steps)
+
+    def _end(self, state: "_LaneState") -> Flow[Step]:
+        words, chars = state.cutter.finish()
+        block = yield from self._advance(state, "", words, chars, last=True)
+        return Cleared(text=self._release(state, last=True)) if block is None else block
 
     def _open(self, lane: Lane) -> "_LaneState":
         stage1 = self._cascade.stage1
