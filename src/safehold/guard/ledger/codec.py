@@ -3,12 +3,14 @@
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from sqlalchemy import Table
 
 from safehold.errors import LedgerError
 from safehold.guard.ledger.interface import (
+    Delivered,
     Entry,
     EventRow,
     FinalRow,
@@ -83,7 +85,7 @@ def to_columns(row: Row, *, max_bytes: int) -> Columns:
     return columns
 
 
-def to_entry(kind: type[Row], columns: Mapping[str, object]) -> Entry:
+def to_entry(kind: type[Row], columns: Mapping[str, Any]) -> Entry:
     """Return the row that these columns hold.
 
     Raises:
@@ -113,6 +115,18 @@ def _is_kept_number(value: object) -> bool:
             return math.isfinite(value)
         case _:
             return False
+
+
+def decode_delivered(encoded: str) -> list[Delivered]:
+    """Return the lanes that a final row's `delivered` column holds.
+
+    Raises:
+        LedgerError: the column is damaged.
+    """
+    try:
+        return msgspec.convert(_decode(encoded), list[Delivered])
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise LedgerError("a final row's delivered text can't be read") from error
 
 
 def _encode(value: object) -> str:

@@ -180,7 +180,7 @@ class _Storage:
 
     def __init__(self, engine: Engine, writer: str, clock: Callable[[], float]) -> None:
         self._engine = engine
-        self._writer = writer
+        self.writer = writer
         self._clock = clock
         self._connection: Connection | None = None
         self._beaten = 0.0
@@ -191,7 +191,7 @@ class _Storage:
         with told(self._engine), self._engine.begin() as connection:
             migrate(connection, now=now)
             connection.execute(
-                insert(WRITERS), {"writer": self._writer, "opened_at": now, "seen_at": now}
+                insert(WRITERS), {"writer": self.writer, "opened_at": now, "seen_at": now}
             )
 
     def write(self, rows: list[tuple[Table, Columns]]) -> int:
@@ -231,7 +231,7 @@ class _Storage:
             with told(self._engine), self._connect().begin():
                 self._connect().execute(
                     update(WRITERS)
-                    .where(WRITERS.c.writer == self._writer)
+                    .where(WRITERS.c.writer == self.writer)
                     .values(closed_at=self._clock())
                 )
         except LedgerError:
@@ -239,18 +239,10 @@ class _Storage:
         self._drop()
 
     def _insert(self, connection: Connection, rows: list[tuple[Table, Columns]]) -> int:
-        # The head record's lock orders all writers: numbers follow commits and have no holes.
-        last: int = connection.execute(
-            update(HEAD).values(seq=HEAD.c.seq + len(rows)).returning(HEAD.c.seq)
-        ).scalar_one()
-        by_table: dict[Table, list[Columns]] = {}
-        for seq, (table, columns) in enumerate(rows, start=last - len(rows) + 1):
-            by_table.setdefault(table, []).append({"seq": seq, "writer": self._writer, **columns})
-        for table, values in by_table.items():
-            connection.execute(insert(table), values)
+        last = keep(connection, self.writer, rows)
         if (now := self._clock()) - self._beaten > 1 or now < self._beaten or not rows:
             connection.execute(
-                update(WRITERS).where(WRITERS.c.writer == self._writer).values(seen_at=now)
+                update(WRITERS).where(WRITERS.c.writer == self.writer).values(seen_at=now)
             )
             self._beaten = now
         return last
@@ -265,6 +257,22 @@ class _Storage:
             self._connection.invalidate()
             self._connection.close()
             self._connection = None
+
+
+def keep(connection: Connection, writer: str, rows: list[tuple[Table, Columns]]) -> int:
+    """Insert rows inside the caller's transaction and return the last sequence number.
+
+    The head record's lock orders all writers: numbers follow commits and have no holes.
+    """
+    last: int = connection.execute(
+        update(HEAD).values(seq=HEAD.c.seq + len(rows)).returning(HEAD.c.seq)
+    ).scalar_one()
+    by_table: dict[Table, list[Columns]] = {}
+    for seq, (table, columns) in enumerate(rows, start=last - len(rows) + 1):
+        by_table.setdefault(table, []).append({"seq": seq, "writer": writer, **columns})
+    for table, values in by_table.items():
+        connection.execute(insert(table), values)
+    return last
 
 
 def _blames_a_row(cause: BaseException | None) -> bool:

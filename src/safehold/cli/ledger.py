@@ -1,0 +1,396 @@
+"""`safehold ledger`: read, audit, export and shorten the ledger of exchanges."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, assert_never
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from safehold.cli._visible import visible
+from safehold.errors import UsageError
+from safehold.exchange import OpaquePart, TextPart
+from safehold.guard.ledger import (
+    Entry,
+    EventRow,
+    FinalRow,
+    Ledger,
+    ProgressRow,
+    PromptRow,
+)
+from safehold.guard.ledger.coverage import Coverage, CoverageError, Limits, audit
+from safehold.guard.ledger.export import export as export_to
+from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.ledger.retention import prune as prune_rows
+from safehold.guard.ledger.retention import settle as settle_rows
+
+_POLL_S = 0.5
+_UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group()
+@click.option(
+    "--ledger",
+    "url",
+    default="safehold-ledger.db",
+    envvar="SAFEHOLD_LEDGER",
+    show_default=True,
+    show_envvar=True,
+    help="Path, sqlite:/// or postgresql:// URL.",
+)
+@click.pass_context
+def ledger(context: click.Context, url: str) -> None:
+    """Read the ledger of exchanges.
+
+    \b
+    Examples:
+      safehold ledger tail -f
+      safehold ledger show d-3f9c2a
+      safehold ledger coverage || page-somebody
+      safehold ledger export out/
+      safehold ledger --ledger postgresql://safehold@db/safehold prune --older-than 30d
+    """
+    context.obj = url
+
+
+@ledger.command()
+@click.option(
+    "-n",
+    "count",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How many entries to begin with.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Wait for new entries until interrupted.")
+@_json_option
+@click.pass_obj
+def tail(url: str, count: int, follow: bool, as_json: bool) -> None:
+    """Show the newest entries, one line each, without their content.
+
+    \b
+    Examples:
+      safehold ledger tail
+      safehold ledger tail -n 100 --json | jq .row.outcome
+      safehold ledger tail -f
+    """
+    reader = LedgerReader.open(url)
+    console = Console(highlight=False)
+    entries = reader.tail(count)
+    seen = entries[-1].seq if entries else max((e.seq for e in reader.tail(1)), default=0)
+    try:
+        while True:
+            for entry in entries:
+                if as_json:
+                    click.echo(msgspec.json.encode(_without_content(entry)))
+                else:
+                    console.print(_line(entry), soft_wrap=True)
+                seen = entry.seq
+            if not follow:
+                return
+            if not entries:
+                time.sleep(_POLL_S)
+            entries = reader.after(seen)
+    except KeyboardInterrupt:
+        return
+
+
+@ledger.command()
+@click.argument("decision_id")
+@_json_option
+@click.pass_obj
+def show(url: str, decision_id: str, as_json: bool) -> None:
+    """Show all that is kept about one decision, content included.
+
+    \b
+    Examples:
+      safehold ledger show d-3f9c2a
+      safehold ledger show d-3f9c2a --json
+    """
+    entries = LedgerReader.open(url).decision(decision_id)
+    if not entries:
+        raise UsageError("no entry has this decision id; safehold ledger tail lists ids")
+    if as_json:
+        click.echo(_json(entries))
+        return
+    console = Console(highlight=False)
+    for entry in entries:
+        console.print(_line(entry), soft_wrap=True)
+        for name, value in _fields(entry):
+            console.print(Text(f"    {name:16} {visible(value)}"), soft_wrap=True)
+        for speaker, text in _content(entry):
+            console.print(Text(f"    | {speaker}", style="bold"))
+            for line in visible(text).split("\n"):
+                console.print(Text(f"    |   {line}"), soft_wrap=True)
+
+
+@ledger.command()
+@click.option(
+    "--dead-after",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A writer that was not seen for so long is dead.",
+)
+@click.option(
+    "--stalled-after",
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="An exchange that runs for so long is a gap.",
+)
+@_json_option
+@click.pass_obj
+def coverage(url: str, dead_after: float, stalled_after: float, as_json: bool) -> None:
+    """Compare bytes delivered, scored and kept, and rows given out and present.
+
+    Exits with status 8 when anything was served and not scored or not logged.
+
+    \b
+    Examples:
+      safehold ledger coverage
+      safehold ledger coverage --json --dead-after 30
+    """
+    limits = Limits(dead_after_s=dead_after, stalled_after_s=stalled_after)
+    found = audit(LedgerReader.open(url), now=time.time(), limits=limits)
+    if as_json:
+        click.echo(_json(found))
+    else:
+        _print_coverage(found)
+    if found.gaps:
+        raise CoverageError("; ".join(found.gaps))
+
+
+@ledger.command()
+@click.option(
+    "--dead-after",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A writer that was not seen for so long is dead.",
+)
+@_json_option
+@click.pass_obj
+def settle(url: str, dead_after: float, as_json: bool) -> None:
+    """Give exchanges of a killed gateway their final row, from what is known.
+
+    \b
+    Examples:
+      safehold ledger settle
+    """
+
+    async def run() -> list[str]:
+        async with await Ledger.open(url) as kept:
+            reader = LedgerReader.open(url)
+            return await settle_rows(
+                kept, reader, now=time.time(), limits=Limits(dead_after_s=dead_after)
+            )
+
+    settled = asyncio.run(run())
+    if as_json:
+        click.echo(_json({"settled": settled}))
+    else:
+        click.echo(f"{len(settled)} exchanges settled" + "".join(f"\n  {name}" for name in settled))
+
+
+@ledger.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--after", default=0, metavar="SEQ", help="Only entries above this number.")
+@_json_option
+@click.pass_obj
+def export(url: str, folder: Path, after: int, as_json: bool) -> None:
+    """Write the ledger, content included, as Parquet files and a manifest.
+
+    \b
+    Examples:
+      safehold ledger export out/
+      safehold ledger export out-new/ --after 120000
+    """
+    with _progress("rows", quiet=as_json) as advance:
+        files = export_to(LedgerReader.open(url), folder, after=after, progress=advance)
+    if as_json:
+        click.echo(_json({"files": files}))
+    else:
+        for file in files:
+            click.echo(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256}")
+
+
+@ledger.command()
+@click.option("--older-than", required=True, metavar="PERIOD", help="For instance 30d, 12h, 4w.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json_option
+@click.pass_obj
+def prune(url: str, older_than: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove decisions older than a period for good; events stay, and record it.
+
+    \b
+    Examples:
+      safehold ledger prune --older-than 30d --dry-run
+      safehold ledger prune --older-than 30d --yes
+    """
+    period = _period_s(older_than)
+    due = prune_rows(url, older_than_s=period, dry_run=True)
+    if not dry_run and due.decisions:
+        until = datetime.fromtimestamp(due.cutoff, UTC).isoformat(timespec="seconds")
+        if not yes:
+            click.confirm(
+                f"Remove {due.decisions} decisions last touched before {until} for good?",
+                abort=True,
+                err=True,
+            )
+        with _progress("decisions", total=due.decisions, quiet=as_json) as advance:
+            due = prune_rows(url, older_than_s=period, progress=advance)
+    if as_json:
+        click.echo(_json(due))
+    elif dry_run:
+        click.echo(f"{due.decisions} decisions would be removed")
+    else:
+        click.echo(f"{due.decisions} decisions ({due.rows} rows) removed")
+
+
+@ledger.command()
+@_json_option
+@click.pass_obj
+def migrate(url: str, as_json: bool) -> None:
+    """Make the ledger's tables, or bring them to this release's version.
+
+    \b
+    Examples:
+      safehold ledger --ledger postgresql://safehold@db/safehold migrate
+    """
+
+    async def run() -> None:
+        async with await Ledger.open(url):
+            pass
+
+    asyncio.run(run())
+    click.echo(_json({"migrated": True}) if as_json else "the ledger has this release's tables")
+
+
+def _period_s(words: str) -> float:
+    match = re.fullmatch(r"(\d{1,6})([hdw])", words)
+    if match is None:
+        raise UsageError("expected a period such as 12h, 30d or 4w")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def _without_content(entry: Entry) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(entry)
+    for name in ("exchange", "delivered", "text"):
+        plain["row"].pop(name, None)
+    return plain
+
+
+def _line(entry: Entry) -> Text:
+    row = entry.row
+    when = datetime.fromtimestamp(row.at, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
+    match row:
+        case PromptRow():
+            words = f"prompt   {row.decision_id}  {row.surface}  {row.model}  {row.verdict}"
+            words += f" -> {row.action}" + _why(row.clause, row.stage, row.score)
+            words += "  would block" if row.would_block else ""
+        case ProgressRow():
+            words = f"progress {row.decision_id}  +{len(row.text)} characters at {row.offset}"
+        case FinalRow():
+            words = f"final    {row.decision_id}  {row.outcome}"
+            words += _why(row.clause, row.stage, row.score)
+            words += f"  {row.delivered_bytes} B delivered, {row.scored_bytes} B scored"
+            words += f"  {row.error}" if row.error else ""
+        case EventRow():
+            detail = " ".join(f"{key}={value}" for key, value in row.detail.items())
+            words = f"event    {row.kind}  {row.surface or ''}  {detail}"
+        case _:
+            assert_never(row)
+    return Text(f"{entry.seq:>8}  {when}  {visible(words)}")
+
+
+def _why(clause: str | None, stage: str | None, score: float | None) -> str:
+    parts = [clause, stage, None if score is None else f"{score:.4f}"]
+    known = [part for part in parts if part]
+    return f"  [{' '.join(known)}]" if known else ""
+
+
+def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
+    for name, value in _without_content(entry)["row"].items():
+        if value is not None and value != {} and name != "type":
+            shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            yield name, shown
+
+
+def _content(entry: Entry) -> Iterator[tuple[str, str]]:
+    match entry.row:
+        case PromptRow(exchange=exchange) if exchange is not None:
+            for turn in exchange.turns:
+                for part in turn.parts:
+                    match part:
+                        case TextPart():
+                            yield f"{turn.role} {part.channel}", part.text
+                        case OpaquePart():
+                            yield str(turn.role), f"({part.media_type}, {part.size_bytes} bytes)"
+        case FinalRow(delivered=delivered):
+            for piece in delivered:
+                lane = piece.lane
+                yield f"delivered {lane.channel} {lane.choice}/{lane.index}", piece.text
+        case ProgressRow(text=text, lane=lane):
+            yield f"released {lane.channel} {lane.choice}/{lane.index}", text
+        case PromptRow() | EventRow():
+            return
+        case _:
+            assert_never(entry.row)
+
+
+def _print_coverage(found: Coverage) -> None:
+    table = Table(
+        "surface",
+        "prompts",
+        "finals",
+        "in flight",
+        "crashed",
+        "settled",
+        "delivered B",
+        "scored B",
+        "unscored B",
+        "unlogged B",
+    )
+    for name, surface in found.surfaces.items():
+        counts = (
+            surface.prompts,
+            sum(surface.outcomes.values()),
+            surface.in_flight,
+            surface.crashed + surface.stalled,
+            surface.settled,
+            surface.delivered_bytes,
+            surface.scored_bytes,
+            surface.unscored_bytes,
+            surface.unlogged_bytes,
+        )
+        table.add_row(Text(visible(name)), *(f"{count:,}" for count in counts))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{found.last_seq} rows given out, {found.pruned_rows} pruned, "
+        f"{found.missing_rows} missing; {'no gap' if not found.gaps else 'GAPS'}"
+    )
+
+
+@contextmanager
+def _progress(what: str, *, total: int | None = None, quiet: bool) -> Iterator[Any]:
+    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)

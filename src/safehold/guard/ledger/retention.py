@@ -1,0 +1,191 @@
+"""Ending what a dead writer left open, and removing what is too old to keep."""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    delete,
+    func,
+    select,
+    union,
+    update,
+)
+
+from safehold.errors import UsageError
+from safehold.exchange import Lane
+from safehold.guard.ledger.codec import to_columns, to_entry
+from safehold.guard.ledger.coverage import SETTLED, Limits, unfinished
+from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.interface import (
+    Delivered,
+    Detail,
+    EventKind,
+    EventRow,
+    FinalRow,
+    Judged,
+    LedgerSettings,
+    Outcome,
+    ProgressRow,
+    RowSink,
+)
+from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.ledger.schema import EVENTS, FINALS, HEAD, PROGRESS, PROMPTS, check_version
+from safehold.guard.ledger.writer import keep
+
+SHORTEST_RETENTION_S = 3600.0
+"""Younger rows may belong to a stream that still runs."""
+
+_DECISIONS_PER_COMMIT = 200
+_PAUSE_S = 0.01
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pruning removed; with `dry_run`, what it would remove (`rows` is then 0)."""
+
+    cutoff: float
+    decisions: int
+    rows: int
+    dry_run: bool
+
+
+async def settle(ledger: RowSink, reader: LedgerReader, *, now: float, limits: Limits) -> list[str]:
+    """Give every exchange of a dead writer its final row and return their decision ids.
+
+    The row has the outcome `error`, the error name `WriterDied`, and as delivered text what the
+    progress rows hold: an upper bound of what the client received, all of it scored.
+
+    Raises:
+        LedgerError: the ledger can't be read or written.
+    """
+    with reader.snapshot() as connection:
+        crashed = [
+            left.decision_id
+            for left in unfinished(connection, now=now, limits=limits)
+            if left.why == "crashed"
+        ]
+        finals = [_last_words(connection, decision_id, now) for decision_id in crashed]
+    for final in finals:
+        await ledger.append(final)
+    if crashed:
+        await ledger.append(
+            EventRow(at=now, kind=EventKind.SETTLE, detail={"decisions": len(crashed)})
+        )
+    return crashed
+
+
+def _last_words(connection: Connection, decision_id: str, now: float) -> FinalRow:
+    texts: dict[Lane, str] = {}
+    query = select(PROGRESS).where(PROGRESS.c.decision_id == decision_id).order_by(PROGRESS.c.seq)
+    for columns in connection.execute(query).mappings():
+        row = to_entry(ProgressRow, dict(columns)).row
+        if isinstance(row, ProgressRow):
+            texts[row.lane] = texts.get(row.lane, "") + row.text
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts.values())
+    return FinalRow(
+        decision_id=decision_id,
+        at=now,
+        outcome=Outcome.ERROR,
+        verdict=Judged.UNSCORED,
+        delivered=tuple(Delivered(lane=lane, text=text) for lane, text in texts.items()),
+        delivered_bytes=size,
+        scored_bytes=size,
+        error=SETTLED,
+    )
+
+
+def prune(
+    url: str,
+    *,
+    older_than_s: float,
+    dry_run: bool = False,
+    clock: Callable[[], float] = time.time,
+    settings: LedgerSettings = LedgerSettings(),  # noqa: B008 - frozen, so shareable
+    progress: Callable[[int], None] = lambda _: None,
+) -> Pruned:
+    """Remove the decisions whose last row is older than this many seconds.
+
+    Events stay: they hold no content, and they are the record of what was pruned. One event says
+    what is about to go, before it does; one says what went. Rows go in small transactions, so
+    that a gateway that writes meanwhile waits for milliseconds. SQLite overwrites what it frees;
+    in PostgreSQL the space is freed by its own vacuum.
+
+    Raises:
+        UsageError: the period is shorter than an hour: its streams may still run.
+        LedgerError: the ledger can't be read or written; what was removed so far is recorded.
+    """
+    if not older_than_s >= SHORTEST_RETENTION_S:
+        raise UsageError(
+            f"expected to keep at least {SHORTEST_RETENTION_S:.0f} s, came {older_than_s:.0f} s"
+        )
+    cutoff = clock() - older_than_s
+    engine = open_engine(url, wait_s=settings.wait_s, write=True)
+    writer = secrets.token_hex(8)
+    limit = settings.max_row_bytes
+    with told(engine), engine.begin() as connection:
+        check_version(connection)
+        due = select(func.count()).select_from(_due(cutoff).subquery())
+        decisions: int = connection.execute(due).scalar_one()
+        if dry_run or not decisions:
+            return Pruned(cutoff=cutoff, decisions=decisions, rows=0, dry_run=dry_run)
+        detail: Detail = {"phase": "begin", "cutoff": cutoff, "decisions": decisions}
+        _event(connection, writer, detail, now=clock(), limit=limit)
+    rows = _remove_all(engine, cutoff, progress)
+    with told(engine), engine.begin() as connection:
+        detail = {"phase": "end", "cutoff": cutoff, "decisions": decisions, "rows": rows}
+        _event(connection, writer, detail, now=clock(), limit=limit)
+    if engine.dialect.name == "sqlite":
+        with told(engine), engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return Pruned(cutoff=cutoff, decisions=decisions, rows=rows, dry_run=False)
+
+
+def _remove_all(engine: Engine, cutoff: float, progress: Callable[[int], None]) -> int:
+    rows = 0
+    while True:
+        with told(engine), engine.begin() as connection:
+            batch = connection.execute(_due(cutoff).limit(_DECISIONS_PER_COMMIT)).scalars().all()
+            if not batch:
+                return rows
+            removed = sum(
+                connection.execute(delete(table).where(table.c.decision_id.in_(batch))).rowcount
+                for table in (PROGRESS, FINALS, PROMPTS)
+            )
+            connection.execute(update(HEAD).values(pruned=HEAD.c.pruned + removed))
+        rows += removed
+        progress(len(batch))
+        time.sleep(_PAUSE_S)  # lets a waiting gateway take the write lock
+
+
+def _due(cutoff: float) -> Select[tuple[str]]:
+    """Select the decisions of which no row is younger than the cutoff."""
+
+    def without(table: Table, outer: Table, *, young: bool = False) -> ColumnElement[bool]:
+        found = select(table.c.seq).where(table.c.decision_id == outer.c.decision_id)
+        return ~(found.where(table.c.at >= cutoff) if young else found).exists()
+
+    due = union(
+        select(PROMPTS.c.decision_id).where(
+            PROMPTS.c.at < cutoff,
+            without(FINALS, PROMPTS, young=True),
+            without(PROGRESS, PROMPTS, young=True),
+        ),
+        select(FINALS.c.decision_id).where(FINALS.c.at < cutoff, without(PROMPTS, FINALS)),
+        select(PROGRESS.c.decision_id).where(
+            PROGRESS.c.at < cutoff, without(PROMPTS, PROGRESS), without(FINALS, PROGRESS)
+        ),
+    ).subquery()
+    return select(due.c.decision_id)
+
+
+def _event(connection: Connection, writer: str, detail: Detail, *, now: float, limit: int) -> None:
+    row = EventRow(at=now, kind=EventKind.PRUNE, detail=detail)
+    keep(connection, writer, [(EVENTS, to_columns(row, max_bytes=limit))])

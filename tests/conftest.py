@@ -1,0 +1,35 @@
+"""Fixtures that several parts share: a real PostgreSQL server."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from safehold.testing.postgres import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A real PostgreSQL server, started once for all tests (a socket path must be short)."""
+    with (
+        tempfile.TemporaryDirectory(prefix="shpg-") as folder,
+        EmbeddedPostgres(Path(folder)) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres) -> Callable[[], str]:
+    """A function that makes an empty database and returns its URL."""
+    numbers = itertools.count()
+
+    def make() -> str:
+        name = f"test{next(numbers)}"
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return postgres.url.replace("/postgres?", f"/{name}?")
+
+    return make
