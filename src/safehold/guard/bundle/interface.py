@@ -1,0 +1,106 @@
+"""The manifest of a bundle: every number a guard decides by, and a digest for every byte."""
+
+from typing import Annotated
+
+import msgspec
+
+from safehold.guard.cascade import Thresholds
+from safehold.guard.scorers.rules import Rule
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The digest and size of one file of the bundle."""
+
+    sha256: Sha256
+    size_bytes: int
+
+
+class HeadRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stage-1 head: its weight file (float16, .npy) and its scalars."""
+
+    file: str
+    bias: float
+    mix: tuple[float, float]
+    offset: float
+    floor: int
+
+
+class Stage1Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The stage-1 scorer."""
+
+    name: str
+    prompt: HeadRecord
+    reply: HeadRecord
+    clause: str
+
+
+class Stage2Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The stage-2 scorer: an ONNX model and its vocabulary; `clauses` name its outputs."""
+
+    name: str
+    model: str
+    vocabulary: str
+    clauses: tuple[str, ...]
+
+
+class Operating(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a surface's threshold was set, and what was then measured on the disjoint test split.
+
+    The umbrella rule (Tong, Feng, Li, Science Advances 4 (2018)) makes the false-positive rate at
+    most `alpha` with probability at least 1 - `delta` over calibration sets like this one.
+    """
+
+    alpha: float
+    delta: float
+    calibration_n: int
+    calibration_rank: int
+    escalated: tuple[int, int]
+    test_false_positives: tuple[int, int]
+    test_true_positives: tuple[int, int]
+
+
+class LineageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the bundle was made from: enough to make it again."""
+
+    data_digest: str
+    generators: tuple[str, ...]
+    seed: int
+    examples: dict[str, int]
+    command: str
+    packages: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything about a bundle that is not a weight.
+
+    `model_digest` binds scorers that read a served model's activations to that model; None where
+    no scorer does. `golden` names the file of exchanges with the verdicts that a load must repeat.
+    """
+
+    schema: int
+    name: str
+    constitution: str
+    constitution_digest: Sha256
+    stage1: Stage1Record | None
+    stage2: Stage2Record | None
+    prompt: Thresholds
+    reply: Thresholds
+    rules: tuple[Rule, ...]
+    calibration: dict[str, Operating]
+    lineage: LineageRecord
+    model_digest: Sha256 | None
+    golden: str
+    files: dict[str, FileRecord]
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One exchange of the golden set and whether a sound guard blocks it."""
+
+    prompt: str
+    reply: str
+    blocked: bool

@@ -1,0 +1,60 @@
+"""Writing a bundle: files first, then the manifest with their digests, then its signature."""
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safehold.errors import BundleError
+from safehold.guard.bundle import signing
+from safehold.guard.bundle.interface import MANIFEST, SIGNATURE, FileRecord, HeadRecord, Manifest
+from safehold.guard.scorers.ngram import Head
+
+
+def write_bundle(
+    folder: Path, manifest: Manifest, files: Mapping[str, bytes], key: Ed25519PrivateKey | None
+) -> str:
+    """Write a new bundle folder in one step and return the manifest's digest.
+
+    The folder appears whole or not at all. The digests in `manifest.files` are filled in here.
+
+    Raises:
+        BundleError: The folder exists already.
+    """
+    if folder.exists():
+        raise BundleError(f"{folder}: exists already; a bundle is never changed in place")
+    records = {
+        name: FileRecord(hashlib.sha256(content).hexdigest(), len(content))
+        for name, content in sorted(files.items())
+    }
+    encoded = msgspec.json.format(
+        msgspec.json.encode(msgspec.structs.replace(manifest, files=records)), indent=1
+    )
+    draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        for name, content in files.items():
+            (draft / name).write_bytes(content)
+        (draft / MANIFEST).write_bytes(encoded)
+        if key is not None:
+            (draft / SIGNATURE).write_bytes(signing.sign(encoded, key))
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def head_file(name: str, head: Head) -> tuple[HeadRecord, bytes]:
+    """Return a head's record and the content of its weight file."""
+    buffer = io.BytesIO()
+    np.save(buffer, head.table.astype(np.float16), allow_pickle=False)
+    record = HeadRecord(
+        file=name, bias=head.bias, mix=head.mix, offset=head.offset, floor=head.floor
+    )
+    return record, buffer.getvalue()

@@ -1,0 +1,118 @@
+"""WordPiece tokenisation as BERT does it (Devlin et al., NAACL 2019), for a vocabulary of any size.
+
+Uncased: text is lower-cased, accents are stripped, white space and marks split words, CJK
+characters stand alone. A vocabulary that was cut down still spells every word it lost, since it
+keeps all single characters.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+PAD, UNKNOWN, CLASSIFY, SEPARATE = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
+_MAX_WORD = 100
+_CACHE_WORDS = 20_000
+
+
+class WordPiece:
+    """Turns text into vocabulary ids."""
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        """Take the vocabulary; a piece's id is its position.
+
+        Raises:
+            ValueError: A special token is missing.
+        """
+        self._ids: Mapping[str, int] = {piece: index for index, piece in enumerate(vocabulary)}
+        missing = {PAD, UNKNOWN, CLASSIFY, SEPARATE} - self._ids.keys()
+        if missing:
+            raise ValueError(f"the vocabulary lacks {sorted(missing)}")
+        self.pad = self._ids[PAD]
+        self.unknown = self._ids[UNKNOWN]
+        self.classify = self._ids[CLASSIFY]
+        self.separate = self._ids[SEPARATE]
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without special tokens."""
+        ids: list[int] = []
+        for word in _words(text):
+            ids.extend(self._pieces(word))
+        return ids
+
+    def pair(self, prompt: str, reply: str, limits: tuple[int, int]) -> tuple[list[int], list[int]]:
+        """Return ids and segment numbers of `[CLS] prompt [SEP]` or `[CLS] prompt [SEP] reply [SEP]`.
+
+        `limits` bounds the ids of prompt and reply; what is cut off is the beginning.
+        """
+        first = self.encode(prompt)[-limits[0] :]
+        ids = [self.classify, *first, self.separate]
+        kinds = [0] * len(ids)
+        if reply:
+            second = self.encode(reply)[-limits[1] :]
+            ids += [*second, self.separate]
+            kinds += [1] * (len(second) + 1)
+        return ids, kinds
+
+    def _pieces(self, word: str) -> tuple[int, ...]:
+        found = self._cache.get(word)
+        if found is None:
+            found = self._split(word)
+            if len(self._cache) >= _CACHE_WORDS:
+                self._cache.clear()
+            self._cache[word] = found
+        return found
+
+    def _split(self, word: str) -> tuple[int, ...]:
+        """Return the greedy longest-match-first pieces of a word."""
+        if len(word) > _MAX_WORD:
+            return (self.unknown,)
+        ids: list[int] = []
+        start = 0
+        while start < len(word):
+            prefix = "##" if start else ""
+            for end in range(len(word), start, -1):
+                piece = self._ids.get(prefix + word[start:end])
+                if piece is not None:
+                    ids.append(piece)
+                    start = end
+                    break
+            else:
+                return (self.unknown,)
+        return tuple(ids)
+
+
+def _words(text: str) -> list[str]:
+    """Return the lower-cased, accent-free words and marks of a text."""
+    text = text.lower()
+    if not text.isascii():
+        decomposed = unicodedata.normalize("NFD", text)
+        text = "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
+    spaced: list[str] = []
+    for char in text:
+        if char.isalnum() and not _is_cjk(char):
+            spaced.append(char)
+        elif char.isspace():
+            spaced.append(" ")
+        elif char in "\u0000\ufffd" or unicodedata.category(char) in {"Cc", "Cf"}:
+            continue
+        elif _is_cjk(char) or _is_mark(char):
+            spaced.append(f" {char} ")
+        else:
+            spaced.append(char)
+    return "".join(spaced).split()
+
+
+def _is_mark(char: str) -> bool:
+    """Say whether BERT treats a character as punctuation: every ASCII mark, and Unicode's P*."""
+    return char.isascii() or unicodedata.category(char).startswith("P")
+
+
+def _is_cjk(char: str) -> bool:
+    """Say whether a character is a CJK ideograph, which stands alone."""
+    code = ord(char)
+    return (
+        0x4E00 <= code <= 0x9FFF  # noqa: PLR2004 - Unicode block borders
+        or 0x3400 <= code <= 0x4DBF  # noqa: PLR2004
+        or 0x20000 <= code <= 0x2CEAF  # noqa: PLR2004
+        or 0xF900 <= code <= 0xFAFF  # noqa: PLR2004
+    )

@@ -1,0 +1,70 @@
+"""The unit of training data, where it came from, and what makes more of it."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from safehold.exchange import Exchange
+
+
+class Side(StrEnum):
+    """Which side of the constitution an example is on."""
+
+    RESTRICTED = "restricted"
+    PERMITTED = "permitted"
+
+
+class Split(StrEnum):
+    """What an example may be used for; families never cross a split."""
+
+    TRAIN = "train"
+    CALIBRATE = "calibrate"
+    TEST = "test"
+
+
+class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where an example came from: enough to make it again.
+
+    `parent` is the id of the example it was made from, `chain` the augmentations applied to that.
+    """
+
+    constitution: str
+    generator: str
+    seed: int
+    parent: str | None = None
+    chain: tuple[str, ...] = ()
+
+
+class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One labelled exchange: a prompt with its history, and perhaps the reply to score as a stream.
+
+    `reply` is empty where only the prompt is labelled. `ask` says whether the prompt itself is on
+    the example's side (a restricted reply may follow an innocent prompt such as "go on").
+    """
+
+    id: str
+    family: str
+    split: Split
+    side: Side
+    clause: str
+    exchange: Exchange
+    reply: str
+    ask: bool
+    lineage: Lineage
+    stage: str | None = None
+    language: str = "en"
+
+
+class Generator(Protocol):
+    """Makes examples from a constitution."""
+
+    @property
+    def name(self) -> str:
+        """The name that lineage records."""
+        ...
+
+    def generate(self, *, seed: int, skip: frozenset[str]) -> Iterator[Example]:
+        """Yield examples in an order that depends on the seed alone, leaving out ids in `skip`."""
+        ...

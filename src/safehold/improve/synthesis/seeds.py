@@ -1,0 +1,85 @@
+"""Seed books: the written training text of the project, checked when it is read."""
+
+import hashlib
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+import msgspec
+
+from safehold.errors import DataError
+from safehold.improve.synthesis.interface import Side
+
+
+class SeedExchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A written request and reply."""
+
+    id: str
+    family: str
+    prompt: str
+    reply: str
+    stage: str | None = None
+    register: str = ""
+    language: str = "en"
+
+
+class SeedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A written request alone."""
+
+    id: str
+    family: str
+    text: str
+    stage: str | None = None
+    language: str = "en"
+
+
+class SeedBook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One file of written seeds about one clause."""
+
+    clause: str
+    side: Side
+    exchanges: tuple[SeedExchange, ...] = ()
+    prompts: tuple[SeedPrompt, ...] = ()
+    name: str = ""
+
+
+def domains() -> list[str]:
+    """Return the domains that the package ships seed books for."""
+    return sorted(entry.name for entry in _root().iterdir() if entry.is_dir() and _books(entry))
+
+
+def books(domain: str) -> Iterator[SeedBook]:
+    """Yield the seed books of a domain, in the order of their names.
+
+    Raises:
+        DataError: The domain has no books, or a book breaks the schema.
+    """
+    folder = _root() / domain
+    entries = _books(folder) if folder.is_dir() else []
+    if not entries:
+        raise DataError(f"no seed books for {domain!r}; there are: {', '.join(domains())}")
+    for entry in entries:
+        try:
+            book = msgspec.yaml.decode(entry.read_bytes(), type=SeedBook)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise DataError(f"seed book {entry.name}: {error}") from error
+        yield msgspec.structs.replace(book, name=entry.name.removesuffix(".yaml"))
+
+
+def digest(domain: str) -> str:
+    """Return the SHA-256 over the names and bytes of a domain's books: the data digest."""
+    total = hashlib.sha256()
+    for entry in _books(_root() / domain):
+        total.update(entry.name.encode() + b"\0" + hashlib.sha256(entry.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _root() -> Traversable:
+    return resources.files("safehold.improve.synthesis") / "seeds"
+
+
+def _books(folder: Traversable) -> list[Traversable]:
+    return sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".yaml")),
+        key=lambda entry: entry.name,
+    )
