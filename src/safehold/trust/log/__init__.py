@@ -1,1 +1,54 @@
 """The transparency log: append-only, provable offline with public keys alone."""
+
+from safehold.trust.log.audit import Finding, audit, check_size
+from safehold.trust.log.checkpoint import open_checkpoint
+from safehold.trust.log.dsse import Statement, Subject, seal, unseal
+from safehold.trust.log.files import DirectorySource
+from safehold.trust.log.interface import (
+    Appender,
+    Checkpoint,
+    ConsistencyProof,
+    InclusionProof,
+    LogError,
+    LogTamperError,
+    Source,
+)
+from safehold.trust.log.note import Algorithm, SigningKey, VerifierKey, parse_vkey
+from safehold.trust.log.proof import encode_proof, verify_proof_text
+from safehold.trust.log.store import LogKeys, LogStore, create_log, read_keys, write_keys
+from safehold.trust.log.tiles import TileReader
+from safehold.trust.log.witness import Witness, attach, create_witness
+
+__all__ = [
+    "Algorithm",
+    "Appender",
+    "Checkpoint",
+    "ConsistencyProof",
+    "DirectorySource",
+    "Finding",
+    "InclusionProof",
+    "LogError",
+    "LogKeys",
+    "LogStore",
+    "LogTamperError",
+    "SigningKey",
+    "Source",
+    "Statement",
+    "Subject",
+    "TileReader",
+    "VerifierKey",
+    "Witness",
+    "attach",
+    "audit",
+    "check_size",
+    "create_log",
+    "create_witness",
+    "encode_proof",
+    "open_checkpoint",
+    "parse_vkey",
+    "read_keys",
+    "seal",
+    "unseal",
+    "verify_proof_text",
+    "write_keys",
+]

@@ -130,19 +130,28 @@ def verify_consistency(proof: ConsistencyProof, old_root: bytes, new_root: bytes
     # 1. Sizes in order; equal and empty trees need no hashes.
     if not 0 <= proof.old <= proof.new:
         raise LogTamperError("consistency proof: the tree became smaller")
-    if proof.old == proof.new or proof.old == 0:
-        expected = new_root if proof.old else EMPTY_ROOT
-        if proof.hashes or old_root != expected:
+    if proof.old in {0, proof.new}:
+        empty_is_empty = proof.old > 0 or old_root == EMPTY_ROOT
+        same_is_same = proof.old < proof.new or old_root == new_root
+        if proof.hashes or not empty_is_empty or not same_is_same:
             raise LogTamperError("consistency proof: two trees of one size differ")
         return
     # 2. A power of two is its own first hash.
     path = list(proof.hashes)
     if proof.old & (proof.old - 1) == 0:
         path.insert(0, old_root)
+    # 3. and 4. Rebuild both roots.
+    rebuilt = _both_roots(proof.old, proof.new, path)
+    # 5. Both are the signed ones.
+    if rebuilt != (old_root, new_root):
+        raise LogTamperError("consistency proof: it does not lead to both roots")
+
+
+def _both_roots(old: int, new: int, path: Sequence[bytes]) -> tuple[bytes, bytes]:
     if not path:
         raise LogTamperError("consistency proof: it is empty")
     # 3. Skip the levels that both trees share.
-    first, last = proof.old - 1, proof.new - 1
+    first, last = old - 1, new - 1
     while first & 1:
         first, last = first >> 1, last >> 1
     # 4. Rebuild both roots.
@@ -158,6 +167,6 @@ def verify_consistency(proof: ConsistencyProof, old_root: bytes, new_root: bytes
         else:
             new_result = hash_children(new_result, sibling)
         first, last = first >> 1, last >> 1
-    # 5. Both are the signed ones.
-    if last != 0 or old_result != old_root or new_result != new_root:
-        raise LogTamperError("consistency proof: it does not lead to both roots")
+    if last != 0:
+        raise LogTamperError("consistency proof: it is too short")
+    return old_result, new_result

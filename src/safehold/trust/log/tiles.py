@@ -200,12 +200,12 @@ class Frontier:
         """
         frontier = cls()
         frontier.size = reader.size
-        frontier._rows = []  # noqa: SLF001 - its own constructor
+        frontier._rows = []
         level = 0
         while level == 0 or reader.size >> (HEIGHT * level):
             index = reader.size >> (HEIGHT * (level + 1))
             width = width_of(level, index, reader.size)
             row = [reader.node(HEIGHT * level, index * WIDTH + at) for at in range(width)]
-            frontier._rows.append(row)  # noqa: SLF001 - its own constructor
+            frontier._rows.append(row)
             level += 1
         return frontier

@@ -1,0 +1,325 @@
+"""The log on disk: append with group commit, publish signed trees, survive any crash.
+
+    log.json        origin and public keys (what a verifier is given beforehand)
+    checkpoint      the newest signed tree head
+    tile/…          tiles and entry bundles (C2SP tlog-tiles)
+    witnessed       the newest checkpoint with witnesses' cosignatures
+    journal         entries that are durable but not yet in a signed tree
+    lock            held by whoever appends
+
+The order of writes makes every instant safe to die in: journal, then tiles, then checkpoint, then
+a fresh journal. An entry is acknowledged when the journal is synced; what the checkpoint covers is
+skipped when the journal is read again.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from safehold.trust.log.checkpoint import open_checkpoint, sign_checkpoint
+from safehold.trust.log.files import DirectorySource, write_durably
+from safehold.trust.log.interface import Checkpoint, InclusionProof, LogError, LogTamperError
+from safehold.trust.log.journal import JournalFile, new_journal
+from safehold.trust.log.merkle import hash_leaf, prove_inclusion
+from safehold.trust.log.note import SigningKey, VerifierKey, parse_vkey
+from safehold.trust.log.tiles import (
+    WIDTH,
+    Frontier,
+    TileReader,
+    bundle_path,
+    check_entry,
+    encode_bundle,
+    tile_path,
+)
+
+
+class LogKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`log.json`: the public keys of one log, as vkeys. Pin a copy of it where you verify."""
+
+    origin: str
+    key: str
+    emitters: tuple[str, ...]
+    witnesses: tuple[str, ...] = ()
+
+    def log_key(self) -> VerifierKey:
+        """Return the key that signs checkpoints."""
+        return parse_vkey(self.key)
+
+    def emitter_keys(self) -> dict[str, VerifierKey]:
+        """Return the keys that sign leaves, by label."""
+        return {key.label: key for key in map(parse_vkey, self.emitters)}
+
+    def witness_keys(self) -> tuple[VerifierKey, ...]:
+        """Return the witnesses' keys."""
+        return tuple(map(parse_vkey, self.witnesses))
+
+
+def read_keys(path: Path) -> LogKeys:
+    """Return the keys of a `log.json`.
+
+    Raises:
+        LogError: unreadable or malformed.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LogKeys)
+    except OSError as error:
+        raise LogError(f"can't read the log's keys {path.name}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise LogError(f"{path.name}: {error}") from error
+
+
+def write_keys(path: Path, keys: LogKeys) -> None:
+    """Write `log.json` durably."""
+    write_durably(path, msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n")
+
+
+def create_log(root: Path, key: SigningKey, keys: LogKeys) -> Checkpoint:
+    """Make an empty log and return its first checkpoint.
+
+    Raises:
+        LogError: the directory already holds a log, or can't be written.
+    """
+    if (root / "checkpoint").exists() or (root / "journal").exists():
+        raise LogError("expected a new directory, got one that holds a log")
+    if not keys.emitters:
+        raise LogError("expected log.json to name at least one emitter of leaves")
+    if keys.log_key() != key.verifier or keys.origin != key.verifier.name:
+        raise LogError("expected log.json to name the log's own key and origin")
+    empty = Checkpoint(origin=keys.origin, size=0, root=Frontier().root())
+    write_keys(root / "log.json", keys)
+    new_journal(root / "journal", 0)
+    write_durably(root / "checkpoint", str(sign_checkpoint(empty, key)).encode())
+    return empty
+
+
+class LogStore:
+    """One process's hands on a log; several processes and threads may append at once."""
+
+    def __init__(self, root: Path, key: SigningKey) -> None:
+        """Open an existing log.
+
+        Raises:
+            LogError: there is none.
+            LogTamperError: its files contradict each other or its signed checkpoint.
+        """
+        self.root = root
+        self.keys = read_keys(root / "log.json")
+        self._key = key
+        self._source = DirectorySource(root)
+        if self.keys.log_key() != key.verifier:
+            raise LogError("expected the private key of this log, got another")
+        self._thread = threading.RLock()
+        self._queue: list[_Waiting] = []
+        self._queue_lock = threading.Lock()
+        self._depth = 0
+        self._journal: JournalFile | None = None
+        self._frontier = Frontier()
+        self._bundle: list[bytes] = []
+        with self.exclusive():
+            pass
+
+    # ---- reading -------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the newest signed tree head."""
+        return open_checkpoint(self._checkpoint_bytes(), self.keys.log_key())[0]
+
+    def _checkpoint_bytes(self) -> bytes:
+        data = self._source.read("checkpoint")
+        if data is None:
+            raise LogTamperError("the log has no checkpoint: it was removed or never finished")
+        return data
+
+    def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Yield every durable entry from `start` on, published or not."""
+        with self.exclusive():
+            reader = TileReader(self._source, self._frontier.size)
+            pending = self._pending()
+        yield from reader.entries(start)
+        for offset, entry in enumerate(pending):
+            if reader.size + offset >= start:
+                yield reader.size + offset, entry
+
+    def prove(self, index: int) -> tuple[InclusionProof, bytes]:
+        """Return the inclusion proof of a published entry, and the signed checkpoint's bytes."""
+        data = self._checkpoint_bytes()
+        size = open_checkpoint(data, self.keys.log_key())[0].size
+        reader = TileReader(self._source, size)
+        return prove_inclusion(index, size, reader.node), data
+
+    @property
+    def size(self) -> int:
+        """The number of durable entries, published or not, as far as this process knows."""
+        return self._frontier.size + len(self._pending())
+
+    # ---- appending -----------------------------------------------------------------------
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the log's lock: nobody else appends, and this process has seen every entry."""
+        with self._thread:
+            if self._depth:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                return
+            lock = self._open_lock()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._depth = 1
+                self._catch_up()
+                yield
+            finally:
+                self._depth = 0
+                os.close(lock)
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LogError(f"can't lock the log: {error.strerror}") from error
+
+    def append(self, entries: Sequence[bytes]) -> range:
+        """Append entries in order; return their indices once they are on disk.
+
+        Threads that call at the same time share one sync (group commit).
+
+        Raises:
+            LogError: an entry is empty or too long, or the disk refused: nothing was appended.
+        """
+        for entry in entries:
+            check_entry(entry)
+        if not entries:
+            return range(self.size, self.size)
+        mine = _Waiting(list(entries))
+        with self._queue_lock:
+            self._queue.append(mine)
+        # Whoever gets here first writes for everybody who waits; the others find it done.
+        with self._thread:
+            if not mine.done:
+                with self.exclusive():
+                    self._commit()
+        if mine.error is not None:
+            raise LogError(str(mine.error)) from mine.error
+        return range(mine.first, mine.first + len(entries))
+
+    def _commit(self) -> None:
+        """Write everything that waits, in one frame."""
+        with self._queue_lock:
+            batch, self._queue = self._queue, []
+        journal = self._open_journal()
+        first = self.size
+        try:
+            journal.append([entry for waiting in batch for entry in waiting.entries])
+        except LogError as error:
+            for waiting in batch:
+                waiting.done, waiting.error = True, error
+            return
+        for waiting in batch:
+            waiting.done, waiting.first = True, first
+            first += len(waiting.entries)
+
+    def publish(self) -> Checkpoint:
+        """Put every durable entry into the tree, sign its head and return it."""
+        with self.exclusive():
+            pending = self._pending()
+            if not pending:
+                return self.checkpoint()
+            # 1. Build the tiles beside the state: a failure leaves the state as it was.
+            frontier = Frontier.of(TileReader(self._source, self._frontier.size))
+            bundle = list(self._bundle)
+            files: dict[str, bytes] = {}
+            done: list[int] = []
+            for entry in pending:
+                bundle.append(entry)
+                for level, index, data in frontier.add(hash_leaf(entry)):
+                    files[tile_path(level, index)] = data
+                    if level == 0:
+                        files[bundle_path(index)] = encode_bundle(bundle)
+                        done.append(index)
+                        bundle.clear()
+            for level, index, width, data in frontier.partials():
+                files[tile_path(level, index, width)] = data
+            if bundle:
+                files[bundle_path(frontier.size // WIDTH, len(bundle))] = encode_bundle(bundle)
+            # 2. Tiles, then the checkpoint that needs them, then a journal without them.
+            for path, data in files.items():
+                write_durably(self.root / path, data)
+            head = Checkpoint(self.keys.origin, frontier.size, frontier.root())
+            note = str(sign_checkpoint(head, self._key)).encode()
+            write_durably(self.root / "checkpoint", note)
+            new_journal(self.root / "journal", frontier.size)
+            self._frontier, self._bundle = frontier, bundle
+            self._reopen_journal()
+            # 3. Partial files of tiles that are now full.
+            for index in done:
+                self._drop_partials(index)
+            return head
+
+    def _drop_partials(self, index: int) -> None:
+        for path in (tile_path(0, index), bundle_path(index)):
+            folder = self.root / f"{path}.p"
+            if folder.is_dir():
+                for file in folder.iterdir():
+                    file.unlink(missing_ok=True)
+                folder.rmdir()
+
+    # ---- state ---------------------------------------------------------------------------
+
+    def _open_journal(self) -> JournalFile:
+        if self._journal is None:
+            self._journal = JournalFile(self.root / "journal")
+        return self._journal
+
+    def _reopen_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._open_journal()
+
+    def _pending(self) -> list[bytes]:
+        journal = self._open_journal()
+        return journal.entries[self._frontier.size - journal.base :]
+
+    def _catch_up(self) -> None:
+        """Read what other processes, or a life before a crash, have left."""
+        if self._journal is not None and self._journal.is_current():
+            return
+        self._reopen_journal()
+        journal = self._open_journal()
+        journal.discard_tail()
+        head = self.checkpoint()
+        if head.origin != self.keys.origin:
+            raise LogTamperError("expected a checkpoint of this log, got another log's")
+        # A journal that begins after the tree, or ends before it, has lost entries.
+        if not journal.base <= head.size <= journal.base + len(journal.entries):
+            raise LogTamperError("the log's journal and its checkpoint contradict each other")
+        reader = TileReader(self._source, head.size)
+        frontier = Frontier.of(reader)
+        if frontier.root() != head.root:
+            raise LogTamperError("the log's tiles contradict its signed checkpoint")
+        self._frontier = frontier
+        self._bundle = reader.bundle(head.size // WIDTH) if head.size % WIDTH else []
+
+    def close(self) -> None:
+        """Release the journal."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+
+class _Waiting:
+    """One caller's entries in the group commit's queue."""
+
+    def __init__(self, entries: list[bytes]) -> None:
+        self.entries = entries
+        self.done = False
+        self.first = 0
+        self.error: LogError | None = None
