@@ -11,7 +11,8 @@ from safehold.trust.grants.interface import Policy, PolicyError, Rule
 from safehold.trust.grants.quorum import assign
 from safehold.trust.people.interface import Kind, RelyingParty, Roster
 
-MAX_POLICY_BYTES = 40_000
+MAX_POLICY_BYTES = 30_000
+GOVERNING = frozenset(DETAILS_OF) - {"exemption.give"}
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,8 +75,14 @@ def _check_rule(rule: Rule) -> None:
         )
 
 
-def check_achievable(policy: Policy, roster: Roster) -> None:
+def check_achievable(policy: Policy, roster: Roster, *, governing_only: bool = False) -> None:
     """Refuse a policy under which an operation could never be approved.
+
+    Args:
+        policy: The rules.
+        roster: The people there would be.
+        governing_only: Look only at the operations that change people and policy. If those can't
+            be approved, nothing can ever be put right; any other operation can wait.
 
     Raises:
         PolicyError: a rule names an unknown team, or some human of the roster could not have a
@@ -86,6 +93,8 @@ def check_achievable(policy: Policy, roster: Roster) -> None:
         person.id: roster.teams_of(person) for person in roster.persons if person.kind is Kind.HUMAN
     }
     for rule in policy.rules:
+        if governing_only and rule.operation not in GOVERNING:
+            continue
         for threshold in rule.thresholds:
             if threshold.team not in known:
                 raise PolicyError(f"rule {rule.operation}: unknown team {threshold.team}")

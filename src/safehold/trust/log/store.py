@@ -15,7 +15,7 @@ skipped when the journal is read again.
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class LogKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
     emitters: tuple[str, ...]
     witnesses: tuple[str, ...] = ()
+    founding: str = ""
+    """SHA-256 of the founding document: whose people decide here (empty: not founded yet)."""
 
     def log_key(self) -> VerifierKey:
         """Return the key that signs checkpoints."""
@@ -100,8 +102,20 @@ def create_log(root: Path, key: SigningKey, keys: LogKeys) -> Checkpoint:
 class LogStore:
     """One process's hands on a log; several processes and threads may append at once."""
 
-    def __init__(self, root: Path, key: SigningKey) -> None:
+    def __init__(
+        self,
+        root: Path,
+        key: SigningKey | None,
+        *,
+        check: Callable[[bytes], None] | None = None,
+    ) -> None:
         """Open an existing log.
+
+        Args:
+            root: The log's directory.
+            key: The log's own private key; None: append only, somebody else publishes.
+            check: Judges an entry before it is appended, and each one that is found in the
+                journal before it gets into a signed tree; it raises to refuse.
 
         Raises:
             LogError: there is none.
@@ -110,8 +124,9 @@ class LogStore:
         self.root = root
         self.keys = read_keys(root / "log.json")
         self._key = key
+        self._check = check
         self._source = DirectorySource(root)
-        if self.keys.log_key() != key.verifier:
+        if key is not None and self.keys.log_key() != key.verifier:
             raise LogError("expected the private key of this log, got another")
         self._thread = threading.RLock()
         self._queue: list[_Waiting] = []
@@ -196,6 +211,8 @@ class LogStore:
         """
         for entry in entries:
             check_entry(entry)
+            if self._check is not None:
+                self._check(entry)
         if not entries:
             return range(self.size, self.size)
         mine = _Waiting(list(entries))
@@ -228,6 +245,8 @@ class LogStore:
 
     def publish(self) -> Checkpoint:
         """Put every durable entry into the tree, sign its head and return it."""
+        if self._key is None:
+            raise LogError("expected the log's private key: without it nothing can be published")
         with self.exclusive():
             pending = self._pending()
             if not pending:
@@ -307,6 +326,9 @@ class LogStore:
             raise LogTamperError("the log's tiles contradict its signed checkpoint")
         self._frontier = frontier
         self._bundle = reader.bundle(head.size // WIDTH) if head.size % WIDTH else []
+        if self._check is not None:
+            for entry in self._pending():
+                self._check(entry)
 
     def close(self) -> None:
         """Release the journal."""

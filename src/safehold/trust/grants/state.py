@@ -1,0 +1,486 @@
+"""The state of trust, rebuilt from the log alone: every leaf is judged again by whoever reads.
+
+A leaf that the rules do not allow (a forged approval, a use without quorum) has no effect and is
+listed as void, whoever appended it. So the service that writes the log is not trusted to decide.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+
+from safehold.errors import TrustError
+from safehold.trust.canonical import canonical, sha256_hex
+from safehold.trust.exemptions.interface import Exemption, ExemptionTerms
+from safehold.trust.grants.changes import apply_details, check_roster
+from safehold.trust.grants.evaluate import evaluate
+from safehold.trust.grants.events import (
+    Alarm,
+    Approved,
+    BrokeGlass,
+    Denied,
+    Ended,
+    Event,
+    Founded,
+    GrantIssued,
+    Note,
+    Refusal,
+    Released,
+    Requested,
+    Reviewed,
+    Revoked,
+    Used,
+)
+from safehold.trust.grants.interface import (
+    Approval,
+    Decision,
+    GrantError,
+    LogView,
+    Policy,
+    Refused,
+    SignedRequest,
+    short,
+)
+from safehold.trust.grants.policy import check_achievable, load_policy
+from safehold.trust.people.interface import (
+    EMPTY_ROSTER,
+    Kind,
+    Person,
+    Proof,
+    Roster,
+    SignatureError,
+    Verified,
+)
+from safehold.trust.people.proofs import verify_proof
+from safehold.trust.people.statement import Act
+
+WEEK_S = 7 * 86_400
+MIN_FOUNDERS = 2
+
+Effect = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Case:
+    """What has happened to one request so far."""
+
+    signed: SignedRequest
+    requested_at: int
+    approvals: list[Approval] = field(default_factory=list)
+    approvers: list[str] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    denied: bool = False
+    revoked: bool = False
+    ended: bool = False
+    uses: int = 0
+    releases: int = 0
+    carried_by: tuple[str, ...] = ()
+    """Who carried the latest use."""
+    broken_at: int | None = None
+    reviews_due: int = 0
+    reviews_until: int = 0
+    reviewers: list[str] = field(default_factory=list)
+    exemption: ExemptionTerms | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether nobody can use it any more, whatever comes."""
+        return self.denied or self.revoked or self.ended
+
+
+class Void(msgspec.Struct, frozen=True):
+    """A leaf without effect, and why."""
+
+    index: int
+    reason: str
+
+
+class TrustState:
+    """People, policy and grants as of the newest leaf."""
+
+    def __init__(self, origin: str, founding_sha256: str = "") -> None:
+        """Begin before the first leaf.
+
+        Args:
+            origin: The log's origin: a founding of another log is void here.
+            founding_sha256: The pinned digest of the founding (empty: the first valid one counts).
+        """
+        self.origin = origin
+        self._founding = founding_sha256
+        self.roster: Roster = EMPTY_ROSTER
+        self.last_time = 0
+        self.cases: dict[str, Case] = {}
+        self.voids: list[Void] = []
+        self._policy: Policy | None = None
+        self._counters: dict[str, int] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force.
+
+        Raises:
+            GrantError: the log has no founding yet.
+        """
+        if self._policy is None:
+            raise GrantError("expected a log that was founded: run `safehold people found`")
+        return self._policy
+
+    # ---- asking --------------------------------------------------------------------------
+
+    def case(self, request: str) -> Case:
+        """Return the case of a request's full SHA-256, or of a unique beginning (8 or more).
+
+        Raises:
+            GrantError: none, or several.
+        """
+        if request in self.cases:
+            return self.cases[request]
+        found = [one for one in self.cases if len(request) >= 8 and one.startswith(request)]  # noqa: PLR2004 - as documented
+        if len(found) != 1:
+            raise GrantError(f"expected the id of one request, got {request[:64]!r}")
+        return self.cases[found[0]]
+
+    def view(self, request: str, now: int) -> LogView:
+        """Return what the log says of one request (full SHA-256), for `evaluate`."""
+        others = [case for digest, case in self.cases.items() if digest != request]
+        broken = [case for case in others if case.broken_at is not None]
+        case = self.cases.get(request)
+        view = LogView(
+            last_time=self.last_time,
+            policy_version=self.policy.version,
+            policy_sha256=self.policy.sha256,
+            break_glass_recent=sum(
+                1 for one in broken if one.broken_at is not None and one.broken_at > now - WEEK_S
+            ),
+            reviews_overdue=sum(1 for one in broken if _is_overdue(one, now)),
+        )
+        if case is None:
+            return view
+        return msgspec.structs.replace(
+            view,
+            requested_at=case.requested_at,
+            denied=case.denied,
+            revoked=case.revoked,
+            ended=case.ended,
+            uses=case.uses,
+            counters=dict(case.counters),
+        )
+
+    def decide(self, request: str, now: int) -> Decision:
+        """Evaluate a request (full SHA-256) at `now`, with everything the log says."""
+        case = self.case(request)
+        return evaluate(
+            case.signed,
+            tuple(case.approvals),
+            self.roster,
+            self.policy,
+            now,
+            self.view(case.signed.request.sha256, now),
+        )
+
+    def decide_breaking(self, request: str, proof: Proof, now: int) -> Decision:
+        """Evaluate a break-glass request as if its requester's proof were in the log already."""
+        case = self.case(request)
+        digest = case.signed.request.sha256
+        approval = Approval(request_sha256=digest, time=now, proof=proof)
+        floor = {proof.key_id: self._counters.get(proof.key_id, 0)}
+        view = msgspec.structs.replace(self.view(digest, now), counters=floor)
+        return evaluate(case.signed, (approval,), self.roster, self.policy, now, view)
+
+    def overdue_reviews(self, now: int) -> tuple[str, ...]:
+        """Return the break-glass requests whose reviews are late."""
+        return tuple(digest for digest, case in self.cases.items() if _is_overdue(case, now))
+
+    def exemptions(self) -> tuple[Exemption, ...]:
+        """Return every exemption that took effect; `ended` ones are listed too.
+
+        One ends when it is revoked, or when a person who carried it is no longer enrolled.
+        """
+        return tuple(
+            Exemption(
+                grant=digest,
+                terms=case.exemption,
+                not_before=case.signed.request.not_before,
+                expires=case.signed.request.expires,
+                ended=case.closed
+                or any(self.roster.person(person) is None for person in case.carried_by),
+            )
+            for digest, case in self.cases.items()
+            if case.exemption is not None
+        )
+
+    # ---- growing -------------------------------------------------------------------------
+
+    def apply(self, index: int, event: Event) -> bool:
+        """Take one leaf in; return False if it is void (it has no effect then)."""
+        try:
+            effect = self.plan(event)
+        except TrustError as error:
+            self.voids.append(Void(index=index, reason=str(error)))
+            return False
+        effect()
+        return True
+
+    def observe(self, time: int) -> None:
+        """Take note of the time of a leaf that is not about trust."""
+        self.last_time = max(self.last_time, time)
+
+    def plan(self, event: Event) -> Effect:
+        """Judge a leaf without taking it in; return what would.
+
+        Raises:
+            TrustError: the leaf would be void; the message says why.
+        """
+        if event.time < self.last_time:
+            raise GrantError("the clock is behind the log's newest leaf")
+        if self._policy is None and not isinstance(event, Founded):
+            raise GrantError("expected the founding to be the first leaf about people")
+        effect = self._plan(event)
+
+        def take() -> None:
+            effect()
+            self.last_time = event.time
+
+        return take
+
+    def _plan(self, event: Event) -> Effect:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
+        match event:
+            case Founded():
+                return self._plan_founding(event)
+            case Requested():
+                return self._plan_request(event)
+            case Approved():
+                return self._plan_approval(event)
+            case Denied():
+                return self._plan_closing(event.note, event.proof, Act.DENY, "denied")
+            case Revoked():
+                return self._plan_closing(event.note, event.proof, Act.REVOKE, "revoked")
+            case Ended():
+                return self._plan_end(event)
+            case Used():
+                return self._plan_use(event)
+            case Released():
+                return self._plan_release(event)
+            case BrokeGlass():
+                return self._plan_break_glass(event)
+            case Reviewed():
+                return self._plan_review(event)
+            case GrantIssued() | Refusal():
+                self._known(event.request)
+                return _nothing
+            case Alarm():
+                return _nothing
+            case _:
+                assert_never(event)
+
+    def _plan_founding(self, event: Founded) -> Effect:
+        founding = event.founding
+        # 1. Once, and first.
+        if self._policy is not None:
+            raise GrantError("the log is founded already")
+        if founding.origin != self.origin:
+            raise GrantError(f"expected the founding of {self.origin}, got another log's")
+        if self._founding not in {"", sha256_hex(canonical(founding))}:
+            raise GrantError("expected the founding whose digest is pinned, got another")
+        # 2. A sound roster, and a policy that these people can fulfil.
+        check_roster(founding.roster)
+        policy = load_policy(founding.policy_text)
+        check_achievable(policy, founding.roster)
+        # 3. Every human of it has signed exactly this, and they are at least two.
+        signers = {
+            verify_proof(
+                founding.roster, Act.FOUND, founding, proof, relying_party=policy.relying_party
+            ).person.id
+            for proof in event.proofs
+        }
+        humans = {one.id for one in founding.roster.persons if one.kind is Kind.HUMAN}
+        if signers != humans or len(humans) < MIN_FOUNDERS:
+            raise GrantError(
+                f"expected the signatures of all {len(humans)} founders, at least "
+                f"{MIN_FOUNDERS}, got {len(signers)}"
+            )
+
+        def take() -> None:
+            self.roster, self._policy = founding.roster, policy
+
+        return take
+
+    def _plan_request(self, event: Requested) -> Effect:
+        request = event.signed.request
+        digest = request.sha256
+        if digest in self.cases:
+            raise GrantError(f"request {short(digest)} is in the log already: a replay")
+        signer = self._signer(Act.REQUEST, request, event.signed.proof)
+        if signer.person.id != request.requester:
+            raise SignatureError("the request is signed by somebody else than its requester")
+
+        def take() -> None:
+            self.cases[digest] = Case(signed=event.signed, requested_at=event.time)
+            self._count(signer)
+
+        return take
+
+    def _plan_approval(self, event: Approved) -> Effect:
+        case = self._known(event.request)
+        request = case.signed.request
+        if request.break_glass:
+            raise GrantError("a break-glass request is not approved but reviewed afterwards")
+        if case.closed:
+            raise GrantError(f"request {short(event.request)} is closed")
+        signer = self._human(Act.APPROVE, request, event.proof)
+        if signer.person.id == request.requester:
+            raise GrantError("nobody approves their own request")
+        if signer.person.id in case.approvers:
+            raise GrantError(f"{signer.person.id} has approved already: persons count, not keys")
+        approval = Approval(request_sha256=event.request, time=event.time, proof=event.proof)
+
+        def take() -> None:
+            case.approvals.append(approval)
+            case.approvers.append(signer.person.id)
+            case.counters[signer.key.key_id] = self._counters.get(signer.key.key_id, 0)
+            self._count(signer)
+
+        return take
+
+    def _plan_closing(self, note: Note, proof: Proof, act: Act, how: str) -> Effect:
+        case = self._known(note.request)
+        signer = self._human(act, note, proof)
+
+        def take() -> None:
+            setattr(case, how, True)
+            self._count(signer)
+
+        return take
+
+    def _plan_end(self, event: Ended) -> Effect:
+        case = self._known(event.note.request)
+        signer = None if event.proof is None else self._signer(Act.END, event.note, event.proof)
+        if signer is not None and signer.person.id != case.signed.request.requester:
+            raise GrantError("only the requester gives a grant back; others revoke it")
+
+        def take() -> None:
+            case.ended = True
+            if signer is not None:
+                self._count(signer)
+
+        return take
+
+    def _plan_use(self, event: Used) -> Effect:
+        case = self._known(event.request)
+        request = case.signed.request
+        # 1. Where and by what: exactly as approved.
+        if (event.host, event.workload_sha256) != (request.host, request.workload_sha256):
+            raise GrantError("expected the host and workload of the request, got others")
+        # 2. The request holds at this very moment.
+        decision = self.decide(event.request, event.time)
+        if isinstance(decision, Refused):
+            raise GrantError(f"refused ({decision.reason.value}): {decision.detail}")
+        # 3. Its effect is possible.
+        roster, policy, exemption = apply_details(request, self.roster, self.policy)
+
+        def take() -> None:
+            case.uses += 1
+            case.carried_by = decision.approvers
+            case.exemption = exemption
+            self.roster, self._policy = roster, policy
+
+        return take
+
+    def _plan_release(self, event: Released) -> Effect:
+        case = self._known(event.request)
+        if case.closed or case.releases >= case.uses:
+            raise GrantError("expected a use of an open grant before the release")
+        if event.host != case.signed.request.host:
+            raise GrantError("expected the host of the request, got another")
+
+        def take() -> None:
+            case.releases += 1
+
+        return take
+
+    def _plan_break_glass(self, event: BrokeGlass) -> Effect:
+        case = self._known(event.request)
+        request = case.signed.request
+        rule = self.policy.rule(request.operation)
+        if not request.break_glass or rule is None or rule.break_glass is None:
+            raise GrantError("neither this request nor its rule is for break-glass")
+        if case.broken_at is not None:
+            raise GrantError("the glass of this request is broken already")
+        allowed = rule.break_glass
+        signer = self._human(Act.BREAK_GLASS, request, event.proof)
+        if signer.person.id != request.requester:
+            raise GrantError("only the requester breaks the glass")
+        approval = Approval(request_sha256=event.request, time=event.time, proof=event.proof)
+
+        def take() -> None:
+            case.broken_at = event.time
+            case.reviews_due = allowed.reviews
+            case.reviews_until = event.time + allowed.review_within_s
+            case.approvals.append(approval)
+            case.counters[signer.key.key_id] = self._counters.get(signer.key.key_id, 0)
+            self._count(signer)
+
+        return take
+
+    def _plan_review(self, event: Reviewed) -> Effect:
+        case = self._known(event.note.request)
+        signer = self._human(Act.REVIEW, event.note, event.proof)
+        person = signer.person.id
+        if case.broken_at is None:
+            raise GrantError("only a break-glass grant is reviewed")
+        if person == case.signed.request.requester or person in case.reviewers:
+            raise GrantError("expected a reviewer who is neither the requester nor counted yet")
+
+        def take() -> None:
+            case.reviewers.append(person)
+            self._count(signer)
+
+        return take
+
+    # ---- shared --------------------------------------------------------------------------
+
+    def _known(self, request: str) -> Case:
+        if request not in self.cases:
+            raise GrantError(f"expected a request of the log, got {short(request)}")
+        return self.cases[request]
+
+    def _signer(self, act: Act, document: object, proof: Proof) -> Verified:
+        return verify_proof(
+            self.roster,
+            act,
+            document,
+            proof,
+            relying_party=self.policy.relying_party,
+            counter_floor=self._counters.get(proof.key_id, 0),
+        )
+
+    def _human(self, act: Act, document: object, proof: Proof) -> Verified:
+        signer = self._signer(act, document, proof)
+        if signer.person.kind is not Kind.HUMAN:
+            raise GrantError("only a human can do this; agents and services never can")
+        return signer
+
+    def _count(self, signer: Verified) -> None:
+        key = signer.key.key_id
+        self._counters[key] = max(self._counters.get(key, 0), signer.sign_count)
+
+
+def _nothing() -> None:
+    """Take nothing in."""
+
+
+def _is_overdue(case: Case, now: int) -> bool:
+    return (
+        case.broken_at is not None
+        and now > case.reviews_until
+        and len(case.reviewers) < case.reviews_due
+    )
+
+
+def names(roster: Roster, persons: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of persons, or their ids where they are no longer enrolled."""
+    found: list[Person | None] = [roster.person(person) for person in persons]
+    return tuple(
+        one.name if one is not None else person for one, person in zip(found, persons, strict=True)
+    )
