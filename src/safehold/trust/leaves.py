@@ -126,6 +126,6 @@ def read_leaf(statement: Statement) -> Leaf:
         leaf: Leaf = msgspec.convert(statement.predicate, target)
     except msgspec.ValidationError as error:
         raise LogError(f"a leaf of kind {kind}: {error}") from error
-    if statement_of(leaf) != statement:
+    if canonical(statement_of(leaf)) != canonical(statement):
         raise LogError(f"a leaf of kind {kind}: its subject or form is not its own")
     return leaf

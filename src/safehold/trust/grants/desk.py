@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from safehold.errors import TrustError
 from safehold.trust.grants.details import DETAILS_OF
 from safehold.trust.grants.events import (
@@ -210,7 +212,7 @@ class Desk:
             except TrustError as error:
                 refused = Refused(Reason.SCOPE, str(error))
                 raise self._refuse(request, refused, host) from error
-            return decision
+            return msgspec.structs.replace(decision, uses_left=decision.uses_left - 1)
 
     def release(self, request: str, *, host: str, header_sha256: str, recipient: str) -> int:
         """Record that a data key is about to be handed out, and return the leaf's index."""
