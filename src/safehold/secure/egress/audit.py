@@ -1,0 +1,75 @@
+"""A hash-chained audit log in one file, for hosts without a transparency log."""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from safehold.secure.egress.interface import StateError
+
+_START = "0" * 64
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One event; `previous` is the SHA-256 of the line before."""
+
+    index: int
+    time: float
+    kind: str
+    body: dict[str, object]
+    previous: str
+
+
+class ChainedLog:
+    """Appends events, each bound to all before it; durable before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, kind: str, body: Mapping[str, object]) -> int:
+        """Write one event durably and return its index."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self.path.open("ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                count, last = self._tail(file.fileno())
+                entry = Entry(count, time.time(), kind, dict(body), last)
+                file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StateError(f"{self.path.name}: can't be appended ({error.strerror})") from error
+        return count
+
+    def _tail(self, descriptor: int) -> tuple[int, str]:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            return 0, _START
+        step = min(size, 1 << 16)
+        tail = os.pread(descriptor, step, size - step).rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        try:
+            entry = msgspec.json.decode(tail, type=Entry)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise StateError(f"{self.path.name}: the last line is not an event") from error
+        return entry.index + 1, hashlib.sha256(tail).hexdigest()
+
+    def read(self) -> Iterator[Entry]:
+        """Yield every event; raises StateError where the chain is broken."""
+        previous = _START
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for number, line in enumerate(lines):
+            try:
+                entry = msgspec.json.decode(line, type=Entry)
+            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                raise StateError(f"{self.path.name}: line {number + 1} is no event") from error
+            if entry.index != number or entry.previous != previous:
+                raise StateError(f"{self.path.name}: the chain is broken at line {number + 1}")
+            previous = hashlib.sha256(line).hexdigest()
+            yield entry

@@ -1,0 +1,191 @@
+"""Egress under test: rows, plans, a clock to move, and a world behind two namespaces."""
+
+import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from safehold.secure.egress.audit import ChainedLog
+from safehold.secure.egress.enforce import Enforcer
+from safehold.secure.egress.interface import Authorization, Authorizer, KernelError, RefuseAll
+from safehold.secure.egress.netns import Pair, enter
+from safehold.secure.egress.nft import NftKernel
+from safehold.secure.egress.plan import Bound, Link, Local, Plan
+from safehold.secure.egress.register import Register, parse_register
+from safehold.secure.egress.state import Clock, StateFile
+
+PORTS = (8443, 9000, 53)
+TODAY = dt.date(2026, 11, 21)
+
+ROW = """
+[[flow]]
+id = "{id}"
+owner = "serving team"
+purpose = "answers to clients"
+data_class = "model-output"
+protocol = "{protocol}"
+{ports}
+destination = {destination}
+source = {{ uid = {uid} }}
+expires = 2099-01-01
+[flow.budget]
+hour = {hour}
+day = {day}
+week = {week}
+month = {month}
+"""
+
+
+def row(
+    name: str = "replies",
+    *,
+    protocol: str = "tcp",
+    port: int = 8443,
+    hour: int = 10_000_000,
+    destination: str = '["10.231.7.0/24", "fd5a:fe:7::/64"]',
+    uid: int = 0,
+    day: int = 0,
+) -> str:
+    """One register row as text."""
+    ports = f"ports = [{port}]" if protocol in {"tcp", "udp"} else ""
+    day = day or hour * 4
+    return ROW.format(
+        id=name,
+        protocol=protocol,
+        ports=ports,
+        destination=destination,
+        uid=uid,
+        hour=hour,
+        day=day,
+        week=day * 7,
+        month=day * 28,
+    )
+
+
+def register(*rows: str) -> Register:
+    """A register of these rows."""
+    return parse_register("version = 1\n" + "".join(rows))
+
+
+def plan(**changes: object) -> Plan:
+    """A plan for the test namespace: unshaped, one interface."""
+    settings: dict[str, object] = {
+        "bound": Bound(weight_bytes=10**12),
+        "link": Link(interfaces=("up0",), rate_bit_s=10**9, shape=False),
+        "local": Local(),
+    }
+    return Plan(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+class FakeClock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.uptime = 1000.0
+        self.boot = "boot-1"
+        self.wall = 1_795_000_000.0
+
+    def uptime_s(self) -> float:
+        """Seconds since boot."""
+        return self.uptime
+
+    def boot_id(self) -> str:
+        """The boot's name."""
+        return self.boot
+
+    def wall_s(self) -> float:
+        """The wall clock."""
+        return self.wall
+
+
+class GrantExactly:
+    """An authorizer with one live grant."""
+
+    def __init__(self, operation: str, resource: str) -> None:
+        self.granted = (operation, resource)
+
+    def require(self, operation: str, resource: str) -> Authorization:
+        """Return the grant when it covers exactly this."""
+        if (operation, resource) != self.granted:
+            return RefuseAll().require(operation, resource)
+        return Authorization(grant_id="grant-1")
+
+
+class World:
+    """The outside namespace's receiver, and a way to send from the inside."""
+
+    def __init__(self, both: Pair, folder: Path) -> None:
+        self.pair = both
+        self.folder = folder
+        command = [sys.executable, "-m", "safehold.secure.egress.traffic", "receive"]
+        self._receiver = subprocess.Popen(
+            enter(both.outside, [*command, *map(str, PORTS)]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if self._line() != "ready\n":
+            raise KernelError("the receiver did not start")
+
+    def _line(self) -> str:
+        return self._receiver.stdout.readline() if self._receiver.stdout else ""
+
+    def received(self) -> dict[str, int]:
+        """Payload bytes that truly arrived, by channel."""
+        if self._receiver.stdin is None:
+            raise KernelError("the receiver has no input")
+        self._receiver.stdin.write("\n")
+        self._receiver.stdin.flush()
+        return msgspec.json.decode(self._line(), type=dict[str, int])
+
+    def send(
+        self,
+        channel: str,
+        count: int,
+        *,
+        port: int = 8443,
+        address: str | None = None,
+        seconds: float = 1.0,
+        uid: int | None = None,
+    ) -> None:
+        """Try to send synthetic bytes from the inside."""
+        arguments = [channel, address or self.pair.outside_v4, str(port), str(count), str(seconds)]
+        arguments += [str(uid)] if uid is not None else []
+        subprocess.run(
+            enter(
+                self.pair.inside,
+                [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *arguments],
+            ),
+            check=False,
+            timeout=30,
+        )
+
+    def enforcer(
+        self,
+        flows: Register,
+        the_plan: Plan | None = None,
+        *,
+        clock: Clock | None = None,
+        authorizer: Authorizer | None = None,
+    ) -> Enforcer:
+        """An enforcer of the inside namespace."""
+        return Enforcer(
+            register=flows,
+            plan=the_plan or plan(),
+            store=StateFile(self.folder / "state"),
+            audit=ChainedLog(self.folder / "audit.jsonl"),
+            authorizer=authorizer or RefuseAll(),
+            kernel=NftKernel(self.pair.inside),
+            clock=clock,
+            today=TODAY,
+        )
+
+    def close(self) -> None:
+        """End the receiver."""
+        for stream in (self._receiver.stdin, self._receiver.stdout):
+            if stream is not None:
+                stream.close()
+        self._receiver.kill()
+        self._receiver.wait()

@@ -1,0 +1,396 @@
+"""Real kernel rules in network namespaces (root required, never skipped)."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from safehold.errors import TrustError
+from safehold.secure.egress.interface import KernelError, StateError
+from safehold.secure.egress.netns import enter, run_in
+from safehold.secure.egress.nft import NftKernel
+from safehold.secure.egress.plan import Link
+from safehold.secure.egress.ruleset import removal
+from safehold.testing.egress import FakeClock, GrantExactly, World, plan, register, row
+
+PACKET = 65_536
+
+
+def budget_row(hour: int = 1_000_000) -> str:
+    """A UDP row whose budget is easy to spend."""
+    return row("bulk", protocol="udp", port=9000, hour=hour)
+
+
+@pytest.mark.parametrize("channel", ["tcp", "udp", "icmp", "dns", "raw"])
+def test_undeclared_flow_is_dropped(world: World, channel: str) -> None:
+    """No byte of any undeclared channel arrives, raw frames past the IP stack included."""
+    world.enforcer(register(row())).apply(first=True)
+    world.send(channel, 50_000, port=53 if channel == "dns" else 9000, seconds=0.6)
+    assert world.received() == {}
+
+
+@pytest.mark.parametrize("channel", ["tcp", "udp", "icmp"])
+def test_undeclared_flow_over_ipv6_is_dropped(world: World, channel: str) -> None:
+    """IPv6 is no way around the register."""
+    world.enforcer(register(row(destination='["10.231.7.0/24"]'))).apply(first=True)
+    world.send(channel, 50_000, address=world.pair.outside_v6, seconds=0.6)
+    assert world.received() == {}
+
+
+def test_declared_flow_passes_on_both_families(world: World) -> None:
+    """A declared flow passes, and the counter agrees with what arrived."""
+    enforcer = world.enforcer(register(row()))
+    enforcer.apply(first=True)
+    world.send("tcp", 300_000)
+    world.send("tcp", 300_000, address=world.pair.outside_v6)
+    assert world.received() == {"tcp4:8443": 300_000, "tcp6:8443": 300_000}
+    assert 600_000 < enforcer.tick().passed["replies"] < 640_000
+
+
+def test_another_user_is_undeclared(world: World) -> None:
+    """A row for one user lets no other user send."""
+    world.enforcer(register(row(uid=12345))).apply(first=True)
+    world.send("tcp", 50_000, seconds=0.6)
+    assert world.received() == {}
+    world.send("tcp", 50_000, uid=12345)
+    assert world.received() == {"tcp4:8443": 50_000}
+
+
+def test_raw_frames_pass_without_the_guard(world: World) -> None:
+    """Without the guard at the device a raw frame does get out: the attack is real."""
+    open_plan = plan(local=type(plan().local)(raw_frame_guard=False))
+    world.enforcer(register(row()), open_plan).apply(first=True)
+    world.send("raw", 12_000, port=9000, seconds=0.6)
+    assert world.received() == {"udp4:9000": 12_000}
+
+
+@pytest.mark.parametrize("channel", ["tcp", "udp"])
+def test_budget_is_exact_to_one_packet(world: World, channel: str) -> None:
+    """What passes never exceeds the budget, and stops within one packet of it."""
+    world.enforcer(register(row("bulk", protocol=channel, port=9000, hour=3_000_000))).apply(
+        first=True
+    )
+    world.send(channel, 6_000_000, port=9000, seconds=2)
+    passed = NftKernel(world.pair.inside).read()
+    assert passed is not None
+    assert 3_000_000 - PACKET < passed.counters["c_bulk"] <= 3_000_000
+    assert sum(world.received().values()) <= 3_000_000
+
+
+def test_reload_does_not_return_budget(world: World) -> None:
+    """Applying again, and again with another row, leaves the spent budget spent."""
+    enforcer = world.enforcer(register(budget_row()))
+    enforcer.apply(first=True)
+    world.send("udp", 2_000_000, port=9000)
+    before = world.received()
+    for _ in range(3):
+        enforcer.apply()
+    world.send("udp", 2_000_000, port=9000)
+    assert world.received() == before
+    assert 1_000_000 - PACKET < enforcer.tick().passed["bulk"] <= 1_000_000
+
+
+def test_reload_under_fire_passes_no_byte_more(world: World) -> None:
+    """While packets fly, ten reloads do not open a gap between two rule sets."""
+    enforcer = world.enforcer(register(budget_row(5_000_000)))
+    enforcer.apply(first=True)
+    command = ["-m", "safehold.secure.egress.traffic", "send", "udp", world.pair.outside_v4]
+    sender = subprocess.Popen(
+        enter(world.pair.inside, [sys.executable, *command, "9000", "60000000", "3"])
+    )
+    for _ in range(10):
+        time.sleep(0.1)
+        enforcer.apply()
+    sender.wait()
+    assert 0 < sum(world.received().values()) <= 5_000_000
+
+
+def test_naive_reload_would_return_budget(world: World) -> None:
+    """The trap is real: replacing the table as nft does it resets `used`."""
+    enforcer = world.enforcer(register(budget_row()))
+    enforcer.apply(first=True)
+    world.send("udp", 2_000_000, port=9000)
+    kernel = NftKernel(world.pair.inside)
+    kernel.apply(removal())
+    (world.folder / "state" / "enforcement.json").unlink()
+    world.enforcer(register(budget_row())).apply(first=True)
+    world.send("udp", 2_000_000, port=9000)
+    assert sum(world.received().values()) > 1_100_000
+
+
+def test_killed_daemon_leaves_the_budget_spent(world: World, tmp_path: Path) -> None:
+    """A kill -9 of the process that keeps the rules returns nothing; the kernel goes on alone."""
+    script = (
+        "import sys,time\n"
+        "from pathlib import Path\n"
+        "from safehold.testing.egress import *\n"
+        "from safehold.secure.egress.state import StateFile\n"
+        "from safehold.secure.egress.nft import NftKernel\n"
+        "from safehold.secure.egress.audit import ChainedLog\n"
+        "f=Path(sys.argv[2])\n"
+        "e=Enforcer(register=register(row('bulk',protocol='udp',port=9000,hour=1000000)),"
+        "plan=plan(),store=StateFile(f/'state'),audit=ChainedLog(f/'audit.jsonl'),"
+        "authorizer=RefuseAll(),kernel=NftKernel(sys.argv[1]),today=TODAY)\n"
+        "e.apply(first=True)\n"
+        "print('up',flush=True)\n"
+        "while True:\n"
+        "    e.tick(); time.sleep(0.02)\n"
+    )
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", script, world.pair.inside, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert daemon.stdout is not None
+    assert daemon.stdout.readline() == "up\n"
+    world.send("udp", 600_000, port=9000)
+    os.kill(daemon.pid, signal.SIGKILL)
+    daemon.wait()
+    daemon.stdout.close()
+    world.send("udp", 2_000_000, port=9000)
+    assert sum(world.received().values()) <= 1_000_000
+    restarted = world.enforcer(register(budget_row()))
+    restarted.apply()
+    world.send("udp", 2_000_000, port=9000)
+    assert 900_000 < sum(world.received().values()) <= 1_000_000
+
+
+def test_reboot_does_not_return_budget(world: World, clock: FakeClock) -> None:
+    """When the kernel forgot everything, the unseen time is charged at its worst."""
+    enforcer = world.enforcer(register(budget_row()), clock=clock)
+    enforcer.apply(first=True)
+    world.send("udp", 400_000, port=9000)
+    enforcer.tick()
+    NftKernel(world.pair.inside).apply(removal())
+    clock.boot, clock.uptime = "boot-2", 5.0
+    after = world.enforcer(register(budget_row()), clock=clock)
+    assert "rebooted" in after.apply().findings
+    world.send("udp", 2_000_000, port=9000)
+    assert sum(world.received().values()) <= 1_000_000
+
+
+def test_window_slides_without_refunding_early(world: World, clock: FakeClock) -> None:
+    """Budget returns only when the bytes that spent it are a whole window old."""
+    enforcer = world.enforcer(register(budget_row()), clock=clock)
+    enforcer.apply(first=True)
+    world.send("udp", 2_000_000, port=9000)
+    enforcer.tick()
+    first = sum(world.received().values())
+    clock.uptime += 61
+    enforcer.tick()
+    clock.uptime += 3_440
+    enforcer.tick()
+    world.send("udp", 2_000_000, port=9000)
+    assert sum(world.received().values()) == first
+    clock.uptime += 200
+    enforcer.tick()
+    world.send("udp", 3_000_000, port=9000)
+    assert 1_900_000 < sum(world.received().values()) <= 2_000_000
+
+
+def test_clock_set_back_or_forward_changes_nothing(world: World, clock: FakeClock) -> None:
+    """The wall clock moves no window."""
+    enforcer = world.enforcer(register(budget_row()), clock=clock)
+    enforcer.apply(first=True)
+    world.send("udp", 2_000_000, port=9000)
+    enforcer.tick()
+    before = sum(world.received().values())
+    for jump in (40 * 86_400, -90 * 86_400):
+        clock.wall += jump
+        enforcer.tick()
+        world.send("udp", 500_000, port=9000)
+    assert sum(world.received().values()) == before
+
+
+def test_block_holds_within_a_second(world: World) -> None:
+    """From the call to the dropped packet less than a second goes by, and it survives a reload."""
+    enforcer = world.enforcer(register(row("bulk", protocol="udp", port=9000, hour=10**9)))
+    enforcer.apply(first=True)
+    begin = time.monotonic()
+    enforcer.block("bulk", "test")
+    took = time.monotonic() - begin
+    before = world.received()
+    world.send("udp", 200_000, port=9000)
+    enforcer.apply()
+    world.send("udp", 200_000, port=9000)
+    assert world.received() == before
+    assert took < 1.0
+
+
+def test_seal_drops_everything_but_loopback(world: World) -> None:
+    """After a seal nothing leaves, and the namespace can still talk to itself."""
+    enforcer = world.enforcer(register(row()))
+    enforcer.apply(first=True)
+    enforcer.seal("test")
+    world.send("tcp", 50_000, seconds=0.6)
+    assert world.received() == {}
+    run_in(world.pair.inside, ["ping", "-c1", "-W1", "127.0.0.1"])
+
+
+def test_unblocking_needs_a_grant(world: World) -> None:
+    """One person alone can't undo a block, and a grant for another flow does not do."""
+    enforcer = world.enforcer(
+        register(row()), authorizer=GrantExactly("egress.release", "telemetry")
+    )
+    enforcer.apply(first=True)
+    enforcer.block("replies", "test")
+    with pytest.raises(TrustError):
+        enforcer.release("replies", "please")
+    granted = world.enforcer(register(row()), authorizer=GrantExactly("egress.release", "replies"))
+    granted.release("replies", "reviewed")
+    world.send("tcp", 50_000)
+    assert world.received() == {"tcp4:8443": 50_000}
+
+
+def test_raised_budget_needs_a_grant(world: World) -> None:
+    """A bigger number in the file changes nothing until two persons granted exactly it."""
+    world.enforcer(register(budget_row())).apply(first=True)
+    raised = world.enforcer(register(budget_row(2_000_000)))
+    with pytest.raises(TrustError, match=r"egress\.raise"):
+        raised.apply()
+    digest = raised.plan_digest()
+    world.enforcer(
+        register(budget_row(2_000_000)), authorizer=GrantExactly("egress.raise", digest)
+    ).apply()
+    world.send("udp", 3_000_000, port=9000)
+    assert 1_900_000 < sum(world.received().values()) <= 2_000_000
+
+
+def test_row_taken_out_and_put_back_stays_spent(world: World) -> None:
+    """Removing a row and adding it again (with a grant) does not refund its odometer."""
+    other = row("other", port=8443)
+    both = register(budget_row(), other)
+    world.enforcer(both).apply(first=True)
+    world.send("udp", 2_000_000, port=9000)
+    before = world.received()
+    world.enforcer(register(other)).apply()
+    back = world.enforcer(both)
+    granted = world.enforcer(both, authorizer=GrantExactly("egress.raise", back.plan_digest()))
+    granted.apply()
+    world.send("udp", 2_000_000, port=9000)
+    assert world.received() == before
+
+
+def test_deleted_state_refuses_instead_of_refunding(world: World) -> None:
+    """With the rules alive and the state file gone, nobody alone can begin anew."""
+    enforcer = world.enforcer(register(budget_row()))
+    enforcer.apply(first=True)
+    (world.folder / "state" / "enforcement.json").unlink()
+    with pytest.raises(StateError, match="vanished"):
+        enforcer.tick()
+    with pytest.raises(TrustError, match=r"egress\.reset"):
+        enforcer.apply(first=True)
+
+
+def test_reset_counter_is_a_finding_and_costs(world: World, clock: FakeClock) -> None:
+    """`nft reset counters` is noticed, and the unseen time is charged."""
+    enforcer = world.enforcer(register(budget_row()), clock=clock)
+    enforcer.apply(first=True)
+    world.send("udp", 500_000, port=9000)
+    enforcer.tick()
+    run_in(world.pair.inside, ["nft", "reset", "counters"])
+    clock.uptime += 10
+    snapshot = enforcer.tick()
+    assert any("backwards" in finding for finding in snapshot.findings)
+    assert snapshot.remaining["bulk"]["hour"] < 100_000
+
+
+def test_deleted_table_is_repaired_and_charged(world: World, clock: FakeClock) -> None:
+    """Rules that somebody deleted come back at the next tick, with the gap charged."""
+    enforcer = world.enforcer(register(budget_row()), clock=clock)
+    enforcer.apply(first=True)
+    NftKernel(world.pair.inside).apply(removal())
+    clock.uptime += 30
+    snapshot = enforcer.tick()
+    assert "the kernel's table had disappeared" in snapshot.findings
+    world.send("tcp", 50_000, seconds=0.6)
+    world.send("udp", 2_000_000, port=9000)
+    assert world.received() == {}
+
+
+def test_link_local_is_not_the_internet(world: World) -> None:
+    """A row for 0.0.0.0/0 does not reach link-local addresses such as metadata services."""
+    run_in(world.pair.outside, ["ip", "addr", "add", "169.254.169.254/32", "dev", "lo"])
+    route = ["ip", "route", "add", "169.254.169.254/32", "via", world.pair.outside_v4]
+    run_in(world.pair.inside, route)
+    wide = row(destination='["0.0.0.0/0", "::/0"]')
+    world.enforcer(register(wide)).apply(first=True)
+    world.send("tcp", 50_000, address="169.254.169.254", seconds=0.6)
+    assert world.received() == {}
+    world.send("tcp", 50_000)
+    assert world.received() == {"tcp4:8443": 50_000}
+
+
+def test_shaped_link_keeps_its_rate(world: World) -> None:
+    """8 Mbit/s for 2.5 seconds let through at most burst + rate * time."""
+    shaped = plan(link=Link(interfaces=("up0",), rate_bit_s=8_000_000, shape=True))
+    wide = row("bulk", protocol="tcp", port=9000, hour=10**9)
+    world.enforcer(register(wide), shaped).apply(first=True)
+    begin = time.monotonic()
+    world.send("tcp", 50_000_000, port=9000, seconds=2.5)
+    took = time.monotonic() - begin
+    assert 1_000_000 < sum(world.received().values()) <= 65_536 * 2 + 1_000_000 * took
+
+
+def test_throttled_flow_keeps_a_tenth(world: World) -> None:
+    """A throttled flow's budget is a tenth, counting what it already sent."""
+    enforcer = world.enforcer(register(budget_row()))
+    enforcer.apply(first=True)
+    enforcer.throttle("bulk", "test")
+    world.send("udp", 2_000_000, port=9000)
+    assert 100_000 - PACKET < sum(world.received().values()) <= 100_000
+
+
+def test_full_conntrack_table_passes_nothing_undeclared(world: World) -> None:
+    """With no room for connections, undeclared packets are dropped all the same."""
+    limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+    world.enforcer(register(budget_row(10**8))).apply(first=True)
+    before = limit.read_text()
+    try:
+        limit.write_text("1")
+        for port in (53, 8443):
+            world.send("udp", 40_000, port=port)
+        world.send("udp", 40_000, port=9000)
+    finally:
+        limit.write_text(before)
+    assert set(world.received()) <= {"udp4:9000"}
+
+
+def test_refused_transaction_leaves_the_old_rules(world: World) -> None:
+    """A transaction that the kernel refuses changes nothing."""
+    kernel = NftKernel(world.pair.inside)
+    world.enforcer(register(budget_row())).apply(first=True)
+    before = kernel.ruleset()
+    bad = {"nftables": [*removal()["nftables"], {"add": {"chain": {"family": "inet"}}}]}
+    with pytest.raises(KernelError):
+        kernel.apply(bad)
+    assert kernel.ruleset() == before
+
+
+def test_cgroup_row_binds_to_its_group(world: World) -> None:
+    """A row for a control group lets only that group's processes send."""
+    from safehold.secure.egress.cgroup import cgroup_root  # noqa: PLC0415
+
+    group = cgroup_root() / f"safehold-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        text = row("jobs", protocol="udp", port=9000).replace(
+            "{ uid = 0 }", f'{{ cgroup = "{group.name}" }}'
+        )
+        enforcer = world.enforcer(register(text))
+        enforcer.apply(first=True)
+        world.send("udp", 20_000, port=9000)
+        assert world.received() == {}
+        send = [sys.executable, "-m", "safehold.secure.egress.traffic", "send", "udp"]
+        inside = enter(world.pair.inside, [*send, world.pair.outside_v4, "9000", "20000", "1"])
+        script = 'echo $$ > "$0"; exec "$@"'
+        subprocess.run(["sh", "-c", script, str(group / "cgroup.procs"), *inside], check=True)
+        assert world.received() == {"udp4:9000": 20_000}
+        enforcer.apply()
+    finally:
+        time.sleep(0.1)
+        group.rmdir()
