@@ -1,0 +1,131 @@
+"""The exemption book: a pure answer to "what action instead of blocking, for whom, where, now?"."""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import msgspec
+
+from safehold.trust.exemptions.interface import Action, Exemption, Subject, SubjectKind
+from safehold.trust.exemptions.terms import check_clauses, check_terms
+
+WARN_DAYS = (14, 3, 1)
+_DAY_S = 86_400
+
+
+class Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who sent an exchange, by immutable ids that the gateway has authenticated.
+
+    `use_case` is what the caller declares for this session; an exemption is for one use case.
+    """
+
+    organisation: str
+    user: str
+    key: str
+    use_case: str
+
+    def is_(self, subject: Subject) -> bool:
+        """Tell whether the caller is the subject or belongs to it."""
+        ids = {
+            SubjectKind.ORGANISATION: self.organisation,
+            SubjectKind.USER: self.user,
+            SubjectKind.KEY: self.key,
+        }
+        return bool(subject.id) and ids[subject.kind] == subject.id
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """The action for a blocked exchange, and the grant that says so (empty: none does)."""
+
+    action: Action
+    grant: str
+    seats: int = 0
+    rate_per_hour: int = 0
+
+
+NO_EXEMPTION = Ruling(action=Action.BLOCK, grant="")
+
+
+class ExpiryNotice(msgspec.Struct, frozen=True):
+    """An exemption ends in `days` days or fewer."""
+
+    grant: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExemptionBook:
+    """All exemptions, and which clauses anybody may be exempted from at all.
+
+    Args:
+        exemptions: What was granted (`TrustState.exemptions()`).
+        relaxable: Ids of the constitution's clauses that may be relaxed. Clauses of tier
+            prohibited, and clauses it does not know, are not in it: they block under every grant.
+    """
+
+    exemptions: tuple[Exemption, ...]
+    relaxable: AbstractSet[str]
+
+    def action_for(self, subject: Caller, clause: str, surface: str, now: int) -> Ruling:
+        """Return the action for an exchange that the guard blocks under a clause.
+
+        Pure. The caller has scored and will log as ever: this changes the action and nothing else.
+
+        Args:
+            subject: Who sent it.
+            clause: The clause that fired.
+            surface: The product surface it came in on.
+            now: POSIX seconds.
+        """
+        # 1. Below every grant: what may not be relaxed blocks.
+        if clause not in self.relaxable:
+            return NO_EXEMPTION
+        for exemption in self.exemptions:
+            terms = exemption.terms
+            # 2. In force at this second, and not given back or revoked.
+            if exemption.ended or not exemption.not_before <= now < exemption.expires:
+                continue
+            # 3. This caller, on this surface, for this use case.
+            if (
+                not subject.is_(terms.subject)
+                or surface not in terms.surfaces
+                or subject.use_case != terms.use_case
+            ):
+                continue
+            # 4. This clause, with the action that was approved.
+            for relaxation in terms.relaxations:
+                if relaxation.clause == clause:
+                    return Ruling(
+                        action=relaxation.action,
+                        grant=exemption.grant,
+                        seats=terms.seats,
+                        rate_per_hour=terms.rate_per_hour,
+                    )
+        return NO_EXEMPTION
+
+    def warnings(self, now: int) -> tuple[ExpiryNotice, ...]:
+        """Return the exemptions that end within 14, 3 or 1 days, with the narrowest bound."""
+        found: list[ExpiryNotice] = []
+        for exemption in self.exemptions:
+            left = exemption.expires - now
+            if exemption.ended or left <= 0:
+                continue
+            days = [bound for bound in WARN_DAYS if left <= bound * _DAY_S]
+            if days:
+                found.append(ExpiryNotice(grant=exemption.grant, days=min(days)))
+        return tuple(found)
+
+
+def exemption_book(exemptions: Iterable[Exemption], relaxable: AbstractSet[str]) -> ExemptionBook:
+    """Return the book of these exemptions, after checking each once more.
+
+    Raises:
+        ExemptionError: one of them could never have been granted, or names a clause that may not
+            be relaxed: the constitution has become stricter, and its grant must be made again.
+    """
+    kept = tuple(exemptions)
+    for exemption in kept:
+        check_terms(exemption.terms)
+        if not exemption.ended:
+            check_clauses(exemption.terms, relaxable)
+    return ExemptionBook(exemptions=kept, relaxable=frozenset(relaxable))
