@@ -1,0 +1,113 @@
+"""Rules about the permitted side: a guard is narrow only if it was taught what is near."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from safehold.constitution.interface import Role, Tier
+from safehold.constitution.lint.interface import Problem, Rule, Severity, Subject
+
+FEW = 3
+
+
+def _missing(subject: Subject) -> Iterator[Problem]:
+    for n, clause in enumerate(subject.constitution.restricted):
+        if not clause.neighbours:
+            yield Problem(
+                ("restricted", n),
+                f"restricted clause {clause.id} names no permitted neighbour: "
+                "what is near it would be blocked too",
+            )
+
+
+def _few(subject: Subject) -> Iterator[Problem]:
+    for n, clause in enumerate(subject.constitution.restricted):
+        if 0 < len(set(clause.neighbours)) < FEW:
+            yield Problem(
+                ("restricted", n, "neighbours"),
+                f"restricted clause {clause.id} names {len(set(clause.neighbours))} permitted "
+                f"neighbours; at least {FEW} keep a guard narrow",
+            )
+
+
+def _unknown(subject: Subject) -> Iterator[Problem]:
+    constitution = subject.constitution
+    permitted = {clause.id for clause in constitution.permitted}
+    restricted = {clause.id for clause in constitution.restricted}
+    for n, clause in enumerate(constitution.restricted):
+        for m, name in enumerate(clause.neighbours):
+            if name not in permitted and name not in restricted:
+                yield Problem(
+                    ("restricted", n, "neighbours", m),
+                    f"expected the id of a permitted clause, got {name}, which no clause has",
+                )
+
+
+def _restricted(subject: Subject) -> Iterator[Problem]:
+    constitution = subject.constitution
+    restricted = {clause.id for clause in constitution.restricted}
+    for n, clause in enumerate(constitution.restricted):
+        for m, name in enumerate(clause.neighbours):
+            if name in restricted:
+                yield Problem(
+                    ("restricted", n, "neighbours", m),
+                    f"expected the id of a permitted clause, got {name}, which is restricted",
+                )
+
+
+def _unnamed(subject: Subject) -> Iterator[Problem]:
+    named = {name for clause in subject.constitution.restricted for name in clause.neighbours}
+    for n, clause in enumerate(subject.constitution.permitted):
+        if clause.role is Role.NEIGHBOUR and clause.id not in named:
+            yield Problem(
+                ("permitted", n, "id"),
+                f"no restricted clause names permitted clause {clause.id} as a neighbour "
+                "(a clause for everything else has role: general)",
+            )
+
+
+def _general(subject: Subject) -> Iterator[Problem]:
+    if not any(clause.role is Role.GENERAL for clause in subject.constitution.permitted):
+        yield Problem(
+            ("permitted",),
+            "no permitted clause has role: general, so ordinary use would go uncalibrated",
+        )
+
+
+def _sides(subject: Subject) -> Iterator[Problem]:
+    if not subject.constitution.restricted:
+        yield Problem(("restricted",), "expected at least one restricted clause, got none")
+    if not subject.constitution.permitted:
+        yield Problem(("permitted",), "expected at least one permitted clause, got none")
+
+
+def _tiers(subject: Subject) -> Iterator[Problem]:
+    for n, restricted in enumerate(subject.constitution.restricted):
+        if restricted.tier is Tier.BENIGN:
+            yield Problem(
+                ("restricted", n, "tier"),
+                f"restricted clause {restricted.id} can't be of tier benign; permit it instead",
+            )
+    for n, permitted in enumerate(subject.constitution.permitted):
+        if permitted.tier in {Tier.PROHIBITED, Tier.HIGH_RISK_DUAL_USE}:
+            yield Problem(
+                ("permitted", n, "tier"),
+                f"permitted clause {permitted.id} can't be of tier {permitted.tier}; "
+                "restrict it instead",
+            )
+
+
+RULES: Final = (
+    Rule("empty-side", Severity.ERROR, "there is no restricted or no permitted clause", _sides),
+    Rule("missing-neighbours", Severity.ERROR, "a restricted clause names no neighbour", _missing),
+    Rule("few-neighbours", Severity.WARNING, f"… or fewer than {FEW}", _few),
+    Rule("unknown-neighbour", Severity.ERROR, "a neighbour is no clause at all", _unknown),
+    Rule("restricted-neighbour", Severity.ERROR, "a neighbour is itself restricted", _restricted),
+    Rule(
+        "unnamed-permitted",
+        Severity.ERROR,
+        "no restricted clause names a permitted one as its neighbour",
+        _unnamed,
+    ),
+    Rule("no-general-clause", Severity.WARNING, "no clause is for everything else", _general),
+    Rule("tier-contradicts-side", Severity.ERROR, "a tier belongs to the other side", _tiers),
+)

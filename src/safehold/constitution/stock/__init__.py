@@ -1,0 +1,1 @@
+"""The constitutions that come with the package."""
