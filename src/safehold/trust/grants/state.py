@@ -112,6 +112,7 @@ class TrustState:
         self.last_time = 0
         self.cases: dict[str, Case] = {}
         self.voids: list[Void] = []
+        self.alarms: set[tuple[str, str]] = set()
         self._policy: Policy | None = None
         self._counters: dict[str, int] = {}
 
@@ -270,7 +271,7 @@ class TrustState:
                 self._known(event.request)
                 return _nothing
             case Alarm():
-                return _nothing
+                return lambda: self.alarms.add((event.subject, event.detail))
             case _:
                 assert_never(event)
 

@@ -1,0 +1,153 @@
+"""What the commands about trust share: opening the log, and signing with ssh-keygen."""
+
+import base64
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from safehold.errors import ConfigError, DependencyError, TrustError
+from safehold.trust.canonical import canonical
+from safehold.trust.grants.desk import Desk, Pager
+from safehold.trust.grants.interface import GrantRequest, SignedRequest
+from safehold.trust.log.note import SigningKey
+from safehold.trust.log.store import LogStore
+from safehold.trust.people.interface import Person, Roster, SshProof
+from safehold.trust.people.sshsig import dearmour, fingerprint
+from safehold.trust.people.statement import NAMESPACE, Act, ssh_message
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_PREFIX_BYTES = 10  # SSHSIG and its version, before the public key
+
+log_option = click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(path_type=Path),
+    default="trust-log",
+    envvar="SAFEHOLD_LOG",
+    show_default=True,
+    help="Directory of the transparency log.",
+)
+keys_option = click.option(
+    "--keys",
+    "key_dir",
+    type=click.Path(path_type=Path),
+    default=None,
+    envvar="SAFEHOLD_LOG_KEYS",
+    help="Directory of the log's private keys (default: the log's name with .keys).",
+)
+ssh_key_option = click.option(
+    "--ssh-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    envvar="SAFEHOLD_SSH_KEY",
+    help="Your SSH key file (ssh-ed25519 or sk-ssh-ed25519; the .pub of an agent's key works).",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def log_options(command: Command) -> Command:
+    """Add --log and --keys."""
+    return log_option(keys_option(command))
+
+
+def key_directory(log_dir: Path, key_dir: Path | None) -> Path:
+    """Return where the log's private keys are."""
+    return log_dir.with_name(log_dir.name + ".keys") if key_dir is None else key_dir
+
+
+def read_signing_key(path: Path) -> SigningKey:
+    """Return a private key file's key.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    try:
+        return SigningKey.parse(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"can't read the private key {path}: {error.strerror}") from error
+
+
+def open_store(log_dir: Path, key_dir: Path | None) -> LogStore:
+    """Return the log, with its private key."""
+    return LogStore(log_dir, read_signing_key(key_directory(log_dir, key_dir) / "log.key"))
+
+
+def open_desk(log_dir: Path, key_dir: Path | None, pager: Pager | None = None) -> Desk:
+    """Return the desk of a log, with its private keys and the system's clock."""
+    emitter = read_signing_key(key_directory(log_dir, key_dir) / "emitter.key")
+    return Desk(open_store(log_dir, key_dir), emitter, lambda: int(time.time()), pager)
+
+
+def sign(ssh_key: Path, act: Act, document: object) -> SshProof:
+    """Have ssh-keygen sign an act; it asks for passphrase, PIN or touch by itself.
+
+    Raises:
+        DependencyError: OpenSSH is not installed.
+        TrustError: ssh-keygen refused.
+    """
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise DependencyError("signing needs ssh-keygen: install the OpenSSH client")
+    with tempfile.TemporaryDirectory(prefix="safehold-") as folder:
+        message = Path(folder) / "statement"
+        message.write_bytes(ssh_message(act, document))
+        done = subprocess.run(
+            [program, "-Y", "sign", "-q", "-n", NAMESPACE, "-f", str(ssh_key), str(message)],
+            check=False,
+            stdout=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            raise TrustError(f"ssh-keygen did not sign with {ssh_key.name}")
+        return proof_of(message.with_suffix(".sig").read_text())
+
+
+def proof_of(armoured: str) -> SshProof:
+    """Return the proof of an SSHSIG; the key it names is found out, not believed."""
+    signature = dearmour(armoured)
+    try:
+        blob = base64.b64decode(signature, validate=True)
+    except ValueError as error:
+        raise TrustError("expected an armoured SSH signature") from error
+    length = int.from_bytes(blob[_PREFIX_BYTES : _PREFIX_BYTES + 4], "big")
+    key = blob[_PREFIX_BYTES + 4 : _PREFIX_BYTES + 4 + length]
+    return SshProof(key_id=fingerprint(key), signature=signature)
+
+
+def owner_of(ssh_key: Path, roster: Roster) -> Person:
+    """Return the enrolled person whose key this is, from the key file's public half.
+
+    Raises:
+        TrustError: nobody's, or there is no public half beside it.
+    """
+    public = ssh_key if ssh_key.suffix == ".pub" else ssh_key.with_name(ssh_key.name + ".pub")
+    try:
+        blob = base64.b64decode(public.read_text().split()[1])
+    except (OSError, IndexError, ValueError) as error:
+        raise TrustError(f"expected the public key {public.name} beside the private one") from error
+    owned = roster.owner(fingerprint(blob))
+    if owned is None:
+        raise TrustError(f"the key {public.name} belongs to no enrolled person")
+    return owned[0]
+
+
+def file_request(desk: Desk, request: GrantRequest, ssh_key: Path) -> str:
+    """Sign and record a request; return its SHA-256."""
+    return desk.request(SignedRequest(request, sign(ssh_key, Act.REQUEST, request)))
+
+
+def emit(value: object) -> None:
+    """Print a value as JSON."""
+    click.echo(json.dumps(json.loads(canonical(value)), indent=2, ensure_ascii=False))
+
+
+def plain(value: object) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON form of a value."""
+    return msgspec.to_builtins(value, str_keys=True, order="sorted")

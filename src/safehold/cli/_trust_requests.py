@@ -1,0 +1,73 @@
+"""How the commands fill in a request."""
+
+import secrets
+
+import msgspec
+
+from safehold.errors import UsageError
+from safehold.trust.canonical import canonical, sha256_hex
+from safehold.trust.grants.details import Details
+from safehold.trust.grants.interface import GrantRequest, Policy, Resource
+from safehold.trust.people.interface import Person
+
+DEFAULT_SECONDS = 86_400
+
+
+def governing_request(
+    policy: Policy,
+    requester: Person,
+    operation: str,
+    details: Details,
+    now: int,
+    *,
+    purpose: str = "",
+    ticket: str = "none",
+    seconds: int = DEFAULT_SECONDS,
+) -> GrantRequest:
+    """Return a request whose details say everything: a change of people, policy or exemptions."""
+    rule = policy.rule(operation)
+    longest = seconds if rule is None else min(seconds, rule.max_duration_s)
+    return checked(
+        GrantRequest(
+            requester=requester.id,
+            purpose=purpose or operation,
+            ticket=ticket,
+            operation=operation,
+            resource=Resource(kind="enclave", name="trust", version="1", parts=("*",)),
+            host="log",
+            workload_sha256=sha256_hex(canonical(details)),
+            byte_budget=0,
+            uses=1,
+            not_before=now,
+            expires=now + longest,
+            nonce=secrets.token_hex(16),
+            policy_version=policy.version,
+            policy_sha256=policy.sha256,
+            details=details,
+        )
+    )
+
+
+def checked(request: GrantRequest) -> GrantRequest:
+    """Return the request after checking every member against its type.
+
+    Raises:
+        UsageError: names the member.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(request), GrantRequest)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the request: {error}") from error
+
+
+def parse_resource(text: str) -> Resource:
+    """Return the resource of KIND/NAME/VERSION or KIND/NAME/VERSION/PART,PART.
+
+    Raises:
+        UsageError: another form.
+    """
+    fields = text.split("/", 3)
+    if len(fields) < 3:  # noqa: PLR2004 - kind, name and version
+        raise UsageError(f"expected KIND/NAME/VERSION[/PART,PART], got {text[:60]!r}")
+    parts = tuple(fields[3].split(",")) if len(fields) > 3 else ("*",)  # noqa: PLR2004 - as above
+    return Resource(kind=fields[0], name=fields[1], version=fields[2], parts=parts)

@@ -1,0 +1,521 @@
+"""`safehold grant`: request, approve, deny, show, revoke, list."""
+
+import secrets
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safehold.cli._trust import (
+    emit,
+    file_request,
+    json_option,
+    log_options,
+    open_desk,
+    owner_of,
+    plain,
+    proof_of,
+    sign,
+    ssh_key_option,
+)
+from safehold.cli._trust_requests import checked, governing_request, parse_resource
+from safehold.errors import TrustError, UsageError
+from safehold.trust.canonical import sha256_hex
+from safehold.trust.grants.desk import Desk
+from safehold.trust.grants.details import ChangePolicy
+from safehold.trust.grants.events import Note
+from safehold.trust.grants.interface import (
+    Granted,
+    GrantRequest,
+    Refused,
+    short,
+)
+from safehold.trust.grants.policy import check_achievable, load_policy
+from safehold.trust.grants.state import Case
+from safehold.trust.grants.words import in_words
+from safehold.trust.people.interface import Proof
+from safehold.trust.people.statement import Act, ssh_message
+
+_PAGE_TIMEOUT_S = 30
+
+
+@click.group()
+def grant() -> None:
+    """Two-party authorization: ask, approve, deny, revoke.
+
+    \b
+    Examples:
+      safehold grant request weights.load --resource model/brewer/1 --host gpu-1 \\
+          --workload SHA256 --bytes 8GB --minutes 60 --purpose "serve it" --ticket OPS-1
+      safehold grant approve 5f1c2a9e41d0
+      safehold grant list
+      safehold grant serve --port 8443        the approval page, for passkeys
+    """
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    number = text.rstrip("KMGTBkmgtb ")
+    unit = text[len(number) :].strip().upper()
+    if not number.isdigit() or unit not in units:
+        raise UsageError(f"expected bytes such as 800GB, got {text[:40]!r}")
+    return int(number) * units[unit]
+
+
+@grant.command()
+@click.argument("operation")
+@click.option("--resource", required=True, help="KIND/NAME/VERSION[/PART,PART].")
+@click.option("--host", required=True, help="The one host where it may be used.")
+@click.option("--workload", required=True, help="SHA-256 of the program that will run.")
+@click.option("--bytes", "budget", default="0", help="How much may be read, such as 800GB.")
+@click.option("--minutes", type=click.IntRange(1), required=True, help="How long it may last.")
+@click.option("--uses", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--purpose", required=True)
+@click.option("--ticket", required=True)
+@click.option("--break-glass", "alone", is_flag=True, help="Ask to act alone, reviewed later.")
+@ssh_key_option
+@log_options
+def request(
+    *,
+    operation: str,
+    resource: str,
+    host: str,
+    workload: str,
+    budget: str,
+    minutes: int,
+    uses: int,
+    purpose: str,
+    ticket: str,
+    alone: bool,
+    ssh_key: Path,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask for a grant; print the request's id.
+
+    \b
+    Example:
+      safehold grant request weights.load --resource model/brewer/1 --host gpu-1 \\
+          --workload $(sha256sum loader | cut -c1-64) --bytes 8GB --minutes 60 \\
+          --purpose "serve it" --ticket OPS-1 --ssh-key ~/.ssh/id_ed25519
+    """
+    desk = open_desk(log_dir, key_dir)
+    state = desk.state
+    now = desk.now()
+    asked = GrantRequest(
+        requester=owner_of(ssh_key, state.roster).id,
+        purpose=purpose,
+        ticket=ticket,
+        operation=operation,
+        resource=parse_resource(resource),
+        host=host,
+        workload_sha256=workload,
+        byte_budget=_bytes(budget),
+        uses=uses,
+        not_before=now,
+        expires=now + minutes * 60,
+        nonce=secrets.token_hex(16),
+        policy_version=state.policy.version,
+        policy_sha256=state.policy.sha256,
+        break_glass=alone,
+    )
+    if state.policy.rule(operation) is None:
+        raise UsageError(f"the policy has no rule for {operation}")
+    click.echo(file_request(desk, checked(asked), ssh_key))
+
+
+def _show(desk: Desk, case: Case) -> None:
+    for label, text in in_words(case.signed.request, desk.state.roster):
+        indented = text.replace("\n", "\n" + " " * 28)
+        click.echo(f"{label + ':':<27} {indented}")
+
+
+def _status(desk: Desk, case: Case) -> str:
+    digest = case.signed.request.sha256
+    decision = desk.state.decide(digest, desk.now())
+    if isinstance(decision, Granted):
+        return f"granted, {decision.uses_left} use(s) left"
+    return f"{decision.reason.value}: {decision.detail}"
+
+
+def _signing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the ways to sign: a key file, or a signature made elsewhere."""
+    command = click.option(
+        "--signature",
+        type=click.Path(exists=True, path_type=Path),
+        help="An SSHSIG made elsewhere over what `grant statement` printed.",
+    )(command)
+    return click.option(
+        "--ssh-key",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        envvar="SAFEHOLD_SSH_KEY",
+        help="Your SSH key file; ssh-keygen signs with it.",
+    )(command)
+
+
+def _proof(act: Act, document: object, ssh_key: Path | None, signature: Path | None) -> Proof:
+    if signature is not None:
+        return proof_of(signature.read_text())
+    if ssh_key is None:
+        raise UsageError("expected --ssh-key or --signature")
+    return sign(ssh_key, act, document)
+
+
+@grant.command()
+@click.argument("request_id")
+@_signing
+@click.option("--yes", is_flag=True, help="Do not ask again after showing the request.")
+@log_options
+def approve(
+    *,
+    request_id: str,
+    ssh_key: Path | None,
+    signature: Path | None,
+    yes: bool,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Read a request and approve exactly it.
+
+    \b
+    Example:
+      safehold grant approve 5f1c2a9e41d0 --ssh-key ~/.ssh/id_ed25519
+    """
+    desk = open_desk(log_dir, key_dir)
+    case = desk.state.case(request_id)
+    asked = case.signed.request
+    _show(desk, case)
+    if not yes:
+        click.confirm("Approve exactly this?", abort=True)
+    proof = _proof(Act.APPROVE, asked, ssh_key, signature)
+    match desk.approve(asked.sha256, proof):
+        case Granted() as granted:
+            click.echo(f"granted by {len(granted.approvers)} persons: {short(asked.sha256)}")
+        case Refused() as refused:
+            click.echo(f"approved; still missing: {refused.detail}")
+
+
+def _noted(
+    *,
+    act: Act,
+    record: str,
+    request_id: str,
+    reason: str,
+    ssh_key: Path,
+    log: tuple[Path, Path | None],
+) -> None:
+    desk = open_desk(*log)
+    digest = desk.state.case(request_id).signed.request.sha256
+    note = checked_note(digest, reason)
+    getattr(desk, record)(note, sign(ssh_key, act, note))
+    click.echo(f"{act.value}: {short(digest)}")
+
+
+def checked_note(request_sha256: str, text: str) -> Note:
+    """Return a note whose text is one printable line."""
+    import msgspec  # noqa: PLC0415 - only here
+
+    try:
+        return msgspec.convert({"request": request_sha256, "text": text}, Note)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the reason: {error}") from error
+
+
+_reason = click.option("--reason", required=True, help="One line, which is signed and logged.")
+
+
+@grant.command()
+@click.argument("request_id")
+@_reason
+@ssh_key_option
+@log_options
+def deny(request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
+    """Refuse a request: it is closed for good.
+
+    \b
+    Example:
+      safehold grant deny 5f1c2a9e41d0 --reason "no ticket" --ssh-key ~/.ssh/id_ed25519
+    """
+    _noted(
+        act=Act.DENY,
+        record="deny",
+        request_id=request_id,
+        reason=reason,
+        ssh_key=ssh_key,
+        log=(log_dir, key_dir),
+    )
+
+
+@grant.command()
+@click.argument("request_id")
+@_reason
+@ssh_key_option
+@log_options
+def revoke(
+    request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Take a grant away: it holds for nobody from now on.
+
+    \b
+    Example:
+      safehold grant revoke 5f1c2a9e41d0 --reason "host lost" --ssh-key ~/.ssh/id_ed25519
+    """
+    _noted(
+        act=Act.REVOKE,
+        record="revoke",
+        request_id=request_id,
+        reason=reason,
+        ssh_key=ssh_key,
+        log=(log_dir, key_dir),
+    )
+
+
+@grant.command()
+@click.argument("request_id")
+@_reason
+@ssh_key_option
+@log_options
+def end(request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
+    """Give your own grant back.
+
+    \b
+    Example:
+      safehold grant end 5f1c2a9e41d0 --reason done --ssh-key ~/.ssh/id_ed25519
+    """
+    _noted(
+        act=Act.END,
+        record="end",
+        request_id=request_id,
+        reason=reason,
+        ssh_key=ssh_key,
+        log=(log_dir, key_dir),
+    )
+
+
+@grant.command()
+@click.argument("request_id")
+@_reason
+@ssh_key_option
+@log_options
+def review(
+    request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Record that you have looked at a break-glass grant.
+
+    \b
+    Example:
+      safehold grant review 5f1c2a9e41d0 --reason "outage of 3 May" --ssh-key ~/.ssh/id_ed25519
+    """
+    _noted(
+        act=Act.REVIEW,
+        record="review",
+        request_id=request_id,
+        reason=reason,
+        ssh_key=ssh_key,
+        log=(log_dir, key_dir),
+    )
+
+
+class CommandPager:
+    """Runs a program with subject and detail as its two arguments; it must succeed."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def page(self, subject: str, detail: str) -> str:
+        """Run the program.
+
+        Raises:
+            TrustError: it failed or hung: then the glass stays whole.
+        """
+        try:
+            subprocess.run(
+                [self._program, subject, detail],
+                check=True,
+                timeout=_PAGE_TIMEOUT_S,
+                stdout=subprocess.DEVNULL,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise TrustError("the pager failed: break-glass needs somebody to be told") from error
+        return f"by {Path(self._program).name}"
+
+
+@grant.command("break-glass")
+@click.argument("request_id")
+@click.option("--pager", required=True, help="Program that tells people; run before anything.")
+@ssh_key_option
+@log_options
+def break_glass(
+    request_id: str, pager: str, ssh_key: Path, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Act alone on your own request: people are paged, and two must review it in time.
+
+    \b
+    Example:
+      safehold grant break-glass 5f1c2a9e41d0 --pager ./page-oncall --ssh-key ~/.ssh/id_ed25519
+    """
+    desk = open_desk(log_dir, key_dir, CommandPager(pager))
+    asked = desk.state.case(request_id).signed.request
+    granted = desk.break_glass(asked.sha256, sign(ssh_key, Act.BREAK_GLASS, asked))
+    click.echo(f"granted to one person alone: {short(granted.request_sha256)}; reviews are due")
+
+
+@grant.command()
+@click.argument("request_id")
+@click.option("--act", type=click.Choice(["approve"]), default="approve", show_default=True)
+@log_options
+def statement(request_id: str, act: str, log_dir: Path, key_dir: Path | None) -> None:
+    """Print what an approval signs, to be signed elsewhere with ssh-keygen.
+
+    \b
+    Example:
+      safehold grant statement 5f1c2a9e41d0 > s
+      ssh-keygen -Y sign -n safehold-act -f ~/.ssh/id_ed25519_sk s
+      safehold grant approve 5f1c2a9e41d0 --signature s.sig
+    """
+    desk = open_desk(log_dir, key_dir)
+    asked = desk.state.case(request_id).signed.request
+    click.echo(ssh_message(Act(act), asked), nl=False)
+
+
+@grant.command()
+@click.argument("request_id")
+@json_option
+@log_options
+def show(request_id: str, as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
+    """Show one request in words, and whether it holds now.
+
+    \b
+    Example:
+      safehold grant show 5f1c2a9e41d0 --json
+    """
+    desk = open_desk(log_dir, key_dir)
+    case = desk.state.case(request_id)
+    if as_json:
+        emit(
+            {
+                "request": plain(case.signed.request),
+                "sha256": case.signed.request.sha256,
+                "status": _status(desk, case),
+                "approved_by": case.approvers,
+                "uses": case.uses,
+                "words": [list(pair) for pair in in_words(case.signed.request, desk.state.roster)],
+            }
+        )
+        return
+    _show(desk, case)
+    click.echo(f"{'Approved by:':<27} {', '.join(case.approvers) or 'nobody'}")
+    click.echo(f"{'Now:':<27} {_status(desk, case)}")
+
+
+@grant.command("list")
+@click.option("--all", "everything", is_flag=True, help="Closed, spent and expired ones too.")
+@json_option
+@log_options
+def list_(everything: bool, as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
+    """List requests and grants.
+
+    \b
+    Example:
+      safehold grant list --all --json
+    """
+    desk = open_desk(log_dir, key_dir)
+    rows = []
+    for digest, case in desk.state.cases.items():
+        asked = case.signed.request
+        done = case.closed or asked.expires <= desk.now() or case.uses >= asked.uses
+        if done and not everything:
+            continue
+        rows.append(
+            {
+                "sha256": digest,
+                "operation": asked.operation,
+                "requester": asked.requester,
+                "purpose": asked.purpose,
+                "status": _status(desk, case),
+            }
+        )
+    if as_json:
+        emit(rows)
+        return
+    for row in rows:
+        click.echo(f"{short(row['sha256'])}  {row['operation']:<18} {row['status']}")
+        click.echo(f"              {row['requester']}: {row['purpose']}")
+    late = desk.state.overdue_reviews(desk.now())
+    for digest in late:
+        click.echo(f"REVIEW OVERDUE: break-glass {short(digest)}", err=True)
+
+
+@grant.command("policy")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--request", "ask", is_flag=True, help="Ask to put it in force.")
+@click.option(
+    "--ssh-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SAFEHOLD_SSH_KEY",
+)
+@log_options
+def policy_(
+    *, path: Path, ask: bool, ssh_key: Path | None, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Check a policy file, or ask to put it in force (a two-party change).
+
+    \b
+    Examples:
+      safehold grant policy policy-2.toml
+      safehold grant policy policy-2.toml --request --ssh-key ~/.ssh/id_ed25519
+    """
+    text = path.read_text()
+    new = load_policy(text)
+    if not ask:
+        click.echo(f"ok: version {new.version}, {len(new.rules)} rules, SHA-256 {new.sha256}")
+        return
+    if ssh_key is None:
+        raise UsageError("expected --ssh-key")
+    desk = open_desk(log_dir, key_dir)
+    state = desk.state
+    check_achievable(new, state.roster)
+    if new.version != state.policy.version + 1:
+        raise UsageError(f"expected version {state.policy.version + 1}, got {new.version}")
+    change = ChangePolicy(text, sha256_hex(text.encode()))
+    requester = owner_of(ssh_key, state.roster)
+    asked = governing_request(state.policy, requester, "policy.change", change, desk.now())
+    click.echo(file_request(desk, checked(asked), ssh_key))
+
+
+@grant.command()
+@click.argument("request_id")
+@log_options
+def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
+    """Let an approved change of people, policy or exemptions take effect, if it has not yet.
+
+    \b
+    Example:
+      safehold grant apply 5f1c2a9e41d0
+    """
+    from safehold.trust.grants.details import DETAILS_OF  # noqa: PLC0415 - only here
+
+    desk = open_desk(log_dir, key_dir)
+    asked = desk.state.case(request_id).signed.request
+    if asked.operation not in DETAILS_OF:
+        raise UsageError(f"{asked.operation} is used by its own service, not by this command")
+    desk.use(asked.sha256, host=asked.host, workload_sha256=asked.workload_sha256)
+    click.echo(f"in effect: {short(asked.sha256)}")
+
+
+@grant.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=int, default=8443, show_default=True)
+@log_options
+def serve(host: str, port: int, log_dir: Path, key_dir: Path | None) -> None:
+    """Serve the approval page and the JSON API (behind your TLS proxy, or on localhost).
+
+    \b
+    Example:
+      safehold grant serve --port 8443
+    """
+    from safehold.console.approvals import serve_approvals  # noqa: PLC0415 - an extra
+
+    serve_approvals(open_desk(log_dir, key_dir), host=host, port=port)

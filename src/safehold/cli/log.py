@@ -1,0 +1,400 @@
+"""`safehold log`: the transparency log."""
+
+import os
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from safehold.cli._trust import (
+    emit,
+    json_option,
+    key_directory,
+    keys_option,
+    open_desk,
+    open_store,
+    plain,
+    read_signing_key,
+)
+from safehold.errors import UsageError
+from safehold.trust.grants.interface import GrantError
+from safehold.trust.grants.state import TrustState
+from safehold.trust.leaves import Record, read_leaf
+from safehold.trust.log.audit import audit, check_size
+from safehold.trust.log.checkpoint import open_checkpoint
+from safehold.trust.log.dsse import Statement, unseal
+from safehold.trust.log.files import DirectorySource
+from safehold.trust.log.interface import LogError
+from safehold.trust.log.note import Algorithm, SigningKey, parse_vkey
+from safehold.trust.log.proof import encode_proof, verify_proof_text
+from safehold.trust.log.store import LogKeys, create_log, read_keys, write_keys
+from safehold.trust.log.witness import Witness, attach, create_witness
+
+directory = click.argument("log_dir", type=click.Path(path_type=Path))
+
+
+@click.group()
+def log() -> None:
+    """The transparency log: append, prove, verify, witness.
+
+    \b
+    Examples:
+      safehold log init trust-log --origin example.org/enclave
+      safehold log append trust-log --kind incident --fact summary="drill"
+      safehold log prove trust-log 0 > first.tlog-proof
+      safehold log verify COPY --keys pinned-log.json
+    """
+
+
+def _write_private(path: Path, key: SigningKey) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise LogError(f"expected no key yet, got {path}") from error
+    with os.fdopen(handle, "w") as file:
+        file.write(key.text() + "\n")
+
+
+@log.command()
+@directory
+@click.option("--origin", required=True, help="Unique name of the log, such as example.org/log.")
+@keys_option
+def init(log_dir: Path, origin: str, key_dir: Path | None) -> None:
+    """Make an empty log and its keys.
+
+    The private keys go beside the log (LOG.keys), so that a copy of the log holds none.
+
+    \b
+    Example:
+      safehold log init trust-log --origin example.org/enclave
+    """
+    if (log_dir / "checkpoint").exists():
+        raise LogError("expected a new directory, got one that holds a log")
+    keys = key_directory(log_dir, key_dir)
+    key = SigningKey.generate(origin)
+    emitter = SigningKey.generate(f"{origin}/desk")
+    _write_private(keys / "log.key", key)
+    _write_private(keys / "emitter.key", emitter)
+    create_log(
+        log_dir,
+        key,
+        LogKeys(origin=origin, key=str(key.verifier), emitters=(str(emitter.verifier),)),
+    )
+    click.echo(f"made {log_dir}; pin a copy of {log_dir}/log.json wherever you verify")
+
+
+def _pairs(values: tuple[str, ...], what: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, separator, text = value.partition("=")
+        if not separator or name in pairs:
+            raise UsageError(f"expected {what} as name=value, each name once, got {value[:60]!r}")
+        pairs[name] = text
+    return pairs
+
+
+@log.command()
+@directory
+@click.option("--kind", required=True, help="Kind of record, such as incident or note.")
+@click.option("--fact", "facts", multiple=True, help="name=text (public: no secrets).")
+@click.option("--digest", "digests", multiple=True, help="name=SHA-256 of what is kept elsewhere.")
+@keys_option
+def append(
+    *,
+    log_dir: Path,
+    kind: str,
+    facts: tuple[str, ...],
+    digests: tuple[str, ...],
+    key_dir: Path | None,
+) -> None:
+    """Append a record and publish the tree; print the record's index.
+
+    \b
+    Example:
+      safehold log append trust-log --kind note --fact text="keys rotated"
+    """
+    value = {
+        "type": "record",
+        "time": int(time.time()),
+        "kind": kind,
+        "facts": _pairs(facts, "a fact"),
+        "digests": _pairs(digests, "a digest"),
+    }
+    try:
+        record = msgspec.convert(value, Record)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the record: {error}") from error
+    click.echo(open_desk(log_dir, key_dir).record(record))
+
+
+@log.command()
+@directory
+@keys_option
+def checkpoint(log_dir: Path, key_dir: Path | None) -> None:
+    """Publish what is pending, and print the signed checkpoint.
+
+    \b
+    Example:
+      safehold log checkpoint trust-log
+    """
+    store = open_store(log_dir, key_dir)
+    store.publish()
+    click.echo((log_dir / "checkpoint").read_text(), nl=False)
+
+
+@log.command()
+@directory
+@click.argument("index", type=int)
+def prove(log_dir: Path, index: int) -> None:
+    """Print a self-contained proof that entry INDEX is in the log (C2SP tlog-proof).
+
+    Needs no private key: a copy of the log will do.
+
+    \b
+    Example:
+      safehold log prove trust-log 7 > seven.tlog-proof
+    """
+    from safehold.trust.log.merkle import prove_inclusion  # noqa: PLC0415 - only here
+    from safehold.trust.log.tiles import TileReader  # noqa: PLC0415 - only here
+
+    source = DirectorySource(log_dir)
+    data = source.read("checkpoint")
+    if data is None:
+        raise LogError(f"expected a log in {log_dir}")
+    head, _ = open_checkpoint(data, read_keys(log_dir / "log.json").log_key())
+    reader = TileReader(source, head.size)
+    click.echo(encode_proof(prove_inclusion(index, head.size, reader.node), data), nl=False)
+
+
+@log.command()
+@directory
+@click.argument("index", type=int)
+@click.option("--entry", is_flag=True, help="Print the raw entry, as it is hashed.")
+def show(log_dir: Path, index: int, entry: bool) -> None:
+    """Print one leaf: its statement, after checking its signature.
+
+    \b
+    Example:
+      safehold log show trust-log 0
+    """
+    from safehold.trust.log.tiles import WIDTH, TileReader  # noqa: PLC0415 - only here
+
+    source = DirectorySource(log_dir)
+    keys = read_keys(log_dir / "log.json")
+    data = source.read("checkpoint")
+    if data is None:
+        raise LogError(f"expected a log in {log_dir}")
+    head, _ = open_checkpoint(data, keys.log_key())
+    if not 0 <= index < head.size:
+        raise LogError(f"expected an index below {head.size}, got {index}")
+    raw = TileReader(source, head.size).bundle(index // WIDTH)[index % WIDTH]
+    if entry:
+        click.echo(raw, nl=False)
+    else:
+        emit(unseal(raw, keys.emitter_keys())[0])
+
+
+@log.command()
+@click.argument("target", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(exists=True, path_type=Path),
+    help="The log.json that you pinned. Without it the copy vouches for itself.",
+)
+@click.option("--witnesses", default=0, show_default=True, help="Cosignatures that must be there.")
+@click.option("--at-least", default=0, help="Number of leaves you have seen before.")
+@click.option(
+    "--entry",
+    "entry_file",
+    type=click.Path(exists=True, path_type=Path),
+    help="TARGET is a .tlog-proof: the raw entry it is about.",
+)
+@json_option
+def verify(
+    *,
+    target: Path,
+    keys_file: Path | None,
+    witnesses: int,
+    at_least: int,
+    entry_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Verify a copy of a log, or one proof, offline and with public keys only.
+
+    Every leaf's signature and type, every tile, the root, the witnesses, and then the life of
+    every grant by the rules: what the rules do not allow is listed as void.
+
+    \b
+    Examples:
+      safehold log verify COPY --keys pinned-log.json --witnesses 2 --at-least 1000
+      safehold log verify seven.tlog-proof --entry seven.json --keys pinned-log.json
+    """
+    console = Console(stderr=True)
+    if keys_file is None and entry_file is None:
+        console.print(
+            "warning: keys from the copy itself: this shows integrity, not whose log it is",
+            style="yellow",
+        )
+    if entry_file is not None:
+        if keys_file is None:
+            raise UsageError("expected --keys: a proof does not say whose log it must be")
+        key = read_keys(keys_file).log_key()
+        head, index = verify_proof_text(target.read_text(), entry_file.read_bytes(), key)
+        click.echo(f"ok: entry {index} is in {head.origin} at size {head.size}")
+        return
+    keys = read_keys(keys_file or target / "log.json")
+    source = DirectorySource(target)
+    check_size(source, keys, at_least)
+    state = TrustState(keys.origin, keys.founding)
+
+    def check_leaf(index: int, statement: Statement, emitter: str) -> None:
+        del emitter
+        leaf = read_leaf(statement)
+        if isinstance(leaf, Record):
+            state.observe(leaf.time)
+        else:
+            state.apply(index, leaf)
+
+    with Progress(console=console, transient=True, disable=as_json) as progress:
+        task = progress.add_task("verifying leaves", total=None)
+        found = audit(
+            source,
+            keys,
+            check_leaf=check_leaf,
+            need_witnesses=witnesses,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        emit(
+            {
+                "origin": found.checkpoint.origin,
+                "size": found.checkpoint.size,
+                "root": found.checkpoint.root.hex(),
+                "witnesses": list(found.witnesses),
+                "witnessed_size": found.witnessed_size,
+                "voids": plain(state.voids),
+            }
+        )
+        return
+    click.echo(f"ok: {found.leaves} leaves of {found.checkpoint.origin}, all as signed")
+    click.echo(f"witnesses: {', '.join(found.witnesses) or 'none'} at {found.witnessed_size}")
+    for void in state.voids:
+        click.echo(f"void: leaf {void.index} has no effect: {void.reason}")
+
+
+@log.command("add-key")
+@directory
+@click.argument("vkey")
+def add_key(log_dir: Path, vkey: str) -> None:
+    """Name another public key in log.json: a witness's (type 4) or an emitter's (type 1).
+
+    Pinned copies of log.json change only when you copy it again.
+
+    \b
+    Example:
+      safehold log add-key trust-log "witness.example/w1+1a2b3c4d+BA..."
+    """
+    key = parse_vkey(vkey)
+    keys = read_keys(log_dir / "log.json")
+    if key.algorithm is Algorithm.COSIGNATURE:
+        new = msgspec.structs.replace(keys, witnesses=(*keys.witnesses, str(key)))
+    else:
+        new = msgspec.structs.replace(keys, emitters=(*keys.emitters, str(key)))
+    if str(key) in (*keys.witnesses, *keys.emitters):
+        raise LogError("expected a new key, got one that log.json names")
+    write_keys(log_dir / "log.json", new)
+    click.echo(f"added {key.label}")
+
+
+@log.command("keygen")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The service's name, such as example.org/keyd.")
+def keygen(path: Path, name: str) -> None:
+    """Make the private key of another service that emits leaves; print its public key.
+
+    \b
+    Example:
+      safehold log add-key trust-log "$(safehold log keygen keyd.key --name example.org/keyd)"
+    """
+    key = SigningKey.generate(name)
+    _write_private(path, key)
+    click.echo(str(key.verifier))
+
+
+@log.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The witness's memory and key: on another machine, kept by other people.",
+)
+@click.option("--init", "name", default=None, metavar="NAME", help="First make the witness NAME.")
+@click.option(
+    "--log-keys",
+    type=click.Path(exists=True, path_type=Path),
+    default=None,
+    help="The log.json that the witness pinned.",
+)
+@click.option("--attach", "attached", is_flag=True, help="Store the cosignature in the log.")
+def witness(
+    *, target: Path, state: Path, name: str | None, log_keys: Path | None, attached: bool
+) -> None:
+    """Cosign a log's checkpoint, if it holds everything this witness ever cosigned.
+
+    A smaller or a forked tree is refused; a lost memory refuses to start.
+
+    \b
+    Examples:
+      safehold log witness trust-log --state w1 --init witness.example/w1
+      safehold log witness trust-log --state w1 --attach
+    """
+    if name is not None:
+        create_witness(state)
+        key = SigningKey.generate(name, Algorithm.COSIGNATURE)
+        _write_private(state / "witness.key", key)
+        click.echo(str(key.verifier))
+        return
+    key = read_signing_key(state / "witness.key")
+    keys = read_keys(log_keys or target / "log.json")
+    note = Witness(state, key).cosign_copy(
+        DirectorySource(target), keys.log_key(), int(time.time())
+    )
+    if attached:
+        attach(target, str(note).encode(), keys.log_key(), keys.witness_keys())
+    click.echo(str(note), nl=False)
+
+
+@log.command("list")
+@directory
+@json_option
+def list_(log_dir: Path, as_json: bool) -> None:
+    """List the log's leaves: index, kind, time.
+
+    \b
+    Example:
+      safehold log list trust-log
+    """
+    from safehold.trust.leaves import kind_of  # noqa: PLC0415 - only here
+    from safehold.trust.log.tiles import TileReader  # noqa: PLC0415 - only here
+
+    source = DirectorySource(log_dir)
+    keys = read_keys(log_dir / "log.json")
+    data = source.read("checkpoint")
+    if data is None:
+        raise GrantError(f"expected a log in {log_dir}")
+    head, _ = open_checkpoint(data, keys.log_key())
+    rows = []
+    for index, raw in TileReader(source, head.size).entries():
+        leaf = read_leaf(unseal(raw, keys.emitter_keys())[0])
+        rows.append({"index": index, "kind": kind_of(leaf), "time": leaf.time})
+    if as_json:
+        emit(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['index']:>8}  {row['time']}  {row['kind']}")

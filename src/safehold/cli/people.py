@@ -1,0 +1,382 @@
+"""`safehold people`: persons, teams and keys; every change is a two-party request."""
+
+import secrets
+from pathlib import Path
+
+import click
+import msgspec
+
+from safehold.cli._trust import (
+    emit,
+    file_request,
+    json_option,
+    log_options,
+    open_desk,
+    owner_of,
+    proof_of,
+    sign,
+    ssh_key_option,
+)
+from safehold.cli._trust_requests import governing_request
+from safehold.errors import UsageError
+from safehold.trust.canonical import canonical, parse_canonical, sha256_hex
+from safehold.trust.grants.details import (
+    AddKey,
+    AddTeam,
+    AssignPerson,
+    EnrolPerson,
+    PeopleChange,
+    RemoveKey,
+    RemovePerson,
+)
+from safehold.trust.grants.events import Founding
+from safehold.trust.log.store import read_keys, write_keys
+from safehold.trust.people.interface import Kind, Passkey, Person, Roster, SshKey, Team
+from safehold.trust.people.sshsig import armour, parse_public_key
+from safehold.trust.people.statement import Act
+
+kinds = click.Choice([kind.value for kind in Kind])
+
+
+@click.group()
+def people() -> None:
+    """Persons, roles, teams and their keys.
+
+    \b
+    The founding needs at least two people, each with their own SSH key:
+      safehold people draft founding.json --origin example.org/enclave --policy policy.toml \\
+          --team t-ops=Operations --person "Ada,t-ops,ada.pub" --person "Ben,t-ops,ben.pub"
+      safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519     (each founder)
+      safehold people found founding.json founding.json.*.sig
+    Afterwards every change is a request that others approve:
+      safehold people enrol --name Cleo --team t-ops --key cleo.pub --ssh-key ~/.ssh/id_ed25519
+      safehold grant approve ID --ssh-key ~/.ssh/id_ed25519
+    """
+
+
+def new_person_id() -> str:
+    """Return a fresh, random id."""
+    return f"p-{secrets.token_hex(8)}"
+
+
+def _team(text: str) -> Team:
+    head, separator, name = text.partition("=")
+    team_id, _, parents = head.partition("<")
+    if not separator:
+        raise UsageError(f"expected a team as ID=Name or ID<PARENT=Name, got {text[:60]!r}")
+    team = Team(team_id, name, tuple(parents.split(",")) if parents else ())
+    try:
+        return msgspec.convert(msgspec.to_builtins(team), Team)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the team: {error}") from error
+
+
+@people.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--origin", required=True, help="The log's origin.")
+@click.option("--policy", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--team", "teams", multiple=True, help="ID=Name, or ID<PARENT,PARENT=Name.")
+@click.option(
+    "--person",
+    "persons",
+    multiple=True,
+    help='"Name,TEAM[,TEAM],FILE.pub": a founder. Prefix the name with service: for a service.',
+)
+def draft(
+    path: Path, origin: str, policy: Path, teams: tuple[str, ...], persons: tuple[str, ...]
+) -> None:
+    """Write the founding document that every founder will sign.
+
+    \b
+    Example:
+      safehold people draft founding.json --origin example.org/enclave --policy policy.toml \\
+          --team t-ops=Operations --person "Ada,t-ops,ada.pub" --person "Ben,t-ops,ben.pub"
+    """
+    from safehold.trust.grants.changes import check_roster  # noqa: PLC0415 - only here
+    from safehold.trust.grants.policy import check_achievable, load_policy  # noqa: PLC0415
+
+    roster = Roster(
+        persons=tuple(_founder(text) for text in persons), teams=tuple(_team(one) for one in teams)
+    )
+    check_roster(roster)
+    text = policy.read_text()
+    check_achievable(load_policy(text), roster)
+    founding = Founding(origin=origin, roster=roster, policy_text=text)
+    path.write_bytes(canonical(founding))
+    click.echo(f"wrote {path}; every founder reads it and signs it: safehold people sign {path}")
+
+
+def _founder(text: str) -> Person:
+    name, *rest = text.split(",")
+    if not rest:
+        raise UsageError(f"expected a person as Name,TEAM,FILE.pub, got {text[:60]!r}")
+    kind = Kind.SERVICE if name.startswith("service:") else Kind.HUMAN
+    return _person(name.removeprefix("service:"), kind, (), tuple(rest[:-1]), Path(rest[-1]))
+
+
+def _person(
+    name: str, kind: Kind, roles: tuple[str, ...], teams: tuple[str, ...], key: Path
+) -> Person:
+    person = Person(new_person_id(), name, kind, roles, teams, (_public_key(key),))
+    try:
+        return msgspec.convert(msgspec.to_builtins(person), Person)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the person: {error}") from error
+
+
+def _public_key(path: Path) -> SshKey:
+    try:
+        return parse_public_key(path.read_text())
+    except OSError as error:
+        raise UsageError(f"can't read the public key {path}: {error.strerror}") from error
+
+
+def _founding(path: Path) -> Founding:
+    return parse_canonical(path.read_bytes(), Founding, what="a founding document")
+
+
+@people.command("sign")
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@ssh_key_option
+def sign_(path: Path, ssh_key: Path) -> None:
+    """Show the founding document and sign it with your key.
+
+    \b
+    Example:
+      safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519
+    """
+    founding = _founding(path)
+    click.echo(f"Founding of {founding.origin} with:")
+    for person in founding.roster.persons:
+        click.echo(f"  {person.name} ({person.kind.value}), teams {', '.join(person.teams)}")
+    click.echo(f"Policy (SHA-256 {sha256_hex(founding.policy_text.encode())}):")
+    click.echo(founding.policy_text)
+    proof = sign(ssh_key, Act.FOUND, founding)
+    target = path.with_name(f"{path.name}.{proof.key_id[7:15].replace('/', '_')}.sig")
+    target.write_text(armour(proof.signature))
+    click.echo(f"signed: {target}")
+
+
+@people.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("signatures", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@log_options
+def found(path: Path, signatures: tuple[Path, ...], log_dir: Path, key_dir: Path | None) -> None:
+    """Found the enclave: record the document with every founder's signature.
+
+    \b
+    Example:
+      safehold people found founding.json founding.json.*.sig --log trust-log
+    """
+    founding = _founding(path)
+    proofs = tuple(proof_of(one.read_text()) for one in signatures)
+    open_desk(log_dir, key_dir).found(founding, proofs)
+    digest = sha256_hex(canonical(founding))
+    keys = read_keys(log_dir / "log.json")
+    write_keys(log_dir / "log.json", msgspec.structs.replace(keys, founding=digest))
+    click.echo(f"founded with {len(proofs)} signatures; log.json now pins {digest}")
+
+
+@people.command("list")
+@json_option
+@log_options
+def list_(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
+    """List who is enrolled.
+
+    \b
+    Example:
+      safehold people list --json
+    """
+    roster = open_desk(log_dir, key_dir).state.roster
+    if as_json:
+        emit(roster)
+        return
+    for person in roster.persons:
+        click.echo(f"{person.id}  {person.kind.value:<8} {person.name}")
+        click.echo(f"    teams {', '.join(sorted(roster.teams_of(person))) or 'none'}")
+        for key in person.keys:
+            click.echo(f"    {key.kind.value} {key.key_id}")
+
+
+def _ask(
+    *, log_dir: Path, key_dir: Path | None, operation: str, change: PeopleChange, ssh_key: Path
+) -> None:
+    from safehold.trust.grants.changes import changed_roster  # noqa: PLC0415 - only here
+
+    desk = open_desk(log_dir, key_dir)
+    state = desk.state
+    changed_roster(state.roster, change)
+    requester = owner_of(ssh_key, state.roster)
+    request = governing_request(state.policy, requester, operation, change, desk.now())
+    click.echo(file_request(desk, request, ssh_key))
+
+
+@people.command()
+@click.option("--name", required=True)
+@click.option("--kind", type=kinds, default=Kind.HUMAN.value, show_default=True)
+@click.option("--team", "teams", multiple=True)
+@click.option("--role", "roles", multiple=True)
+@click.option("--key", type=click.Path(exists=True, path_type=Path), required=True)
+@ssh_key_option
+@log_options
+def enrol(
+    *,
+    name: str,
+    kind: str,
+    teams: tuple[str, ...],
+    roles: tuple[str, ...],
+    key: Path,
+    ssh_key: Path,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask to enrol an identity; print the request's id.
+
+    \b
+    Example:
+      safehold people enrol --name Cleo --team t-ops --key cleo.pub --ssh-key ~/.ssh/id_ed25519
+    """
+    person = _person(name, Kind(kind), roles, teams, key)
+    _ask(
+        log_dir=log_dir,
+        key_dir=key_dir,
+        operation="people.enrol",
+        change=EnrolPerson(person),
+        ssh_key=ssh_key,
+    )
+
+
+@people.command()
+@click.argument("person_id")
+@ssh_key_option
+@log_options
+def remove(person_id: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
+    """Ask to remove a person; their approvals in flight end with them.
+
+    \b
+    Example:
+      safehold people remove p-0123456789abcdef --ssh-key ~/.ssh/id_ed25519
+    """
+    _ask(
+        log_dir=log_dir,
+        key_dir=key_dir,
+        operation="people.remove",
+        change=RemovePerson(person_id),
+        ssh_key=ssh_key,
+    )
+
+
+@people.command("add-key")
+@click.argument("person_id")
+@click.option("--key", type=click.Path(exists=True, path_type=Path), help="SSH public key.")
+@click.option(
+    "--passkey",
+    type=click.Path(exists=True, path_type=Path),
+    help="The passkey that the approval page's enrolment gave.",
+)
+@ssh_key_option
+@log_options
+def add_key(
+    *,
+    person_id: str,
+    key: Path | None,
+    passkey: Path | None,
+    ssh_key: Path,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask to give a person another key: an SSH key, or a passkey from the approval page.
+
+    \b
+    Examples:
+      safehold people add-key p-0123456789abcdef --key second.pub --ssh-key ~/.ssh/id_ed25519
+      safehold people add-key p-0123456789abcdef --passkey passkey.json --ssh-key ~/.ssh/id_ed25519
+    """
+    if (key is None) == (passkey is None):
+        raise UsageError("expected either --key or --passkey")
+    new = _public_key(key) if key is not None else _passkey(passkey)
+    change = AddKey(person_id, new)
+    _ask(
+        log_dir=log_dir,
+        key_dir=key_dir,
+        operation="people.add-key",
+        change=change,
+        ssh_key=ssh_key,
+    )
+
+
+def _passkey(path: Path | None) -> Passkey:
+    try:
+        return msgspec.json.decode(b"" if path is None else path.read_bytes(), type=Passkey)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(f"the passkey file: {error}") from error
+
+
+@people.command("remove-key")
+@click.argument("person_id")
+@click.argument("key_id")
+@ssh_key_option
+@log_options
+def remove_key(
+    *, person_id: str, key_id: str, ssh_key: Path, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Ask to take a lost key from a person.
+
+    \b
+    Example:
+      safehold people remove-key p-0123456789abcdef SHA256:... --ssh-key ~/.ssh/id_ed25519
+    """
+    _ask(
+        log_dir=log_dir,
+        key_dir=key_dir,
+        operation="people.remove-key",
+        change=RemoveKey(person_id, key_id),
+        ssh_key=ssh_key,
+    )
+
+
+@people.command()
+@click.argument("person_id")
+@click.option("--team", "teams", multiple=True)
+@click.option("--role", "roles", multiple=True)
+@ssh_key_option
+@log_options
+def assign(
+    *,
+    person_id: str,
+    teams: tuple[str, ...],
+    roles: tuple[str, ...],
+    ssh_key: Path,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask to give a person exactly these teams and roles.
+
+    \b
+    Example:
+      safehold people assign p-0123456789abcdef --team t-security --ssh-key ~/.ssh/id_ed25519
+    """
+    change = AssignPerson(person_id, roles, teams)
+    _ask(
+        log_dir=log_dir, key_dir=key_dir, operation="people.assign", change=change, ssh_key=ssh_key
+    )
+
+
+@people.command("add-team")
+@click.argument("team")
+@ssh_key_option
+@log_options
+def add_team(team: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
+    """Ask to create a team: ID=Name, or ID<PARENT=Name for a team inside another.
+
+    \b
+    Example:
+      safehold people add-team "t-serving<t-development=Serving" --ssh-key ~/.ssh/id_ed25519
+    """
+    _ask(
+        log_dir=log_dir,
+        key_dir=key_dir,
+        operation="people.add-team",
+        change=AddTeam(_team(team)),
+        ssh_key=ssh_key,
+    )

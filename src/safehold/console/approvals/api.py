@@ -1,0 +1,231 @@
+"""What the approval page and other clients can ask and post, as values."""
+
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from safehold.trust.canonical import canonical
+from safehold.trust.grants.desk import Desk
+from safehold.trust.grants.events import Note
+from safehold.trust.grants.interface import Granted, GrantError, Line, Refused, SignedRequest
+from safehold.trust.grants.words import in_words
+from safehold.trust.people.interface import (
+    Passkey,
+    PasskeyProof,
+    Proof,
+    Roster,
+    SignatureError,
+    SshProof,
+)
+from safehold.trust.people.passkey import b64url, unb64url, verify_registration
+
+_CHALLENGE_LIFE_S = 300
+_MAX_CHALLENGES = 1000
+
+
+class PageAssertion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="assertion"):
+    """A browser's assertion: whose key it is, the server finds out by the credential."""
+
+    credential_id: str
+    authenticator_data: str
+    client_data_json: str
+    signature: str
+
+
+class Approve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of an approval."""
+
+    proof: PageAssertion | SshProof | PasskeyProof
+
+
+class NoteBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a denial, a revocation, an end or a review."""
+
+    text: Line
+    proof: PageAssertion | SshProof | PasskeyProof
+
+
+class EnrolmentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body that begins a passkey's enrolment."""
+
+    person: str
+
+
+class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body that ends it: the challenge it was given, and the browser's response."""
+
+    challenge: str
+    response: dict[str, Any]
+
+
+class ApprovalsApi:
+    """Handlers: each takes the request and its body, and returns what becomes JSON."""
+
+    def __init__(self, desk: Desk, lock: threading.Lock, clock: Callable[[], float]) -> None:
+        self._desk = desk
+        self._lock = lock
+        self._clock = clock
+        self._challenges: dict[str, float] = {}
+
+    def list(self, request: Request, body: bytes) -> object:
+        """Return the open requests, newest first."""
+        del request, body
+        with self._desk.store.exclusive():
+            state, now = self._desk.state, self._desk.now()
+            return [
+                {
+                    "sha256": digest,
+                    "operation": case.signed.request.operation,
+                    "requester": case.signed.request.requester,
+                    "purpose": case.signed.request.purpose,
+                    "expires": case.signed.request.expires,
+                    "approvals": len(case.approvers),
+                }
+                for digest, case in reversed(state.cases.items())
+                if not case.closed and case.signed.request.expires > now
+            ]
+
+    def show(self, request: Request, body: bytes) -> object:
+        """Return one request: in words, in its signed bytes, and how it stands."""
+        del body
+        with self._desk.store.exclusive():
+            state = self._desk.state
+            case = state.case(request.path_params["id"])
+            asked = case.signed.request
+            decision = state.decide(asked.sha256, self._desk.now())
+            rp = state.policy.relying_party
+            return {
+                "sha256": asked.sha256,
+                "canonical": canonical(asked).decode(),
+                "words": in_words(asked, state.roster),
+                "approved_by": [_name(state.roster, one) for one in case.approvers],
+                "status": _status(decision),
+                "rp_id": rp.rp_id,
+                "credentials": _credentials(state.roster, asked.requester),
+            }
+
+    def file(self, request: Request, body: bytes) -> object:
+        """Record a signed request."""
+        del request
+        return {"sha256": self._desk.request(msgspec.json.decode(body, type=SignedRequest))}
+
+    def approve(self, request: Request, body: bytes) -> object:
+        """Record an approval."""
+        posted = msgspec.json.decode(body, type=Approve)
+        with self._desk.store.exclusive():
+            digest = self._digest(request)
+            decision = self._desk.approve(digest, self._proof(posted.proof))
+            return {"status": _status(decision)}
+
+    def note(self, request: Request, body: bytes) -> object:
+        """Record a denial, a revocation, an end or a review."""
+        posted = msgspec.json.decode(body, type=NoteBody)
+        with self._desk.store.exclusive():
+            note = Note(request=self._digest(request), text=posted.text)
+            acts = {
+                "deny": self._desk.deny,
+                "revoke": self._desk.revoke,
+                "end": self._desk.end,
+                "review": self._desk.review,
+            }
+            act = request.path_params["act"]
+            if act not in acts:
+                raise GrantError(f"expected one of {', '.join(acts)}")
+            acts[act](note, self._proof(posted.proof))
+            return {"status": act}
+
+    def enrolment_options(self, request: Request, body: bytes) -> object:
+        """Return the options of a passkey's creation, with a challenge for one use."""
+        del request
+        posted = msgspec.json.decode(body, type=EnrolmentOptions)
+        with self._desk.store.exclusive():
+            state = self._desk.state
+            person = state.roster.person(posted.person)
+            if person is None:
+                raise GrantError("expected the id of an enrolled person")
+            rp_id = state.policy.relying_party.rp_id
+            return {
+                "challenge": self._new_challenge(),
+                "rp": {"id": rp_id, "name": "Safehold"},
+                "user": {
+                    "id": b64url(person.id.encode()),
+                    "name": person.id,
+                    "displayName": person.name,
+                },
+                "exclude": [key.credential_id for key in person.keys if isinstance(key, Passkey)],
+            }
+
+    def enrolment(self, request: Request, body: bytes) -> Passkey:
+        """Return the verified passkey, to be enrolled by a two-party request."""
+        del request
+        posted = msgspec.json.decode(body, type=Enrolment)
+        self._spend_challenge(posted.challenge)
+        return verify_registration(
+            msgspec.json.encode(posted.response).decode(),
+            challenge=unb64url(posted.challenge),
+            relying_party=self._desk.state.policy.relying_party,
+        )
+
+    def _new_challenge(self) -> str:
+        now = self._clock()
+        challenge = b64url(secrets.token_bytes(32))
+        with self._lock:
+            self._challenges = {
+                one: born
+                for one, born in self._challenges.items()
+                if born > now - _CHALLENGE_LIFE_S
+            }
+            if len(self._challenges) >= _MAX_CHALLENGES:
+                raise GrantError("too many enrolments at once; wait five minutes")
+            self._challenges[challenge] = now
+        return challenge
+
+    def _spend_challenge(self, challenge: str) -> None:
+        with self._lock:
+            born = self._challenges.pop(challenge, None)
+        if born is None or born <= self._clock() - _CHALLENGE_LIFE_S:
+            raise SignatureError("expected a challenge that was given here within five minutes")
+
+    def _digest(self, request: Request) -> str:
+        return self._desk.state.case(request.path_params["id"]).signed.request.sha256
+
+    def _proof(self, posted: PageAssertion | SshProof | PasskeyProof) -> Proof:
+        if not isinstance(posted, PageAssertion):
+            return posted
+        for person in self._desk.state.roster.persons:
+            for key in person.keys:
+                if isinstance(key, Passkey) and key.credential_id == posted.credential_id:
+                    return PasskeyProof(
+                        key_id=key.key_id,
+                        credential_id=posted.credential_id,
+                        authenticator_data=posted.authenticator_data,
+                        client_data_json=posted.client_data_json,
+                        signature=posted.signature,
+                    )
+        raise SignatureError("expected the passkey of an enrolled person, got an unknown one")
+
+
+def _status(decision: Granted | Refused) -> str:
+    if isinstance(decision, Granted):
+        return f"granted, {decision.uses_left} use(s) left"
+    return f"{decision.reason.value}: {decision.detail}"
+
+
+def _name(roster: Roster, person_id: str) -> str:
+    person = roster.person(person_id)
+    return person_id if person is None else person.name
+
+
+def _credentials(roster: Roster, requester: str) -> "list[str]":
+    """Return the passkeys that the browser may offer: nobody approves their own request."""
+    return [
+        key.credential_id
+        for person in roster.persons
+        if person.id != requester
+        for key in person.keys
+        if isinstance(key, Passkey)
+    ]

@@ -1,0 +1,119 @@
+"""A request in words: every member of it, so that nobody approves what they were not shown."""
+
+import datetime as dt
+from typing import assert_never
+
+from safehold.trust.exemptions.interface import ExemptionTerms
+from safehold.trust.grants.details import (
+    AddKey,
+    AddTeam,
+    AssignPerson,
+    ChangePolicy,
+    Details,
+    EnrolPerson,
+    Facts,
+    NoDetails,
+    RemoveKey,
+    RemovePerson,
+)
+from safehold.trust.grants.interface import GrantRequest
+from safehold.trust.people.interface import Person, Roster
+
+Words = tuple[tuple[str, str], ...]
+
+
+def in_words(request: GrantRequest, roster: Roster) -> Words:
+    """Return label and text of every member of the request, in reading order."""
+    resource = request.resource
+    parts = "all parts" if resource.parts == ("*",) else ", ".join(resource.parts)
+    return (
+        ("Asked by", _person(request.requester, roster)),
+        ("To do", request.operation),
+        ("With", f"{resource.kind} {resource.name}, version {resource.version}, {parts}"),
+        ("Why", request.purpose),
+        ("Ticket", request.ticket),
+        ("On host", request.host),
+        ("Program (SHA-256)", request.workload_sha256),
+        ("Bytes that may be read", f"{request.byte_budget:,}"),
+        ("Times it may be used", str(request.uses)),
+        ("From", _time(request.not_before)),
+        ("Until", f"{_time(request.expires)} ({_span(request.expires - request.not_before)})"),
+        *_details(request.details, roster),
+        ("Break-glass", "YES: one person alone" if request.break_glass else "no"),
+        ("Under policy", f"version {request.policy_version}, {request.policy_sha256}"),
+        ("Nonce", request.nonce),
+        ("Request (SHA-256)", request.sha256),
+    )
+
+
+def _person(person_id: str, roster: Roster) -> str:
+    person = roster.person(person_id)
+    return f"{person_id} (not enrolled)" if person is None else f"{person.name} ({person_id})"
+
+
+def _time(seconds: int) -> str:
+    if seconds > 253_402_300_799:  # noqa: PLR2004 - the last second that a date can name
+        return f"second {seconds}"
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _span(seconds: int) -> str:
+    days, rest = divmod(max(0, seconds), 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    pieces = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
+    return " ".join(f"{count} {unit}" for count, unit in pieces if count) or "no time"
+
+
+def _identity(person: Person) -> Words:
+    return (
+        ("Person", f"{person.name} ({person.id}), a {person.kind.value}"),
+        ("Teams", ", ".join(person.teams) or "none"),
+        ("Roles", ", ".join(person.roles) or "none"),
+        ("Keys", ", ".join(f"{key.kind.value} {key.key_id}" for key in person.keys)),
+    )
+
+
+def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911 - one case for each kind
+    match details:
+        case NoDetails():
+            return ()
+        case Facts():
+            return tuple((f"Fact: {name}", text) for name, text in sorted(details.values.items()))
+        case EnrolPerson():
+            return (("Change", "enrol an identity"), *_identity(details.person))
+        case RemovePerson():
+            return (("Change", f"remove {_person(details.person_id, roster)} for ever"),)
+        case AddKey():
+            key = f"{details.key.kind.value} {details.key.key_id}"
+            return (("Change", f"add to {_person(details.person_id, roster)} the key {key}"),)
+        case RemoveKey():
+            who = _person(details.person_id, roster)
+            return (("Change", f"take from {who} the key {details.key_id}"),)
+        case AssignPerson():
+            teams, roles = ", ".join(details.teams) or "none", ", ".join(details.roles) or "none"
+            who = _person(details.person_id, roster)
+            return (("Change", f"give {who} exactly the teams {teams} and the roles {roles}"),)
+        case AddTeam():
+            team = details.team
+            inside = ", ".join(team.parents) or "no other team"
+            return (("Change", f"create the team {team.name} ({team.id}) inside {inside}"),)
+        case ChangePolicy():
+            return (
+                ("Change", f"replace the whole policy; new digest {details.sha256}"),
+                ("New policy text", details.text),
+            )
+        case ExemptionTerms():
+            actions = ", ".join(
+                f"{one.clause}: {one.action.value} instead of block" for one in details.relaxations
+            )
+            return (
+                ("Exempt", f"{details.subject.kind.value} {details.subject.id}"),
+                ("Clauses", actions),
+                ("Surfaces", ", ".join(details.surfaces)),
+                ("Use case", details.use_case),
+                ("Seats", str(details.seats)),
+                ("Exempted exchanges an hour", str(details.rate_per_hour)),
+            )
+        case _:
+            assert_never(details)
