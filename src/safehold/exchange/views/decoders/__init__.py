@@ -1,0 +1,1 @@
+"""One file per encoding, each with a `find`; `safehold.exchange.views.table` lists them."""

@@ -1,0 +1,65 @@
+"""Where a text's letters stop being English: what letter ciphers have in common."""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from safehold.exchange.views.interface import Source
+from safehold.exchange.views.likeness import GAP, Floats, Letters, lowest_window
+
+MIN_LETTERS = 10
+_WINDOW = 18
+_SUSPECT = 0.1
+_ORDINARY = 0.5
+_ENOUGH = 8.0
+_FALL = 9.0
+_BLOB = re.compile(r"[A-Za-z0-9+/_=-]{16,}")
+_MIXED = re.compile(r"[0-9].*[A-Za-z]|[a-z][A-Z]|[A-Za-z].*[0-9]")
+
+
+def suspect(source: Source) -> bool:
+    """Tell cheaply whether any stretch of a text is unlike English."""
+    return lowest_window(source.letters.bits, _WINDOW) < _SUSPECT
+
+
+def stretches(source: Source) -> Iterator[tuple[int, int]]:
+    """Yield spans of words that are together much less English than English is, in O(words)."""
+    if source.letters.count >= MIN_LETTERS and suspect(source):
+        yield from runs(source.letters, _ORDINARY - source.letters.bits)
+
+
+def runs(letters: Letters, oddness: Floats) -> Iterator[tuple[int, int]]:
+    """Yield spans of words in which the oddness of letter pairs adds up; ordinary words end them.
+
+    A run ends where its sum has fallen by a word or two from its peak, and reaches to that peak.
+    """
+    sums = np.concatenate(([0.0], np.cumsum(oddness)))
+    gaps = np.flatnonzero(letters.codes == GAP)
+    words = np.diff(sums[gaps]).tolist()
+    run, best, first, end = 0.0, 0.0, 0, 0
+    for number, oddity in enumerate(words):
+        if run <= 0.0:
+            run, best, first = 0.0, 0.0, number
+        run += oddity
+        if run > best:
+            best, end = run, number
+        if run <= 0.0 or run < best - _FALL:
+            if best >= _ENOUGH:
+                yield _span(letters, int(gaps[first]), int(gaps[end + 1]))
+            run = 0.0
+    if run > 0.0 and best >= _ENOUGH:
+        yield _span(letters, int(gaps[first]), int(gaps[end + 1]))
+
+
+def _span(letters: Letters, left: int, right: int) -> tuple[int, int]:
+    return int(letters.at[left + 1]), int(letters.at[right - 1]) + 1
+
+
+def blobs(source: Source) -> Iterator[tuple[int, int]]:
+    """Yield long tokens of letters and digits mixed, which may be ciphered base64 or base32."""
+    if not source.mixed:
+        return
+    for match in _BLOB.finditer(source.text):
+        if _MIXED.search(match[0][:64]):
+            yield match.start(), match.end()

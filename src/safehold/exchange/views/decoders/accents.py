@@ -1,0 +1,26 @@
+"""English under accents that no word needs."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.likeness import likeness
+
+_ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
+_MARKS = re.compile("[\u0300-\u036f]")
+_SHARE = 0.12
+_GOOD = 0.8
+
+
+def find(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the text without accents when it has many and is English without them."""
+    if source.ascii:
+        return
+    text = source.text
+    accented = len(_ACCENTED.findall(text))
+    if accented < _SHARE * len(text) or not work.take(4 * len(text)):
+        return
+    plain = _MARKS.sub("", unicodedata.normalize("NFKD", text))
+    if likeness(plain) >= _GOOD:
+        yield Found(0, len(text), plain, "accents")

@@ -1,0 +1,75 @@
+"""Text written backwards: whole, in parts, or word by word; and bidi overrides that show it so."""
+
+import re
+from collections.abc import Iterator
+
+from safehold.exchange.views.decoders._ciphered import blobs, runs
+from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.likeness import Letters, lowest_window
+from safehold.exchange.views.plausible import armoured
+
+_WINDOW = 24
+_GAIN = 0.3
+_GOOD = 0.55
+_SURE_GAIN = 0.5
+_MIN_LETTERS = 10
+_TARE = 0.1
+_WORD = re.compile(r"[A-Za-z']+")
+_OVERRIDE = re.compile("[\u202e\u202b\u2067]([^\u202c\u2069\n]{4,})")
+_BLOB_SAMPLE = 48
+
+
+def find(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the text, or stretches of it, that read as English from the other end."""
+    letters = source.letters
+    if letters.count >= _MIN_LETTERS:
+        gain = letters.backwards_gain()
+        if lowest_window(-gain, _WINDOW) < -_GAIN:
+            whole = _turned(source.text, 0, work) if float(gain.mean()) > _GAIN else None
+            if whole is not None:
+                yield whole
+            else:
+                for start, end in runs(letters, gain - _TARE):
+                    found = _turned(source.text[start:end], start, work)
+                    if found is not None:
+                        yield found
+    for start, end in blobs(source):
+        token = source.text[start:end]
+        if work.take(_BLOB_SAMPLE) and armoured(token[-_BLOB_SAMPLE:][::-1]):
+            head = token[:_BLOB_SAMPLE]
+            if token.startswith("=") or not armoured(head):
+                yield Found(start, end, token[::-1], "reversed")
+
+
+def find_bidi(source: Source, work: Work) -> Iterator[Found]:
+    """Yield what stands under a right-to-left override, as it is shown: from the other end."""
+    if source.ascii:
+        return
+    for match in _OVERRIDE.finditer(source.text):
+        if not work.take(len(match[0])):
+            return
+        yield Found(match.start(), match.end(), match[1][::-1], "bidi")
+
+
+def _turned(text: str, offset: int, work: Work) -> Found | None:
+    if not work.take(4 * len(text)):
+        return None
+    forwards = Letters(text)
+    if forwards.count < _MIN_LETTERS or float(forwards.backwards_gain().mean()) < _GAIN:
+        return None
+    whole = text[::-1]
+    words = _WORD.sub(lambda word: word[0][::-1], text)
+    best = max((whole, words), key=lambda reading: Letters(reading).mean())
+    score = Letters(best).mean()
+    if score < _GOOD or score - forwards.mean() < _SURE_GAIN:
+        return None
+    # Backwards words read best in either order; the order of the words tells by capitals and stops.
+    how = (
+        "reversed" if best == whole or _ends_well(whole) >= _ends_well(words) else "reversed-words"
+    )
+    plain = whole if how == "reversed" else words
+    return Found(offset, offset + len(text), plain, how)
+
+
+def _ends_well(text: str) -> int:
+    return int(text[-1:] in ".?!") + int(text[:1].isupper()) - int(text[:1] in ".?!")

@@ -1,0 +1,65 @@
+"""Characters as numbers: decimal, octal and binary."""
+
+import re
+from collections.abc import Iterator
+
+from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.plausible import meaningful, text_of
+
+_NUMBERS = re.compile(r"(?<![\w.])\d{2,7}(?:(?:[,;]?\s{1,2}|[,;:\-|/])\d{2,7}){4,}+(?![\w])")
+_BITS = re.compile(r"(?<!\w)[01]{7,8}(?:[\s,;\-]{0,2}+[01]{7,8})++(?!\w)")
+_GROUP = re.compile(r"\d+")
+_BIT_GROUP = re.compile(r"[01]+")
+_MAX_CODE = 0x10FFFF
+_SURROGATES = range(0xD800, 0xE000)
+_LEAST_CODE = 9
+_MIN_BITS = 24
+
+
+def find(source: Source, work: Work) -> Iterator[Found]:
+    """Yield lists of numbers that spell something."""
+    if not source.digits:
+        return
+    for match in _NUMBERS.finditer(source.text):
+        if not work.take(4 * len(match[0])):
+            return
+        groups = _GROUP.findall(match[0])
+        for base, how in ((10, "decimal"), (8, "octal")):
+            plain = _spelled(groups, base)
+            if plain is not None:
+                yield Found(match.start(), match.end(), plain, how)
+                break
+
+
+def find_binary(source: Source, work: Work) -> Iterator[Found]:
+    """Yield runs of ones and zeros, of seven or eight to the character, that spell something."""
+    if not source.digits:
+        return
+    for match in _BITS.finditer(source.text):
+        if not work.take(2 * len(match[0])):
+            return
+        groups = _BIT_GROUP.findall(match[0])
+        if len({len(group) for group in groups}) == 1 and len(groups) > 1:
+            raw = bytes(int(group, 2) for group in groups)
+        else:
+            bits = "".join(groups)
+            if len(bits) < _MIN_BITS or len(bits) % 8:
+                continue
+            raw = int(bits, 2).to_bytes(len(bits) // 8, "big")
+        plain = text_of(raw)
+        if plain is not None:
+            yield Found(match.start(), match.end(), plain, "binary")
+
+
+def _spelled(groups: list[str], base: int) -> str | None:
+    try:
+        codes = [int(group, base) for group in groups]
+    except ValueError:
+        return None
+    if any(c < _LEAST_CODE or c > _MAX_CODE or c in _SURROGATES for c in codes):
+        return None
+    text = "".join(map(chr, codes))
+    if not text.isprintable() and not text.replace("\n", "").isprintable():
+        return None
+    # Prices and years are numbers too: a list must spell words, or an encoding of words.
+    return text if meaningful(text) else None

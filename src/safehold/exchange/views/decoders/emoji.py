@@ -1,0 +1,30 @@
+"""Regional indicator letters, which show as flags or letters in squares."""
+
+import re
+from collections.abc import Iterator
+
+from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.plausible import meaningful
+
+_FIRST = 0x1F1E6
+_RUN = re.compile(
+    "[\U0001f1e6-\U0001f1ff](?:[ \u200b\u200c\u2060]{0,3}+[\U0001f1e6-\U0001f1ff]){3,}+"
+)
+_SPREAD = re.compile("(?<=[\U0001f1e6-\U0001f1ff])[ \u200b\u200c\u2060](?=[\U0001f1e6-\U0001f1ff])")
+_GAP = re.compile("[ \u200b\u200c\u2060]+")
+
+
+def find(source: Source, work: Work) -> Iterator[Found]:
+    """Yield runs of regional letters as text; flags in a row spell nothing and are left."""
+    if source.ascii:
+        return
+    for match in _RUN.finditer(source.text):
+        part = match[0]
+        if not work.take(4 * len(part)):
+            return
+        if len(_SPREAD.findall(part)) * 3 > len(part) / 2:
+            part = _SPREAD.sub("", part)
+        plain = "".join(chr(ord("a") + ord(c) - _FIRST) if ord(c) >= _FIRST else c for c in part)
+        plain = _GAP.sub(" ", plain)
+        if meaningful(plain):
+            yield Found(match.start(), match.end(), plain, "regional")

@@ -1,0 +1,92 @@
+"""Escapes that stand for single characters: URL, HTML, quoted-printable, \\u and \\x."""
+
+import html
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import unquote
+
+from safehold.exchange.views.interface import Found, Source, Work
+
+_MIN_ESCAPES = 3
+_MAX_CODE = 0x10FFFF
+_SURROGATES = range(0xD800, 0xE000)
+
+_URL = re.compile(r"%[0-9A-Fa-f]{2}")
+_HTML = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});")
+_QUOTED = re.compile(r"(?:=[0-9A-F]{2})+|=\r?\n")
+_UNICODE = re.compile(
+    r"\\u\{([0-9A-Fa-f]{1,6})\}|\\u([0-9A-Fa-f]{4})|\\U([0-9A-Fa-f]{8})|\\x([0-9A-Fa-f]{2})"
+    r"|%u([0-9A-Fa-f]{4})|\bU\+([0-9A-Fa-f]{4,6})\b ?|\\([0-3][0-7]{2})"
+)
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def find_url(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the text with %XX undone (and + as a space where no space is)."""
+    return _undone(source, work, _URL, _unquoted, "url")
+
+
+def find_html(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the text with character references undone."""
+    return _undone(source, work, _HTML, html.unescape, "html")
+
+
+def find_quoted_printable(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the text with =XX and soft line ends undone (RFC 2045)."""
+    if "=" not in source.text:
+        return iter(())
+    return _undone(
+        source, work, _QUOTED, lambda text: _QUOTED.sub(_bytes, text), "quoted-printable"
+    )
+
+
+def find_unicode(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the text with \\uXXXX, \\xXX, \\ooo, %uXXXX and U+XXXX undone."""
+
+    if "\\" not in source.text and "%u" not in source.text and "U+" not in source.text:
+        return iter(())
+
+    def undo(text: str) -> str:
+        joined = _UNICODE.sub(_character, text)
+        return _PAIR.sub(
+            lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), joined
+        )
+
+    return _undone(source, work, _UNICODE, undo, "unicode-escapes")
+
+
+def _undone(
+    source: Source, work: Work, pattern: re.Pattern[str], undo: Callable[[str], str], how: str
+) -> Iterator[Found]:
+    text = source.text
+    first = pattern.search(text)
+    if first is None or not work.take(len(text)):
+        return
+    count, end = 0, first.end()
+    for match in pattern.finditer(text):
+        count, end = count + 1, match.end()
+    start = text.rfind(" ", 0, first.start()) + 1
+    stop = text.find(" ", end)
+    end = len(text) if stop < 0 else stop
+    plain = undo(text[start:end])
+    if plain != text[start:end] and (count >= _MIN_ESCAPES or _hides_letters(first, undo)):
+        yield Found(start, end, plain, how)
+
+
+def _hides_letters(escape: re.Match[str], undo: Callable[[str], str]) -> bool:
+    plain = undo(escape[0])
+    return plain.isascii() and plain.isalnum()  # nobody needs to escape these
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text if " " in text else text.replace("+", " "), errors="replace")
+
+
+def _bytes(match: re.Match[str]) -> str:
+    digits = match[0].replace("=", "").strip()
+    return bytes.fromhex(digits).decode("utf-8", "replace")
+
+
+def _character(match: re.Match[str]) -> str:
+    code = int(match[7], 8) if match[7] else int(next(g for g in match.groups() if g), 16)
+    return chr(code) if code <= _MAX_CODE else match[0]

@@ -1,0 +1,77 @@
+"""Leet: digits and signs in place of letters they look like."""
+
+import re
+from collections.abc import Iterator
+
+from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.likeness import likeness
+
+_SURE = str.maketrans("03457@$68€£9(<+", "oeastasgbelgcct")
+_ONE = re.compile(r"[1!|]")
+_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£(<+]{2,24}+")
+_HINT = re.compile(r"[A-Za-z][013457@$8!|][A-Za-z0-9@$]|(?<![\w.])[013457@$][A-Za-z]{2}")
+_LETTER = re.compile(r"[A-Za-z]")
+_SIGN = re.compile(r"[0-9@$!|€£(<+]")
+_HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
+_WORDLIKE = 0.35
+_MIN_WORDS = 2
+_SURE_WORDS = 4
+_DIGEST_CHARS = 6
+_TWO = frozenset(
+    "am an as at be by do go he hi if in is it me my no of on or so to up us we".split()
+)
+
+
+def find(source: Source, work: Work) -> Iterator[Found]:
+    """Yield the stretch from the first to the last leet word with its words made plain.
+
+    At least two words must become words, so that `mp3` or one model number change nothing.
+    """
+    if not (source.digits or _SIGN.search(source.text)) or not _HINT.search(source.text):
+        return
+    words: list[tuple[int, int, str]] = []
+    for match in _TOKEN.finditer(source.text):
+        token, end = match[0], match.end()
+        if not _SIGN.search(token):
+            continue
+        if not work.take(40 * len(token)):
+            return
+        if token[-1] in "!|(<+":
+            token, end = token[:-1], end - 1
+        plain = _plain(token, sure=len(words) >= _SURE_WORDS)
+        if plain is not None:
+            words.append((match.start(), end, plain))
+    if len(words) < _MIN_WORDS:
+        return
+    first, last = words[0][0], words[-1][1]
+    pieces, at = [], first
+    for start, end, plain in words:
+        pieces += [source.text[at:start], plain]
+        at = end
+    yield Found(first, last, "".join(pieces), "leet")
+
+
+def _plain(token: str, *, sure: bool) -> str | None:
+    """Return the word that a token is in leet; numbers only `sure` in the middle of leet."""
+    if _HEX.fullmatch(token) and len(token) >= _DIGEST_CHARS:
+        return None
+    if not _LETTER.search(token) and not (sure and len(token) == 2):  # noqa: PLR2004
+        return None
+    plain = _best(token)
+    if not plain.isalpha() or plain == token:
+        return None
+    wordlike = plain.lower() in _TWO if len(plain) == 2 else likeness(plain) >= _WORDLIKE  # noqa: PLR2004
+    return plain if wordlike else None
+
+
+def _best(token: str) -> str:
+    plain = token.translate(_SURE)
+    if not _ONE.search(plain):
+        return plain
+    readings = [_ONE.sub("i", plain), _ONE.sub("l", plain)]
+    if len(_ONE.findall(plain)) > 1:
+        readings += [_ONE.sub("l", plain, count=1), _ONE.sub("i", plain, count=1)]
+        readings = [
+            _ONE.sub("i", r) if n == 2 else _ONE.sub("l", r) for n, r in enumerate(readings)
+        ]  # noqa: PLR2004
+    return max(readings, key=likeness)

@@ -1,0 +1,38 @@
+"""Words pulled apart: s p a c e d, d.o.t.t.e.d, h-y-p-h-e-n-e-d."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.plausible import meaningful
+
+_SEPARATORS = " \t.\\-_*|~·•,/+\u00a0"
+_EVEN = re.compile(rf"(?<![^\W_])[^\W_]([{_SEPARATORS}])(?:[^\n]\1){{3,}}+(?:[^\s](?![^\W_]))?")
+_UNEVEN = re.compile(rf"(?<![^\W_])[^\W_](?:[{_SEPARATORS}]{{1,4}}+[^\W_](?![^\W_])){{4,}}+")
+_GAP = re.compile(rf"[{_SEPARATORS}]+")
+_DENSE = 0.6
+_MIN_SINGLES = 3
+
+
+def find(source: Source, work: Work) -> Iterator[Found]:
+    """Yield single characters with one separator between them, or with gaps that end words."""
+    if not source.digits and source.letters.singles < _MIN_SINGLES:
+        return
+    last = 0
+    for pattern in (_EVEN, _UNEVEN):
+        for match in pattern.finditer(source.text):
+            part = match[0]
+            if not work.take(4 * len(part)):
+                return
+            if match.start() < last:
+                continue
+            if pattern is _EVEN:
+                plain = part[::2]
+            else:
+                [(usual, _)] = Counter(_GAP.findall(part)).most_common(1)
+                plain = _GAP.sub(lambda gap, usual=usual: "" if gap[0] == usual else " ", part)
+            dense = sum(map(str.isalnum, plain)) >= _DENSE * len(plain)
+            if dense and meaningful(plain):
+                last = match.end()
+                yield Found(match.start(), match.end(), plain, "spaced")

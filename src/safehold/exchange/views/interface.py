@@ -1,0 +1,102 @@
+"""A decoded view of a text, the limits of looking for views, and what a decoder is."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import msgspec
+
+from safehold.exchange.views.likeness import Letters
+
+
+class View(msgspec.Struct, frozen=True):
+    """What a text means after undoing the encodings in `chain`, outermost first.
+
+    An empty chain is the text itself, normalised. `span` is where the innermost decoded part sat
+    in the text that its decoder read (the normalised text, for a chain of one). A view with
+    `spliced` is that whole text with the decoded parts put back in place. `cut` says that the
+    limits kept some of the text from being looked at.
+    """
+
+    text: str
+    chain: tuple[str, ...]
+    span: tuple[int, int]
+    spliced: bool = False
+    cut: bool = False
+
+
+class ViewLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds of one search; all are counts, none is a clock, so equal text gives equal views.
+
+    A text over `max_chars` is cut to its head (three quarters) and tail. `max_work` counts
+    characters read by decoders, weighted by how much they do with each. `depth` is how many
+    encodings may lie on top of each other.
+    """
+
+    max_chars: int = 262_144
+    max_views: int = 32
+    max_view_chars: int = 65_536
+    max_found: int = 16
+    max_work: int = 24_000_000
+    depth: int = 2
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One decoded part: where it sat, what it says, and the encoding's name."""
+
+    start: int
+    end: int
+    text: str
+    how: str
+
+
+_DIGIT = re.compile(r"[0-9]")
+_MIXED = re.compile(r"[a-z0-9][A-Z]|[A-Za-z][0-9]|[0-9][a-z]|=")
+
+
+class Work:
+    """A counter that ends a search, the same way each time."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def take(self, amount: int) -> bool:
+        """Spend an amount of work; False when that is more than is left."""
+        self.left -= amount
+        return self.left >= 0
+
+
+class Source:
+    """A text that decoders read, and what they share about it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def ascii(self) -> bool:
+        """Whether the text has ASCII characters alone, which rules many decoders out."""
+        return self.text.isascii()
+
+    @cached_property
+    def digits(self) -> bool:
+        """Whether the text has a digit."""
+        return _DIGIT.search(self.text) is not None
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether letters and digits, or small and capital letters, are mixed inside a word."""
+        return _MIXED.search(self.text) is not None
+
+    @cached_property
+    def longest(self) -> int:
+        """The length of the longest run without white space."""
+        return max(map(len, self.text.split()), default=0)
+
+    @cached_property
+    def letters(self) -> Letters:
+        """The text's letters, scored by how English their pairs are."""
+        return Letters(self.text)
+
+
+Find = Callable[[Source, Work], Iterator[Found]]
+"""Yield the parts of a text that an encoding explains; never raise, never yield ordinary text."""

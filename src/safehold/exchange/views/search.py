@@ -1,0 +1,106 @@
+"""Looking for decoded views, breadth first, within bounds."""
+
+from collections import deque
+
+from safehold.exchange.views.interface import Found, Source, View, ViewLimits, Work
+from safehold.exchange.views.normalise import normalise
+from safehold.exchange.views.table import DECODERS, Decoder
+
+_DEFAULT = ViewLimits()
+
+
+def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
+    """Return what a text says, first as it is (normalised), then under every encoding found.
+
+    Encodings are looked for in the whole text and in parts of it, one on top of another as deep
+    as the limits say. Each found part gives a view of itself, and the parts of one decoder a view
+    of the text with them put back. Views are distinct and in a fixed order: shallow before deep,
+    then in the decoders' order. Never raises, whatever the text holds.
+    """
+    cut = len(text) > limits.max_chars
+    if cut:
+        head = limits.max_chars * 3 // 4
+        text = text[:head] + "\n" + text[head - limits.max_chars :]
+    plain = normalise(text)
+    found = _Views(limits)
+    found.add(View(text=plain, chain=(), span=(0, len(plain)), cut=cut))
+    work = Work(limits.max_work)
+    waiting: deque[tuple[View, str]] = deque([(found.views[0], text)])
+    while waiting and not found.full and work.left > 0:
+        parent, raw = waiting.popleft()
+        if len(parent.chain) >= limits.depth:
+            continue
+        sources = (Source(parent.text), Source(raw))
+        for decoder in DECODERS:
+            for child, child_raw in _children(parent, sources, decoder, limits, work):
+                if found.add(child):
+                    waiting.append((child, child_raw))
+    return tuple(found.views)
+
+
+class _Views:
+    """The views so far: distinct, and no more than the limits allow."""
+
+    def __init__(self, limits: ViewLimits) -> None:
+        self.views: list[View] = []
+        self._seen: set[str] = set()
+        self._limits = limits
+
+    @property
+    def full(self) -> bool:
+        return len(self.views) >= self._limits.max_views
+
+    def add(self, view: View) -> bool:
+        if self.full or view.text in self._seen or (view.chain and not view.text.strip()):
+            return False
+        self._seen.add(view.text)
+        self.views.append(view)
+        return True
+
+
+def _children(
+    parent: View,
+    sources: tuple[Source, Source],
+    decoder: Decoder,
+    limits: ViewLimits,
+    work: Work,
+) -> list[tuple[View, str]]:
+    source = sources[1] if decoder.raw else sources[0]
+    if not work.take(len(source.text)):
+        return []
+    parts: list[Found] = []
+    for part in decoder.find(source, work):
+        if not parts or part.start >= parts[-1].end:
+            parts.append(part)
+        if len(parts) >= limits.max_found:
+            break
+    if not parts:
+        return []
+    children = []
+    room = limits.max_view_chars
+    for part in parts:
+        chain, span = (*parent.chain, part.how), (part.start, part.end)
+        plain = normalise(part.text[:room])
+        view = View(text=plain, chain=chain, span=span, cut=len(part.text) > room)
+        children.append((view, part.text[:room]))
+    whole = source.text
+    if len(parts) > 1 or whole[: parts[0].start].strip() or whole[parts[-1].end :].strip():
+        children.append(_spliced(parent, whole, parts, room))
+    return children
+
+
+def _spliced(parent: View, whole: str, parts: list[Found], room: int) -> tuple[View, str]:
+    """Return the text with decoded parts in place; of a long one, the surroundings of the parts."""
+    pieces, at = [], 0
+    for part in parts:
+        pieces += [whole[at : part.start], part.text]
+        at = part.end
+    pieces.append(whole[at:])
+    text = "".join(pieces)
+    cut = len(text) > room
+    if cut:
+        start = max(0, parts[0].start - room // 4)
+        text = text[start : start + room]
+    chain = (*parent.chain, parts[0].how)
+    span = (parts[0].start, parts[-1].end)
+    return View(text=normalise(text), chain=chain, span=span, spliced=True, cut=cut), text
