@@ -1,0 +1,455 @@
+"""The gateway as an ASGI application: routes, admission, and one relay behind them."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
+from safehold.exchange import Exchange
+from safehold.guard.gateway.admin import Admin
+from safehold.guard.gateway.admission import Gate, Refusal, bearer, use_case
+from safehold.guard.gateway.chat import ChatCodec
+from safehold.guard.gateway.histories import Histories
+from safehold.guard.gateway.http import ClientGoneError, Head, SlowBodyError, read_body, read_head
+from safehold.guard.gateway.interface import (
+    Call,
+    Codec,
+    Surface,
+    TooLargeError,
+    UnsupportedError,
+)
+from safehold.guard.gateway.messages import MessagesCodec
+from safehold.guard.gateway.metrics import Metrics
+from safehold.guard.gateway.outlet import Outlet, Receive, Send
+from safehold.guard.gateway.passing import Passing
+from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
+from safehold.guard.gateway.relay import Ask, Relay
+from safehold.guard.gateway.responses import ResponsesCodec
+from safehold.guard.ledger.interface import Action, EventKind, EventRow, FinalRow, Judged, Outcome
+from safehold.guard.ledger.interface import PromptRow
+
+CODECS: dict[str, Callable[[], Codec]] = {
+    "/v1/chat/completions": ChatCodec,
+    "/v1/responses": ResponsesCodec,
+    "/v1/messages": MessagesCodec,
+}
+_FORWARDED = ("anthropic-version", "openai-organization", "openai-project")
+_SWEEP_S = 1.0
+
+
+class Surfaces:
+    """Which surfaces are open; a canary that passes unblocked closes its surface."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._closed: dict[Surface, str] = {
+            surface: "closed by configuration"
+            for surface, policy in settings.surfaces.items()
+            if policy.closed
+        }
+
+    def reason(self, surface: Surface) -> str | None:
+        """Return why a surface is closed, or None while it is open."""
+        return self._closed.get(surface)
+
+    def close(self, surface: Surface, reason: str) -> None:
+        """Refuse every request of a surface from now on."""
+        self._closed[surface] = reason
+
+    def open(self, surface: Surface) -> None:
+        """Let requests in again."""
+        self._closed.pop(surface, None)
+
+
+class Gateway:
+    """The ASGI application of one worker."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        relay: Relay,
+        gate: Gate,
+        metrics: Metrics,
+        surfaces: Surfaces,
+        histories: Histories,
+        admin: Admin,
+        log: logging.Logger,
+        background: tuple[Callable[[], Awaitable[None]], ...] = (),
+        first: Callable[[], Awaitable[object]] | None = None,
+        on_stop: tuple[Callable[[], Awaitable[None]], ...] = (),
+        known: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self.settings = settings
+        self.relay = relay
+        self.gate = gate
+        self.metrics = metrics
+        self.surfaces = surfaces
+        self.histories = histories
+        self.admin = admin
+        self._codecs = {path: make() for path, make in CODECS.items()}
+        self._passing = Passing(relay, settings)
+        self._log = log
+        self._background = background
+        self._first = first
+        self._on_stop = on_stop
+        self._known = known
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open: dict[asyncio.Task[Any], Outlet] = {}
+        self.ready = False
+
+    # -- ASGI ------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one connection's request, or follow the server's life."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except SafeholdError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def start(self) -> None:
+        """Recover what a killed worker left, then take requests.
+
+        Raises:
+            LedgerError: The ledger can't take rows.
+        """
+        await self._recover()
+        await self._event(EventKind.START, {"bundle": self.relay.holder.current.digest})
+        if self._first is not None:
+            await self._first()
+        self._tasks = [asyncio.ensure_future(self._sweep())]
+        self._tasks += [asyncio.ensure_future(start()) for start in self._background]
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Stop background work and close what was opened; open exchanges have ended by then."""
+        self.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(LedgerError):
+            await self._event(EventKind.STOP, {})
+        for close in self._on_stop:
+            await close()
+
+    async def _recover(self) -> None:
+        journal = self.relay.journal
+        if journal is None:
+            return
+        for row in journal.leftovers(self.relay.clock()):
+            if not self._known(row.decision_id):
+                await self.relay.ledger.append(row)
+        journal.forget()
+
+    async def _event(
+        self, kind: EventKind, detail: dict[str, str | int | float | bool | None]
+    ) -> None:
+        await self.relay.ledger.append(EventRow(at=self.relay.clock(), kind=kind, detail=detail))
+
+    async def _sweep(self) -> None:
+        """Cut clients that stopped reading; their exchanges still get their final rows."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = self.relay.ticks()
+            for task, out in list(self._open.items()):
+                since = out.sending_since
+                if since is not None and now - since > self.settings.limits.stall_timeout_s:
+                    task.cancel()
+
+    # -- routes ----------------------------------------------------------------------------------
+
+    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        decision_id = f"sh_{secrets.token_hex(16)}"
+        mark = (b"x-safehold-decision-id", decision_id.encode())
+        out = Outlet(send, self.relay.ticks, (mark,))
+        codec = self._codecs.get(scope["path"])
+        try:
+            head = read_head(scope, self.settings.limits)
+            if codec is not None:
+                await self._guarded(codec, head, receive, out, decision_id)
+            else:
+                await self._other(head, receive, out, decision_id)
+        except (WireError, TrustError) as error:
+            await self._refuse(codec, out, decision_id, _status(error), str(error))
+
+    async def _other(self, head: Head, receive: Receive, out: Outlet, decision_id: str) -> None:
+        match head.method, head.path:
+            case "GET", "/healthz":
+                await out.whole(200, b'{"status":"alive"}')
+            case "GET", "/readyz":
+                await self._readyz(out)
+            case "GET", "/metrics":
+                await out.start(200, b"text/plain; version=0.0.4; charset=utf-8")
+                await out.end(self.metrics.text())
+            case _, path if path.startswith("/admin/"):
+                who = self.gate.admin(_token(head))
+                self._check_host(head)
+                body = await read_body(head, receive, self.settings.limits)
+                status, answer = await self.admin.answer(head.method, path, body, who)
+                await out.whole(status, answer)
+            case "GET", path if path == "/v1/models" or path.startswith("/v1/models/"):
+                key = self.gate.client(_token(head))
+                self._check_host(head)
+                await self._passing.models(path, self._forwarded(head), out, decision_id)
+                del key
+            case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
+                await self._pass(path, head, receive, out, decision_id)
+            case _:
+                await self._refuse(None, out, decision_id, 404, f"no such path on this gateway")
+
+    async def _pass(
+        self, path: str, head: Head, receive: Receive, out: Outlet, decision_id: str
+    ) -> None:
+        key = self.gate.client(_token(head))
+        self._check_head(head)
+        surface = Surface.EMBEDDINGS if path == "/v1/embeddings" else Surface.MESSAGES
+        refusal = await self._admit(key, surface)
+        if refusal is not None:
+            await self._refuse(None, out, decision_id, refusal.status, refusal.message)
+            return
+        body = await read_body(head, receive, self.settings.limits)
+        forwarded = self._forwarded(head)
+        if surface is Surface.EMBEDDINGS:
+            await self._passing.embeddings(body, forwarded, out, decision_id, key)
+        else:
+            await self._passing.count(body, forwarded, out, decision_id, key)
+
+    async def _readyz(self, out: Outlet) -> None:
+        closed = {
+            str(surface): reason
+            for surface in Surface
+            if (reason := self.surfaces.reason(surface)) is not None
+        }
+        body = {
+            "ready": self.ready,
+            "bundle": self.relay.holder.current.digest,
+            "closed_surfaces": closed,
+        }
+        await out.whole(200 if self.ready else 503, json.dumps(body).encode())
+
+    # -- the guarded protocols -------------------------------------------------------------------
+
+    async def _guarded(
+        self, codec: Codec, head: Head, receive: Receive, out: Outlet, decision_id: str
+    ) -> None:
+        surface = codec.surface
+        if head.method != "POST":
+            await self._refuse(codec, out, decision_id, 405, "expected POST")
+            return
+        key = self.gate.client(_token(head))
+        self._check_head(head)
+        case = use_case(head.headers.get("x-safehold-use-case"))
+        refusal = await self._admit(key, surface)
+        if refusal is not None:
+            await self._note_refused(surface, decision_id, key, refusal.message)
+            await self._refuse(
+                codec, out, decision_id, refusal.status, refusal.message, refusal.retry_after_s
+            )
+            return
+        body = await read_body(head, receive, self.settings.limits)
+        policy = self.settings.policy(surface, key)
+        try:
+            call = codec.parse(body, policy.rules)
+            exchange = await self._history(call, key)
+        except WireError as error:
+            await self._note_refused(surface, decision_id, key, type(error).__name__)
+            raise
+        del body
+        ask = Ask(
+            decision_id=decision_id,
+            surface=surface,
+            codec=codec,
+            call=call,
+            exchange=exchange,
+            policy=policy,
+            key=key,
+            use_case=case,
+            headers=self._forwarded(head),
+        )
+        await self._relay(ask, receive, out)
+
+    async def _relay(self, ask: Ask, receive: Receive, out: Outlet) -> None:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        listener = asyncio.ensure_future(_listen(receive, gone))
+        task = asyncio.current_task()
+        if task is not None:
+            self._open[task] = out
+        self.metrics.streams.inc()
+        try:
+            run = await self.relay.serve(ask, out, gone)
+        finally:
+            listener.cancel()
+            self.metrics.streams.dec()
+            if task is not None:
+                self._open.pop(task, None)
+        await self.histories.keep(ask, run)
+        flagged = run.block is not None
+        used = (run.tokens.read or 0) + (run.tokens.written or 0)
+        with contextlib.suppress(LedgerError):
+            await self.gate.charge(ask.key, flagged=flagged, tokens=used)
+        if self._log.isEnabledFor(logging.INFO):
+            self._log.info("exchange", extra={"fields": log_fields(ask, run)})
+
+    async def _history(self, call: Call, key: Key | None) -> Exchange:
+        """Return the exchange with the turns that an earlier response id stands for."""
+        if call.previous is None:
+            return call.exchange
+        earlier = await self.histories.get(call.previous, key.id if key else "")
+        if earlier is None:
+            raise WireError("previous_response_id: expected a response that this gateway gave")
+        return Exchange(turns=(*earlier.turns, *call.exchange.turns))
+
+    async def _admit(self, key: Key | None, surface: Surface) -> Refusal | None:
+        reason = self.surfaces.reason(surface)
+        if reason is not None:
+            return Refusal(503, f"this surface is closed: {reason}", 60)
+        if len(self._open) >= self.settings.limits.max_streams:
+            return Refusal(503, "the gateway is at its limit of open exchanges", 1)
+        try:
+            return await self.gate.admit(key, surface)
+        except LedgerError:
+            return Refusal(503, "the store of budgets does not answer", 1)
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    def _check_head(self, head: Head) -> None:
+        """Refuse what a web page could make a browser send to a gateway without keys.
+
+        Raises:
+            UnsupportedError: The body is not declared as JSON.
+        """
+        self._check_host(head)
+        if head.media_type != "application/json":
+            raise UnsupportedError("expected content-type application/json, came another")
+
+    def _check_host(self, head: Head) -> None:
+        if self.gate.needs_key:
+            return
+        host = head.headers.get("host", "").rpartition(":")[0] or head.headers.get("host", "")
+        if host.strip("[]").lower() not in LOOPBACK:
+            raise TrustError("expected a loopback Host header: this gateway asks for no key")
+
+    def _forwarded(self, head: Head) -> dict[str, str]:
+        """Return the headers that go upstream; the client's key only where it is not ours."""
+        names = _FORWARDED
+        if not self.gate.needs_key and self.settings.upstream.api_key_file is None:
+            names = (*names, "authorization", "x-api-key")
+        return {name: head.headers[name] for name in names if name in head.headers}
+
+    async def _note_refused(
+        self, surface: Surface, decision_id: str, key: Key | None, reason: str
+    ) -> None:
+        """Keep a row of a request that never reached the guard."""
+        now = self.relay.clock()
+        policy = self.settings.policy(surface, key)
+        prompt = PromptRow(
+            decision_id=decision_id,
+            at=now,
+            surface=str(surface),
+            protocol=str(surface),
+            model="",
+            stream=False,
+            exchange=None,
+            bundle_digest=self.relay.holder.current.digest,
+            mode=policy.mode,
+            verdict=Judged.UNSCORED,
+            action=Action.REFUSE,
+            tenant=key.tenant if key else None,
+            key_id=key.id if key else None,
+        )
+        final = FinalRow(
+            decision_id=decision_id,
+            at=now,
+            outcome=Outcome.ERROR,
+            verdict=Judged.UNSCORED,
+            delivered=(),
+            delivered_bytes=0,
+            scored_bytes=0,
+            error=reason[:100],
+        )
+        try:
+            await self.relay.ledger.append(prompt, final)
+        except LedgerError:
+            self.metrics.ledger_failed(surface)
+
+    async def _refuse(
+        self,
+        codec: Codec | None,
+        out: Outlet,
+        decision_id: str,
+        status: int,
+        message: str,
+        retry_after_s: int | None = None,
+    ) -> None:
+        self.metrics.refused(str(codec.surface) if codec else "other", status)
+        if out.started:
+            return
+        shape = codec or self._codecs["/v1/chat/completions"]
+        headers = [(b"retry-after", str(retry_after_s).encode())] if retry_after_s else []
+        await out.whole(status, shape.error(status, message, decision_id), headers=headers)
+
+
+async def _listen(receive: Receive, gone: "asyncio.Future[None]") -> None:
+    """Resolve `gone` when the client hangs up."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            if not gone.done():
+                gone.set_result(None)
+            return
+
+
+def _token(head: Head) -> str | None:
+    return bearer(head.headers.get("authorization"), head.headers.get("x-api-key"))
+
+
+def _status(error: SafeholdError) -> int:
+    match error:
+        case TooLargeError():
+            return 413
+        case SlowBodyError():
+            return 408
+        case ClientGoneError():
+            return 499
+        case TrustError():
+            return 401
+        case _:
+            return 400
+
+
+def log_fields(ask: Ask, run: Any) -> dict[str, Any]:  # noqa: ANN401 - Run
+    """Return what the log says about an exchange: ids, counts and times, never content."""
+    latency = run.timing.latency()
+    return {
+        "decision_id": ask.decision_id,
+        "surface": str(ask.surface),
+        "tenant": ask.key.tenant if ask.key else None,
+        "key": ask.key.id if ask.key else None,
+        "status": run.out.status,
+        "action": str(run.action),
+        "blocked": run.block is not None,
+        "delivered_bytes": run.out.text_bytes,
+        "scored_bytes": run.bytes_fed,
+        "total_ms": latency.total_ms,
+        "first_byte_ms": latency.first_byte_ms,
+        "guard_ms": latency.guard_ms,
+        "error": run.error,
+    }

@@ -1,0 +1,136 @@
+"""The guard in use: exchanged atomically, the one before it kept warm, streams never dropped."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+from safehold.errors import BundleError
+from safehold.guard.flow import Answer
+from safehold.guard.interface import Escalation, Failed, Flow
+from safehold.guard.stream import Guard
+
+T = TypeVar("T")
+StageTwo = Callable[[Escalation], Awaitable[Answer]]
+
+
+async def no_stage2(request: Escalation) -> Answer:
+    """Answer for a guard without a stage 2: an escalation is a failure, never a pass."""
+    del request
+    return Failed(reason="NoStage2")
+
+
+async def run_flow(
+    flow: "Flow[T]", stage2: StageTwo, *, first: Escalation | None = None, offload: bool = False
+) -> T:
+    """Run a flow to its end; `offload` moves its own computation to a thread."""
+    loop = asyncio.get_running_loop()
+
+    def step(answer: Answer | None) -> tuple[bool, T | Escalation]:
+        try:
+            return False, next(flow) if answer is None else flow.send(answer)
+        except StopIteration as stop:
+            return True, stop.value
+
+    request: T | Escalation
+    if first is not None:
+        done, request = False, first
+    elif offload:
+        done, request = await loop.run_in_executor(None, step, None)
+    else:
+        done, request = step(None)
+    while not done:
+        if not isinstance(request, Escalation):
+            raise TypeError("a flow yields escalations only")
+        answer = await stage2(request)
+        if offload:
+            done, request = await loop.run_in_executor(None, step, answer)
+        else:
+            done, request = step(answer)
+    return request  # type: ignore[return-value] - done: the flow's value
+
+
+class Held:
+    """A loaded guard with its stage 2, and how many exchanges use it."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        stage2: StageTwo = no_stage2,
+        *,
+        name: str = "",
+        canaries: tuple[str, ...] = (),
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.guard = guard
+        self.stage2 = stage2
+        self.name = name
+        self.canaries = canaries
+        self.uses = 0
+        self._close = close
+        self._retired = False
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest."""
+        return self.guard.digest
+
+    def retire(self) -> None:
+        """Let go of the scorers once the last exchange has ended."""
+        self._retired = True
+        self._maybe_close()
+
+    def release(self) -> None:
+        """End one use."""
+        self.uses -= 1
+        self._maybe_close()
+
+    def _maybe_close(self) -> None:
+        if self._retired and self.uses == 0 and self._close is not None:
+            close, self._close = self._close, None
+            close()
+
+
+class Holder:
+    """Which guard new exchanges get."""
+
+    def __init__(self, first: Held) -> None:
+        self._current = first
+        self._previous: Held | None = None
+
+    @property
+    def current(self) -> Held:
+        """The guard that new exchanges get."""
+        return self._current
+
+    @property
+    def previous(self) -> Held | None:
+        """The guard before it, still loaded."""
+        return self._previous
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[Held]:
+        """Hold the current guard for one exchange, whatever is swapped meanwhile."""
+        held = self._current
+        held.uses += 1
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def swap(self, fresh: Held) -> None:
+        """Give new exchanges `fresh`; running ones keep what they began with."""
+        if self._previous is not None and self._previous is not fresh:
+            self._previous.retire()
+        self._previous, self._current = self._current, fresh
+
+    def roll_back(self) -> Held:
+        """Give new exchanges the guard before this one; nothing is loaded, so it is immediate.
+
+        Raises:
+            BundleError: There was no other guard.
+        """
+        if self._previous is None:
+            raise BundleError("nothing to roll back to: no other bundle was loaded")
+        self._previous, self._current = self._current, self._previous
+        return self._current

@@ -1,0 +1,283 @@
+"""What the gateway's parts say to each other: surfaces, pieces of a reply, notices and seams.
+
+A protocol is one `Codec`. It parses a client's request into a `Call`; the call turns the upstream's
+answer into `Piece`s (text per lane) and renders what was cleared. A codec never decides anything
+and does no I/O; the relay (`relay.py`) drives it.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from safehold.errors import UpstreamError, WireError
+from safehold.exchange import Exchange, Lane
+
+REFUSAL = "I'm sorry, but I cannot assist with that request."
+"""The one text of every block, whichever stage fired. Red-team drivers know this phrase."""
+
+
+class Surface(StrEnum):
+    """A door of the gateway; policies, canaries and counters are kept per surface."""
+
+    CHAT = "openai.chat"
+    RESPONSES = "openai.responses"
+    MESSAGES = "anthropic.messages"
+    EMBEDDINGS = "openai.embeddings"
+
+
+class TooLargeError(WireError):
+    """Send less: a body, a line or a text passes the limit that the message names."""
+
+
+class UnsupportedError(WireError):
+    """Leave out the part, field or event that the message names, or allow it by policy."""
+
+
+class BrokenReplyError(UpstreamError):
+    """Look at the model server: its answer does not follow its protocol."""
+
+
+class UnknownReplyError(BrokenReplyError):
+    """The model server sent a kind of content that no scorer here can read."""
+
+
+class SilentUpstreamError(UpstreamError):
+    """The model server did not answer in time."""
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """Text that the upstream added to one lane."""
+
+    lane: Lane
+    text: str
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """The upstream said that one lane is complete; its held tail may be scored and released."""
+
+    lane: Lane
+
+
+Piece = Delta | Closed
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """How many tokens the upstream says it read and wrote."""
+
+    read: int | None = None
+    written: int | None = None
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What a client is told about a block: no clause, no stage, no score."""
+
+    decision_id: str
+    category: str
+    severity: str = "high"
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a codec may let pass; everything else refuses.
+
+    `logprobs`: `strip` removes them from request and reply, `chosen` keeps the numbers of the
+    tokens that were released and drops every alternative. `images`: `pass` forwards images,
+    sounds and files, which no scorer here reads. `opaque_reasoning`: `pass` forwards encrypted
+    reasoning.
+    """
+
+    logprobs: str = "strip"
+    images: str = "refuse"
+    opaque_reasoning: str = "refuse"
+    max_choices: int = 8
+    max_lanes: int = 256
+
+
+class Whole(Protocol):
+    """An upstream's complete (not streamed) answer.
+
+    `response_id` is the id under which the answer may be continued, if the protocol has one.
+    """
+
+    @property
+    def response_id(self) -> str | None:
+        """The id under which a later request may continue this answer."""
+        ...
+
+    def pieces(self) -> Iterable[Delta]:
+        """Yield every text of the answer with its lane."""
+        ...
+
+    def render(self) -> bytes:
+        """Return the answer's body, built from the fields that were scored."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        ...
+
+
+class Stream(Protocol):
+    """One streamed answer: upstream events in, frames for the client out."""
+
+    @property
+    def response_id(self) -> str | None:
+        """The id under which a later request may continue this answer."""
+        ...
+
+    def read(self, event: bytes) -> Iterable[Piece]:
+        """Take the data of one upstream event.
+
+        Raises:
+            BrokenReplyError: The event does not follow the protocol.
+            UnknownReplyError: The event or its content is of an unknown kind.
+        """
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether the upstream said that its answer is complete."""
+        ...
+
+    def begin(self) -> bytes:
+        """Return the frames that precede any text (they carry no text of the model)."""
+        ...
+
+    def release(self, lane: Lane, text: str) -> bytes:
+        """Return the frames that carry cleared text of a lane."""
+        ...
+
+    def close(self, lane: Lane) -> bytes:
+        """Return the frames that end a lane whose text has all been released."""
+        ...
+
+    def end(self, mark: Notice | None = None) -> bytes:
+        """Return the frames of a normal ending; `mark` says what an audit would have blocked."""
+        ...
+
+    def block(self, notice: Notice) -> bytes:
+        """Return the frames that end the stream with a refusal."""
+        ...
+
+    def fail(self, message: str, decision_id: str) -> bytes:
+        """Return the frames that end the stream with an error."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts so far."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        ...
+
+
+class Call(Protocol):
+    """One parsed request."""
+
+    @property
+    def exchange(self) -> Exchange:
+        """Everything that the model will read, as turns."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model the client named."""
+        ...
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the client asked for a stream."""
+        ...
+
+    @property
+    def previous(self) -> str | None:
+        """The id of an earlier response that this request continues."""
+        ...
+
+    def body(self, model: str) -> bytes:
+        """Return the request to send upstream, written anew from the parsed fields."""
+        ...
+
+    def stream(self) -> Stream:
+        """Start reading a streamed answer."""
+        ...
+
+    def whole(self, body: bytes) -> Whole:
+        """Read a complete answer.
+
+        Raises:
+            BrokenReplyError: The body does not follow the protocol.
+            UnknownReplyError: The body holds content of an unknown kind.
+        """
+        ...
+
+    def blocked(self, notice: Notice) -> bytes:
+        """Return the body of a refusal, for a request that was not streamed."""
+        ...
+
+
+class Codec(Protocol):
+    """One wire protocol."""
+
+    @property
+    def surface(self) -> Surface:
+        """The surface that speaks this protocol."""
+        ...
+
+    @property
+    def upstream_path(self) -> str:
+        """The path of the upstream's endpoint, below its base URL."""
+        ...
+
+    def parse(self, body: bytes, rules: Rules) -> Call:
+        """Read a request.
+
+        Raises:
+            WireError: The request is malformed, or holds what `rules` do not let pass.
+        """
+        ...
+
+    def error(self, status: int, message: str, decision_id: str) -> bytes:
+        """Return the body of an error response."""
+        ...
+
+
+class Exempt(msgspec.Struct, frozen=True):
+    """A grant changes the action on a clause for a subject; scoring and logging never change."""
+
+    grant_id: str
+
+
+class NotExempt(msgspec.Struct, frozen=True):
+    """No grant applies."""
+
+
+class Exemptions(Protocol):
+    """Who may receive what would else be blocked (implemented by `trust/exemptions`)."""
+
+    def action_for(
+        self, subject: str | None, clause: str, surface: str, now: float
+    ) -> Exempt | NotExempt:
+        """Say whether a grant covers this subject, clause and surface at this time."""
+        ...
+
+
+class NoExemptions:
+    """Nobody is exempt."""
+
+    def action_for(
+        self, subject: str | None, clause: str, surface: str, now: float
+    ) -> Exempt | NotExempt:
+        """Return `NotExempt`."""
+        del subject, clause, surface, now
+        return NotExempt()

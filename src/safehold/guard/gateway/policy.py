@@ -1,0 +1,193 @@
+"""The gateway's configuration: read once, checked, frozen. Unknown keys are errors."""
+
+import hashlib
+import re
+from typing import Literal
+
+import msgspec
+
+from safehold.errors import ConfigError
+from safehold.guard.gateway.interface import Rules, Surface
+from safehold.guard.interface import FailMode, Mode
+from safehold.guard.stream import SessionPolicy
+
+MIN_KEY_CHARS = 24
+MIN_KEY_DISTINCT = 10
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sizes and times that bound one request; each is a refusal or an error, never a hang."""
+
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_reply_bytes: int = 16 * 1024 * 1024
+    max_event_bytes: int = 1024 * 1024
+    max_header_bytes: int = 32 * 1024
+    max_streams: int = 1024
+    body_timeout_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    idle_timeout_s: float = 120.0
+    stall_timeout_s: float = 60.0
+    total_timeout_s: float = 1800.0
+    drain_timeout_s: float = 60.0
+
+
+class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one surface guards.
+
+    `on_block`: `block` refuses; `fallback` sends a blocked prompt to `fallback_model` (its reply
+    is guarded all the same); `review` refuses and queues the exchange for a reviewer.
+    `shadow` delivers everything and only records what would have been blocked.
+    `scorer_fail_mode` is for a scorer that breaks, `ledger_fail_mode` for a row that can't be kept;
+    `bypass` is written to the ledger each time. `closed` refuses every request.
+    """
+
+    mode: Mode = Mode.HOLD
+    hold_tokens: int = 16
+    on_block: Literal["block", "fallback", "review"] = "block"
+    fallback_model: str | None = None
+    shadow: bool = False
+    scorer_fail_mode: FailMode = FailMode.BLOCK
+    ledger_fail_mode: FailMode = FailMode.BLOCK
+    category: str = "restricted"
+    closed: bool = False
+    expose_overhead: bool = False
+    rules: Rules = Rules()
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other.
+
+        Raises:
+            ConfigError: A value is out of range or a needed one is missing.
+        """
+        if self.on_block == "fallback" and not self.fallback_model:
+            raise ConfigError("on_block: fallback needs a fallback_model")
+        if not 0 <= self.hold_tokens <= 4096:  # noqa: PLR2004 - far beyond any useful hold
+            raise ConfigError("hold_tokens: expected 0 to 4096")
+        if re.fullmatch(r"[a-z0-9_-]{1,32}", self.category) is None:
+            raise ConfigError("category: expected up to 32 of a-z, 0-9, _ and -")
+
+    def session(self) -> SessionPolicy:
+        """Return how a guard session runs under this policy."""
+        mode = Mode.AUDIT if self.shadow else self.mode
+        return SessionPolicy(
+            mode=mode, hold_tokens=self.hold_tokens, fail_mode=self.scorer_fail_mode
+        )
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one key may use; None is no limit. Flags are blocked or would-be-blocked exchanges."""
+
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    flags_per_day: int | None = None
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A client's key: its hash, whose it is, and what it may do.
+
+    `sha256` is the hex digest of the key; the key itself is nowhere. `surfaces` empty means all.
+    `policies` overrides a surface's policy for this key. `admin` opens the admin API only.
+    """
+
+    id: str
+    sha256: str
+    tenant: str = "default"
+    surfaces: tuple[Surface, ...] = ()
+    budget: Budget = Budget()
+    policies: dict[Surface, SurfacePolicy] = {}
+    admin: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no digest.
+
+        Raises:
+            ConfigError: `sha256` is not 64 hex digits.
+        """
+        if re.fullmatch(r"[0-9a-f]{64}", self.sha256) is None:
+            raise ConfigError(f"key {self.id}: sha256 must be 64 hex digits, never the key itself")
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model server. `url` is its base URL, or `local` for the embedded model.
+
+    `api_key_file` holds the key that the gateway presents; without one the client's own key is
+    forwarded when the gateway itself asks for none.
+    """
+
+    url: str = "local"
+    api_key_file: str | None = None
+    threads: int = 1
+    slots: int = 4
+
+
+class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Synthetic requests that must be blocked; `prompts` come from the bundle when empty."""
+
+    every_s: float = 300.0
+    prompts: tuple[str, ...] = ()
+    enabled: bool = True
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything `safehold serve` needs."""
+
+    host: str = "127.0.0.1"
+    port: int = 8400
+    workers: int = 1
+    upstream: Upstream = Upstream()
+    bundle: str | None = None
+    bundle_keys: tuple[str, ...] = ()
+    bundle_sha256: str | None = None
+    unsafe_unsigned_bundle: bool = False
+    bundles: str | None = None
+    ledger: str = "safehold-ledger.db"
+    journal: str | None = None
+    store: str | None = None
+    state: str | None = None
+    default: SurfacePolicy = SurfacePolicy()
+    surfaces: dict[Surface, SurfacePolicy] = {}
+    embeddings: Literal["refuse", "pass"] = "refuse"
+    keys: tuple[Key, ...] = ()
+    limits: Limits = Limits()
+    canary: Canary = Canary()
+    log: Literal["json", "none"] = "json"
+    otlp: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an exposed gateway without keys.
+
+        Raises:
+            ConfigError: The address is not loopback and there is no client key, or two keys share
+                an id or a digest.
+        """
+        if self.host not in LOOPBACK and not any(not key.admin for key in self.keys):
+            raise ConfigError(f"host {self.host}: an address beyond loopback needs a client key")
+        for field in ("id", "sha256"):
+            values = [getattr(key, field) for key in self.keys]
+            if len(set(values)) != len(values):
+                raise ConfigError(f"keys: two keys have the same {field}")
+        if not 1 <= self.workers <= 64:  # noqa: PLR2004 - a sane machine
+            raise ConfigError("workers: expected 1 to 64")
+        if self.workers > 1 and self.store is None:
+            raise ConfigError("workers: several need a store that they share (sqlite:///… will do)")
+
+    def policy(self, surface: Surface, key: Key | None) -> SurfacePolicy:
+        """Return the policy of a surface for a key."""
+        if key is not None and surface in key.policies:
+            return key.policies[surface]
+        return self.surfaces.get(surface, self.default)
+
+
+def digest_key(key: str) -> str:
+    """Return the digest under which a strong key is kept.
+
+    Raises:
+        ConfigError: The key is too short or too plain to resist guessing.
+    """
+    if len(key) < MIN_KEY_CHARS or len(set(key)) < MIN_KEY_DISTINCT:
+        raise ConfigError(
+            f"weak key: expected at least {MIN_KEY_CHARS} characters, "
+            f"{MIN_KEY_DISTINCT} of them different; `safehold init --new-key` makes one"
+        )
+    return hashlib.sha256(key.encode()).hexdigest()

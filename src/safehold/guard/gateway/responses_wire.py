@@ -1,0 +1,290 @@
+"""The wire values of OpenAI Responses, as this gateway accepts them.
+
+Source: the `openai` SDK's types (3.54) and what vLLM and llama.cpp send. A field, item or part
+that is not here refuses. `Dropped` fields are read and never forwarded to the client.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Dropped = Any
+
+
+class InputText(msgspec.Struct, tag="input_text", tag_field="type", forbid_unknown_fields=True):
+    """Text of the user."""
+
+    text: str
+
+
+class OutputText(
+    msgspec.Struct,
+    tag="output_text",
+    tag_field="type",
+    forbid_unknown_fields=True,
+):
+    """Text of the model."""
+
+    text: str
+    annotations: list[Dropped] = []
+    logprobs: list[Dropped] | None | msgspec.UnsetType = msgspec.UNSET
+
+
+class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type", forbid_unknown_fields=True):
+    """The model's own refusal."""
+
+    refusal: str
+
+
+class InputImage(
+    msgspec.Struct,
+    tag="input_image",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """An image."""
+
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: str | None = None
+
+
+class InputFile(
+    msgspec.Struct,
+    tag="input_file",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """A file."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+
+
+class ReasoningText(
+    msgspec.Struct, tag="reasoning_text", tag_field="type", forbid_unknown_fields=True
+):
+    """Reasoning of the model."""
+
+    text: str
+
+
+class SummaryText(msgspec.Struct, tag="summary_text", tag_field="type", forbid_unknown_fields=True):
+    """A summary of the model's reasoning."""
+
+    text: str
+
+
+InputPart = InputText | OutputText | RefusalPart | InputImage | InputFile
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+class MessageItem(
+    msgspec.Struct, tag="message", tag_field="type", forbid_unknown_fields=True, omit_defaults=True
+):
+    """A message of any role."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[InputPart]
+    id: str | None = None
+    status: Status | None = None
+    phase: Dropped = None
+
+
+class CallItem(
+    msgspec.Struct,
+    tag="function_call",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """A tool call."""
+
+    name: str
+    call_id: str
+    arguments: str = ""
+    id: str | None = None
+    status: Status | None = None
+
+
+class CallOutputItem(
+    msgspec.Struct,
+    tag="function_call_output",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """What a tool answered."""
+
+    call_id: str
+    output: str | list[InputPart]
+    id: str | None = None
+    status: Status | None = None
+
+
+class ReasoningItem(
+    msgspec.Struct,
+    tag="reasoning",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """Reasoning, readable or encrypted."""
+
+    summary: list[SummaryText]
+    id: str | None = None
+    content: list[ReasoningText] | None = None
+    encrypted_content: str | None = None
+    status: Status | None = None
+
+
+InputItem = MessageItem | CallItem | CallOutputItem | ReasoningItem
+
+
+class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of `POST /v1/responses`; `input` items without a type are messages."""
+
+    input: str | list[dict[str, Any]]
+    model: str = ""
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    stream: bool | None = None
+    stream_options: dict[str, bool] | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: dict[str, Any] | None = None
+    reasoning: dict[str, str | None] | None = None
+    metadata: dict[str, str] | None = None
+    include: list[str] | None = None
+    store: bool | None = None
+    truncation: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    background: Literal[False] | None = None
+
+
+class Usage(msgspec.Struct):
+    """Token counts; other fields of an upstream's usage are not read."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    input_tokens_details: dict[str, Any] | None = None
+    output_tokens_details: dict[str, Any] | None = None
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts as the client gets them."""
+        cached = (self.input_tokens_details or {}).get("cached_tokens")
+        thought = (self.output_tokens_details or {}).get("reasoning_tokens")
+        return {
+            "input_tokens": self.input_tokens,
+            "input_tokens_details": {"cached_tokens": cached if isinstance(cached, int) else 0},
+            "output_tokens": self.output_tokens,
+            "output_tokens_details": {
+                "reasoning_tokens": thought if isinstance(thought, int) else 0
+            },
+            "total_tokens": self.total_tokens,
+        }
+
+
+OutputPart = OutputText | RefusalPart | ReasoningText
+
+
+class OutputMessage(msgspec.Struct, tag="message", tag_field="type", forbid_unknown_fields=True):
+    """A message of the model."""
+
+    content: list[OutputText | RefusalPart]
+    id: str | None = None
+    role: str | None = None
+    status: str | None = None
+    phase: Dropped = None
+
+
+class OutputCall(msgspec.Struct, tag="function_call", tag_field="type", forbid_unknown_fields=True):
+    """A tool call of the model."""
+
+    name: str
+    arguments: str = ""
+    call_id: str | None = None
+    id: str | None = None
+    status: str | None = None
+    namespace: None = None
+    caller: Dropped = None
+
+
+class OutputReasoning(
+    msgspec.Struct, tag="reasoning", tag_field="type", forbid_unknown_fields=True
+):
+    """Reasoning of the model."""
+
+    id: str | None = None
+    summary: list[SummaryText] = []
+    content: list[ReasoningText] | None = None
+    encrypted_content: str | None = None
+    status: str | None = None
+
+
+OutputItem = OutputMessage | OutputCall | OutputReasoning
+
+
+class Response(msgspec.Struct):
+    """A response object; fields that are not here are settings echoed back, and are not read."""
+
+    id: str | None = None
+    status: str | None = None
+    created_at: float | None = None
+    model: str | None = None
+    output: list[OutputItem] = []
+    usage: Usage | None = None
+    incomplete_details: dict[str, Any] | None = None
+    error: Dropped = None
+
+
+class Begun(msgspec.Struct):
+    """A response that has only begun; its output is not read."""
+
+    id: str | None = None
+    created_at: float | None = None
+    model: str | None = None
+
+
+class Event(msgspec.Struct, forbid_unknown_fields=True):
+    """Any event of a stream; `type` says which fields matter."""
+
+    type: str
+    sequence_number: Dropped = None
+    response: msgspec.Raw = msgspec.Raw(b"{}")
+    output_index: int | None = None
+    content_index: int | None = None
+    summary_index: int | None = None
+    item_id: str | None = None
+    item: msgspec.Raw = msgspec.Raw(b"{}")
+    part: msgspec.Raw = msgspec.Raw(b"{}")
+    delta: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    arguments: str | None = None
+    name: str | None = None
+    status: Dropped = None
+    logprobs: Dropped = None
+    obfuscation: Dropped = None
+    timings: Dropped = None
+    annotation: Dropped = None
+    annotation_index: Dropped = None
+    code: Dropped = None
+    message: Dropped = None
+    param: Dropped = None
+    error: Dropped = None

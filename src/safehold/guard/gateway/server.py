@@ -1,0 +1,242 @@
+"""Building the gateway from its settings, and running it: sockets, workers, drain."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from safehold.errors import ConfigError, LedgerError, SafeholdError
+from safehold.guard.gateway.admin import Admin
+from safehold.guard.gateway.admission import Gate
+from safehold.guard.gateway.app import CODECS, Gateway, Surfaces
+from safehold.guard.gateway.canary import Canaries
+from safehold.guard.gateway.histories import Histories
+from safehold.guard.gateway.holder import Held, Holder
+from safehold.guard.gateway.interface import Exemptions, NoExemptions
+from safehold.guard.gateway.journal import worker_journal
+from safehold.guard.gateway.logs import gateway_log
+from safehold.guard.gateway.metrics import Metrics
+from safehold.guard.gateway.outlet import Receive, Send
+from safehold.guard.gateway.policy import Settings
+from safehold.guard.gateway.relay import Relay
+from safehold.guard.gateway.store import open_store
+from safehold.guard.gateway.swap import Loader, Swapper, self_test
+from safehold.guard.gateway.tracing import watchers
+from safehold.guard.gateway.upstream import Client, HttpClient, read_key
+from safehold.guard.ledger import Ledger, RowSink
+from safehold.guard.ledger.interface import FinalRow
+from safehold.guard.ledger.reader import LedgerReader
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a gateway is made of beside its settings; tests give their own."""
+
+    loader: Loader
+    exemptions: Exemptions = NoExemptions()
+    client: Client | None = None
+    ledger: RowSink | None = None
+    held: Held | None = None
+    upstream_key: str | None = None
+
+
+async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
+    """Open everything a worker needs; nothing is served before all of it is sound.
+
+    Raises:
+        SafeholdError: A part can't be opened; the message says which.
+    """
+    # 1. The bundle loads, verifies and passes its own golden set.
+    if parts.held is not None:
+        held = parts.held
+    else:
+        loaded = await asyncio.to_thread(parts.loader, _bundle_path(settings))
+        await self_test(loaded.held, loaded.golden)
+        held = loaded.held
+    holder = Holder(held)
+    # 2. The ledger takes rows.
+    ledger = parts.ledger or await Ledger.open(settings.ledger)
+    known = _no_finals if parts.ledger is not None else partial(_has_final, settings.ledger)
+    journal = None
+    if settings.journal is not None:
+        journal = worker_journal(Path(settings.journal), settings.workers)
+    # 3. The upstream and the store of budgets.
+    key = parts.upstream_key or read_key(settings.upstream.api_key_file)
+    client = parts.client or HttpClient(settings.upstream.url, settings.limits, key)
+    store = open_store(settings.store)
+    # 4. The relay and what watches it.
+    metrics = Metrics()
+    relay = Relay(
+        client=client,
+        holder=holder,
+        ledger=ledger,
+        watcher=watchers(metrics, settings.otlp),
+        exemptions=parts.exemptions,
+        limits=settings.limits,
+        clock=time.time,
+        ticks=time.perf_counter,
+        journal=journal,
+    )
+    surfaces = Surfaces(settings)
+    canaries = Canaries(
+        relay=relay,
+        codecs=tuple(make() for make in CODECS.values()),
+        settings=settings,
+        surfaces=surfaces,
+        metrics=metrics,
+    )
+    swapper = Swapper(
+        holder=holder,
+        loader=parts.loader,
+        ledger=ledger,
+        metrics=metrics,
+        clock=time.time,
+        state=Path(settings.state) if settings.state else None,
+    )
+
+    async def close_all() -> None:
+        await client.close()
+        await ledger.close()
+        await store.close()
+        if journal is not None:
+            journal.shut()
+
+    return Gateway(
+        settings=settings,
+        relay=relay,
+        gate=Gate(settings.keys, store),
+        metrics=metrics,
+        surfaces=surfaces,
+        histories=Histories(store),
+        admin=Admin(
+            holder=holder,
+            swapper=swapper,
+            canaries=canaries,
+            surfaces=surfaces,
+            metrics=metrics,
+            ledger=ledger,
+            clock=time.time,
+            bundles=Path(settings.bundles) if settings.bundles else None,
+        ),
+        log=gateway_log(settings.log),
+        background=(canaries.watch, swapper.follow),
+        first=canaries.run_all,
+        on_stop=(close_all,),
+        known=known,
+    )
+
+
+def _bundle_path(settings: Settings) -> Path:
+    """Return the bundle that the state file names, else the configured one."""
+    state = Path(settings.state) if settings.state else None
+    if state is not None and state.is_file():
+        return Path(state.read_text(encoding="utf-8").strip())
+    if settings.bundle is None:
+        raise ConfigError("bundle: expected the folder of a bundle")
+    return Path(settings.bundle)
+
+
+def _has_final(url: str, decision_id: str) -> bool:
+    entries = LedgerReader.open(url).decision(decision_id)
+    return any(isinstance(entry.row, FinalRow) for entry in entries)
+
+
+def _no_finals(decision_id: str) -> bool:
+    del decision_id
+    return False
+
+
+class Application:
+    """The ASGI application that opens its gateway when the server starts."""
+
+    def __init__(self, opener: Callable[[], Awaitable[Gateway]]) -> None:
+        self._opener = opener
+        self.gateway: Gateway | None = None
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass requests to the gateway; open and close it with the server."""
+        if scope["type"] == "lifespan":
+            await self._life(receive, send)
+        elif self.gateway is not None:
+            await self.gateway(scope, receive, send)
+
+    async def _life(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self.gateway = await self._opener()
+            await self.gateway.start()
+        except SafeholdError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        try:
+            await self.gateway.stop()
+        except LedgerError as error:
+            await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def build_app(settings: Settings, parts: Parts) -> Application:
+    """Return the application of one worker."""
+    return Application(partial(open_gateway, settings, parts))
+
+
+def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
+    """Return how uvicorn runs the gateway: strict parser, no access log, bounded drain."""
+    return uvicorn.Config(
+        partial(build_app, settings, parts),
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=4096,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=int(settings.limits.drain_timeout_s),
+        h11_max_incomplete_event_size=settings.limits.max_header_bytes,
+    )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bind the gateway's socket; port 0 takes a free one.
+
+    Raises:
+        ConfigError: The address can't be bound.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((settings.host, settings.port))
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"{settings.host}:{settings.port}: can't listen there") from error
+    sock.set_inheritable(True)
+    return sock
+
+
+def run(settings: Settings, parts: Parts, sock: socket.socket) -> bool:
+    """Serve until SIGTERM or SIGINT, then drain; return whether the gateway ever started."""
+    config = server_config(settings, parts)
+    server = uvicorn.Server(config)
+    if settings.workers > 1:
+        Multiprocess(config, sockets=[sock]).run()
+        return True
+    server.run(sockets=[sock])
+    return server.started
