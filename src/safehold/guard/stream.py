@@ -102,6 +102,7 @@ class GuardSession:
         self._decoder = decoder
         self._lanes: dict[Lane, _LaneState] = {}
         self._prompt_logit = -math.inf
+        self._prompt_stage1 = -math.inf
         self._reading = reading(exchange)
         self._before = last_answer(exchange)
         self._escalations = 0
@@ -128,6 +129,7 @@ class GuardSession:
         if cascade.stage1 is None or not found:
             return Allow(score=0.0)
         found.sort(key=lambda pair: -pair[0])
+        self._prompt_stage1 = found[0][0]
         return (yield from self._decide_prompt(surface, found))
 
     def _stage1_prompt(self, text: str) -> float | Block:
@@ -352,6 +354,12 @@ class GuardSession:
             scored=sum(state.scored for state in lanes),
             released=sum(state.released for state in lanes),
         )
+
+    @property
+    def stage1_logits(self) -> tuple[float, float]:
+        """The highest stage-1 logits of the prompt and of any reply lane so far."""
+        replies = (state.best for state in self._lanes.values())
+        return self._prompt_stage1, max(replies, default=-math.inf)
 
     def report(self) -> Report:
         """Return the scores, escalations and bypasses so far."""

@@ -1,4 +1,4 @@
-"""What the cascade asks of its scorers. Scorers look; they never decide and have no side effects."""
+"""What the cascade asks of its scorers: they look, never decide, and have no side effects."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -67,7 +67,8 @@ class Layer(nn.Module):
         joined = attention.transpose(1, 2).reshape(batch, width, hidden)
         states = self.attention_norm(states + self.project(joined))
         inner = functional.gelu(self.widen(states))
-        return self.output_norm(states + self.narrow(inner))
+        output: torch.Tensor = self.output_norm(states + self.narrow(inner))
+        return output
 
 
 class Encoder(nn.Module):
@@ -90,7 +91,8 @@ class Encoder(nn.Module):
         bias = (1.0 - mask[:, None, None, :].to(states.dtype)) * -1e4
         for layer in self.layers:
             states = layer(states, bias)
-        return self.head(torch.cat([_mean(states, mask), states[:, 0]], dim=1))
+        logits: torch.Tensor = self.head(torch.cat([_mean(states, mask), states[:, 0]], dim=1))
+        return logits
 
     def freeze(self, below: int) -> None:
         """Keep the embeddings and the first layers as they came."""

@@ -24,7 +24,6 @@ class ExchangeHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     warmup: float = 0.06
     weight_decay: float = 0.01
     clause_share: float = 0.1
-    half_precision: bool = True
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -71,7 +70,7 @@ def train_encoder(
     for batch in plan:
         loss = _loss(model, wordpiece, [rows[i] for i in batch], settings)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -122,9 +121,7 @@ def _loss(
     model: Encoder, wordpiece: WordPiece, rows: Sequence[_Row], settings: ExchangeHeadSettings
 ) -> torch.Tensor:
     ids, kinds, mask = pad([(row.ids, row.kinds) for row in rows], wordpiece.pad)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.half_precision):
-        logits = model(ids, kinds, mask)
-    logits = logits.float()
+    logits = model(ids, kinds, mask)
     clause = torch.tensor([row.clause for row in rows])
     weight = torch.tensor([row.weight for row in rows])
     chosen = torch.tensor([int(row.reply) for row in rows])

@@ -65,7 +65,7 @@ def train_head(
             scores, valid = _scores(batch, table, bias, mix, offset, settings.floor)
             loss = _softmax_weighted(scores, valid, batch) + settings.decay * table.square().sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             progress.advance()

@@ -13,7 +13,7 @@ from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 
 PROMPT_ONLY_LIMITS = (220, 0)
 """Most ids of a prompt that is scored alone."""
-PAIR_LIMITS = (60, 160)
+PAIR_LIMITS = (48, 112)
 """Most ids of prompt and reply that are scored together."""
 
 

@@ -40,7 +40,7 @@ class WordPiece:
         return ids
 
     def pair(self, prompt: str, reply: str, limits: tuple[int, int]) -> tuple[list[int], list[int]]:
-        """Return ids and segment numbers of `[CLS] prompt [SEP]` or `[CLS] prompt [SEP] reply [SEP]`.
+        """Return the ids and segment numbers of `[CLS] prompt [SEP]`, then `reply [SEP]` if any.
 
         `limits` bounds the ids of prompt and reply; what is cut off is the beginning.
         """

@@ -1,0 +1,51 @@
+# Every target is one line of work; each sets up what it needs. `make demo` and `make test` are the two to know.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+ONCE ?=
+
+.PHONY: demo test lint bench soak docs outside lock system clean
+
+demo: $(VENV)/.demo
+	$(BIN)/safehold demo $(if $(ONCE),--once)
+
+test: system $(VENV)/.test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
+
+bench: system $(VENV)/.test
+	$(BIN)/python -m bench
+
+soak: system $(VENV)/.test
+	$(BIN)/python -m pytest tests/soak -m soak --override-ini addopts=
+
+docs: $(VENV)/.test
+	$(BIN)/python -m bench --docs-only
+
+outside: $(VENV)/.test
+	./scripts/outside
+
+lock:
+	./scripts/lock
+
+system:
+	./scripts/system-packages
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: locks/demo.txt $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r locks/demo.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.test: locks/test.txt $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r locks/test.txt
+	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo .bench build dist

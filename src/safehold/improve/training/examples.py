@@ -1,0 +1,121 @@
+"""From labelled exchanges to what the trainers read."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from safehold.errors import DataError
+from safehold.exchange import Exchange
+from safehold.guard.segments import PIECE, pieces, reading, segments
+from safehold.improve.synthesis.interface import Example, Side, Split
+from safehold.improve.training.interface import LabelledPair, LabelledText
+
+_WINDOW_WORDS = (30, 85)
+_MOST_WINDOWS = 2
+_TURNING = "preamble"
+"""Augmentation whose replies begin harmlessly: only their end carries the label."""
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """Yield the examples of a JSONL file.
+
+    Raises:
+        DataError: The file is missing, or a line is not an example.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield msgspec.json.decode(line, type=Example)
+                    except msgspec.DecodeError as error:
+                        raise DataError(f"{path.name}, line {number}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
+
+
+def of_split(examples: Iterable[Example], split: Split) -> list[Example]:
+    """Return the examples of one split."""
+    return [example for example in examples if example.split is split]
+
+
+def prompt_texts(examples: Sequence[Example]) -> list[LabelledText]:
+    """Return what the prompt head of stage 1 learns from: whole prompts with a known label."""
+    return [
+        LabelledText(_said(example.exchange), example.side is Side.RESTRICTED)
+        for example in examples
+        if _prompt_is_labelled(example)
+    ]
+
+
+def reply_texts(examples: Sequence[Example]) -> list[LabelledText]:
+    """Return what the reply head of stage 1 learns from: whole replies, and benign prompts."""
+    return [
+        LabelledText(example.reply, example.side is Side.RESTRICTED)
+        for example in examples
+        if example.reply
+    ]
+
+
+def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> list[LabelledPair]:
+    """Return what stage 2 learns from: prompts alone, and stretches of replies beside prompts.
+
+    A stretch is shown with its own prompt half of the time and without any otherwise, so that the
+    reply must be judged by what it says.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a seeded shuffle, not a secret
+    found: list[LabelledPair] = []
+    for example in examples:
+        clause = clauses.index(example.clause) if example.side is Side.RESTRICTED else -1
+        if _prompt_is_labelled(example):
+            said = _said(example.exchange)
+            piece = said if len(said) <= PIECE else rng.choice(pieces(said))
+            # A long restricted prompt may hold its request anywhere: show all of it or, for
+            # permitted ones, any piece.
+            found.append(LabelledPair(said[-2 * PIECE :] if clause >= 0 else piece, "", clause))
+        if example.reply:
+            turning = _TURNING in example.lineage.chain
+            for window in _windows(example.reply, rng, tail=turning):
+                prompt = reading(example.exchange) if rng.random() < 0.5 else ""  # noqa: PLR2004
+                found.append(LabelledPair(prompt, window, clause))
+    return _balanced(found)
+
+
+def _prompt_is_labelled(example: Example) -> bool:
+    return example.ask or example.side is Side.PERMITTED
+
+
+def _said(exchange: Exchange) -> str:
+    """Return the longest text that a session scores for this prompt: what was said last."""
+    texts = [segment.text for segment in segments(exchange)]
+    return texts[-1] if texts else ""
+
+
+def _windows(reply: str, rng: random.Random, *, tail: bool) -> list[str]:
+    words = reply.split()
+    low, high = _WINDOW_WORDS
+    if len(words) <= low:
+        return [reply]
+    windows = []
+    for _ in range(max(1, min(_MOST_WINDOWS, len(words) // 60))):
+        size = rng.randint(low, min(len(words), high))
+        start = len(words) - size if tail else rng.randint(0, len(words) - size)
+        windows.append(" ".join(words[start : start + size]))
+    return windows
+
+
+def _balanced(found: list[LabelledPair]) -> list[LabelledPair]:
+    """Weigh each of (restricted or not) x (prompt or reply) by the root of its scarcity."""
+    counts: dict[tuple[bool, bool], int] = {}
+    for pair in found:
+        key = (pair.clause >= 0, bool(pair.reply))
+        counts[key] = counts.get(key, 0) + 1
+    most = max(counts.values(), default=1)
+    return [
+        msgspec.structs.replace(
+            pair, weight=min(3.0, (most / counts[pair.clause >= 0, bool(pair.reply)]) ** 0.5)
+        )
+        for pair in found
+    ]

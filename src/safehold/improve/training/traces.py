@@ -1,0 +1,107 @@
+"""Runs real guard sessions over labelled examples and keeps the logits they decided by."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from safehold.exchange import Lane
+from safehold.guard.batching import InlineStage2
+from safehold.guard.cascade import Cascade, Thresholds
+from safehold.guard.flow import Answer, drive
+from safehold.guard.interface import Block, Escalation, Failed, Mode, Verdict
+from safehold.guard.scorers.interface import ExchangeScorer
+from safehold.guard.stream import Decoder, Guard, SessionPolicy
+from safehold.improve.synthesis.interface import Example, Side
+from safehold.improve.training.interface import Progress
+
+_LOW = -1e9
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """What a session saw of one example, on one surface.
+
+    `pairs` are the logits (stage 1, stage 2) of every escalation; `stage1` is the highest stage-1
+    logit where the cascade has no stage 2.
+    """
+
+    restricted: bool
+    prompt: bool
+    pairs: tuple[tuple[float, float], ...]
+    stage1: float
+
+
+class _Recording(Cascade, frozen=True):
+    """A cascade that never blocks and keeps the logits it is asked about."""
+
+    kept: list[tuple[float, float]] = msgspec.field(default_factory=list)
+
+    def ensemble(self, surface: Thresholds, stage1: float, stage2: float) -> float:
+        """Keep both logits; answer with one that blocks nothing."""
+        del surface
+        self.kept.append((stage1, stage2))
+        return _LOW
+
+
+def trace(
+    cascade: Cascade,
+    scorer: ExchangeScorer | None,
+    decoder: Decoder,
+    examples: Iterable[Example],
+    progress: Progress,
+) -> list[Trace]:
+    """Return the traces of every example's prompt and reply, by the sessions that will serve.
+
+    The cascade's escalation thresholds decide what stage 2 sees; nothing is blocked.
+    """
+    recording = _Recording(
+        digest=cascade.digest,
+        stage1=cascade.stage1,
+        has_stage2=cascade.has_stage2,
+        prompt=_never(cascade.prompt),
+        reply=_never(cascade.reply),
+    )
+    guard = Guard(recording, decoder)
+    answer = InlineStage2(scorer) if scorer is not None else _no_stage2
+    policy = SessionPolicy(mode=Mode.AUDIT)
+    traces = []
+    for example in examples:
+        session = guard.session(example.exchange, policy)
+        restricted = example.side is Side.RESTRICTED
+        recording.kept.clear()
+        drive(session.judge_prompt(), answer)
+        if example.ask or not restricted:
+            traces.append(Trace(restricted, True, tuple(recording.kept), session.stage1_logits[0]))
+        if example.reply:
+            recording.kept.clear()
+            drive(session.feed(Lane(), example.reply), answer)
+            drive(session.finish(), answer)
+            traces.append(Trace(restricted, False, tuple(recording.kept), session.stage1_logits[1]))
+        progress.advance()
+    return traces
+
+
+def outcome(
+    guard: Guard, scorer: ExchangeScorer | None, example: Example
+) -> tuple[Verdict, Block | None, int]:
+    """Serve one example as a gateway would; return prompt verdict, reply block, escalations."""
+    answer = InlineStage2(scorer) if scorer is not None else _no_stage2
+    session = guard.session(example.exchange, SessionPolicy())
+    verdict = drive(session.judge_prompt(), answer)
+    block: Block | None = None
+    if example.reply:
+        step = drive(session.feed(Lane(), example.reply), answer)
+        if isinstance(step, Block):
+            block = step
+        else:
+            ends = drive(session.finish(), answer)
+            block = next((end for _, end in ends if isinstance(end, Block)), None)
+    return verdict, block, session.report().escalations
+
+
+def _never(surface: Thresholds) -> Thresholds:
+    return msgspec.structs.replace(surface, block=-_LOW, alone=-_LOW)
+
+
+def _no_stage2(request: Escalation) -> Answer:
+    del request
+    return Failed(reason="NoStage2")

@@ -1,0 +1,415 @@
+"""From a labelled dataset to a signed, calibrated bundle.
+
+Numbered as it happens:
+1. Stage 1 learns from the training split.
+2. Stage 2 learns from the training split.
+3. Escalation thresholds come from stage 1's scores of the calibration split.
+4. The ensemble's weights are fitted on the calibration split's escalated logits.
+5. Block thresholds come from benign calibration scores by the umbrella rule.
+6. The finished guard serves the test split, which nothing before has seen; that is reported.
+7. The golden set is drawn from the test split; the bundle is written and signed.
+"""
+
+import importlib.metadata
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safehold.errors import DataError
+from safehold.exchange import Exchange
+from safehold.guard.bundle.interface import (
+    SCHEMA,
+    Golden,
+    LineageRecord,
+    Manifest,
+    Operating,
+    Stage1Record,
+    Stage2Record,
+)
+from safehold.guard.bundle.write import head_file, write_bundle
+from safehold.guard.cascade import Cascade, Thresholds
+from safehold.guard.decoding import ViewDecoder
+from safehold.guard.interface import Block
+from safehold.guard.scorers.encoder.onnx import EncoderScorer
+from safehold.guard.scorers.encoder.wordpiece import WordPiece
+from safehold.guard.scorers.ngram import Head, NgramScorer
+from safehold.guard.segments import segments
+from safehold.guard.stream import Guard
+from safehold.improve.synthesis.interface import Example, Side, Split
+from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
+from safehold.improve.training.encoder import (
+    EncoderShape,
+    kept_pieces,
+    load_pretrained,
+    pretrained_home,
+)
+from safehold.improve.training.examples import of_split, pairs, prompt_texts, reply_texts
+from safehold.improve.training.exchange_head import ExchangeHeadSettings, train_encoder
+from safehold.improve.training.export import to_onnx
+from safehold.improve.training.interface import Progress
+from safehold.improve.training.stream_head import StreamHeadSettings, train_head
+from safehold.improve.training.traces import Trace, outcome, trace
+
+_FOREVER = 1e9
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that training depends on beside the dataset.
+
+    `alpha` is the false-positive rate that the umbrella rule bounds on each surface, with
+    probability 1 - `delta`; `escalate_recall` the share of restricted calibration examples that
+    must reach stage 2; `escalate_most` the most of the benign ones that may.
+    """
+
+    seed: int = 20261121
+    threads: int = 2
+    alpha: float = 0.01
+    delta: float = 0.05
+    escalate_recall: float = 0.995
+    escalate_most: float = 0.5
+    stage2: bool = True
+    prompt_head: StreamHeadSettings = StreamHeadSettings(floor=6)
+    reply_head: StreamHeadSettings = StreamHeadSettings(floor=16)
+    shape: EncoderShape = EncoderShape()
+    exchange_head: ExchangeHeadSettings = ExchangeHeadSettings()
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """What the bundle's lineage names: the constitution, the data and how it was made."""
+
+    name: str
+    constitution: str
+    constitution_digest: str
+    data_digest: str
+    generators: tuple[str, ...]
+    clauses: tuple[str, ...]
+    command: str
+
+
+class Trained(msgspec.Struct, frozen=True):
+    """The finished bundle's digest and the figures of its test split."""
+
+    digest: str
+    calibration: dict[str, Operating]
+
+
+class _Scorers(msgspec.Struct, frozen=True):
+    prompt: Head
+    reply: Head
+    stage1: NgramScorer
+    stage2: EncoderScorer | None
+    files: dict[str, bytes]
+
+
+def train(
+    examples: Sequence[Example],
+    provenance: Provenance,
+    settings: TrainingSettings,
+    folder: Path,
+    key: Ed25519PrivateKey | None,
+    progress: Progress,
+) -> Trained:
+    """Train, calibrate, measure and write a bundle; the same inputs give the same scores.
+
+    Raises:
+        DataError: The dataset is too small for the guarantee, or a split or side is missing.
+        BundleError: The folder exists already.
+    """
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(mode=True)
+    split = {part: of_split(examples, part) for part in Split}
+    _check(split)
+    scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress)
+    plain = [example for example in split[Split.CALIBRATE] if not example.lineage.chain]
+    cascade = _calibrate(scorers, split[Split.CALIBRATE], plain, settings, progress)
+    calibration = _measure(cascade, scorers, split[Split.TEST], plain, settings, progress)
+    manifest = _manifest(scorers, cascade, provenance, settings, calibration, split)
+    files = dict(scorers.files)
+    files[manifest.golden] = _golden(cascade, scorers, split[Split.TEST])
+    return Trained(write_bundle(folder, manifest, files, key), calibration)
+
+
+def _check(split: dict[Split, list[Example]]) -> None:
+    for part, examples in split.items():
+        for side in Side:
+            if not any(example.side is side for example in examples):
+                raise DataError(f"the {part} split has no {side} example")
+
+
+def _train_scorers(
+    examples: Sequence[Example],
+    clauses: tuple[str, ...],
+    settings: TrainingSettings,
+    progress: Progress,
+) -> _Scorers:
+    # 1.
+    prompt = train_head(
+        prompt_texts(examples), settings.prompt_head, seed=settings.seed, progress=progress
+    )
+    reply = train_head(
+        reply_texts(examples), settings.reply_head, seed=settings.seed + 1, progress=progress
+    )
+    files: dict[str, bytes] = {}
+    for name, head in (("stage1.prompt.npy", prompt), ("stage1.reply.npy", reply)):
+        _, files[name] = head_file(name, head)
+    # The served scorer uses the weights as they are stored.
+    stage1 = NgramScorer("ngram", _stored(prompt), _stored(reply), clauses[0])
+    # 2.
+    stage2 = None
+    if settings.stage2:
+        stage2 = _train_stage2(examples, clauses, settings, progress, files)
+    return _Scorers(prompt, reply, stage1, stage2, files)
+
+
+def _stored(head: Head) -> Head:
+    return msgspec.structs.replace(head, table=head.table.astype(np.float16).astype(np.float32))
+
+
+def _train_stage2(
+    examples: Sequence[Example],
+    clauses: tuple[str, ...],
+    settings: TrainingSettings,
+    progress: Progress,
+    files: dict[str, bytes],
+) -> EncoderScorer:
+    home = pretrained_home([Path(entry) for entry in sys.path if entry])
+    vocabulary = (home / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    labelled = pairs(examples, clauses, seed=settings.seed)
+    whole = WordPiece(vocabulary)
+    counts = Counter(
+        piece for pair in labelled for piece in whole.encode(f"{pair.prompt} {pair.reply}")
+    )
+    kept = kept_pieces(vocabulary, counts, settings.shape.vocabulary)
+    pieces = [vocabulary[index] for index in kept]
+    torch.manual_seed(settings.seed)
+    model = load_pretrained(home, settings.shape, kept, len(clauses))
+    train_encoder(
+        model,
+        WordPiece(pieces),
+        labelled,
+        settings.exchange_head,
+        seed=settings.seed,
+        progress=progress,
+    )
+    files["stage2.onnx"] = to_onnx(model)
+    files["stage2.vocab.txt"] = ("\n".join(pieces) + "\n").encode()
+    return EncoderScorer("encoder", files["stage2.onnx"], pieces, clauses)
+
+
+def _calibrate(
+    scorers: _Scorers,
+    examples: Sequence[Example],
+    plain: Sequence[Example],
+    settings: TrainingSettings,
+    progress: Progress,
+) -> Cascade:
+    # 3.
+    open_all = Thresholds(
+        escalate=_FOREVER, weights=(1.0, 0.0, 0.0), block=_FOREVER, alone=_FOREVER
+    )
+    cascade = Cascade(
+        digest="", stage1=scorers.stage1, has_stage2=False, prompt=open_all, reply=open_all
+    )
+    decoder = ViewDecoder()
+    progress.start("calibration, stage 1", len(examples))
+    first = trace(cascade, None, decoder, examples, progress)
+    prompt = _escalation([t for t in first if t.prompt], settings)
+    reply = _escalation([t for t in first if not t.prompt], settings)
+    if scorers.stage2 is None:
+        return _stage1_only(cascade, first, settings)
+    # 4.
+    cascade = msgspec.structs.replace(
+        cascade,
+        has_stage2=True,
+        prompt=msgspec.structs.replace(open_all, escalate=prompt),
+        reply=msgspec.structs.replace(open_all, escalate=reply),
+    )
+    progress.start("calibration, stage 2", len(examples))
+    second = trace(cascade, scorers.stage2, decoder, examples, progress)
+    surfaces = []
+    kept = {id(example) for example in plain}
+    flags = _flags(examples, kept)
+    for surface, on_prompt in ((cascade.prompt, True), (cascade.reply, False)):
+        rows = [
+            (row, is_plain)
+            for row, is_plain in zip(second, flags, strict=True)
+            if row.prompt is on_prompt
+        ]
+        surfaces.append(_block_threshold(surface, rows, settings))
+    return msgspec.structs.replace(cascade, prompt=surfaces[0], reply=surfaces[1])
+
+
+def _flags(examples: Sequence[Example], kept: set[int]) -> list[bool]:
+    """Say for every trace, in their order, whether its example is an original."""
+    flags: list[bool] = []
+    for example in examples:
+        restricted = example.side is Side.RESTRICTED
+        count = int(example.ask or not restricted) + int(bool(example.reply))
+        flags += [id(example) in kept] * count
+    return flags
+
+
+def _escalation(traces: Sequence[Trace], settings: TrainingSettings) -> float:
+    """Return the stage-1 logit that lets the wanted share of restricted examples through."""
+    restricted = [t.stage1 for t in traces if t.restricted and math.isfinite(t.stage1)]
+    benign = [t.stage1 for t in traces if not t.restricted and math.isfinite(t.stage1)]
+    wanted = float(np.quantile(restricted, 1 - settings.escalate_recall))
+    return max(wanted, float(np.quantile(benign, 1 - settings.escalate_most)))
+
+
+def _block_threshold(
+    surface: Thresholds, rows: Sequence[tuple[Trace, bool]], settings: TrainingSettings
+) -> Thresholds:
+    # 4. Fitted on each example's hottest escalation, restricted against permitted.
+    hottest = [
+        (max(row.pairs, key=lambda pair: pair[1]), row.restricted) for row, _ in rows if row.pairs
+    ]
+    weights = fit_ensemble(
+        [pair[0] for pair, _ in hottest],
+        [pair[1] for pair, _ in hottest],
+        [restricted for _, restricted in hottest],
+    )
+    # 5. An example that never escalates can't be blocked: it scores lowest.
+    benign = [
+        max((_combined(weights, pair) for pair in row.pairs), default=-_FOREVER)
+        for row, is_plain in rows
+        if is_plain and not row.restricted
+    ]
+    threshold = umbrella_threshold(benign, settings.alpha, settings.delta)
+    return msgspec.structs.replace(
+        surface, weights=weights, block=float(np.nextafter(threshold.value, np.inf))
+    )
+
+
+def _combined(weights: tuple[float, float, float], pair: tuple[float, float]) -> float:
+    return weights[0] * pair[0] + weights[1] * pair[1] + weights[2]
+
+
+def _stage1_only(cascade: Cascade, traces: Sequence[Trace], settings: TrainingSettings) -> Cascade:
+    def alone(on_prompt: bool) -> Thresholds:  # noqa: FBT001 - a local shorthand
+        scores = [t.stage1 for t in traces if t.prompt is on_prompt and not t.restricted]
+        threshold = umbrella_threshold(scores, settings.alpha, settings.delta)
+        value = float(np.nextafter(threshold.value, np.inf))
+        return Thresholds(escalate=value, weights=(1.0, 0.0, 0.0), block=value, alone=value)
+
+    return msgspec.structs.replace(cascade, prompt=alone(True), reply=alone(False))
+
+
+def _measure(
+    cascade: Cascade,
+    scorers: _Scorers,
+    examples: Sequence[Example],
+    plain: Sequence[Example],
+    settings: TrainingSettings,
+    progress: Progress,
+) -> dict[str, Operating]:
+    # 6.
+    guard = Guard(cascade, ViewDecoder())
+    counts: Counter[str] = Counter()
+    progress.start("test split", len(examples))
+    for example in examples:
+        verdict, block, escalations = outcome(guard, scorers.stage2, example)
+        side = example.side.value
+        if example.ask or example.side is Side.PERMITTED:
+            counts[f"prompt {side}"] += 1
+            counts[f"prompt {side} blocked"] += isinstance(verdict, Block)
+            counts[f"prompt {side} escalated"] += escalations > 0
+        if example.reply:
+            counts[f"reply {side}"] += 1
+            counts[f"reply {side} blocked"] += block is not None
+            counts[f"reply {side} escalated"] += escalations > 0
+        progress.advance()
+    benign = sum(1 for example in plain if example.side is Side.PERMITTED)
+    replies = sum(1 for example in plain if example.side is Side.PERMITTED and example.reply)
+    return {
+        surface: Operating(
+            alpha=settings.alpha,
+            delta=settings.delta,
+            calibration_n=n,
+            calibration_rank=_rank(n, settings),
+            escalated=(counts[f"{surface} permitted escalated"], counts[f"{surface} permitted"]),
+            test_false_positives=(
+                counts[f"{surface} permitted blocked"],
+                counts[f"{surface} permitted"],
+            ),
+            test_true_positives=(
+                counts[f"{surface} restricted blocked"],
+                counts[f"{surface} restricted"],
+            ),
+        )
+        for surface, n in (("prompt", benign), ("reply", replies))
+    }
+
+
+def _rank(n: int, settings: TrainingSettings) -> int:
+    return umbrella_threshold(list(range(n)), settings.alpha, settings.delta).rank
+
+
+def _manifest(
+    scorers: _Scorers,
+    cascade: Cascade,
+    provenance: Provenance,
+    settings: TrainingSettings,
+    calibration: dict[str, Operating],
+    split: dict[Split, list[Example]],
+) -> Manifest:
+    prompt, _ = head_file("stage1.prompt.npy", scorers.prompt)
+    reply, _ = head_file("stage1.reply.npy", scorers.reply)
+    stage2 = None
+    if scorers.stage2 is not None:
+        stage2 = Stage2Record("encoder", "stage2.onnx", "stage2.vocab.txt", provenance.clauses)
+    packages = ("numpy", "torch", "onnx", "onnxruntime")
+    return Manifest(
+        schema=SCHEMA,
+        name=provenance.name,
+        constitution=provenance.constitution,
+        constitution_digest=provenance.constitution_digest,
+        stage1=Stage1Record("ngram", prompt, reply, provenance.clauses[0]),
+        stage2=stage2,
+        prompt=cascade.prompt,
+        reply=cascade.reply,
+        rules=(),
+        calibration=calibration,
+        lineage=LineageRecord(
+            data_digest=provenance.data_digest,
+            generators=provenance.generators,
+            seed=settings.seed,
+            examples={part.value: len(found) for part, found in split.items()},
+            command=provenance.command,
+            packages={name: importlib.metadata.version(name) for name in packages},
+        ),
+        model_digest=None,
+        golden="golden.jsonl",
+        files={},
+    )
+
+
+def _golden(cascade: Cascade, scorers: _Scorers, examples: Sequence[Example]) -> bytes:
+    # 7. Exchanges that the new guard judges rightly, of both kinds, for every later load to repeat.
+    guard = Guard(cascade, ViewDecoder())
+    wanted = {Side.RESTRICTED: 12, Side.PERMITTED: 12}
+    lines: list[bytes] = []
+    for example in examples:
+        if example.lineage.chain or not wanted[example.side]:
+            continue
+        verdict, block, _ = outcome(guard, scorers.stage2, example)
+        blocked = isinstance(verdict, Block) or block is not None
+        if blocked is (example.side is Side.RESTRICTED):
+            said = _single_turn(example.exchange)
+            if said is None:
+                continue
+            lines.append(msgspec.json.encode(Golden(said, example.reply, blocked)))
+            wanted[example.side] -= 1
+    return b"\n".join(lines) + b"\n"
+
+
+def _single_turn(exchange: Exchange) -> str | None:
+    texts = [segment.text for segment in segments(exchange)]
+    return texts[0] if len(texts) == 1 else None
