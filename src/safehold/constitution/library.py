@@ -12,7 +12,7 @@ _SUFFIX = ".yaml"
 
 def stock() -> tuple[str, ...]:
     """Return the names of the stock constitutions, sorted."""
-    folder = resources.files("safehold.constitution.stock")
+    folder = resources.files("safehold.constitution") / "stock"
     names = (entry.name for entry in folder.iterdir())
     return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
 
@@ -37,7 +37,7 @@ def load_document(name_or_path: str | Path) -> Document:
         SchemaError: the file breaks the schema.
     """
     if isinstance(name_or_path, str) and name_or_path in stock():
-        entry = resources.files("safehold.constitution.stock") / f"{name_or_path}{_SUFFIX}"
+        entry = resources.files("safehold.constitution") / "stock" / f"{name_or_path}{_SUFFIX}"
         return parse(entry.read_bytes(), source=entry.name)
     path = Path(name_or_path)
     try:

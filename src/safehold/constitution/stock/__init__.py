@@ -1,1 +1,0 @@
-"""The constitutions that come with the package."""

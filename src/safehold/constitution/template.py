@@ -1,0 +1,79 @@
+"""A new constitution file: every key of the schema, with the texts left for a person to write."""
+
+import re
+
+from safehold.constitution.interface import Tier
+from safehold.errors import UsageError
+
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def template(name: str, *, title: str, restricted: tuple[str, ...], stages: tuple[str, ...]) -> str:
+    """Return the YAML of a constitution that follows the schema and has its texts empty.
+
+    `lint` names every text that is still to be written.
+
+    Args:
+        name: The id of the constitution.
+        title: What people call it; may be empty.
+        restricted: Ids of the restricted clauses, at least one.
+        stages: Ids of the workflow stages that each of them covers, at least one.
+
+    Raises:
+        UsageError: a name is no kebab-case id, comes twice, or none was given.
+    """
+    for what, ids in (("restricted clause", restricted), ("stage", stages)):
+        if not ids or len(set(ids)) != len(ids):
+            raise UsageError(f"expected at least one {what} and each once")
+    for given in (name, *restricted, *stages):
+        if not _ID.fullmatch(given) or len(given) > 64:  # noqa: PLR2004 - the schema's limit
+            raise UsageError(f"expected an id such as beer-production, got {given!r}")
+    lines = [
+        "# `safehold constitution lint FILE` names every text that is still to be written.",
+        "schema: 1",
+        f"name: {_quoted(name)}",
+        f"title: {_quoted(title)}",
+        'version: "1"',
+        "# What the model must not do, as a whole, and what must stay free.",
+        'principle: ""',
+        "# Whose generator may make training data: any, or operator-only.",
+        "generator: any",
+        "",
+        "# The steps of the restricted workflow. Every stage needs training data of its own.",
+        "stages:",
+    ]
+    for stage in stages:
+        lines += [f"  - id: {_quoted(stage)}", '    covers: ""']
+    lines += ["", f"# Tiers: {', '.join(Tier)}.", "restricted:"]
+    for clause in restricted:
+        lines += [
+            f"  - id: {_quoted(clause)}",
+            '    title: ""',
+            f"    tier: {Tier.HIGH_RISK_DUAL_USE}",
+            '    policy: ""',
+            f"    stages: [{', '.join(map(_quoted, stages))}]",
+            "    # Single facts that stay free, with examples.",
+            "    commonly_known:",
+            '      statement: ""',
+            '      examples: [""]',
+            "    # Permitted clauses near enough to be confused with this one.",
+            "    neighbours: [history, science-education, common-knowledge]",
+        ]
+    lines += ["", "permitted:"]
+    for permitted in ("history", "science-education", "common-knowledge"):
+        lines += [f"  - id: {permitted}", '    title: ""', '    policy: ""']
+    lines += [
+        "  - id: general",
+        "    title: Everything else",
+        "    role: general",
+        '    policy: ""',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a double-quoted YAML scalar."""
+    if not text.isprintable():
+        raise UsageError("expected a title of printable characters")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
