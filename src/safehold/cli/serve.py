@@ -1,0 +1,172 @@
+"""`safehold serve`: run the guarded gateway."""
+
+import contextlib
+import json
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from safehold.errors import BundleError, ConfigError, SafeholdError
+from safehold.guard.gateway.loading import loader_for
+from safehold.guard.gateway.local import LocalServer
+from safehold.guard.gateway.policy import Settings, Upstream
+from safehold.guard.gateway.server import Parts, listen, run
+from safehold.guard.interface import Mode
+
+
+def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
+    """Return the settings of a YAML file with command-line changes over them.
+
+    Raises:
+        ConfigError: The file can't be read, or a key or value is wrong.
+    """
+    given: Any = {}
+    if path is not None:
+        try:
+            given = msgspec.yaml.decode(path.read_bytes()) or {}
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(f"{path}: expected a YAML file of settings") from error
+        if not isinstance(given, dict):
+            raise ConfigError(f"{path}: expected keys and values")
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            given[name] = {**given.get(name, {}), **value}
+        else:
+            given[name] = value
+    try:
+        return msgspec.convert(given, Settings)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from None
+        raise ConfigError(f"{path or 'options'}: {error}") from error
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file; see `safehold init`.")
+@click.option("--upstream", help="Base URL of the model server, or `local`.")
+@click.option("--host", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port (default 8400; 0: a free one).")
+@click.option("--bundle", help="Folder of a bundle, or a YAML file of rules.")
+@click.option("--bundle-key", "bundle_keys", multiple=True, help="Public key that signs bundles.")
+@click.option("--bundle-sha256", help="Digest of the one manifest to trust.")
+@click.option("--unsafe-unsigned-bundle", is_flag=True, help="Trust an unsigned bundle.")
+@click.option("--ledger", help="Path or URL of the ledger (default safehold-ledger.db).")
+@click.option("--journal", help="Folder of the crash journal (default: beside the ledger).")
+@click.option("--workers", type=click.IntRange(1, 64), help="Processes that share the port.")
+@click.option("--mode", type=click.Choice([str(mode) for mode in Mode]), help="How text is held.")
+@click.option("--hold-tokens", type=click.IntRange(0, 4096), help="Tokens withheld in hold mode.")
+@click.option("--shadow", is_flag=True, help="Deliver everything; only record what would block.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def serve(
+    config: Path | None,
+    upstream: str | None,
+    host: str | None,
+    port: int | None,
+    bundle: str | None,
+    bundle_keys: tuple[str, ...],
+    bundle_sha256: str | None,
+    unsafe_unsigned_bundle: bool,
+    ledger: str | None,
+    journal: str | None,
+    workers: int | None,
+    mode: str | None,
+    hold_tokens: int | None,
+    shadow: bool,
+    as_json: bool,
+) -> None:
+    """Run the guarded gateway until SIGTERM; open streams are drained first.
+
+    \b
+    Examples:
+      safehold serve --upstream local
+      safehold serve --upstream http://127.0.0.1:8000/v1 --bundle ./my-bundle --bundle-key pub.pem
+      safehold serve --bundle rules.yaml --upstream https://api.openai.com/v1
+      safehold serve --config safehold.yaml --workers 4
+    """
+    changes: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "bundle": bundle,
+        "bundle_keys": list(bundle_keys) or None,
+        "bundle_sha256": bundle_sha256,
+        "unsafe_unsigned_bundle": unsafe_unsigned_bundle or None,
+        "ledger": ledger,
+        "journal": journal,
+        "workers": workers,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if upstream is not None:
+        changes["upstream"] = {"url": upstream}
+    policy = {"mode": mode, "hold_tokens": hold_tokens, "shadow": shadow or None}
+    policy = {name: value for name, value in policy.items() if value is not None}
+    if policy:
+        changes["default"] = policy
+    settings = with_defaults(read_settings(config, changes))
+    if settings.unsafe_unsigned_bundle:
+        warnings.warn("an unsigned bundle is trusted: anybody may have made it", stacklevel=1)
+    serve_with(settings, as_json=as_json)
+
+
+def with_defaults(settings: Settings) -> Settings:
+    """Return settings with a journal beside a file ledger, and the stock bundle where none is named.
+
+    Raises:
+        BundleError: No bundle is named and none ships with this package.
+    """
+    if settings.journal is None and "://" not in settings.ledger:
+        settings = msgspec.structs.replace(settings, journal=f"{settings.ledger}.journal")
+    if settings.bundle is None:
+        raise BundleError("name a bundle (--bundle DIR) or a file of rules (--bundle rules.yaml)")
+    return settings
+
+
+def serve_with(settings: Settings, *, as_json: bool) -> None:
+    """Serve with settings that are complete.
+
+    Raises:
+        SafeholdError: The gateway could not start.
+    """
+    loader = loader_for(settings)
+    with contextlib.ExitStack() as stack:
+        key = None
+        shown = settings.upstream.url
+        if shown == "local":
+            local = stack.enter_context(
+                LocalServer(threads=settings.upstream.threads, slots=settings.upstream.slots)
+            )
+            key = local.key
+            settings = msgspec.structs.replace(settings, upstream=_at(settings.upstream, local.url))
+        if settings.workers > 1:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="safehold-metrics-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client reads only this
+        sock = stack.enter_context(contextlib.closing(listen(settings)))
+        bound_host, bound_port = sock.getsockname()[:2]
+        _announce(settings, shown, bound_host, bound_port, as_json=as_json)
+        if not run(settings, Parts(loader=loader, upstream_key=key), sock):
+            raise SafeholdError("the gateway did not start; the line above says why")
+
+
+def _at(upstream: Upstream, url: str) -> Upstream:
+    return msgspec.structs.replace(upstream, url=url)
+
+
+def _announce(settings: Settings, upstream: str, host: str, port: int, *, as_json: bool) -> None:
+    """Say where the gateway listens and how to point a client at it."""
+    base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if as_json:
+        line = {"openai_base_url": f"{base}/v1", "anthropic_base_url": base, "upstream": upstream}
+        click.echo(json.dumps(line))
+        return
+    console = Console(stderr=True)
+    console.print(f"Guarding [bold]{upstream}[/bold] with {settings.bundle}")
+    console.print(f"  OpenAI base URL     {base}/v1", highlight=False)
+    console.print(f"  Anthropic base URL  {base}", highlight=False)
+    needs = any(not key.admin for key in settings.keys)
+    console.print(f"  API key             {'needed' if needs else 'none needed on loopback'}")
+    console.print(f"  Ledger              {settings.ledger}", highlight=False)
