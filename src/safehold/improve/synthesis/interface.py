@@ -40,8 +40,9 @@ class Lineage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One labelled exchange: a prompt with its history, and perhaps the reply to score as a stream.
 
-    `reply` is empty where only the prompt is labelled. `ask` says whether the prompt itself is on
-    the example's side (a restricted reply may follow an innocent prompt such as "go on").
+    `side` labels the reply, or the prompt where `reply` is empty. `ask` is true only where the
+    prompt itself is a restricted request: a restricted reply may follow an innocent "go on".
+    `prompt_label` says what that means for training on prompts.
     """
 
     id: str
@@ -55,6 +56,13 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     lineage: Lineage
     stage: str | None = None
     language: str = "en"
+
+
+def prompt_label(example: Example) -> bool | None:
+    """Return whether the prompt is restricted; None where it must not be learnt from alone."""
+    if example.side is Side.PERMITTED:
+        return False
+    return True if example.ask else None
 
 
 class Generator(Protocol):

@@ -1,0 +1,139 @@
+"""`safehold synth`: make a labelled dataset from a constitution."""
+
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from safehold.constitution import Constitution, admit_generator, load
+from safehold.errors import DataError, DependencyError
+from safehold.improve.synthesis import dataset, seeds
+from safehold.improve.synthesis.dataset import Journal, Manifest, Plan
+from safehold.improve.synthesis.interface import Example, Generator
+from safehold.improve.synthesis.phrasebook import phrasebook
+from safehold.improve.synthesis.written import WrittenGenerator
+
+try:
+    from safehold.improve.synthesis.build import SIZES, build
+except ModuleNotFoundError as error:
+    raise DependencyError("synthesis needs: pip install 'safehold[train]'") from error
+
+
+@click.command()
+@click.option(
+    "--constitution",
+    "source",
+    default="homebrewing",
+    show_default=True,
+    help="A stock constitution's name, or a file.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write examples.jsonl and manifest.json to.",
+)
+@click.option(
+    "--size",
+    default="default",
+    show_default=True,
+    type=click.Choice(list(SIZES)),
+    help="How many examples to aim at: " + ", ".join(f"{k} {v}" for k, v in SIZES.items()) + ".",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
+@click.option("--force", is_flag=True, help="Replace a dataset that was made with other options.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def synth(source: str, out: Path, size: str, seed: int, force: bool, as_json: bool) -> None:
+    """Make a labelled dataset of exchanges from a constitution.
+
+    \b
+    Examples:
+      safehold synth --out data/
+      safehold synth --constitution homebrewing --size small --seed 7 --out /tmp/small
+    """
+    constitution = load(source)
+    admit_generator(constitution, operator_owned=False)
+    generators: list[Generator] = [WrittenGenerator(constitution.name, constitution.digest)]
+    plan = Plan(
+        domain=constitution.name,
+        constitution=constitution.digest,
+        generators=tuple(generator.name for generator in generators),
+        seed=seed,
+        target=SIZES[size],
+        seed_books=seeds.digest(constitution.name),
+    )
+    manifest = _finished(out, plan, force=force)
+    if manifest is None:
+        manifest = _make(out, plan, constitution, generators, quiet=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode(manifest).decode())
+    else:
+        _show(out, manifest)
+
+
+def _finished(out: Path, plan: Plan, *, force: bool) -> Manifest | None:
+    """Return the manifest of a dataset that is there already, if it is the one asked for."""
+    if not (out / dataset.MANIFEST).exists():
+        return None
+    manifest = dataset.manifest_of(out)
+    if manifest.plan == plan:
+        for _ in dataset.read(out):
+            pass
+        return manifest
+    if not force:
+        raise DataError(
+            f"{out} holds a dataset made with other options or seeds; "
+            "choose another folder, or replace it with --force"
+        )
+    return None
+
+
+def _make(
+    out: Path, plan: Plan, constitution: Constitution, generators: list[Generator], *, quiet: bool
+) -> Manifest:
+    journal = Journal(out, plan)
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(console=console, transient=True) as bar:
+        reading = bar.add_task("base examples", total=None)
+        for generator in generators:
+            for example in journal.keep(generator.generate(seed=plan.seed, skip=journal.ids)):
+                _check(example, constitution)
+                bar.advance(reading)
+        making = bar.add_task("examples", total=plan.target)
+        built = build(
+            journal.examples,
+            phrases=phrasebook(),
+            seed=plan.seed,
+            target=plan.target,
+            progress=lambda done, total: bar.update(making, completed=done, total=total),
+        )
+    return dataset.write(out, plan, built.examples, base=built.base, dropped=built.dropped)
+
+
+def _check(example: Example, constitution: Constitution) -> None:
+    """Refuse an example whose clause the constitution has not, or has on the other side."""
+    own = {clause.id for clause in getattr(constitution, example.side.value)}
+    if example.clause not in own:
+        raise DataError(
+            f"{example.id}: expected a {example.side} clause of {constitution.name}, "
+            f"got {example.clause!r}"
+        )
+
+
+def _show(out: Path, manifest: Manifest) -> None:
+    table = Table(title=f"{manifest.examples} examples in {manifest.families} families")
+    table.add_column("split")
+    table.add_column("restricted", justify="right")
+    table.add_column("permitted", justify="right")
+    for split in ("train", "calibrate", "test"):
+        counts = [manifest.splits.get(f"{split}/{side}", 0) for side in ("restricted", "permitted")]
+        table.add_row(split, *map(str, counts))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{out / dataset.EXAMPLES}  sha256 {manifest.sha256}", soft_wrap=True)
+    console.print(
+        f"{manifest.base} base examples, {manifest.dropped_duplicates} near-duplicates left out"
+    )

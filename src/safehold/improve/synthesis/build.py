@@ -1,0 +1,115 @@
+"""From generators to a dataset: base examples, families, splits, recipes, no near-duplicates."""
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from safehold.errors import DataError
+from safehold.improve.synthesis.families import Deduplicator, Nearness, merged
+from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.synthesis.phrasebook import Phrasebook
+from safehold.improve.synthesis.recipes import RECIPES, Pool, Recipe, pool_of
+
+SIZES = {"small": 1_800, "default": 9_000, "large": 24_000}
+"""Examples aimed at, base ones included; base examples are never left out for size."""
+
+
+class Progress(Protocol):
+    """Is told how many examples there are so far."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note the count and what it is expected to reach."""
+        ...
+
+
+class Built(msgspec.Struct, frozen=True):
+    """A finished dataset and what was left out of it."""
+
+    examples: tuple[Example, ...]
+    base: int
+    dropped: int
+
+
+def build(
+    base: Iterable[Example],
+    *,
+    phrases: Phrasebook,
+    seed: int,
+    target: int,
+    progress: Progress,
+    nearness: Nearness | None = None,
+) -> Built:
+    """Split base examples by family and make more of them; equal inputs give equal bytes.
+
+    Raises:
+        DataError: A split lacks what recipes need: more base examples are wanted.
+    """
+    near = nearness or Nearness()
+    first = Deduplicator(near.same, fold_case=True)
+    ground = merged(sorted(first.filter(base), key=lambda example: example.id), near)
+    pools = {split: _pool(ground, split, phrases) for split in Split}
+    second = Deduplicator(near.same_rewritten, fold_case=False)
+    wanted = max(target - len(ground), 0)
+    made: list[Example] = []
+    for example in second.filter(_all(ground, pools, seed, wanted)):
+        made.append(example)
+        if len(made) % 100 == 0:
+            progress(len(made), len(ground) + wanted)
+    progress(len(made), len(made))
+    random.Random(seed).shuffle(made)  # noqa: S311 - repeatable, not secret
+    return Built(tuple(made), base=len(ground), dropped=first.dropped + second.dropped)
+
+
+def _pool(ground: Sequence[Example], split: Split, phrases: Phrasebook) -> Pool:
+    pool = pool_of(ground, split, phrases)
+    if not pool.replies:
+        raise DataError(
+            f"the {split} split needs permitted replies to make more from; "
+            f"{len(ground)} base examples are too few"
+        )
+    return pool
+
+
+def _all(
+    ground: Sequence[Example], pools: dict[Split, Pool], seed: int, wanted: int
+) -> Iterator[Example]:
+    yield from ground
+    total = sum(recipe.restricted + recipe.permitted for recipe in RECIPES)
+    for recipe in RECIPES:
+        for side, weight in (
+            (Side.RESTRICTED, recipe.restricted),
+            (Side.PERMITTED, recipe.permitted),
+        ):
+            parents = [one for one in ground if one.side is side and recipe.fits(one)]
+            count = math.floor(wanted * weight / total) if parents else 0
+            random.Random(f"{seed}/{recipe.name}/{side}").shuffle(parents)  # noqa: S311
+            for number in range(count):
+                parent = parents[number % len(parents)]
+                yield _child(recipe, parent, pools[parent.split], seed, number // len(parents))
+
+
+def _child(recipe: Recipe, parent: Example, pool: Pool, seed: int, turn: int) -> Example:
+    rng = random.Random(f"{seed}/{recipe.name}/{parent.id}/{turn}")  # noqa: S311 - repeatable
+    made = recipe.make(parent, pool, rng)
+    return Example(
+        id=f"{parent.id}~{recipe.name}-{turn}",
+        family=parent.family,
+        split=parent.split,
+        side=parent.side,
+        clause=parent.clause,
+        exchange=made.exchange,
+        reply=made.reply,
+        ask=parent.ask if made.ask is None else made.ask,
+        lineage=Lineage(
+            constitution=parent.lineage.constitution,
+            generator=parent.lineage.generator,
+            seed=seed,
+            parent=parent.id,
+            chain=(*parent.lineage.chain, recipe.name, *made.chain),
+        ),
+        stage=parent.stage,
+        language=parent.language,
+    )

@@ -1,0 +1,130 @@
+"""Families of near relatives, the split by family, and the removal of near-duplicates by MinHash.
+
+MinHash: Broder, "On the resemblance and containment of documents", SEQUENCES 1997; the banded
+index is datasketch's.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+from datasketch import MinHash, MinHashLSH
+
+from safehold.exchange import Role
+from safehold.improve.synthesis.interface import Example, Split
+
+_PERMUTATIONS = 64
+_SHINGLE_WORDS = 3
+_SHINGLE_CHARS = 4
+_BOUNDS = ((Split.TRAIN, 0.60), (Split.CALIBRATE, 0.85), (Split.TEST, 1.0))
+
+
+class Nearness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Estimated Jaccard similarities from which texts are one text, or families one family."""
+
+    same: float = 0.85
+    """Two generated texts are one text."""
+    same_rewritten: float = 0.95
+    """Two rewritten texts are one text; case counts."""
+    related: float = 0.5
+    """Two families are one family."""
+
+
+def text_of(example: Example) -> str:
+    """Return what an example says: the prompt's texts and the reply."""
+    said = [part.text for part in example.exchange.texts() if part.text]
+    return "\n".join([*said, example.reply])
+
+
+def told_by_user(example: Example) -> str:
+    """Return the user's words of an example."""
+    return "\n".join(part.text for part in example.exchange.texts(Role.USER))
+
+
+def sketch(text: str) -> MinHash:
+    """Return the MinHash of a text's shingles: words where there are spaces, else characters."""
+    units: Sequence[str] = text.split()
+    width = _SHINGLE_WORDS
+    if len(units) <= len(text) // 16:
+        units, width = text, _SHINGLE_CHARS
+    last = max(1, len(units) - width + 1)
+    shingles = {" ".join(units[start : start + width]).encode() for start in range(last)}
+    result = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
+    result.update_batch(sorted(shingles))
+    return result
+
+
+def split_of(family: str) -> Split:
+    """Return the split of a family: 60 % train, 25 % calibrate, 15 % test, by a stable hash."""
+    share = int.from_bytes(hashlib.sha256(family.encode()).digest()[:8], "big") / 2**64
+    return next(split for split, bound in _BOUNDS if share < bound)
+
+
+def merged(examples: Sequence[Example], nearness: Nearness) -> list[Example]:
+    """Give near relatives one family name, and every example the split of its family.
+
+    Raises:
+        ValueError: Two examples have one id.
+    """
+    roots: dict[str, str] = {example.family: example.family for example in examples}
+
+    def root(name: str) -> str:
+        while roots[name] != name:
+            roots[name] = roots[roots[name]]
+            name = roots[name]
+        return name
+
+    index = MinHashLSH(threshold=nearness.related, num_perm=_PERMUTATIONS)
+    sketches: dict[str, tuple[str, MinHash]] = {}
+    for example in examples:
+        own = sketch(text_of(example).casefold())
+        for key in sorted(index.query(own)):
+            family, other = sketches[key]
+            if other.jaccard(own) >= nearness.related:
+                first, second = sorted((root(example.family), root(family)))
+                roots[second] = first
+        index.insert(example.id, own)
+        sketches[example.id] = (example.family, own)
+    result: list[Example] = []
+    for example in examples:
+        family = root(example.family)
+        result.append(msgspec.structs.replace(example, family=family, split=split_of(family)))
+    return result
+
+
+class Deduplicator:
+    """Lets through the first of each group of near-equal examples."""
+
+    def __init__(self, threshold: float, *, fold_case: bool) -> None:
+        """Take the similarity from which two texts are one, and whether case counts."""
+        self._threshold = threshold
+        self._fold_case = fold_case
+        self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._sketches: dict[str, MinHash] = {}
+        self._exact: set[bytes] = set()
+        self.dropped = 0
+
+    def filter(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Yield the examples that say something new, in order."""
+        for example in examples:
+            if self._new(example):
+                yield example
+            else:
+                self.dropped += 1
+
+    def _new(self, example: Example) -> bool:
+        text = text_of(example)
+        if self._fold_case:
+            text = text.casefold()
+        exact = hashlib.sha256(text.encode()).digest()
+        if exact in self._exact:
+            return False
+        own = sketch(text)
+        for key in self._index.query(own):
+            if self._sketches[key].jaccard(own) >= self._threshold:
+                return False
+        self._exact.add(exact)
+        self._index.insert(example.id, own)
+        self._sketches[example.id] = own
+        return True

@@ -1,0 +1,87 @@
+"""The written generator: the seed books and the phrase bank, each item one base example."""
+
+import random
+from collections.abc import Iterator
+
+from safehold.exchange import user_says
+from safehold.improve.synthesis import seeds
+from safehold.improve.synthesis.ask import ask_list
+from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.synthesis.phrasebook import languages
+
+
+class WrittenGenerator:
+    """Yields what people wrote for this project about one domain."""
+
+    name = "written"
+
+    def __init__(self, domain: str, constitution: str) -> None:
+        """Take the domain's name and the digest of its constitution, for the lineage."""
+        self._domain = domain
+        self._constitution = constitution
+
+    def generate(self, *, seed: int, skip: frozenset[str]) -> Iterator[Example]:
+        """Yield every written item once, in an order that depends on the seed alone.
+
+        Raises:
+            DataError: The domain has no seed books, or one breaks the schema.
+        """
+        examples = [*self._from_books(seed), *self._from_languages(seed)]
+        random.Random(seed).shuffle(examples)  # noqa: S311 - repeatable, not secret
+        yield from (example for example in examples if example.id not in skip)
+
+    def _from_books(self, seed: int) -> Iterator[Example]:
+        decisions = ask_list(self._domain)
+        for book in seeds.books(self._domain):
+            restricted = book.side is Side.RESTRICTED
+            for item in book.exchanges:
+                yield Example(
+                    id=f"{book.name}/{item.id}",
+                    family=item.family,
+                    split=Split.TRAIN,
+                    side=book.side,
+                    clause=book.clause,
+                    exchange=user_says(item.prompt.strip()),
+                    reply=item.reply.strip(),
+                    ask=restricted and decisions.asks(item.id, item.prompt),
+                    lineage=self._lineage(seed),
+                    stage=item.stage,
+                    language=item.language,
+                )
+            for ask in book.prompts:
+                yield Example(
+                    id=f"{book.name}/{ask.id}",
+                    family=ask.family,
+                    split=Split.TRAIN,
+                    side=book.side,
+                    clause=book.clause,
+                    exchange=user_says(ask.text.strip()),
+                    reply="",
+                    ask=restricted,
+                    lineage=self._lineage(seed),
+                    stage=ask.stage,
+                    language=ask.language,
+                )
+
+    def _from_languages(self, seed: int) -> Iterator[Example]:
+        for language, bank in languages(self._domain).items():
+            for side, rows in (
+                (Side.RESTRICTED, bank.restricted),
+                (Side.PERMITTED, bank.permitted),
+            ):
+                for number, (clause, text) in enumerate(rows):
+                    yield Example(
+                        id=f"languages/{language}-{side}-{number:02}",
+                        family=f"language-{language}-{side}-{number:02}",
+                        split=Split.TRAIN,
+                        side=side,
+                        clause=clause,
+                        exchange=user_says(text),
+                        reply="",
+                        ask=side is Side.RESTRICTED,
+                        lineage=self._lineage(seed),
+                        language=language,
+                    )
+
+    def _lineage(self, seed: int) -> Lineage:
+        return Lineage(constitution=self._constitution, generator=self.name, seed=seed)
