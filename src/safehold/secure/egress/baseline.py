@@ -19,7 +19,7 @@ DAY_S = 86_400
 WEEK_S = 7 * DAY_S
 _MIN_BINS = 48
 _MIN_CYCLES = 3
-_WINSOR = 0.995
+_CUT_SIGMAS = 6.0
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -59,52 +59,68 @@ class Baseline(msgspec.Struct, frozen=True):
 def fit(values: Sequence[float], bin_s: int) -> Baseline:
     """Fit a baseline to consecutive bins.
 
-    A weekly cycle when three weeks are there, else a daily one when three days are, else none.
-    Values are winsorised at the 99.5 % point so that one accident does not widen the limits.
+    A daily profile times a factor for each weekday when three weeks are there, a daily profile
+    when three days are, else one level. Few parameters: each one's error becomes false alarms.
+    Values above six standard deviations are cut, so that one accident does not widen the limits.
 
     Raises:
         EgressError: Fewer than 48 bins, or values that are not finite and at least 0.
     """
-    seen = np.asarray(values, dtype=float)
-    if len(seen) < _MIN_BINS:
-        raise EgressError(f"expected at least {_MIN_BINS} bins to fit a baseline, got {len(seen)}")
-    if not np.isfinite(seen).all() or (seen < 0).any():
+    raw = np.asarray(values, dtype=float)
+    if len(raw) < _MIN_BINS:
+        raise EgressError(f"expected at least {_MIN_BINS} bins to fit a baseline, got {len(raw)}")
+    if not np.isfinite(raw).all() or (raw < 0).any():
         raise EgressError("expected byte counts that are finite and at least 0")
-    seen = np.minimum(seen, np.quantile(seen, _WINSOR))
-    period = _period(len(seen), bin_s)
-    slots = np.arange(len(seen)) % period
-    counts = np.bincount(slots, minlength=period)
-    mean = np.bincount(slots, weights=seen, minlength=period) / counts
-    mean = _smooth(mean, seen, slots)
+    mean, parameters = _cycle(raw, bin_s)
+    slots = np.arange(len(raw)) % len(mean)
+    scale, power = _variance(raw, mean[slots])
+    limit = mean + _CUT_SIGMAS * np.sqrt(scale * np.maximum(mean, 1e-9) ** power)
+    seen = np.minimum(raw, limit[slots])
+    mean, parameters = _cycle(seen, bin_s)
     fitted = mean[slots]
     scale, power = _variance(seen, fitted)
-    sigma = np.sqrt(scale * np.maximum(fitted, 1e-9) ** power)
-    z = (seen - fitted) / np.maximum(sigma, 1e-9)
-    z = z / max(float(z.std()), 1e-9)
-    around = z[1:] * z[:-1]
+    scale *= len(seen) / max(1, len(seen) - parameters)
+    z = (seen - fitted) / np.maximum(np.sqrt(scale * np.maximum(fitted, 1e-9) ** power), 1e-9)
+    around = float((z[1:] * z[:-1]).mean() / max(float((z**2).mean()), 1e-9))
+    noise = 2 / np.sqrt(len(z))
     return Baseline(
         bin_s=bin_s,
         mean=tuple(float(m) for m in mean),
         scale=scale,
         power=power,
-        phi=float(np.clip(around.mean(), 0.0, 0.98)),
+        phi=float(np.clip(around, 0.0, 0.98)) if around > noise else 0.0,
         trained=len(seen),
         residuals=tuple(float(value) for value in z),
     )
 
 
-def _period(count: int, bin_s: int) -> int:
-    for cycle in (WEEK_S, DAY_S):
-        bins = max(1, cycle // bin_s)
-        if count >= _MIN_CYCLES * bins:
-            return bins
-    return 1
+def _cycle(seen: Floats, bin_s: int) -> tuple[Floats, int]:
+    """Fit the cycle; return its mean by slot and how many parameters it took."""
+    day, week = max(1, DAY_S // bin_s), max(1, WEEK_S // bin_s)
+    if day == 1 or len(seen) < _MIN_CYCLES * day:
+        return np.array([float(seen.mean())]), 1
+    number = np.arange(len(seen))
+    hour = number % day
+    if len(seen) < _MIN_CYCLES * week:
+        return _smooth(_average(seen, hour, day), seen, hour), min(day, 24)
+    weekday = number // day % 7
+    factor, profile = np.ones(7), np.ones(day)
+    for _ in range(4):
+        profile = _average(seen / factor[weekday], hour, day)
+        factor = _average(seen / np.maximum(profile[hour], 1e-9), weekday, 7)
+        factor = np.maximum(factor / max(float(factor.mean()), 1e-9), 1e-3)
+    profile = _smooth(profile, seen / factor[weekday], hour)
+    return np.outer(factor, profile).ravel(), min(day, 24) + 6
+
+
+def _average(seen: Floats, slots: NDArray[np.int64], period: int) -> Floats:
+    counts = np.bincount(slots, minlength=period)
+    means: Floats = np.bincount(slots, weights=seen, minlength=period) / counts
+    return means
 
 
 def _smooth(mean: Floats, seen: Floats, slots: NDArray[np.int64]) -> Floats:
     """Pick the circular moving average that predicts best by leave-one-out."""
-    if len(mean) == 1:
-        return mean
     counts = np.bincount(slots, minlength=len(mean))
     best, least = mean, np.inf
     for width in (1, 3, 5, 9, 13):

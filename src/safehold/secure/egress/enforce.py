@@ -192,7 +192,7 @@ class Enforcer:
     def _check_loosening(self, state: State) -> None:
         if not state.approved:
             return
-        loosened = sorted(_loosened(state, self._budgets(), posture(self.plan)))
+        loosened = sorted(_loosened(state, self.budgets(), posture(self.plan)))
         if not loosened:
             return
         resource = self.plan_digest()
@@ -204,11 +204,12 @@ class Enforcer:
     def plan_digest(self) -> str:
         """Name exactly the budgets and settings that a grant to raise must cover."""
         text = msgspec.json.encode(
-            [self._budgets(), posture(self.plan), self.register], order="deterministic"
+            [self.budgets(), posture(self.plan), self.register], order="deterministic"
         )
         return hashlib.sha256(text).hexdigest()
 
-    def _budgets(self) -> dict[str, dict[str, int]]:
+    def budgets(self) -> dict[str, dict[str, int]]:
+        """Every budget in force, by account and window."""
         flows = self.flows
         return {
             name: {w.value: b for w, b in windows_of(name, flows, self.plan).items()}
@@ -239,7 +240,7 @@ class Enforcer:
             kept = {name: state.approved[name] for name in names if name in state.approved}
             state = msgspec.structs.replace(
                 state,
-                approved=self._budgets() if changed else kept,
+                approved=self.budgets() if changed else kept,
                 posture=posture(self.plan),
             )
             self._store.save(state)
