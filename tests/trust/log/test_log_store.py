@@ -483,6 +483,7 @@ def test_go_reads_our_log(tmp_path: Path) -> None:
     store.append([leaf(key, 1000 + number) for number in range(700)])
     head = store.publish()
     root = tmp_path / "log"
+    program = str(Path(__file__).parent / "interop" / "main.go")
     bundles = [f"{root}/tile/entries/{name}" for name in ("000", "001", "002", "003.p/132")]
     done = subprocess.run(
         [
