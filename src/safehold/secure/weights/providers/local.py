@@ -1,0 +1,87 @@
+"""Keys in files of this machine: for development. Whoever reads the disk has the weights."""
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from safehold.secure.weights.interface import KEY_BYTES, ProviderError
+from safehold.secure.weights.providers.envelope import unwrap_with, wrap_with
+
+
+class UnsafeKeyWarning(UserWarning):
+    """Keys lie in plain files: do not use this for weights that matter."""
+
+
+class UnsafeLocalProvider:
+    """One file of 32 bytes for each key, readable by its owner alone."""
+
+    kind = "unsafe-local"
+
+    def __init__(self, folder: Path) -> None:
+        warnings.warn(
+            f"key files in {folder.name}: whoever reads them reads the weights",
+            UnsafeKeyWarning,
+            stacklevel=2,
+        )
+        self._folder = folder
+
+    def create(self, name: str) -> str:
+        """Make a key file.
+
+        Raises:
+            ProviderError: it exists, or the disk refused.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(self._path(name), flags, 0o600), "wb") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ProviderError(f"can't make key {name}: {error.strerror}") from error
+        return name
+
+    def wrap(self, reference: str, key: bytes, context: Mapping[str, str]) -> str:
+        """Wrap with AES-256-GCM."""
+        return wrap_with(self._key(reference), key, context)
+
+    def unwrap(self, reference: str, blob: str, context: Mapping[str, str]) -> bytes:
+        """Unwrap with AES-256-GCM."""
+        return unwrap_with(self._key(reference), blob, context)
+
+    def destroy(self, reference: str) -> str:
+        """Overwrite and remove the file.
+
+        Raises:
+            ProviderError: there is none, or the disk refused.
+        """
+        path = self._path(reference)
+        try:
+            with path.open("r+b") as file:
+                file.write(os.urandom(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+        except OSError as error:
+            raise ProviderError(f"can't destroy key {reference}: {error.strerror}") from error
+        return f"key file {reference} overwritten and removed; backups of it still open copies"
+
+    def _path(self, name: str) -> Path:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,99}", name):
+            raise ProviderError("expected the name of a key file")
+        return self._folder / f"{name}.kek"
+
+    def _key(self, name: str) -> bytes:
+        path = self._path(name)
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ProviderError(f"key {name}: expected a file for its owner alone (chmod 600)")
+            key = path.read_bytes()
+        except OSError as error:
+            raise ProviderError(f"can't read key {name}: {error.strerror}") from error
+        if len(key) != KEY_BYTES:
+            raise ProviderError(f"key {name}: expected {KEY_BYTES} bytes, got {len(key)}")
+        return key
