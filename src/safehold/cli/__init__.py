@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
     "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),
     "synth": ("safehold.cli.synth", "synth", "Make a labelled dataset from a constitution."),
-    "train": ("safehold.cli.train", "train", "Train and calibrate a bundle."),
+    "train": ("safehold.cli.train", "train_command", "Train and calibrate a bundle."),
     "weights": ("safehold.cli.weights", "weights", "Seal, check and load model weights."),
 }
 
