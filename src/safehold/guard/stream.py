@@ -7,7 +7,7 @@ on any lane, the tail included; text in escalated stretches also waits for stage
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -93,13 +93,22 @@ class GuardSession:
     """The guard around one exchange."""
 
     def __init__(
-        self, cascade: Cascade, exchange: Exchange, policy: SessionPolicy, decoder: Decoder
+        self,
+        cascade: Cascade,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        decoder: Decoder,
+        exempt: Callable[[str], bool] | None = None,
     ) -> None:
-        """Take the cascade, the prompt with its history, and how to deliver."""
+        """Take the cascade, the prompt with its history, and how to deliver.
+
+        `exempt` says whether a grant delivers what a clause would stop; scoring goes on the same.
+        """
         self._cascade = cascade
         self._exchange = exchange
         self._policy = policy
         self._decoder = decoder
+        self._exempt = exempt or _nobody
         self._lanes: dict[Lane, _LaneState] = {}
         self._prompt_logit = -math.inf
         self._prompt_stage1 = -math.inf
@@ -227,15 +236,21 @@ class GuardSession:
         """Score what became whole; None means that nothing must be stopped."""
         if state.rules is not None and fresh:
             hit = state.rules.feed(fresh)
-            if hit is not None:
-                return self._act(_rule_block(hit, state))
+            if hit is not None and (stop := self._act(_rule_block(hit, state))) is not None:
+                return stop
+        block: Block | None = None
         if state.score is None:
             state.take(chars, len(words))
-            return None
-        block = yield from self._score_own(state, words, chars, last=last)
+        else:
+            block = yield from self._score_own(state, words, chars, last=last)
         if block is None:
             block = yield from self._score_views(state, fresh, last=last)
-        return None if block is None else self._act(block)
+        if block is None:
+            return None
+        acted = self._act(block)
+        if acted is None:
+            state.checked()
+        return acted
 
     def _score_own(
         self, state: "_LaneState", words: list[str], chars: int, *, last: bool
@@ -316,8 +331,12 @@ class GuardSession:
     # --- decisions and failures -----------------------------------------------------------------
 
     def _act(self, block: Block) -> Block | None:
-        """Make a block final, or only note it where the mode delivers all the same."""
-        if self._policy.mode is Mode.AUDIT:
+        """Make a block final, or only note it where the mode or a grant delivers all the same.
+
+        What a broken scorer never saw is not released in any mode: that takes the `bypass`.
+        """
+        noted = self._policy.mode is Mode.AUDIT or self._exempt(block.clause)
+        if noted and block.stage is not Stage.FAIL_MODE:
             self.would_block = self.would_block or block
             return None
         self._blocked = block
@@ -381,6 +400,12 @@ class GuardSession:
         if logit == -math.inf:
             return 0.0
         return probability(logit, surface.block if self._cascade.has_stage2 else surface.alone)
+
+
+def _nobody(clause: str) -> bool:
+    """Exempt nobody."""
+    del clause
+    return False
 
 
 def _search(rules: RuleSet | None, text: str) -> RuleHit | None:
@@ -495,6 +520,11 @@ class Guard:
         """The digest of the bundle that every score of this guard came from."""
         return self.cascade.digest
 
-    def session(self, exchange: Exchange, policy: SessionPolicy) -> GuardSession:
+    def session(
+        self,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        exempt: Callable[[str], bool] | None = None,
+    ) -> GuardSession:
         """Start guarding one exchange."""
-        return GuardSession(self.cascade, exchange, policy, self._decoder)
+        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt)

@@ -347,7 +347,7 @@ class MockUpstream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._stop is not None:
+        if self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 

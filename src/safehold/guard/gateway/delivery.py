@@ -189,8 +189,9 @@ class Delivery:
         await run.out.end(stream.end(mark))
 
     def _marks(self) -> bool:
-        """Whether the client is told what an audit found: never in shadow."""
-        return not self._run.ask.policy.shadow
+        """Whether the client is told what an audit found: never in shadow, nor of an exemption."""
+        policy = self._run.ask.policy
+        return policy.mode is Mode.AUDIT and not policy.shadow
 
     async def _keep_normal(self, noted: Block | None) -> None:
         run = self._run

@@ -124,3 +124,20 @@ def review_row(run: "Run") -> EventRow:
         surface=str(run.ask.surface),
         decision_id=run.ask.decision_id,
     )
+
+
+def exemption_rows(run: "Run") -> list[Row]:
+    """Return the event of a grant that delivered what a clause would have stopped."""
+    if run.grant_id is None:
+        return []
+    block = run.block or run.verdict
+    clause = block.clause if isinstance(block, Block) else None
+    return [
+        EventRow(
+            at=run.relay.clock(),
+            kind=EventKind.EXEMPTION,
+            detail={"grant": run.grant_id, "clause": clause},
+            surface=str(run.ask.surface),
+            decision_id=run.ask.decision_id,
+        )
+    ]

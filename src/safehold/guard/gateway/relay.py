@@ -31,7 +31,14 @@ from safehold.guard.gateway.interface import (
 from safehold.guard.gateway.journal import Journal
 from safehold.guard.gateway.outlet import Outlet
 from safehold.guard.gateway.policy import Key, Limits, SurfacePolicy
-from safehold.guard.gateway.records import Timing, bypass_rows, final_row, prompt_row, review_row
+from safehold.guard.gateway.records import (
+    Timing,
+    bypass_rows,
+    exemption_rows,
+    final_row,
+    prompt_row,
+    review_row,
+)
 from safehold.guard.gateway.upstream import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode, Verdict
 from safehold.guard.ledger.interface import Action, Judged, Outcome, RowSink
@@ -130,7 +137,7 @@ class Run:
         self.gone = gone
         self.held = held
         self.timing = Timing(relay.ticks())
-        self.session = held.guard.session(ask.exchange, ask.policy.session())
+        self.session = held.guard.session(ask.exchange, ask.policy.session(), self._granted)
         self.verdict: Verdict | None = None
         self.action = Action.FORWARD
         self.grant_id: str | None = None
@@ -204,7 +211,7 @@ class Run:
 
     def _action(self, block: Block) -> Action:
         """Say what a blocked prompt means here; scoring and logging are done already."""
-        if self.ask.policy.shadow or self.exempt(block):
+        if self.ask.policy.shadow or self._granted(block.clause):
             return Action.FORWARD
         match self.ask.policy.on_block:
             case "fallback":
@@ -214,11 +221,13 @@ class Run:
             case "block":
                 return Action.BLOCK
 
-    def exempt(self, block: Block) -> bool:
-        """Whether a grant lets this subject receive what `block` would stop."""
+    def _granted(self, clause: str) -> bool:
+        """Whether a grant lets this subject receive what a clause would stop."""
         key = self.ask.key
+        if not clause:
+            return False
         decision = self.relay.exemptions.action_for(
-            key.id if key else None, block.clause, self.ask.surface, self.relay.clock()
+            key.id if key else None, clause, self.ask.surface, self.relay.clock()
         )
         if isinstance(decision, Exempt):
             self.grant_id = decision.grant_id
@@ -299,7 +308,9 @@ class Run:
         bypasses = self.session.report().bypasses[self._bypasses_kept :]
         try:
             await self.relay.ledger.append(
-                final_row(self, outcome, judged), *bypass_rows(self, bypasses)
+                final_row(self, outcome, judged),
+                *bypass_rows(self, bypasses),
+                *exemption_rows(self),
             )
         except LedgerError:
             if self.ask.policy.ledger_fail_mode is not FailMode.BYPASS:

@@ -40,7 +40,7 @@ def decode_request(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         text = _safe(str(error))
-        if "unknown field" in text or "Invalid value" in text:
+        if "unknown field" in text or "Invalid" in text:
             raise UnsupportedError(text) from None
         raise WireError(text) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -58,7 +58,7 @@ def decode_reply(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         text = _safe(str(error))
-        if "unknown field" in text or "Invalid value" in text:
+        if "unknown field" in text or "Invalid" in text:
             raise UnknownReplyError(f"upstream: {text}") from None
         raise BrokenReplyError(f"upstream: {text}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -67,8 +67,10 @@ def decode_reply(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
 
 def _safe(message: str) -> str:
     """Drop values that msgspec quotes from the input; names of fields and paths stay."""
-    message = re.sub(r"Invalid value '.*?'(?= - |$)", "Invalid value", message, flags=re.S)
-    message = re.sub(r"unknown field `(.*?)`", _field, message, flags=re.S)
+    message = re.sub(
+        r"(Invalid (?:\w+ )?value) .*?( - at `[^`]*`)?$", r"\1\2", message, flags=re.DOTALL
+    )
+    message = re.sub(r"unknown field `(.*?)`", _field, message, flags=re.DOTALL)
     return message[:300]
 
 

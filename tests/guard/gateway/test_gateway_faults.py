@@ -1,0 +1,315 @@
+"""Broken clients and broken upstreams: one valid error, a row, and nothing unscored."""
+
+import json
+import socket
+import time
+
+import msgspec
+import pytest
+
+from gateway_wire import PATHS, body_for, ending, post, raw
+
+from safehold.guard.ledger.interface import FinalRow, Outcome
+from safehold.testing.guards import MARKER
+from safehold.testing.upstream import Fault, Script, says
+
+LONG = says("Quite harmless words, one after another, without an end. " * 12, size=5)
+
+
+MIDWAY = [
+    Fault.HANG_MIDWAY,
+    Fault.RESET,
+    Fault.HALF_CLOSE,
+    Fault.BROKEN_JSON,
+    Fault.NOT_SSE,
+    Fault.UNKNOWN_EVENT,
+    Fault.UNKNOWN_FIELD,
+    Fault.ERROR_EVENT,
+    Fault.INVALID_UTF8,
+    Fault.HUGE_LINE,
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("fault", MIDWAY)
+def test_upstream_that_breaks_midway_ends_in_a_protocol_error(stage, path, fault):
+    """A stream that breaks ends with the protocol's error; a row says so."""
+    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    asked = json.dumps(body_for(path, "hi")).encode()
+    status, _, body = post(at.gateway.port, path, asked)
+    assert (status, ending(path, body)) in ((200, "error"), (502, "cut"), (504, "cut"))
+    assert b"secret" not in body
+    row = at.finals()[-1]
+    assert row.outcome in (Outcome.ERROR, Outcome.UNSCORABLE)
+    assert row.error is not None
+    assert row.delivered_bytes <= row.scored_bytes
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_one_byte_chunks_arrive_whole(stage, path):
+    """An upstream that sends single bytes, cutting characters in half, loses nothing."""
+    text = "Grüße, 世界, \N{GRINNING FACE}! " * 3
+    at = stage(msgspec.structs.replace(says(text, size=3), fault=Fault.ONE_BYTE))
+    asked = json.dumps(body_for(path, "hi")).encode()
+    status, _, body = post(at.gateway.port, path, asked)
+    assert (status, ending(path, body)) == (200, "done")
+    assert "".join(item.text for item in at.finals()[-1].delivered) == text
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Fault.HANG, 504),
+        (Fault.WRONG_TYPE, 502),
+        (Fault.STATUS_500, 502),
+        (Fault.REDIRECT, 502),
+        (Fault.STATUS_400, 400),
+        (Fault.STATUS_429, 429),
+    ],
+)
+def test_upstream_that_never_begins_gives_an_http_error(stage, path, fault, status):
+    """An upstream that fails before its first byte gives an HTTP error in the right shape."""
+    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    asked = json.dumps(body_for(path, "hi")).encode()
+    got, headers, body = post(at.gateway.port, path, asked)
+    assert got == status
+    error = json.loads(body)["error"]
+    assert error["message"]
+    assert (b"retry-after: 3" in headers) == (status == 429)
+    assert at.finals()[-1].outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.BROKEN_JSON, Fault.INVALID_UTF8])
+@pytest.mark.parametrize("path", PATHS)
+def test_whole_answer_that_breaks_gives_an_http_error(stage, path, fault):
+    """A whole answer that breaks off or is no JSON gives a 502."""
+    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    asked = json.dumps(body_for(path, "hi", stream=False)).encode()
+    assert post(at.gateway.port, path, asked)[0] == 502
+
+
+def test_upstream_error_text_is_scored_too(stage):
+    """An upstream's error message that a rule blocks does not reach the client."""
+    at = stage(Script(fault=Fault.STATUS_400, error_text=f"you said {MARKER}"))
+    asked = json.dumps(body_for(PATHS[0], "hi")).encode()
+    status, _, body = post(at.gateway.port, PATHS[0], asked)
+    assert status == 400
+    assert b"purple" not in body
+
+
+def test_unreachable_upstream_gives_502(stage):
+    """An upstream that is not there gives a 502 and a row."""
+    at = stage()
+    at.upstream.__exit__(None, None, None)
+    asked = json.dumps(body_for(PATHS[0], "hi")).encode()
+    assert post(at.gateway.port, PATHS[0], asked)[0] == 502
+    assert at.finals()[-1].error == "UpstreamError"
+
+
+BAD_BODIES = [
+    (b"", 400),
+    (b"{", 400),
+    (b"[]", 400),
+    (b"null", 400),
+    (b"\xff\xfe{}", 400),
+    (b'{"model": "\xff"}', 400),
+    (b"[" * 100_000, 400),
+    (b'{"model":"m","messages":[],"max_tokens":1}', 400),
+    (b'{"model":"m","messages":[{"role":"ghost","content":"x"}],"max_tokens":1}', 400),
+    (b'{"model":"m","novel":1,"messages":[{"role":"user","content":"x"}],"max_tokens":1}', 400),
+    (
+        b'{"model":"m","messages":[{"role":"user","content":[{"type":"novel"}]}],"max_tokens":1}',
+        400,
+    ),
+    (b'{"model":"m","messages":[{"role":"user","content":"\\ud800"}],"max_tokens":1}', 400),
+    (b'{"input":[{"type":"item_reference","id":"x"}]}', 400),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("body", "status"), BAD_BODIES)
+def test_bad_body_gives_one_clear_error_and_a_row(stage, path, body, status):
+    """Malformed and unknown requests are refused in their protocol's shape, with a row."""
+    at = stage()
+    got, _, answer = post(at.gateway.port, path, body)
+    assert got == status
+    assert json.loads(answer)["error"]["message"]
+    assert at.prompts()[-1].action == "refuse"
+    assert at.upstream.requests == []
+
+
+def test_error_message_never_quotes_the_request(stage):
+    """An unknown value of a known field is not repeated to the client or in the row."""
+    at = stage()
+    given = {"model": "m", "messages": [{"role": "sesame-open", "content": "x"}]}
+    _, _, answer = post(at.gateway.port, PATHS[0], json.dumps(given).encode())
+    assert b"sesame" not in answer
+    assert "sesame" not in str(at.ledger.rows)
+
+
+def test_twenty_megabytes_are_refused_at_once(stage):
+    """A body beyond the limit is refused, by its declared length and by its real one."""
+    at = stage()
+    body = b'{"model":"' + b"x" * 20_000_000 + b'"}'
+    status, _, _ = post(at.gateway.port, PATHS[0], body)
+    assert status in (413, 0)
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+        sock.sendall(head + b"content-length: 20000000\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_chunked_body_beyond_the_limit_is_refused(stage):
+    """A body of unknown length is cut at the limit."""
+    at = stage()
+    head = (
+        b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        b"transfer-encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+        try:
+            sock.sendall(head)
+            for _ in range(40):
+                sock.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        except ConnectionError:
+            pass
+        try:
+            assert sock.recv(100)[:12] in (b"HTTP/1.1 413", b"")
+        except ConnectionError:
+            pass
+
+
+def test_slow_body_is_given_up(stage):
+    """A body that does not come in time is refused."""
+    at = stage()
+    head = (
+        b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        b"content-length: 100\r\n\r\n{"
+    )
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+        sock.sendall(head)
+        assert sock.recv(100).startswith(b"HTTP/1.1 408")
+
+
+JSON = b'{"model":"m","messages":[{"role":"user","content":"x"}]}'
+START = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+)
+SMUGGLED = {
+    "both lengths": START
+    + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\n",
+    "two lengths": START + b"content-length: 4\r\ncontent-length: 60\r\n\r\n" + JSON,
+    "list of lengths": START + b"content-length: 4, 60\r\n\r\n" + JSON,
+    "signed length": START + b"content-length: +56\r\n\r\n" + JSON,
+    "odd coding": START + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "two codings": START + b"transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "space before colon": START + b"content-length : 56\r\n\r\n" + JSON,
+    "bare newline": START.replace(b"\r\n", b"\n") + b"content-length: 56\n\n" + JSON,
+    "folded header": START + b"x-a: b\r\n c: d\r\ncontent-length: 56\r\n\r\n" + JSON,
+    "bad chunk size": START + b"transfer-encoding: chunked\r\n\r\n0x5\r\nabcde\r\n0\r\n\r\n",
+    "two hosts": START + b"host: elsewhere\r\ncontent-length: 56\r\n\r\n" + JSON,
+    "null in header": START + b"x-a: \x00\r\ncontent-length: 56\r\n\r\n" + JSON,
+}
+
+
+@pytest.mark.parametrize("shape", sorted(SMUGGLED))
+def test_smuggling_shape_reaches_no_model(stage, shape):
+    """A request whose end two parsers may see differently never goes upstream."""
+    at = stage()
+    got = raw(at.gateway.port, SMUGGLED[shape])
+    assert b"HTTP/1.1 200" not in got
+    assert at.upstream.requests == []
+
+
+def test_header_flood_is_refused(stage):
+    """Too many headers, or too much of them, are refused."""
+    at = stage()
+    many = "".join(f"x-{number}: a\r\n" for number in range(300))
+    assert post(at.gateway.port, PATHS[0], JSON, extra=many)[0] in (400, 413, 431)
+    assert post(at.gateway.port, PATHS[0], JSON, extra=f"x-a: {'b' * 50_000}\r\n")[0] in (
+        400,
+        413,
+        431,
+    )
+
+
+def test_doubled_json_keys_reach_the_model_once(stage):
+    """What is scored is what is sent: a doubled key can't show one text to each parser."""
+    at = stage()
+    body = (
+        b'{"model":"m","messages":[{"role":"user","content":"' + MARKER.encode() + b'"}],'
+        b'"messages":[{"role":"user","content":"hi"}]}'
+    )
+    assert post(at.gateway.port, PATHS[0], body)[0] == 200
+    assert MARKER not in json.dumps(at.upstream.requests)
+
+
+def test_browser_form_is_refused(stage):
+    """A body that a web page could send without asking is refused, and so is a foreign Host."""
+    at = stage()
+    assert post(at.gateway.port, PATHS[0], JSON, kind="text/plain")[0] == 400
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: evil.example\r\n"
+        b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    )
+    assert b"HTTP/1.1 401" in raw(at.gateway.port, head % len(JSON) + JSON)
+
+
+def test_client_that_hangs_up_still_gets_its_final_row(stage):
+    """A client that leaves in the middle leaves a final row of what it was sent."""
+    script = says("Harmless words that go on and on. " * 40, size=6)
+    at = stage(msgspec.structs.replace(script, delay_s=0.005))
+    asked = json.dumps(body_for(PATHS[0], "hi")).encode()
+    head = START + b"content-length: %d\r\n\r\n" % len(asked)
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+        sock.sendall(head + asked)
+        got = b""
+        while b"Harmless" not in got:
+            got += sock.recv(4096)
+    deadline = time.monotonic() + 5
+    while not at.finals() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    row = at.finals()[-1]
+    assert row.error == "ClientGone"
+    assert row.delivered[0].text.startswith("Harmless")
+    assert row.delivered_bytes <= row.scored_bytes
+
+
+def test_slow_reader_is_cut_and_recorded(stage):
+    """A client that stops reading does not hold memory for ever; its row is kept."""
+    at = stage(says("word " * 3_000_000, size=50_000))
+    asked = json.dumps(body_for(PATHS[0], "hi")).encode()
+    head = START + b"content-length: %d\r\n\r\n" % len(asked)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", at.gateway.port))
+    with sock:
+        sock.sendall(head + asked)
+        deadline = time.monotonic() + 8
+        while not at.finals() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert at.finals()[-1].error in ("Cancelled", "ClientGone")
+
+
+def test_ledger_that_fails_releases_nothing(stage):
+    """When the prompt row can't be kept the client gets 503 and no text."""
+    at = stage()
+    at.ledger.fail = "disk full"
+    asked = json.dumps(body_for(PATHS[0], "hi")).encode()
+    status, _, body = post(at.gateway.port, PATHS[0], asked)
+    assert status == 503
+    assert b"Hello" not in body
+    at.ledger.fail = None
+    assert post(at.gateway.port, PATHS[0], asked)[0] == 200
+
+
+def test_every_final_row_names_a_prompt_row(stage):
+    """Rows come in pairs whatever happens."""
+    at = stage()
+    for body in (JSON, b"{", json.dumps(body_for(PATHS[0], MARKER)).encode()):
+        post(at.gateway.port, PATHS[0], body)
+    finals = {row.decision_id for row in at.ledger.rows if isinstance(row, FinalRow)}
+    prompts = {row.decision_id for row in at.prompts()}
+    assert prompts <= finals
+    assert len(prompts) == 3
