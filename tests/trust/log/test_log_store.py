@@ -486,15 +486,7 @@ def test_go_reads_our_log(tmp_path: Path) -> None:
     program = str(Path(__file__).parent / "interop" / "main.go")
     bundles = [f"{root}/tile/entries/{name}" for name in ("000", "001", "002", "003.p/132")]
     done = subprocess.run(
-        [
-            "go",
-            "run",
-            str(Path(__file__).parent / "interop" / "main.go"),
-            str(root),
-            str(key.verifier),
-            str(old.size),
-            *bundles,
-        ],
+        ["go", "run", program, str(root), str(key.verifier), str(old.size), *bundles],
         check=False,
         capture_output=True,
         text=True,

@@ -54,9 +54,7 @@ def roster_of(*keys: SoftSsh | SoftSshSk | SoftPasskey) -> Roster:
     return EMPTY_ROSTER.enrol(person)
 
 
-def keygen_verify(
-    folder: Path, public: str, message: bytes, signature: str, namespace: str
-) -> bool:
+def keygen_verify(folder: Path, public: str, message: bytes, signature: str) -> bool:
     """Ask the real ssh-keygen whether a signature is good."""
     (folder / "allowed").write_text(f"somebody {public}\n")
     (folder / "sig").write_text(armour(signature))
