@@ -1,5 +1,6 @@
 """`safehold synth`: make a labelled dataset from a constitution."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -9,8 +10,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from safehold.constitution import Constitution, admit_generator, load
-from safehold.errors import DataError, DependencyError
+from safehold.errors import DataError, DependencyError, UsageError
+from safehold.guard.gateway import local
 from safehold.improve.synthesis import dataset, seeds
+from safehold.improve.synthesis.chat import ChatGenerator, ChatSettings
 from safehold.improve.synthesis.dataset import Journal, Manifest, Plan
 from safehold.improve.synthesis.interface import Example, Generator
 from safehold.improve.synthesis.phrasebook import phrasebook
@@ -44,34 +47,111 @@ except ModuleNotFoundError as error:
     help="How many examples to aim at: " + ", ".join(f"{k} {v}" for k, v in SIZES.items()) + ".",
 )
 @click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--generator",
+    "names",
+    multiple=True,
+    default=("written",),
+    show_default=True,
+    type=click.Choice(["written", "openai", "embedded"]),
+    help="What makes the base examples; may be given several times.",
+)
+@click.option("--base-url", default="", help="openai: where the model is served, /v1 included.")
+@click.option("--model", default="", help="openai: the model's name.")
+@click.option(
+    "--key",
+    default="",
+    envvar="SAFEHOLD_SYNTH_KEY",
+    show_envvar=True,
+    help="openai: its API key; better given by the environment.",
+)
+@click.option("--temperature", default=1.0, show_default=True, help="openai, embedded.")
+@click.option(
+    "--rounds",
+    default=2,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="openai, embedded: batches per clause and stage.",
+)
 @click.option("--force", is_flag=True, help="Replace a dataset that was made with other options.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def synth(source: str, out: Path, size: str, seed: int, force: bool, as_json: bool) -> None:
+def synth(
+    source: str,
+    out: Path,
+    size: str,
+    seed: int,
+    names: tuple[str, ...],
+    base_url: str,
+    model: str,
+    key: str,
+    temperature: float,
+    rounds: int,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Make a labelled dataset of exchanges from a constitution.
+
+    An interrupted run goes on where it stopped when it is started again.
 
     \b
     Examples:
       safehold synth --out data/
-      safehold synth --constitution homebrewing --size small --seed 7 --out /tmp/small
+      safehold synth --constitution homebrewing --size small --seed 7 --out small/
+      safehold synth --out data/ --generator written --generator openai \\
+          --base-url http://127.0.0.1:8000/v1 --model my-model
+      safehold synth --out data/ --generator written --generator embedded --rounds 1
     """
     constitution = load(source)
-    admit_generator(constitution, operator_owned=False)
-    generators: list[Generator] = [WrittenGenerator(constitution.name, constitution.digest)]
+    chosen = tuple(dict.fromkeys(names))
+    for name in chosen:
+        admit_generator(constitution, operator_owned=name == "openai")
+    if "openai" in chosen and not (base_url and model):
+        raise UsageError("--generator openai needs --base-url and --model")
+    asking = ChatSettings(
+        url=base_url, model=model, key=key, temperature=temperature, rounds=rounds
+    )
     plan = Plan(
         domain=constitution.name,
         constitution=constitution.digest,
-        generators=tuple(generator.name for generator in generators),
+        generators=tuple(_described(name, asking) for name in chosen),
         seed=seed,
         target=SIZES[size],
-        seed_books=seeds.digest(constitution.name),
+        seed_books=seeds.digest(constitution.name) if "written" in chosen else "",
     )
     manifest = _finished(out, plan, force=force)
     if manifest is None:
-        manifest = _make(out, plan, constitution, generators, quiet=as_json)
+        with ExitStack() as running:
+            generators = [_generator(name, constitution, asking, running) for name in chosen]
+            manifest = _make(out, plan, constitution, generators, quiet=as_json)
     if as_json:
         click.echo(msgspec.json.encode(manifest).decode())
     else:
         _show(out, manifest)
+
+
+def _described(name: str, asking: ChatSettings) -> str:
+    """Name a generator with all that changes what it makes."""
+    match name:
+        case "openai":
+            return f"openai:{asking.model}:t={asking.temperature:g}:rounds={asking.rounds}"
+        case "embedded":
+            return f"embedded:{local.MODEL}:t={asking.temperature:g}:rounds={asking.rounds}"
+        case _:
+            return name
+
+
+def _generator(
+    name: str, constitution: Constitution, asking: ChatSettings, running: ExitStack
+) -> Generator:
+    """Return a generator by its name; the embedded model runs until `running` is closed."""
+    if name == "written":
+        return WrittenGenerator(constitution.name, constitution.digest)
+    if name == "embedded":
+        model = running.enter_context(local.LocalServer(threads=2))
+        asking = msgspec.structs.replace(
+            asking, url=model.url, key=model.key, model=local.MODEL, max_tokens=160, batch=2
+        )
+    return ChatGenerator(name, constitution, asking)
 
 
 def _finished(out: Path, plan: Plan, *, force: bool) -> Manifest | None:

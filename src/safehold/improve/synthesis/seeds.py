@@ -54,11 +54,7 @@ def books(domain: str) -> Iterator[SeedBook]:
     Raises:
         DataError: The domain has no books, or a book breaks the schema.
     """
-    folder = _root() / domain
-    entries = _books(folder) if folder.is_dir() else []
-    if not entries:
-        raise DataError(f"no seed books for {domain!r}; there are: {', '.join(domains())}")
-    for entry in entries:
+    for entry in _domain(domain):
         try:
             book = msgspec.yaml.decode(entry.read_bytes(), type=SeedBook)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -67,11 +63,23 @@ def books(domain: str) -> Iterator[SeedBook]:
 
 
 def digest(domain: str) -> str:
-    """Return the SHA-256 over the names and bytes of a domain's books: the data digest."""
+    """Return the SHA-256 over the names and bytes of a domain's books: the data digest.
+
+    Raises:
+        DataError: The domain has no books.
+    """
     total = hashlib.sha256()
-    for entry in _books(_root() / domain):
+    for entry in _domain(domain):
         total.update(entry.name.encode() + b"\0" + hashlib.sha256(entry.read_bytes()).digest())
     return total.hexdigest()
+
+
+def _domain(domain: str) -> list[Traversable]:
+    folder = _root() / domain
+    entries = _books(folder) if folder.is_dir() else []
+    if not entries:
+        raise DataError(f"no seed books for {domain!r}; there are: {', '.join(domains())}")
+    return entries
 
 
 def _root() -> Traversable:

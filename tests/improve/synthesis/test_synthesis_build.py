@@ -1,0 +1,140 @@
+"""The built dataset: no family crosses a split, labels stay true, equal seeds give equal bytes."""
+
+from collections import defaultdict
+
+import msgspec
+import pytest
+
+from safehold.errors import DataError
+from safehold.improve.synthesis.build import Built, build
+from safehold.improve.synthesis.families import Deduplicator, Nearness, merged, sketch, text_of
+from safehold.improve.synthesis.interface import Example, Side, Split, prompt_label
+from safehold.improve.synthesis.phrasebook import phrasebook
+from safehold.improve.synthesis.recipes import RECIPES
+from safehold.improve.synthesis.written import WrittenGenerator
+
+
+def _nothing(done: int, total: int) -> None:
+    del done, total
+
+
+def _base(count: int) -> list[Example]:
+    generator = WrittenGenerator("homebrewing", "c0ffee")
+    return list(generator.generate(seed=3, skip=frozenset()))[:count]
+
+
+def test_no_family_crosses_a_split(built: Built) -> None:
+    """Every family, augmentations included, has one split."""
+    splits = defaultdict(set)
+    for example in built.examples:
+        splits[example.family].add(example.split)
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_no_near_copy_crosses_a_split(built: Built) -> None:
+    """A base text of the test split has no near relative in another split."""
+    base = [example for example in built.examples if "~" not in example.id]
+    again = merged(base, Nearness())
+    assert [(one.id, one.split) for one in again] == [(one.id, one.split) for one in base]
+
+
+def test_each_split_has_both_sides_and_every_recipe_is_used(built: Built) -> None:
+    """No split lacks a side and no recipe is dead."""
+    sides = {(example.split, example.side) for example in built.examples}
+    assert sides == {(split, side) for split in Split for side in Side}
+    used = {example.lineage.chain[0] for example in built.examples if example.lineage.chain}
+    assert used == {recipe.name for recipe in RECIPES}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+    """Synthesis repeats byte for byte from its seed alone."""
+    base = _base(700)
+    first, second, other = (
+        build(base, phrases=phrasebook(), seed=seed, target=900, progress=_nothing)
+        for seed in (5, 5, 6)
+    )
+    assert msgspec.json.encode(first.examples) == msgspec.json.encode(second.examples)
+    assert msgspec.json.encode(first.examples) != msgspec.json.encode(other.examples)
+
+
+def test_a_dress_alone_never_decides(built: Built) -> None:
+    """Each prompt recipe serves restricted and permitted requests alike."""
+    sides = defaultdict(set)
+    for example in built.examples:
+        if example.lineage.chain and not example.reply:
+            sides[example.lineage.chain[0]].add(example.side)
+    dressed = ("framed", "styled", "wrapped", "encoded", "split-turns", "pasted", "tool-result")
+    for name in dressed:
+        assert sides[name] == {Side.RESTRICTED, Side.PERMITTED}, name
+
+
+def test_an_innocent_lead_in_is_not_learnt_as_a_restricted_prompt(built: Built) -> None:
+    """A restricted reply after "go on" labels the reply only."""
+    found = [one for one in built.examples if one.id.endswith("/cellar-innocent-continue")]
+    assert [prompt_label(one) for one in found] == [None]
+    assert found[0].side is Side.RESTRICTED
+
+
+def test_a_preamble_does_not_make_a_permitted_prompt_restricted(built: Built) -> None:
+    """A reply that turns half-way keeps its restricted label and leaves its prompt unlabelled."""
+    found = [one for one in built.examples if one.lineage.chain[:1] == ("preamble",)]
+    assert found
+    assert {prompt_label(one) for one in found} == {None}
+
+
+def test_lineage_names_constitution_generator_parent_and_chain(built: Built) -> None:
+    """What was made can be made again from its lineage."""
+    ids = {example.id for example in built.examples}
+    for example in built.examples:
+        assert example.lineage.constitution == "c0ffee"
+        assert example.lineage.generator == "written"
+        if "~" in example.id:
+            assert example.lineage.parent == example.id.partition("~")[0]
+            assert example.lineage.parent in ids
+
+
+def test_ids_are_unique(built: Built) -> None:
+    """No two examples share an id."""
+    assert len({example.id for example in built.examples}) == len(built.examples)
+
+
+def test_a_near_duplicate_is_left_out() -> None:
+    """A text that differs from an earlier one by a word is dropped, another one stays."""
+    first, second = _long()
+    copy = msgspec.structs.replace(first, id="copy", reply=first.reply + " Indeed.")
+    kept = list(Deduplicator(0.85, fold_case=True).filter([first, copy, second]))
+    assert [one.id for one in kept] == [first.id, second.id]
+
+
+def _long() -> tuple[Example, Example]:
+    found = [one for one in _base(600) if len(one.reply) > 500]
+    return found[0], found[1]
+
+
+def test_near_relatives_become_one_family() -> None:
+    """Two families with half of their text in common are merged and share a split."""
+    first, second = _long()
+    near = msgspec.structs.replace(
+        first, id="near", family="another-name", reply=first.reply + " And one sentence more."
+    )
+    result = {one.id: one for one in merged([first, near, second], Nearness())}
+    assert result["near"].family == result[first.id].family
+    assert result[second.id].family == second.family
+
+
+def test_too_few_base_examples_are_refused() -> None:
+    """A split without permitted replies is an error, not a silent hole."""
+    with pytest.raises(DataError, match="too few"):
+        build(_base(2), phrases=phrasebook(), seed=1, target=10, progress=_nothing)
+
+
+def test_a_sketch_reads_texts_without_spaces() -> None:
+    """Two different Chinese texts are not one text."""
+    one, other = sketch("在家做20升世涛，糖化温度和时间怎么安排？"), sketch("泡龙井用多少度的水？")
+    assert one.jaccard(other) < 0.3
+
+
+def test_text_of_holds_prompt_and_reply() -> None:
+    """Near-duplicates are judged by all that an example says."""
+    example, _ = _long()
+    assert example.reply in text_of(example)
