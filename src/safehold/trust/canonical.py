@@ -1,6 +1,7 @@
 """Canonical JSON (RFC 8785): the one byte form that is hashed and signed."""
 
 import hashlib
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +15,11 @@ T = TypeVar("T")
 MAX_INTEGER = 2**53 - 1
 
 
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+# A fraction, an exponent, sixteen digits, a minus, a null (which a NaN becomes): not for this path.
+_NUMBERS = re.compile(rb"[0-9][.eE]|[0-9]{16}|-|null")
+
+
 class CanonicalError(TrustError):
     """Correct the document: it is not canonical JSON of the expected shape."""
 
@@ -24,6 +30,11 @@ def canonical(value: object) -> bytes:
     Raises:
         CanonicalError: the value has no exact JSON form (NaN, an integer beyond 2^53 - 1).
     """
+    # A fast path for what nearly every document is: ASCII, and integers well inside a double. There
+    # msgspec's sorted output and RFC 8785 agree byte for byte (a property test compares them).
+    quick = msgspec.json.encode(value, order="sorted")
+    if quick.isascii() and not _NUMBERS.search(_STRINGS.sub(b"", quick)):
+        return quick
     builtins: Any = msgspec.to_builtins(value, str_keys=True, order="sorted")
     try:
         return rfc8785.dumps(builtins)

@@ -1,6 +1,9 @@
 """Published test vectors: RFC 6962, 8032, 8785, C2SP signed-note, checkpoints and tile paths."""
 
 import pytest
+import rfc8785
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from safehold.trust.canonical import CanonicalError, canonical, parse_canonical
 from safehold.trust.log.checkpoint import parse_checkpoint
@@ -283,3 +286,37 @@ def test_tiles_of_a_tree_of_70000() -> None:
     assert [width_of(1, 0, 70_000), width_of(1, 1, 70_000)] == [256, 17]
     assert [width_of(2, 0, 70_000), width_of(3, 0, 70_000)] == [1, 0]
     assert [width_of(0, 0, 256), width_of(0, 1, 256), width_of(1, 0, 256)] == [256, 0, 1]
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.text(alphabet=st.characters(max_codepoint=127)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(alphabet=st.characters(max_codepoint=127)), inner, max_size=4)
+        | st.dictionaries(st.text(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(JSON_VALUES)
+def test_fast_path_is_rfc8785(value: object) -> None:
+    """Whatever the document, our bytes are those of the reference library."""
+    try:
+        expected = rfc8785.dumps(value)  # type: ignore[arg-type]
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError):
+        return
+    assert canonical(value) == expected
+
+
+def test_fast_path_escapes_every_ascii_character_as_rfc8785() -> None:
+    """Each of the 128 ASCII characters has the same escape on both paths."""
+    for code in range(128):
+        value = {"k" + chr(code): "v" + chr(code)}
+        assert canonical(value) == rfc8785.dumps(value)

@@ -54,7 +54,7 @@ class _Case:
         )
 
 
-def evaluate(  # noqa: PLR0917 - the six facts of a decision, in the order they are spoken of
+def evaluate(
     request: SignedRequest,
     approvals: Sequence[Approval],
     roster: Roster,
