@@ -47,11 +47,21 @@ class Baseline(msgspec.Struct, frozen=True):
         return np.asarray(self.mean)[index % len(self.mean)]
 
     def sigma(self, mean: Floats) -> Floats:
-        """The standard deviation that goes with a mean."""
-        return np.sqrt(self.scale * np.maximum(mean, 1e-9) ** self.power)
+        """The standard deviation that goes with a mean: at least 0.5 % of the level, and a byte.
+
+        A slot that was always silent would else have none, and any byte there be infinite.
+        """
+        floor = 0.005 * self.level + 1.0
+        return np.maximum(floor, np.sqrt(self.scale * np.maximum(mean, 1e-9) ** self.power))
 
     def standardise(self, values: Floats, start: int = 0) -> Floats:
-        """Return (value - mean) / sigma for consecutive bins from number `start`."""
+        """Return (value - mean) / sigma for consecutive bins from number `start`.
+
+        Raises:
+            EgressError: A value is not finite: it would silence every later alarm.
+        """
+        if not np.isfinite(values).all():
+            raise EgressError("expected byte counts that are finite")
         mean = self.expected(np.arange(start, start + len(values)))
         return (values - mean) / self.sigma(mean)
 

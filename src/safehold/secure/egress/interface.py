@@ -87,6 +87,7 @@ class Tuple5(msgspec.Struct, frozen=True):
     port: int
     direction: Direction = Direction.OUT
     uid: int | None = None
+    user: str = ""
     interface: str = ""
     source: str = ""
     cgroup: str = ""

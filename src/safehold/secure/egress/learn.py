@@ -7,6 +7,7 @@ that a person must finish: owner, purpose and expiry can't be observed.
 
 import datetime as dt
 import ipaddress
+import pwd
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -131,9 +132,20 @@ def _seen(way: Direction, element: dict[str, Any]) -> Seen:
         destination=str(values[0]),
         port=int(port),
         direction=way,
-        uid=int(uid) if isinstance(uid, int) else None,
+        uid=uid if isinstance(uid, int) else None,
+        user=_user(uid),
     )
     return Seen(flow, int(inner["counter"]["bytes"]), int(inner["counter"]["packets"]))
+
+
+def _user(uid: object) -> str:
+    """The name of a user id on this host; nft lists names or numbers, as it finds them."""
+    if not isinstance(uid, int):
+        return str(uid)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
 
 
 class Compared(msgspec.Struct, frozen=True):

@@ -107,6 +107,7 @@ class Flow(msgspec.Struct, frozen=True):
         named = source.interface or source.netns
         return (
             (source.uid is None or source.uid == seen.uid)
+            and (not source.user or source.user == seen.user)
             and (not source.cgroup or source.cgroup == seen.cgroup)
             and (not named or named == seen.interface)
             and (

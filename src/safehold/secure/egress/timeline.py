@@ -4,6 +4,7 @@ The picture is SVG written here, so that the page is self-contained and needs no
 """
 
 import html
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +20,20 @@ _COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#
 _LEVEL_COLOURS = {"warn": "#ca8a04", "throttle": "#ea580c", "block": "#dc2626", "seal": "#7f1d1d"}
 _MAX_POINTS = 600
 _STYLE = """
-body{font:14px/1.5 system-ui,sans-serif;color:#1f2937;margin:2rem auto;max-width:1040px;padding:0 1rem}
+body{font:14px/1.5 system-ui,sans-serif;color:#1f2937;margin:2rem auto;max-width:1040px;
+padding:0 1rem}
 h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}p{margin:.3rem 0}
-table{border-collapse:collapse;width:100%}th,td{padding:.35rem .6rem;border-bottom:1px solid #e5e7eb;
-text-align:left;vertical-align:top}th{font-weight:600}td.n,th.n{text-align:right;
-font-variant-numeric:tabular-nums}svg{width:100%;height:auto;display:block}
-.bar{background:#e5e7eb;border-radius:3px;height:8px;min-width:90px}.bar i{display:block;height:8px;
-border-radius:3px;background:#2563eb}.bar i.hot{background:#dc2626}.tag{color:#fff;border-radius:3px;
-padding:0 .4rem;font-size:.85em}.muted{color:#6b7280}
-@media(prefers-color-scheme:dark){body{background:#111827;color:#e5e7eb}th,td{border-color:#374151}
-.bar{background:#374151}.muted{color:#9ca3af}svg text{fill:#e5e7eb}}
+table{border-collapse:collapse;width:100%}
+th,td{padding:.35rem .6rem;border-bottom:1px solid #e5e7eb;text-align:left;vertical-align:top}
+th{font-weight:600}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+svg{width:100%;height:auto;display:block}
+.bar{background:#e5e7eb;border-radius:3px;height:8px;min-width:90px;margin-top:.4rem}
+.bar i{display:block;height:8px;border-radius:3px;background:#2563eb}
+.bar i.hot{background:#dc2626}
+.tag{color:#fff;border-radius:3px;padding:0 .4rem;font-size:.85em}.muted{color:#6b7280}
+@media(prefers-color-scheme:dark){body{background:#111827;color:#e5e7eb}
+th,td{border-color:#374151}.bar{background:#374151}.muted{color:#9ca3af}}
 """
 
 
@@ -163,7 +168,7 @@ def _draw(panel: Panel, top: int, times: Sequence[float]) -> Iterator[str]:
 
 def _rates(rows: Sequence[TimelineRow], name: str) -> list[float]:
     found = [0.0]
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         gap = max(after.time - before.time, 1e-3)
         found.append(max(0, after.passed.get(name, 0) - before.passed.get(name, 0)) / gap)
     if len(found) > 1:

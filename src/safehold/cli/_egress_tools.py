@@ -1,0 +1,258 @@
+"""The egress commands that need no enforcement state: init, learn, simulate, drill and others."""
+
+import datetime as dt
+import itertools
+import time
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from safehold.errors import UsageError
+from safehold.secure.egress import recorded
+from safehold.secure.egress.baseline import fit
+from safehold.secure.egress.detectors import calibrate
+from safehold.secure.egress.drill import run_drill
+from safehold.secure.egress.figures import plot_simulation
+from safehold.secure.egress.learn import observer, propose, seen, stop_observing
+from safehold.secure.egress.nft import NftKernel
+from safehold.secure.egress.plan import load_plan
+from safehold.secure.egress.register import load_register
+from safehold.secure.egress.report import SimulationReport, simulation_text
+from safehold.secure.egress.senders import new_key
+from safehold.secure.egress.shipped import PLAN, REGISTER, shipped_setup
+from safehold.secure.egress.simulate import (
+    Setup,
+    containment,
+    mimicry,
+    residual_delay,
+    volume_delay,
+)
+from safehold.secure.egress.state import write_durably
+from safehold.secure.egress.timeline import read_timeline, render
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".")
+def init(out: Path) -> None:
+    """Write an example register and plan to start from.
+
+    \b
+    Examples:
+      safehold egress init --out /etc/safehold
+    """
+    for name, text in (("egress.toml", REGISTER), ("egress-plan.toml", PLAN)):
+        if (out / name).exists():
+            raise UsageError(f"{name} exists; it is not overwritten")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(text)
+    click.echo("wrote egress.toml and egress-plan.toml; next: safehold egress plan")
+
+
+@click.command()
+@click.option("--netns", default=None, help="Observe a named network namespace.")
+@click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True)
+@click.option("--out", type=_OUT, default=None, help="Write the proposed rows here.")
+@click.option("--keep", is_flag=True, help="Leave the observer in the kernel afterwards.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was seen as JSON.")
+def learn(netns: str | None, seconds: float, out: Path | None, keep: bool, as_json: bool) -> None:
+    """Observe what leaves, without changing it, and propose register rows.
+
+    \b
+    Examples:
+      safehold egress learn --seconds 600 --out proposed.toml
+      safehold egress learn --netns enclave --keep
+    """
+    kernel = NftKernel(netns)
+    kernel.apply(observer())
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("observing", total=seconds)
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(1.0, left))
+                bar.update(task, completed=seconds - max(0.0, left - 1))
+        found = seen(kernel)
+    finally:
+        if not keep:
+            kernel.apply(stop_observing())
+    text = propose(found, seconds, dt.datetime.now(dt.UTC).date())
+    if out:
+        out.write_text(text)
+    click.echo(msgspec.json.encode(found).decode() if as_json else text)
+
+
+@click.command()
+@click.option("--runs", type=click.IntRange(20), default=1000, show_default=True)
+@click.option("--seed", type=int, default=7, show_default=True)
+@click.option("--share", type=click.FloatRange(0.001, 10), default=0.1, show_default=True)
+@click.option("--phi", type=click.FloatRange(0, 0.95), default=0.0, help="Hourly correlation.")
+@click.option("--register", "register_file", type=_FILE, default=None)
+@click.option("--plan", "plan_file", type=_FILE, default=None)
+@click.option("--series", "series_files", type=_FILE, multiple=True, help="Recorded series.")
+@click.option("--plot", type=_OUT, default=None, help="Write a picture (needs matplotlib).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def simulate(
+    runs: int,
+    seed: int,
+    share: float,
+    phi: float,
+    register_file: Path | None,
+    plan_file: Path | None,
+    series_files: tuple[Path, ...],
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Simulate thieves against budgets, accounting and detectors: time to detect, bytes lost.
+
+    \b
+    Examples:
+      safehold egress simulate
+      safehold egress simulate --share 0.02 --phi 0.5 --plot simulation.png
+      safehold egress simulate --series net_nab_series.jsonl --json
+    """
+    setup = shipped_setup(phi)
+    if bool(register_file) != bool(plan_file):
+        raise UsageError("give --register and --plan together")
+    if register_file and plan_file:
+        rules = load_register(register_file).live(dt.datetime.now(dt.UTC).date())
+        setup = Setup(traffic=setup.traffic, plan=load_plan(plan_file), flows=rules)
+    rng = np.random.default_rng(seed)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("simulating", total=4 + len(series_files))
+        found = SimulationReport(
+            setup=setup,
+            seed=seed,
+            volume=volume_delay(setup.traffic, share, runs=max(200, runs // 5), rng=rng),
+            reconciled=residual_delay(setup, share, runs=runs, rng=rng),
+            contained=containment(setup, runs=runs, rng=rng),
+            mimicry=mimicry(setup, (0.01, 0.02, 0.05, 0.1, 0.2), runs=max(50, runs // 10), rng=rng),
+        )
+        bar.update(task, advance=4)
+        series = []
+        for path in series_files:
+            series += [
+                recorded.evaluate(one, share=share, rng=np.random.default_rng(seed))
+                for one in recorded.load_series(path)
+            ]
+            bar.update(task, advance=1)
+    found = msgspec.structs.replace(found, series=tuple(series))
+    if plot:
+        plot_simulation(found, plot)
+    click.echo(msgspec.json.encode(found.summary()).decode() if as_json else simulation_text(found))
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def drill(as_json: bool) -> None:
+    """Try every way out with synthetic bytes, between two namespaces, and say what got through.
+
+    Exits with 1 when any byte more than allowed arrived. Needs root.
+
+    \b
+    Examples:
+      safehold egress drill
+      safehold egress drill --json
+    """
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("trying", total=12)
+        found = run_drill(lambda _: bar.update(task, advance=1))
+    if as_json:
+        click.echo(msgspec.json.encode({"passed": found.passed, **msgspec.to_builtins(found)}))
+    else:
+        for attempt in found.attempts:
+            verdict = "held" if attempt.held else "GOT OUT"
+            click.echo(
+                f"{verdict:<8}{attempt.name:<42}{attempt.arrived:>10} of {attempt.pushed} B "
+                f"(allowed {attempt.allowed})"
+            )
+        click.echo(f"block took hold in {found.block_s * 1000:.0f} ms")
+    if not found.passed:
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("rows", type=_FILE)
+@click.option("--plan", "plan_file", type=_FILE, required=True)
+@click.option("--out", type=_OUT, required=True)
+def timeline(rows: Path, plan_file: Path, out: Path) -> None:
+    """Draw the watch's timeline as one self-contained HTML page.
+
+    \b
+    Examples:
+      safehold egress timeline /var/lib/safehold/egress/timeline.jsonl \\
+          --plan egress-plan.toml --out egress.html
+    """
+    plan = load_plan(plan_file)
+    out.write_text(render(read_timeline(rows), stolen_bytes=plan.bound.stolen_bytes))
+    click.echo(f"wrote {out.name}")
+
+
+@click.command()
+@click.argument("rows", type=_FILE)
+@click.option("--out", type=_OUT, required=True)
+@click.option("--per-year", type=click.FloatRange(0.01, 365), default=1.0, show_default=True)
+@click.option("--seed", type=int, default=7, show_default=True)
+def baseline(rows: Path, out: Path, per_year: float, seed: int) -> None:
+    """Fit detectors to a watched time that somebody vouches for; thresholds by alarms per year.
+
+    The allowance is for all detectors of the host together.
+
+    \b
+    Examples:
+      safehold egress baseline timeline.jsonl --out detectors.json --per-year 1
+    """
+    series = hourly_series(read_timeline(rows))
+    rng = np.random.default_rng(seed)
+    fitted = {
+        name: calibrate(fit(values, 3600), alarms_per_year=per_year / len(series), rng=rng)
+        for name, values in series.items()
+    }
+    write_durably(out, msgspec.json.encode(fitted))
+    click.echo(
+        f"wrote {out.name}: {len(fitted)} detectors, {per_year:g} false alarms a year in all"
+    )
+
+
+def hourly_series(rows: list) -> dict[str, list[float]]:  # type: ignore[type-arg]
+    """Bytes by hour from a timeline's odometers."""
+    series: dict[str, list[float]] = {}
+    if not rows:
+        return series
+    first = rows[0].time
+    for before, after in itertools.pairwise(rows):
+        hour = int((after.time - first) // 3600)
+        for name, passed in after.passed.items():
+            bins = series.setdefault(name, [])
+            bins.extend([0.0] * (hour + 1 - len(bins)))
+            bins[hour] += max(0, passed - before.passed.get(name, 0))
+    return {name: bins[:-1] for name, bins in series.items() if sum(bins) > 0}
+
+
+@click.command("sender-key")
+@click.argument("path", type=_OUT)
+def sender_key(path: Path) -> None:
+    """Make the key with which a sender signs its rows of explained bytes.
+
+    \b
+    Examples:
+      safehold egress sender-key gateway.pem
+    """
+    click.echo(f"wrote {path.name} and {new_key(path).name}")
+
+
+TOOLS: tuple[click.Command, ...] = (
+    init,
+    learn,
+    simulate,
+    drill,
+    timeline,
+    baseline,
+    sender_key,
+)

@@ -1,0 +1,460 @@
+"""`safehold egress`: declare, compile, enforce and explain what leaves this host."""
+
+import datetime as dt
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from safehold.cli._egress_tools import TOOLS
+from safehold.cli._trust import open_desk
+from safehold.errors import UsageError
+from safehold.secure.egress.alerts import AlertFile, AlertSink, Webhook
+from safehold.secure.egress.audit import ChainedLog
+from safehold.secure.egress.budget import flows_to_cut, prove
+from safehold.secure.egress.detectors import Detector
+from safehold.secure.egress.enforce import Enforcer, Snapshot
+from safehold.secure.egress.interface import (
+    AuditLog,
+    Authorizer,
+    Direction,
+    NoWeightGrants,
+    RefuseAll,
+    Tuple5,
+    WeightGrants,
+)
+from safehold.secure.egress.metrics import write_textfile
+from safehold.secure.egress.nft import NftKernel
+from safehold.secure.egress.plan import load_plan
+from safehold.secure.egress.proof import proof_markdown
+from safehold.secure.egress.register import load_register
+from safehold.secure.egress.ruleset import Desired, Quota, accounts, transaction, windows_of
+from safehold.secure.egress.senders import load_sources
+from safehold.secure.egress.state import BootClock, StateFile
+from safehold.secure.egress.trusted import BothLogs, DeskAudit, DeskAuthorizer, DeskWeightGrants
+from safehold.secure.egress.units import human_bytes
+from safehold.secure.egress.watch import Watch
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_DEFAULT_STATE = "/var/lib/safehold/egress"
+
+
+def files(command: Command) -> Command:
+    """Add --register, --plan and --json."""
+    register = click.option("--register", "register_file", type=_FILE, default="egress.toml")
+    plan = click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+    return register(plan(as_json(command)))
+
+
+def host(command: Command) -> Command:
+    """Add the options of commands that touch this host."""
+    folder = click.option(
+        "--state",
+        "state_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=_DEFAULT_STATE,
+        show_default=True,
+        help="Where enforcement remembers what was sent.",
+    )
+    netns = click.option("--netns", default=None, help="Enforce a named network namespace.")
+    log = click.option(
+        "--log",
+        "log_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=None,
+        envvar="SAFEHOLD_LOG",
+        help="Transparency log whose two-party grants may loosen anything (none: nothing may).",
+    )
+    keys = click.option(
+        "--keys",
+        "key_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=None,
+        envvar="SAFEHOLD_LOG_KEYS",
+        help="The log's private keys.",
+    )
+    return folder(netns(log(keys(files(command)))))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def egress() -> None:
+    """Limit, account for and explain every byte that leaves the enclave.
+
+    \b
+    Examples:
+      safehold egress init                      write an example register and plan
+      safehold egress plan                      does the register keep the bound?
+      safehold egress apply --first             enforce it in the kernel
+      safehold egress run --senders senders.toml
+      safehold egress drill                     try to get bytes out, in namespaces
+    """
+
+
+for _tool in TOOLS:
+    egress.add_command(_tool)
+
+
+class Host(msgspec.Struct, frozen=True):
+    """An enforcer with the trust it was opened with."""
+
+    enforcer: Enforcer
+    audit: AuditLog
+    authorizer: Authorizer
+    grants: WeightGrants
+
+
+def _open(
+    register_file: Path,
+    plan_file: Path,
+    state_dir: Path,
+    netns: str | None,
+    log_dir: Path | None,
+    key_dir: Path | None,
+) -> Host:
+    audit: AuditLog = ChainedLog(state_dir / "audit.jsonl")
+    authorizer: Authorizer = RefuseAll()
+    grants: WeightGrants = NoWeightGrants()
+    if log_dir is not None:
+        desk = open_desk(log_dir, key_dir)
+        audit = BothLogs([audit, DeskAudit(desk)])
+        authorizer = DeskAuthorizer(desk, os.uname().nodename)
+        grants = DeskWeightGrants(desk)
+    enforcer = Enforcer(
+        register=load_register(register_file),
+        plan=load_plan(plan_file),
+        store=StateFile(state_dir),
+        audit=audit,
+        authorizer=authorizer,
+        kernel=NftKernel(netns),
+    )
+    return Host(enforcer, audit, authorizer, grants)
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
+def _print(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+@egress.command()
+@files
+def plan(register_file: Path, plan_file: Path, as_json: bool) -> None:
+    """Say whether the register keeps the plan's bound, and what the worst case is.
+
+    \b
+    Examples:
+      safehold egress plan --register egress.toml --plan egress-plan.toml
+      safehold egress plan --json
+    """
+    rules, limits = load_register(register_file), load_plan(plan_file)
+    live = rules.live(_today())
+    for flow in rules.expired(_today()):
+        click.echo(f"expired, so undeclared: {flow.id} ({flow.expires})", err=True)
+    proof = prove(live, limits)
+    if as_json:
+        _print(proof)
+        return
+    click.echo(proof_markdown(proof, live, limits))
+
+
+@egress.command("compile")
+@files
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> None:
+    """Write the nftables transaction and the proof, without touching the kernel.
+
+    \b
+    Examples:
+      safehold egress compile --out build/
+    """
+    rules, limits = load_register(register_file), load_plan(plan_file)
+    live = rules.live(_today())
+    proof = prove(live, limits)
+    quotas = {
+        (name, window): Quota(limit=limit, fresh=True)
+        for name in accounts(live, limits)
+        for window, limit in windows_of(name, live, limits).items()
+    }
+    numbers = {flow.source.user: 0 for flow in live if flow.source.user}
+    spaces = {flow.source.netns: flow.source.netns[:15] for flow in live if flow.source.netns}
+    desired = Desired(live, limits, numbers, spaces, quotas)
+    out.mkdir(parents=True, exist_ok=True)
+    text = msgspec.json.format(msgspec.json.encode(transaction(desired)), indent=1)
+    (out / "rules.nft.json").write_bytes(text + b"\n")
+    (out / "proof.md").write_text(proof_markdown(proof, live, limits))
+    (out / "proof.json").write_bytes(msgspec.json.encode(proof) + b"\n")
+    names = ["rules.nft.json", "proof.md", "proof.json"]
+    if as_json:
+        _print({"files": names, "residual_line": proof.residual_line})
+        return
+    click.echo(f"wrote {', '.join(names)}; user ids are filled in by `apply` on its host")
+
+
+@egress.command()
+@host
+@click.option("--first", is_flag=True, help="This host was never enforced before.")
+def apply(first: bool, as_json: bool, **where: Any) -> None:  # noqa: ANN401 - click's options
+    """Make the kernel hold the register and plan; spent budget stays spent.
+
+    Anything that loosens (a larger budget, a new flow, map mode) needs a two-party grant of
+    `egress.raise` on exactly this plan, in the log given with --log.
+
+    \b
+    Examples:
+      safehold egress apply --first
+      safehold egress apply --log trust-log
+    """
+    opened = _open(**where)
+    prove(opened.enforcer.flows, opened.enforcer.plan)
+    snapshot = opened.enforcer.apply(first=first)
+    _show(snapshot, as_json=as_json)
+
+
+@egress.command()
+@host
+def status(as_json: bool, **where: Any) -> None:  # noqa: ANN401 - click's options
+    """Read the kernel's counters, move the windows, and say what is left.
+
+    \b
+    Examples:
+      safehold egress status
+      safehold egress status --json
+    """
+    _show(_open(**where).enforcer.tick(), as_json=as_json)
+
+
+def _show(snapshot: Snapshot, *, as_json: bool) -> None:
+    if as_json:
+        _print(snapshot)
+        return
+    click.echo(f"{'flow':<26}{'left':>10}{'dropped':>10}   remaining")
+    for name, passed in snapshot.passed.items():
+        left = ", ".join(f"{w} {human_bytes(b)}" for w, b in snapshot.remaining[name].items())
+        dropped = human_bytes(snapshot.dropped[name])
+        click.echo(f"{name:<26}{human_bytes(passed):>10}{dropped:>10}   {left}")
+    click.echo(f"undeclared: {human_bytes(snapshot.undeclared)}")
+    for finding in snapshot.findings:
+        click.echo(f"finding: {finding}", err=True)
+
+
+@egress.command()
+@files
+@click.argument("protocol")
+@click.argument("destination")
+@click.argument("port", type=click.IntRange(0, 65_535), default=0)
+@click.option("--uid", type=int, default=None, help="Who sends, by number.")
+@click.option("--user", default="", help="Who sends, by name.")
+@click.option("--serve", is_flag=True, help="A reply: PORT is the local one.")
+@click.option("--interface", default="")
+@click.option("--cgroup", default="")
+def explain(
+    register_file: Path,
+    plan_file: Path,
+    as_json: bool,
+    protocol: str,
+    destination: str,
+    port: int,
+    uid: int | None,
+    user: str,
+    serve: bool,
+    interface: str,
+    cgroup: str,
+) -> None:
+    """Say which row a packet belongs to, and why it passes or is dropped.
+
+    \b
+    Examples:
+      safehold egress explain tcp 192.0.2.10 4317 --user otel
+      safehold egress explain udp 2001:db8::1 443
+    """
+    import ipaddress  # noqa: PLC0415 - one use
+
+    try:
+        ipaddress.ip_address(destination)
+    except ValueError as error:
+        raise UsageError("DESTINATION: expected an IP address") from error
+    rules, limits = load_register(register_file), load_plan(plan_file)
+    way = Direction.SERVE if serve else Direction.OUT
+    seen = Tuple5(
+        protocol, destination, port, way, uid=uid, user=user, interface=interface, cgroup=cgroup
+    )
+    flow = rules.owner_of(seen, _today())
+    verdict = "passes within its budgets" if flow else f"undeclared: {limits.mode} mode"
+    if as_json:
+        _print({"flow": flow.id if flow else None, "verdict": verdict})
+        return
+    if flow is None:
+        action = "dropped" if limits.mode == "enforce" else "let through and recorded"
+        click.echo(f"no live row declares it: {action}")
+        return
+    click.echo(f"{flow.id}: {flow.purpose} ({flow.owner}); expires {flow.expires}")
+    for window, limit in flow.budget.items():
+        click.echo(f"  at most {human_bytes(limit)} in any {window}")
+    if flow.id in flows_to_cut(rules.live(_today()), limits):
+        click.echo("  and it breaks the bound: `safehold egress plan` refuses the register")
+
+
+@egress.command()
+@host
+@click.argument("flow")
+@click.option("--reason", required=True)
+def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
+    """Drop everything of FLOW now (`*` drops everything that leaves).
+
+    \b
+    Examples:
+      safehold egress block replies --reason "incident 7"
+      safehold egress block '*' --reason "incident 7"
+    """
+    enforcer = _open(**where).enforcer
+    _show(enforcer.seal(reason) if flow == "*" else enforcer.block(flow, reason), as_json=as_json)
+
+
+@egress.command()
+@host
+@click.argument("flow")
+@click.option("--reason", required=True)
+def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
+    """Undo a block or throttle of FLOW (`*`: a seal); needs a grant of `egress.release`.
+
+    \b
+    Examples:
+      safehold egress release replies --reason "reviewed" --log trust-log
+    """
+    opened = _open(**where)
+    snapshot = opened.enforcer.release(flow, reason)
+    _watch(opened, where["state_dir"]).forget(flow)
+    _show(snapshot, as_json=as_json)
+
+
+@egress.command()
+@host
+@click.option("--reason", required=True)
+def review(reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
+    """Clear the residual odometers after two persons looked; needs a grant of `egress.review`.
+
+    \b
+    Examples:
+      safehold egress review --reason "weekly review" --log trust-log
+    """
+    watch = _watch(_open(**where), where["state_dir"])
+    watch.review(reason)
+    if as_json:
+        _print({"reviewed": True})
+        return
+    click.echo("the residual odometers are at 0")
+
+
+def _watch(opened: Host, state_dir: Path, **more: Any) -> Watch:  # noqa: ANN401 - Watch's own
+    return Watch(
+        enforcer=opened.enforcer,
+        folder=state_dir,
+        clock=BootClock(),
+        audit=opened.audit,
+        grants=opened.grants,
+        authorizer=opened.authorizer,
+        **more,
+    )
+
+
+@egress.command()
+@host
+@click.option("--senders", type=_FILE, default=None, help="Who signs rows of explained bytes.")
+@click.option("--detectors", type=_FILE, default=None, help="From `safehold egress baseline`.")
+@click.option("--interval", type=click.FloatRange(0.1, 60), default=10.0, show_default=True)
+@click.option("--alert-file", type=click.Path(dir_okay=False, path_type=Path), default=None)
+@click.option("--webhook", default=None, help="URL that gets every alert as JSON.")
+@click.option("--metrics", type=click.Path(dir_okay=False, path_type=Path), default=None)
+@click.option("--ticks", type=click.IntRange(1), default=None, help="Stop after so many looks.")
+def run(
+    senders: Path | None,
+    detectors: Path | None,
+    interval: float,
+    alert_file: Path | None,
+    webhook: str | None,
+    metrics: Path | None,
+    ticks: int | None,
+    as_json: bool,
+    **where: Any,  # noqa: ANN401 - click's options
+) -> None:
+    """Watch: move windows, reconcile explained bytes, detect, respond. The rules hold without it.
+
+    \b
+    Examples:
+      safehold egress run --senders senders.toml --alert-file alerts.jsonl
+      safehold egress run --detectors detectors.json --metrics /var/lib/node/egress.prom
+    """
+    import time  # noqa: PLC0415 - one use
+
+    opened = _open(**where)
+    sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
+    sinks += [Webhook(webhook)] if webhook else []
+    watch = _watch(
+        opened,
+        where["state_dir"],
+        sources=load_sources(senders, opened.enforcer.register) if senders else None,
+        detectors=_detectors(detectors),
+        sinks=sinks,
+    )
+    count = 0
+    while ticks is None or count < ticks:
+        begin = time.monotonic()
+        reading, steps = watch.tick()
+        if metrics:
+            write_textfile(reading, metrics)
+        for step in steps:
+            text = {"level": step.level.name.lower(), "flow": step.flow, "reason": step.reason}
+            click.echo(msgspec.json.encode(text).decode() if as_json else " ".join(text.values()))
+        count += 1
+        if ticks is None or count < ticks:
+            time.sleep(max(0.0, interval - (time.monotonic() - begin)))
+
+
+def _detectors(path: Path | None) -> dict[str, Detector]:
+    if path is None:
+        return {}
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Detector])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UsageError(
+            f"{path.name}: expected detectors from `safehold egress baseline`"
+        ) from error
+
+
+@egress.command()
+@files
+@click.option("--netns", default=None)
+@click.option("--log", "log_dir", type=click.Path(path_type=Path), default=None, hidden=True)
+def flows(
+    register_file: Path, plan_file: Path, as_json: bool, netns: str | None, log_dir: Path | None
+) -> None:
+    """Show declared flows against what `learn` has seen.
+
+    \b
+    Examples:
+      safehold egress flows
+      safehold egress flows --json
+    """
+    from safehold.secure.egress.learn import compare, seen  # noqa: PLC0415 - only here
+
+    del plan_file, log_dir
+    rules = load_register(register_file)
+    found = compare(rules, seen(NftKernel(netns)), _today())
+    if as_json:
+        _print(found)
+        return
+    for flow in rules.flows:
+        state = "expired" if flow.id in found.expired else "live"
+        sent = human_bytes(found.declared.get(flow.id, 0))
+        click.echo(f"{flow.id:<26}{state:<9}{sent:>10}   {flow.purpose} ({flow.owner})")
+    for item in found.undeclared:
+        flow5 = item.flow
+        where = f"{flow5.protocol} {flow5.destination} {flow5.port} uid {flow5.uid}"
+        click.echo(f"{'UNDECLARED':<26}{'':<9}{human_bytes(item.sent):>10}   {where}")

@@ -1,0 +1,109 @@
+"""Detectors: thresholds hold their false-alarm rate, thieves are found, state survives."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from safehold.errors import EgressError
+from safehold.secure.egress.baseline import fit
+from safehold.secure.egress.detectors import (
+    Detector,
+    Progress,
+    calibrate,
+    first_alarm,
+    start,
+    step,
+)
+from safehold.secure.egress.model import Traffic
+
+HOUR = 3_600
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    """A detector fitted to nine weeks of the shipped model."""
+    rng = np.random.default_rng(3)
+    values = Traffic(level=1e9).draw(rng, 63 * 24, HOUR)[0]
+    return calibrate(fit(values.tolist(), HOUR), alarms_per_year=1.0, rng=rng, years=200)
+
+
+def test_baseline_finds_the_cycle() -> None:
+    """The fitted cycle is within 10 % of the model's everywhere."""
+    rng = np.random.default_rng(5)
+    traffic = Traffic(level=1e9)
+    fitted = fit(traffic.draw(rng, 63 * 24, HOUR)[0].tolist(), HOUR)
+    assert len(fitted.mean) == 168
+    assert np.asarray(fitted.mean) == pytest.approx(traffic.mean(168, HOUR), rel=0.15)
+
+
+def test_noise_is_overdispersed_not_poisson() -> None:
+    """The fitted variance is far above the mean, as in real traffic."""
+    rng = np.random.default_rng(5)
+    fitted = fit(Traffic(level=1e9).draw(rng, 63 * 24, HOUR)[0].tolist(), HOUR)
+    mean = np.asarray(fitted.mean)
+    assert (fitted.sigma(mean) ** 2 > 1e6 * mean).all()
+
+
+def test_false_alarms_keep_their_rate(detector: Detector) -> None:
+    """At one false alarm a year, at most about two thirds of the years have one."""
+    rng = np.random.default_rng(9)
+    traffic = Traffic(level=1e9)
+    years = [traffic.draw(rng, 365 * 24, HOUR)[0] for _ in range(60)]
+    alarmed = sum(first_alarm(detector, year) is not None for year in years)
+    assert alarmed <= 48
+
+
+def test_bulk_theft_is_found_within_two_hours(detector: Detector) -> None:
+    """Three times the traffic is an alarm at once."""
+    rng = np.random.default_rng(11)
+    series = Traffic(level=1e9).draw(rng, 48, HOUR)[0] + 3e9
+    found = first_alarm(detector, series)
+    assert found is not None
+    assert found <= 1
+
+
+def test_slow_theft_is_found(detector: Detector) -> None:
+    """A tenth of the traffic is found, in 110 hours in most runs."""
+    rng = np.random.default_rng(13)
+    hours = [
+        first_alarm(detector, Traffic(level=1e9).draw(rng, 40 * 24, HOUR)[0] + 1e8)
+        for _ in range(40)
+    ]
+    found = [h + 1 for h in hours if h is not None]
+    assert len(found) == 40
+    assert np.median(found) <= 110
+
+
+def test_stepwise_and_batch_agree_over_a_restart(detector: Detector) -> None:
+    """Judging bin by bin, with the state written and read in between, finds the same alarm."""
+    rng = np.random.default_rng(17)
+    series = Traffic(level=1e9).draw(rng, 20 * 24, HOUR)[0] + 1.5e8
+    expected = first_alarm(detector, series)
+    progress, found = start(detector), None
+    for number, value in enumerate(series):
+        raw = msgspec.json.encode(progress)
+        progress, alarms = step(detector, msgspec.json.decode(raw, type=Progress), float(value))
+        if alarms:
+            found = number
+            break
+    assert found == expected
+
+
+def test_silent_flow_that_speaks_is_an_alarm() -> None:
+    """A flow that was always silent has no spread; any real traffic on it alarms."""
+    rng = np.random.default_rng(1)
+    quiet = calibrate(fit([0.0] * 200, HOUR), alarms_per_year=1.0, rng=rng, years=50)
+    assert first_alarm(quiet, np.full(3, 1e6)) == 0
+
+
+@pytest.mark.parametrize("values", [[1.0] * 10, [float("nan")] * 100, [-1.0] * 100])
+def test_useless_training_is_refused(values: list[float]) -> None:
+    """Too little, not finite, or negative: no baseline."""
+    with pytest.raises(EgressError):
+        fit(values, HOUR)
+
+
+def test_not_a_number_can_not_silence_a_detector(detector: Detector) -> None:
+    """A NaN is refused; it would else disable every later comparison."""
+    with pytest.raises(EgressError):
+        step(detector, start(detector), float("nan"))
