@@ -49,14 +49,15 @@ def fsyncs(folder: Path, seconds: float) -> float:
     return count / seconds
 
 
-def appends(folder: Path, writers: int, batch: int, seconds: float) -> float:
-    """Return signed, durable and published leaves per second."""
+def appends(folder: Path, writers: int, batch: int, seconds: float) -> tuple[float, float]:
+    """Return signed, durable and published leaves per second, and CPU microseconds of each."""
     key = SigningKey.generate("bench.test/log")
     vkey = str(key.verifier)
     create_log(folder, key, LogKeys("bench.test/log", vkey, (vkey,)))
     store = LogStore(folder, key)
     until = time.perf_counter() + seconds
     counts = [0] * writers
+    published = [0]
 
     def write(writer: int) -> None:
         number = 0
@@ -67,17 +68,18 @@ def appends(folder: Path, writers: int, batch: int, seconds: float) -> float:
             store.append([seal(statement_of(record), key) for _ in range(batch)])
             number += batch
             counts[writer] = number
-            if writer == 0 and store.size - store.checkpoint().size >= PUBLISH_EVERY:
-                store.publish()
+            if writer == 0 and store.size - published[0] >= PUBLISH_EVERY:
+                published[0] = store.publish().size
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(writers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     store.publish()
-    return sum(counts) / (time.perf_counter() - start)
+    used = (time.process_time() - cpu) / sum(counts)
+    return sum(counts) / (time.perf_counter() - start), used * 1e6
 
 
 def synthetic(folder: Path, leaves: int) -> Frontier:
@@ -155,10 +157,10 @@ def main() -> None:
         base = fsyncs(folder, options.seconds)
         print(f"bare fdatasync of 1 KB: {base:>8,.0f} /s")
         for writers, batch in ((1, 1), (16, 1), (64, 1), (1, 100)):
-            rate = appends(folder / f"log{writers}-{batch}", writers, batch, options.seconds)
+            rate, used = appends(folder / f"log{writers}-{batch}", writers, batch, options.seconds)
             print(
                 f"signed leaves, {writers:>2} threads, {batch:>3} a call: {rate:>8,.0f} appends/s  "
-                f"{rate / base:>5.2f} x bare fdatasync"
+                f"{rate / base:>5.2f} x bare fdatasync  {used:>4.0f} us CPU each"
             )
         proofs(folder / "large", options.leaves, options.repeats)
 

@@ -304,6 +304,50 @@ def test_threads_share_commits(tmp_path: Path) -> None:
     assert len(found) == 160
 
 
+def test_waiting_threads_get_the_error_of_their_commit(tmp_path: Path) -> None:
+    """When the log can't be locked any more, every thread hears it, and nothing is appended."""
+    store, key = new_log(tmp_path / "log")
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            store.append([b"never"])
+        except LogError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    with store.exclusive():
+        for thread in threads:
+            thread.start()
+        sound = (tmp_path / "log" / "checkpoint").read_bytes()
+        (tmp_path / "log" / "checkpoint").unlink()
+        os.utime(tmp_path / "log" / "journal")
+        (tmp_path / "log" / "journal").rename(tmp_path / "log" / "hidden")
+    for thread in threads:
+        thread.join(10)
+    assert len(errors) == 6
+    (tmp_path / "log" / "hidden").rename(tmp_path / "log" / "journal")
+    (tmp_path / "log" / "checkpoint").write_bytes(sound)
+    assert LogStore(tmp_path / "log", key).size == 0
+    assert store.append([b"again"]) == range(1)
+
+
+def test_append_inside_an_exclusive_section_does_not_deadlock(tmp_path: Path) -> None:
+    """Who holds the log's lock appends at once, though other threads wait for it."""
+    store, _ = new_log(tmp_path / "log")
+    threads = [threading.Thread(target=lambda: store.append([b"other"])) for _ in range(4)]
+    with store.exclusive():
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        mine = store.append([b"mine"])
+    for thread in threads:
+        thread.join(10)
+    entries = dict(store.entries())
+    assert entries[mine[0]] == b"mine"
+    assert sorted(entries.values()) == [b"mine"] + [b"other"] * 4
+
+
 def test_entry_limits(tmp_path: Path) -> None:
     """Entries are 1 to 65,535 bytes: what no bundle can hold is refused before it is written."""
     store, _ = new_log(tmp_path / "log")

@@ -132,6 +132,8 @@ class LogStore:
         self._queue: list[_Waiting] = []
         self._queue_lock = threading.Lock()
         self._depth = 0
+        self._owner = 0
+        self._led = False
         self._journal: JournalFile | None = None
         self._frontier = Frontier()
         self._bundle: list[bytes] = []
@@ -170,7 +172,8 @@ class LogStore:
     @property
     def size(self) -> int:
         """The number of durable entries, published or not, as far as this process knows."""
-        return self._frontier.size + len(self._pending())
+        journal = self._open_journal()
+        return max(self._frontier.size, journal.base + len(journal.entries))
 
     # ---- appending -----------------------------------------------------------------------
 
@@ -188,11 +191,11 @@ class LogStore:
             lock = self._open_lock()
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                self._depth = 1
+                self._depth, self._owner = 1, threading.get_ident()
                 self._catch_up()
                 yield
             finally:
-                self._depth = 0
+                self._depth = self._owner = 0
                 os.close(lock)
 
     def _open_lock(self) -> int:
@@ -218,19 +221,44 @@ class LogStore:
         mine = _Waiting(list(entries))
         with self._queue_lock:
             self._queue.append(mine)
-        # Whoever gets here first writes for everybody who waits; the others find it done.
-        with self._thread:
-            if not mine.done:
-                with self.exclusive():
-                    self._commit()
+            leads = not self._led or self._owner == threading.get_ident()
+            self._led = True
+        # Who finds no leader writes for everybody who waits, then wakes them, and one to lead on.
+        if not leads:
+            mine.woken.wait()
+        if not mine.done:
+            self._lead()
         if mine.error is not None:
-            raise LogError(str(mine.error)) from mine.error
+            raise type(mine.error)(str(mine.error)) from mine.error
         return range(mine.first, mine.first + len(entries))
 
-    def _commit(self) -> None:
-        """Write everything that waits, in one frame."""
-        with self._queue_lock:
-            batch, self._queue = self._queue, []
+    def _lead(self) -> None:
+        """Commit what waits; then hand the lead to the next who waits, or leave it free."""
+        batch: list[_Waiting] = []
+        problem = LogError("the append was interrupted: look whether the entry is there")
+        try:
+            with self.exclusive():
+                with self._queue_lock:
+                    batch, self._queue = self._queue, []
+                if batch:
+                    self._commit(batch)
+        except LogError as error:
+            problem = error
+            with self._queue_lock:
+                batch, self._queue = batch + self._queue, []
+        finally:
+            with self._queue_lock:
+                heir = self._queue[0] if self._queue else None
+                self._led = heir is not None
+            for waiting in batch:
+                if not waiting.done:
+                    waiting.done, waiting.error = True, problem
+                waiting.woken.set()
+            if heir is not None:
+                heir.woken.set()
+
+    def _commit(self, batch: list["_Waiting"]) -> None:
+        """Write a batch in one frame."""
         journal = self._open_journal()
         first = self.size
         try:
@@ -344,4 +372,5 @@ class _Waiting:
         self.entries = entries
         self.done = False
         self.first = 0
+        self.woken = threading.Event()
         self.error: LogError | None = None
