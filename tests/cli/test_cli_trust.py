@@ -1,0 +1,245 @@
+"""The commands about people, grants, exemptions and the log, typed as a user types them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from safehold.cli import safehold
+from safehold.errors import SafeholdError
+from safehold.testing.trust import SoftSsh
+from safehold.trust.people.sshsig import private_key_text
+
+pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+
+POLICY = 'version = 1\nrp_id = "localhost"\norigins = ["http://localhost:8443"]\n' + "".join(
+    f'[[rule]]\noperation = "{operation}"\nthresholds = [{{ team = "t-ops", count = 1 }}]\n'
+    'max_duration_s = 31536000\nmax_byte_budget = 1000000000\nkeys = ["ssh", "ssh-sk", "passkey"]\n'
+    for operation in ("people.enrol", "policy.change", "exemption.give", "weights.load")
+)
+
+
+class Desk:
+    """A folder with keys, a log and a way to type commands."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("ada", "ben", "cleo"):
+            soft = SoftSsh(name.encode())
+            (root / name).write_bytes(private_key_text(soft.private))
+            (root / name).chmod(0o600)
+            public = getattr(soft.key, "public", "")
+            (root / f"{name}.pub").write_text(f"{public} {name}\n")
+        (root / "policy.toml").write_text(POLICY)
+
+    def run(self, *words: str) -> Result:
+        """Run one command in the folder."""
+        env = {"SAFEHOLD_LOG": str(self.root / "log")}
+        return CliRunner().invoke(safehold, list(words), env=env, catch_exceptions=True)
+
+    def ok(self, *words: str) -> str:
+        """Run one command that must succeed, and return what it printed."""
+        done = self.run(*words)
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        return done.stdout.strip()
+
+    def refused(self, *words: str) -> str:
+        """Run one command that must fail with one clear line."""
+        done = self.run(*words)
+        if done.exit_code == 2 and not isinstance(done.exception, SafeholdError):
+            return done.output
+        assert isinstance(done.exception, SafeholdError), (words, done.output)
+        assert "\n" not in str(done.exception)
+        return str(done.exception)
+
+    def path(self, name: str) -> str:
+        """Return a file of the folder."""
+        return str(self.root / name)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """Return a founded desk of Ada and Ben."""
+    made = Desk(tmp_path)
+    made.ok("log", "init", made.path("log"), "--origin", "cli.test/log")
+    people = [f"{name},t-ops,{made.path(name.lower())}.pub" for name in ("Ada", "Ben")]
+    made.ok(
+        *("people", "draft", made.path("founding.json"), "--origin", "cli.test/log"),
+        *("--policy", made.path("policy.toml"), "--team", "t-ops=Operations"),
+        *("--person", people[0], "--person", people[1]),
+    )
+    signatures = []
+    for name in ("ada", "ben"):
+        printed = made.ok(
+            "people", "sign", made.path("founding.json"), "--ssh-key", made.path(name)
+        )
+        signatures.append(printed.splitlines()[-1].removeprefix("signed: "))
+    refused = made.refused("people", "found", made.path("founding.json"), signatures[0])
+    assert "founders" in refused
+    made.ok("people", "found", made.path("founding.json"), *signatures)
+    return made
+
+
+def ask(desk: Desk, name: str = "ada", **changes: str) -> str:
+    """File a request to load weights, and return its id."""
+    options = {
+        "--resource": "model/brewer/1",
+        "--host": "gpu-1",
+        "--workload": "ab" * 32,
+        "--bytes": "1MB",
+        "--minutes": "60",
+        "--purpose": "serve it",
+        "--ticket": "OPS-1",
+        "--ssh-key": desk.path(name),
+        **{f"--{key}": value for key, value in changes.items()},
+    }
+    words = [word for pair in options.items() for word in pair]
+    return desk.ok("grant", "request", "weights.load", *words)
+
+
+def test_grant_from_request_to_revocation(desk: Desk) -> None:
+    """Ada asks, can't approve, Ben approves, Ada's grant is shown and revoked."""
+    request = ask(desk)
+    own = desk.refused("grant", "approve", request, "--yes", "--ssh-key", desk.path("ada"))
+    assert "own request" in own
+    stranger = desk.refused("grant", "approve", request, "--yes", "--ssh-key", desk.path("cleo"))
+    assert "enrolled" in stranger
+    printed = desk.ok("grant", "approve", request[:12], "--yes", "--ssh-key", desk.path("ben"))
+    assert "serve it" in printed
+    assert "1,000,000" in printed
+    shown = json.loads(desk.ok("grant", "show", request, "--json"))
+    assert shown["status"] == "granted, 1 use(s) left"
+    assert shown["request"]["purpose"] == "serve it"
+    words = ("--reason", "drill", "--ssh-key", desk.path("ben"))
+    desk.ok("grant", "revoke", request, *words)
+    assert "revoked" in desk.ok("grant", "show", request)
+    assert desk.ok("grant", "list") == ""
+    assert json.loads(desk.ok("grant", "list", "--all", "--json"))[0]["sha256"] == request
+
+
+def test_approval_is_asked_for_before_it_is_signed(desk: Desk) -> None:
+    """Without --yes the command shows the request and waits; no means no signature."""
+    request = ask(desk)
+    done = desk.run("grant", "approve", request, "--ssh-key", desk.path("ben"))
+    assert done.exit_code == 1
+    assert json.loads(desk.ok("grant", "show", request, "--json"))["approved_by"] == []
+
+
+def test_signature_made_elsewhere_counts(desk: Desk) -> None:
+    """What `grant statement` prints can be signed on another machine."""
+    import subprocess  # noqa: PLC0415 - only here
+
+    request = ask(desk)
+    Path(desk.path("s")).write_text(desk.ok("grant", "statement", request) + "\n")
+    command = ["ssh-keygen", "-Y", "sign", "-q", "-n", "safehold-act", "-f", desk.path("ben")]
+    subprocess.run([*command, desk.path("s")], check=True, capture_output=True)
+    desk.ok("grant", "approve", request, "--yes", "--signature", desk.path("s.sig"))
+    assert "granted" in desk.ok("grant", "show", request)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bytes": "lots"}, "bytes"),
+        ({"resource": "brewer"}, "KIND/NAME/VERSION"),
+        ({"workload": "xyz"}, "the request"),
+        ({"purpose": "two\nlines"}, "the request"),
+    ],
+)
+def test_wrong_requests_are_one_clear_line(desk: Desk, changes: dict[str, str], words: str) -> None:
+    """What can't be a request is refused before anything is signed."""
+    with pytest.raises(AssertionError, match=words):
+        ask(desk, **changes)
+
+
+def test_enrolment_and_policy_are_two_party(desk: Desk) -> None:
+    """A person and a policy change when somebody else approves."""
+    enrol = ("people", "enrol", "--name", "Cleo", "--team", "t-ops", "--key")
+    request = desk.ok(*enrol, desk.path("cleo.pub"), "--ssh-key", desk.path("ada"))
+    assert len(json.loads(desk.ok("people", "list", "--json"))["persons"]) == 2
+    desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path("ben"))
+    assert "Cleo" in desk.ok("people", "list")
+    assert "expected version 2" in desk.refused(
+        *("grant", "policy", desk.path("policy.toml"), "--request"),
+        *("--ssh-key", desk.path("ada")),
+    )
+    Path(desk.path("policy.toml")).write_text(POLICY.replace("version = 1", "version = 2"))
+    assert "ok: version 2" in desk.ok("grant", "policy", desk.path("policy.toml"))
+    change = desk.ok(
+        *("grant", "policy", desk.path("policy.toml"), "--request"),
+        *("--ssh-key", desk.path("cleo")),
+    )
+    desk.ok("grant", "approve", change, "--yes", "--ssh-key", desk.path("ada"))
+    assert "granted" not in desk.ok("grant", "show", change)
+    assert "version 2" in desk.ok("grant", "show", ask(desk))
+
+
+def test_exemption_request_list_and_warning(desk: Desk) -> None:
+    """An exemption is asked for, approved, listed, and warned about once."""
+    words = (
+        *("exemption", "request", "--surface", "api", "--use-case", "brewing school"),
+        *("--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
+        *("--ssh-key", desk.path("ada")),
+    )
+    subject = ("--subject", "organisation=org-1")
+    assert "actions" in desk.refused(*words, *subject, "--relax", "brewing.process=off")
+    assert "block" in desk.refused(*words, *subject, "--relax", "brewing.process=block")
+    assert "subjects" in desk.refused(*words, "--subject", "x", "--relax", "a=audit")
+    request = desk.ok(*words, *subject, "--relax", "brewing.process=audit")
+    desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path("ben"))
+    assert "in force" in desk.ok("exemption", "list")
+    given = json.loads(desk.ok("exemption", "list", "--json"))
+    assert given[0]["terms"]["seats"] == 2
+    for _ in range(2):
+        assert "14 day" in desk.ok("exemption", "warn", "--record")
+    assert desk.ok("log", "list", desk.path("log")).count("alarm") == 1
+
+
+def test_log_is_proved_and_verified_from_a_copy(desk: Desk) -> None:
+    """A copy without private keys verifies; a changed one, a short one and a false proof do not."""
+    desk.ok("log", "append", desk.path("log"), "--kind", "note", "--fact", "text=hello")
+    vkey = desk.ok("log", "witness", desk.path("log"), "--state", desk.path("w"), "--init", "w.t/1")
+    desk.ok("log", "add-key", desk.path("log"), vkey)
+    shutil.copy(desk.path("log/log.json"), desk.path("pinned.json"))
+    desk.ok("log", "witness", desk.path("log"), "--state", desk.path("w"), "--attach")
+    shutil.copytree(desk.path("log"), desk.path("copy"))
+    verify = ("log", "verify", desk.path("copy"), "--keys", desk.path("pinned.json"))
+    assert "ok: 2 leaves" in desk.ok(*verify, "--witnesses", "1", "--at-least", "2")
+    assert json.loads(desk.ok(*verify, "--json"))["size"] == 2
+    assert "rollback" in desk.refused(*verify, "--at-least", "3")
+    assert "2 witness" in desk.refused(*verify, "--witnesses", "2")
+    Path(desk.path("p")).write_text(desk.ok("log", "prove", desk.path("copy"), "1") + "\n")
+    entry = desk.run("log", "show", desk.path("copy"), "1", "--entry").stdout_bytes
+    Path(desk.path("e")).write_bytes(entry)
+    proof = ("log", "verify", desk.path("p"), "--keys", desk.path("pinned.json"), "--entry")
+    assert "entry 1" in desk.ok(*proof, desk.path("e"))
+    Path(desk.path("e")).write_bytes(entry + b" ")
+    assert "does not lead" in desk.refused(*proof, desk.path("e"))
+    bundle = Path(desk.path("copy/tile/entries/000.p/2"))
+    bundle.write_bytes(bundle.read_bytes().replace(b"A", b"B", 1))
+    desk.refused(*verify)
+
+
+def test_log_commands_refuse_what_is_wrong(desk: Desk) -> None:
+    """A second log, a bad key, a bad index, an unknown kind: each one clear line."""
+    assert "holds a log" in desk.refused("log", "init", desk.path("log"), "--origin", "x")
+    desk.refused("log", "add-key", desk.path("log"), "nonsense")
+    desk.refused("log", "prove", desk.path("log"), "99")
+    desk.refused("log", "show", desk.path("log"), "99")
+    desk.refused("log", "append", desk.path("log"), "--kind", "gossip", "--fact", "a=b")
+    desk.refused("log", "append", desk.path("log"), "--kind", "note", "--fact", "nonsense")
+    desk.refused("log", "verify", desk.path("policy.toml"))
+    desk.refused("log", "witness", desk.path("log"), "--state", desk.path("none"))
+
+
+def test_every_command_has_examples() -> None:
+    """Each command's help shows how it is typed."""
+    for group in ("people", "grant", "exemption", "log"):
+        runner = CliRunner()
+        command = safehold.get_command(None, group)  # type: ignore[arg-type]
+        assert command is not None
+        for name in command.commands:  # type: ignore[attr-defined]
+            text = runner.invoke(safehold, [group, name, "--help"]).output
+            assert f"safehold {group} {name}" in text, (group, name)
