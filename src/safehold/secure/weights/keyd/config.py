@@ -1,0 +1,137 @@
+"""keyd's own file: TOML, read strictly; every path is meant beside the file."""
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from safehold.errors import ConfigError
+from safehold.secure.weights.interface import Hex32, Title
+from safehold.secure.weights.keyd.host import measure_host
+from safehold.secure.weights.keyd.interface import KeydError
+from safehold.secure.weights.keyd.peer import check_code
+from safehold.secure.weights.keyd.release import Releaser
+from safehold.secure.weights.keyd.service import KeyService
+from safehold.secure.weights.providers.config import nobody, open_provider, read_provider
+from safehold.secure.weights.signer import SealVerifier
+from safehold.secure.weights.storage import replace_file
+from safehold.trust.grants.desk import Desk
+from safehold.trust.log.note import Algorithm, SigningKey
+from safehold.trust.log.store import LogStore, read_keys
+from safehold.trust.log.witness import Witness, create_witness
+
+MEMORY_KEY = "memory.key"
+
+
+class KeydConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one key service is made of."""
+
+    socket: str
+    log: str
+    """The log's directory."""
+    log_keys: str
+    """keyd's own copy of `log.json`: never the one in the log's directory."""
+    log_key: str
+    """File with the log's private key: a release is published before it happens."""
+    emitter_key: str
+    """File with keyd's own emitter key, which `log.json` must name."""
+    memory: str
+    """Folder where keyd remembers the largest tree that it has seen."""
+    publisher: str
+    """Folder with `header.pub.pem` and `manifest.pub.pem`."""
+    providers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """Provider files."""
+    host: Title
+    """This host's name, as requests give it."""
+    host_sha256: Hex32
+    """What `safehold keyd host` printed here."""
+    loaders: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
+    """User ids that may ask."""
+    code: tuple[str, ...]
+    """Folders whose content is part of every loader's workload."""
+    socket_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o660
+
+
+def read_config(path: Path) -> KeydConfig:
+    """Return the checked configuration, its paths made absolute.
+
+    Raises:
+        ConfigError: unreadable, an unknown member, or a value of another kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = msgspec.convert(tomllib.loads(text), KeydConfig)
+    except OSError as error:
+        raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+    base = path.absolute().parent
+    fields = ("socket", "log", "log_keys", "log_key", "emitter_key", "memory", "publisher")
+    return msgspec.structs.replace(
+        config,
+        **{name: str(base / getattr(config, name)) for name in fields},
+        providers=tuple(str(base / name) for name in config.providers),
+        code=tuple(str(base / name) for name in config.code),
+    )
+
+
+def prepare_memory(folder: Path) -> None:
+    """Make keyd's memory of the log: once, when the service is set up.
+
+    Raises:
+        TrustError: there is one already; a second beginning would forget a rollback.
+        StorageError: the disk refused.
+    """
+    create_witness(folder)
+    key = SigningKey.generate("keyd-memory", Algorithm.COSIGNATURE)
+    replace_file(folder / MEMORY_KEY, key.text().encode() + b"\n", mode=0o600)
+
+
+def build_service(config: KeydConfig, clock: Callable[[], int]) -> KeyService:
+    """Put the service together and listen.
+
+    Raises:
+        ConfigError: keyd runs as a loader's user, or a file is not what it must be.
+        TrustError: the log or keyd's memory of it is not sound.
+        WeightsError: a provider, the host or the socket is not as it must be.
+    """
+    # 1. A user of its own: whoever is keyd's user can read keyd's memory.
+    if os.geteuid() in config.loaders:
+        raise ConfigError(f"expected a user of its own for keyd, got loader {os.geteuid()}")
+    # 2. The code that is measured can't be changed by those it measures.
+    code = [Path(root) for root in config.code]
+    check_code(code, config.loaders)
+    # 3. The host is the pinned one, from the first moment.
+    found = measure_host().sha256
+    if found != config.host_sha256:
+        raise KeydError(f"this host measures {found[:16]}, expected {config.host_sha256[:16]}")
+    # 4. The log, by the pinned keys.
+    pinned = read_keys(Path(config.log_keys))
+    store = LogStore(Path(config.log), _key(config.log_key))
+    desk = Desk(store, _key(config.emitter_key), clock)
+    memory = Path(config.memory)
+    providers = [open_provider(read_provider(Path(one)), nobody) for one in config.providers]
+    releaser = Releaser(
+        desk=desk,
+        pinned=pinned,
+        memory=Witness(memory, _key(str(memory / MEMORY_KEY))),
+        providers=providers,
+        verifier=SealVerifier.read(Path(config.publisher)),
+        host=(config.host, config.host_sha256),
+        measure=measure_host,
+        loaders=config.loaders,
+    )
+    return KeyService(Path(config.socket), releaser, code, config.socket_mode)
+
+
+def _key(path: str) -> SigningKey:
+    file = Path(path)
+    try:
+        if file.stat().st_mode & 0o077:
+            raise ConfigError(f"{file.name}: expected a file for its owner alone (chmod 600)")
+        return SigningKey.parse(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the key in {file.name}") from error
