@@ -181,13 +181,14 @@ def test_exemption_request_list_and_warning(desk: Desk) -> None:
     words = (
         *("exemption", "request", "--surface", "api", "--use-case", "brewing school"),
         *("--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
-        *("--ssh-key", desk.path("ada")),
+        *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
     )
     subject = ("--subject", "organisation=org-1")
-    assert "actions" in desk.refused(*words, *subject, "--relax", "brewing.process=off")
-    assert "block" in desk.refused(*words, *subject, "--relax", "brewing.process=block")
+    assert "actions" in desk.refused(*words, *subject, "--relax", "beer-production=off")
+    assert "block" in desk.refused(*words, *subject, "--relax", "beer-production=block")
     assert "subjects" in desk.refused(*words, "--subject", "x", "--relax", "a=audit")
-    request = desk.ok(*words, *subject, "--relax", "brewing.process=audit")
+    assert "prohibited" in desk.refused(*words, *subject, "--relax", "beer-tasting=audit")
+    request = desk.ok(*words, *subject, "--relax", "beer-production=audit")
     desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path("ben"))
     assert "in force" in desk.ok("exemption", "list")
     given = json.loads(desk.ok("exemption", "list", "--json"))

@@ -16,12 +16,14 @@ from safehold.cli._trust import (
     ssh_key_option,
 )
 from safehold.cli._trust_requests import governing_request
+from safehold.constitution.library import load
 from safehold.errors import UsageError
 from safehold.trust.exemptions import (
     Action,
     ExemptionBook,
     ExemptionTerms,
     SubjectKind,
+    check_clauses,
     check_terms,
 )
 from safehold.trust.grants.interface import short
@@ -35,8 +37,9 @@ def exemption() -> None:
 
     \b
     Examples:
-      safehold exemption request --subject organisation=org-1 --relax brewing.process=audit \\
-          --surface api --use-case "brewing school" --seats 20 --rate 500 --days 180 --ticket V-7
+      safehold exemption request --subject organisation=org-1 --relax beer-production=audit \\
+          --surface api --use-case "brewing school" --seats 20 --rate 500 --days 180 --ticket V-7 \\
+          --constitution homebrewing
       safehold grant approve ID
       safehold exemption list
     """
@@ -51,6 +54,7 @@ def exemption() -> None:
 @click.option("--rate", type=click.IntRange(1), required=True, help="Exempted exchanges an hour.")
 @click.option("--days", type=click.IntRange(1, 366), required=True)
 @click.option("--ticket", required=True)
+@click.option("--constitution", required=True, help="Name or file: it says what may be relaxed.")
 @ssh_key_option
 @log_options
 def request_(
@@ -63,6 +67,7 @@ def request_(
     rate: int,
     days: int,
     ticket: str,
+    constitution: str,
     ssh_key: Path,
     log_dir: Path,
     key_dir: Path | None,
@@ -71,8 +76,9 @@ def request_(
 
     \b
     Example:
-      safehold exemption request --subject organisation=org-1 --relax brewing.process=audit \\
-          --surface api --use-case "brewing school" --seats 20 --rate 500 --days 180 --ticket V-7
+      safehold exemption request --subject organisation=org-1 --relax beer-production=audit \\
+          --surface api --use-case "brewing school" --seats 20 --rate 500 --days 180 --ticket V-7 \\
+          --constitution homebrewing
     """
     kind, _, name = subject.partition("=")
     pairs = [one.partition("=") for one in relaxations]
@@ -92,6 +98,7 @@ def request_(
         kinds = ", ".join(kind.value for kind in SubjectKind)
         raise UsageError(f"{error}; subjects are {kinds}, actions {actions}") from error
     check_terms(asked)
+    check_clauses(asked, load(constitution).relaxable)
     desk = open_desk(log_dir, key_dir)
     state = desk.state
     request = governing_request(
