@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - characters that are taken for others are this file's matter
 """Characters that look like an ASCII letter and that NFKC leaves alone."""
 
 # Each line: the plain letter, then what looks like it (Cyrillic, Greek, Armenian, Cherokee, small
@@ -21,7 +22,7 @@ n пոᴎɴη
 o оοօᴏσ
 p рρᴘƿ
 q ԛգզ
-r гᴦʀɾ
+r гᴦʀ
 s ѕꜱʂ
 t тτᴛţ
 u υսᴜʋц

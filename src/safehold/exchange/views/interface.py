@@ -6,6 +6,7 @@ from functools import cached_property
 
 import msgspec
 
+from safehold.exchange.views.dense import dense_spans
 from safehold.exchange.views.likeness import Letters
 
 
@@ -50,6 +51,7 @@ class Found(msgspec.Struct, frozen=True):
     how: str
 
 
+_LONG = 16
 _DIGIT = re.compile(r"[0-9]")
 _MIXED = re.compile(r"[a-z0-9][A-Z]|[A-Za-z][0-9]|[0-9][a-z]|=")
 
@@ -91,6 +93,12 @@ class Source:
     def longest(self) -> int:
         """The length of the longest run without white space."""
         return max(map(len, self.text.split()), default=0)
+
+    @cached_property
+    def dense(self) -> list[tuple[int, int]]:
+        """Spans that are no language, in which encodings may lie."""
+        worth = self.digits or self.mixed or self.longest >= _LONG
+        return dense_spans(self.text) if worth or not self.letters.count else []
 
     @cached_property
     def letters(self) -> Letters:

@@ -142,13 +142,26 @@ def rotations(codes: Codes) -> Floats:
 
     Entry n is for letters moved n places up the alphabet, entry 0 for the text itself.
     """
+    if len(codes) < 2:  # noqa: PLR2004 - no pairs
+        return np.full(LETTERS, -9.0)
     shifts = np.arange(LETTERS, dtype=np.int64)[:, None]
     moved = np.where(codes == GAP, GAP, (codes - 1 + shifts) % LETTERS + 1)
     means: Floats = _FLAT[moved[:, :-1] * (LETTERS + 1) + moved[:, 1:]].mean(axis=1)
     return means
 
 
+def flipped(codes: Codes) -> Codes:
+    """Return the letters with their alphabet reversed (atbash)."""
+    return np.where(codes == GAP, GAP, LETTERS + 1 - codes).astype(np.uint8)
+
+
 def mirrored(codes: Codes) -> float:
     """Return the mean log-odds of the text with its alphabet reversed (atbash)."""
-    swapped = np.where(codes == GAP, GAP, LETTERS + 1 - codes.astype(np.int64))
-    return float(_FLAT[swapped[:-1] * (LETTERS + 1) + swapped[1:]].mean())
+    if len(codes) < 2:  # noqa: PLR2004 - no pairs
+        return -9.0
+    return float(_FLAT[_pairs(flipped(codes))].mean())
+
+
+def likeness_backwards(letters: Letters) -> float:
+    """Return how English the letters are when read from their end."""
+    return float(_FLAT[_pairs(letters.codes[::-1])].mean()) if letters.count else -9.0

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Callable
 
 from safehold.exchange.views.likeness import Letters, likeness, mirrored, rotations
 
@@ -17,10 +18,18 @@ _SHORT_BYTES = 24
 
 _SAMPLE_CHARS = 160
 _MIN_LETTERS = 5
+_LOOSE_END = 6
 _RUBBISH = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufff9-\uffff\ud800-\udfff]")
 _STRUCTURED = re.compile(
-    r"[\s.\-/|]{9,}|(?:\d+[\s,;]*){4,}|(?:(?:\\u|\\x|%|=|&#x?|U\+|0x)?[0-9A-Fa-f]{2,6};?\s*){4,}"
+    r"[\s.\-/|]{9,}"
+    r"|(?:\d{2,3}[\s,;]+){5,}(?:\d{1,3})?"
+    r"|(?:[01]{7,8}[\s,;]*){3,}"
+    r"|(?:[0-9A-Fa-f]{2}[\s:]){6,}(?:[0-9A-Fa-f]{1,2})?"
+    r"|(?:(?:\\u|\\x|%|=|&#x?|U\+|0x)[0-9A-Fa-f]{2,6};?\s*){4,}(?:\\u|\\x|\\|%|=|&#?|U)?"
 )
+_TOKEN_SAMPLE = 64
+_DENSE = re.compile(r"[!-~]{15,}")
+_BASE_85 = (base64.b85decode, base64.a85decode)
 _ARMOUR = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,6}|<~[!-uz\s]{8,}~>")
 
 
@@ -65,23 +74,28 @@ def meaningful(text: str) -> bool:
             best = max(rotations(letters.codes).max(), mirrored(letters.codes))
             if max(best, likeness(sample[::-1])) >= _CIPHER:
                 return True
-    return bool(_STRUCTURED.fullmatch(sample)) or armoured(sample)
+    structured = _STRUCTURED.match(sample)
+    if structured is not None and len(structured[0]) + _LOOSE_END >= len(sample):
+        return True
+    return armoured(sample)
 
 
 def armoured(text: str) -> bool:
     """Tell whether a text is bytes in base16, 32, 64 or 85 whose beginning is readable."""
     match = _ARMOUR.search(text)
-    if match is None:
+    if match is not None and any(map(_readable, _readings(match[0][:_TOKEN_SAMPLE]))):
+        return True
+    dense = _DENSE.match(text)
+    if dense is None or (match is not None and match[0] == dense[0]):
         return False
-    token = match[0]
-    return any(_readable(raw) for raw in _readings(token[:64]))
+    return any(_readable(_try85(dense[0][:40], decoder)) for decoder in _BASE_85)
 
 
 def _readings(token: str) -> list[bytes]:
     found = []
     core = token.rstrip("=")
     if token.startswith("<~"):
-        found.append(_try85(token))
+        found.append(_try85(token[2:].rstrip(">~")[:40], base64.a85decode))
     elif re.fullmatch(r"[0-9A-Fa-f]+", core):
         found.append(bytes.fromhex(core[: len(core) // 2 * 2]))
     else:
@@ -99,9 +113,9 @@ def _try32(core: str) -> bytes:
     return base64.b32decode(core[: len(core) // 8 * 8])
 
 
-def _try85(token: str) -> bytes:
+def _try85(token: str, decoder: Callable[[str], bytes]) -> bytes:
     try:
-        return base64.a85decode(token[2:].rstrip(">~")[:40])
+        return decoder(token)
     except ValueError:
         return b""
 
@@ -116,8 +130,13 @@ def _one_alphabet(text: str) -> bool:
     """Tell one writing system from the scatter of code points that random bytes give."""
     others = [character for character in text if character > "\x7f"]
     blocks = {ord(character) >> 8 for character in others}
+    if len(text) >= _SHORT_BYTES and len(blocks) * 6 <= len(others):
+        return True
     if len(blocks) > 2 and not all("\u2e80" <= c <= "\ud7ff" or c > "\uf900" for c in others):  # noqa: PLR2004
         return False
     if len(others) * 2 < len(text):
-        return True
+        return len(text) >= _SHORT_BYTES or all(
+            character < "\u0250" or "\u2010" <= character < "\u2100" or character >= "\U0001f300"
+            for character in others
+        )
     return len(text) >= 4 and len(blocks) * 3 <= max(len(others), 3)  # noqa: PLR2004

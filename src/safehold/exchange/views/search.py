@@ -23,9 +23,10 @@ def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
         text = text[:head] + "\n" + text[head - limits.max_chars :]
     plain = normalise(text)
     found = _Views(limits)
-    found.add(View(text=plain, chain=(), span=(0, len(plain)), cut=cut))
+    first = View(text=plain, chain=(), span=(0, len(plain)), cut=cut)
+    found.add(first, text)
     work = Work(limits.max_work)
-    waiting: deque[tuple[View, str]] = deque([(found.views[0], text)])
+    waiting: deque[tuple[View, str]] = deque([(first, text)])
     while waiting and not found.full and work.left > 0:
         parent, raw = waiting.popleft()
         if len(parent.chain) >= limits.depth:
@@ -33,7 +34,7 @@ def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
         sources = (Source(parent.text), Source(raw))
         for decoder in DECODERS:
             for child, child_raw in _children(parent, sources, decoder, limits, work):
-                if found.add(child):
+                if found.add(child, child_raw):
                     waiting.append((child, child_raw))
     return tuple(found.views)
 
@@ -44,18 +45,27 @@ class _Views:
     def __init__(self, limits: ViewLimits) -> None:
         self.views: list[View] = []
         self._seen: set[str] = set()
+        self._texts: set[str] = set()
         self._limits = limits
 
     @property
     def full(self) -> bool:
         return len(self.views) >= self._limits.max_views
 
-    def add(self, view: View) -> bool:
-        if self.full or view.text in self._seen or (view.chain and not view.text.strip()):
+    def add(self, view: View, raw: str) -> bool:
+        """Keep a view unless it is known, empty or too many; tell whether to look into it.
+
+        A text of invisible characters alone is an empty view, and still worth looking into.
+        """
+        if self.full or raw in self._seen:
             return False
-        self._seen.add(view.text)
-        self.views.append(view)
-        return True
+        self._seen.add(raw)
+        if view.text.strip() or not view.chain:
+            if view.text in self._texts:
+                return False
+            self._texts.add(view.text)
+            self.views.append(view)
+        return bool(raw)
 
 
 def _children(
@@ -70,8 +80,7 @@ def _children(
         return []
     parts: list[Found] = []
     for part in decoder.find(source, work):
-        if not parts or part.start >= parts[-1].end:
-            parts.append(part)
+        parts.append(part)
         if len(parts) >= limits.max_found:
             break
     if not parts:
@@ -84,9 +93,19 @@ def _children(
         view = View(text=plain, chain=chain, span=span, cut=len(part.text) > room)
         children.append((view, part.text[:room]))
     whole = source.text
+    parts = _apart(parts)
     if len(parts) > 1 or whole[: parts[0].start].strip() or whole[parts[-1].end :].strip():
         children.append(_spliced(parent, whole, parts, room))
     return children
+
+
+def _apart(parts: list[Found]) -> list[Found]:
+    """Return the parts that do not overlap an earlier found one, in the text's order."""
+    kept: list[Found] = []
+    for part in parts:
+        if all(part.end <= other.start or part.start >= other.end for other in kept):
+            kept.append(part)
+    return sorted(kept, key=lambda part: part.start)
 
 
 def _spliced(parent: View, whole: str, parts: list[Found], room: int) -> tuple[View, str]:

@@ -37,8 +37,8 @@ class Decoder(NamedTuple):
 DECODERS: tuple[Decoder, ...] = (
     Decoder("invisible", invisible.find, raw=True),
     Decoder("bidi", backwards.find_bidi, raw=True),
-    Decoder("upside-down", upside_down.find, raw=True),
-    Decoder("regional", emoji.find, raw=True),
+    Decoder("upside-down", upside_down.find),
+    Decoder("regional", emoji.find),
     Decoder("base64", base_64.find),
     Decoder("base32", base_32.find),
     Decoder("base16", base_16.find),

@@ -1,6 +1,5 @@
 """Where a text's letters stop being English: what letter ciphers have in common."""
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,8 +13,7 @@ _SUSPECT = 0.1
 _ORDINARY = 0.5
 _ENOUGH = 8.0
 _FALL = 9.0
-_BLOB = re.compile(r"[A-Za-z0-9+/_=-]{16,}")
-_MIXED = re.compile(r"[0-9].*[A-Za-z]|[a-z][A-Z]|[A-Za-z].*[0-9]")
+_STOPS = (". ", "\n", ": ", '"', "“", "”", "? ", "! ")
 
 
 def suspect(source: Source) -> bool:
@@ -56,10 +54,22 @@ def _span(letters: Letters, left: int, right: int) -> tuple[int, int]:
     return int(letters.at[left + 1]), int(letters.at[right - 1]) + 1
 
 
-def blobs(source: Source) -> Iterator[tuple[int, int]]:
-    """Yield long tokens of letters and digits mixed, which may be ciphered base64 or base32."""
-    if not source.mixed:
-        return
-    for match in _BLOB.finditer(source.text):
-        if _MIXED.search(match[0][:64]):
-            yield match.start(), match.end()
+def widened(source: Source, gain: Floats, start: int, end: int) -> tuple[int, int]:
+    """Return a span with the words that belong to it up to a stop, quote, colon or line end.
+
+    Some ciphered words look English by chance, and a run would begin or end one too late or early.
+    """
+    text, at = source.text, source.letters.at
+    left = max((text.rfind(stop, 0, start) for stop in _STOPS), default=-1) + 1
+    right = min((i for i in (text.find(stop, end) for stop in _STOPS) if i >= 0), default=len(text))
+    sums = np.concatenate(([0.0], np.cumsum(gain)))
+
+    def worth(begin: int, stop: int) -> float:
+        first, last = np.searchsorted(at, (begin, stop))
+        return float(sums[min(last, len(gain))] - sums[min(first, len(gain))])
+
+    if worth(left, start) > -_FALL:
+        start = left + len(text[left:start]) - len(text[left:start].lstrip())
+    if worth(end, right) > -_FALL:
+        end = right
+    return start, end

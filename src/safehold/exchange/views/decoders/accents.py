@@ -10,7 +10,7 @@ from safehold.exchange.views.likeness import likeness
 _ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
 _MARKS = re.compile("[\u0300-\u036f]")
 _SHARE = 0.12
-_GOOD = 0.8
+_GOOD = 1.0
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:

@@ -3,20 +3,24 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.decoders._ciphered import blobs, runs
+from safehold.exchange.views.decoders._ciphered import runs, widened
+from safehold.exchange.views.decoders._envelopes import SAMPLE, opened
 from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.likeness import Letters, lowest_window
-from safehold.exchange.views.plausible import armoured
 
 _WINDOW = 24
 _GAIN = 0.3
 _GOOD = 0.55
 _SURE_GAIN = 0.5
-_MIN_LETTERS = 10
+_MIN_LETTERS = 12
+_SHORT = 28
+_SHORT_TARE = 0.3
 _TARE = 0.1
 _WORD = re.compile(r"[A-Za-z']+")
-_OVERRIDE = re.compile("[\u202e\u202b\u2067]([^\u202c\u2069\n]{4,})")
-_BLOB_SAMPLE = 48
+_OVERRIDE = re.compile("[\u202e\u202b\u2067]([^\u202c\u2069]{4,})")
+_MARKS = "?!.,;)('"
+_SLOW = 30
+_OPENS = 0.3
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:
@@ -29,16 +33,18 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             if whole is not None:
                 yield whole
             else:
-                for start, end in runs(letters, gain - _TARE):
+                for begin, stop in runs(letters, gain - _TARE):
+                    start, end = widened(source, gain, *_with_marks(source.text, begin, stop))
                     found = _turned(source.text[start:end], start, work)
                     if found is not None:
                         yield found
-    for start, end in blobs(source):
-        token = source.text[start:end]
-        if work.take(_BLOB_SAMPLE) and armoured(token[-_BLOB_SAMPLE:][::-1]):
-            head = token[:_BLOB_SAMPLE]
-            if token.startswith("=") or not armoured(head):
-                yield Found(start, end, token[::-1], "reversed")
+    for start, end in source.dense:
+        part = source.text[start:end]
+        if not work.take(_SLOW * min(len(part), SAMPLE)):
+            return
+        turned = opened(part[::-1], work)
+        if turned is not None and turned > (opened(part, work) or _OPENS):
+            yield Found(start, end, part[::-1], "reversed")
 
 
 def find_bidi(source: Source, work: Work) -> Iterator[Found]:
@@ -51,6 +57,15 @@ def find_bidi(source: Source, work: Work) -> Iterator[Found]:
         yield Found(match.start(), match.end(), match[1][::-1], "bidi")
 
 
+def _with_marks(text: str, start: int, end: int) -> tuple[int, int]:
+    """Take in the punctuation that touches a span: at its beginning now, at its end once turned."""
+    while start > 0 and text[start - 1] in _MARKS:
+        start -= 1
+    while end < len(text) and text[end] in _MARKS:
+        end += 1
+    return start, end
+
+
 def _turned(text: str, offset: int, work: Work) -> Found | None:
     if not work.take(4 * len(text)):
         return None
@@ -61,7 +76,8 @@ def _turned(text: str, offset: int, work: Work) -> Found | None:
     words = _WORD.sub(lambda word: word[0][::-1], text)
     best = max((whole, words), key=lambda reading: Letters(reading).mean())
     score = Letters(best).mean()
-    if score < _GOOD or score - forwards.mean() < _SURE_GAIN:
+    short = _SHORT_TARE if forwards.count < _SHORT else 0.0
+    if score < _GOOD + short or score - forwards.mean() < _SURE_GAIN + short:
         return None
     # Backwards words read best in either order; the order of the words tells by capitals and stops.
     how = (

@@ -10,6 +10,7 @@ from safehold.exchange.views.plausible import text_of
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{11,}+(?:\r?\n[A-Za-z0-9+/_-]{2,}+)*+={0,2}")
 _PIECES = re.compile(r"(?:[A-Za-z0-9+/_-]{4,76}=?[ \t\r\n]{1,2}){2,}+[A-Za-z0-9+/_-]{2,}+={0,2}")
 _MIXED_CASE = re.compile(r"[a-z0-9][A-Z]|[A-Za-z][0-9][A-Za-z]|=")
+_STANDARD = str.maketrans("-_", "+/")
 _SPACES = re.compile(r"\s+")
 
 
@@ -39,12 +40,15 @@ def find(source: Source, work: Work) -> Iterator[Found]:
 
 def decode(token: str) -> tuple[int, str] | None:
     """Return how many foreign characters came first, and the text; None when it is none."""
-    core = token.rstrip("=").replace("-", "+").replace("_", "/")
+    pieces = [piece for piece in re.split("=+", token.translate(_STANDARD)) if piece]
     for skipped in range(4):
-        part = core[skipped:]
-        part = part[: len(part) - (len(part) % 4 == 1)]
-        raw = binascii.a2b_base64(part + "=" * (-len(part) % 4))
+        raw = b"".join(map(_raw, [pieces[0][skipped:], *pieces[1:]]))
         plain = text_of(raw)
         if plain is not None:
             return skipped, plain
     return None
+
+
+def _raw(piece: str) -> bytes:
+    core = piece[: len(piece) - (len(piece) % 4 == 1)]
+    return binascii.a2b_base64(core + "=" * (-len(core) % 4))

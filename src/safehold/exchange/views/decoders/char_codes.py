@@ -14,6 +14,10 @@ _MAX_CODE = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 _LEAST_CODE = 9
 _MIN_BITS = 24
+_ASCII = 0x7F
+# Where characters live that only ever hide text: zero-width, braille, wide, turned, flags, tags.
+_HIDING = frozenset({0x00, 0x01, 0x02, 0x1D, 0x20, 0x28, 0xFE, 0xFF, 0x1F1, 0xE00, 0xE01})
+_RUBBISH = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:
@@ -28,7 +32,6 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             plain = _spelled(groups, base)
             if plain is not None:
                 yield Found(match.start(), match.end(), plain, how)
-                break
 
 
 def find_binary(source: Source, work: Work) -> Iterator[Found]:
@@ -59,7 +62,10 @@ def _spelled(groups: list[str], base: int) -> str | None:
     if any(c < _LEAST_CODE or c > _MAX_CODE or c in _SURROGATES for c in codes):
         return None
     text = "".join(map(chr, codes))
-    if not text.isprintable() and not text.replace("\n", "").isprintable():
+    if _RUBBISH.search(text):
         return None
     # Prices and years are numbers too: a list must spell words, or an encoding of words.
-    return text if meaningful(text) else None
+    if text.isascii():
+        return text if meaningful(text) else None
+    alphabets = {code >> 8 for code in codes if code > _ASCII}
+    return text if alphabets <= _HIDING or (" " in text and len(alphabets) <= 2) else None  # noqa: PLR2004

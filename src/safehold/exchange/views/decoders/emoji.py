@@ -7,11 +7,10 @@ from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.plausible import meaningful
 
 _FIRST = 0x1F1E6
-_RUN = re.compile(
-    "[\U0001f1e6-\U0001f1ff](?:[ \u200b\u200c\u2060]{0,3}+[\U0001f1e6-\U0001f1ff]){3,}+"
-)
-_SPREAD = re.compile("(?<=[\U0001f1e6-\U0001f1ff])[ \u200b\u200c\u2060](?=[\U0001f1e6-\U0001f1ff])")
-_GAP = re.compile("[ \u200b\u200c\u2060]+")
+_LETTER = "[\U0001f1e6-\U0001f1ff]"
+_RUN = re.compile(rf"{_LETTER}(?:[ ,.?!'\-\u200b\u200c\u2060]{{0,3}}+{_LETTER}){{3,}}+")
+_SPREAD = re.compile(rf"(?<={_LETTER})[ \u200b\u200c\u2060](?={_LETTER})")
+_EACH = re.compile(_LETTER)
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:
@@ -22,9 +21,8 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         part = match[0]
         if not work.take(4 * len(part)):
             return
-        if len(_SPREAD.findall(part)) * 3 > len(part) / 2:
+        if len(_SPREAD.findall(part)) > 0.8 * (len(_EACH.findall(part)) - 1):
             part = _SPREAD.sub("", part)
         plain = "".join(chr(ord("a") + ord(c) - _FIRST) if ord(c) >= _FIRST else c for c in part)
-        plain = _GAP.sub(" ", plain)
         if meaningful(plain):
             yield Found(match.start(), match.end(), plain, "regional")

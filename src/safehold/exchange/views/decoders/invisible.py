@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.plausible import text_of
 
-_TAGS = re.compile("[\U000e0020-\U000e007f](?:[\u200b\u200c\u200d\ufeff]?[\U000e0020-\U000e007f])+")
+_TAGS = re.compile("[\U000e0001-\U000e007f](?:[\u200b\u200c\u200d\ufeff]?[\U000e0001-\U000e007f])+")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{3,}")
 _BITS = re.compile("[\u200b-\u200f\u2060-\u2064\u206a-\u206f\ufeff\u00ad]{16,}")
 _TAG_BASE = 0xE0000

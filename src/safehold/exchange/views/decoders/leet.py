@@ -1,20 +1,29 @@
+# ruff: noqa: SIM905 - a list of words reads best as words
 """Leet: digits and signs in place of letters they look like."""
 
 import re
 from collections.abc import Iterator
+from itertools import product
 
 from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.likeness import likeness
 
-_SURE = str.maketrans("03457@$68€£9(<+", "oeastasgbelgcct")
+_SURE = str.maketrans("03457@$68€£9", "oeastasgbelg")
 _ONE = re.compile(r"[1!|]")
-_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£(<+]{2,24}+")
+_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£]{2,24}+")
 _HINT = re.compile(r"[A-Za-z][013457@$8!|][A-Za-z0-9@$]|(?<![\w.])[013457@$][A-Za-z]{2}")
 _LETTER = re.compile(r"[A-Za-z]")
-_SIGN = re.compile(r"[0-9@$!|€£(<+]")
+_SIGN = re.compile(r"[0-9@$!|€£]")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _WORDLIKE = 0.35
 _MIN_WORDS = 2
+_MAX_ONES = 3
+_MIN_SHARE = 0.3
+_NEAR = 40
+_LONE_WORD = 0.9
+_LONE_CHARS = 4
+_INSIDE = re.compile(r"[A-Za-z][0-9@$!|€£]+[A-Za-z]|[0-9@$][A-Za-z]+[0-9@$]")
+_WORD = re.compile(r"\w+")
 _SURE_WORDS = 4
 _DIGEST_CHARS = 6
 _TWO = frozenset(
@@ -25,7 +34,8 @@ _TWO = frozenset(
 def find(source: Source, work: Work) -> Iterator[Found]:
     """Yield the stretch from the first to the last leet word with its words made plain.
 
-    At least two words must become words, so that `mp3` or one model number change nothing.
+    Signs between letters count for more than numbers at a word's end (`R10`, `60min`), and a lone
+    word must be a very likely one, so that `mp3` changes nothing.
     """
     if not (source.digits or _SIGN.search(source.text)) or not _HINT.search(source.text):
         return
@@ -36,13 +46,19 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             continue
         if not work.take(40 * len(token)):
             return
-        if token[-1] in "!|(<+":
+        if token[-1] in "!|":
             token, end = token[:-1], end - 1
         plain = _plain(token, sure=len(words) >= _SURE_WORDS)
         if plain is not None:
             words.append((match.start(), end, plain))
-    if len(words) < _MIN_WORDS:
+    strong = [word for word in words if _INSIDE.search(source.text[word[0] : word[1]])]
+    if not strong or (len(strong) < _MIN_WORDS and not _sure(strong[0][2])):
         return
+    words = [word for word in words if word[0] >= strong[0][0] - _NEAR]
+    words = [word for word in words if word[1] <= strong[-1][1] + _NEAR]
+    among = len(_WORD.findall(source.text, words[0][0], words[-1][1]))
+    if len(words) < _MIN_SHARE * among:
+        words = strong
     first, last = words[0][0], words[-1][1]
     pieces, at = [], first
     for start, end, plain in words:
@@ -64,14 +80,19 @@ def _plain(token: str, *, sure: bool) -> str | None:
     return plain if wordlike else None
 
 
+def _sure(word: str) -> bool:
+    return len(word) >= _LONE_CHARS and likeness(word) >= _LONE_WORD
+
+
 def _best(token: str) -> str:
+    """Return the likeliest reading: a one, a bar or an exclamation mark may be i or l."""
     plain = token.translate(_SURE)
-    if not _ONE.search(plain):
+    pieces = _ONE.split(plain)
+    ones = min(len(pieces) - 1, _MAX_ONES)
+    if not ones:
         return plain
-    readings = [_ONE.sub("i", plain), _ONE.sub("l", plain)]
-    if len(_ONE.findall(plain)) > 1:
-        readings += [_ONE.sub("l", plain, count=1), _ONE.sub("i", plain, count=1)]
-        readings = [
-            _ONE.sub("i", r) if n == 2 else _ONE.sub("l", r) for n, r in enumerate(readings)
-        ]  # noqa: PLR2004
+    readings = []
+    for choice in product("il", repeat=ones):
+        letters = [*choice, *"i" * (len(pieces) - 1 - ones), ""]
+        readings.append("".join(map("".join, zip(pieces, letters, strict=True))))
     return max(readings, key=likeness)

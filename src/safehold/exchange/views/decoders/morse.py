@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - characters that are taken for others are this file's matter
 """Morse code (ITU-R M.1677-1), with dots and dashes of many kinds."""
 
 import re
@@ -18,6 +19,7 @@ _HINT = re.compile(r"[.\-·•∙⋅–—−‐‑_][ /|]+[.\-·•∙⋅–—
 _WORD_GAP = re.compile(r"\s*[/|]\s*|\s{2,}|\n")
 _KNOWN = 0.9
 _MIN_KINDS = 3
+_MANY = 24
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:
@@ -33,6 +35,10 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         flat = [letter for word in letters for letter in word]
         known = [letter for letter in flat if letter]
         kinds = {letter for letter in known if letter.isalnum()}
-        if known and len(known) >= _KNOWN * len(flat) and len(kinds) >= _MIN_KINDS:
+        if (
+            known
+            and len(known) >= _KNOWN * len(flat)
+            and (len(kinds) >= _MIN_KINDS or (len(kinds) > 1 and len(known) >= _MANY))
+        ):
             plain = " ".join("".join(word) for word in letters)
             yield Found(match.start(), match.end(), plain, "morse")

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 - a list of words reads best as words
 """The spelling alphabet of NATO and ICAO."""
 
 import re

@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from safehold.exchange.views.decoders._envelopes import opened
 from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.plausible import meaningful
 
 _SEPARATORS = " \t.\\-_*|~·•,/+\u00a0"
-_EVEN = re.compile(rf"(?<![^\W_])[^\W_]([{_SEPARATORS}])(?:[^\n]\1){{3,}}+(?:[^\s](?![^\W_]))?")
+_EVEN = re.compile(rf"(?<!\S)\S([{_SEPARATORS}])(?:[\s\S]\1){{3,}}+(?:\S(?!\S))?")
 _UNEVEN = re.compile(rf"(?<![^\W_])[^\W_](?:[{_SEPARATORS}]{{1,4}}+[^\W_](?![^\W_])){{4,}}+")
 _GAP = re.compile(rf"[{_SEPARATORS}]+")
 _DENSE = 0.6
@@ -17,7 +18,7 @@ _MIN_SINGLES = 3
 
 def find(source: Source, work: Work) -> Iterator[Found]:
     """Yield single characters with one separator between them, or with gaps that end words."""
-    if not source.digits and source.letters.singles < _MIN_SINGLES:
+    if not source.digits and source.letters.singles < _MIN_SINGLES and source.longest > 1:
         return
     last = 0
     for pattern in (_EVEN, _UNEVEN):
@@ -30,9 +31,11 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             if pattern is _EVEN:
                 plain = part[::2]
             else:
-                [(usual, _)] = Counter(_GAP.findall(part)).most_common(1)
-                plain = _GAP.sub(lambda gap, usual=usual: "" if gap[0] == usual else " ", part)
+                gaps = _GAP.findall(part)
+                [(usual, _)] = Counter(gaps).most_common(1)
+                words = ["" if gap == usual else " " for gap in gaps]
+                plain = "".join(map("".join, zip(_GAP.split(part), [*words, ""], strict=True)))
             dense = sum(map(str.isalnum, plain)) >= _DENSE * len(plain)
-            if dense and meaningful(plain):
+            if (dense and meaningful(plain)) or opened(plain, work) is not None:
                 last = match.end()
                 yield Found(match.start(), match.end(), plain, "spaced")

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - characters that are taken for others are this file's matter
 """Letters turned upside down, in reversed order."""
 
 import re
@@ -8,11 +9,7 @@ from safehold.exchange.views.likeness import likeness
 
 _TURNED = "ɐqɔpǝɟƃɥᴉɾʞןɯuodbɹsʇnʌʍxʎz" + "∀ꓭƆᗡƎℲפHIſꓘ⅂WNOԀΌᴚS┴∩ΛMX⅄Z" + "⇂ᄅƐㄣϛ9ㄥ860" + "˙‘¡¿,"
 _PLAIN = (
-    "abcdefghijklmnopqrstuvwxyz"
-    + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    + "1234567890"[:6]
-    + "7890"
-    + ".,!?'"
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + "1234567890"[:6] + "7890" + ".,!?'"
 )
 _TABLE = str.maketrans(dict(zip(_TURNED, _PLAIN, strict=True)) | {"ı": "i", "ƒ": "f", "ʃ": "l"})
 _SURE = "ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ"
