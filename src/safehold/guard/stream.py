@@ -266,6 +266,7 @@ class GuardSession:
         if not self._cascade.has_stage2:
             if state.recent >= surface.alone:
                 return _block(state.clause(), state.recent, surface.alone, Stage.STAGE1, state)
+            state.checked()
             return None
         if state.recent < surface.escalate:
             state.checked()

@@ -5,12 +5,15 @@ characters stand alone. A vocabulary that was cut down still spells every word i
 keeps all single characters.
 """
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
 PAD, UNKNOWN, CLASSIFY, SEPARATE = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 _MAX_WORD = 100
 _CACHE_WORDS = 20_000
+_PRINTABLE = re.compile(r"[ -~\t\n\r]*")
+_ASCII_WORD = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~]")
 
 
 class WordPiece:
@@ -83,28 +86,26 @@ class WordPiece:
 
 def _words(text: str) -> list[str]:
     """Return the lower-cased, accent-free words and marks of a text."""
-    text = text.lower()
-    if not text.isascii():
-        decomposed = unicodedata.normalize("NFD", text)
-        text = "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
-    spaced: list[str] = []
+    if text.isascii() and _PRINTABLE.fullmatch(text):
+        return _ASCII_WORD.findall(text.lower())
+    cleaned: list[str] = []
     for char in text:
-        if char.isalnum() and not _is_cjk(char):
-            spaced.append(char)
-        elif char.isspace():
-            spaced.append(" ")
-        elif char in "\u0000\ufffd" or unicodedata.category(char) in {"Cc", "Cf"}:
-            continue
-        elif _is_cjk(char) or _is_mark(char):
-            spaced.append(f" {char} ")
-        else:
-            spaced.append(char)
-    return "".join(spaced).split()
+        if char.isspace():
+            cleaned.append(" ")
+        elif _is_cjk(char):
+            cleaned.append(f" {char} ")
+        elif char != "\ufffd" and not unicodedata.category(char).startswith("C"):
+            cleaned.append(char)
+    plain = unicodedata.normalize("NFD", "".join(cleaned))
+    kept = "".join(char for char in plain if unicodedata.category(char) != "Mn").lower()
+    return "".join(f" {char} " if _is_mark(char) else char for char in kept).split()
 
 
 def _is_mark(char: str) -> bool:
     """Say whether BERT treats a character as punctuation: every ASCII mark, and Unicode's P*."""
-    return char.isascii() or unicodedata.category(char).startswith("P")
+    if char.isascii():
+        return not (char.isalnum() or char.isspace())
+    return unicodedata.category(char).startswith("P")
 
 
 def _is_cjk(char: str) -> bool:

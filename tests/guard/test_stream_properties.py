@@ -1,0 +1,270 @@
+"""The session's invariants on arbitrary texts, splits, lanes and failures."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn, user_says
+from safehold.guard.batching import InlineStage2
+from safehold.guard.cascade import Cascade
+from safehold.guard.flow import Answer, drive
+from safehold.guard.interface import (
+    Allow,
+    Block,
+    Cleared,
+    Escalation,
+    Failed,
+    FailMode,
+    Mode,
+    Scored,
+    Stage,
+    Verdict,
+)
+from safehold.guard.scorers.tokens import tokens
+from safehold.guard.stream import Guard, GuardSession, SessionPolicy
+from safehold.testing.guards import PlainDecoder, rule_guard
+from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head
+
+PROMPT = user_says("tell me something")
+WORDS = st.sampled_from(["the ", "wort ", "boils, ", "é\u0301 ", "麦芽", "x" * 70, "\n", "", "🍺 "])
+TEXTS = st.lists(WORDS, max_size=60).map("".join)
+
+
+def never(request: Escalation) -> Answer:
+    """Answer for guards that have no stage 2: being asked at all would block."""
+    del request
+    return Failed(reason="NoStage2")
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    """Cut a text at the places (modulo its length)."""
+    marks = sorted({place % (len(text) + 1) for place in places} | {0, len(text)})
+    return [text[a:b] for a, b in itertools.pairwise(marks)]
+
+
+def play(session: GuardSession, deltas: list[str], lane: Lane, answer: object) -> tuple[str, bool]:
+    """Feed deltas and finish; return what was released and whether it was blocked."""
+    released = ""
+    for delta in deltas:
+        step = drive(session.feed(lane, delta), answer)  # type: ignore[arg-type]
+        coverage = session.coverage
+        assert coverage.released <= coverage.scored <= coverage.received
+        if isinstance(step, Block):
+            return released, True
+        released += step.text
+    for _, step in drive(session.finish(), answer):  # type: ignore[arg-type]
+        if isinstance(step, Block):
+            return released, True
+        released += step.text
+    assert session.coverage.released == session.coverage.scored == session.coverage.received
+    return released, False
+
+
+@given(TEXTS, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from(list(Mode)))
+def test_any_split_releases_the_same_text_in_order(
+    text: str, places: list[int], mode: Mode
+) -> None:
+    """What is released is a prefix of the text, all of it unless blocked, whatever the deltas."""
+    guard = keyword_guard(keyword_head("wort"))
+    policy = SessionPolicy(mode=mode)
+    whole = play(guard.session(PROMPT, policy), [text], Lane(), never)
+    pieces = play(guard.session(PROMPT, policy), cut(text, places), Lane(), never)
+    assert text.startswith(pieces[0])
+    assert pieces[1] == whole[1]
+    assert pieces[1] or pieces[0] == text
+
+
+@given(TEXTS, st.lists(st.integers(0, 10_000), max_size=12), st.integers(1, 32))
+def test_the_word_that_blocks_is_never_released(text: str, places: list[int], hold: int) -> None:
+    """With a scorer that fires at one word, nothing of the run that held it ever leaves."""
+    guard = keyword_guard(keyword_head("wort", floor=1))
+    session = guard.session(PROMPT, SessionPolicy(hold_tokens=hold))
+    released, blocked = play(session, cut(text, places), Lane(), never)
+    assert blocked == ("wort" in tokens(text))
+    assert "wort" not in tokens(released)
+
+
+def test_text_that_waits_for_stage2_is_withheld() -> None:
+    """A stretch that stage 1 escalated leaves only after stage 2 cleared it."""
+    stage2 = PhraseStage2("sparge")
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
+    text = "one two three wort " + "and so on " * 12 + "sparge it now " + "and more " * 30
+    session = guard.session(PROMPT, SessionPolicy(hold_tokens=4))
+    released, blocked = play(session, [w + " " for w in text.split()], Lane(), InlineStage2(stage2))
+    assert not blocked
+    assert released.startswith("one two three wort")
+    blocker = keyword_guard(keyword_head("wort", "sparge", floor=1), has_stage2=True)
+    session = blocker.session(PROMPT, SessionPolicy(hold_tokens=4))
+    released, blocked = play(session, [w + " " for w in text.split()], Lane(), InlineStage2(stage2))
+    assert blocked
+    assert "sparge" not in released
+
+
+@pytest.fixture
+def stage1_guard() -> Guard:
+    """A guard with a stage 1 alone that knows the word wort."""
+    return keyword_guard(keyword_head("wort"))
+
+
+@pytest.fixture
+def cascade_guard() -> Guard:
+    """A guard whose stage 1 escalates on wort."""
+    return keyword_guard(keyword_head("wort"), has_stage2=True)
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, -math.inf])
+def test_stage2_nonsense_blocks(cascade_guard: Guard, nonsense: float) -> None:
+    """A stage-2 score that is not finite ends in the fail mode."""
+    session = cascade_guard.session(user_says("wort wort"), SessionPolicy())
+    verdict = drive(session.judge_prompt(), lambda _: Scored(nonsense, "clause"))
+    assert isinstance(verdict, Block)
+    assert verdict.stage is Stage.FAIL_MODE
+
+
+def test_broken_stage2_blocks(cascade_guard: Guard) -> None:
+    """A stage 2 that raises blocks the exchange, and its words are not repeated."""
+
+    def broken(request: Escalation) -> Answer:
+        raise RuntimeError(request.prompt)
+
+    verdict = drive(
+        cascade_guard.session(user_says("wort wort"), SessionPolicy()).judge_prompt(), broken
+    )
+    assert isinstance(verdict, Block)
+    assert verdict.stage is Stage.FAIL_MODE
+
+
+def test_bypass_is_counted(cascade_guard: Guard) -> None:
+    """In bypass mode a broken stage 2 lets pass and is reported by name."""
+    session = cascade_guard.session(
+        user_says("wort wort"), SessionPolicy(fail_mode=FailMode.BYPASS)
+    )
+    assert isinstance(drive(session.judge_prompt(), lambda _: Failed("Overloaded")), Allow)
+    assert session.report().bypasses == ("Overloaded",)
+
+
+def test_broken_stage1_blocks(stage1_guard: Guard) -> None:
+    """A stage 1 that raises blocks, on the prompt and on the reply."""
+
+    class Broken:
+        name = "broken"
+
+        def open_prompt(self) -> "Broken":
+            return self
+
+        open_reply = open_prompt
+
+        def feed(self, tokens: object) -> float:
+            raise ValueError(tokens)
+
+        def attribution(self) -> str:
+            return ""
+
+    cascade = stage1_guard.cascade
+    broken = Guard(
+        Cascade(
+            digest=cascade.digest,
+            stage1=Broken(),
+            has_stage2=False,
+            prompt=cascade.prompt,
+            reply=cascade.reply,
+        ),
+        PlainDecoder(),
+    )
+    session = broken.session(PROMPT, SessionPolicy())
+    assert isinstance(drive(session.judge_prompt(), never), Block)
+    assert isinstance(drive(session.feed(Lane(), "some words "), never), Block)
+
+
+def test_audit_delivers_and_marks(stage1_guard: Guard) -> None:
+    """Audit mode delivers everything and notes what would have blocked."""
+    session = stage1_guard.session(PROMPT, SessionPolicy(mode=Mode.AUDIT))
+    released, blocked = play(session, ["wort "] * 20, Lane(), never)
+    assert not blocked
+    assert released == "wort " * 20
+    assert session.would_block is not None
+
+
+def test_full_mode_releases_nothing_before_the_end(stage1_guard: Guard) -> None:
+    """Full mode withholds the whole reply until it is scored."""
+    session = stage1_guard.session(PROMPT, SessionPolicy(mode=Mode.FULL))
+    for _ in range(50):
+        step = drive(session.feed(Lane(), "plain words "), never)
+        assert step == Cleared(text="")
+    ((_, end),) = drive(session.finish(), never)
+    assert end == Cleared(text="plain words " * 50)
+
+
+def test_a_block_is_final_on_every_lane(stage1_guard: Guard) -> None:
+    """After a block no lane releases anything more, finish included."""
+    session = stage1_guard.session(PROMPT, SessionPolicy())
+    assert isinstance(drive(session.feed(Lane(), "wort " * 30), never), Block)
+    assert isinstance(drive(session.feed(Lane(choice=1), "harmless "), never), Block)
+    assert drive(session.finish(), never) == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), TEXTS), max_size=12))
+def test_lanes_never_mix(events: list[tuple[int, str]]) -> None:
+    """Interleaved lanes each release exactly their own text."""
+    guard = rule_guard()
+    session = guard.session(PROMPT, SessionPolicy())
+    lanes = [Lane(), Lane(choice=1), Lane(channel=Channel.REASONING)]
+    sent = dict.fromkeys(lanes, "")
+    got = dict.fromkeys(lanes, "")
+    for index, text in events:
+        lane = lanes[index]
+        step = drive(session.feed(lane, text), never)
+        assert isinstance(step, Cleared)
+        sent[lane] += text
+        got[lane] += step.text
+    for lane, step in drive(session.finish(), never):
+        assert isinstance(step, Cleared)
+        got[lane] += step.text
+    assert got == sent
+
+
+def test_a_request_split_over_turns_is_scored_together() -> None:
+    """The user's words of several turns count together, though each alone is under the bar."""
+    guard = keyword_guard(keyword_head("wort", "sparge", weight=5.0, floor=8))
+    turns = [
+        Turn(role=Role.USER, parts=(TextPart(text=text),))
+        for text in ("about wort please", "now sparge please")
+    ]
+
+    def judge(*said: Turn) -> Verdict:
+        return drive(guard.session(Exchange(turns=said), SessionPolicy()).judge_prompt(), never)
+
+    assert [type(judge(turn)) for turn in turns] == [Allow, Allow]
+    assert isinstance(judge(*turns), Block)
+
+
+def test_an_answer_split_over_turns_adds_up() -> None:
+    """What the assistant said before is context for what it says now."""
+    guard = keyword_guard(keyword_head("wort", weight=6.0))
+    before = Exchange(
+        turns=(
+            Turn(role=Role.USER, parts=(TextPart(text="begin"),)),
+            Turn(role=Role.ASSISTANT, parts=(TextPart(text="the wort is a wort"),)),
+            Turn(role=Role.USER, parts=(TextPart(text="go on"),)),
+        )
+    )
+    new = ["and wort then "]
+    assert not play(guard.session(PROMPT, SessionPolicy()), new, Lane(), never)[1]
+    assert play(guard.session(before, SessionPolicy()), new, Lane(), never)[1]
+
+
+def test_a_long_reply_costs_bounded_memory(stage1_guard: Guard) -> None:
+    """A reply of 100,000 characters keeps no more than the withheld end in memory."""
+    session = stage1_guard.session(PROMPT, SessionPolicy())
+    released = 0
+    for _ in range(2_000):
+        step = drive(session.feed(Lane(), "plain words and no more of that kind at all "), never)
+        assert isinstance(step, Cleared)
+        released += len(step.text)
+        state = session._lanes[Lane()]
+        assert len(state.waiting) < 400
+        assert len(state.tail) <= 1200
+    assert released > 80_000
