@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from safehold.errors import BundleError, ConfigError, SafeholdError
 from safehold.guard.gateway.loading import loader_for
-from safehold.guard.gateway.local import LocalServer
+from safehold.guard.gateway.local import LocalModel, LocalServer
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.guard.interface import Mode
@@ -62,6 +63,21 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
 @click.option("--mode", type=click.Choice([str(mode) for mode in Mode]), help="How text is held.")
 @click.option("--hold-tokens", type=click.IntRange(0, 4096), help="Tokens withheld in hold mode.")
 @click.option("--shadow", is_flag=True, help="Deliver everything; only record what would block.")
+@click.option(
+    "--sealed",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Serve this sealed model (one GGUF shard) with the embedded engine, under a grant.",
+)
+@click.option("--grant", help="With --sealed: the grant's full id.")
+@click.option(
+    "--keyd",
+    type=click.Path(path_type=Path),
+    default="/run/safehold/keyd.sock",
+    envvar="SAFEHOLD_KEYD",
+    help="With --sealed: socket of the key service.",
+)
+@click.option("--publisher", type=click.Path(path_type=Path), help="With --sealed: public keys.")
+@click.option("--log-keys", type=click.Path(path_type=Path), help="With --sealed: your log.json.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def serve(
     config: Path | None,
@@ -78,6 +94,11 @@ def serve(
     mode: str | None,
     hold_tokens: int | None,
     shadow: bool,
+    sealed: Path | None,
+    grant: str | None,
+    keyd: Path,
+    publisher: Path | None,
+    log_keys: Path | None,
     as_json: bool,
 ) -> None:
     """Run the guarded gateway until SIGTERM; open streams are drained first.
@@ -88,6 +109,8 @@ def serve(
       safehold serve --upstream http://127.0.0.1:8000/v1 --bundle ./my-bundle --bundle-key pub.pem
       safehold serve --bundle rules.yaml --upstream https://api.openai.com/v1
       safehold serve --config safehold.yaml --workers 4
+      safehold serve --bundle rules.yaml --sealed sealed/ --grant ID --publisher publisher/ \\
+          --log-keys log.json
     """
     changes: dict[str, Any] = {
         "host": host,
@@ -110,7 +133,21 @@ def serve(
     settings = with_defaults(read_settings(config, changes))
     if settings.unsafe_unsigned_bundle:
         warnings.warn("an unsigned bundle is trusted: anybody may have made it", stacklevel=1)
-    serve_with(settings, as_json=as_json)
+    engine: Engine = embedded
+    if sealed is not None:
+        # The enclave's half of the package (and its extras) is wanted here only.
+        from safehold.cli._sealed import sealed_engine  # noqa: PLC0415
+
+        engine = sealed_engine(
+            sealed,
+            grant=grant,
+            keyd=keyd,
+            publisher=publisher,
+            log_keys=log_keys,
+            upstream=settings.upstream.url,
+            quiet=as_json,
+        )
+    serve_with(settings, as_json=as_json, engine=engine)
 
 
 def with_defaults(settings: Settings) -> Settings:
@@ -126,7 +163,16 @@ def with_defaults(settings: Settings) -> Settings:
     return settings
 
 
-def serve_with(settings: Settings, *, as_json: bool) -> None:
+Engine = Callable[[Upstream], contextlib.AbstractContextManager[LocalModel]]
+"""What serves the model when the upstream is `local`."""
+
+
+def embedded(upstream: Upstream) -> LocalServer:
+    """Return the stock embedded model."""
+    return LocalServer(threads=upstream.threads, slots=upstream.slots)
+
+
+def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) -> None:
     """Serve with settings that are complete.
 
     Raises:
@@ -137,9 +183,7 @@ def serve_with(settings: Settings, *, as_json: bool) -> None:
         key = None
         shown = settings.upstream.url
         if shown == "local":
-            local = stack.enter_context(
-                LocalServer(threads=settings.upstream.threads, slots=settings.upstream.slots)
-            )
+            local = stack.enter_context(engine(settings.upstream))
             key = local.key
             settings = msgspec.structs.replace(settings, upstream=_at(settings.upstream, local.url))
         if settings.workers > 1:

@@ -35,6 +35,17 @@ class LocalModel(msgspec.Struct, frozen=True):
     key: str
 
 
+class GivenModel(msgspec.Struct, frozen=True):
+    """Weights that somebody else opened and may take back (a sealed model in memory)."""
+
+    path: str
+    """Where the child opens them."""
+    handles: tuple[int, ...]
+    """File descriptors that the child inherits for that."""
+    alias: str
+    """What the model is called on the wire."""
+
+
 def find_weights() -> Path:
     """Return the weights' file after checking its digest.
 
@@ -63,8 +74,10 @@ def find_weights() -> Path:
 class LocalServer:
     """Keeps the child running; use as a context manager."""
 
-    def __init__(self, *, threads: int = 1, slots: int = 4) -> None:
-        self._path = find_weights()
+    def __init__(
+        self, *, threads: int = 1, slots: int = 4, model: GivenModel | None = None
+    ) -> None:
+        self._model = GivenModel(str(find_weights()), (), MODEL) if model is None else model
         self._threads = threads
         self._slots = slots
         self._key = secrets.token_urlsafe(32)
@@ -89,10 +102,17 @@ class LocalServer:
         self._end()
         self._watcher.join(timeout=5)
 
+    def halt(self) -> None:
+        """Kill the child at once, for good: its weights were taken back."""
+        self._stopping.set()
+        child = self._child
+        if child is not None:
+            child.kill()
+
     def _spawn(self) -> None:
         settings = {
-            "model": str(self._path),
-            "alias": MODEL,
+            "model": self._model.path,
+            "alias": self._model.alias,
             "port": self._port,
             "key": self._key,
             "threads": self._threads,
@@ -104,6 +124,7 @@ class LocalServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            pass_fds=self._model.handles,
         )
         self._child = child
         if child.stdin is None or child.stdout is None:
