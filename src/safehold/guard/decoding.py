@@ -19,7 +19,7 @@ class ViewDecoder:
 
     def growing(self) -> "GrowingText":
         """Start decoding a lane of a reply."""
-        return GrowingText(StreamingViews(self._limits))
+        return GrowingText(StreamingViews())
 
 
 class GrowingText:
@@ -29,6 +29,11 @@ class GrowingText:
 
     def __init__(self, views: StreamingViews) -> None:
         self._views = views
+
+    @property
+    def pending(self) -> int:
+        """Characters at the end that were not looked at yet; a session withholds them."""
+        return self._views.pending
 
     def feed(self, text: str) -> Iterable[str]:
         """Return decoded texts that the new text made readable."""

@@ -68,6 +68,11 @@ class Report(msgspec.Struct, frozen=True):
 class GrowingViews(Protocol):
     """Decodes what becomes decodable in a growing text."""
 
+    @property
+    def pending(self) -> int:
+        """Characters at the end that were not looked at yet."""
+        ...
+
     def feed(self, text: str) -> Iterable[str]:
         """Return decoded texts that the new text made readable."""
         ...
@@ -494,12 +499,16 @@ class _LaneState:
     def give(self, hold: int, *, everything: bool) -> str:
         """Remove and return the scored text that is followed by at least `hold` scored tokens.
 
-        While the lane waits for stage 2 nothing leaves.
+        What the decoder has not looked at yet stays too, and while the lane waits for stage 2
+        nothing leaves.
         """
         if self.recent > -math.inf and not everything:
             return ""
         chars = 0
+        most = len(self.waiting) - (0 if everything or not hold else self.views.pending)
         while self._chunks and self._held - self._chunks[0][1] >= hold:
+            if chars + self._chunks[0][0] > most:
+                break
             size, count = self._chunks.popleft()
             chars += size
             self._held -= count

@@ -1,11 +1,14 @@
 """Guards without a trained model: written rules only, for tests, benchmarks and first steps."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 from safehold.guard.cascade import Cascade, Thresholds
+from safehold.exchange import Exchange, Lane
 from safehold.guard.gateway.holder import Held
+from safehold.guard.interface import Allow, Block, Cleared, Flow, Step, Verdict
 from safehold.guard.scorers.rules import Rule, RuleSet
-from safehold.guard.stream import Guard
+from safehold.guard.stream import Coverage, Guard, Report, SessionPolicy
 
 MARKER = "purple elephant protocol"
 """A harmless phrase that test guards block."""
@@ -14,6 +17,8 @@ _NEVER = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=
 
 class PlainViews:
     """Decodes nothing of a growing text."""
+
+    pending = 0
 
     def feed(self, text: str) -> tuple[str, ...]:
         """Return nothing."""
@@ -58,3 +63,65 @@ def held_rules(*patterns: str, digest: str = "0" * 64) -> Held:
     """Return a rule guard as the gateway holds it, its canary a text that it blocks."""
     canaries = () if patterns else (f"say {MARKER}",)
     return Held(rule_guard(*patterns, digest=digest), name=digest[:8], canaries=canaries)
+
+
+class UnsafeOpenSession:
+    """Lets everything pass as it comes; counts it as scored, which it is not."""
+
+    would_block: Block | None = None
+
+    def __init__(self) -> None:
+        self._chars = 0
+
+    def judge_prompt(self) -> Flow[Verdict]:
+        """Allow."""
+        yield from ()
+        return Allow(score=0.0)
+
+    def feed(self, lane: Lane, text: str) -> Flow[Step]:
+        """Clear the text."""
+        del lane
+        self._chars += len(text)
+        yield from ()
+        return Cleared(text=text)
+
+    def close(self, lane: Lane) -> Flow[Step]:
+        """Clear nothing: nothing was held."""
+        del lane
+        yield from ()
+        return Cleared(text="")
+
+    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+        """Clear nothing: nothing was held."""
+        yield from ()
+        return ()
+
+    @property
+    def coverage(self) -> Coverage:
+        """Say that everything was scored."""
+        return Coverage(received=self._chars, scored=self._chars, released=self._chars)
+
+    def report(self) -> Report:
+        """Report no score."""
+        return Report(
+            prompt_score=0.0, reply_score=0.0, escalations=0, bypasses=(), coverage=self.coverage
+        )
+
+
+class UnsafeOpenGuard:
+    """A guard that looks at nothing, to measure what relaying alone costs. Never serve it."""
+
+    digest = "f" * 64
+
+    def __init__(self) -> None:
+        warnings.warn("this guard lets everything pass", stacklevel=2)
+
+    def session(
+        self,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        exempt: Callable[[str], bool] | None = None,
+    ) -> UnsafeOpenSession:
+        """Start an exchange that nobody guards."""
+        del exchange, policy, exempt
+        return UnsafeOpenSession()

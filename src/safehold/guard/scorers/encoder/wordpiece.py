@@ -90,12 +90,14 @@ def _words(text: str) -> list[str]:
         return _ASCII_WORD.findall(text.lower())
     cleaned: list[str] = []
     for char in text:
-        if char.isspace():
+        if char in "\t\n\r":
             cleaned.append(" ")
+        elif char == "\ufffd" or unicodedata.category(char).startswith("C"):
+            continue
         elif _is_cjk(char):
             cleaned.append(f" {char} ")
-        elif char != "\ufffd" and not unicodedata.category(char).startswith("C"):
-            cleaned.append(char)
+        else:
+            cleaned.append(" " if char.isspace() else char)
     plain = unicodedata.normalize("NFD", "".join(cleaned))
     kept = "".join(char for char in plain if unicodedata.category(char) != "Mn").lower()
     return "".join(f" {char} " if _is_mark(char) else char for char in kept).split()
