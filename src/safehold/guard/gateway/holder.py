@@ -3,15 +3,65 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from safehold.errors import BundleError
 from safehold.guard.flow import Answer
-from safehold.guard.interface import Escalation, Failed, Flow
-from safehold.guard.stream import Guard
+from safehold.exchange import Exchange, Lane
+from safehold.guard.interface import Block, Escalation, Failed, Flow, Step, Verdict
+from safehold.guard.stream import Coverage, Report, SessionPolicy
 
 T = TypeVar("T")
 StageTwo = Callable[[Escalation], Awaitable[Answer]]
+
+
+class Session(Protocol):
+    """The guard around one exchange, as the gateway uses it (`stream.GuardSession`)."""
+
+    would_block: Block | None
+
+    def judge_prompt(self) -> Flow[Verdict]:
+        """Score the prompt."""
+        ...
+
+    def feed(self, lane: Lane, text: str) -> Flow[Step]:
+        """Take the next characters of a lane."""
+        ...
+
+    def close(self, lane: Lane) -> Flow[Step]:
+        """Score and release the tail of one lane."""
+        ...
+
+    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+        """Score and release every tail."""
+        ...
+
+    @property
+    def coverage(self) -> Coverage:
+        """Characters received, scored and released."""
+        ...
+
+    def report(self) -> Report:
+        """Scores, escalations and bypasses."""
+        ...
+
+
+class AnyGuard(Protocol):
+    """Makes sessions (`stream.Guard`)."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the bundle."""
+        ...
+
+    def session(
+        self,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        exempt: Callable[[str], bool] | None = None,
+    ) -> Session:
+        """Start guarding one exchange."""
+        ...
 
 
 async def no_stage2(request: Escalation) -> Answer:
@@ -55,7 +105,7 @@ class Held:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: AnyGuard,
         stage2: StageTwo = no_stage2,
         *,
         name: str = "",

@@ -34,6 +34,8 @@ from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.ledger.reader import LedgerReader
 
+_BACKLOG = 4096
+
 
 class Parts(msgspec.Struct, frozen=True):
     """What a gateway is made of beside its settings; tests give their own."""
@@ -206,7 +208,7 @@ def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        backlog=4096,
+        backlog=_BACKLOG,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=int(settings.limits.drain_timeout_s),
         h11_max_incomplete_event_size=settings.limits.max_header_bytes,
@@ -224,6 +226,7 @@ def listen(settings: Settings) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((settings.host, settings.port))
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         raise ConfigError(f"{settings.host}:{settings.port}: can't listen there") from error
