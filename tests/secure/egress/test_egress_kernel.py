@@ -260,6 +260,23 @@ def test_raised_budget_needs_a_grant(world: World) -> None:
     assert 1_900_000 < sum(world.received().values()) <= 2_000_000
 
 
+@pytest.mark.parametrize("way", ["tick", "release", "block"])
+def test_looser_file_is_not_picked_up_by_anything_else(world: World, way: str) -> None:
+    """An edited register raises nothing through a status, a release or a block."""
+    world.enforcer(register(budget_row())).apply(first=True)
+    granting = GrantExactly("egress.release", "bulk")
+    edited = world.enforcer(register(budget_row(9_000_000)), authorizer=granting)
+    if way == "block":
+        edited.block("bulk", "test")
+    else:
+        with pytest.raises(StateError, match="loosened"):
+            edited.tick() if way == "tick" else edited.release("bulk", "test")
+    world.send("udp", 3_000_000, port=9000)
+    assert sum(world.received().values()) <= 1_000_000
+    with pytest.raises(TrustError):
+        edited.apply()
+
+
 def test_row_taken_out_and_put_back_stays_spent(world: World) -> None:
     """Removing a row and adding it again (with a grant) does not refund its odometer."""
     other = row("other", port=8443)

@@ -99,10 +99,19 @@ def tcp_sockets(
 
     from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra
     from pyroute2.netlink.diag import SS_ESTABLISHED  # noqa: PLC0415 - an extra
+    from pyroute2.netns import popns, pushns  # noqa: PLC0415 - an extra
 
     owners = socket_owners(grants=grants)
     found: list[SocketUse] = []
-    with DiagSocket(netns=netns) as diag:
+    if netns:
+        pushns(netns)
+    try:
+        # A socket stays in the namespace where it was made.
+        diag = DiagSocket()
+    finally:
+        if netns:
+            popns()
+    with diag:
         diag.bind()
         for family in (socket.AF_INET, socket.AF_INET6):
             for item in diag.get_sock_stats(

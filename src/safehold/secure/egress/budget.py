@@ -45,10 +45,10 @@ def _windows(budget: dict[Window, int], seconds: float) -> int:
 
 
 def total_leak(flows: Sequence[Flow], plan: Plan, seconds: float) -> int:
-    """The most bytes all these flows together send in any interval of this length."""
+    """The most bytes all these flows, ARP and neighbour discovery send in such an interval."""
     each = sum(flow_leak(flow, plan, seconds) for flow in flows)
-    local = math.ceil(seconds / 86_400) * NEIGHBOUR_BYTES_PER_DAY
-    neighbours = local if plan.local.neighbour_discovery else 0
+    each_day = int(plan.local.neighbour_discovery) + int(plan.local.raw_frame_guard)
+    neighbours = math.ceil(seconds / 86_400) * NEIGHBOUR_BYTES_PER_DAY * each_day
     return min(each, _windows(plan.total, seconds), shaped(plan, seconds)) + neighbours
 
 

@@ -100,12 +100,14 @@ class Enforcer:
         with self._store.locked():
             state = self._state(first=first, applying=True)
             self._check_loosening(state)
-            return self._enforce(state, changed=True)
+            return self._enforce(state, rebuild=True, approve=True)
 
     def tick(self) -> Snapshot:
         """Read the counters, move every window's line, and repair what is missing."""
         with self._store.locked():
-            return self._enforce(self._state(first=False), changed=False)
+            state = self._state(first=False)
+            self._refuse_loosened(state)
+            return self._enforce(state)
 
     def block(self, flow: str, reason: str) -> Snapshot:
         """Drop everything of one flow, now."""
@@ -131,6 +133,7 @@ class Enforcer:
             self._known(flow)
         with self._store.locked():
             state = self._state(first=False)
+            self._refuse_loosened(state)
             grant = self._authorizer.require("egress.release", flow)
             self._audit.append(
                 "egress.release", {"flow": flow, "reason": reason, "grant": grant.grant_id}
@@ -141,7 +144,7 @@ class Enforcer:
                 throttled=state.throttled - {flow},
                 sealed=state.sealed and flow != "*",
             )
-            return self._enforce(loosened, changed=True)
+            return self._enforce(loosened, rebuild=True)
 
     def state(self) -> State | None:
         """The state as it was last made durable."""
@@ -163,14 +166,15 @@ class Enforcer:
     ) -> Snapshot:
         with self._store.locked():
             state = self._state(first=False)
+            # A register that was loosened on disk must not ride in on a block: then all is sealed.
             tightened = msgspec.structs.replace(
                 state,
                 blocked=state.blocked | blocked,
                 throttled=state.throttled | throttled,
-                sealed=state.sealed or sealed,
+                sealed=state.sealed or sealed or bool(self._loosened_now(state)),
             )
             self._store.save(tightened)
-            snapshot = self._enforce(tightened, changed=True)
+            snapshot = self._enforce(tightened, rebuild=True, shape=bool(throttled))
         self._audit.append(f"egress.{action}", {"flow": flow, "reason": reason})
         return snapshot
 
@@ -190,9 +194,7 @@ class Enforcer:
         return State(boot_id=self._clock.boot_id(), uptime_s=self._clock.uptime_s())
 
     def _check_loosening(self, state: State) -> None:
-        if not state.approved:
-            return
-        loosened = sorted(_loosened(state, self.budgets(), posture(self.plan)))
+        loosened = self._loosened_now(state)
         if not loosened:
             return
         resource = self.plan_digest()
@@ -200,6 +202,20 @@ class Enforcer:
         self._audit.append(
             "egress.raise", {"plan": resource, "changes": loosened, "grant": grant.grant_id}
         )
+
+    def _loosened_now(self, state: State) -> list[str]:
+        if not state.approved:
+            return []
+        return sorted(_loosened(state, self.budgets(), posture(self.plan)))
+
+    def _refuse_loosened(self, state: State) -> None:
+        """Only `apply` takes a looser register, with its grant; nothing else picks one up."""
+        loosened = self._loosened_now(state)
+        if loosened:
+            raise StateError(
+                f"the register or plan was loosened since it was applied ({', '.join(loosened)}); "
+                "`apply` takes that, with a grant"
+            )
 
     def plan_digest(self) -> str:
         """Name exactly the budgets and settings that a grant to raise must cover."""
@@ -216,7 +232,9 @@ class Enforcer:
             for name in accounts(flows, self.plan)
         }
 
-    def _enforce(self, state: State, *, changed: bool) -> Snapshot:
+    def _enforce(
+        self, state: State, *, rebuild: bool = False, approve: bool = False, shape: bool = True
+    ) -> Snapshot:
         flows = self.flows
         reading = self._kernel.read()
         state, findings = settle(state, reading, self._clock, flows, self.plan)
@@ -231,20 +249,20 @@ class Enforcer:
             for name in state.approved
             if reading is not None and name not in names and f"c_{name}" in reading.counters
         )
-        if changed or rules_gone or gone or any(quota.fresh for quota in quotas.values()):
-            self._replace(state, flows, quotas, gone, shape=changed or rules_gone)
+        if rebuild or rules_gone or gone or any(quota.fresh for quota in quotas.values()):
+            self._replace(state, flows, quotas, gone, shape=shape and (rebuild or rules_gone))
         else:
             lines = {key: quota.limit for key, quota in quotas.items()}
             self._kernel.apply(quota_update(lines))
-        if changed or gone:
+        if approve or gone:
             kept = {name: state.approved[name] for name in names if name in state.approved}
             state = msgspec.structs.replace(
                 state,
-                approved=self.budgets() if changed else kept,
-                posture=posture(self.plan),
+                approved=self.budgets() if approve else kept,
+                posture=posture(self.plan) if approve else state.posture,
             )
             self._store.save(state)
-        if changed:
+        if approve:
             self._audit.append(
                 "egress.apply",
                 {"plan": self.plan_digest(), "blocked": sorted(state.blocked)},

@@ -54,14 +54,7 @@ class NftKernel:
         self._run(["-f", "-"], msgspec.json.encode(transaction))
 
     def read(self) -> Reading | None:
-        """Read quotas, then counters."""
-        tables = {
-            (item["table"]["family"], item["table"]["name"])
-            for item in self._list("tables")
-            if "table" in item
-        }
-        if ("inet", TABLE) not in tables:
-            return None
+        """Read quotas, then counters; our table always has counters."""
         quotas = {
             item["quota"]["name"]: (int(item["quota"]["bytes"]), int(item["quota"].get("used", 0)))
             for item in self._list("quotas")
@@ -72,6 +65,8 @@ class NftKernel:
             for item in self._list("counters")
             if "counter" in item and item["counter"]["table"] in {TABLE, WIRE_TABLE}
         ]
+        if not any(item["table"] == TABLE for item in counters):
+            return None
         return Reading(
             quotas=quotas,
             counters={item["name"]: int(item["bytes"]) for item in counters},

@@ -14,7 +14,7 @@ COMPRESSIONS = (1.0, 1 / 16, 1 / 100)
 """Lossless; and the two ends of what a determined thief reaches (arXiv 2601.01296)."""
 
 NEIGHBOUR_BYTES_PER_DAY = 2_000_000
-"""What IPv6 neighbour discovery may send in a day; it counts as leak."""
+"""What IPv6 neighbour discovery, and ARP, may each send in a day; it counts as leak."""
 
 ACCOUNTING_LAG_S = 70.0
 """How late a reconciled byte may be missed: rows arrive within 60 s, accounting runs each 10 s."""

@@ -21,6 +21,8 @@ from safehold.secure.egress.model import HOUR_S
 STEP_S = 300
 _MAX_LINE = 64 * 2**20
 _TRAIN = 0.6
+LEVEL = 1e9
+"""Every series is scaled to a mean of a gigabyte an hour; only its shape is of use."""
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ def evaluate(
 ) -> SeriesResult:
     """Train on the first part, watch the rest with and without a thief."""
     hourly = np.asarray(series.hourly)
+    hourly = hourly / max(float(hourly.mean()), 1e-12) * LEVEL
     cut = int(len(hourly) * _TRAIN)
     train, watch = hourly[:cut], hourly[cut:]
     theft = share * float(train.mean())

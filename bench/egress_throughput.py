@@ -1,0 +1,244 @@
+"""Throughput of a permitted flow: unruled, ruled, behind a TCP proxy, behind Squid delay pools.
+
+All four in one run on one host, in rounds whose order is shuffled, so that a busy machine slows all
+alike; what is printed is the median over rounds of the ratio to the unruled transfer of the same
+round. Needs root; Squid is left out, with a note, when it is not installed.
+
+    python bench/egress_throughput.py --rounds 15 --megabytes 800
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from safehold.secure.egress.audit import ChainedLog
+from safehold.secure.egress.enforce import Enforcer
+from safehold.secure.egress.interface import RefuseAll
+from safehold.secure.egress.netns import Pair, enter, pair
+from safehold.secure.egress.nft import NftKernel
+from safehold.secure.egress.plan import Bound, Link, Plan
+from safehold.secure.egress.register import parse_register
+from safehold.secure.egress.ruleset import removal
+from safehold.secure.egress.state import StateFile
+
+DIRECT, PROXY, SQUID = 9000, 9001, 9002
+BIG = 4 * 10**18
+
+REGISTER = f"""version = 1
+[[flow]]
+id = "replies"
+owner = "bench"
+purpose = "the transfer that is timed"
+data_class = "public"
+direction = "serve"
+protocol = "tcp"
+ports = [{DIRECT}]
+destination = ["10.231.7.0/24"]
+source = {{ uid = 0 }}
+expires = 2099-01-01
+budget = {{ hour = {BIG}, day = {BIG}, week = {BIG}, month = {BIG} }}
+"""
+
+SQUID_CONF = """http_port {port}
+http_access allow all
+cache deny all
+access_log none
+cache_log {folder}/cache.log
+pid_filename {folder}/squid.pid
+coredump_dir {folder}
+delay_pools 1
+delay_class 1 1
+delay_parameters 1 2000000000/2000000000
+delay_access 1 allow all
+shutdown_lifetime 1 second
+"""
+
+
+def serve(port: int, count: int) -> None:
+    """Answer every HTTP request with `count` zero bytes."""
+    memory = os.memfd_create("zeros")
+    os.ftruncate(memory, count)
+    with socket.create_server(("", port)) as listener:
+        while True:
+            client = listener.accept()[0]
+            threading.Thread(target=_answer, args=(client, memory, count), daemon=True).start()
+
+
+def _answer(client: socket.socket, memory: int, count: int) -> None:
+    with client, contextlib.suppress(ConnectionError):
+        while client.recv(65_536):
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % count)
+            at = 0
+            while at < count:
+                at += os.sendfile(client.fileno(), memory, at, count - at)
+
+
+def proxy(port: int, origin: int) -> None:
+    """Forward TCP as fast as Python can: both ways by splice through a pipe."""
+    with socket.create_server(("", port)) as listener:
+        while True:
+            client = listener.accept()[0]
+            upstream = socket.create_connection(("127.0.0.1", origin))
+            for pair_ in ((client, upstream), (upstream, client)):
+                threading.Thread(target=_splice, args=pair_, daemon=True).start()
+
+
+def _splice(source: socket.socket, target: socket.socket) -> None:
+    out, into = os.pipe()
+    with contextlib.suppress(OSError):
+        while count := os.splice(source.fileno(), into, 1 << 20):
+            while count:
+                count -= os.splice(out, target.fileno(), count)
+        target.shutdown(socket.SHUT_WR)
+    os.close(out)
+    os.close(into)
+
+
+def fetch(address: str, port: int, count: int) -> float:
+    """Fetch the bytes once and return bits per second."""
+    buffer = bytearray(1 << 20)
+    with socket.create_connection((address, port), timeout=60) as link:
+        target = f"http://127.0.0.1:{DIRECT}/x" if port == SQUID else "/x"
+        head = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{DIRECT}\r\nConnection: close\r\n\r\n"
+        link.sendall(head.encode())
+        begin = time.perf_counter()
+        got = 0
+        while got < count and (size := link.recv_into(buffer)):
+            got += size
+    if got < count:
+        raise SystemExit(f"only {got} of {count} bytes came over port {port}")
+    return got * 8 / (time.perf_counter() - begin)
+
+
+@contextlib.contextmanager
+def processes(both: Pair, folder: Path, count: int, *, squid: bool) -> Iterator[None]:
+    """Run the origin, the proxy and Squid inside."""
+    here = [sys.executable, __file__]
+    commands = [[*here, "--serve", str(count)], [*here, "--proxy"]]
+    if squid:
+        folder.chmod(0o777)  # Squid gives up root.
+        conf = folder / "squid.conf"
+        conf.write_text(SQUID_CONF.format(port=SQUID, folder=folder))
+        commands.append(["squid", "-N", "-n", f"bench{os.getpid()}", "-f", str(conf)])
+    running = [
+        subprocess.Popen(
+            enter(both.inside, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for command in commands
+    ]
+    try:
+        time.sleep(3)
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+
+
+def measure(rounds: int, count: int, seed: int) -> dict[str, list[float]]:
+    """Run all variants in shuffled rounds; return bits per second by variant."""
+    squid = shutil.which("squid") is not None
+    chooser = random.Random(seed)  # noqa: S311 - an order, not a secret
+    with tempfile.TemporaryDirectory() as name, pair(f"shb{os.getpid()}") as both:
+        folder = Path(name)
+        kernel = NftKernel(both.inside)
+        variants = {"unruled": DIRECT, "ruled": DIRECT, "tcp proxy": PROXY}
+        variants |= {"squid delay pools": SQUID} if squid else {}
+        result: dict[str, list[float]] = {variant: [] for variant in variants}
+        with processes(both, folder, count, squid=squid):
+            for number in range(rounds + 1):
+                order = list(variants.items())
+                chooser.shuffle(order)
+                for variant, port in order:
+                    if variant == "ruled":
+                        enforcer(kernel, both, folder / f"state{number}").apply(first=True)
+                    else:
+                        kernel.apply(removal())
+                    rate = outside(both, port, count)
+                    if number:  # The first round warms up.
+                        result[variant].append(rate)
+            kernel.apply(removal())
+    return result
+
+
+def enforcer(kernel: NftKernel, both: Pair, folder: Path) -> Enforcer:
+    """An enforcer with a memory of its own: a table that vanished would be charged in full."""
+    return Enforcer(
+        register=parse_register(REGISTER),
+        plan=Plan(
+            bound=Bound(weight_bytes=10**12),
+            link=Link((both.inside_interface,), 10**11, shape=False),
+        ),
+        store=StateFile(folder),
+        audit=ChainedLog(folder / "audit.jsonl"),
+        authorizer=RefuseAll(),
+        kernel=kernel,
+    )
+
+
+def outside(both: Pair, port: int, count: int) -> float:
+    """Fetch from the outer namespace."""
+    command = [sys.executable, __file__, "--fetch", both.inside_v4, str(port), str(count)]
+    done = subprocess.run(
+        enter(both.outside, command), capture_output=True, text=True, check=True, timeout=120
+    )
+    return float(done.stdout)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--megabytes", type=int, default=800)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--proxy", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--fetch", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(DIRECT, options.serve)
+    elif options.proxy:
+        proxy(PROXY, DIRECT)
+    elif options.fetch:
+        address, port, count = options.fetch
+        print(fetch(address, int(port), int(count)))
+    else:
+        report(measure(options.rounds, options.megabytes * 10**6, options.seed), options.json)
+
+
+def report(rates: dict[str, list[float]], as_json: bool) -> None:  # noqa: FBT001 - one caller
+    """Print medians and the median ratio to the unruled transfer of the same round."""
+    base = rates["unruled"]
+    rows = {
+        variant: {
+            "median_gbit_s": round(statistics.median(values) / 1e9, 2),
+            "ratio": round(statistics.median(v / b for v, b in zip(values, base, strict=True)), 4),
+            "rounds": len(values),
+        }
+        for variant, values in rates.items()
+    }
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for variant, row in rows.items():
+        line = f"{variant:<20}{row['median_gbit_s']:>8} Gbit/s   {row['ratio']:.1%} of unruled"
+        print(f"{line} ({row['rounds']} rounds)")
+    if "squid delay pools" not in rates:
+        print("squid is not installed: left out")
+
+
+if __name__ == "__main__":
+    main()
