@@ -1,11 +1,14 @@
 """Each lint rule with the file that breaks it and its near misses."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safehold.constitution import SchemaError, load, load_document, parse, stock
 from safehold.constitution.lint import RULES, SeedCount, Severity, lint
+
+# A busy machine must not fail a property.
+PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 CLEAN = """\
 schema: 1
@@ -232,6 +235,7 @@ def test_a_value_without_a_file_has_no_lines() -> None:
     assert finding.severity is Severity.ERROR
 
 
+@PATIENT
 @given(st.lists(st.sampled_from(CLEAN.splitlines()), max_size=12))
 def test_lint_never_fails_on_a_readable_file(lines: list[str]) -> None:
     """Whatever lines are missing, a file that follows the schema can be linted."""

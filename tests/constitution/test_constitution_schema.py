@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safehold.constitution import (
@@ -214,6 +214,9 @@ def test_stock_names() -> None:
     assert stock() == ("cbrn", "homebrewing", "soap")
 
 
+# A busy machine must not fail a property.
+PATIENT = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 IDS = st.from_regex("[a-z0-9]{1,5}(-[a-z0-9]{1,5}){0,2}", fullmatch=True)
 
@@ -243,6 +246,7 @@ def constitutions(draw: st.DrawFn) -> Constitution:
     )
 
 
+@PATIENT
 @given(constitutions())
 def test_any_constitution_survives_its_file(constitution: Constitution) -> None:
     """What the schema allows is read back the same from YAML, with the same digest."""
@@ -253,6 +257,7 @@ def test_any_constitution_survives_its_file(constitution: Constitution) -> None:
     assert read.digest == constitution.digest
 
 
+@PATIENT
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_arbitrary_bytes_give_one_clear_error(data: bytes) -> None:
     """No input ends in anything but a located schema error."""
@@ -261,6 +266,7 @@ def test_arbitrary_bytes_give_one_clear_error(data: bytes) -> None:
     assert error.column >= 1
 
 
+@PATIENT
 @given(st.data())
 def test_any_cut_file_is_refused_or_read(data: st.DataObject) -> None:
     """A file cut anywhere, or with bytes written over, never crashes the reader."""
