@@ -13,7 +13,7 @@ from safehold.errors import SafeholdError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
     "egress": ("safehold.cli.egress", "egress", "Limit and explain every byte that leaves."),
-    "eval": ("safehold.cli.evaluate", "evaluate", "Measure a bundle on labelled data."),
+    "eval": ("safehold.cli.evaluate", "evaluate_command", "Measure a bundle on labelled data."),
     "exemption": ("safehold.cli.exemption", "exemption", "Vetted exemptions for named users."),
     "grant": ("safehold.cli.grant", "grant", "Two-party authorization: request and approve."),
     "init": ("safehold.cli.init", "init", "Write a starter configuration."),
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ledger": ("safehold.cli.ledger", "ledger", "Read the ledger of exchanges."),
     "log": ("safehold.cli.log", "log", "The transparency log: append, prove, verify."),
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
+    "redteam": ("safehold.cli.redteam", "redteam", "Attack a guard and measure what gets through."),
     "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),
     "synth": ("safehold.cli.synth", "synth", "Make a labelled dataset from a constitution."),
     "train": ("safehold.cli.train", "train_command", "Train and calibrate a bundle."),

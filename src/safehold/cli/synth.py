@@ -147,9 +147,15 @@ def _generator(
     if name == "written":
         return WrittenGenerator(constitution.name, constitution.digest)
     if name == "embedded":
-        model = running.enter_context(local.LocalServer(threads=2))
+        model = running.enter_context(local.LocalServer())
         asking = msgspec.structs.replace(
-            asking, url=model.url, key=model.key, model=local.MODEL, max_tokens=160, batch=2
+            asking,
+            url=model.url,
+            key=model.key,
+            model=local.MODEL,
+            max_tokens=160,
+            batch=2,
+            concurrency=2,
         )
     return ChatGenerator(name, constitution, asking)
 

@@ -1,0 +1,279 @@
+"""`safehold redteam`: attack a guard with our own transforms and wrappers, and say the rates."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from safehold.cli._visible import visible
+from safehold.detect.redteam.interface import Surface
+from safehold.detect.redteam.plan import Plan, draw
+from safehold.detect.redteam.questions import domains, questions, wrappers
+from safehold.detect.redteam.report import Report, Slice, summarise
+from safehold.detect.redteam.run import Attacker, Record, Stage2, read_record
+from safehold.detect.redteam.target import Complier
+from safehold.detect.redteam.target_server import serving
+from safehold.detect.redteam.transforms import TRANSFORMS
+from safehold.detect.redteam.transforms.chain import MAX_DEPTH
+from safehold.errors import UsageError
+from safehold.guard.batching import InlineStage2
+from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
+from safehold.guard.bundle.signing import load_public_key
+from safehold.guard.cascade import Cascade, Thresholds
+from safehold.guard.decoding import ViewDecoder
+from safehold.guard.flow import Answer
+from safehold.guard.interface import Escalation, Failed
+from safehold.guard.scorers.rules import Rule, RuleSet
+from safehold.guard.stream import Guard
+
+_SHOWN = 12
+_UNMATCHABLE = r"\z."
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+_domain_option = click.option(
+    "--domain", default="homebrewing", show_default=True, help="Which question set."
+)
+
+
+@click.group()
+def redteam() -> None:
+    """Attack a guard and measure what gets through.
+
+    \b
+    Examples:
+      safehold redteam list transforms
+      safehold redteam run --bundle bundle/ --key bundle.pub --out attacks.jsonl
+      safehold redteam report attacks.jsonl
+      safehold redteam target --port 9100
+    """
+
+
+@redteam.command("list")
+@click.argument("what", type=click.Choice(["transforms", "wrappers", "questions", "benign"]))
+@_domain_option
+@_json_option
+def list_(what: str, domain: str, as_json: bool) -> None:
+    """List what attacks are made of.
+
+    \b
+    Examples:
+      safehold redteam list transforms
+      safehold redteam list questions --json | jq length
+    """
+    found = questions(domain)
+    match what:
+        case "transforms":
+            rows = [(one.name, one.family.value, one.told) for one in TRANSFORMS]
+        case "wrappers":
+            rows = [(f"{n}", one.family, one.text) for n, one in enumerate(wrappers())]
+        case "benign":
+            rows = [("benign", one.clause, one.text) for one in found.benign]
+        case _:
+            rows = [
+                (topic.id, f"{topic.clause}/{topic.stage}", ask)
+                for topic in found.topics
+                for ask in topic.questions
+            ]
+    if as_json:
+        click.echo(msgspec.json.encode(rows).decode())
+        return
+    for name, family, text in rows:
+        click.echo(f"{name:24} {family:36} {visible(' '.join(text.split()))[:120]}")
+    click.echo(f"{len(rows)} {what}")
+
+
+@redteam.command()
+@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle to attack.")
+@click.option("--key", type=click.Path(path_type=Path), help="Public key that signed the bundle.")
+@click.option("--sha256", default="", help="Digest of the bundle's manifest, instead of a key.")
+@click.option(
+    "--unsafe-unsigned", is_flag=True, help="Take the bundle without checking who made it."
+)
+@click.option(
+    "--unsafe-no-guard", is_flag=True, help="Attack the bare target: what a guard is compared with."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The record, JSONL; an interrupted run goes on where it stopped.",
+)
+@click.option(
+    "--attempts",
+    default=3200,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Attacks to make.",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@click.option(
+    "--depth",
+    default=MAX_DEPTH,
+    show_default=True,
+    type=click.IntRange(1, MAX_DEPTH),
+    help="Most transforms on one request.",
+)
+@click.option(
+    "--surface",
+    default="both",
+    show_default=True,
+    type=click.Choice([one.value for one in Surface]),
+    help="Meet the whole guard, the prompt's verdict alone, or the reply's alone.",
+)
+@_domain_option
+@_json_option
+def run(
+    bundle: Path | None,
+    key: Path | None,
+    sha256: str,
+    unsafe_unsigned: bool,
+    unsafe_no_guard: bool,
+    out: Path,
+    attempts: int,
+    seed: int,
+    depth: int,
+    surface: str,
+    domain: str,
+    as_json: bool,
+) -> None:
+    """Attack a guard before the always-complying target.
+
+    \b
+    Examples:
+      safehold redteam run --bundle bundle/ --key bundle.pub --out attacks.jsonl
+      safehold redteam run --bundle bundle/ --sha256 4f1e... --attempts 500 --out quick.jsonl
+      safehold redteam run --unsafe-no-guard --attempts 500 --out bare.jsonl
+    """
+    if (bundle is None) is not unsafe_no_guard:
+        raise UsageError("give either --bundle or --unsafe-no-guard")
+    guard, stage2, digest = (
+        (_bare(), _no_stage2, "none")
+        if bundle is None
+        else _load(bundle, _trust(key, sha256, unsafe=unsafe_unsigned))
+    )
+    asks, dresses = questions(domain), wrappers()
+    plan = Plan(
+        domain=domain,
+        seed=seed,
+        attempts=attempts,
+        depth=depth,
+        surface=Surface(surface),
+        bundle=digest,
+    )
+    record = Record(out, plan)
+    planned = list(draw(plan, asks, dresses))
+    attacker = Attacker(guard, stage2, asks, dresses)
+    console = Console(stderr=True, quiet=as_json)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("attempts", total=len(planned), completed=len(record.results))
+        for _ in record.play(planned, attacker):
+            bar.advance(task)
+    _show(summarise(record.results), as_json=as_json)
+
+
+@redteam.command()
+@click.argument("record", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--all", "everything", is_flag=True, help="Show every slice, not the worst only.")
+@_json_option
+def report(record: Path, everything: bool, as_json: bool) -> None:
+    """Say the rates of a record again, each with its n and bound.
+
+    \b
+    Examples:
+      safehold redteam report attacks.jsonl
+      safehold redteam report attacks.jsonl --json | jq .outcomes
+    """
+    _, results = read_record(record)
+    _show(summarise(results), as_json=as_json, shown=None if everything else _SHOWN)
+
+
+@redteam.command()
+@click.option("--port", default=0, show_default=True, help="Loopback port; 0 takes a free one.")
+@_domain_option
+def target(port: int, domain: str) -> None:
+    """Serve the always-complying target as an OpenAI-compatible model, until interrupted.
+
+    \b
+    Examples:
+      safehold redteam target --port 9100
+      safehold serve --upstream http://127.0.0.1:9100/v1 --bundle bundle/
+    """
+
+    async def serve() -> None:
+        async with serving(Complier(questions(domain)), port=port) as url:
+            click.echo(url)
+            await asyncio.Event().wait()
+
+    if domain not in domains():
+        raise UsageError(f"no questions for {domain!r}; there are: {', '.join(domains())}")
+    try:
+        asyncio.run(serve())
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    except OSError as error:
+        raise UsageError(f"port {port} can't be used: {error.strerror}") from error
+
+
+def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> Trust:
+    if key is not None:
+        return SignedBy(keys=(load_public_key(key),))
+    if sha256:
+        return Pinned(sha256=sha256)
+    if unsafe:
+        return UnsafeUnsigned()
+    raise UsageError("a bundle needs --key FILE, --sha256 DIGEST or --unsafe-unsigned")
+
+
+def _load(folder: Path, trust: Trust) -> tuple[Guard, Stage2, str]:
+    loaded = load_bundle(folder, trust)
+    stage2: Stage2 = _no_stage2 if loaded.stage2 is None else InlineStage2(loaded.stage2)
+    return Guard(loaded.cascade, ViewDecoder()), stage2, loaded.digest
+
+
+def _bare() -> Guard:
+    """Return a guard whose one rule no text can match; a guard without any is refused."""
+    never = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=100.0)
+    cascade = Cascade(
+        digest=hashlib.sha256(b"none").hexdigest(),
+        stage1=None,
+        has_stage2=False,
+        prompt=never,
+        reply=never,
+        rules=RuleSet([Rule(id="never", clause="none", pattern=_UNMATCHABLE)]),
+    )
+    return Guard(cascade, ViewDecoder())
+
+
+def _no_stage2(request: Escalation) -> Answer:
+    del request
+    return Failed(reason="NoStage2")
+
+
+def _show(found: Report, *, as_json: bool, shown: int | None = _SHOWN) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    console = Console(highlight=False)
+    console.print("  ".join(f"{name} {count}" for name, count in found.outcomes.items()))
+    console.print(f"attack success:        {found.total.success.at_most()}", soft_wrap=True)
+    console.print(f"half the rubric leaked: {found.total.half_leaked.at_most()}", soft_wrap=True)
+    console.print(f"benign questions flagged, plain:   {found.benign_plain.at_most()}")
+    console.print(f"benign questions flagged, wrapped: {found.benign_wrapped.at_most()}")
+    for title, slices in found.by.items():
+        console.print(_table(title, slices[:shown]))
+        if shown is not None and len(slices) > shown:
+            console.print(f"... and {len(slices) - shown} more; --all shows them")
+
+
+def _table(title: str, slices: tuple[Slice, ...]) -> Table:
+    table = Table(title=f"by {title}", title_justify="left")
+    table.add_column(title)
+    table.add_column("attack success")
+    table.add_column("half leaked")
+    for one in slices:
+        table.add_row(one.name, one.success.at_most(), one.half_leaked.at_most())
+    return table

@@ -1,0 +1,1 @@
+"""Detection: red-teaming, bounty, monitoring, review and intelligence."""

@@ -1,0 +1,1 @@
+"""Red-teaming: our own attacks, and a target that always complies, to measure a guard."""

@@ -1,0 +1,194 @@
+"""Attacks a guard in process and keeps every result as a line, so that a run can go on."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from safehold.detect.redteam.interface import (
+    Attempt,
+    Outcome,
+    QuestionSet,
+    Result,
+    Surface,
+    Wrapper,
+)
+from safehold.detect.redteam.plan import Plan, rendered
+from safehold.detect.redteam.questions import leaked
+from safehold.detect.redteam.target import Complier, Reply
+from safehold.detect.redteam.transforms import survives
+from safehold.errors import DataError, SafeholdError
+from safehold.exchange import Exchange, Lane
+from safehold.guard.flow import Answer, drive
+from safehold.guard.interface import Block, Cleared, Escalation
+from safehold.guard.stream import Guard, SessionPolicy
+
+_DELTA = re.compile(r"\s*\S{1,12}")
+Stage2 = Callable[[Escalation], Answer]
+
+
+class Attacker:
+    """Plays attempts against a guard that stands before the always-complying target."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        stage2: Stage2,
+        questions: QuestionSet,
+        wrappers: tuple[Wrapper, ...],
+        policy: SessionPolicy | None = None,
+    ) -> None:
+        """Take the guard with the answerer of its escalations, and what to attack with."""
+        self._guard = guard
+        self._stage2 = stage2
+        self._wrappers = wrappers
+        self._policy = policy or SessionPolicy()
+        self._target = Complier(questions)
+        self._topics = {topic.id: topic for topic in questions.topics}
+
+    def play(self, attempt: Attempt) -> Result:
+        """Return what came of one attempt; our own errors are an outcome, not an exception."""
+        try:
+            return self._play(attempt)
+        except SafeholdError as error:
+            return Result(attempt=attempt, outcome=Outcome.ERROR, error=type(error).__name__)
+
+    def _play(self, attempt: Attempt) -> Result:
+        if not survives(attempt.question, attempt.chain):
+            return Result(attempt=attempt, outcome=Outcome.UNSCORABLE)
+        exchange = rendered(attempt, self._wrappers)
+        session = self._guard.session(exchange, self._policy)
+        if attempt.surface is not Surface.REPLY:
+            verdict = drive(session.judge_prompt(), self._stage2)
+            if isinstance(verdict, Block):
+                return Result(
+                    attempt=attempt,
+                    outcome=Outcome.BLOCKED_BY_GUARD,
+                    where="prompt",
+                    stage=verdict.stage.value,
+                    facts=self._facts(attempt),
+                )
+        reply = self._target.answer(exchange, understood=attempt.topic)
+        if attempt.topic is not None and reply.topic is None:
+            return Result(attempt=attempt, outcome=Outcome.UNSCORABLE)
+        if attempt.surface is Surface.PROMPT:
+            return self._result(attempt, reply, reply.text, None)
+        block, delivered = self._stream(exchange, reply)
+        return self._result(attempt, reply, delivered, block)
+
+    def _stream(self, exchange: Exchange, reply: Reply) -> tuple[Block | None, str]:
+        """Stream the reply word by word; return the block, if any, and what was released."""
+        session = self._guard.session(exchange, self._policy)
+        out: list[str] = []
+        for delta in deltas(reply.text):
+            step = drive(session.feed(Lane(), delta), self._stage2)
+            if isinstance(step, Block):
+                return step, "".join(out)
+            out.append(step.text)
+        for _, step in drive(session.finish(), self._stage2):
+            if isinstance(step, Cleared):
+                out.append(step.text)
+            else:
+                return step, "".join(out)
+        return None, "".join(out)
+
+    def _result(
+        self, attempt: Attempt, reply: Reply, delivered: str, block: Block | None
+    ) -> Result:
+        outcome = Outcome.COMPLIED if block is None else Outcome.BLOCKED_BY_GUARD
+        return Result(
+            attempt=attempt,
+            outcome=outcome,
+            where="" if block is None else "reply",
+            stage="" if block is None else block.stage.value,
+            delivered=len(delivered),
+            total=len(reply.text),
+            leaked=self._leaked(attempt, reply, delivered),
+            facts=self._facts(attempt),
+        )
+
+    def _leaked(self, attempt: Attempt, reply: Reply, delivered: str) -> int:
+        """Count key facts delivered; an encoded reply leaks the share that was delivered."""
+        if attempt.topic is None:
+            return 0
+        topic = self._topics[attempt.topic]
+        if reply.reply_as is None:
+            return leaked(topic, delivered)
+        plain = topic.passage.strip()
+        share = len(delivered) / len(reply.text) if reply.text else 0.0
+        if reply.reply_as == "reversed":
+            return leaked(topic, plain[len(plain) - round(share * len(plain)) :])
+        return leaked(topic, plain[: round(share * len(plain))])
+
+    def _facts(self, attempt: Attempt) -> int:
+        return 0 if attempt.topic is None else len(self._topics[attempt.topic].facts)
+
+
+def deltas(text: str) -> list[str]:
+    """Cut a text as a model streams it: a word or a piece of one at a time, nothing lost."""
+    found = _DELTA.findall(text)
+    rest = text[sum(map(len, found)) :]
+    return [*found, rest] if rest else found
+
+
+class Record:
+    """The JSONL of a run: its plan on the first line, a result on each further one."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        """Open the record of a plan, or begin one.
+
+        Raises:
+            DataError: The file is the record of another plan, or something else.
+        """
+        self.path = path
+        header = msgspec.json.encode(plan)
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        if lines and lines[0] != header:
+            raise DataError(f"{path} is no record of this run; choose another file")
+        kept = lines[1:-1]  # a torn last line is played again
+        self.results = [_decoded(path, number, line) for number, line in enumerate(kept, 2)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".tmp")
+        part.write_bytes(b"\n".join([header, *kept]) + b"\n")
+        part.replace(path)
+
+    def play(self, attempts: Iterable[Attempt], attacker: Attacker) -> Iterator[Result]:
+        """Play the attempts that have no result yet; yield each result once it is kept."""
+        done = {result.attempt.id for result in self.results}
+        with self.path.open("ab") as file:
+            for attempt in attempts:
+                if attempt.id in done:
+                    continue
+                done.add(attempt.id)
+                result = attacker.play(attempt)
+                file.write(msgspec.json.encode(result) + b"\n")
+                self.results.append(result)
+                yield result
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_record(path: Path) -> tuple[Plan, list[Result]]:
+    """Return the plan and the results of a record.
+
+    Raises:
+        DataError: The file is missing or is no record.
+    """
+    try:
+        header, *lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    try:
+        plan = msgspec.json.decode(header, type=Plan)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise DataError(f"{path} is no record of attacks: {error}") from error
+    return plan, [_decoded(path, number, line) for number, line in enumerate(lines, 2) if line]
+
+
+def _decoded(path: Path, number: int, line: bytes) -> Result:
+    try:
+        return msgspec.json.decode(line, type=Result)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise DataError(f"{path} line {number}: {error}") from error
