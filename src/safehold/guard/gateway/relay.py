@@ -238,7 +238,7 @@ class Run:
         started = self.relay.ticks()
         bypasses = self.session.report().bypasses
         rows = [prompt_row(self), *bypass_rows(self, bypasses)]
-        if self.action is Action.REVIEW:
+        if self.action is Action.REVIEW and not self.ask.canary:
             rows.append(review_row(self))
         try:
             await self.relay.ledger.append(rows[0], *rows[1:])
