@@ -10,6 +10,9 @@ import msgspec
 from safehold.errors import DataError
 from safehold.improve.synthesis.interface import Side
 
+_SHARED = "_shared"
+"""The folder of books about everything else, which belong to every domain."""
+
 
 class SeedExchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A written request and reply."""
@@ -45,11 +48,15 @@ class SeedBook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def domains() -> list[str]:
     """Return the domains that the package ships seed books for."""
-    return sorted(entry.name for entry in _root().iterdir() if entry.is_dir() and _books(entry))
+    return sorted(
+        entry.name
+        for entry in _root().iterdir()
+        if entry.is_dir() and entry.name != _SHARED and _own(entry)
+    )
 
 
 def books(domain: str) -> Iterator[SeedBook]:
-    """Yield the seed books of a domain, in the order of their names.
+    """Yield the seed books of a domain and those that all domains share, in order of their names.
 
     Raises:
         DataError: The domain has no books, or a book breaks the schema.
@@ -86,8 +93,10 @@ def _root() -> Traversable:
     return resources.files("safehold.improve.synthesis") / "seeds"
 
 
-def _books(folder: Traversable) -> list[Traversable]:
-    return sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".yaml")),
-        key=lambda entry: entry.name,
-    )
+def _books(domain: str) -> list[Traversable]:
+    found = _own(_root() / domain) + _own(_root() / _SHARED)
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _own(folder: Traversable) -> list[Traversable]:
+    return [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]

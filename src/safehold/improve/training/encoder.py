@@ -33,7 +33,7 @@ class EncoderShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: int = 12
     inner: int = 1536
     positions: int = 256
-    vocabulary: int = 14_000
+    vocabulary: int = 12_000
 
 
 class Layer(nn.Module):

@@ -1,0 +1,24 @@
+"""The bundles that the package ships, each pinned by the digest of its manifest."""
+
+from pathlib import Path
+
+from safehold.errors import BundleError
+from safehold.guard.bundle.load import Pinned
+
+_PINS = {
+    "homebrewing": "0" * 64,
+}
+
+
+def stock_bundle(name: str = "homebrewing") -> tuple[Path, Pinned]:
+    """Return the folder of a shipped bundle and the only manifest it may have.
+
+    Raises:
+        BundleError: The package ships no such bundle.
+    """
+    try:
+        pin = _PINS[name]
+    except KeyError as error:
+        known = ", ".join(sorted(_PINS))
+        raise BundleError(f"no stock bundle {name!r}; there are: {known}") from error
+    return Path(__file__).parent / "shipped" / name, Pinned(pin)
