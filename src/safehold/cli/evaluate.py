@@ -1,0 +1,123 @@
+"""`safehold eval`: measure a bundle on labelled data that it was not made from."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from safehold.cli._bars import Bars
+from safehold.cli._bundles import open_bundle
+from safehold.errors import UsageError
+from safehold.guard.bundle.load import Bundle
+from safehold.improve.evaluation import page, plots
+from safehold.improve.evaluation.interface import Report
+from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
+
+_LIMIT = click.IntRange(min=1)
+
+
+@click.command("eval")
+@click.argument("bundle")
+@click.option(
+    "--data",
+    envvar="SAFEHOLD_EVAL_DATA",
+    required=True,
+    show_envvar=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A .jsonl file, or a folder of them.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("evaluation"),
+    show_default=True,
+    help="Folder for the report; scores found in it are not computed again.",
+)
+@click.option("--bundle-key", "keys", multiple=True, help="Public key that signs bundles.")
+@click.option("--bundle-sha256", help="Digest of the one manifest to trust.")
+@click.option("--unsafe-unsigned-bundle", "unsigned", is_flag=True, help="Trust any manifest.")
+@click.option("--limit", type=_LIMIT, help="At most so many items of each file, evenly spaced.")
+@click.option("--stage1-only", is_flag=True, help="Without stage 2: the escalation decides.")
+@click.option("--ablations", is_flag=True, help="Also measure the guard without each of its parts.")
+@click.option(
+    "--beside",
+    multiple=True,
+    metavar="NAME=BUNDLE",
+    help="Another bundle in the ablation table, e.g. one trained without hard negatives.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate_command(
+    bundle: str,
+    data: Path,
+    out: Path,
+    keys: tuple[str, ...],
+    bundle_sha256: str | None,
+    unsigned: bool,
+    limit: int | None,
+    stage1_only: bool,
+    ablations: bool,
+    beside: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Score labelled texts as prompts and as streamed replies, and write a report.
+
+    BUNDLE is a bundle's folder, or the name of a stock bundle. Each line of the data is a JSON
+    object with `label` (restricted, benign, boundary, jailbreak_template) and `text` or `messages`;
+    `source`, `category` and `dataset` name its slices. Without a key, bundles signed by your own
+    default key are trusted.
+
+    \b
+    Examples:
+      safehold eval homebrewing --data labelled/
+      safehold eval bundles/mine --data labelled/ --out report/ --ablations
+      safehold eval bundles/mine --data labelled/ --limit 50 --json | jq .headline
+      safehold eval a --data d/ --ablations --beside "no hard negatives=bundles/b"
+    """
+    if beside and not ablations:
+        raise UsageError("--beside adds to the ablation table: give --ablations too")
+    loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsigned)
+    others: dict[str, Bundle] = {}
+    for given in beside:
+        name, separator, folder = given.partition("=")
+        if not (name and separator and folder):
+            raise UsageError("--beside: expected NAME=BUNDLE")
+        others[name] = open_bundle(folder, keys, None, unsigned=unsigned)
+    settings = EvaluationSettings(limit=limit, stage1_only=stage1_only, ablations=ablations)
+    console = Console(file=sys.stderr)
+    with Bars(console) as bars:
+        found = evaluate(loaded, data, out, settings, bars, others)
+    shown = without_stage2(loaded) if stage1_only else loaded
+    pictures = plots.draw(found.judged, found.report.slices, shown.cascade, out)
+    (out / "report.html").write_text(page.render(found.report, pictures), encoding="utf-8")
+    if as_json:
+        click.echo(msgspec.json.encode(found.report).decode())
+        return
+    _show(found.report)
+    for name in found.report.skipped:
+        console.print(f"skipped {name}: network data, not text", highlight=False)
+    console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _show(report: Report) -> None:
+    console = Console()
+    table = Table(title=f"{report.bundle}, {report.items:,} items")
+    for column in ("group", "flagged as prompt", "flagged as reply", "escalated as reply"):
+        table.add_column(column)
+    for row in report.headline:
+        table.add_row(
+            row.name,
+            page.rate_text(row.prompt.flagged if row.prompt else None, row.label),
+            page.rate_text(row.reply.flagged if row.reply else None, row.label),
+            row.reply.escalated.rate.at_most() if row.reply else "-",
+        )
+    console.print(table)
+    for line in report.separations:
+        if line.others.startswith("all "):
+            console.print(
+                f"AUC, restricted against {line.others}, as {line.surface}: {line.auc:.4f} "
+                f"(n={line.n_restricted}/{line.n_others}, 95% lower bound {line.auc_lower:.4f})",
+                highlight=False,
+            )

@@ -1,0 +1,1 @@
+"""Evaluation: a bundle measured on labelled data that it was not made from."""

@@ -1,0 +1,190 @@
+"""What each part of the guard is worth: the same items through guards that lack one part."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from safehold.errors import DataError
+from safehold.exchange import user_says
+from safehold.guard.bundle.load import Bundle
+from safehold.guard.cascade import Cascade, Thresholds
+from safehold.guard.decoding import ViewDecoder
+from safehold.guard.stream import Decoder, GrowingViews
+from safehold.improve.evaluation.figures import Ranked, ranking, scores_on, separation
+from safehold.improve.evaluation.interface import (
+    Ablation,
+    Frequency,
+    Item,
+    Judged,
+    Label,
+    Score,
+    Surface,
+)
+from safehold.improve.evaluation.scoring import Examiner
+from safehold.improve.synthesis.encodings import ENCODINGS
+from safehold.improve.training.interface import Progress
+from safehold.stats import Rate
+
+_ENCODINGS = ("base64", "rot13", "leet", "reversed", "hex")
+_ENCODED = 24
+"""Restricted texts that are shown in each encoding."""
+_ALWAYS = -1e9
+_NO_LOGIT = -1e8
+
+
+class _NoViews:
+    """A decoder that shows every text as it stands, to see what the decoders are worth."""
+
+    def views(self, text: str) -> Sequence[str]:
+        """Return the text alone."""
+        return (text,)
+
+    def growing(self) -> GrowingViews:
+        """Start a lane that decodes nothing."""
+        return _NothingGrows()
+
+
+class _NothingGrows:
+    pending = 0
+
+    def feed(self, text: str) -> Iterable[str]:
+        """Return nothing."""
+        del text
+        return ()
+
+    def finish(self) -> Iterable[str]:
+        """Return nothing."""
+        return ()
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One guard to compare: its parts, how its scores are ordered, if its threshold holds."""
+
+    name: str
+    bundle: Bundle
+    cascade: Cascade
+    decoder: Decoder
+    ranked: Ranked
+    calibrated: bool = True
+
+
+def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[Variant]:
+    """Return the guards to compare: this bundle's, it without each part, and other bundles."""
+    cascade = bundle.cascade
+    own = ranking(cascade, Surface.REPLY)
+    views = ViewDecoder()
+    found = [
+        Variant("as it is", bundle, cascade, views, own),
+        Variant("no decoded views", bundle, cascade, _NoViews(), own),
+    ]
+    if cascade.has_stage2:
+        alone = msgspec.structs.replace(
+            cascade, prompt=_asks_always(cascade, Surface.PROMPT), reply=_asks_always(cascade)
+        )
+        found += [
+            Variant("stage 1 alone", bundle, cascade, views, _by_stage1, calibrated=False),
+            Variant("stage 2 alone", bundle, alone, views, _by_final, calibrated=False),
+        ]
+    for name, other in beside.items():
+        ranked = ranking(other.cascade, Surface.REPLY)
+        found.append(Variant(name, other, other.cascade, views, ranked))
+    return found
+
+
+def _asks_always(cascade: Cascade, surface: Surface = Surface.REPLY) -> Thresholds:
+    given = cascade.prompt if surface is Surface.PROMPT else cascade.reply
+    return msgspec.structs.replace(given, escalate=_ALWAYS, weights=(0.0, 1.0, 0.0))
+
+
+def _by_stage1(score: Score) -> float:
+    return _NO_LOGIT if score.stage1 is None else score.stage1
+
+
+def _by_final(score: Score) -> float:
+    return _NO_LOGIT if score.final is None else score.final
+
+
+def encoded(items: Iterable[Item]) -> list[Item]:
+    """Return some of the restricted items in encodings that a model can be told to write."""
+    restricted = [item for item in items if item.label is Label.RESTRICTED]
+    step = max(1, len(restricted) // _ENCODED)
+    found: list[Item] = []
+    for item in restricted[::step][:_ENCODED]:
+        for name in _ENCODINGS:
+            text = ENCODINGS[name](item.reply)
+            found.append(
+                msgspec.structs.replace(
+                    item,
+                    key=f"{item.key}:{name}",
+                    slice=f"encoded {name}",
+                    prompt=user_says(text),
+                    reply=text,
+                )
+            )
+    return found
+
+
+def compare(
+    items: Sequence[Item], bundle: Bundle, beside: Mapping[str, Bundle], progress: Progress
+) -> tuple[Ablation, ...]:
+    """Return the figures of every variant on the same items, as streamed replies.
+
+    Raises:
+        DataError: There is no restricted or no benign item to compare by.
+    """
+    labels = {item.label for item in items}
+    if not {Label.RESTRICTED, Label.BENIGN} <= labels:
+        raise DataError("ablations need restricted and benign items; one of them is missing")
+    shown = [*items, *encoded(items)]
+    plain = len(items)
+    found = []
+    kept: dict[tuple[str, int, int], list[Judged]] = {}
+    for variant in variants(bundle, beside):
+        # Stage 1 alone is read off the scores of the whole guard.
+        same = (variant.bundle.digest, id(variant.cascade), _kind(variant.decoder))
+        if same not in kept:
+            examiner = Examiner(variant.cascade, variant.bundle.stage2, variant.decoder)
+            progress.start(f"ablation: {variant.name}", len(shown))
+            kept[same] = _examined(examiner, shown, progress)
+        found.append(_ablation(variant, kept[same][:plain], kept[same][plain:]))
+    return tuple(found)
+
+
+def _kind(decoder: Decoder) -> int:
+    return int(isinstance(decoder, _NoViews))
+
+
+def _examined(examiner: Examiner, items: Sequence[Item], progress: Progress) -> list[Judged]:
+    judged = []
+    for item in items:
+        judged.append(Judged(item, examiner.examine(item)))
+        progress.advance()
+    return judged
+
+
+def _ablation(variant: Variant, plain: Sequence[Judged], hidden: Sequence[Judged]) -> Ablation:
+    def of(*labels: Label) -> list[Score]:
+        return scores_on((e for e in plain if e.item.label in labels), Surface.REPLY)
+
+    restricted, benign = of(Label.RESTRICTED), of(Label.BENIGN, Label.OTHER_DOMAIN)
+    calls = sum(score.escalations for score in restricted + benign)
+
+    def flagged(scores: Sequence[Score]) -> Frequency | None:
+        if not variant.calibrated or not scores:
+            return None
+        return Frequency.of(Rate(sum(score.blocked for score in scores), len(scores)))
+
+    return Ablation(
+        variant=variant.name,
+        separation=separation(
+            "restricted texts",
+            "all benign",
+            Surface.REPLY,
+            [variant.ranked(score) for score in restricted],
+            [variant.ranked(score) for score in benign],
+        ),
+        restricted_flagged=flagged(restricted),
+        benign_flagged=flagged(benign),
+        encoded_flagged=flagged(scores_on(hidden, Surface.REPLY)),
+        stage2_calls_per_item=round(calls / max(1, len(restricted) + len(benign)), 3),
+    )

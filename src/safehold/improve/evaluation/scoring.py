@@ -1,0 +1,155 @@
+"""Scores of items, by the very sessions that a gateway runs.
+
+Nothing is re-implemented here: a recording cascade sits where the served one does and keeps every
+ensemble logit. Reply text comes in small deltas. Stage 2 is asked one exchange at a time, because
+a quantised model's answer depends, in the last digits, on what else is in its batch, and a
+resumed run must give the numbers of an unbroken one.
+"""
+
+import math
+from collections.abc import Callable
+
+import msgspec
+
+from safehold.exchange import Lane
+from safehold.guard.batching import InlineStage2
+from safehold.guard.cascade import Cascade, Thresholds
+from safehold.guard.flow import Answer, drive
+from safehold.guard.interface import Block, Cleared, Escalation, Failed, Mode, Stage
+from safehold.guard.scorers.interface import ExchangeScorer
+from safehold.guard.scorers.tokens import tokens
+from safehold.guard.stream import Decoder, Guard, SessionPolicy
+from safehold.improve.evaluation.interface import Item, ItemScores, Score
+
+DELTA_CHARS = 12
+"""Characters of one delta of a reply: two or three tokens of a usual model."""
+_NEVER = 1e9
+_AUDIT = SessionPolicy(mode=Mode.AUDIT)
+_HOLD = SessionPolicy()
+
+
+class _Recorder(Cascade, frozen=True):
+    """A cascade that decides as it is told and keeps the ensemble logits it decided by."""
+
+    kept: list[float] = msgspec.field(default_factory=list)
+
+    def ensemble(self, surface: Thresholds, stage1: float, stage2: float) -> float:
+        """Return the final logit of both stages, after noting it."""
+        final = Cascade.ensemble(self, surface, stage1, stage2)
+        self.kept.append(final)
+        return final
+
+
+class Examiner:
+    """Shows items to one guard."""
+
+    def __init__(self, cascade: Cascade, stage2: ExchangeScorer | None, decoder: Decoder) -> None:
+        """Take what a gateway is given: cascade, stage 2 and decoder of obfuscated text."""
+        self._cascade = cascade
+        self._decoder = decoder
+        self._ask: Callable[[Escalation], Answer] = (
+            InlineStage2(stage2) if stage2 is not None else _no_stage2
+        )
+
+    def examine(self, item: Item) -> ItemScores:
+        """Return the item's scores as a prompt and as a streamed reply."""
+        return ItemScores(
+            prompt=self._prompt(item) if item.asks else None,
+            reply=self._reply(item) if item.reply else None,
+        )
+
+    def _prompt(self, item: Item) -> Score:
+        cascade = self._cascade
+        # Nothing blocks by a score here, so that every escalation shows its own.
+        recorder = _recorder(cascade, prompt=_open(cascade.prompt), reply=cascade.reply)
+        session = Guard(recorder, self._decoder).session(item.prompt, _AUDIT)
+        verdict = drive(session.judge_prompt(), self._ask)
+        stage1 = _finite(session.stage1_logits[0])
+        final = max(recorder.kept, default=None)
+        stage: Stage | None = None
+        if isinstance(verdict, Block):
+            stage = verdict.stage
+        elif cascade.has_stage2 and final is not None and final >= cascade.prompt.block:
+            stage = Stage.STAGE2
+        elif not cascade.has_stage2 and stage1 is not None and stage1 >= cascade.prompt.alone:
+            stage = Stage.STAGE1
+        escalations = session.report().escalations
+        return Score(stage1, final, stage is not None, escalations, stage)
+
+    def _reply(self, item: Item) -> Score:
+        cascade = self._cascade
+        recorder = _recorder(cascade, prompt=cascade.prompt, reply=cascade.reply)
+        session = Guard(recorder, self._decoder).session(item.before, _AUDIT)
+        memory: dict[Escalation, Answer] = {}
+
+        def remembered(request: Escalation) -> Answer:
+            if request not in memory:
+                memory[request] = self._ask(request)
+            return memory[request]
+
+        failed: Block | None = None
+        for delta in _deltas(item.reply):
+            step = drive(session.feed(Lane(), delta), remembered)
+            if isinstance(step, Block):
+                failed = step
+                break
+        if failed is None:
+            for _, step in drive(session.finish(), remembered):
+                failed = step if isinstance(step, Block) else failed
+        block = failed or session.would_block
+        stop = released = 0
+        if block is not None:
+            stop = len(tokens(item.reply[: block.offset]))
+            released = len(tokens(self._released(item, remembered)))
+        return Score(
+            stage1=_finite(session.stage1_logits[1]),
+            final=max(recorder.kept, default=None),
+            blocked=block is not None,
+            escalations=session.report().escalations,
+            stage=block.stage if block is not None else None,
+            length=len(tokens(item.reply)),
+            stop=stop,
+            released=released,
+        )
+
+    def _released(self, item: Item, answer: Callable[[Escalation], Answer]) -> str:
+        """Return what a client in hold mode had received when the reply was stopped."""
+        session = Guard(self._cascade, self._decoder).session(item.before, _HOLD)
+        released: list[str] = []
+        for delta in _deltas(item.reply):
+            step = drive(session.feed(Lane(), delta), answer)
+            if isinstance(step, Block):
+                break
+            released.append(step.text)
+        else:
+            ends = drive(session.finish(), answer)
+            released += [step.text for _, step in ends if isinstance(step, Cleared)]
+        return "".join(released)
+
+
+def _recorder(cascade: Cascade, *, prompt: Thresholds, reply: Thresholds) -> _Recorder:
+    return _Recorder(
+        digest=cascade.digest,
+        stage1=cascade.stage1,
+        has_stage2=cascade.has_stage2,
+        prompt=prompt,
+        reply=reply,
+        rules=cascade.rules,
+    )
+
+
+def _open(surface: Thresholds) -> Thresholds:
+    return msgspec.structs.replace(surface, block=_NEVER, alone=_NEVER)
+
+
+def _deltas(text: str) -> list[str]:
+    return [text[at : at + DELTA_CHARS] for at in range(0, len(text), DELTA_CHARS)]
+
+
+def _finite(logit: float) -> float | None:
+    return logit if math.isfinite(logit) else None
+
+
+def _no_stage2(request: Escalation) -> Answer:
+    del request
+    return Failed(reason="NoStage2")
