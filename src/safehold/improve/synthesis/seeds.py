@@ -61,7 +61,7 @@ def books(domain: str) -> Iterator[SeedBook]:
     Raises:
         DataError: The domain has no books, or a book breaks the schema.
     """
-    for entry in _domain(domain):
+    for entry in _books(domain):
         try:
             book = msgspec.yaml.decode(entry.read_bytes(), type=SeedBook)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -76,17 +76,9 @@ def digest(domain: str) -> str:
         DataError: The domain has no books.
     """
     total = hashlib.sha256()
-    for entry in _domain(domain):
+    for entry in _books(domain):
         total.update(entry.name.encode() + b"\0" + hashlib.sha256(entry.read_bytes()).digest())
     return total.hexdigest()
-
-
-def _domain(domain: str) -> list[Traversable]:
-    folder = _root() / domain
-    entries = _books(folder) if folder.is_dir() else []
-    if not entries:
-        raise DataError(f"no seed books for {domain!r}; there are: {', '.join(domains())}")
-    return entries
 
 
 def _root() -> Traversable:

@@ -11,7 +11,7 @@ from safehold.errors import BundleError, DependencyError, ScorerError
 from safehold.guard.scorers.encoder.wordpiece import WordPiece
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 
-PROMPT_ONLY_LIMITS = (220, 0)
+PROMPT_ONLY_LIMITS = (160, 0)
 """Most ids of a prompt that is scored alone."""
 PAIR_LIMITS = (48, 112)
 """Most ids of prompt and reply that are scored together."""
