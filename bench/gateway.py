@@ -172,16 +172,16 @@ async def mock() -> None:
         await writer.drain()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
+    print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 def gateway(upstream: str, guard: str, folder: str) -> None:
     """Serve the gateway with one regex rule, or with a rule-less pass-through guard."""
-    from safehold.guard.gateway.holder import Held
-    from safehold.guard.gateway.policy import Canary, Settings, SurfacePolicy, Upstream
-    from safehold.guard.gateway.server import Parts, listen, run
-    from safehold.testing.guards import UnsafeOpenGuard, rule_guard
+    from safehold.guard.gateway.holder import Held  # noqa: PLC0415 - an extra, or for one process only
+    from safehold.guard.gateway.policy import Canary, Settings, SurfacePolicy, Upstream  # noqa: PLC0415 - an extra, or for one process only
+    from safehold.guard.gateway.server import Parts, listen, run  # noqa: PLC0415 - an extra, or for one process only
+    from safehold.testing.guards import UnsafeOpenGuard, rule_guard  # noqa: PLC0415 - an extra, or for one process only
 
     held = Held(UnsafeOpenGuard() if guard == "none" else rule_guard())
     settings = Settings(
@@ -194,16 +194,16 @@ def gateway(upstream: str, guard: str, folder: str) -> None:
         log="none",
     )
     sock = listen(settings)
-    print(sock.getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
+    print(sock.getsockname()[1], flush=True)
     run(settings, Parts(loader=_no_loader, held=held), sock)
 
 
 def bare(upstream: str) -> None:
     """Serve a proxy that only copies bytes: the floor of this stack (uvicorn and aiohttp)."""
-    import socket
+    import socket  # noqa: PLC0415 - an extra, or for one process only
 
-    import aiohttp
-    import uvicorn
+    import aiohttp  # noqa: PLC0415 - an extra, or for one process only
+    import uvicorn  # noqa: PLC0415 - an extra, or for one process only
 
     session: list[aiohttp.ClientSession] = []
 
@@ -225,7 +225,7 @@ def bare(upstream: str) -> None:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     sock.listen(1024)
-    print(sock.getsockname()[1], flush=True)  # noqa: T201 - the parent reads it
+    print(sock.getsockname()[1], flush=True)
     config = uvicorn.Config(
         app, lifespan="off", http="httptools", loop="uvloop", log_config=None, access_log=False
     )
@@ -311,16 +311,16 @@ def main() -> None:
             Path(arguments[2]).mkdir(parents=True, exist_ok=True)
             gateway(*arguments)
         return
-    import tempfile
+    import tempfile  # noqa: PLC0415 - an extra, or for one process only
 
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.rounds, folder)
     if given.as_json:
-        print(json.dumps(found))  # noqa: T201 - the result
+        print(json.dumps(found))
         return
-    print(f"{'configuration':44} {'burst':>9} {'paced':>9} {'first text':>11}")  # noqa: T201
+    print(f"{'configuration':44} {'burst':>9} {'paced':>9} {'first text':>11}")
     for name, row in found["rows"].items():
-        print(  # noqa: T201 - the result
+        print(
             f"{name:44} {row['burst_us_per_token']:6.1f} µs {row['paced_us_per_token']:6.1f} µs "
             f"{row['first_text_ms']:8.1f} ms"
         )
@@ -328,7 +328,7 @@ def main() -> None:
         name: value for name, value in found.items() if name not in ("rows", "rounds", "deltas")
     }
     for name, value in rest.items():
-        print(f"{name:44} {value}")  # noqa: T201 - the result
+        print(f"{name:44} {value}")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def serve(
     engine: Engine = embedded
     if sealed is not None:
         # The enclave's half of the package (and its extras) is wanted here only.
-        from safehold.cli._sealed import sealed_engine  # noqa: PLC0415
+        from safehold.cli._sealed import sealed_engine  # noqa: PLC0415 - an extra, or for one process only
 
         engine = sealed_engine(
             sealed,
@@ -155,7 +155,7 @@ def with_defaults(settings: Settings) -> Settings:
 
     Raises:
         BundleError: No bundle is named and none ships with this package.
-    """
+    """  # noqa: E501 - one literal
     if settings.journal is None and "://" not in settings.ledger:
         settings = msgspec.structs.replace(settings, journal=f"{settings.ledger}.journal")
     if settings.bundle is None:

@@ -3,8 +3,8 @@
 import warnings
 from collections.abc import Callable, Sequence
 
-from safehold.guard.cascade import Cascade, Thresholds
 from safehold.exchange import Exchange, Lane
+from safehold.guard.cascade import Cascade, Thresholds
 from safehold.guard.gateway.holder import Held
 from safehold.guard.interface import Allow, Block, Cleared, Flow, Step, Verdict
 from safehold.guard.scorers.rules import Rule, RuleSet

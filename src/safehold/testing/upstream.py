@@ -118,7 +118,7 @@ def messages_events(script: Script) -> Iterator[bytes]:
     def event(kind: str, **fields: object) -> bytes:
         return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
@@ -187,6 +187,7 @@ def responses_events(script: Script) -> Iterator[bytes]:
 
 
 def _response_item(index: int, said: Said) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    item: dict[str, Any]
     if said.channel == "tool":
         item = {
             "type": "function_call",
@@ -390,7 +391,7 @@ class MockUpstream:
         self.seen.append((path, headers))
         return await self._answer(path, given, writer)
 
-    async def _answer(self, path: str, given: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, path: str, given: dict[str, Any], writer: asyncio.StreamWriter) -> bool:  # noqa: PLR0911 - one short case per kind
         script = self.script
         status = {Fault.STATUS_500: 500, Fault.STATUS_400: 400, Fault.STATUS_429: 429}.get(
             script.fault
@@ -436,7 +437,7 @@ class MockUpstream:
         return await _play(script, events, writer)
 
 
-async def _play(script: Script, events: Sequence[bytes], writer: asyncio.StreamWriter) -> bool:
+async def _play(script: Script, events: Sequence[bytes], writer: asyncio.StreamWriter) -> bool:  # noqa: C901 - one short case per kind
     """Send the events of a stream, breaking as the script says at two thirds of them."""
     breaking = len(events) * 2 // 3
     for at, event in enumerate(events):
@@ -503,7 +504,7 @@ async def _json(
         data = data.replace(b"mock", b"\xff\xfe")
     kind = "text/html" if broken is Fault.WRONG_TYPE else "application/json"
     size = len(data) + (10 if broken in (Fault.HALF_CLOSE, Fault.RESET) else 0)
-    extra = "retry-after: 3\r\n" if status == 429 else ""  # noqa: PLR2004 - HTTP
+    extra = "retry-after: 3\r\n" if status == 429 else ""  # noqa: PLR2004 - a status of HTTP or a plain bound
     head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n{extra}\r\n"
     writer.write(head.encode() + data)
     await writer.drain()

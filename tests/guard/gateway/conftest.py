@@ -55,7 +55,7 @@ def stage() -> Iterator[Callable[..., Stage]]:
     """Return a function that starts a gateway; all are stopped when the test ends."""
     with ExitStack() as stack:
 
-        def start(script: Script | None = None, parts: Parts | None = None, **settings) -> Stage:
+        def start(script: Script | None = None, parts: Parts | None = None, **settings) -> Stage:  # noqa: ANN003 - settings by name
             upstream = stack.enter_context(MockUpstream(script))
             given = {
                 "upstream": Upstream(url=upstream.url),

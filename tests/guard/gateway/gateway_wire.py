@@ -1,7 +1,12 @@
 """What the gateway's tests say on a raw socket."""
 
+import contextlib
 import socket
+from collections.abc import Callable
+from typing import Any
 
+Start = Callable[..., Any]
+"""The fixture that starts a stage."""
 PATHS = ["/v1/chat/completions", "/v1/messages", "/v1/responses"]
 
 
@@ -24,25 +29,23 @@ def raw(port: int, data: bytes, *, wait_s: float = 8.0) -> bytes:
 def read(sock: socket.socket) -> bytes:
     """Return what comes until the end of the connection."""
     got = bytearray()
-    try:
+    with contextlib.suppress(ConnectionError):
         while part := sock.recv(65536):
             got += part
-    except ConnectionError:
-        pass
     return bytes(got)
 
 
-def post(port: int, path: str, body: bytes, extra: str = "", kind: str = "application/json"):
+def post(
+    port: int, path: str, body: bytes, extra: str = "", kind: str = "application/json"
+) -> tuple[int, bytes, bytes]:
     """Post a body and return (status, headers, body)."""
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n{extra}\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
-        try:
+        with contextlib.suppress(ConnectionError):  # refused before all of it was read
             sock.sendall(head.encode() + body)
-        except ConnectionError:
-            pass  # refused before all of it was read
         got = read(sock)
     top, _, rest = got.partition(b"\r\n\r\n")
     status = int(top.split(b" ")[1]) if top else 0

@@ -6,8 +6,7 @@ import time
 
 import msgspec
 import pytest
-
-from gateway_wire import PATHS, body_for, ending, post, raw
+from gateway_wire import PATHS, Start, body_for, ending, post, raw
 
 from safehold.guard.ledger.interface import FinalRow, Outcome
 from safehold.testing.guards import MARKER
@@ -32,7 +31,9 @@ MIDWAY = [
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("fault", MIDWAY)
-def test_upstream_that_breaks_midway_ends_in_a_protocol_error(stage, path, fault):
+def test_upstream_that_breaks_midway_ends_in_a_protocol_error(
+    stage: Start, path: str, fault: Fault
+) -> None:
     """A stream that breaks ends with the protocol's error; a row says so."""
     at = stage(msgspec.structs.replace(LONG, fault=fault))
     asked = json.dumps(body_for(path, "hi")).encode()
@@ -46,7 +47,7 @@ def test_upstream_that_breaks_midway_ends_in_a_protocol_error(stage, path, fault
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_one_byte_chunks_arrive_whole(stage, path):
+def test_one_byte_chunks_arrive_whole(stage: Start, path: str) -> None:
     """An upstream that sends single bytes, cutting characters in half, loses nothing."""
     text = "Grüße, 世界, \N{GRINNING FACE}! " * 3
     at = stage(msgspec.structs.replace(says(text, size=3), fault=Fault.ONE_BYTE))
@@ -68,7 +69,9 @@ def test_one_byte_chunks_arrive_whole(stage, path):
         (Fault.STATUS_429, 429),
     ],
 )
-def test_upstream_that_never_begins_gives_an_http_error(stage, path, fault, status):
+def test_upstream_that_never_begins_gives_an_http_error(
+    stage: Start, path: str, fault: Fault, status: int
+) -> None:
     """An upstream that fails before its first byte gives an HTTP error in the right shape."""
     at = stage(msgspec.structs.replace(LONG, fault=fault))
     asked = json.dumps(body_for(path, "hi")).encode()
@@ -82,14 +85,16 @@ def test_upstream_that_never_begins_gives_an_http_error(stage, path, fault, stat
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.BROKEN_JSON, Fault.INVALID_UTF8])
 @pytest.mark.parametrize("path", PATHS)
-def test_whole_answer_that_breaks_gives_an_http_error(stage, path, fault):
+def test_whole_answer_that_breaks_gives_an_http_error(
+    stage: Start, path: str, fault: Fault
+) -> None:
     """A whole answer that breaks off or is no JSON gives a 502."""
     at = stage(msgspec.structs.replace(LONG, fault=fault))
     asked = json.dumps(body_for(path, "hi", stream=False)).encode()
     assert post(at.gateway.port, path, asked)[0] == 502
 
 
-def test_upstream_error_text_is_scored_too(stage):
+def test_upstream_error_text_is_scored_too(stage: Start) -> None:
     """An upstream's error message that a rule blocks does not reach the client."""
     at = stage(Script(fault=Fault.STATUS_400, error_text=f"you said {MARKER}"))
     asked = json.dumps(body_for(PATHS[0], "hi")).encode()
@@ -98,7 +103,7 @@ def test_upstream_error_text_is_scored_too(stage):
     assert b"purple" not in body
 
 
-def test_unreachable_upstream_gives_502(stage):
+def test_unreachable_upstream_gives_502(stage: Start) -> None:
     """An upstream that is not there gives a 502 and a row."""
     at = stage()
     at.upstream.__exit__(None, None, None)
@@ -129,7 +134,9 @@ BAD_BODIES = [
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("body", "status"), BAD_BODIES)
-def test_bad_body_gives_one_clear_error_and_a_row(stage, path, body, status):
+def test_bad_body_gives_one_clear_error_and_a_row(
+    stage: Start, path: str, body: bytes, status: int
+) -> None:
     """Malformed and unknown requests are refused in their protocol's shape, with a row."""
     at = stage()
     got, _, answer = post(at.gateway.port, path, body)
@@ -139,7 +146,7 @@ def test_bad_body_gives_one_clear_error_and_a_row(stage, path, body, status):
     assert at.upstream.requests == []
 
 
-def test_error_message_never_quotes_the_request(stage):
+def test_error_message_never_quotes_the_request(stage: Start) -> None:
     """An unknown value of a known field is not repeated to the client or in the row."""
     at = stage()
     given = {"model": "m", "messages": [{"role": "sesame-open", "content": "x"}]}
@@ -148,7 +155,7 @@ def test_error_message_never_quotes_the_request(stage):
     assert "sesame" not in str(at.ledger.rows)
 
 
-def test_twenty_megabytes_are_refused_at_once(stage):
+def test_twenty_megabytes_are_refused_at_once(stage: Start) -> None:
     """A body beyond the limit is refused, by its declared length and by its real one."""
     at = stage()
     body = b'{"model":"' + b"x" * 20_000_000 + b'"}'
@@ -160,7 +167,7 @@ def test_twenty_megabytes_are_refused_at_once(stage):
         assert sock.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_chunked_body_beyond_the_limit_is_refused(stage):
+def test_chunked_body_beyond_the_limit_is_refused(stage: Start) -> None:
     """A body of unknown length is cut at the limit."""
     at = stage()
     head = (
@@ -174,13 +181,13 @@ def test_chunked_body_beyond_the_limit_is_refused(stage):
                 sock.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         except ConnectionError:
             pass
-        try:
+        try:  # noqa: SIM105 - two statements may fail
             assert sock.recv(100)[:12] in (b"HTTP/1.1 413", b"")
         except ConnectionError:
             pass
 
 
-def test_slow_body_is_given_up(stage):
+def test_slow_body_is_given_up(stage: Start) -> None:
     """A body that does not come in time is refused."""
     at = stage()
     head = (
@@ -198,7 +205,7 @@ START = (
 )
 SMUGGLED = {
     "both lengths": START
-    + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\n",
+    + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\n",  # noqa: E501 - one literal
     "two lengths": START + b"content-length: 4\r\ncontent-length: 60\r\n\r\n" + JSON,
     "list of lengths": START + b"content-length: 4, 60\r\n\r\n" + JSON,
     "signed length": START + b"content-length: +56\r\n\r\n" + JSON,
@@ -214,7 +221,7 @@ SMUGGLED = {
 
 
 @pytest.mark.parametrize("shape", sorted(SMUGGLED))
-def test_smuggling_shape_reaches_no_model(stage, shape):
+def test_smuggling_shape_reaches_no_model(stage: Start, shape: str) -> None:
     """A request whose end two parsers may see differently never goes upstream."""
     at = stage()
     got = raw(at.gateway.port, SMUGGLED[shape])
@@ -222,7 +229,7 @@ def test_smuggling_shape_reaches_no_model(stage, shape):
     assert at.upstream.requests == []
 
 
-def test_header_flood_is_refused(stage):
+def test_header_flood_is_refused(stage: Start) -> None:
     """Too many headers, or too much of them, are refused."""
     at = stage()
     many = "".join(f"x-{number}: a\r\n" for number in range(300))
@@ -234,7 +241,7 @@ def test_header_flood_is_refused(stage):
     )
 
 
-def test_doubled_json_keys_reach_the_model_once(stage):
+def test_doubled_json_keys_reach_the_model_once(stage: Start) -> None:
     """What is scored is what is sent: a doubled key can't show one text to each parser."""
     at = stage()
     body = (
@@ -245,7 +252,7 @@ def test_doubled_json_keys_reach_the_model_once(stage):
     assert MARKER not in json.dumps(at.upstream.requests)
 
 
-def test_browser_form_is_refused(stage):
+def test_browser_form_is_refused(stage: Start) -> None:
     """A body that a web page could send without asking is refused, and so is a foreign Host."""
     at = stage()
     assert post(at.gateway.port, PATHS[0], JSON, kind="text/plain")[0] == 400
@@ -256,7 +263,7 @@ def test_browser_form_is_refused(stage):
     assert b"HTTP/1.1 401" in raw(at.gateway.port, head % len(JSON) + JSON)
 
 
-def test_client_that_hangs_up_still_gets_its_final_row(stage):
+def test_client_that_hangs_up_still_gets_its_final_row(stage: Start) -> None:
     """A client that leaves in the middle leaves a final row of what it was sent."""
     script = says("Harmless words that go on and on. " * 40, size=6)
     at = stage(msgspec.structs.replace(script, delay_s=0.005))
@@ -276,7 +283,7 @@ def test_client_that_hangs_up_still_gets_its_final_row(stage):
     assert row.delivered_bytes <= row.scored_bytes
 
 
-def test_slow_reader_is_cut_and_recorded(stage):
+def test_slow_reader_is_cut_and_recorded(stage: Start) -> None:
     """A client that stops reading does not hold memory for ever; its row is kept."""
     at = stage(says("word " * 3_000_000, size=50_000))
     asked = json.dumps(body_for(PATHS[0], "hi")).encode()
@@ -292,7 +299,7 @@ def test_slow_reader_is_cut_and_recorded(stage):
     assert at.finals()[-1].error in ("Cancelled", "ClientGone")
 
 
-def test_ledger_that_fails_releases_nothing(stage):
+def test_ledger_that_fails_releases_nothing(stage: Start) -> None:
     """When the prompt row can't be kept the client gets 503 and no text."""
     at = stage()
     at.ledger.fail = "disk full"
@@ -304,7 +311,7 @@ def test_ledger_that_fails_releases_nothing(stage):
     assert post(at.gateway.port, PATHS[0], asked)[0] == 200
 
 
-def test_every_final_row_names_a_prompt_row(stage):
+def test_every_final_row_names_a_prompt_row(stage: Start) -> None:
     """Rows come in pairs whatever happens."""
     at = stage()
     for body in (JSON, b"{", json.dumps(body_for(PATHS[0], MARKER)).encode()):

@@ -1,11 +1,13 @@
-"""Nothing of a blocked phrase leaves: split × position × channel × protocol, on real sockets."""
+"""Nothing of a blocked phrase leaves: split by position by channel by protocol, on real sockets."""
 
+import itertools
 import json
 import re
+from typing import Any
 
 import msgspec
 import pytest
-from gateway_wire import PATHS, body_for, post
+from gateway_wire import PATHS, Start, body_for, post
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +26,7 @@ def leaked(body: bytes) -> list[str]:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("stream", [True, False])
-def test_no_marker_character_leaves_at_any_position(stage, path, stream):
+def test_no_marker_character_leaves_at_any_position(stage: Start, path: str, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """The marker is withheld wherever it stands and however it is cut, with and without a pace."""
     at = stage()
     asked = json.dumps(body_for(path, "hi", stream=stream)).encode()
@@ -52,7 +54,7 @@ CHANNELS = [
 
 @pytest.mark.parametrize(("path", "channel"), CHANNELS)
 @pytest.mark.parametrize("stream", [True, False])
-def test_every_channel_is_guarded(stage, path, channel, stream):
+def test_every_channel_is_guarded(stage: Start, path: str, channel: str, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """The marker is caught in reasoning, refusals and tool arguments as in text."""
     text = json.dumps({"q": FILLER + MARKER})
     first = Said(split(FILLER * 4, 5))
@@ -68,7 +70,7 @@ def test_every_channel_is_guarded(stage, path, channel, stream):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("stream", [True, False])
-def test_tool_name_is_guarded(stage, path, stream):
+def test_tool_name_is_guarded(stage: Start, path: str, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A tool's name is text like any other."""
     name = MARKER.replace(" ", "_")
     at = stage(Script(said=(Said(("{}",), channel="tool", name=name),)))
@@ -80,14 +82,14 @@ def test_tool_name_is_guarded(stage, path, stream):
     assert at.finals()[-1].outcome == "blocked_by_guard"
 
 
-def _held(pattern: str):
-    from safehold.testing.guards import held_rules  # noqa: PLC0415 - one use
+def _held(pattern: str):  # noqa: ANN202 - a fixture
+    from safehold.testing.guards import held_rules  # noqa: PLC0415 - an extra, or for one process only
 
     return held_rules(pattern)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_every_choice_is_guarded(stage, stream):
+def test_every_choice_is_guarded(stage: Start, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A second choice is scored like the first."""
     said = (Said(split(FILLER * 3, 5)), Said(split(FILLER + MARKER, 4), choice=1))
     at = stage(Script(said=said))
@@ -125,7 +127,7 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("number", range(len(PROMPTS)))
-def test_every_way_into_the_prompt_is_scored(stage, number):
+def test_every_way_into_the_prompt_is_scored(stage: Start, number: int) -> None:
     """System text, parts, names, tool calls and results, reasoning, tools, formats: all scored."""
     at = stage()
     asked = {"model": "m", **PROMPTS[number]}
@@ -135,7 +137,7 @@ def test_every_way_into_the_prompt_is_scored(stage, number):
     assert at.prompts()[-1].verdict == "block"
 
 
-def test_previous_response_is_scored_with_what_follows(stage):
+def test_previous_response_is_scored_with_what_follows(stage: Start) -> None:
     """A prompt that is only bad together with the response it continues is blocked."""
     at = stage(says("purple elephant"))
     at.gateway.gateway.relay.holder.swap(_held(r"purple elephant\s+protocol"))
@@ -150,7 +152,7 @@ def test_previous_response_is_scored_with_what_follows(stage):
     assert "purple elephant" in [part.text for part in kept.texts()]
 
 
-def test_logprobs_are_stripped_by_default(stage):
+def test_logprobs_are_stripped_by_default(stage: Start) -> None:
     """Log probabilities are neither asked for nor passed on."""
     at = stage()
     asked = body_for(PATHS[0], "hi") | {"logprobs": True, "top_logprobs": 5}
@@ -159,7 +161,7 @@ def test_logprobs_are_stripped_by_default(stage):
     assert "top_logprobs" not in at.upstream.requests[-1]
 
 
-def test_full_mode_withholds_everything_until_the_end(stage):
+def test_full_mode_withholds_everything_until_the_end(stage: Start) -> None:
     """In full mode a late marker leaves not a word of the answer."""
     at = stage(says(FILLER * 40 + MARKER, size=5), default=SurfacePolicy(mode=Mode.FULL))
     for path in PATHS:
@@ -169,7 +171,7 @@ def test_full_mode_withholds_everything_until_the_end(stage):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_full_mode_delivers_what_is_clean(stage, path):
+def test_full_mode_delivers_what_is_clean(stage: Start, path: str) -> None:
     """In full mode a clean answer arrives whole, blocks in order."""
     said = (Said(("why",), channel="reasoning"), Said(split(FILLER, 5)))
     at = stage(Script(said=said), default=SurfacePolicy(mode=Mode.FULL))
@@ -179,7 +181,7 @@ def test_full_mode_delivers_what_is_clean(stage, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_audit_mode_delivers_and_marks(stage, path):
+def test_audit_mode_delivers_and_marks(stage: Start, path: str) -> None:
     """Audit delivers the text as it comes, and says at the end what it would have blocked."""
     at = stage(says(FILLER + MARKER, size=5), default=SurfacePolicy(mode=Mode.AUDIT))
     _, _, body = post(at.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
@@ -189,7 +191,7 @@ def test_audit_mode_delivers_and_marks(stage, path):
     assert "".join(item.text for item in at.finals()[-1].delivered) == FILLER + MARKER
 
 
-def test_shadow_delivers_unmarked_and_records(stage):
+def test_shadow_delivers_unmarked_and_records(stage: Start) -> None:
     """Shadow changes nothing for the client and records what it would have blocked."""
     at = stage(says(FILLER, size=5), default=SurfacePolicy(shadow=True))
     asked = json.dumps(body_for(PATHS[0], MARKER)).encode()
@@ -200,7 +202,7 @@ def test_shadow_delivers_unmarked_and_records(stage):
 
 
 @pytest.fixture
-def shared(stage):
+def shared(stage: Start):  # noqa: ANN201 - a fixture
     """Return one gateway for all examples of a property."""
     return stage()
 
@@ -209,12 +211,12 @@ def shared(stage):
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_released_is_scored_and_whole_for_any_split(shared, data):
+def test_released_is_scored_and_whole_for_any_split(shared: Any, data: st.DataObject) -> None:
     """For any text and any deltas: released ≤ scored, and a clean text arrives unchanged."""
     text = data.draw(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20)))
     edges = [0, *cuts, len(text)]
-    deltas = tuple(text[a:b] for a, b in zip(edges, edges[1:], strict=False))
+    deltas = tuple(text[a:b] for a, b in itertools.pairwise(edges))
     path = data.draw(st.sampled_from(PATHS))
     shared.upstream.script = Script(said=(Said(deltas),))
     post(shared.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
@@ -223,7 +225,7 @@ def test_released_is_scored_and_whole_for_any_split(shared, data):
     assert "".join(item.text for item in row.delivered) == text
 
 
-def test_paced_stream_withholds_the_marker(stage):
+def test_paced_stream_withholds_the_marker(stage: Start) -> None:
     """With one delta at a time, as a model writes, nothing of the marker is sent early."""
     script = says(FILLER * 2 + MARKER, size=2)
     at = stage(msgspec.structs.replace(script, delay_s=0.001))

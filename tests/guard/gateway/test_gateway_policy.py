@@ -3,10 +3,12 @@
 import asyncio
 import json
 import time
+from pathlib import Path
+from typing import Any, Never
 
 import msgspec
 import pytest
-from gateway_wire import PATHS, body_for, post
+from gateway_wire import PATHS, Start, body_for, post
 
 from safehold.errors import BundleError, ConfigError
 from safehold.guard.gateway.interface import Exempt, NotExempt, Surface
@@ -24,19 +26,19 @@ SECRET = "sk-safehold-0123456789abcdefghijklmnop"
 ADMIN = "sk-safehold-zyxwvutsrqponmlkjihgfedcba98"
 
 
-def key(**changes) -> Key:
+def key(**changes) -> Key:  # noqa: ANN003 - settings by name
     """Return a client's key."""
     return Key(**({"id": "laptop", "sha256": digest_key(SECRET), "tenant": "lab"} | changes))
 
 
-def ask(at, text: str = "hi", *, secret: str | None = SECRET, extra: str = ""):
+def ask(at: Any, text: str = "hi", *, secret: str | None = SECRET, extra: str = ""):  # noqa: ANN201 - a fixture
     """Ask the chat surface with a key."""
     auth = f"authorization: Bearer {secret}\r\n" if secret else ""
     body = json.dumps(body_for(PATHS[0], text)).encode()
     return post(at.gateway.port, PATHS[0], body, extra=auth + extra)
 
 
-def admin(at, path: str, given: object = None):
+def admin(at: Any, path: str, given: object = None):  # noqa: ANN201 - a fixture
     """Call the admin API."""
     body = b"" if given is None else json.dumps(given).encode()
     extra = f"authorization: Bearer {ADMIN}\r\n"
@@ -44,7 +46,7 @@ def admin(at, path: str, given: object = None):
     return status, json.loads(answer)
 
 
-def test_no_key_and_wrong_key_are_refused(stage):
+def test_no_key_and_wrong_key_are_refused(stage: Start) -> None:
     """Where keys are configured, nobody gets in without one, and the upstream never sees it."""
     at = stage(keys=(key(),))
     assert ask(at, secret=None)[0] == 401
@@ -54,7 +56,7 @@ def test_no_key_and_wrong_key_are_refused(stage):
     assert (at.prompts()[-1].key_id, at.prompts()[-1].tenant) == ("laptop", "lab")
 
 
-def test_keys_are_not_in_rows_or_settings(stage):
+def test_keys_are_not_in_rows_or_settings(stage: Start) -> None:
     """Only a key's digest is kept anywhere."""
     at = stage(keys=(key(),))
     ask(at)
@@ -63,13 +65,13 @@ def test_keys_are_not_in_rows_or_settings(stage):
 
 
 @pytest.mark.parametrize("weak", ["", "secret", "a" * 40, "password1234"])
-def test_weak_key_is_refused(weak):
+def test_weak_key_is_refused(weak: str) -> None:
     """A key that can be guessed is not accepted."""
     with pytest.raises(ConfigError, match="weak key"):
         digest_key(weak)
 
 
-def test_exposed_address_without_a_key_is_refused():
+def test_exposed_address_without_a_key_is_refused() -> None:
     """A gateway beyond loopback needs a client key; an admin key is not one."""
     with pytest.raises(ConfigError, match="needs a client key"):
         Settings(host="0.0.0.0")
@@ -78,21 +80,21 @@ def test_exposed_address_without_a_key_is_refused():
     assert Settings(host="0.0.0.0", keys=(key(),)).host == "0.0.0.0"
 
 
-def test_key_of_another_surface_is_refused(stage):
+def test_key_of_another_surface_is_refused(stage: Start) -> None:
     """A key that is bound to one surface opens no other."""
     at = stage(keys=(key(surfaces=(Surface.MESSAGES,)),))
     assert ask(at)[0] == 403
     assert at.prompts()[-1].action == "refuse"
 
 
-def test_requests_per_minute_are_counted(stage):
+def test_requests_per_minute_are_counted(stage: Start) -> None:
     """Requests beyond the budget get 429 with a time to wait."""
     at = stage(keys=(key(budget=Budget(requests_per_minute=2)),))
     assert [ask(at)[0] for _ in range(3)] == [200, 200, 429]
     assert b"retry-after: 60" in ask(at)[1]
 
 
-def test_flag_budget_suspends_a_key(stage):
+def test_flag_budget_suspends_a_key(stage: Start) -> None:
     """A key that was blocked too often is suspended, for harmless requests too."""
     at = stage(keys=(key(budget=Budget(flags_per_day=2)),))
     assert ask(at, MARKER)[0] == 200
@@ -101,7 +103,7 @@ def test_flag_budget_suspends_a_key(stage):
     assert ask(at, "hi")[0] == 403
 
 
-def test_token_budget_is_charged(stage):
+def test_token_budget_is_charged(stage: Start) -> None:
     """Tokens that the upstream counted are charged to the key."""
     at = stage(keys=(key(budget=Budget(tokens_per_day=10)),))
     body = json.dumps(body_for(PATHS[0], "hi", stream=False)).encode()
@@ -111,7 +113,7 @@ def test_token_budget_is_charged(stage):
     assert post(at.gateway.port, PATHS[0], body, extra=extra)[0] == 429
 
 
-def test_policy_of_a_key_overrides_its_surface(stage):
+def test_policy_of_a_key_overrides_its_surface(stage: Start) -> None:
     """A key in shadow is delivered what another key is refused."""
     shadow = key(policies={Surface.CHAT: SurfacePolicy(shadow=True)})
     at = stage(keys=(shadow,))
@@ -119,7 +121,7 @@ def test_policy_of_a_key_overrides_its_surface(stage):
     assert at.prompts()[-1].would_block is True
 
 
-def test_use_case_is_recorded_and_checked(stage):
+def test_use_case_is_recorded_and_checked(stage: Start) -> None:
     """The use case header goes to the row; anything but a plain name is refused."""
     at = stage()
     assert ask(at, secret=None, extra="x-safehold-use-case: search.v2\r\n")[0] == 200
@@ -127,7 +129,7 @@ def test_use_case_is_recorded_and_checked(stage):
     assert ask(at, secret=None, extra="x-safehold-use-case: a b c\r\n")[0] == 400
 
 
-def test_fallback_sends_a_blocked_prompt_to_the_named_model(stage):
+def test_fallback_sends_a_blocked_prompt_to_the_named_model(stage: Start) -> None:
     """A blocked prompt goes to the weaker model, whose reply is guarded all the same."""
     policy = SurfacePolicy(on_block="fallback", fallback_model="tiny")
     at = stage(default=policy)
@@ -138,7 +140,7 @@ def test_fallback_sends_a_blocked_prompt_to_the_named_model(stage):
     assert b"content_filter" in ask(at, MARKER, secret=None)[2]
 
 
-def test_review_refuses_and_queues(stage):
+def test_review_refuses_and_queues(stage: Start) -> None:
     """An exchange held for review is refused on the wire and queued in the ledger."""
     at = stage(default=SurfacePolicy(on_block="review"))
     assert b"content_filter" in ask(at, MARKER, secret=None)[2]
@@ -150,7 +152,7 @@ def test_review_refuses_and_queues(stage):
 class Grants:
     """Exempts one key from one clause."""
 
-    def action_for(self, subject, clause, surface, now):
+    def action_for(self, subject: str | None, clause: str, surface: str, now: float):  # noqa: ANN201 - a fixture
         """Return the grant for `laptop` and the test clause."""
         del surface, now
         if (subject, clause) == ("laptop", "test-marker"):
@@ -158,7 +160,7 @@ class Grants:
         return NotExempt()
 
 
-def test_exemption_changes_the_action_never_the_row(stage):
+def test_exemption_changes_the_action_never_the_row(stage: Start) -> None:
     """An exempt subject is delivered what is blocked for others; verdict and score stay."""
     parts = Parts(loader=_never, held=held_rules(), exemptions=Grants())
     at = stage(says(f"so the {MARKER} is", size=4), parts=parts, keys=(key(),))
@@ -169,14 +171,14 @@ def test_exemption_changes_the_action_never_the_row(stage):
     assert MARKER in "".join(item.text for item in final.delivered)
 
 
-def _never(path):
+def _never(path: str) -> Never:
     raise AssertionError(path)
 
 
 class FakeLoader:
     """Loads guards by name: `good`, `slow`, `bad` (fails its golden set), else refuses."""
 
-    def __call__(self, path):
+    def __call__(self, path: str):  # noqa: ANN204 - a fixture
         """Return a guard whose golden set fits or not."""
         if path.name not in ("good", "bad", "slow"):
             raise BundleError("no such bundle")
@@ -190,14 +192,14 @@ class FakeLoader:
 
 
 @pytest.fixture
-def swapping(stage, tmp_path):
+def swapping(stage: Start, tmp_path: Path):  # noqa: ANN201 - a fixture
     """Return a gateway with an administrator and a folder of bundles."""
     admin_key = Key(id="ops", sha256=digest_key(ADMIN), admin=True)
     parts = Parts(loader=FakeLoader(), held=held_rules())
     return stage(parts=parts, keys=(admin_key,), bundles=str(tmp_path))
 
 
-def test_good_bundle_takes_over_and_rolls_back_at_once(swapping):
+def test_good_bundle_takes_over_and_rolls_back_at_once(swapping: Any) -> None:
     """A sound bundle swaps in; rolling back takes less than a second."""
     assert b"content_filter" in ask(swapping, MARKER, secret=None)[2]
     assert admin(swapping, "/admin/bundle", {"bundle": "good"}) == (200, {"bundle": "1" * 64})
@@ -210,7 +212,7 @@ def test_good_bundle_takes_over_and_rolls_back_at_once(swapping):
 
 
 @pytest.mark.parametrize("name", ["bad", "missing"])
-def test_bad_bundle_never_takes_over(swapping, name):
+def test_bad_bundle_never_takes_over(swapping: Any, name: str) -> None:
     """A bundle that fails its golden set or does not load changes nothing and is recorded."""
     status, answer = admin(swapping, "/admin/bundle", {"bundle": name})
     assert status == 409
@@ -220,11 +222,11 @@ def test_bad_bundle_never_takes_over(swapping, name):
     assert EventKind.BUNDLE_REFUSED in kinds
 
 
-def test_stream_keeps_the_guard_it_began_with(swapping):
+def test_stream_keeps_the_guard_it_began_with(swapping: Any) -> None:
     """A swap in the middle of a stream neither drops it nor changes its guard."""
     script = says("Quite harmless words. " * 20 + MARKER, size=4)
     swapping.upstream.script = msgspec.structs.replace(script, delay_s=0.003)
-    from threading import Thread  # noqa: PLC0415 - one use
+    from threading import Thread  # noqa: PLC0415 - an extra, or for one process only
 
     answers = []
     thread = Thread(target=lambda: answers.append(ask(swapping, secret=None)[2]))
@@ -236,19 +238,19 @@ def test_stream_keeps_the_guard_it_began_with(swapping):
 
 
 @pytest.mark.parametrize("bad", [{"bundle": "../../etc"}, {"bundle": "a/b"}, {"novel": 1}, []])
-def test_admin_refuses_what_it_does_not_know(swapping, bad):
+def test_admin_refuses_what_it_does_not_know(swapping: Any, bad: object) -> None:
     """Paths outside the folder and unknown fields are refused."""
     assert admin(swapping, "/admin/bundle", bad)[0] == 400 if bad != [] else True
 
 
-def test_admin_needs_an_admin_key(stage):
+def test_admin_needs_an_admin_key(stage: Start) -> None:
     """A client's key does not open the admin API."""
     at = stage(keys=(key(),))
     extra = f"authorization: Bearer {SECRET}\r\n"
     assert post(at.gateway.port, "/admin/bundle", b"{}", extra=extra)[0] == 401
 
 
-def test_canary_that_passes_closes_its_surface(stage):
+def test_canary_that_passes_closes_its_surface(stage: Start) -> None:
     """A guard that stops catching its canary closes every surface, and says so."""
     at = stage(canary=Canary(prompts=(f"say {MARKER}",)))
     gateway = at.gateway.gateway
@@ -261,7 +263,7 @@ def test_canary_that_passes_closes_its_surface(stage):
     assert {EventKind.ALARM, EventKind.SURFACE_CLOSED} <= kinds
 
 
-def test_ledger_bypass_is_explicit(stage):
+def test_ledger_bypass_is_explicit(stage: Start) -> None:
     """Only a policy that says so goes on without rows, and counts it."""
     ledger = MemoryLedger()
     parts = Parts(loader=_never, held=held_rules(), ledger=ledger)
@@ -273,7 +275,7 @@ def test_ledger_bypass_is_explicit(stage):
     assert b'safehold_ledger_failures_total{surface="openai.chat"} 2.0' in metrics
 
 
-def test_metrics_show_equal_coverage(stage):
+def test_metrics_show_equal_coverage(stage: Start) -> None:
     """Delivered bytes never exceed scored bytes, and both are shown per surface."""
     at = stage(says("word " * 200))
     for path in PATHS:
@@ -284,7 +286,7 @@ def test_metrics_show_equal_coverage(stage):
         assert f'safehold_delivered_bytes_total{{surface="{surface}"}} 1000.0' in text
 
 
-def test_embeddings_are_refused_until_allowed(stage):
+def test_embeddings_are_refused_until_allowed(stage: Start) -> None:
     """Embeddings pass by configuration only."""
     body = json.dumps({"model": "m", "input": "hi"}).encode()
     assert post(stage().gateway.port, "/v1/embeddings", body)[0] == 400
@@ -292,14 +294,14 @@ def test_embeddings_are_refused_until_allowed(stage):
     assert (status, json.loads(answer)["data"][0]["embedding"]) == (200, [0.5, 0.25])
 
 
-def test_unknown_setting_is_refused():
+def test_unknown_setting_is_refused() -> None:
     """A misspelt setting is an error, not a default."""
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.convert({"hots": "127.0.0.1"}, Settings)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_store_counts_in_windows_and_forgets(kind, tmp_path):
+def test_store_counts_in_windows_and_forgets(kind: str, tmp_path: Path) -> None:
     """Counters start anew with each window; values end with their life."""
     now = [1000.0]
     url = f"sqlite:///{tmp_path}/store.db"

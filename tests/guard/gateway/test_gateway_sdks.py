@@ -4,6 +4,7 @@ import anthropic
 import msgspec
 import openai
 import pytest
+from gateway_wire import Start
 
 from safehold.guard.gateway.interface import REFUSAL
 from safehold.testing.guards import MARKER
@@ -14,11 +15,11 @@ TOOL = Script(said=(Said(("{", '"city"', ":", '"Oslo"', "}"), channel="tool"),))
 
 
 @pytest.fixture
-def openai_at():
+def openai_at():  # noqa: ANN201 - a fixture
     """Return an OpenAI client for a stage."""
     clients = []
 
-    def make(stage) -> openai.OpenAI:
+    def make(stage: Start) -> openai.OpenAI:
         client = openai.OpenAI(
             base_url=f"{stage.gateway.url}/v1", api_key="unused", max_retries=0, timeout=10
         )
@@ -31,11 +32,11 @@ def openai_at():
 
 
 @pytest.fixture
-def anthropic_at():
+def anthropic_at():  # noqa: ANN201 - a fixture
     """Return an Anthropic client for a stage."""
     clients = []
 
-    def make(stage) -> anthropic.Anthropic:
+    def make(stage: Start) -> anthropic.Anthropic:
         client = anthropic.Anthropic(
             base_url=stage.gateway.url, api_key="unused", max_retries=0, timeout=10
         )
@@ -52,7 +53,7 @@ def asks(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def test_chat_plain(stage, openai_at):
+def test_chat_plain(stage: Start, openai_at: Start) -> None:
     """A plain chat answer arrives whole, with its usage."""
     at = stage()
     answer = openai_at(at).chat.completions.create(model="m", messages=asks("hi"))
@@ -61,7 +62,7 @@ def test_chat_plain(stage, openai_at):
     assert answer.usage.total_tokens == 12
 
 
-def test_chat_stream(stage, openai_at):
+def test_chat_stream(stage: Start, openai_at: Start) -> None:
     """A streamed chat answer arrives whole and ends with stop and usage."""
     at = stage(says("A longer text, in many pieces, that is quite harmless. " * 20))
     stream = openai_at(at).chat.completions.create(
@@ -75,7 +76,7 @@ def test_chat_stream(stage, openai_at):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_chat_tool_call(stage, openai_at, streamed):
+def test_chat_tool_call(stage: Start, openai_at: Start, streamed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A tool call arrives with its id, its whole name and its arguments."""
     client = openai_at(stage(TOOL))
     if streamed:
@@ -92,7 +93,7 @@ def test_chat_tool_call(stage, openai_at, streamed):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_chat_blocked_at_the_prompt(stage, openai_at, streamed):
+def test_chat_blocked_at_the_prompt(stage: Start, openai_at: Start, streamed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A blocked prompt is answered with the refusal, and nothing reaches the client's model."""
     at = stage()
     client = openai_at(at)
@@ -111,7 +112,7 @@ def test_chat_blocked_at_the_prompt(stage, openai_at, streamed):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_chat_blocked_in_the_middle(stage, openai_at, streamed):
+def test_chat_blocked_in_the_middle(stage: Start, openai_at: Start, streamed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A reply that turns restricted ends with the refusal; nothing of the phrase arrives."""
     script = says("Some harmless words first. " * 10 + BAD, size=3)
     client = openai_at(stage(msgspec.structs.replace(script, delay_s=0.001)))
@@ -128,7 +129,7 @@ def test_chat_blocked_in_the_middle(stage, openai_at, streamed):
     assert reason == "content_filter"
 
 
-def test_messages_plain(stage, anthropic_at):
+def test_messages_plain(stage: Start, anthropic_at: Start) -> None:
     """A plain message arrives whole."""
     answer = anthropic_at(stage()).messages.create(model="m", max_tokens=9, messages=asks("hi"))
     assert answer.content[0].text == "Hello from the mock."
@@ -136,7 +137,7 @@ def test_messages_plain(stage, anthropic_at):
     assert answer.usage.input_tokens == 7
 
 
-def test_messages_stream_with_thinking(stage, anthropic_at):
+def test_messages_stream_with_thinking(stage: Start, anthropic_at: Start) -> None:
     """Thinking, its signature and text arrive as blocks in order."""
     said = (Said(("think", "ing"), channel="reasoning"), Said(split("An answer.", 3)))
     client = anthropic_at(stage(Script(said=said)))
@@ -149,7 +150,7 @@ def test_messages_stream_with_thinking(stage, anthropic_at):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_messages_tool_call(stage, anthropic_at, streamed):
+def test_messages_tool_call(stage: Start, anthropic_at: Start, streamed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A tool use arrives with its id, name and input."""
     client = anthropic_at(stage(TOOL))
     given = {"model": "m", "max_tokens": 9, "messages": asks("hi")}
@@ -170,7 +171,7 @@ def test_messages_tool_call(stage, anthropic_at, streamed):
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("where", ["prompt", "reply"])
-def test_messages_blocked(stage, anthropic_at, streamed, where):
+def test_messages_blocked(stage: Start, anthropic_at: Start, streamed: bool, where: str) -> None:  # noqa: FBT001 - a parameter of the test
     """A block ends a message with stop_reason refusal, details and the refusal text."""
     at = stage(says("Some harmless words first. " * 10 + BAD, size=3))
     client = anthropic_at(at)
@@ -187,7 +188,7 @@ def test_messages_blocked(stage, anthropic_at, streamed, where):
     assert "purple" not in str(answer.content)
 
 
-def test_responses_plain(stage, openai_at):
+def test_responses_plain(stage: Start, openai_at: Start) -> None:
     """A plain response arrives whole."""
     answer = openai_at(stage()).responses.create(model="m", input="hi")
     assert answer.output_text == "Hello from the mock."
@@ -195,7 +196,7 @@ def test_responses_plain(stage, openai_at):
     assert answer.usage.total_tokens == 12
 
 
-def test_responses_stream(stage, openai_at):
+def test_responses_stream(stage: Start, openai_at: Start) -> None:
     """A streamed response with reasoning arrives event by event and ends completed."""
     said = (Said(("thinking",), channel="reasoning"), Said(split("An answer.", 3)))
     client = openai_at(stage(Script(said=said)))
@@ -211,7 +212,7 @@ def test_responses_stream(stage, openai_at):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_responses_tool_call(stage, openai_at, streamed):
+def test_responses_tool_call(stage: Start, openai_at: Start, streamed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A function call arrives with its id, name and arguments."""
     client = openai_at(stage(TOOL))
     if streamed:
@@ -226,7 +227,7 @@ def test_responses_tool_call(stage, openai_at, streamed):
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("where", ["prompt", "reply"])
-def test_responses_blocked(stage, openai_at, streamed, where):
+def test_responses_blocked(stage: Start, openai_at: Start, streamed: bool, where: str) -> None:  # noqa: FBT001 - a parameter of the test
     """A block ends a response incomplete, for content_filter, with the refusal text."""
     client = openai_at(stage(says("Some harmless words first. " * 10 + BAD, size=3)))
     prompt = MARKER if where == "prompt" else "hi"
@@ -242,7 +243,7 @@ def test_responses_blocked(stage, openai_at, streamed, where):
     assert "purple" not in answer.output_text
 
 
-def test_models_and_token_counts(stage, openai_at, anthropic_at):
+def test_models_and_token_counts(stage: Start, openai_at: Start, anthropic_at: Start) -> None:
     """Models can be listed and tokens counted through the gateway."""
     at = stage()
     assert [model.id for model in openai_at(at).models.list()] == ["mock"]

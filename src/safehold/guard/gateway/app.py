@@ -29,8 +29,15 @@ from safehold.guard.gateway.passing import Passing
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
 from safehold.guard.gateway.relay import Ask, Relay
 from safehold.guard.gateway.responses import ResponsesCodec
-from safehold.guard.ledger.interface import Action, EventKind, EventRow, FinalRow, Judged, Outcome
-from safehold.guard.ledger.interface import PromptRow
+from safehold.guard.ledger.interface import (
+    Action,
+    EventKind,
+    EventRow,
+    FinalRow,
+    Judged,
+    Outcome,
+    PromptRow,
+)
 
 CODECS: dict[str, Callable[[], Codec]] = {
     "/v1/chat/completions": ChatCodec,
@@ -213,7 +220,7 @@ class Gateway:
             case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
                 await self._pass(path, head, receive, out, decision_id)
             case _:
-                await self._refuse(None, out, decision_id, 404, f"no such path on this gateway")
+                await self._refuse(None, out, decision_id, 404, "no such path on this gateway")
 
     async def _pass(
         self, path: str, head: Head, receive: Receive, out: Outlet, decision_id: str
@@ -349,7 +356,7 @@ class Gateway:
 
     def _forwarded(self, head: Head) -> dict[str, str]:
         """Return the headers that go upstream; the client's key only where it is not ours."""
-        names = _FORWARDED
+        names: tuple[str, ...] = _FORWARDED
         if not self.gate.needs_key and self.settings.upstream.api_key_file is None:
             names = (*names, "authorization", "x-api-key")
         return {name: head.headers[name] for name in names if name in head.headers}

@@ -73,7 +73,7 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One message of a request."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[Content] | None | UnsetType = UNSET
+    content: str | list[Content] | UnsetType | None = UNSET
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None

@@ -14,7 +14,7 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.sse import EventReader
 from safehold.guard.gateway.upstream import Answer, read_all
-from safehold.guard.interface import Block, Cleared, Escalation, Flow, Mode, Step
+from safehold.guard.interface import Block, Escalation, Flow, Mode, Step
 from safehold.guard.ledger.interface import Delivered, Judged, Outcome
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Delivery:
         """Score pieces in order and send what they clear; a block ends the exchange."""
         frames: list[bytes] = []
         block: Block | None = None
-        for piece in pieces if len(pieces) < 2 else merged(pieces):  # noqa: PLR2004
+        for piece in pieces if len(pieces) < 2 else merged(pieces):  # noqa: PLR2004 - a status of HTTP or a plain bound
             if self._full:
                 self._withheld.append(piece)
             if type(piece) is Delta:

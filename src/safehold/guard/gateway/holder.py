@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from safehold.errors import BundleError
-from safehold.guard.flow import Answer
 from safehold.exchange import Exchange, Lane
+from safehold.guard.flow import Answer
 from safehold.guard.interface import Block, Escalation, Failed, Flow, Step, Verdict
 from safehold.guard.stream import Coverage, Report, SessionPolicy
 
@@ -76,13 +76,13 @@ async def run_flow(
     """Run a flow to its end; `offload` moves its own computation to a thread."""
     loop = asyncio.get_running_loop()
 
-    def step(answer: Answer | None) -> tuple[bool, T | Escalation]:
+    def step(answer: Answer | None) -> tuple[bool, Any]:
         try:
             return False, next(flow) if answer is None else flow.send(answer)
         except StopIteration as stop:
             return True, stop.value
 
-    request: T | Escalation
+    request: Any
     if first is not None:
         done, request = False, first
     elif offload:
@@ -97,7 +97,8 @@ async def run_flow(
             done, request = await loop.run_in_executor(None, step, answer)
         else:
             done, request = step(answer)
-    return request  # type: ignore[return-value] - done: the flow's value
+    result: T = request
+    return result
 
 
 class Held:

@@ -1,4 +1,4 @@
-"""The request side of raw ASGI: headers that must be single, bodies that must be small and prompt."""
+"""The request side of raw ASGI: headers that are single, bodies that are small and prompt."""
 
 import asyncio
 from collections.abc import Mapping, MutableMapping

@@ -35,7 +35,7 @@ class ChosenTokens:
         while queue and rest.startswith(queue[0][0]):
             token, logprob = queue.popleft()
             rest = rest[len(token) :]
-            if logprob == logprob:  # noqa: PLR0124 - not NaN
+            if logprob == logprob:  # noqa: PLR0124 - only NaN differs from itself
                 entries.append(
                     {"token": token, "logprob": logprob, "bytes": None, "top_logprobs": []}
                 )

@@ -66,7 +66,7 @@ class MessagesCodec:
 
     def error(self, status: int, message: str, decision_id: str) -> bytes:
         """Return the body of an error response."""
-        default = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004 - HTTP
+        default = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004 - a status of HTTP or a plain bound
         error = {"type": ERRORS.get(status, default), "message": message}
         return encode({"type": "error", "error": error, "request_id": decision_id})
 
@@ -110,7 +110,7 @@ def exchange_of(request: w.MessagesRequest | w.CountRequest, rules: Rules) -> Ex
     return Exchange(turns=tuple(turns))
 
 
-def _parts(
+def _parts(  # noqa: C901, PLR0912 - one short case per kind
     content: str | Sequence[w.Block] | None, rules: Rules, plain: Channel = Channel.TEXT
 ) -> Iterator[Part]:
     if isinstance(content, str):
@@ -137,9 +137,9 @@ def _parts(
             case w.ImageBlock(source=source):
                 yield opaque("image", text_of(source), rules)
             case w.DocumentBlock(source=source, title=title, context=context):
-                for text in (title, context):
-                    if text:
-                        yield TextPart(text=text, channel=plain)
+                for told in (title, context):
+                    if told:
+                        yield TextPart(text=told, channel=plain)
                 if source.get("type") in ("text", "content"):
                     yield TextPart(text=text_of(source), channel=plain)
                 else:

@@ -186,7 +186,7 @@ class MessagesStream:
         if self._begun:
             return b""
         self._begun = True
-        message = {
+        message: dict[str, Any] = {
             "id": self._id,
             "type": "message",
             "role": "assistant",

@@ -132,7 +132,7 @@ class Passing:
         if self._settings.embeddings != "pass":
             raise UnsupportedError("embeddings are refused by this gateway's configuration")
         request = decode_request(self._embeddings, body)
-        if isinstance(request.input, list) and len(request.input) > 2048:  # noqa: PLR2004 - OpenAI's
+        if isinstance(request.input, list) and len(request.input) > 2048:  # noqa: PLR2004 - a status of HTTP or a plain bound
             raise TooLargeError("expected at most 2048 inputs")
         try:
             answer = await self._post("/embeddings", encode(request), headers)
@@ -162,7 +162,7 @@ class Passing:
 
     async def _read(self, answer: Answer) -> bytes:
         try:
-            if answer.status != 200:  # noqa: PLR2004 - HTTP OK
+            if answer.status != 200:  # noqa: PLR2004 - a status of HTTP or a plain bound
                 raise UpstreamError(f"upstream: expected status 200, came {answer.status}")
             return await read_all(answer, self._relay.limits)
         finally:

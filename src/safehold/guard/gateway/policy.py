@@ -62,7 +62,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if self.on_block == "fallback" and not self.fallback_model:
             raise ConfigError("on_block: fallback needs a fallback_model")
-        if not 0 <= self.hold_tokens <= 4096:  # noqa: PLR2004 - far beyond any useful hold
+        if not 0 <= self.hold_tokens <= 4096:  # noqa: PLR2004 - a status of HTTP or a plain bound
             raise ConfigError("hold_tokens: expected 0 to 4096")
         if re.fullmatch(r"[a-z0-9_-]{1,32}", self.category) is None:
             raise ConfigError("category: expected up to 32 of a-z, 0-9, _ and -")
@@ -167,7 +167,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             values = [getattr(key, field) for key in self.keys]
             if len(set(values)) != len(values):
                 raise ConfigError(f"keys: two keys have the same {field}")
-        if not 1 <= self.workers <= 64:  # noqa: PLR2004 - a sane machine
+        if not 1 <= self.workers <= 64:  # noqa: PLR2004 - a status of HTTP or a plain bound
             raise ConfigError("workers: expected 1 to 64")
         if self.workers > 1 and self.store is None:
             raise ConfigError("workers: several need a store that they share (sqlite:///… will do)")

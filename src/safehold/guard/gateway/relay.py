@@ -165,7 +165,7 @@ class Run:
         ask, policy = self.ask, self.ask.policy
         self._start_upstream(ask.call.model)  # 1
         started = self.relay.ticks()
-        large = sum(len(part.text) for part in ask.exchange.texts()) > 16_000  # noqa: PLR2004
+        large = sum(len(part.text) for part in ask.exchange.texts()) > 16_000  # noqa: PLR2004 - a status of HTTP or a plain bound
         self.verdict = await run_flow(self.session.judge_prompt(), self.held.stage2, offload=large)
         self.timing.guard_s += self.relay.ticks() - started
         match self.verdict:  # 2
@@ -261,7 +261,7 @@ class Run:
 
     async def _answer(self, answer: Answer) -> None:
         try:
-            if answer.status != 200:  # noqa: PLR2004 - HTTP OK
+            if answer.status != 200:  # noqa: PLR2004 - a status of HTTP or a plain bound
                 await self._pass_error(answer)
                 return
             delivery = self.delivery = Delivery(self, answer)
@@ -275,7 +275,7 @@ class Run:
     async def _pass_error(self, answer: Answer) -> None:
         """Answer with the upstream's error; its message is text like any other, so it is scored."""
         status = answer.status
-        forwarded = status == 401 and "authorization" in self.ask.headers  # noqa: PLR2004
+        forwarded = status == 401 and "authorization" in self.ask.headers  # noqa: PLR2004 - a status of HTTP or a plain bound
         if status not in _PASSED_ERRORS and not forwarded:
             raise UpstreamError(f"upstream: expected status 200, came {status}")
         message = _error_message(await read_all(answer, self.relay.limits))
@@ -338,7 +338,7 @@ class Run:
             await self.out.end(stream.fail(message, self.ask.decision_id))
         else:
             body = self.ask.codec.error(status, message, self.ask.decision_id)
-            headers = [(b"retry-after", b"1")] if status == 503 else []  # noqa: PLR2004
+            headers = [(b"retry-after", b"1")] if status == 503 else []  # noqa: PLR2004 - a status of HTTP or a plain bound
             await self.out.whole(status, body, headers=headers)
 
     async def _keep_failure(self, outcome: Outcome) -> bool:

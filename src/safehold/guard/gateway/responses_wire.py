@@ -27,7 +27,7 @@ class OutputText(
 
     text: str
     annotations: list[Dropped] = []
-    logprobs: list[Dropped] | None | msgspec.UnsetType = msgspec.UNSET
+    logprobs: list[Dropped] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class RefusalPart(msgspec.Struct, tag="refusal", tag_field="type", forbid_unknown_fields=True):

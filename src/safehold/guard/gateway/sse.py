@@ -62,7 +62,7 @@ class EventReader:
         """Join `data` to what was kept and take the finished events off, in O(new bytes)."""
         rest = self._rest
         rest += data
-        if self._first and len(rest) >= 3:  # noqa: PLR2004 - the three bytes of a UTF-8 mark
+        if self._first and len(rest) >= 3:  # noqa: PLR2004 - a status of HTTP or a plain bound
             if rest.startswith(b"\xef\xbb\xbf"):
                 del rest[:3]
             self._first = False

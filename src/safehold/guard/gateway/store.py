@@ -121,7 +121,8 @@ class SqlStore:
 
     async def add(self, key: str, amount: int, window_s: int) -> int:
         """Add to a counter of the current window; return its sum."""
-        return await self._run(self._add, key, amount, window_s)
+        total: int = await self._run(self._add, key, amount, window_s)
+        return total
 
     def _add(self, key: str, amount: int, window_s: int) -> int:
         now = self._clock()
@@ -132,14 +133,15 @@ class SqlStore:
             index_elements=["name"], set_={"total": table.c.total + amount}
         ).returning(table.c.total)
         with self._engine.begin() as connection:
-            total = int(connection.execute(statement).scalar_one())
+            total: int = int(connection.execute(statement).scalar_one())
             if total == amount:  # a window's first use clears out the ones that are over
                 connection.execute(sa.delete(table).where(table.c.until < now))
         return total
 
     async def get(self, key: str) -> bytes | None:
         """Return a value that still lives."""
-        return await self._run(self._get, key)
+        value: bytes | None = await self._run(self._get, key)
+        return value
 
     def _get(self, key: str) -> bytes | None:
         table = self._values
@@ -184,8 +186,8 @@ class RedisStore:
             DependencyError: The package `redis` is not installed.
         """
         try:
-            import redis.asyncio as redis  # noqa: PLC0415 - an extra
-            from redis.exceptions import RedisError  # noqa: PLC0415 - an extra
+            from redis import asyncio as redis  # noqa: PLC0415 - an extra, or for one process only
+            from redis.exceptions import RedisError  # noqa: PLC0415 - an extra, or for one process only
         except ImportError as error:
             raise DependencyError("store redis://: install safehold[redis]") from error
         self._error: type[Exception] = RedisError
@@ -210,7 +212,7 @@ class RedisStore:
             value = await self._redis.get(f"safehold:{key}")
         except self._error as error:
             raise LedgerError("store: Redis did not answer") from error
-        return None if value is None else bytes(value)
+        return None if value is None else bytes(value)  # type: ignore[arg-type]
 
     async def put(self, key: str, value: bytes, life_s: int) -> None:
         """Keep a value."""

@@ -105,12 +105,12 @@ def watchers(metrics: Metrics, endpoint: str | None) -> "Watcher":
     if endpoint is None:
         return metrics
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - extra
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra, or for one process only
             OTLPSpanExporter,
         )
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - extra
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - extra
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - extra
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra, or for one process only
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra, or for one process only
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra, or for one process only
     except ImportError as error:
         raise DependencyError("otlp: install safehold[otel]") from error
     provider = TracerProvider(resource=Resource.create({"service.name": "safehold-gateway"}))
