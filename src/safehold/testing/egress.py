@@ -147,10 +147,10 @@ class World:
         *,
         port: int = 8443,
         address: str | None = None,
-        seconds: float = 1.0,
+        seconds: float = 8.0,
         uid: int | None = None,
     ) -> None:
-        """Try to send synthetic bytes from the inside."""
+        """Try to send synthetic bytes from the inside, for at most `seconds`."""
         arguments = [channel, address or self.pair.outside_v4, str(port), str(count), str(seconds)]
         arguments += [str(uid)] if uid is not None else []
         subprocess.run(
@@ -159,7 +159,7 @@ class World:
                 [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *arguments],
             ),
             check=False,
-            timeout=30,
+            timeout=60,
         )
 
     def enforcer(

@@ -177,9 +177,15 @@ def _try(
     uid: int | None = None,
 ) -> Attempt:
     before = receiver.total()
-    target = [channel, address or both.outside_v4, str(port), str(pushed), "1.5"]
+    target = [
+        channel,
+        address or both.outside_v4,
+        str(port),
+        str(pushed),
+        "6" if channel != "tcp" else "1.5",
+    ]
     command = [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *target]
     command += [str(uid)] if uid is not None else []
-    subprocess.run(enter(both.inside, command), check=False, timeout=30)
+    subprocess.run(enter(both.inside, command), check=False, timeout=60)
     time.sleep(0.05)
     return Attempt(name, pushed, 0, receiver.total() - before)

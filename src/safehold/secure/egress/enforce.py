@@ -7,6 +7,7 @@ logged, and only then done.
 import datetime as dt
 import hashlib
 import pwd
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -191,7 +192,11 @@ class Enforcer:
             self._audit.append("egress.reset", {"plan": resource, "grant": grant.grant_id})
         elif not first:
             raise StateError("no enforcement state: say --first on a host never enforced before")
-        return State(boot_id=self._clock.boot_id(), uptime_s=self._clock.uptime_s())
+        return State(
+            boot_id=self._clock.boot_id(),
+            uptime_s=self._clock.uptime_s(),
+            mark=secrets.randbits(31) | 1 << 31,
+        )
 
     def _check_loosening(self, state: State) -> None:
         loosened = self._loosened_now(state)
@@ -300,6 +305,7 @@ class Enforcer:
             blocked=state.blocked,
             sealed=state.sealed,
             gone=gone,
+            mark=state.mark,
         )
         self._kernel.apply(transaction(desired))
         fill_cgroup_chains(flows, self._kernel)

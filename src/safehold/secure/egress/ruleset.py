@@ -13,7 +13,6 @@ row declares meets the policy: drop. Three facts of the kernel shape this file:
 3. `limit rate` lets a whole unit through at once, so it never appears here.
 """
 
-import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,8 +27,6 @@ TABLE = "safehold_egress"
 WIRE_TABLE = "safehold_wire"
 FAMILY = "inet"
 LOG_GROUP = 117
-MARK_BIT = 0x5AFE0000
-MARK_MASK = 0xFFFF0000
 NEIGHBOURS = "neighbours"
 ARP = "arp"
 RAW = "raw"
@@ -73,6 +70,7 @@ class Desired(msgspec.Struct, frozen=True):
     blocked: frozenset[str] = frozenset()
     sealed: bool = False
     gone: tuple[str, ...] = ()
+    mark: int = 1
 
 
 def windows_of(name: str, flows: Sequence[Flow], plan: Plan) -> Mapping[Window, int]:
@@ -124,15 +122,8 @@ def transaction(desired: Desired) -> Json:
     for name in desired.gone:
         commands += _remove(name)
     if desired.plan.local.raw_frame_guard:
-        commands += _wire_guard(desired.plan)
+        commands += _wire_guard(desired.plan, desired.mark)
     return {"nftables": commands}
-
-
-def digest(desired: Desired) -> str:
-    """Name the rules, without their moving quota lines."""
-    fixed = msgspec.structs.replace(desired, quotas={})
-    text = msgspec.json.encode(transaction(fixed), order="deterministic")
-    return hashlib.sha256(text).hexdigest()
 
 
 def quota_update(lines: Mapping[QuotaKey, int]) -> Json:
@@ -254,7 +245,7 @@ def _hooks(desired: Desired) -> list[Json]:
     )
     rules.append(_rule("undeclared", [_verdict(desired)]))
     rules += [_rule("pass", expr) for expr in _paid(TOTAL, desired)] if desired.plan.total else []
-    mark = {"mangle": {"key": _meta("mark"), "value": MARK_BIT}}
+    mark = {"mangle": {"key": _meta("mark"), "value": desired.mark}}
     rules.append(_rule("pass", [mark, {"accept": None}]))
     return rules
 
@@ -276,7 +267,7 @@ def _neighbour_rules(desired: Desired) -> list[list[Json]]:
         _match(_payload("ip6", "hoplimit"), 255),
     ]
     quota = {"quota": quota_name(NEIGHBOURS, Window.DAY)}
-    mark = {"mangle": {"key": _meta("mark"), "value": MARK_BIT}}
+    mark = {"mangle": {"key": _meta("mark"), "value": desired.mark}}
     return [
         [*nd, quota, {"counter": f"d_{NEIGHBOURS}"}, {"drop": None}],
         [*nd, {"counter": f"c_{NEIGHBOURS}"}, mark, {"accept": None}],
@@ -398,16 +389,15 @@ def _remove(name: str) -> list[Json]:
     return commands
 
 
-def _wire_guard(plan: Plan) -> list[Json]:
+def _wire_guard(plan: Plan, mark: int) -> list[Json]:
     """Stop frames that never met the rules above, at each device's own egress hook.
 
     A process with CAP_NET_RAW can hand complete frames to a device (AF_PACKET), past `output`
     and `forward`. Here only ARP, within its quota, and packets that carry the mark set by the
-    last accepting rule go on.
+    last accepting rule go on. The mark is this host's secret: a process may mark its own frames.
     """
     inside = {"family": "netdev", "table": WIRE_TABLE}
     policy = "drop" if plan.mode is Mode.ENFORCE else "accept"
-    marked = {"&": [_meta("mark"), MARK_MASK]}
     arp = [_match(_meta("protocol"), "arp")]
     commands: list[Json] = []
     for interface in plan.link.interfaces:
@@ -418,7 +408,7 @@ def _wire_guard(plan: Plan) -> list[Json]:
         commands += [
             {"add": {"rule": {**inside, "chain": chain["name"], "expr": expr}}}
             for expr in (
-                [_match(marked, MARK_BIT), {"accept": None}],
+                [_match(_meta("mark"), mark), {"accept": None}],
                 [
                     *arp,
                     {"quota": quota_name(ARP, Window.DAY)},

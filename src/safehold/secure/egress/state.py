@@ -58,7 +58,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `at` is the egress clock, `uptime_s` the machine's at the same moment. `approved` holds the
     budgets last applied, by account and window, and `posture` the settings that may not be
-    loosened without a grant.
+    loosened without a grant; `mark` is the secret that permitted packets carry to the device.
     """
 
     boot_id: str
@@ -72,7 +72,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocked: frozenset[str] = frozenset()
     throttled: frozenset[str] = frozenset()
     sealed: bool = False
-    digest: str = ""
+    mark: int = 1
 
 
 class StateFile:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 _STEP = 1_200
+_SO_MARK = 36
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 - inside a namespace
 
 
@@ -154,6 +155,7 @@ def send_raw(address: str, port: int, count: int, seconds: float) -> None:
     interface, mac = _neighbour(address)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)) as out:
         out.bind((interface, 0x0800))
+        out.setsockopt(socket.SOL_SOCKET, _SO_MARK, 1)
         source = out.getsockname()[4]
 
         def frame(data: bytes) -> int:
