@@ -56,7 +56,8 @@ def sealed_upstream(order: LoadOrder, upstream: Upstream, *, quiet: bool) -> Ite
 
     Raises:
         TrustError: no grant that holds.
-        WeightsError: the model can't be loaded; or, at the end, the grant ended meanwhile.
+        WeightsError: the model can't be loaded.
+        LeaseError: the grant ended; the gateway has drained.
     """
     with progress_bar("loading", plain_size(order.folder), quiet=quiet) as progress:
         model = load_model(order, progress)
@@ -71,8 +72,16 @@ def sealed_upstream(order: LoadOrder, upstream: Upstream, *, quiet: bool) -> Ite
             server.halt()
             os.kill(os.getpid(), signal.SIGTERM)
 
-        with server as local:
-            model.on_end(end)
-            yield local
-        if model.reason:
-            raise LeaseError(model.reason)
+        def told(*_: object) -> None:
+            # The web server drains first and then lets the signal through to here.
+            if model.ended.is_set():
+                raise LeaseError(model.reason)
+            raise SystemExit(128 + signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, told)
+        try:
+            with server as local:
+                model.on_end(end)
+                yield local
+        finally:
+            signal.signal(signal.SIGTERM, before)

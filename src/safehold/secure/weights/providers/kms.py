@@ -36,7 +36,9 @@ class KmsProvider:
             "kms",
             region_name=region,
             endpoint_url=endpoint,
-            config=Config(connect_timeout=timeout_s, read_timeout=timeout_s),
+            config=Config(
+                connect_timeout=timeout_s, read_timeout=timeout_s, retries={"max_attempts": 2}
+            ),
         )
 
     @contextmanager

@@ -27,7 +27,7 @@ from safehold.secure.weights.providers.envelope import unwrap_with, wrap_with
 
 MAX_SHARES = 32
 MIN_PASSPHRASE = 12
-_SCRYPT = {"n": 2**17, "r": 8, "p": 1}
+WORK = 17  # scrypt with N = 2^17, r = 8, p = 1 (OWASP's first choice): 128 MiB, about half a second
 
 Ask = Callable[[str], str]
 """Returns the passphrase of the share that the words describe."""
@@ -43,6 +43,8 @@ class ShareFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: Hex32
     """Commits to the whole key, so that a wrong set of shares is known as such."""
     salt: Hex16
+    work: Annotated[int, msgspec.Meta(ge=10, le=24)]
+    """The passphrase is stretched by scrypt with N = 2^work."""
     blob: str
 
 
@@ -54,11 +56,14 @@ class ShareProvider:
         shares: n, for new keys.
         threshold: m, for new keys.
         ask: Asks a person for their passphrase.
+        work: How hard new passphrases are stretched, as a power of two.
     """
 
     kind = "shares"
 
-    def __init__(self, folder: Path, ask: Ask, *, shares: int = 1, threshold: int = 1) -> None:
+    def __init__(
+        self, folder: Path, ask: Ask, *, shares: int = 1, threshold: int = 1, work: int = WORK
+    ) -> None:
         single = shares == threshold == 1
         if not single and not 2 <= threshold <= shares <= MAX_SHARES:  # noqa: PLR2004 - Shamir's least
             raise ProviderError(
@@ -68,6 +73,7 @@ class ShareProvider:
         self._ask = ask
         self._shares = shares
         self._threshold = threshold
+        self._work = work
         self._fresh: dict[str, bytes] = {}
 
     def create(self, name: str) -> str:
@@ -92,7 +98,8 @@ class ShareProvider:
                 threshold=self._threshold,
                 check=check,
                 salt=salt,
-                blob=wrap_with(_stretch(passphrase, salt), part, context),
+                work=self._work,
+                blob=wrap_with(_stretch(passphrase, salt, self._work), part, context),
             )
             self._write(share)
         self._fresh[name] = key
@@ -167,7 +174,7 @@ class ShareProvider:
         for share in here[: first.threshold]:
             passphrase = self._ask(f"Passphrase for share {share.number} of {share.shares}")
             try:
-                kek = _stretch(passphrase, share.salt)
+                kek = _stretch(passphrase, share.salt, share.work)
                 parts.append(unwrap_with(kek, share.blob, _share_context(name, share.number)))
             except WrongKeyError as error:
                 raise WrongKeyError(f"wrong passphrase for share {share.number}") from error
@@ -182,8 +189,8 @@ def _share_context(name: str, number: int) -> dict[str, str]:
     return {"safehold-share": name, "number": str(number)}
 
 
-def _stretch(passphrase: str, salt: str) -> bytes:
-    return Scrypt(bytes.fromhex(salt), KEY_BYTES, **_SCRYPT).derive(passphrase.encode())
+def _stretch(passphrase: str, salt: str, work: int) -> bytes:
+    return Scrypt(bytes.fromhex(salt), KEY_BYTES, n=2**work, r=8, p=1).derive(passphrase.encode())
 
 
 def _split(key: bytes, shares: int, threshold: int) -> list[bytes]:

