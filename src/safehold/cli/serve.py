@@ -136,7 +136,7 @@ def serve(
     engine: Engine = embedded
     if sealed is not None:
         # The enclave's half of the package (and its extras) is wanted here only.
-        from safehold.cli._sealed import sealed_engine  # noqa: PLC0415 - an extra, or for one process only
+        from safehold.cli._sealed import sealed_engine  # noqa: PLC0415 - extras
 
         engine = sealed_engine(
             sealed,
@@ -151,11 +151,11 @@ def serve(
 
 
 def with_defaults(settings: Settings) -> Settings:
-    """Return settings with a journal beside a file ledger, and the stock bundle where none is named.
+    """Return settings with a journal beside a ledger that is a file.
 
     Raises:
-        BundleError: No bundle is named and none ships with this package.
-    """  # noqa: E501 - one literal
+        BundleError: No bundle is named.
+    """
     if settings.journal is None and "://" not in settings.ledger:
         settings = msgspec.structs.replace(settings, journal=f"{settings.ledger}.journal")
     if settings.bundle is None:
