@@ -104,7 +104,7 @@ def test_a_server_that_fails_now_and_then_is_asked_again() -> None:
 
 def test_a_wrong_key_is_said_at_once() -> None:
     """HTTP 401 is final: no retries, one clear error."""
-    with _server(lambda said, count: (401, b"{}")) as (url, asked):
+    with _server(lambda *_: (401, b"{}")) as (url, asked):
         with pytest.raises(UpstreamError, match="HTTP 401"):
             list(_generator(url).generate(seed=1, skip=frozenset()))
         assert len(asked) <= 2

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safehold.exchange import Channel, Role
@@ -17,6 +17,7 @@ _STEPS = (*rewrite.STYLES, *replies.RESTYLES, *replies.PARTS, replies.converted,
 
 
 @pytest.mark.parametrize("step", _STEPS, ids=lambda step: step.__name__)
+@settings(max_examples=25)
 @given(text=st.text(max_size=200), seed=st.integers(0, 50))
 def test_every_step_takes_any_text_and_repeats(step: rewrite.Step, text: str, seed: int) -> None:
     """A step gives the same text and name for the same seed, whatever the text is."""
