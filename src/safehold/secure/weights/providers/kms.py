@@ -54,7 +54,7 @@ class KmsProvider:
             raise ProviderError(f"aws-kms: out of reach ({type(error).__name__})") from error
 
     def create(self, name: str) -> str:
-        """Make a key and return its ARN."""
+        """Make a key and return its id."""
         with self._calls() as kms:
             answer = kms.create_key(
                 Description=name,
@@ -62,7 +62,7 @@ class KmsProvider:
                 KeyUsage="ENCRYPT_DECRYPT",
                 Tags=[{"TagKey": "safehold", "TagValue": name}],
             )
-            return str(answer["KeyMetadata"]["Arn"])
+            return str(answer["KeyMetadata"]["KeyId"])
 
     def wrap(self, reference: str, key: bytes, context: Mapping[str, str]) -> str:
         """Encrypt inside the service."""
@@ -81,6 +81,10 @@ class KmsProvider:
         except binascii.Error as error:
             raise ProviderError("expected a wrapped key in base64") from error
         with self._calls() as kms:
+            # The service refuses such a key too; asking first makes the refusal a clear one.
+            state = kms.describe_key(KeyId=reference)["KeyMetadata"]["KeyState"]
+            if state != "Enabled":
+                raise ProviderError(f"aws-kms: expected an enabled key, it is {state}")
             answer = kms.decrypt(
                 KeyId=reference, CiphertextBlob=data, EncryptionContext=dict(context)
             )
@@ -91,6 +95,9 @@ class KmsProvider:
         with self._calls() as kms:
             kms.disable_key(KeyId=reference)
             answer = kms.schedule_key_deletion(KeyId=reference, PendingWindowInDays=_WAIT_DAYS)
+            state = kms.describe_key(KeyId=reference)["KeyMetadata"]["KeyState"]
+            if state != "PendingDeletion":
+                raise ProviderError(f"aws-kms: expected a pending deletion, the key is {state}")
         return (
             f"key {reference} disabled now, deleted on {answer['DeletionDate']:%Y-%m-%d}; "
             "until then an administrator of the account could cancel"

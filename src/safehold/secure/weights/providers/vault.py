@@ -13,7 +13,7 @@ import requests
 from safehold.secure.weights.interface import ProviderError, WrongKeyError
 from safehold.secure.weights.providers.envelope import context_bytes
 
-_BAD_REQUEST = "message authentication failed"
+_BAD_TAG = "message authentication failed"
 
 
 class VaultProvider:
@@ -43,7 +43,7 @@ class VaultProvider:
         except vault_errors.InvalidPath as error:
             raise ProviderError("vault: no such transit key or engine") from error
         except vault_errors.InvalidRequest as error:
-            if _BAD_REQUEST in str(error) or "decrypt" in str(error):
+            if _BAD_TAG in str(error):
                 raise WrongKeyError("vault: the key does not open this wrapped key") from error
             raise ProviderError(
                 "vault: it refused the request (no such key, or a bad one)"
