@@ -162,10 +162,9 @@ def measure(rounds: int, count: int, seed: int) -> dict[str, list[float]]:
                 order = list(variants.items())
                 chooser.shuffle(order)
                 for variant, port in order:
+                    kernel.apply(removal())
                     if variant == "ruled":
                         enforcer(kernel, both, folder / f"state{number}").apply(first=True)
-                    else:
-                        kernel.apply(removal())
                     rate = outside(both, port, count)
                     if number:  # The first round warms up.
                         result[variant].append(rate)
