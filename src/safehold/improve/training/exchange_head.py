@@ -18,8 +18,8 @@ class ExchangeHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
     frozen: int = 2
     epochs: int = 2
-    batch_tokens: int = 2048
-    learning_rate: float = 1e-4
+    batch_tokens: int = 768
+    learning_rate: float = 1.2e-4
     head_rate: float = 1e-3
     warmup: float = 0.06
     weight_decay: float = 0.01

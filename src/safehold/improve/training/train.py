@@ -70,9 +70,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seed: int = 20261121
     threads: int = 2
-    alpha: float = 0.01
+    alpha: float = 0.03
     delta: float = 0.05
-    escalate_recall: float = 0.995
+    escalate_recall: float = 0.99
     escalate_most: float = 0.5
     stage2: bool = True
     prompt_head: StreamHeadSettings = StreamHeadSettings(floor=6)
