@@ -97,6 +97,8 @@ async def stream(port: int, asked: bytes) -> tuple[float, int]:
         tail = (tail + data)[-400:]
         if not first and b'"content":"w' in data.replace(b": ", b":"):
             first = time.perf_counter() - began
+        if b"[DONE]" in tail:
+            break
     writer.close()
     if b"[DONE]" not in tail:
         raise RuntimeError("a stream did not end")
