@@ -5,6 +5,7 @@ from pathlib import Path
 from safehold.errors import BundleError
 from safehold.guard.bundle.load import Bundle, Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
+from safehold.guard.bundle.stock import stock_bundle
 
 OWN_KEY = Path("~/.config/safehold/bundle-key.pub")
 """The public half of the key that `safehold train` signs with by default."""
@@ -13,14 +14,17 @@ OWN_KEY = Path("~/.config/safehold/bundle-key.pub")
 def open_bundle(
     name: str, keys: tuple[str, ...], sha256: str | None, *, unsigned: bool = False
 ) -> Bundle:
-    """Load the bundle in a folder.
+    """Load the bundle in a folder, or a stock bundle by its name.
 
     Raises:
         BundleError: There is no such bundle, or nothing says why to trust it.
     """
     folder = Path(name)
     if not folder.is_dir():
-        raise BundleError(f"{name}: expected the folder of a bundle")
+        if folder.name != name:
+            raise BundleError(f"{name}: expected the folder of a bundle")
+        stock, pinned = stock_bundle(name)
+        return load_bundle(stock, pinned)
     return load_bundle(folder, _trust(keys, sha256, unsigned=unsigned))
 
 

@@ -29,15 +29,15 @@ GOLDEN = (
     ),
     Golden(prompt="When does the museum open?", reply="At nine.", blocked=False),
 )
-_ROWS = 1 << 14
-_STAGE1 = Thresholds(escalate=2.0, weights=(0.5, 1.0, 0.0), block=4.0, alone=3.0)
+_ROWS = 1 << 18
+_STAGE1 = Thresholds(escalate=0.9, weights=(0.5, 1.0, 0.0), block=4.0, alone=1.2)
 
 
 def word_head() -> Head:
     """Return a stage-1 head to which every word of brewing is evidence."""
     table = np.zeros(_ROWS, dtype=np.float32)
     for word in WORDS:
-        table[word_features(word, _ROWS - 1)[0]] = 8.0
+        table[word_features(word, _ROWS - 1)[0]] = 16.0
     return Head(table=table, bias=-0.5, mix=(1.0, 0.0), offset=0.0, floor=6)
 
 

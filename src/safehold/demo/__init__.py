@@ -1,0 +1,1 @@
+"""The demo: real exchanges over real HTTP through a gateway, and a table of what happened."""
