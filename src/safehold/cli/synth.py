@@ -156,6 +156,7 @@ def _generator(
             max_tokens=160,
             batch=2,
             concurrency=2,
+            timeout_s=600.0,
         )
     return ChatGenerator(name, constitution, asking)
 
