@@ -15,8 +15,9 @@ class View(msgspec.Struct, frozen=True):
 
     An empty chain is the text itself, normalised. `span` is where the innermost decoded part sat
     in the text that its decoder read (the normalised text, for a chain of one). A view with
-    `spliced` is that whole text with the decoded parts put back in place. `cut` says that the
-    limits kept some of the text from being looked at.
+    `spliced` is that whole text with the decoded parts put back in place. `cut` says that this
+    view's text is cut; on the first view, also that the limits ended the search before its end, so
+    that something may be hidden still: whether that is safe is the caller's decision.
     """
 
     text: str
@@ -30,7 +31,7 @@ class ViewLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Bounds of one search; all are counts, none is a clock, so equal text gives equal views.
 
     A text over `max_chars` is cut to its head (three quarters) and tail. `max_work` counts
-    characters read by decoders, weighted by how much they do with each. `depth` is how many
+    what decoders do, in units of very roughly a tenth of a microsecond. `depth` is how many
     encodings may lie on top of each other.
     """
 
@@ -38,7 +39,7 @@ class ViewLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_views: int = 32
     max_view_chars: int = 65_536
     max_found: int = 16
-    max_work: int = 24_000_000
+    max_work: int = 10_000_000
     depth: int = 2
 
 

@@ -13,6 +13,9 @@ ENGLISH = 0.55
 _CIPHER = 0.9
 """The same for the best of many readings, of which some reading of rubbish will look good."""
 
+SHORT_COST = 3000
+"""Work of judging a short text in many readings; see `Work`."""
+
 _SHORT_BYTES = 24
 """Random bytes of this length are printable text with a chance below 1e-10."""
 

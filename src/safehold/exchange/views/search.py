@@ -2,11 +2,14 @@
 
 from collections import deque
 
+import msgspec
+
 from safehold.exchange.views.interface import Found, Source, View, ViewLimits, Work
 from safehold.exchange.views.normalise import normalise
 from safehold.exchange.views.table import DECODERS, Decoder
 
 _DEFAULT = ViewLimits()
+_SHARES = 8
 
 
 def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
@@ -26,6 +29,7 @@ def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
     first = View(text=plain, chain=(), span=(0, len(plain)), cut=cut)
     found.add(first, text)
     work = Work(limits.max_work)
+    starved = False
     waiting: deque[tuple[View, str]] = deque([(first, text)])
     while waiting and not found.full and work.left > 0:
         parent, raw = waiting.popleft()
@@ -33,9 +37,16 @@ def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
             continue
         sources = (Source(parent.text), Source(raw))
         for decoder in DECODERS:
-            for child, child_raw in _children(parent, sources, decoder, limits, work):
+            # No decoder may use up what the others need: padding must not blind them.
+            own = Work(min(work.left, limits.max_work // _SHARES))
+            before = own.left
+            for child, child_raw in _children(parent, sources, decoder, limits, own):
                 if found.add(child, child_raw):
                     waiting.append((child, child_raw))
+            starved = starved or own.left < 0
+            work.take(before - max(own.left, 0))
+    if starved or work.left <= 0 or found.full:
+        found.views[0] = msgspec.structs.replace(first, cut=True)
     return tuple(found.views)
 
 
@@ -76,7 +87,7 @@ def _children(
     work: Work,
 ) -> list[tuple[View, str]]:
     source = sources[1] if decoder.raw else sources[0]
-    if not work.take(len(source.text)):
+    if not work.take(len(source.text) // 8):
         return []
     parts: list[Found] = []
     for part in decoder.find(source, work):

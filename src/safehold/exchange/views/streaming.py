@@ -17,8 +17,8 @@ class StreamingSettings(ViewLimits, frozen=True, kw_only=True):
 
     step_chars: int = 64
     overlap_chars: int = 192
-    window_chars: int = 8192
-    growth: float = 1.25
+    window_chars: int = 4096
+    growth: float = 1.5
 
 
 class StreamingViews:
@@ -26,7 +26,7 @@ class StreamingViews:
 
     A growing encoding yields growing views: each holds all that its window decodes to so far and
     takes the place of the earlier, shorter one. What is not looked at yet is `pending` characters
-    long: at most `step_chars`, or while an encoding grows a fifth of the window.
+    long: at most `step_chars`, or while an encoding grows a third of the window.
     """
 
     def __init__(self, settings: StreamingSettings | None = None) -> None:

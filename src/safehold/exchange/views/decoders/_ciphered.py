@@ -13,6 +13,7 @@ _SUSPECT = 0.1
 _ORDINARY = 0.5
 _ENOUGH = 8.0
 _FALL = 9.0
+_NEAR = 300
 _STOPS = (". ", "\n", ": ", '"', "“", "”", "? ", "! ")
 
 
@@ -32,7 +33,7 @@ def runs(letters: Letters, oddness: Floats) -> Iterator[tuple[int, int]]:
 
     A run ends where its sum has fallen by a word or two from its peak, and reaches to that peak.
     """
-    sums = np.concatenate(([0.0], np.cumsum(oddness)))
+    sums = running(oddness)
     gaps = np.flatnonzero(letters.codes == GAP)
     words = np.diff(sums[gaps]).tolist()
     run, best, first, end = 0.0, 0.0, 0, 0
@@ -54,22 +55,31 @@ def _span(letters: Letters, left: int, right: int) -> tuple[int, int]:
     return int(letters.at[left + 1]), int(letters.at[right - 1]) + 1
 
 
-def widened(source: Source, gain: Floats, start: int, end: int) -> tuple[int, int]:
+def widened(source: Source, sums: Floats, start: int, end: int) -> tuple[int, int]:
     """Return a span with the words that belong to it up to a stop, quote, colon or line end.
 
     Some ciphered words look English by chance, and a run would begin or end one too late or early.
+    `sums` are the running sums of the gain per letter pair, with a zero before.
     """
     text, at = source.text, source.letters.at
-    left = max((text.rfind(stop, 0, start) for stop in _STOPS), default=-1) + 1
-    right = min((i for i in (text.find(stop, end) for stop in _STOPS) if i >= 0), default=len(text))
-    sums = np.concatenate(([0.0], np.cumsum(gain)))
+    far, near = max(0, start - _NEAR), min(len(text), end + _NEAR)
+    left = max((text.rfind(stop, far, start) for stop in _STOPS), default=-1) + 1
+    right = min(
+        (i for i in (text.find(stop, end, near) for stop in _STOPS) if i >= 0), default=near
+    )
+    left = max(left, far)
 
     def worth(begin: int, stop: int) -> float:
         first, last = np.searchsorted(at, (begin, stop))
-        return float(sums[min(last, len(gain))] - sums[min(first, len(gain))])
+        return float(sums[min(last, len(sums) - 1)] - sums[min(first, len(sums) - 1)])
 
     if worth(left, start) > -_FALL:
         start = left + len(text[left:start]) - len(text[left:start].lstrip())
     if worth(end, right) > -_FALL:
         end = right
     return start, end
+
+
+def running(values: Floats) -> Floats:
+    """Return the running sums of values, beginning with zero."""
+    return np.concatenate(([0.0], np.cumsum(values)))

@@ -42,6 +42,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], Find], ...] = (
 )
 SAMPLE = 192
 _WORDLIKE = 0.3
+_COST = 600
 _COVERED = 0.6
 
 
@@ -49,7 +50,7 @@ def opened(text: str, work: Work) -> float | None:
     """Return how English is what opens in a text's beginning; None when nothing English does."""
     sample = text[:SAMPLE]
     finds = [find for shape, find in _SHAPES if shape.search(sample)]
-    if not finds or not work.take(len(finds) * len(sample)):
+    if not finds or not work.take(len(finds) * _COST):
         return None
     source = Source(sample)
     best = None

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.decoders._ciphered import runs, widened
-from safehold.exchange.views.decoders._envelopes import SAMPLE, opened
+from safehold.exchange.views.decoders._ciphered import running, runs, widened
+from safehold.exchange.views.decoders._envelopes import opened
 from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.likeness import Letters, lowest_window
 
@@ -19,7 +19,7 @@ _TARE = 0.1
 _WORD = re.compile(r"[A-Za-z']+")
 _OVERRIDE = re.compile("[\u202e\u202b\u2067]([^\u202c\u2069]{4,})")
 _MARKS = "?!.,;)('"
-_SLOW = 30
+_COST = 1500
 _OPENS = 0.3
 
 
@@ -33,14 +33,15 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             if whole is not None:
                 yield whole
             else:
+                sums = running(gain)
                 for begin, stop in runs(letters, gain - _TARE):
-                    start, end = widened(source, gain, *_with_marks(source.text, begin, stop))
+                    start, end = widened(source, sums, *_with_marks(source.text, begin, stop))
                     found = _turned(source.text[start:end], start, work)
                     if found is not None:
                         yield found
     for start, end in source.dense:
         part = source.text[start:end]
-        if not work.take(_SLOW * min(len(part), SAMPLE)):
+        if not work.take(_COST):
             return
         turned = opened(part[::-1], work)
         if turned is not None and turned > (opened(part, work) or _OPENS):
@@ -67,7 +68,7 @@ def _with_marks(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _turned(text: str, offset: int, work: Work) -> Found | None:
-    if not work.take(4 * len(text)):
+    if not work.take(8 * len(text) + _COST):
         return None
     forwards = Letters(text)
     if forwards.count < _MIN_LETTERS or float(forwards.backwards_gain().mean()) < _GAIN:

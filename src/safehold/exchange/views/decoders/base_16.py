@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import text_of
+from safehold.exchange.views.plausible import SHORT_COST, text_of
 
 _RUN = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[0-9A-Fa-f]{2}){6,}+)(?![0-9A-Za-z])")
 _APART = re.compile(
-    r"(?<![0-9A-Za-z])(?:0x)?[0-9A-Fa-f]{2}(?:(?:[,;:]?\s|[:,\-.])(?:0x)?[0-9A-Fa-f]{2}){5,}+"
-    r"(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z])(?:0x)?[0-9A-Fa-f]{2}(?:(?:[,;:]?\s|[:,\-.])(?:0x)?[0-9A-Fa-f]{2}"
+    r"(?![0-9A-Za-z])){5,}+"
 )
 _NOT_DIGITS = re.compile(r"0x|[^0-9A-Fa-f]")
-_LINES = re.compile(r"(?<![0-9A-Za-z])(?:(?:[0-9A-Fa-f]{2}){6,}+\s){1,}+(?:[0-9A-Fa-f]{2})++")
+_LINES = re.compile(r"(?<![0-9A-Za-z])(?:(?:[0-9A-Fa-f]{2}){6,}+\s){1,}+(?:[0-9A-Fa-f]{2})*+")
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:
@@ -21,7 +21,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         return
     for pattern in (_RUN, _APART, _LINES):
         for match in pattern.finditer(source.text):
-            if not work.take(len(match[0])):
+            if not work.take(2 * len(match[0]) + SHORT_COST):
                 return
             digits = _NOT_DIGITS.sub("", match[0])
             if len(digits) % 2 == 0:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import text_of
+from safehold.exchange.views.plausible import SHORT_COST, text_of
 
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z2-7]{16,}+|[a-z2-7]{16,}+)={0,6}")
-_SPLIT = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z2-7]{8,76}=*\s){1,}+[A-Z2-7]{2,}+={0,6}")
+_SPLIT = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z2-7]{8,76}+=*\s){1,}+(?:[A-Z2-7]{2,}+={0,6})?")
 _MIN_TOKEN = 16
 _LENGTHS = {0: 0, 2: 2, 4: 4, 5: 5, 7: 7}
 
@@ -20,7 +20,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         return
     for pattern in (_TOKEN, _SPLIT):
         for match in pattern.finditer(source.text):
-            if not work.take(2 * len(match[0])):
+            if not work.take(4 * len(match[0]) + SHORT_COST):
                 return
             plain = decode("".join(match[0].split()))
             if plain is not None:

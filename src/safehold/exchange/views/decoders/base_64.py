@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import text_of
+from safehold.exchange.views.plausible import SHORT_COST, text_of
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{11,}+(?:\r?\n[A-Za-z0-9+/_-]{2,}+)*+={0,2}")
-_PIECES = re.compile(r"(?:[A-Za-z0-9+/_-]{4,76}=?[ \t\r\n]{1,2}){2,}+[A-Za-z0-9+/_-]{2,}+={0,2}")
+_PIECES = re.compile(
+    r"(?:[A-Za-z0-9+/_-]{4,76}+=?[ \t\r\n]{1,2}){2,}+(?:[A-Za-z0-9+/_-]{2,}+={0,2})?"
+)
 _MIXED_CASE = re.compile(r"[a-z0-9][A-Z]|[A-Za-z][0-9][A-Za-z]|=")
 _STANDARD = str.maketrans("-_", "+/")
 _SPACES = re.compile(r"\s+")
@@ -25,7 +27,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             token = match[0]
             if match.start() < last and pattern is _TOKEN:
                 continue
-            if not work.take(len(token)):
+            if not work.take(4 * len(token) + SHORT_COST):
                 return
             if not _MIXED_CASE.search(token):
                 continue  # words, which decode to bytes that are no text

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import meaningful, text_of
+from safehold.exchange.views.plausible import SHORT_COST, meaningful, text_of
 
-_NUMBERS = re.compile(r"(?<![\w.])\d{2,7}(?:(?:[,;]?\s{1,2}|[,;:\-|/])\d{2,7}){4,}+(?![\w])")
-_BITS = re.compile(r"(?<!\w)[01]{7,8}(?:[\s,;\-]{0,2}+[01]{7,8})++(?!\w)")
+_NUMBERS = re.compile(r"(?<![\w.])\d{2,7}(?:(?:[,;]?\s{1,2}|[,;:\-|/])\d{2,7}(?!\w)){4,}+")
+_BITS = re.compile(r"(?<!\w)[01]{7,8}(?:[\s,;\-]{0,2}+[01]{7,8})++")
 _GROUP = re.compile(r"\d+")
 _BIT_GROUP = re.compile(r"[01]+")
 _MAX_CODE = 0x10FFFF
@@ -15,6 +15,7 @@ _SURROGATES = range(0xD800, 0xE000)
 _LEAST_CODE = 9
 _MIN_BITS = 24
 _ASCII = 0x7F
+_MIN_HIDING = 10
 # Where characters live that only ever hide text: zero-width, braille, wide, turned, flags, tags.
 _HIDING = frozenset({0x00, 0x01, 0x02, 0x1D, 0x20, 0x28, 0xFE, 0xFF, 0x1F1, 0xE00, 0xE01})
 _RUBBISH = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -25,7 +26,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
     if not source.digits:
         return
     for match in _NUMBERS.finditer(source.text):
-        if not work.take(4 * len(match[0])):
+        if not work.take(8 * len(match[0]) + SHORT_COST):
             return
         groups = _GROUP.findall(match[0])
         for base, how in ((10, "decimal"), (8, "octal")):
@@ -39,7 +40,7 @@ def find_binary(source: Source, work: Work) -> Iterator[Found]:
     if not source.digits:
         return
     for match in _BITS.finditer(source.text):
-        if not work.take(2 * len(match[0])):
+        if not work.take(4 * len(match[0]) + SHORT_COST):
             return
         groups = _BIT_GROUP.findall(match[0])
         if len({len(group) for group in groups}) == 1 and len(groups) > 1:
@@ -68,4 +69,5 @@ def _spelled(groups: list[str], base: int) -> str | None:
     if text.isascii():
         return text if meaningful(text) else None
     alphabets = {code >> 8 for code in codes if code > _ASCII}
-    return text if alphabets <= _HIDING or (" " in text and len(alphabets) <= 2) else None  # noqa: PLR2004
+    hiding = alphabets <= _HIDING and len(text) >= _MIN_HIDING
+    return text if hiding or (" " in text and len(alphabets) <= 2) else None  # noqa: PLR2004

@@ -10,13 +10,14 @@ from safehold.exchange.views.likeness import likeness
 
 _SURE = str.maketrans("03457@$68€£9", "oeastasgbelg")
 _ONE = re.compile(r"[1!|]")
-_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£]{2,24}+")
+_TOKEN = re.compile(r"(?<![A-Za-z0-9@$|])[A-Za-z0-9@$!|€£]{2,24}+(?![A-Za-z0-9@$|])")
 _HINT = re.compile(r"[A-Za-z][013457@$8!|][A-Za-z0-9@$]|(?<![\w.])[013457@$][A-Za-z]{2}")
 _LETTER = re.compile(r"[A-Za-z]")
 _SIGN = re.compile(r"[0-9@$!|€£]")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _WORDLIKE = 0.35
 _MIN_WORDS = 2
+_COST = 800
 _MAX_ONES = 3
 _MIN_SHARE = 0.3
 _NEAR = 40
@@ -39,18 +40,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
     """
     if not (source.digits or _SIGN.search(source.text)) or not _HINT.search(source.text):
         return
-    words: list[tuple[int, int, str]] = []
-    for match in _TOKEN.finditer(source.text):
-        token, end = match[0], match.end()
-        if not _SIGN.search(token):
-            continue
-        if not work.take(40 * len(token)):
-            return
-        if token[-1] in "!|":
-            token, end = token[:-1], end - 1
-        plain = _plain(token, sure=len(words) >= _SURE_WORDS)
-        if plain is not None:
-            words.append((match.start(), end, plain))
+    words = _words(source.text, work)
     strong = [word for word in words if _INSIDE.search(source.text[word[0] : word[1]])]
     if not strong or (len(strong) < _MIN_WORDS and not _sure(strong[0][2])):
         return
@@ -65,6 +55,26 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         pieces += [source.text[at:start], plain]
         at = end
     yield Found(first, last, "".join(pieces), "leet")
+
+
+def _words(text: str, work: Work) -> list[tuple[int, int, str]]:
+    """Return the leet words of a text: where each begins and ends, and what it says."""
+    words: list[tuple[int, int, str]] = []
+    for match in _TOKEN.finditer(text):
+        token, end = match[0], match.end()
+        if not _SIGN.search(token):
+            continue
+        if not work.take(_COST):
+            break
+        if token[-1] in "!|":
+            token, end = token[:-1], end - 1
+        beside = text[max(0, match.start() - 1) : match.end() + 1]
+        if "-" in (beside[:1], beside[-1:]) and _HEX.fullmatch(token):
+            continue  # a group of a UUID
+        plain = _plain(token, sure=len(words) >= _SURE_WORDS)
+        if plain is not None:
+            words.append((match.start(), end, plain))
+    return words
 
 
 def _plain(token: str, *, sure: bool) -> str | None:

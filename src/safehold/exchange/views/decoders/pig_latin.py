@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from safehold.exchange.views.interface import Found, Source, Work
 from safehold.exchange.views.likeness import likeness
 
-_RUN = re.compile(r"\b[A-Za-z']{1,30}+(?<=ay)(?:[^A-Za-z\n]{1,4}+[A-Za-z']{1,30}+(?<=ay)){2,}+")
+_RUN = re.compile(r"\b[A-Za-z']{1,30}+(?<=ay)(?:[^A-Za-z\n]{1,4}+[A-Za-z']{1,30}+(?<=ay)){3,}+")
 _WORD = re.compile(r"[A-Za-z']+")
 _CONSONANTS = re.compile(r"[^aeiouAEIOU']+$")
 _VOWELS = frozenset("aeiou")
@@ -25,16 +25,16 @@ _COMMON = frozenset(
 _COMMON_WORD = 1.5
 _DROPPED = 0.8
 _MAX_MOVED = 4
-_MIN_WORDS = 3
+_MIN_WORDS = 4
 _MIN_ENGLISH = 0.2
 
 
 def find(source: Source, work: Work) -> Iterator[Found]:
-    """Yield runs of three and more words in Pig Latin."""
+    """Yield runs of four and more words in Pig Latin."""
     if source.text.lower().count("ay") < _MIN_WORDS:
         return
     for match in _RUN.finditer(source.text):
-        if not work.take(40 * len(match[0])):
+        if not work.take(200 * len(match[0])):
             return
         plain = _WORD.sub(_unpigged, match[0])
         if likeness(plain) >= _MIN_ENGLISH:

@@ -7,6 +7,7 @@ from string import ascii_lowercase, ascii_uppercase
 
 from safehold.exchange.views.decoders._ciphered import (
     MIN_LETTERS,
+    running,
     runs,
     stretches,
     widened,
@@ -26,7 +27,7 @@ _GAIN = 0.8
 _SHORT = 24
 _SHORT_TARE = 0.3
 _SAMPLE = 600
-_SLOW = 30
+_COST = 6000
 _ODD = 0.25
 # base64 and the like, escapes and codes that have letters in them, whatever letters they are.
 _CIPHERABLE = re.compile(
@@ -35,6 +36,8 @@ _CIPHERABLE = re.compile(
     r"|(?:[0-9A-Za-z]{2}[\s:]){8}|[!-~]{40}"
 )
 _OPENS = 0.3
+_TURNED_I_TO_O = re.compile(r"[:-@]")
+_MIN_KINDS = 7  # letters, the gap among them
 _MANY = 40
 _MAX_TRIES = 12
 _FOREIGN = 0.3
@@ -65,7 +68,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         letters = Letters(source.text[start:end][:_SAMPLE])
         if letters.count < MIN_LETTERS:
             continue
-        if not work.take(_SLOW * min(end - start, _SAMPLE) + 2 * len(source.text)):
+        if not work.take(_COST + 2 * len(source.text)):
             break
         key = _best_key(letters)
         if key is None:
@@ -74,9 +77,10 @@ def find(source: Source, work: Work) -> Iterator[Found]:
         # With the key known, the whole text tells where its use begins and ends.
         turned = source.text.translate(table)
         gain = Letters(turned).bits - source.letters.bits
+        sums = running(gain)
         for begin, stop in runs(source.letters, gain):
             if begin < end and start < stop:
-                begin, stop = widened(source, gain, begin, stop)  # noqa: PLW2901
+                begin, stop = widened(source, sums, begin, stop)  # noqa: PLW2901
                 found[begin, stop] = Found(begin, stop, turned[begin:stop], how)
     yield from _find_blobs(source, work)
     yield from (found[span] for span in sorted(found))
@@ -84,6 +88,8 @@ def find(source: Source, work: Work) -> Iterator[Found]:
 
 def _best_key(letters: Letters) -> tuple[dict[int, int], str] | None:
     """Return the alphabet, and its name, under which the letters are English, read either way."""
+    if len(set(letters.codes.tolist())) < _MIN_KINDS:
+        return None
     plain = max(letters.mean(), likeness_backwards(letters))
     tare = _SHORT_TARE if letters.count < _SHORT else 0.0
     best, key = _GOOD + tare, None
@@ -114,7 +120,7 @@ def _find_blobs(source: Source, work: Work) -> Iterator[Found]:
         sample = part[:SAMPLE]
         if not _CIPHERABLE.search(sample):
             continue
-        if not work.take(_SLOW * _SLOW * len(sample)):
+        if not work.take(_COST):
             return
         opens = opened(sample, work) or _OPENS
         if opens >= _SURE:
@@ -136,7 +142,7 @@ def find_rot47(source: Source, work: Work) -> Iterator[Found]:
         sample = part[:SAMPLE]
         if not sample.isascii():
             continue
-        if not work.take(_SLOW * len(sample)):
+        if not work.take(_COST // 4):
             return
         turned = sample.translate(_ROT47)
         if _reads_turned(sample, turned) or _opens_turned(sample, turned, work):
@@ -146,7 +152,16 @@ def find_rot47(source: Source, work: Work) -> Iterator[Found]:
 def _reads_turned(sample: str, turned: str) -> bool:
     if sum(map(str.isalpha, turned)) * 3 < len("".join(turned.split())) * 2:
         return False  # ordinary code: its letters became signs and digits
-    reading = max(likeness(turned), ciphered(turned))
+    letters = Letters(turned)
+    if (
+        not _TURNED_I_TO_O.search(sample)
+        or letters.count < MIN_LETTERS
+        or len(set(letters.codes.tolist())) < _MIN_KINDS
+    ):
+        return False
+    reading = letters.mean()
+    if letters.count >= _SHORT:
+        reading = max(reading, ciphered(turned))
     return reading >= max(_GOOD, likeness(sample) + _GAIN / 2)
 
 

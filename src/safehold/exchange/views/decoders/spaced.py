@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from safehold.exchange.views.decoders._envelopes import opened
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import meaningful
+from safehold.exchange.views.plausible import SHORT_COST, meaningful
 
 _SEPARATORS = " \t.\\-_*|~·•,/+\u00a0"
-_EVEN = re.compile(rf"(?<!\S)\S([{_SEPARATORS}])(?:[\s\S]\1){{3,}}+(?:\S(?!\S))?")
+_EVEN = re.compile(rf"(?<!\S)\S([{_SEPARATORS}])(?:[\s\S]\1){{3,}}+(?:\S(?!\w))?")
 _UNEVEN = re.compile(rf"(?<![^\W_])[^\W_](?:[{_SEPARATORS}]{{1,4}}+[^\W_](?![^\W_])){{4,}}+")
 _GAP = re.compile(rf"[{_SEPARATORS}]+")
 _DENSE = 0.6
+_MIN_DIGITS = 24
 _MIN_SINGLES = 3
 
 
@@ -24,7 +25,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
     for pattern in (_EVEN, _UNEVEN):
         for match in pattern.finditer(source.text):
             part = match[0]
-            if not work.take(4 * len(part)):
+            if not work.take(4 * len(part) + SHORT_COST):
                 return
             if match.start() < last:
                 continue
@@ -36,6 +37,8 @@ def find(source: Source, work: Work) -> Iterator[Found]:
                 words = ["" if gap == usual else " " for gap in gaps]
                 plain = "".join(map("".join, zip(_GAP.split(part), [*words, ""], strict=True)))
             dense = sum(map(str.isalnum, plain)) >= _DENSE * len(plain)
+            if not any(map(str.isalpha, plain)) and len(plain) < _MIN_DIGITS:
+                continue
             if (dense and meaningful(plain)) or opened(plain, work) is not None:
                 last = match.end()
                 yield Found(match.start(), match.end(), plain, "spaced")

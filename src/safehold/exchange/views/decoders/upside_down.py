@@ -13,7 +13,7 @@ _PLAIN = (
 )
 _TABLE = str.maketrans(dict(zip(_TURNED, _PLAIN, strict=True)) | {"ı": "i", "ƒ": "f", "ʃ": "l"})
 _SURE = "ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ"
-_LINE = re.compile(rf"[^\n]*?[{_SURE}][^\n]*")
+_LINE = re.compile(r"[^\n]+")
 _SURE_LETTER = re.compile(f"[{_SURE}]")
 _MIN_SURE = 3
 
