@@ -7,7 +7,13 @@ import msgspec
 import pytest
 
 from safehold.errors import WeightsError
-from safehold.secure.weights.header import content_id, covers, open_header, sign_header
+from safehold.secure.weights.header import (
+    content_id,
+    covers,
+    header_bytes,
+    open_header,
+    sign_header,
+)
 from safehold.secure.weights.interface import SealedFormatError, SealTamperError, Wrapped
 from safehold.secure.weights.keys import unwrap_data_key
 from safehold.secure.weights.rewrap import rewrapped, store_header, tombstone, wrap_anew
@@ -43,6 +49,12 @@ def test_second_spelling_is_refused(publisher: Publisher) -> None:
     data = (publisher.root / "sealed/header.json").read_bytes()
     with pytest.raises(SealedFormatError):
         open_header(data + b"\n", publisher.signer.verifier)
+
+
+def test_fast_form_is_the_canonical_form(publisher: Publisher) -> None:
+    """The header's bytes are exactly RFC 8785's, with names beyond ASCII too."""
+    header = msgspec.structs.replace(publisher.seal(), model='Bräu \u20ac \U0001f37a / "x" \\')
+    assert header_bytes(header) == canonical(header)
 
 
 def test_two_shards_of_one_name_are_refused(publisher: Publisher) -> None:

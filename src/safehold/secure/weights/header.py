@@ -17,31 +17,40 @@ from safehold.secure.weights.interface import (
     SealTamperError,
 )
 from safehold.secure.weights.signer import SealSigner, SealVerifier
-from safehold.trust.canonical import CanonicalError, canonical, parse_canonical, sha256_hex
+from safehold.trust.canonical import sha256_hex
 
 MAX_HEADER_BYTES = 16 * 2**20
 _DOMAIN = b"safehold-sealed-header/1\0"
 
 
 class SignedHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`header.json`: the header, who signed it (16 hexadecimal digits of the key), and how."""
+    """`header.json`: the header's exact bytes, the signer's key (16 hex digits), the signature."""
 
-    header: Header
+    header: msgspec.Raw
     key_id: str
     signature: str
+
+
+def header_bytes(header: Header) -> bytes:
+    """Return the canonical form (RFC 8785) of a header.
+
+    It has no floats and ASCII member names only, so that msgspec's sorted form is the canonical
+    one, a hundred times faster than the general function: a model can have 10,000 shards.
+    """
+    return msgspec.json.encode(header, order="sorted")
 
 
 def sign_header(header: Header, signer: SealSigner) -> bytes:
     """Return the bytes of `header.json`."""
     check_header(header)
-    signature = signer.sign_header(_DOMAIN + canonical(header))
-    return canonical(
-        SignedHeader(
-            header=header,
-            key_id=signer.verifier.key_id,
-            signature=base64.b64encode(signature).decode(),
-        )
-    )
+    data = header_bytes(header)
+    signature = signer.sign_header(_DOMAIN + data)
+    return _document(data, signer.verifier.key_id, base64.b64encode(signature).decode())
+
+
+def _document(header: bytes, key_id: str, signature: str) -> bytes:
+    signed = SignedHeader(header=msgspec.Raw(header), key_id=key_id, signature=signature)
+    return msgspec.json.encode(signed, order="sorted")
 
 
 def open_header(data: bytes, verifier: SealVerifier) -> Header:
@@ -51,26 +60,35 @@ def open_header(data: bytes, verifier: SealVerifier) -> Header:
         SealedFormatError: not a header, or one that contradicts itself.
         SealTamperError: not signed by this publisher.
     """
-    # 1. One spelling.
+    # 1. One spelling of what is around the header.
     if len(data) > MAX_HEADER_BYTES:
         raise SealedFormatError(f"expected a header of at most {MAX_HEADER_BYTES} bytes")
     try:
-        signed = parse_canonical(data, SignedHeader, what="a sealed model's header")
+        signed = msgspec.json.decode(data, type=SignedHeader)
         signature = base64.b64decode(signed.signature, validate=True)
-    except CanonicalError as error:
-        raise SealedFormatError(str(error)) from error
-    except binascii.Error as error:
+    except msgspec.DecodeError as error:
+        raise SealedFormatError(f"expected a sealed model's header: {error}") from error
+    except (ValueError, binascii.Error) as error:
         raise SealedFormatError("expected the header's signature in base64") from error
-    # 2. One signer, and its own signature.
+    raw = bytes(signed.header)
+    if _document(raw, signed.key_id, signed.signature) != data:
+        raise SealedFormatError("expected a header in canonical form, got another spelling of it")
+    # 2. One signer, and its own signature over the very bytes that are read next.
     if signed.key_id != verifier.key_id:
         raise SealTamperError(
             f"expected a header signed by key {verifier.key_id}, got key {signed.key_id[:16]!r}"
         )
-    if not verifier.is_header(signature, _DOMAIN + canonical(signed.header)):
+    if not verifier.is_header(signature, _DOMAIN + raw):
         raise SealTamperError("the header's signature is false: it was changed after signing")
-    # 3. Consistent in itself.
-    check_header(signed.header)
-    return signed.header
+    # 3. One spelling of the header, of the right types, and consistent in itself.
+    try:
+        header = msgspec.json.decode(raw, type=Header)
+    except msgspec.DecodeError as error:
+        raise SealedFormatError(f"expected a sealed model's header: {error}") from error
+    if header_bytes(header) != raw:
+        raise SealedFormatError("expected a header in canonical form, got another spelling of it")
+    check_header(header)
+    return header
 
 
 def check_header(header: Header) -> None:
@@ -112,7 +130,7 @@ def content_id(header: Header) -> str:
     A request to load weights names it, so that content can't change after the approval.
     """
     kept = msgspec.structs.replace(header, revision=0, wrapped=(), shredded=True)
-    return sha256_hex(b"safehold-content/1\0" + canonical(kept))
+    return sha256_hex(b"safehold-content/1\0" + header_bytes(kept))
 
 
 def covers(header: Header, parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,445 @@
+"""Sealing and loading beside raw AES-GCM, plain safetensors, cryptotensors and Tink, in one run.
+
+    python bench/weights.py                throughput, rewrap and meter
+    python bench/weights.py chunks         throughput by chunk size
+    python bench/weights.py meter          only the read meter (root)
+
+GB/s per core are bytes by CPU time of the measuring process (10^9 bytes), best of several turns
+that alternate between the contestants, so that a busy machine shifts all of them alike. Files are
+in the page cache. `cryptotensors` and `tink` are measured where they are installed.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from safehold.secure.weights.chunks import DEFAULT_CHUNK_BYTES, Layout, ShardCipher, identity
+from safehold.secure.weights.header import open_header, read_header, sign_header
+from safehold.secure.weights.interface import HEADER_NAME, Shard
+from safehold.secure.weights.keys import derive_keys, unwrap_data_key
+from safehold.secure.weights.load import read_parallel
+from safehold.secure.weights.meter.fanotify import MeterError, open_gate
+from safehold.secure.weights.meter.meter import ReadMeter
+from safehold.secure.weights.opened import ShardReader, open_sealed
+from safehold.secure.weights.rewrap import rewrapped, store_header, wrap_anew
+from safehold.secure.weights.seal import SealOrder, seal
+from safehold.secure.weights.signer import SealSigner
+from safehold.testing.weights import MemoryProvider, write_safetensors
+
+MIB = 2**20
+Contestant = Callable[[], int]
+"""Does one turn and returns the bytes that it handled."""
+
+
+def rate(turn: Contestant) -> float:
+    """Return GB/s by CPU time of one turn."""
+    began = time.process_time()
+    size = turn()
+    return size / max(time.process_time() - began, 1e-9) / 1e9
+
+
+def compete(contestants: dict[str, Contestant], turns: int) -> dict[str, float]:
+    """Return the best rate of each contestant over alternating turns."""
+    best = dict.fromkeys(contestants, 0.0)
+    for _ in range(turns):
+        for name, turn in contestants.items():
+            best[name] = max(best[name], rate(turn))
+    return best
+
+
+def raw_streaming(data: bytes, chunk: int, out: memoryview) -> Contestant:
+    """Return the same library's AES-GCM over a whole ciphertext in memory, into other memory.
+
+    That is the least that any loader must do; the turn that stays in one buffer never leaves the
+    processor's cache.
+    """
+    aead, nonce = AESGCM(bytes(32)), bytes(12)
+    data = data[: len(data) // chunk * chunk]
+    view = memoryview(data)
+    sealed = bytearray(len(data) // chunk * (chunk + 16))
+    for number, at in enumerate(range(0, len(data), chunk)):
+        into = memoryview(sealed)[number * (chunk + 16) : (number + 1) * (chunk + 16)]
+        aead.encrypt_into(nonce, view[at : at + chunk], b"x" * 40, into)
+
+    def turn() -> int:
+        whole = memoryview(sealed)
+        for number, at in enumerate(range(0, len(data), chunk)):
+            part = whole[number * (chunk + 16) : (number + 1) * (chunk + 16)]
+            aead.decrypt_into(nonce, part, b"x" * 40, out[at : at + chunk])
+        return len(data)
+
+    return turn
+
+
+def raw_gcm(data: bytes, chunk: int) -> tuple[Contestant, Contestant]:
+    """Return the same library's AES-GCM, encrypting and decrypting into one warm buffer."""
+    aead, nonce = AESGCM(bytes(32)), bytes(12)
+    data = data[: len(data) // chunk * chunk]
+    view = memoryview(data)
+    sealed = bytearray(chunk + 16)
+    plain = bytearray(chunk)
+    aead.encrypt_into(nonce, view[:chunk], b"x" * 40, sealed)
+
+    def encrypt() -> int:
+        for at in range(0, len(data), chunk):
+            aead.encrypt_into(nonce, view[at : at + chunk], b"x" * 40, sealed)
+        return len(data)
+
+    def decrypt() -> int:
+        for _ in range(0, len(data), chunk):
+            aead.decrypt_into(nonce, sealed, b"x" * 40, plain)
+        return len(data)
+
+    return encrypt, decrypt
+
+
+def our_cipher(data: bytes, chunk: int) -> Contestant:
+    """Return sealing without digests and without writing: what the format itself costs."""
+    layout = Layout(len(data), chunk)
+    bound = identity(
+        seal_id="00" * 16,
+        model="m",
+        version="1",
+        shard="s",
+        plain_bytes=len(data),
+        chunk_bytes=chunk,
+    )
+    cipher = ShardCipher(bytes(39), bound, layout, "s")
+    view, out = memoryview(data), memoryview(bytearray(chunk + 16))
+
+    def turn() -> int:
+        for index in range(layout.count):
+            at, length = layout.plain(index)
+            cipher.seal_into(index, view[at : at + length], out[: length + 16])
+        return len(data)
+
+    return turn
+
+
+class Sealed:
+    """A sealed model of one shard, and ways to load it."""
+
+    def __init__(self, root: Path, size: int, chunk: int, digest: str = "sha256") -> None:
+        self.root = root
+        self.plain = root / "plain"
+        self.plain.mkdir(parents=True)
+        rows = size // 4 // 1024
+        self.file = self.plain / "model.safetensors"
+        tensor = np.random.default_rng(0).random((rows, 1024), dtype=np.float32)
+        write_safetensors(self.file, {"weight": tensor})
+        self.provider, self.signer = MemoryProvider(), SealSigner.generate()
+        self.digest, self.chunk, self.turns = digest, chunk, 0
+        self.header = self._seal("sealed")
+        data_key, _ = unwrap_data_key(self.header, [self.provider])
+        self.data_key = data_key
+        self.keys = derive_keys(data_key, self.header, ["model.safetensors"])
+        self.size = self.header.plain_bytes
+        self.out = memoryview(bytearray(self.size))
+
+    def _seal(self, name: str):  # noqa: ANN202 - a header
+        order = SealOrder(
+            source=self.plain,
+            destination=self.root / name,
+            model="bench",
+            version="1",
+            created=0,
+            chunk_bytes=self.chunk,
+            digest=self.digest,
+        )
+        return seal(order, [self.provider], self.signer)
+
+    def seal_again(self) -> int:
+        """Seal anew, digests, manifests, sync and all."""
+        self.turns += 1
+        header = self._seal(f"again-{self.digest}-{self.turns}")
+        return header.plain_bytes
+
+    def load(self) -> int:
+        """Read, verify and decrypt everything into memory that is there already."""
+        with open_sealed(self.root / "sealed", "model.safetensors") as handle:
+            shard = self.header.shards[0]
+            reader = ShardReader(self.header, shard, self.keys.key(shard.name), handle)
+            reader.read_into(0, self.out)
+        return self.size
+
+    def load_threads(self) -> int:
+        """The same by two threads."""
+        read_parallel(
+            self.root / "sealed", self.header, self.keys, "model.safetensors", self.out, threads=2
+        )
+        return self.size
+
+    def read_plain(self) -> int:
+        """Read the plain file into the same memory."""
+        with self.file.open("rb", buffering=0) as file:
+            return file.readinto(self.out)
+
+
+def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]]:
+    """Return the other products that are installed: (writing, reading)."""
+    writing: dict[str, Contestant] = {}
+    reading: dict[str, Contestant] = {}
+    from safetensors.numpy import load_file, save_file  # noqa: PLC0415 - optional
+
+    tensors = load_file(sealed.file)
+    size = sum(one.nbytes for one in tensors.values())
+    target = sealed.root / "plain.safetensors"
+    writing["safetensors, plain: save"] = lambda: save_file(tensors, target) or size
+    reading["safetensors, plain: load"] = lambda: sum(
+        one.nbytes for one in load_file(sealed.file).values()
+    )
+    try:
+        import cryptotensors  # noqa: PLC0415 - optional
+        from cryptotensors.numpy import load_file as ct_load  # noqa: PLC0415
+        from cryptotensors.numpy import save_file as ct_save  # noqa: PLC0415
+    except ImportError:
+        pass
+    else:
+        config = _cryptotensors_keys(cryptotensors)
+        path = sealed.root / "ct.safetensors"
+        ct_save(tensors, path, config=config)
+        writing["cryptotensors: save"] = lambda: ct_save(tensors, path, config=config) or size
+        reading["cryptotensors: load"] = lambda: sum(one.nbytes for one in ct_load(path).values())
+    try:
+        import io  # noqa: PLC0415 - with the next
+
+        import tink  # noqa: PLC0415 - optional
+        from tink import streaming_aead  # noqa: PLC0415
+    except ImportError:
+        return writing, reading
+    streaming_aead.register()
+    template = streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB
+    primitive = tink.new_keyset_handle(template).primitive(streaming_aead.StreamingAead)
+    data = sealed.file.read_bytes()
+
+    class Kept(io.BytesIO):
+        def close(self) -> None:
+            """Keep what was written."""
+
+    def encrypt() -> int:
+        with primitive.new_encrypting_stream(Kept(), b"aad") as stream:
+            view = memoryview(data)
+            for at in range(0, len(data), MIB):
+                stream.write(view[at : at + MIB])
+        return len(data)
+
+    kept = Kept()
+    with primitive.new_encrypting_stream(kept, b"aad") as stream:
+        stream.write(data)
+    ciphertext = kept.getvalue()
+
+    def decrypt() -> int:
+        total = 0
+        with primitive.new_decrypting_stream(io.BytesIO(ciphertext), b"aad") as stream:
+            while part := stream.read(MIB):
+                total += len(part)
+        return total
+
+    writing["Tink AES256_GCM_HKDF_1MB: encrypt"] = encrypt
+    reading["Tink AES256_GCM_HKDF_1MB: decrypt"] = decrypt
+    return writing, reading
+
+
+def _cryptotensors_keys(cryptotensors):  # noqa: ANN001, ANN202 - a foreign module
+    import base64  # noqa: PLC0415 - for its JWKs
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PrivateKey,
+    )
+
+    def text(data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+    private = Ed25519PrivateKey.generate()
+    enc = {"kty": "oct", "kid": "enc", "alg": "aes256gcm", "k": text(os.urandom(32))}
+    sign = {
+        "kty": "okp",
+        "kid": "sign",
+        "alg": "ed25519",
+        "d": text(private.private_bytes_raw()),
+        "x": text(private.public_key().public_bytes_raw()),
+    }
+    cryptotensors.register_direct_key_provider(keys=[enc, sign])
+    return {"enc_kid": "enc", "sign_kid": "sign"}
+
+
+def show(title: str, best: dict[str, float], reference: str) -> None:
+    """Print a table, each rate beside the reference's."""
+    print(f"\n{title}")
+    for name, value in best.items():
+        print(f"  {name:44} {value:6.2f} GB/s per core   {value / best[reference]:6.1%}")
+
+
+def throughput(root: Path, size: int, turns: int) -> None:
+    """Print sealing and loading."""
+    sealed = Sealed(root / "a", size, DEFAULT_CHUNK_BYTES)
+    blake = Sealed(root / "b", size, DEFAULT_CHUNK_BYTES, digest="blake3")
+    data = sealed.file.read_bytes()
+    encrypt, decrypt = raw_gcm(data, DEFAULT_CHUNK_BYTES)
+    writing, reading = others(sealed)
+    show(
+        f"Writing {size // MIB} MiB (chunks of {DEFAULT_CHUNK_BYTES // 1024} KiB)",
+        compete(
+            {
+                "raw AES-256-GCM, same library": encrypt,
+                "seal: cipher alone": our_cipher(data, DEFAULT_CHUNK_BYTES),
+                "seal: whole, two BLAKE3 digests": blake.seal_again,
+                "seal: whole, two SHA-256 digests": sealed.seal_again,
+                **writing,
+            },
+            turns,
+        ),
+        "raw AES-256-GCM, same library",
+    )
+    show(
+        f"Reading {size // MIB} MiB",
+        compete(
+            {
+                "raw AES-256-GCM, in one cached buffer": decrypt,
+                "raw AES-256-GCM, memory to memory": raw_streaming(
+                    data, DEFAULT_CHUNK_BYTES, sealed.out
+                ),
+                "load: read, verify, decrypt": sealed.load,
+                "load: the same, two threads": sealed.load_threads,
+                "read() of the plain file, same memory": sealed.read_plain,
+                **reading,
+            },
+            turns,
+        ),
+        "raw AES-256-GCM, memory to memory",
+    )
+
+
+def chunks(root: Path, size: int, turns: int) -> None:
+    """Print loading and sealing by chunk size."""
+    data = os.urandom(size)
+    for kib in (16, 64, 128, 256, 512, 1024):
+        sealed = Sealed(root / str(kib), size, kib * 1024, digest="blake3")
+        encrypt, decrypt = raw_gcm(data, kib * 1024)
+        show(
+            f"{kib} KiB",
+            compete(
+                {
+                    "raw decrypt": decrypt,
+                    "load": sealed.load,
+                    "raw encrypt": encrypt,
+                    "seal: cipher alone": our_cipher(data, kib * 1024),
+                },
+                turns,
+            ),
+            "raw decrypt",
+        )
+
+
+def rewrap(root: Path) -> None:
+    """Print the time to rewrap a synthetic header of a 1 TB model (10,000 shards of 100 MB)."""
+    sealed = Sealed(root / "r", 4 * MIB, DEFAULT_CHUNK_BYTES)
+    shard = sealed.header.shards[0]
+    shards = tuple(
+        Shard(
+            name=f"model-{number:05}-of-10000.safetensors",
+            plain_bytes=100_000_000,
+            salt=os.urandom(32).hex(),
+            plain_digest=os.urandom(32).hex(),
+            sealed_digest=shard.sealed_digest,
+        )
+        for number in range(10_000)
+    )
+    header = msgspec.structs.replace(sealed.header, shards=shards)
+    folder = root / "r" / "sealed"
+    (folder / HEADER_NAME).write_bytes(sign_header(header, sealed.signer))
+    began = time.perf_counter()
+    there = open_header(read_header(folder), sealed.signer.verifier)
+    data_key, _ = unwrap_data_key(there, [sealed.provider])
+    new = rewrapped(there, wrap_anew(there, data_key, [MemoryProvider("other")]))
+    store_header(folder, new, sealed.signer)
+    took = time.perf_counter() - began
+    size = (folder / HEADER_NAME).stat().st_size
+    print(f"\nRewrap of a {there.plain_bytes / 1e12:.0f} TB model ({size / 1e6:.1f} MB of header)")
+    print(f"  verify, unwrap, wrap, sign, store            {took:.3f} s")
+
+
+_READER = """
+import os, sys, time
+path, block, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+handle, buffer = os.open(path, os.O_RDONLY), bytearray(int(block))
+size = os.fstat(handle).st_size
+best = 0
+for _ in range(rounds):
+    began = time.perf_counter()
+    for at in range(0, size, block):
+        os.preadv(handle, [buffer], at)
+    best = max(best, size / (time.perf_counter() - began))
+print(best)
+"""
+
+
+def meter(root: Path, turns: int) -> None:
+    """Print what the meter costs a reader, by the size of its reads (wall time)."""
+    file = root / "metered"
+    file.write_bytes(os.urandom(256 * MIB))
+
+    def read(block: int) -> float:
+        words = [sys.executable, "-c", _READER, str(file), str(block), "3"]
+        return float(subprocess.run(words, capture_output=True, check=True).stdout) / 1e9
+
+    def metered(block: int) -> float:
+        with open_gate([file]) as gate:
+            running = ReadMeter(gate, 2**50)
+            thread = threading.Thread(target=running.run)
+            thread.start()
+            try:
+                return read(block)
+            finally:
+                running.stop()
+                thread.join()
+
+    try:
+        with open_gate([file]) as gate:
+            print(f"\nRead meter by {gate.active.value} events, reads of 256 MiB, wall time")
+    except MeterError as error:
+        print(f"\nRead meter: not measured: {error}")
+        return
+    for block in (MIB, 256 * 1024, 64 * 1024, 4096):
+        pairs = [(read(block), metered(block)) for _ in range(turns)]
+        free, held = max(one for one, _ in pairs), max(two for _, two in pairs)
+        middle = statistics.median(1 - two / one for one, two in pairs)
+        print(
+            f"  {block // 1024:5} KiB reads   {free:5.2f} -> {held:5.2f} GB/s   "
+            f"overhead {1 - held / free:6.1%} (median of {turns} pairs {middle:.1%})"
+        )
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=["all", "chunks", "meter"], default="all")
+    parser.add_argument("--mib", type=int, default=256)
+    parser.add_argument("--turns", type=int, default=5)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(prefix="safehold-bench-") as folder:
+        root = Path(folder)
+        if arguments.part == "chunks":
+            chunks(root, arguments.mib * MIB, arguments.turns)
+            return
+        if arguments.part == "all":
+            throughput(root, arguments.mib * MIB, arguments.turns)
+            rewrap(root)
+        meter(root, arguments.turns)
+
+
+if __name__ == "__main__":
+    main()
