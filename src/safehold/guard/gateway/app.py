@@ -24,6 +24,7 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.messages import MessagesCodec
 from safehold.guard.gateway.metrics import Metrics
+from safehold.guard.gateway.outgoing import OutgoingBytes, Unexplained
 from safehold.guard.gateway.outlet import Outlet, Receive, Send
 from safehold.guard.gateway.passing import Passing
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
@@ -46,6 +47,7 @@ CODECS: dict[str, Callable[[], Codec]] = {
 }
 _FORWARDED = ("anthropic-version", "openai-organization", "openai-project")
 _SWEEP_S = 1.0
+_BYTES_PER_TOKEN = 4
 
 
 class Surfaces:
@@ -89,6 +91,7 @@ class Gateway:
         first: Callable[[], Awaitable[object]] | None = None,
         on_stop: tuple[Callable[[], Awaitable[None]], ...] = (),
         known: Callable[[str], bool] = lambda _: False,
+        outgoing: OutgoingBytes | None = None,
     ) -> None:
         self.settings = settings
         self.relay = relay
@@ -106,6 +109,8 @@ class Gateway:
         self._known = known
         self._tasks: list[asyncio.Task[None]] = []
         self._open: dict[asyncio.Task[Any], Outlet] = {}
+        self._outgoing = outgoing or Unexplained()
+        self._sending: dict[str, tuple[Outlet, float]] = {}
         self.ready = False
 
     # -- ASGI ------------------------------------------------------------------------------------
@@ -152,6 +157,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._explain()
         with contextlib.suppress(LedgerError):
             await self._event(EventKind.STOP, {})
         for close in self._on_stop:
@@ -180,6 +186,31 @@ class Gateway:
                 since = out.sending_since
                 if since is not None and now - since > self.settings.limits.stall_timeout_s:
                     task.cancel()
+            await self._explain()
+
+    async def _explain(self) -> None:
+        """Tell of what open replies sent since the last time, and have it kept."""
+        for decision_id, (out, started) in list(self._sending.items()):
+            self._told(decision_id, out, started, last=False)
+        try:
+            await asyncio.to_thread(self._outgoing.flush)
+        except SafeholdError as error:
+            self._log.error("explained bytes", extra={"fields": {"error": str(error)}})
+
+    def _told(self, decision_id: str, out: Outlet, started: float, *, last: bool) -> None:
+        count = out.unclaimed()
+        # A client that hangs up before the usage comes does not escape being counted.
+        tokens = -(-out.text_bytes // _BYTES_PER_TOKEN) if out.tokens is None else out.tokens
+        if count or last:
+            self._outgoing.reply(
+                count=count,
+                account=out.account,
+                tokens=tokens if last else 0,
+                started=started,
+                ended=self.relay.clock(),
+                reply_id=decision_id,
+                last=last,
+            )
 
     # -- routes ----------------------------------------------------------------------------------
 
@@ -188,6 +219,8 @@ class Gateway:
         mark = (b"x-safehold-decision-id", decision_id.encode())
         out = Outlet(send, self.relay.ticks, (mark,))
         codec = self._codecs.get(scope["path"])
+        started = self.relay.clock()
+        self._sending[decision_id] = (out, started)
         try:
             head = read_head(scope, self.settings.limits)
             if codec is not None:
@@ -196,6 +229,9 @@ class Gateway:
                 await self._other(head, receive, out, decision_id)
         except (WireError, TrustError) as error:
             await self._refuse(codec, out, decision_id, _status(error), str(error))
+        finally:
+            self._sending.pop(decision_id, None)
+            self._told(decision_id, out, started, last=True)
 
     async def _other(self, head: Head, receive: Receive, out: Outlet, decision_id: str) -> None:
         match head.method, head.path:
@@ -213,10 +249,9 @@ class Gateway:
                 status, answer = await self.admin.answer(head.method, path, body, who)
                 await out.whole(status, answer)
             case "GET", path if path == "/v1/models" or path.startswith("/v1/models/"):
-                key = self.gate.client(_token(head))
+                out.account = _account(self.gate.client(_token(head)))
                 self._check_host(head)
                 await self._passing.models(path, self._forwarded(head), out, decision_id)
-                del key
             case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
                 await self._pass(path, head, receive, out, decision_id)
             case _:
@@ -226,6 +261,7 @@ class Gateway:
         self, path: str, head: Head, receive: Receive, out: Outlet, decision_id: str
     ) -> None:
         key = self.gate.client(_token(head))
+        out.account = _account(key)
         self._check_head(head)
         surface = Surface.EMBEDDINGS if path == "/v1/embeddings" else Surface.MESSAGES
         refusal = await self._admit(key, surface)
@@ -262,6 +298,7 @@ class Gateway:
             await self._refuse(codec, out, decision_id, 405, "expected POST")
             return
         key = self.gate.client(_token(head))
+        out.account = _account(key)
         self._check_head(head)
         case = use_case(head.headers.get("x-safehold-use-case"))
         refusal = await self._admit(key, surface)
@@ -295,6 +332,7 @@ class Gateway:
 
     async def _relay(self, ask: Ask, receive: Receive, out: Outlet) -> None:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        gone.add_done_callback(lambda _: out.hang_up())
         listener = asyncio.ensure_future(_listen(receive, gone))
         task = asyncio.current_task()
         if task is not None:
@@ -307,6 +345,7 @@ class Gateway:
             self.metrics.streams.dec()
             if task is not None:
                 self._open.pop(task, None)
+        out.tokens = run.tokens.written
         await self.histories.keep(ask, run)
         flagged = run.block is not None
         used = (run.tokens.read or 0) + (run.tokens.written or 0)
@@ -422,6 +461,11 @@ async def _listen(receive: Receive, gone: "asyncio.Future[None]") -> None:
             if not gone.done():
                 gone.set_result(None)
             return
+
+
+def _account(key: Key | None) -> str:
+    """Return whom bytes are sent to, as `tenant/key`."""
+    return f"{key.tenant}/{key.id}" if key else ""
 
 
 def _token(head: Head) -> str | None:

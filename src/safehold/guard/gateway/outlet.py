@@ -9,13 +9,19 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 SSE = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
+_STATUS_LINE = len(b"HTTP/1.1 200 OK\r\n")
+_CHUNKED = len(b"transfer-encoding: chunked\r\n")
+_LAST_CHUNK = len(b"0\r\n\r\n")
+_SLICE = 65_536
 
 
 class Outlet:
     """One response. `text_bytes` counts UTF-8 bytes of model text that were handed over.
 
     `sending_since` is the time (of `clock`) since which the client has not taken what it was sent,
-    None while it keeps up; whoever watches may cut a client that stalls.
+    None while it keeps up; whoever watches may cut a client that stalls. `sent_bytes` counts what
+    was written to the socket, HTTP framing included; for a client that is cut or hangs up it is
+    exact to one slice and what the transport still held (64 KiB each).
     """
 
     def __init__(self, send: Send, clock: Callable[[], float], base: Headers = ()) -> None:
@@ -27,6 +33,36 @@ class Outlet:
         self.text_bytes = 0
         self.finished = False
         self.first_byte_at: float | None = None
+        self.sent_bytes = 0
+        self.account = ""
+        self.tokens: int | None = None
+        self.gone = False
+        self._claimed = 0
+        self._chunked = False
+
+    def unclaimed(self) -> int:
+        """Return the bytes sent since the last call."""
+        count, self._claimed = self.sent_bytes - self._claimed, self.sent_bytes
+        return count
+
+    def hang_up(self) -> None:
+        """Count nothing more: the client is gone, so what is written goes nowhere."""
+        self.gone = True
+
+    def _count(self, size: int) -> None:
+        if not self.gone:
+            self.sent_bytes += size
+
+    async def _body(self, frames: bytes, *, more: bool) -> None:
+        """Send frames in slices; each is counted when the transport has taken it."""
+        for at in range(0, max(len(frames), 1), _SLICE):
+            part = frames[at : at + _SLICE]
+            rest = more or at + _SLICE < len(frames)
+            self.sending_since = self._clock()
+            await self._send({"type": "http.response.body", "body": part, "more_body": rest})
+            framing = len(f"{len(part):x}") + 4 if self._chunked and part else 0
+            self._count(len(part) + framing)
+        self.sending_since = None
 
     @property
     def started(self) -> bool:
@@ -41,13 +77,11 @@ class Outlet:
         """Send the status and headers."""
         self.status = status
         self.first_byte_at = self._clock()
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"content-type", content_type), *self._base, *headers],
-            }
-        )
+        lines = [(b"content-type", content_type), *self._base, *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+        self._chunked = all(name != b"content-length" for name, _ in lines)
+        size = sum(len(name) + len(value) + 4 for name, value in lines) + 2
+        self._count(_STATUS_LINE + size + (_CHUNKED if self._chunked else 0))
 
     async def start_events(self) -> None:
         """Send the status of an event stream, once."""
@@ -59,9 +93,7 @@ class Outlet:
         if self.status is None:
             await self.start_events()
         self.text_bytes += text_bytes
-        self.sending_since = self._clock()
-        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
-        self.sending_since = None
+        await self._body(frames, more=True)
 
     async def end(self, frames: bytes = b"") -> None:
         """Send the last frames and end the response."""
@@ -70,9 +102,9 @@ class Outlet:
         if self.status is None:
             await self.start_events()
         self.finished = True
-        self.sending_since = self._clock()
-        await self._send({"type": "http.response.body", "body": frames, "more_body": False})
-        self.sending_since = None
+        await self._body(frames, more=False)
+        if self._chunked:
+            self._count(_LAST_CHUNK)
 
     async def whole(
         self, status: int, body: bytes, *, text_bytes: int = 0, headers: Headers = ()

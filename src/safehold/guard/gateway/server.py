@@ -23,6 +23,7 @@ from safehold.guard.gateway.interface import Exemptions, NoExemptions
 from safehold.guard.gateway.journal import worker_journal
 from safehold.guard.gateway.logs import gateway_log
 from safehold.guard.gateway.metrics import Metrics
+from safehold.guard.gateway.outgoing import OutgoingBytes
 from safehold.guard.gateway.outlet import Receive, Send
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.relay import Relay
@@ -46,6 +47,7 @@ class Parts(msgspec.Struct, frozen=True):
     ledger: RowSink | None = None
     held: Held | None = None
     upstream_key: str | None = None
+    outgoing: Callable[[], OutgoingBytes] | None = None
 
 
 async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
@@ -72,6 +74,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     key = parts.upstream_key or read_key(settings.upstream.api_key_file)
     client = parts.client or HttpClient(settings.upstream.url, settings.limits, key)
     store = open_store(settings.store)
+    outgoing = parts.outgoing() if parts.outgoing is not None else None
     # 4. The relay and what watches it.
     metrics = Metrics()
     relay = Relay(
@@ -131,6 +134,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         first=canaries.run_all,
         on_stop=(close_all,),
         known=known,
+        outgoing=outgoing,
     )
 
 

@@ -9,12 +9,14 @@ for.
 Any sender may write rows, in any language: the format is in docs/egress.md.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -128,30 +130,32 @@ class Sender(msgspec.Struct, frozen=True):
     flows: frozenset[str]
 
 
+class ExplainedEntry(msgspec.Struct, frozen=True):
+    """What a sender has to say before its row is numbered, chained and signed."""
+
+    flow: str
+    start: float
+    end: float
+    count: int
+    digest: str
+    items: int = 1
+    account: str = ""
+    tokens: int = 0
+
+
 class ExplainedWriter:
-    """Appends one sender's rows to its file; durable before `write` returns."""
+    """Appends one sender's rows to its file; durable before `write` returns.
+
+    Several processes of one sender may share a file: each append holds a lock and goes on from the
+    row that is last then. A torn last row (no reader counted it) is cut off.
+    """
 
     def __init__(self, path: Path, sender: str, signer: Signer) -> None:
         self._path = path
         self._sender = sender
         self._signer = signer
-        self._seq, self._prev = self._resume()
-
-    def _resume(self) -> tuple[int, str]:
-        try:
-            with self._path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 2 * MAX_ROW_BYTES))
-                tail = file.read()
-        except FileNotFoundError:
-            return 0, START
-        if not tail:
-            return 0, START
-        if not tail.endswith(b"\n"):
-            raise ExplainedRowError(f"{self._path.name}: the last row is torn; remove it")
-        last = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1]
-        row = decode_row(last)
-        return row.seq + 1, hashlib.sha256(last).hexdigest()
+        self._seq, self._prev, self._size = 0, START, 0
+        self.write_all(())
 
     def write(
         self,
@@ -166,28 +170,91 @@ class ExplainedWriter:
         tokens: int = 0,
     ) -> ExplainedRow:
         """Sign and append one row of `count` payload bytes."""
-        row = ExplainedRow(
-            sender=self._sender,
-            flow=flow,
-            seq=self._seq,
-            prev=self._prev,
-            start=start,
-            end=end,
-            size=count,
-            items=items,
-            digest=digest,
-            account=account,
-            tokens=tokens,
-        )
-        row = msgspec.structs.replace(row, sig=self._signer.sign(row.signed_part()).hex())
-        _check_values(row)
-        line = row.line()
-        with self._path.open("ab") as file:
-            file.write(line + b"\n")
+        entry = ExplainedEntry(flow, start, end, count, digest, items, account, tokens)
+        return self.write_all([entry])[0]
+
+    def write_all(self, entries: Sequence[ExplainedEntry]) -> list[ExplainedRow]:
+        """Sign and append rows, all or none, with one sync.
+
+        Raises:
+            ExplainedRowError: An entry is out of bounds, the file is another sender's, or it can't
+                be appended.
+        """
+        try:
+            with self._path.open("a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._catch_up(file)
+                rows = self._signed(entries)
+                if rows:
+                    self._append(file, b"".join(row.line() + b"\n" for row in rows))
+                    last = rows[-1]
+                    self._seq, self._prev = last.seq + 1, _digest(last.line())
+                return rows
+        except OSError as error:
+            raise ExplainedRowError(
+                f"{self._path.name}: can't be appended ({error.strerror})"
+            ) from error
+
+    def _catch_up(self, file: BinaryIO) -> None:
+        """Find the last whole row when the file is not as this writer left it."""
+        size = file.seek(0, os.SEEK_END)
+        if size == self._size:
+            return
+        at = max(0, size - 2 * MAX_ROW_BYTES)
+        file.seek(at)
+        tail = file.read()
+        whole = tail[: tail.rfind(b"\n") + 1]
+        if not whole and at:
+            raise ExplainedRowError(f"{self._path.name}: its end holds no whole row")
+        if len(whole) < len(tail):
+            file.truncate(at + len(whole))
+        self._seq, self._prev = 0, START
+        if whole:
+            last = whole[:-1].rsplit(b"\n", 1)[-1]
+            row = decode_row(last)
+            if row.sender != self._sender:
+                raise ExplainedRowError(f"{self._path.name}: the rows are of another sender")
+            self._seq, self._prev = row.seq + 1, _digest(last)
+        self._size = at + len(whole)
+
+    def _signed(self, entries: Sequence[ExplainedEntry]) -> list[ExplainedRow]:
+        rows: list[ExplainedRow] = []
+        seq, prev = self._seq, self._prev
+        for entry in entries:
+            row = ExplainedRow(
+                sender=self._sender,
+                flow=entry.flow,
+                seq=seq,
+                prev=prev,
+                start=entry.start,
+                end=entry.end,
+                size=entry.count,
+                items=entry.items,
+                digest=entry.digest,
+                account=entry.account,
+                tokens=entry.tokens,
+            )
+            row = msgspec.structs.replace(row, sig=self._signer.sign(row.signed_part()).hex())
+            _check_values(row)
+            seq, prev = seq + 1, _digest(row.line())
+            rows.append(row)
+        return rows
+
+    def _append(self, file: BinaryIO, lines: bytes) -> None:
+        try:
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        self._seq, self._prev = row.seq + 1, hashlib.sha256(line).hexdigest()
-        return row
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(self._size)
+            self._size = -1
+            raise
+        self._size += len(lines)
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
 
 
 def decode_row(line: bytes) -> ExplainedRow:
