@@ -140,10 +140,20 @@ def test_broken_stage2_blocks(cascade_guard: Guard) -> None:
 def test_bypass_is_counted(cascade_guard: Guard) -> None:
     """In bypass mode a broken stage 2 lets pass and is reported by name."""
     session = cascade_guard.session(
-        user_says("wort wort"), SessionPolicy(fail_mode=FailMode.BYPASS)
+        user_says("wort wort"), SessionPolicy(fail_mode_stage2=FailMode.BYPASS)
     )
     assert isinstance(drive(session.judge_prompt(), lambda _: Failed("Overloaded")), Allow)
-    assert session.report().bypasses == ("Overloaded",)
+    assert session.report().bypasses == ("stage2: Overloaded",)
+
+
+def test_bypass_of_one_stage_is_not_the_other_stages(cascade_guard: Guard) -> None:
+    """A stage 2 that breaks still blocks where only stage 1 may be bypassed."""
+    session = cascade_guard.session(
+        user_says("wort wort"), SessionPolicy(fail_mode_stage1=FailMode.BYPASS)
+    )
+    verdict = drive(session.judge_prompt(), lambda _: Failed("Overloaded"))
+    assert isinstance(verdict, Block)
+    assert verdict.stage is Stage.FAIL_MODE
 
 
 def test_broken_stage1_blocks(stage1_guard: Guard) -> None:

@@ -25,7 +25,8 @@ default:               # the policy of every surface; `surfaces:` and a key's `p
   hold_tokens: 16      # text that is withheld until what follows it is scored
   on_block: block      # block | fallback (needs fallback_model) | review
   shadow: false        # true: deliver everything, record what would have been blocked
-  scorer_fail_mode: block
+  fail_mode_stage1: block   # block | bypass, when a scorer of that stage breaks
+  fail_mode_stage2: block
   ledger_fail_mode: block
   category: restricted # what clients are told; never a clause
   rules: {logprobs: strip, images: refuse, opaque_reasoning: refuse}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from safehold.exchange import Channel, Exchange, Role, TextPart
+from safehold.guard.escapes import unescaped
 
 PIECE = 600
 """Characters of a piece of a long text."""
@@ -30,6 +31,8 @@ def segments(exchange: Exchange) -> Iterator[Segment]:
         for part in turn.parts:
             if isinstance(part, TextPart) and part.text.strip():
                 yield Segment(part.text, index)
+                if part.channel is Channel.TOOL_ARGUMENTS and "\\" in part.text:
+                    yield Segment(unescaped(part.text), index)
                 if turn.role is Role.USER:
                     said.append(part.text)
     if len(said) > 1:

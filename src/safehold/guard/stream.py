@@ -7,13 +7,14 @@ on any lane, the tail included; text in escalated stretches also waits for stage
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
-from safehold.exchange import Exchange, Lane
+from safehold.exchange import Channel, Exchange, Lane
 from safehold.guard.cascade import Cascade, Thresholds, probability
+from safehold.guard.escapes import Unescaping
 from safehold.guard.flow import guarded
 from safehold.guard.interface import (
     Allow,
@@ -40,11 +41,15 @@ _CANDIDATES = 3
 
 
 class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one session delivers and what a broken scorer means."""
+    """How one session delivers and what a broken scorer means, stage by stage.
+
+    Rules have no fail mode: a regular expression (RE2) that was compiled can't fail.
+    """
 
     mode: Mode = Mode.HOLD
     hold_tokens: int = 16
-    fail_mode: FailMode = FailMode.BLOCK
+    fail_mode_stage1: FailMode = FailMode.BLOCK
+    fail_mode_stage2: FailMode = FailMode.BLOCK
 
 
 class Coverage(msgspec.Struct, frozen=True):
@@ -151,7 +156,7 @@ class GuardSession:
             return -math.inf
         lane = self._cascade.stage1.open_prompt()
         logit = guarded(lane.feed, tokens(text))
-        return self._finite(logit, None, empty_ok=True)
+        return self._finite(logit, Stage.STAGE1, None, empty_ok=True)
 
     def _decide_prompt(self, surface: Thresholds, found: list[tuple[float, str]]) -> Flow[Verdict]:
         cascade = self._cascade
@@ -165,12 +170,12 @@ class GuardSession:
             self._escalations += 1
             answer = yield Escalation(prompt=text, reply="")
             if isinstance(answer, Failed):
-                failed = self._failed(answer, None)
+                failed = self._failed(answer, Stage.STAGE2, None)
                 if failed is not None:
                     return failed
                 continue
             final = cascade.ensemble(surface, stage1, answer.logit)
-            checked = self._finite(final, None)
+            checked = self._finite(final, Stage.STAGE2, None)
             if isinstance(checked, Block):
                 return checked
             self._prompt_logit = max(self._prompt_logit, final)
@@ -194,6 +199,8 @@ class GuardSession:
             state.waiting += bite
             words, chars = state.cutter.feed(bite)
             block = yield from self._advance(state, bite, words, chars, last=False)
+            if block is None and state.meant is not None:
+                block = yield from self._feed_meant(state.meant, bite)
             if block is not None:
                 return block
             released.append(self._release(state, last=False))
@@ -224,9 +231,40 @@ class GuardSession:
     def _end(self, state: "_LaneState") -> Flow[Step]:
         words, chars = state.cutter.finish()
         block = yield from self._advance(state, "", words, chars, last=True)
+        if block is None and state.meant is not None:
+            block = yield from self._end_meant(state.meant)
         return Cleared(text=self._release(state, last=True)) if block is None else block
 
+    def _feed_meant(self, meant: "_Meant", bite: str) -> Flow[Block | None]:
+        """Score what the wire's characters mean; count which of them that clears."""
+        state, text = meant.state, meant.unescaping.feed(bite)
+        state.received += len(text)
+        state.waiting += text
+        words, chars = state.cutter.feed(text)
+        block = yield from self._advance(state, text, words, chars, last=False)
+        if block is None:
+            cleared = self._release(state, last=False)
+            meant.cleared += meant.unescaping.spent(len(cleared))
+        return block
+
+    def _end_meant(self, meant: "_Meant") -> Flow[Block | None]:
+        state, text = meant.state, meant.unescaping.finish()
+        state.received += len(text)
+        state.waiting += text
+        words, chars = state.cutter.feed(text)
+        block = yield from self._advance(state, text, words, chars, last=False)
+        if block is None:
+            words, chars = state.cutter.finish()
+            block = yield from self._advance(state, "", words, chars, last=True)
+        return block
+
     def _open(self, lane: Lane) -> "_LaneState":
+        state = self._open_text(lane)
+        if lane.channel is Channel.TOOL_ARGUMENTS:
+            state.meant = _Meant(self._open_text(lane))
+        return state
+
+    def _open_text(self, lane: Lane) -> "_LaneState":
         stage1 = self._cascade.stage1
         score = stage1.open_reply() if stage1 is not None else None
         if score is not None and self._before:
@@ -261,7 +299,7 @@ class GuardSession:
         self, state: "_LaneState", words: list[str], chars: int, *, last: bool
     ) -> Flow[Block | None]:
         if words and state.score is not None:
-            logit = self._finite(guarded(state.score.feed, words), state)
+            logit = self._finite(guarded(state.score.feed, words), Stage.STAGE1, state)
             if isinstance(logit, Block):
                 return logit
             state.recent = max(state.recent, logit)
@@ -297,7 +335,7 @@ class GuardSession:
             if not words:
                 continue
             lane = self._cascade.stage1.open_reply()
-            logit = self._finite(guarded(lane.feed, words), state)
+            logit = self._finite(guarded(lane.feed, words), Stage.STAGE1, state)
             if isinstance(logit, Block):
                 return logit
             if not self._cascade.has_stage2 and logit >= surface.alone:
@@ -314,8 +352,10 @@ class GuardSession:
         surface = self._cascade.reply
         answer = yield Escalation(prompt=self._reading, reply=reply)
         if isinstance(answer, Failed):
-            return self._failed(answer, state)
-        final = self._finite(self._cascade.ensemble(surface, stage1, answer.logit), state)
+            return self._failed(answer, Stage.STAGE2, state)
+        final = self._finite(
+            self._cascade.ensemble(surface, stage1, answer.logit), Stage.STAGE2, state
+        )
         if isinstance(final, Block):
             return final
         state.final = max(state.final, final)
@@ -348,15 +388,22 @@ class GuardSession:
         self._blocked = block
         return block
 
-    def _failed(self, failure: Failed, state: "_LaneState | None") -> Block | None:
-        """Apply the configured fail mode to a scorer that broke."""
-        if self._policy.fail_mode is FailMode.BYPASS:
-            self._bypasses.append(failure.reason)
+    def _failed(self, failure: Failed, stage: Stage, state: "_LaneState | None") -> Block | None:
+        """Apply the fail mode of the stage whose scorer broke."""
+        policy = self._policy
+        mode = policy.fail_mode_stage1 if stage is Stage.STAGE1 else policy.fail_mode_stage2
+        if mode is FailMode.BYPASS:
+            self._bypasses.append(f"{stage}: {failure.reason}")
             return None
         return _block("", math.inf, 0.0, Stage.FAIL_MODE, state)
 
     def _finite(
-        self, logit: float | Failed, state: "_LaneState | None", *, empty_ok: bool = False
+        self,
+        logit: float | Failed,
+        stage: Stage,
+        state: "_LaneState | None",
+        *,
+        empty_ok: bool = False,
     ) -> float | Block:
         """Return a usable logit; a failure or nonsense goes to the fail mode."""
         if isinstance(logit, Failed):
@@ -365,7 +412,7 @@ class GuardSession:
             return logit
         else:
             failure = Failed(reason="NotFinite")
-        block = self._failed(failure, state)
+        block = self._failed(failure, stage, state)
         return -math.inf if block is None else block
 
     # --- what the operator is told --------------------------------------------------------------
@@ -380,10 +427,16 @@ class GuardSession:
             released=sum(state.released for state in lanes),
         )
 
+    def _every_text(self) -> Iterator["_LaneState"]:
+        for state in self._lanes.values():
+            yield state
+            if state.meant is not None:
+                yield state.meant.state
+
     @property
     def stage1_logits(self) -> tuple[float, float]:
         """The highest stage-1 logits of the prompt and of any reply lane so far."""
-        replies = (state.best for state in self._lanes.values())
+        replies = (state.best for state in self._every_text())
         return self._prompt_stage1, max(replies, default=-math.inf)
 
     def report(self) -> Report:
@@ -391,7 +444,7 @@ class GuardSession:
         surface = self._cascade.reply
         has_stage2 = self._cascade.has_stage2
         best = max(
-            (state.final if has_stage2 else state.best for state in self._lanes.values()),
+            (state.final if has_stage2 else state.best for state in self._every_text()),
             default=-math.inf,
         )
         return Report(
@@ -444,6 +497,7 @@ class _LaneState:
         "cutter",
         "final",
         "lane",
+        "meant",
         "received",
         "recent",
         "released",
@@ -467,6 +521,7 @@ class _LaneState:
         self.score = score
         self.rules = rules
         self.views = views
+        self.meant: _Meant | None = None
         self.cutter = TokenStream()
         self.waiting = ""
         self.tail = ""
@@ -506,6 +561,8 @@ class _LaneState:
             return ""
         chars = 0
         most = len(self.waiting) - (0 if everything or not hold else self.views.pending)
+        if self.meant is not None and not everything:
+            most = min(most, self.meant.cleared - self.released)
         while self._chunks and self._held - self._chunks[0][1] >= hold:
             if chars + self._chunks[0][0] > most:
                 break
@@ -515,6 +572,17 @@ class _LaneState:
         text, self.waiting = self.waiting[:chars], self.waiting[chars:]
         self.released += chars
         return text
+
+
+class _Meant:
+    """What a lane of JSON means: the unescaped text as a lane of its own beside the wire's."""
+
+    __slots__ = ("cleared", "state", "unescaping")
+
+    def __init__(self, state: _LaneState) -> None:
+        self.state = state
+        self.unescaping = Unescaping()
+        self.cleared = 0
 
 
 class Guard:

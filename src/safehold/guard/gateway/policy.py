@@ -38,8 +38,10 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `on_block`: `block` refuses; `fallback` sends a blocked prompt to `fallback_model` (its reply
     is guarded all the same); `review` refuses and queues the exchange for a reviewer.
     `shadow` delivers everything and only records what would have been blocked.
-    `scorer_fail_mode` is for a scorer that breaks, `ledger_fail_mode` for a row that can't be kept;
-    `bypass` is written to the ledger each time. `closed` refuses every request.
+    `fail_mode_stage1` and `fail_mode_stage2` are for a scorer of that stage that breaks,
+    `ledger_fail_mode` for a row that can't be kept; `bypass` is written to the ledger each time.
+    `closed` refuses every request. `expose_overhead` tells clients how long the prompt's verdict
+    and its row took; a client may learn from it which stages ran, so it is off by default.
     """
 
     mode: Mode = Mode.HOLD
@@ -47,7 +49,8 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_block: Literal["block", "fallback", "review"] = "block"
     fallback_model: str | None = None
     shadow: bool = False
-    scorer_fail_mode: FailMode = FailMode.BLOCK
+    fail_mode_stage1: FailMode = FailMode.BLOCK
+    fail_mode_stage2: FailMode = FailMode.BLOCK
     ledger_fail_mode: FailMode = FailMode.BLOCK
     category: str = "restricted"
     closed: bool = False
@@ -71,7 +74,10 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return how a guard session runs under this policy."""
         mode = Mode.AUDIT if self.shadow else self.mode
         return SessionPolicy(
-            mode=mode, hold_tokens=self.hold_tokens, fail_mode=self.scorer_fail_mode
+            mode=mode,
+            hold_tokens=self.hold_tokens,
+            fail_mode_stage1=self.fail_mode_stage1,
+            fail_mode_stage2=self.fail_mode_stage2,
         )
 
 
@@ -129,6 +135,19 @@ class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
 
 
+class Explain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Signed rows of the bytes that leave, for egress accounting; see docs/egress.md.
+
+    `to` is the file of rows, `key` a private key from `safehold egress sender-key`, `flow` the row
+    of the register that these bytes belong to, `sender` this gateway's name in the senders file.
+    """
+
+    to: str
+    key: str
+    flow: str
+    sender: str = "gateway"
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `safehold serve` needs."""
 
@@ -153,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"
     otlp: str | None = None
+    explain: Explain | None = None
 
     def __post_init__(self) -> None:
         """Refuse an exposed gateway without keys.
