@@ -36,9 +36,8 @@ from safehold.trust.grants.interface import (
 from safehold.trust.grants.state import TrustState
 from safehold.trust.leaves import Leaf, Record, read_leaf, statement_of
 from safehold.trust.log.dsse import seal, unseal
-from safehold.trust.log.interface import LogError
+from safehold.trust.log.interface import LogBook, LogError
 from safehold.trust.log.note import SigningKey
-from safehold.trust.log.store import LogStore
 from safehold.trust.people.interface import Proof
 
 Clock = Callable[[], int]
@@ -65,7 +64,7 @@ class Desk:
     """
 
     def __init__(
-        self, store: LogStore, emitter: SigningKey, clock: Clock, pager: Pager | None = None
+        self, store: LogBook, emitter: SigningKey, clock: Clock, pager: Pager | None = None
     ) -> None:
         self.store = store
         self._emitter = emitter

@@ -142,6 +142,11 @@ class LogStore:
 
     # ---- reading -------------------------------------------------------------------------
 
+    @property
+    def source(self) -> DirectorySource:
+        """The log's static files."""
+        return self._source
+
     def checkpoint(self) -> Checkpoint:
         """Return the newest signed tree head."""
         return open_checkpoint(self._checkpoint_bytes(), self.keys.log_key())[0]

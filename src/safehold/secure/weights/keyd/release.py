@@ -35,7 +35,6 @@ from safehold.trust.grants.events import Approved, BrokeGlass, Requested
 from safehold.trust.grants.interface import GrantRequest, Refused, RefusedError, short
 from safehold.trust.leaves import Record, read_leaf
 from safehold.trust.log.dsse import unseal
-from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import LogTamperError
 from safehold.trust.log.proof import encode_proof, verify_proof_text
 from safehold.trust.log.store import LogKeys
@@ -255,8 +254,7 @@ class Releaser:
             raise LogTamperError("the log's keys are not the ones that keyd was given")
         with store.exclusive():
             store.publish()
-            source = DirectorySource(store.root)
-            self._memory.cosign_copy(source, self._pinned.log_key(), self._desk.now())
+            self._memory.cosign_copy(store.source, self._pinned.log_key(), self._desk.now())
 
     def _spend(self, grant: str, header: Header, peer: Peer) -> tuple[Receipt, int]:
         """Verify the grant's leaves, spend one use, log the release; return the proof of it."""
