@@ -98,7 +98,6 @@ def test_jobs_that_are_done_are_not_asked_again() -> None:
 
 def test_a_server_that_fails_now_and_then_is_asked_again() -> None:
     """An error 500 and then a broken body are tried again, and the third answer counts."""
-
     tries: Counter[str] = Counter()
 
     def flaky(said: str, count: int) -> tuple[int, bytes]:
