@@ -28,16 +28,12 @@ from safehold.guard.gateway.outgoing import OutgoingBytes, Unexplained
 from safehold.guard.gateway.outlet import Outlet, Receive, Send
 from safehold.guard.gateway.passing import Passing
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
+from safehold.guard.gateway.refusals import Visit, note_refusal
 from safehold.guard.gateway.relay import Ask, Relay
 from safehold.guard.gateway.responses import ResponsesCodec
 from safehold.guard.ledger.interface import (
-    Action,
     EventKind,
     EventRow,
-    FinalRow,
-    Judged,
-    Outcome,
-    PromptRow,
 )
 
 CODECS: dict[str, Callable[[], Codec]] = {
@@ -221,19 +217,24 @@ class Gateway:
         codec = self._codecs.get(scope["path"])
         started = self.relay.clock()
         self._sending[decision_id] = (out, started)
+        visit = Visit(decision_id, scope["path"])
         try:
             head = read_head(scope, self.settings.limits)
             if codec is not None:
-                await self._guarded(codec, head, receive, out, decision_id)
+                await self._guarded(codec, head, receive, out, visit)
             else:
-                await self._other(head, receive, out, decision_id)
+                await self._other(head, receive, out, visit)
         except (WireError, TrustError) as error:
-            await self._refuse(codec, out, decision_id, _status(error), str(error))
+            refusal = Refusal(_status(error), str(error))
+            await self._refuse(codec, out, visit, refusal, type(error).__name__)
+        except LedgerError:
+            refusal = Refusal(503, "the store of the gateway does not answer", 1)
+            await self._refuse(codec, out, visit, refusal, "LedgerError")
         finally:
             self._sending.pop(decision_id, None)
             self._told(decision_id, out, started, last=True)
 
-    async def _other(self, head: Head, receive: Receive, out: Outlet, decision_id: str) -> None:
+    async def _other(self, head: Head, receive: Receive, out: Outlet, visit: Visit) -> None:
         match head.method, head.path:
             case "GET", "/healthz":
                 await out.whole(200, b'{"status":"alive"}')
@@ -249,31 +250,33 @@ class Gateway:
                 status, answer = await self.admin.answer(head.method, path, body, who)
                 await out.whole(status, answer)
             case "GET", path if path == "/v1/models" or path.startswith("/v1/models/"):
-                out.account = _account(self.gate.client(_token(head)))
+                visit.key = self.gate.client(_token(head))
+                out.account = _account(visit.key)
                 self._check_host(head)
-                await self._passing.models(path, self._forwarded(head), out, decision_id)
+                await self._passing.models(path, self._forwarded(head), out, visit.decision_id)
             case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
-                await self._pass(path, head, receive, out, decision_id)
+                await self._pass(path, head, receive, out, visit)
             case _:
-                await self._refuse(None, out, decision_id, 404, "no such path on this gateway")
+                unknown = Refusal(404, "no such path on this gateway")
+                await self._refuse(None, out, visit, unknown, "NoSuchPath")
 
     async def _pass(
-        self, path: str, head: Head, receive: Receive, out: Outlet, decision_id: str
+        self, path: str, head: Head, receive: Receive, out: Outlet, visit: Visit
     ) -> None:
-        key = self.gate.client(_token(head))
+        key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
         self._check_head(head)
         surface = Surface.EMBEDDINGS if path == "/v1/embeddings" else Surface.MESSAGES
         refusal = await self._admit(key, surface)
         if refusal is not None:
-            await self._refuse(None, out, decision_id, refusal.status, refusal.message)
+            await self._refuse(None, out, visit, refusal)
             return
         body = await read_body(head, receive, self.settings.limits)
         forwarded = self._forwarded(head)
         if surface is Surface.EMBEDDINGS:
-            await self._passing.embeddings(body, forwarded, out, decision_id, key)
+            await self._passing.embeddings(body, forwarded, out, visit.decision_id, key)
         else:
-            await self._passing.count(body, forwarded, out, decision_id, key)
+            await self._passing.count(body, forwarded, out, visit.decision_id, key)
 
     async def _readyz(self, out: Outlet) -> None:
         closed = {
@@ -291,34 +294,27 @@ class Gateway:
     # -- the guarded protocols -------------------------------------------------------------------
 
     async def _guarded(
-        self, codec: Codec, head: Head, receive: Receive, out: Outlet, decision_id: str
+        self, codec: Codec, head: Head, receive: Receive, out: Outlet, visit: Visit
     ) -> None:
         surface = codec.surface
         if head.method != "POST":
-            await self._refuse(codec, out, decision_id, 405, "expected POST")
+            await self._refuse(codec, out, visit, Refusal(405, "expected POST"))
             return
-        key = self.gate.client(_token(head))
+        key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
         self._check_head(head)
         case = use_case(head.headers.get("x-safehold-use-case"))
         refusal = await self._admit(key, surface)
         if refusal is not None:
-            await self._note_refused(surface, decision_id, key, refusal.message)
-            await self._refuse(
-                codec, out, decision_id, refusal.status, refusal.message, refusal.retry_after_s
-            )
+            await self._refuse(codec, out, visit, refusal)
             return
         body = await read_body(head, receive, self.settings.limits)
         policy = self.settings.policy(surface, key)
-        try:
-            call = codec.parse(body, policy.rules)
-            exchange = await self._history(call, key)
-        except WireError as error:
-            await self._note_refused(surface, decision_id, key, type(error).__name__)
-            raise
+        call = codec.parse(body, policy.rules)
+        exchange = await self._history(call, key)
         del body
         ask = Ask(
-            decision_id=decision_id,
+            decision_id=visit.decision_id,
             surface=surface,
             codec=codec,
             call=call,
@@ -328,6 +324,7 @@ class Gateway:
             use_case=case,
             headers=self._forwarded(head),
         )
+        visit.admitted = True
         await self._relay(ask, receive, out)
 
     async def _relay(self, ask: Ask, receive: Receive, out: Outlet) -> None:
@@ -400,57 +397,26 @@ class Gateway:
             names = (*names, "authorization", "x-api-key")
         return {name: head.headers[name] for name in names if name in head.headers}
 
-    async def _note_refused(
-        self, surface: Surface, decision_id: str, key: Key | None, reason: str
-    ) -> None:
-        """Keep a row of a request that never reached the guard."""
-        now = self.relay.clock()
-        policy = self.settings.policy(surface, key)
-        prompt = PromptRow(
-            decision_id=decision_id,
-            at=now,
-            surface=str(surface),
-            protocol=str(surface),
-            model="",
-            stream=False,
-            exchange=None,
-            bundle_digest=self.relay.holder.current.digest,
-            mode=policy.mode,
-            verdict=Judged.UNSCORED,
-            action=Action.REFUSE,
-            tenant=key.tenant if key else None,
-            key_id=key.id if key else None,
-        )
-        final = FinalRow(
-            decision_id=decision_id,
-            at=now,
-            outcome=Outcome.ERROR,
-            verdict=Judged.UNSCORED,
-            delivered=(),
-            delivered_bytes=0,
-            scored_bytes=0,
-            error=reason[:100],
-        )
-        try:
-            await self.relay.ledger.append(prompt, final)
-        except LedgerError:
-            self.metrics.ledger_failed(surface)
-
     async def _refuse(
         self,
         codec: Codec | None,
         out: Outlet,
-        decision_id: str,
-        status: int,
-        message: str,
-        retry_after_s: int | None = None,
+        visit: Visit,
+        refusal: Refusal,
+        reason: str | None = None,
     ) -> None:
-        self.metrics.refused(str(codec.surface) if codec else "other", status)
+        """Keep a row of a request that never reached the guard, then answer it."""
+        self.metrics.refused(visit.label, refusal.status)
+        if not visit.admitted:
+            why = reason or refusal.message
+            await note_refusal(self.relay, self.settings, visit, why)
         if out.started:
             return
         shape = codec or self._codecs["/v1/chat/completions"]
-        headers = [(b"retry-after", str(retry_after_s).encode())] if retry_after_s else []
-        await out.whole(status, shape.error(status, message, decision_id), headers=headers)
+        wait = refusal.retry_after_s
+        headers = [(b"retry-after", str(wait).encode())] if wait else []
+        body = shape.error(refusal.status, refusal.message, visit.decision_id)
+        await out.whole(refusal.status, body, headers=headers)
 
 
 async def _listen(receive: Receive, gone: "asyncio.Future[None]") -> None:

@@ -1,10 +1,13 @@
 """Prometheus metrics and the coverage audit. Numbers only; nothing here sees content."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.interface import NotExempt, Surface
 from safehold.guard.interface import Block
 from safehold.guard.ledger.interface import Judged, Outcome
 
@@ -15,10 +18,15 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """The counters of one worker, in a registry of their own."""
+    """The counters of one worker, in a registry of their own.
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
+    Several workers share a `folder` (prometheus_client's multiprocess mode, which the parent's
+    `PROMETHEUS_MULTIPROC_DIR` switches on); whichever worker is asked then tells of all of them.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._folder = folder
         label = ("surface",)
         self._exchanges = Counter(
             "safehold_exchanges_total",
@@ -127,6 +135,14 @@ class Metrics:
             "safehold_alarms_total", "Alarms by kind.", ("kind",), registry=self.registry
         )
 
+        self.exemption_days = Gauge(
+            "safehold_exemption_days_left",
+            "Days until an exemption in force ends; 0 after its end.",
+            ("grant",),
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
+
     def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
         """Count a finished exchange and compare its two byte counters."""
         surface = str(run.ask.surface)
@@ -137,6 +153,9 @@ class Metrics:
                 self._blocks.labels(surface, str(block.stage), block.clause).inc()
             else:
                 self._would_block.labels(surface).inc()
+        for ruling in run.rulings.values():
+            if isinstance(ruling, NotExempt) and ruling.alarm:
+                self.alarms.labels(f"exemption-{ruling.overrun}").inc()
         report = run.session.report()
         self.scored.labels(surface).inc(run.bytes_fed)
         self.delivered.labels(surface).inc(run.out.text_bytes)
@@ -161,5 +180,23 @@ class Metrics:
         self._refused.labels(surface, str(status)).inc()
 
     def text(self) -> bytes:
-        """Return the exposition format."""
-        return generate_latest(self.registry)
+        """Return the exposition format, of all workers where there are several."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        for file in self._folder.glob("gauge_live*_*.db"):
+            pid = int(file.stem.rpartition("_")[2])
+            if not _alive(pid):  # killed: what it had open is not open any more
+                mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone, path=str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
