@@ -115,7 +115,15 @@ def _roc(axes: "Axes", curves: Sequence[_Curve], surface: Surface) -> None:
     for curve, colour in zip(curves, _LINES, strict=False):
         axes.step(np.maximum(curve.fpr, low), curve.tpr, where="post", color=colour, lw=1.6)
         axes.plot([], [], color=colour, label=curve.name)
-        axes.plot(max(curve.point[0], low), curve.point[1], "o", color=colour, ms=7, mec="white")
+        axes.plot(
+            max(curve.point[0], low),
+            curve.point[1],
+            "o",
+            color=colour,
+            ms=7,
+            mec="white",
+            clip_on=False,
+        )
     axes.set_xscale("log")
     axes.set_xlim(low, 1)
     axes.set_ylim(0, 1.02)
@@ -132,7 +140,7 @@ def _det(axes: "Axes", curves: Sequence[_Curve], surface: Surface) -> None:
         missed = np.maximum(1 - curve.tpr, _FLOOR)
         axes.step(np.maximum(curve.fpr, low), missed, where="post", color=colour, lw=1.6)
         x, y = max(curve.point[0], low), max(1 - curve.point[1], _FLOOR)
-        axes.plot(x, y, "o", color=colour, ms=7, mec="white")
+        axes.plot(x, y, "o", color=colour, ms=7, mec="white", clip_on=False)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, 1)
@@ -178,8 +186,8 @@ def _stage1(axes: "Axes", judged: Sequence[Judged], cascade: Cascade, surface: S
         label: [score.stage1 for score in scores if score.stage1 is not None]
         for label, scores in _by_label(judged, surface).items()
     }
-    means = "escalates" if cascade.has_stage2 else "blocks"
-    _histogram(axes, groups, line, f"stage-1 logit, {surface} (right of the line: {means})")
+    means = "escalate" if cascade.has_stage2 else "block"
+    _histogram(axes, groups, line, f"stage-1 logit, {surface} (line: {means})")
 
 
 def _final(axes: "Axes", judged: Sequence[Judged], cascade: Cascade, surface: Surface) -> None:
@@ -191,12 +199,12 @@ def _final(axes: "Axes", judged: Sequence[Judged], cascade: Cascade, surface: Su
         label: [score.final for score in scores if score.final is not None]
         for label, scores in _by_label(judged, surface).items()
     }
-    what = f"ensemble logit of what escalated, {surface} (right of the line: blocked)"
+    what = f"ensemble logit, escalated {surface} (line: block)"
     _histogram(axes, groups, operating.block, what)
 
 
 def _false_positives(axes: "Axes", rows: Sequence[GroupFigures]) -> None:
-    names = [row.name for row in rows]
+    names = [f"{row.name} ({_n(row):,})" for row in rows]
     for at, row in enumerate(rows):
         for figures, colour, shift in (
             (row.prompt, "#3b6ea5", 0.18),
@@ -211,3 +219,8 @@ def _false_positives(axes: "Axes", rows: Sequence[GroupFigures]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("flagged, % (blue: as prompts, red: as replies; line: to the exact 95% bound)")
     axes.grid(visible=True, axis="x", alpha=0.3)
+
+
+def _n(row: GroupFigures) -> int:
+    figures = row.prompt or row.reply
+    return figures.flagged.n if figures is not None else 0

@@ -1,0 +1,198 @@
+"""Run the benchmarks and write `docs/benchmarks.md` and its picture.
+
+    python -m bench                  everything
+    python -m bench --only guard     one of them, the page made from all results there are
+    python -m bench --quick          shorter runs, for a look
+    python -m bench --docs-only      the page anew from the last results
+
+Each module of this folder is a benchmark. One with a function `run(quick)` returns tables; any
+other is run as the script that it is, and its output is kept as it was printed. Every one has a
+process of its own, one after another; results go to `.bench/NAME.json`.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from bench.tables import Table
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RESULTS = ROOT / ".bench"
+PAGE = ROOT / "docs" / "benchmarks.md"
+PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
+# Not benchmarks: the parts of this runner, and a generator of a table in the package.
+OTHERS = frozenset({"__init__", "__main__", "tables", "letter_pairs"})
+# What a script is given beside nothing: (whole run, quick run).
+ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "egress_throughput": ((), ("--rounds", "2", "--megabytes", "100")),
+    "gateway": (("--rounds", "3"), ("--rounds", "1")),
+    "ledger": (("--postgres",), ("--seconds", "1")),
+}
+LIMIT_S = 1800
+ABOUT = (
+    "`make bench` measures everything here in one go and writes this page; "
+    "`python -m bench --docs-only` writes it anew from the last results. Compare figures within "
+    "one table: its contestants took turns in one run, on a machine that may have been busy.\n"
+)
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What one benchmark gave: tables, or the text that it printed."""
+
+    name: str
+    about: str
+    command: str
+    machine: str
+    seconds: float
+    status: int
+    tables: tuple[Table, ...] = ()
+    text: str = ""
+
+
+def names() -> list[str]:
+    """Return the benchmarks of this folder."""
+    return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in OTHERS)
+
+
+def machine() -> str:
+    """Say what the figures were measured on."""
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def has_run(name: str) -> bool:
+    """Whether a module has the function `run`, without importing what it needs."""
+    return "\ndef run(" in (HERE / f"{name}.py").read_text(encoding="utf-8")
+
+
+def about(name: str) -> str:
+    """Return the first paragraph of a module's docstring."""
+    text = (HERE / f"{name}.py").read_text(encoding="utf-8").split('"""')[1]
+    return text.split("\n\n")[0].replace("\n", " ")
+
+
+def measure(name: str, *, quick: bool) -> Result:
+    """Run one benchmark in a process of its own."""
+    own = has_run(name)
+    if own:
+        arguments = ["bench", "--child", name, *(["--quick"] if quick else [])]
+    else:
+        arguments = [f"bench.{name}", *ARGUMENTS.get(name, ((), ()))[int(quick)]]
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    sound = own and not done.returncode
+    return Result(
+        name=name,
+        about=about(name),
+        command="python -m " + " ".join(arguments if not own else ["bench", "--only", name]),
+        machine=machine(),
+        seconds=round(time.monotonic() - began, 1),
+        status=done.returncode,
+        tables=msgspec.json.decode(done.stdout, type=tuple[Table, ...]) if sound else (),
+        text="" if own else done.stdout.decode().strip(),
+    )
+
+
+def page(results: list[Result]) -> str:
+    """Return the page of all results."""
+    parts = [
+        "# Benchmarks\n",
+        ABOUT,
+    ]
+    if any(table.bars for result in results for table in result.tables):
+        parts.append("![Bars of the main tables](images/benchmarks.svg)\n")
+    for result in results:
+        parts.append(f"## {result.name.replace('_', ' ').capitalize()}\n")
+        parts.append(f"{result.about}\n")
+        parts.append(f"`{result.command}`, {result.seconds:.0f} s, on {result.machine}.\n")
+        if result.status:
+            parts.append(f"**Did not finish: exit status {result.status}.**\n")
+        parts += [table.markdown() for table in result.tables]
+        if result.text:
+            parts.append(f"```\n{result.text}\n```\n")
+    return "\n".join(parts)
+
+
+def draw(results: list[Result]) -> None:
+    """Draw one panel of bars for each table that names a column for it."""
+    tables = [table for result in results for table in result.tables if table.bars]
+    if not tables:
+        return
+    heights = [len(table.rows) + 1.5 for table in tables]
+    figure = Figure(figsize=(9, 0.42 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, table in zip(panels, tables, strict=True):
+        at = table.columns.index(table.bars or "")
+        values = [float(row[at].split()[0].replace(",", "").rstrip("%")) for row in table.rows]
+        bars = axes.barh([row[0] for row in table.rows], values, color="#1f6f5c", height=0.6)
+        axes.bar_label(bars, [row[at] for row in table.rows], padding=4, fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_title(f"{table.title}: {table.bars}", loc="left", fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def write() -> None:
+    """Write the page and its picture from the results on disk."""
+    results = [
+        msgspec.json.decode(path.read_bytes(), type=Result)
+        for path in sorted(RESULTS.glob("*.json"))
+        if path.stem in names()
+    ]
+    if not results:
+        sys.exit("no results in .bench: run `python -m bench` first")
+    draw(results)
+    PAGE.write_text(page(results), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)}: {len(results)} benchmarks")
+
+
+def child(name: str, *, quick: bool) -> None:
+    """Run a benchmark's `run` and print its tables as JSON."""
+    tables: list[Table] = importlib.import_module(f"bench.{name}").run(quick)
+    print(msgspec.json.encode(tables).decode())
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", choices=names(), action="append")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--docs-only", action="store_true")
+    parser.add_argument("--child", choices=names(), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        child(given.child, quick=given.quick)
+        return
+    failed = []
+    if not given.docs_only:
+        RESULTS.mkdir(exist_ok=True)
+        for name in given.only or names():
+            print(f"{name} ...", flush=True)
+            result = measure(name, quick=given.quick)
+            (RESULTS / f"{name}.json").write_bytes(msgspec.json.encode(result))
+            failed += [name] if result.status else []
+    write()
+    if failed:
+        sys.exit(f"did not finish: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
