@@ -104,7 +104,7 @@ def train_command(
     if seed is not None:
         settings = msgspec.structs.replace(settings, seed=seed)
     if alpha is not None:
-        settings = msgspec.structs.replace(settings, alpha=alpha)
+        settings = msgspec.structs.replace(settings, alpha=(alpha, alpha))
     provenance = Provenance(
         name=out.name,
         constitution=constitution.name,

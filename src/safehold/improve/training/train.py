@@ -63,14 +63,14 @@ _FOREVER = 1e9
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that training depends on beside the dataset.
 
-    `alpha` is the false-positive rate that the umbrella rule bounds on each surface, with
+    `alpha` is the false-positive rate that the umbrella rule bounds (on prompts, on replies), with
     probability 1 - `delta`; `escalate_recall` the share of restricted calibration examples that
     must reach stage 2; `escalate_most` the most of the benign ones that may.
     """
 
     seed: int = 20261121
     threads: int = 2
-    alpha: float = 0.03
+    alpha: tuple[float, float] = (0.02, 0.04)
     delta: float = 0.05
     escalate_recall: float = 0.99
     escalate_most: float = 0.5
@@ -243,7 +243,8 @@ def _calibrate(
             for row, is_plain in zip(second, flags, strict=True)
             if row.prompt is on_prompt
         ]
-        surfaces.append(_block_threshold(surface, rows, settings))
+        alpha = settings.alpha[0 if on_prompt else 1]
+        surfaces.append(_block_threshold(surface, rows, alpha, settings.delta))
     return msgspec.structs.replace(cascade, prompt=surfaces[0], reply=surfaces[1])
 
 
@@ -266,7 +267,7 @@ def _escalation(traces: Sequence[Trace], settings: TrainingSettings) -> float:
 
 
 def _block_threshold(
-    surface: Thresholds, rows: Sequence[tuple[Trace, bool]], settings: TrainingSettings
+    surface: Thresholds, rows: Sequence[tuple[Trace, bool]], alpha: float, delta: float
 ) -> Thresholds:
     # 4. Fitted on each example's hottest escalation, restricted against permitted.
     hottest = [
@@ -283,7 +284,7 @@ def _block_threshold(
         for row, is_plain in rows
         if is_plain and not row.restricted
     ]
-    threshold = umbrella_threshold(benign, settings.alpha, settings.delta)
+    threshold = umbrella_threshold(benign, alpha, delta)
     return msgspec.structs.replace(
         surface, weights=weights, block=float(np.nextafter(threshold.value, np.inf))
     )
@@ -296,7 +297,8 @@ def _combined(weights: tuple[float, float, float], pair: tuple[float, float]) ->
 def _stage1_only(cascade: Cascade, traces: Sequence[Trace], settings: TrainingSettings) -> Cascade:
     def alone(on_prompt: bool) -> Thresholds:  # noqa: FBT001 - a local shorthand
         scores = [t.stage1 for t in traces if t.prompt is on_prompt and not t.restricted]
-        threshold = umbrella_threshold(scores, settings.alpha, settings.delta)
+        alpha = settings.alpha[0 if on_prompt else 1]
+        threshold = umbrella_threshold(scores, alpha, settings.delta)
         value = float(np.nextafter(threshold.value, np.inf))
         return Thresholds(escalate=value, weights=(1.0, 0.0, 0.0), block=value, alone=value)
 
@@ -331,10 +333,10 @@ def _measure(
     replies = sum(1 for example in plain if example.side is Side.PERMITTED and example.reply)
     return {
         surface: Operating(
-            alpha=settings.alpha,
+            alpha=alpha,
             delta=settings.delta,
             calibration_n=n,
-            calibration_rank=_rank(n, settings),
+            calibration_rank=umbrella_threshold(range(n), alpha, settings.delta).rank,
             escalated=(counts[f"{surface} permitted escalated"], counts[f"{surface} permitted"]),
             test_false_positives=(
                 counts[f"{surface} permitted blocked"],
@@ -345,12 +347,11 @@ def _measure(
                 counts[f"{surface} restricted"],
             ),
         )
-        for surface, n in (("prompt", benign), ("reply", replies))
+        for surface, n, alpha in (
+            ("prompt", benign, settings.alpha[0]),
+            ("reply", replies, settings.alpha[1]),
+        )
     }
-
-
-def _rank(n: int, settings: TrainingSettings) -> int:
-    return umbrella_threshold(list(range(n)), settings.alpha, settings.delta).rank
 
 
 def _manifest(
