@@ -218,10 +218,15 @@ def main() -> None:
         report(measure(options.rounds, options.megabytes * 10**6, options.seed), options.json)
 
 
-def report(rates: dict[str, list[float]], as_json: bool) -> None:  # noqa: FBT001 - one caller
-    """Print medians and the median ratio to the unruled transfer of the same round."""
+def run(quick: bool) -> dict[str, dict[str, float | int]]:  # noqa: FBT001 - the runner's call
+    """Measure all variants; a quick run takes few, small rounds."""
+    return summary(measure(3 if quick else 15, (100 if quick else 800) * 10**6, 7))
+
+
+def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float | int]]:
+    """Medians, and the median ratio to the unruled transfer of the same round."""
     base = rates["unruled"]
-    rows = {
+    return {
         variant: {
             "median_gbit_s": round(statistics.median(values) / 1e9, 2),
             "ratio": round(statistics.median(v / b for v, b in zip(values, base, strict=True)), 4),
@@ -229,6 +234,11 @@ def report(rates: dict[str, list[float]], as_json: bool) -> None:  # noqa: FBT00
         }
         for variant, values in rates.items()
     }
+
+
+def report(rates: dict[str, list[float]], as_json: bool) -> None:  # noqa: FBT001 - one caller
+    """Print medians and the median ratio to the unruled transfer of the same round."""
+    rows = summary(rates)
     if as_json:
         print(json.dumps(rows))
         return

@@ -1,6 +1,7 @@
 """`safehold egress`: declare, compile, enforce and explain what leaves this host."""
 
 import datetime as dt
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from safehold.cli._egress_tools import TOOLS
 from safehold.cli._trust import open_desk
 from safehold.errors import UsageError
 from safehold.secure.egress.alerts import AlertFile, AlertSink, Webhook
+from safehold.secure.egress.attribution import tcp_sockets
 from safehold.secure.egress.audit import ChainedLog
 from safehold.secure.egress.budget import flows_to_cut, prove
 from safehold.secure.egress.detectors import Detector
@@ -33,10 +35,12 @@ from safehold.secure.egress.proof import proof_markdown
 from safehold.secure.egress.register import load_register
 from safehold.secure.egress.ruleset import Desired, Quota, accounts, transaction, windows_of
 from safehold.secure.egress.senders import load_sources
+from safehold.secure.egress.shape_watch import load_limits
 from safehold.secure.egress.state import BootClock, StateFile
+from safehold.secure.egress.tokens import load_quotas
 from safehold.secure.egress.trusted import BothLogs, DeskAudit, DeskAuthorizer, DeskWeightGrants
 from safehold.secure.egress.units import human_bytes
-from safehold.secure.egress.watch import Watch
+from safehold.secure.egress.watch import Inputs, Watch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -227,7 +231,17 @@ def status(as_json: bool, **where: Any) -> None:  # noqa: ANN401 - click's optio
       safehold egress status
       safehold egress status --json
     """
-    _show(_open(**where).enforcer.tick(), as_json=as_json)
+    opened = _open(**where)
+    _show(opened.enforcer.tick(), as_json=as_json)
+    state = _watch(opened, where["state_dir"]).state
+    if as_json:
+        return
+    for name, value in state.scores.items():
+        click.echo(f"shape: {name} {value:.2f}")
+    for name in state.over:
+        click.echo(f"over its quota: {name}")
+    if state.hidden_bits is not None:
+        click.echo(f"hidden bits per token: at most {state.hidden_bits:.2f}")
 
 
 def _show(snapshot: Snapshot, *, as_json: bool) -> None:
@@ -372,6 +386,10 @@ def _watch(opened: Host, state_dir: Path, **more: Any) -> Watch:  # noqa: ANN401
 @click.option("--alert-file", type=click.Path(dir_okay=False, path_type=Path), default=None)
 @click.option("--webhook", default=None, help="URL that gets every alert as JSON.")
 @click.option("--metrics", type=click.Path(dir_okay=False, path_type=Path), default=None)
+@click.option("--sockets", is_flag=True, help="Score the shape of TCP connections (PCR, beacons).")
+@click.option("--dns-log", type=_FILE, default=None, help="Resolver's log: JSON of time and name.")
+@click.option("--shape-limits", type=_FILE, default=None, help="JSON of limits by shape score.")
+@click.option("--quotas", type=_FILE, default=None, help="TOML of bytes and tokens per account.")
 @click.option("--ticks", type=click.IntRange(1), default=None, help="Stop after so many looks.")
 def run(
     senders: Path | None,
@@ -380,6 +398,10 @@ def run(
     alert_file: Path | None,
     webhook: str | None,
     metrics: Path | None,
+    sockets: bool,
+    dns_log: Path | None,
+    shape_limits: Path | None,
+    quotas: Path | None,
     ticks: int | None,
     as_json: bool,
     **where: Any,  # noqa: ANN401 - click's options
@@ -390,6 +412,8 @@ def run(
     Examples:
       safehold egress run --senders senders.toml --alert-file alerts.jsonl
       safehold egress run --detectors detectors.json --metrics /var/lib/node/egress.prom
+      safehold egress run --senders senders.toml --quotas quotas.toml --sockets \\
+          --dns-log queries.jsonl --shape-limits limits.json
     """
     import time  # noqa: PLC0415 - one use
 
@@ -402,6 +426,12 @@ def run(
         sources=load_sources(senders, opened.enforcer.register) if senders else None,
         detectors=_detectors(detectors),
         sinks=sinks,
+        inputs=Inputs(
+            sockets=functools.partial(tcp_sockets, where["netns"]) if sockets else None,
+            names=dns_log,
+            limits=load_limits(shape_limits) if shape_limits else {},
+            quotas=load_quotas(quotas) if quotas else None,
+        ),
     )
     count = 0
     while ticks is None or count < ticks:

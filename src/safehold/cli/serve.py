@@ -1,6 +1,7 @@
 """`safehold serve`: run the guarded gateway."""
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -16,7 +17,8 @@ from rich.console import Console
 from safehold.errors import BundleError, ConfigError, SafeholdError
 from safehold.guard.gateway.loading import loader_for
 from safehold.guard.gateway.local import LocalModel, LocalServer
-from safehold.guard.gateway.policy import Settings, Upstream
+from safehold.guard.gateway.outgoing import OutgoingBytes
+from safehold.guard.gateway.policy import Explain, Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.guard.interface import Mode
 
@@ -78,6 +80,10 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
 )
 @click.option("--publisher", type=click.Path(path_type=Path), help="With --sealed: public keys.")
 @click.option("--log-keys", type=click.Path(path_type=Path), help="With --sealed: your log.json.")
+@click.option("--explain-to", help="Append signed rows of the bytes that leave to this file.")
+@click.option("--explain-key", help="Private key of the rows (`safehold egress sender-key`).")
+@click.option("--explain-flow", help="Row of the egress register that the bytes belong to.")
+@click.option("--explain-as", help="This gateway's name in the senders file (default gateway).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def serve(
     config: Path | None,
@@ -99,6 +105,10 @@ def serve(
     keyd: Path,
     publisher: Path | None,
     log_keys: Path | None,
+    explain_to: str | None,
+    explain_key: str | None,
+    explain_flow: str | None,
+    explain_as: str | None,
     as_json: bool,
 ) -> None:
     """Run the guarded gateway until SIGTERM; open streams are drained first.
@@ -111,6 +121,8 @@ def serve(
       safehold serve --config safehold.yaml --workers 4
       safehold serve --bundle rules.yaml --sealed sealed/ --grant ID --publisher publisher/ \\
           --log-keys log.json
+      safehold serve --bundle ./my-bundle --bundle-key pub.pem --explain-to explained.jsonl \\
+          --explain-key gateway.pem --explain-flow replies
     """
     changes: dict[str, Any] = {
         "host": host,
@@ -130,6 +142,10 @@ def serve(
     policy = {name: value for name, value in policy.items() if value is not None}
     if policy:
         changes["default"] = policy
+    explain = {"to": explain_to, "key": explain_key, "flow": explain_flow, "sender": explain_as}
+    explain = {name: value for name, value in explain.items() if value is not None}
+    if explain:
+        changes["explain"] = explain
     settings = with_defaults(read_settings(config, changes))
     if settings.unsafe_unsigned_bundle:
         warnings.warn("an unsigned bundle is trusted: anybody may have made it", stacklevel=1)
@@ -186,14 +202,39 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
             local = stack.enter_context(engine(settings.upstream))
             key = local.key
             settings = msgspec.structs.replace(settings, upstream=_at(settings.upstream, local.url))
+        folder = None
         if settings.workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="safehold-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client reads only this
         sock = stack.enter_context(contextlib.closing(listen(settings)))
         bound_host, bound_port = sock.getsockname()[:2]
         _announce(settings, shown, bound_host, bound_port, as_json=as_json)
-        if not run(settings, Parts(loader=loader, upstream_key=key), sock):
+        parts = Parts(
+            loader=loader,
+            upstream_key=key,
+            outgoing=explained(settings.explain),
+            metrics_folder=folder,
+        )
+        if not run(settings, parts, sock):
             raise SafeholdError("the gateway did not start; the line above says why")
+
+
+def explained(explain: Explain | None) -> Callable[[], OutgoingBytes] | None:
+    """Return what each worker opens to sign for the bytes it sends; None when nobody asks.
+
+    Raises:
+        EgressError: The key or the file of rows can't be used.
+    """
+    if explain is None:
+        return None
+    # The enclave's half of the package is wanted here only.
+    from safehold.secure.egress.replies import open_replies  # noqa: PLC0415 - a second half
+
+    opener = functools.partial(
+        open_replies, Path(explain.to), Path(explain.key), explain.flow, explain.sender
+    )
+    opener()  # What is wrong with it is said before anything is served.
+    return opener
 
 
 def _at(upstream: Upstream, url: str) -> Upstream:

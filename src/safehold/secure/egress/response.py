@@ -44,7 +44,8 @@ class Signals(msgspec.Struct, frozen=True):
 
     `residual` is the unexplained odometer by flow in bytes, `line` its limit, `alarms` the flows
     with a detector alarm now, `forged` flows with a false row, `tampered` says that the kernel's
-    rules or counters were changed behind our back, `undeclared` counts new undeclared bytes.
+    rules or counters were changed behind our back, `undeclared` counts new undeclared bytes, `odd`
+    names shapes and accounts that are over their limits: a warning, once until it is over.
     """
 
     now: float
@@ -54,6 +55,7 @@ class Signals(msgspec.Struct, frozen=True):
     forged: Mapping[str, str] = {}
     tampered: tuple[str, ...] = ()
     undeclared: int = 0
+    odd: Mapping[str, str] = {}
 
 
 class Ladder(msgspec.Struct, frozen=True):
@@ -70,7 +72,7 @@ def decide(ladder: Ladder, signals: Signals) -> tuple[Ladder, tuple[Step, ...]]:
     """Return where the flows stand now, and the steps that were not taken before."""
     alarms = _remember(ladder, signals)
     wanted = [*_residual_steps(signals), *_alarm_steps(alarms, signals), *_other_steps(signals)]
-    rungs = dict(ladder.rung)
+    rungs = {k: v for k, v in ladder.rung.items() if ":" not in k or k in signals.odd}
     steps = []
     for step in sorted(wanted, key=lambda step: -step.level):
         if step.level > rungs.get(step.flow, 0) or step.flow == UNDECLARED:
@@ -110,6 +112,8 @@ def _alarm_steps(alarms: Mapping[str, tuple[float, ...]], signals: Signals) -> I
 def _other_steps(signals: Signals) -> Iterator[Step]:
     for flow, what in signals.forged.items():
         yield Step(Level.BLOCK, flow, f"a false row of explained bytes: {what}")
+    for name, what in signals.odd.items():
+        yield Step(Level.WARN, name, what)
     for what in signals.tampered:
         yield Step(Level.SEAL, "*", f"enforcement was tampered with: {what}")
     if signals.undeclared:

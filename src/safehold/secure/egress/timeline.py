@@ -71,6 +71,7 @@ def render(rows: Sequence[TimelineRow], *, stolen_bytes: int) -> str:
         _picture(thin, actions, stolen_bytes),
         "<h2>Bytes by flow against budget</h2>",
         _flow_table(rows[-1]),
+        _odd_table(rows[-1]),
         "<h2>Actions</h2>",
         _action_table(actions),
     ]
@@ -211,6 +212,16 @@ def _flow_table(row: TimelineRow) -> str:
                 f'<td><div class=bar><i{hot} style="width:{share:.0%}"></i></div>'
             )
     return f"<table>{head}{''.join(lines)}</table>"
+
+
+def _odd_table(row: TimelineRow) -> str:
+    lines = [
+        f"<tr><td>{html.escape(name)}<td class=n>{value:.2f}" for name, value in row.shape.items()
+    ]
+    lines += [f"<tr><td>{html.escape(n)}<td>over its quota" for n in row.accounts_over]
+    if not lines:
+        return ""
+    return f"<h2>Shapes and accounts</h2><table><tr><th>What<th>Score</tr>{''.join(lines)}</table>"
 
 
 def _action_table(actions: Sequence[tuple[float, str, str, str]]) -> str:

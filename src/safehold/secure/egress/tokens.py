@@ -7,7 +7,9 @@ fixed seed more than 98 % of tokens come out the same; what is left bounds the h
 """
 
 import math
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -32,6 +34,21 @@ class TokenQuota(msgspec.Struct, frozen=True):
     tokens: Mapping[Window, int]
 
 
+class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of quotas: `default` for every name, and others by `tenant` or `tenant/key`."""
+
+    default: TokenQuota
+    named: Mapping[str, TokenQuota] = {}
+
+
+def load_quotas(path: Path) -> Quotas:
+    """Read quotas from TOML; raises EgressError when the file is malformed."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Quotas)
+    except (OSError, UnicodeDecodeError, ValueError, msgspec.ValidationError) as error:
+        raise EgressError(f"{path.name}: expected quotas ({str(error)[:100]})") from error
+
+
 class Spent(msgspec.Struct, frozen=True):
     """What was received so far, in bytes and tokens."""
 
@@ -48,12 +65,15 @@ class TokenLedger(msgspec.Struct, frozen=True):
         """Count one row of the ledger for the account it names."""
         if not row.account:
             return self
-        before = self.spent.get(row.account, Spent())
-        after = Spent(
-            size=before.size.advance(before.size.raw + row.size, 0, row.end),
-            tokens=before.tokens.advance(before.tokens.raw + row.tokens, 0, row.end),
-        )
-        return TokenLedger(spent={**self.spent, row.account: after})
+        spent = dict(self.spent)
+        # `tenant/key` counts for the key and for the account that holds it.
+        for name in {row.account, row.account.partition("/")[0]} - {""}:
+            before = spent.get(name, Spent())
+            spent[name] = Spent(
+                size=before.size.advance(before.size.raw + row.size, 0, row.end),
+                tokens=before.tokens.advance(before.tokens.raw + row.tokens, 0, row.end),
+            )
+        return TokenLedger(spent=spent)
 
     def over(self, quotas: Mapping[str, TokenQuota], default: TokenQuota, now: float) -> list[str]:
         """The keys and accounts over any of their quotas."""

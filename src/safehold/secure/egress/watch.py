@@ -1,12 +1,13 @@
 """The watch: tick, reconcile, detect, respond. One object, one state file, restartable."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from safehold.secure.egress.accounting import Overhead, Residual, expected_by_flow
 from safehold.secure.egress.alerts import AlertSink, tell
+from safehold.secure.egress.attribution import SocketUse
 from safehold.secure.egress.budget import residual_line
 from safehold.secure.egress.detectors import Detector, Progress, start, step
 from safehold.secure.egress.enforce import Enforcer, Snapshot
@@ -27,7 +28,15 @@ from safehold.secure.egress.response import (
     decide,
     released,
 )
+from safehold.secure.egress.shape_watch import (
+    ShapeState,
+    follow_names,
+    observe,
+    scores,
+    shape_alarms,
+)
 from safehold.secure.egress.state import Clock, write_durably
+from safehold.secure.egress.tokens import Quotas, Rescorer, TokenLedger, hidden_bits
 
 BANK_SHARE = 0.01
 _BANK_FLOOR = 65_536
@@ -52,6 +61,27 @@ class WatchState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     undeclared: int = 0
     forged: dict[str, str] = {}
     reviewed_at: float = 0.0
+    tokens: TokenLedger = TokenLedger()
+    shape: ShapeState = ShapeState()
+    scores: dict[str, float] = {}
+    over: tuple[str, ...] = ()
+    hidden_bits: float | None = None
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """What may be watched beside the counters; each part is optional.
+
+    `sockets` lists the host's TCP sockets, `names` is a resolver's query log, `limits` those of the
+    shape scores, `quotas` what accounts may receive, and `rescorer` the hook that estimates hidden
+    bits from every `sample`-th row.
+    """
+
+    sockets: Callable[[], Sequence[SocketUse]] | None = None
+    names: Path | None = None
+    limits: Mapping[str, float] = {}
+    quotas: Quotas | None = None
+    rescorer: Rescorer | None = None
+    sample: int = 100
 
 
 class TimelineRow(msgspec.Struct, frozen=True):
@@ -65,6 +95,8 @@ class TimelineRow(msgspec.Struct, frozen=True):
     line: int
     budgets: dict[str, dict[str, int]] = {}
     actions: tuple[tuple[str, str, str], ...] = ()
+    shape: dict[str, float] = {}
+    accounts_over: tuple[str, ...] = ()
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -91,6 +123,7 @@ class Watch:
         sources: Sources | None = None,
         detectors: Mapping[str, Detector] | None = None,
         sinks: Sequence[AlertSink] = (),
+        inputs: Inputs | None = None,
     ) -> None:
         self._enforcer = enforcer
         self._path = folder / "watch.json"
@@ -102,6 +135,7 @@ class Watch:
         self._sources = sources or Sources()
         self._detectors = detectors or {}
         self._sinks = sinks
+        self._inputs = inputs or Inputs()
         self._state = self._load()
 
     @property
@@ -116,6 +150,7 @@ class Watch:
         rows, state = self._new_rows(self._state)
         state, residuals = self._reconcile(state, snapshot, rows, line)
         state, alarms = self._detect(state, snapshot, residuals)
+        state, odd = self._look(state, rows)
         signals = Signals(
             now=snapshot.at,
             line=line,
@@ -124,6 +159,7 @@ class Watch:
             forged=state.forged,
             tampered=tuple(f for f in snapshot.findings if f != "rebooted"),
             undeclared=max(0, snapshot.undeclared - state.undeclared),
+            odd=odd,
         )
         ladder, steps = decide(state.ladder, signals)
         carry_out(steps, self._enforcer, self._grants, self._audit)
@@ -246,6 +282,32 @@ class Watch:
             streams[name] = stream
         return msgspec.structs.replace(state, streams=streams), alarms
 
+    def _look(
+        self, state: WatchState, rows: Sequence[ExplainedRow]
+    ) -> tuple[WatchState, dict[str, str]]:
+        """Feed the shape detectors and the output-token channel; return what is odd, by name."""
+        given, now = self._inputs, self._clock.wall_s()
+        shape, tokens, bits = state.shape, state.tokens, state.hidden_bits
+        if given.sockets is not None:
+            shape = observe(shape, self._enforcer.flows, given.sockets(), now)
+        if given.names is not None:
+            shape = follow_names(shape, given.names, now)
+        for row in rows:
+            tokens = tokens.add(row)
+        over: tuple[str, ...] = ()
+        if given.quotas is not None:
+            over = tuple(tokens.over(given.quotas.named, given.quotas.default, now))
+        sampled = [row for row in rows if row.tokens and row.seq % given.sample == 0]
+        if given.rescorer is not None and sampled:
+            bits = hidden_bits(sampled, given.rescorer).upper_bits_per_token
+        found = scores(shape)
+        odd = shape_alarms(found, given.limits)
+        odd |= {f"account:{name}": "over its quota of bytes or tokens" for name in over}
+        state = msgspec.structs.replace(
+            state, shape=shape, tokens=tokens, scores=found, over=over, hidden_bits=bits
+        )
+        return state, odd
+
     def _append(
         self,
         snapshot: Snapshot,
@@ -261,6 +323,8 @@ class Watch:
             undeclared=snapshot.undeclared,
             line=line,
             budgets=self._enforcer.budgets(),
+            shape=self._state.scores,
+            accounts_over=self._state.over,
             actions=tuple((s.level.name.lower(), s.flow, s.reason) for s in steps),
         )
         try:
