@@ -33,7 +33,7 @@ def upper_bound(events: int, n: int, confidence: float = CONFIDENCE) -> float:
     With n = 0 nothing is known and the bound is 1.
     """
     _check(events, n)
-    if n == 0 or events == n:
+    if events == n:
         return 1.0
     low, high = events / n, 1.0
     for _ in range(200):
