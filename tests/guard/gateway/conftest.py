@@ -50,9 +50,8 @@ def no_loader(path: object) -> Loaded:
     raise AssertionError(path)
 
 
-@pytest.fixture
-def stage() -> Iterator[Callable[..., Stage]]:
-    """Return a function that starts a gateway; all are stopped when the test ends."""
+def stages() -> Iterator[Callable[..., Stage]]:
+    """Give a function that starts a gateway; all are stopped at the end."""
     with ExitStack() as stack:
 
         def start(script: Script | None = None, parts: Parts | None = None, **settings) -> Stage:  # noqa: ANN003 - settings by name
@@ -70,3 +69,15 @@ def stage() -> Iterator[Callable[..., Stage]]:
             return Stage(upstream, gateway, parts.ledger)
 
         yield start
+
+
+@pytest.fixture
+def stage() -> Iterator[Callable[..., Stage]]:
+    """Return a function that starts a gateway; all are stopped when the test ends."""
+    yield from stages()
+
+
+@pytest.fixture(scope="module")
+def module_stage() -> Iterator[Callable[..., Stage]]:
+    """Return a function that starts a gateway which all tests of a module share."""
+    yield from stages()

@@ -40,6 +40,30 @@ def test_no_marker_character_leaves_at_any_position(stage: Start, path: str, str
             assert at.finals()[-1].outcome == "blocked_by_guard"
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("every", [1, 5])
+def test_escaped_marker_in_tool_arguments_is_caught(
+    stage: Start,
+    path: str,
+    stream: bool,  # noqa: FBT001 - a parameter of the test
+    every: int,
+) -> None:
+    """A tool would read the marker that the wire spells in escapes, so it blocks."""
+    spelt = "".join(
+        f"\\u{ord(char):04x}" if at % every == 0 else char for at, char in enumerate(MARKER)
+    )
+    for size in (1, 9, 1000):
+        wire = '{"q":"' + FILLER + spelt + '"}'
+        at = stage(Script(said=(Said(split(wire, size), channel="tool"),)))
+        asked = json.dumps(body_for(path, "hi", stream=stream)).encode()
+        status, _, body = post(at.gateway.port, path, asked)
+        assert status == 200
+        assert leaked(body) == []
+        assert b"\\u00" not in body
+        assert at.finals()[-1].outcome == "blocked_by_guard"
+
+
 CHANNELS = [
     ("/v1/chat/completions", "reasoning"),
     ("/v1/chat/completions", "refusal"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from safehold.errors import BundleError, LedgerError, WireError
+from safehold.guard.gateway.admin_schema import admin_schema
 from safehold.guard.gateway.canary import Canaries
 from safehold.guard.gateway.holder import Holder
 from safehold.guard.gateway.interface import Surface
@@ -54,6 +55,7 @@ class Admin:
         self._clock = clock
         self._bundles = bundles
         self._routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Reply]]] = {
+            ("GET", "/admin/openapi.json"): self._schema,
             ("GET", "/admin/status"): self._status,
             ("POST", "/admin/bundle"): self._swap,
             ("POST", "/admin/bundle/rollback"): self._roll_back,
@@ -92,6 +94,10 @@ class Admin:
             "previous": previous.digest if previous else None,
             "surfaces": {str(s): self._surfaces.reason(s) or "open" for s in Surface},
         }
+
+    async def _schema(self, body: bytes) -> Reply:
+        del body
+        return 200, admin_schema()
 
     async def _swap(self, body: bytes) -> Reply:
         asked = decode_request(msgspec.json.Decoder(SwapRequest), body)

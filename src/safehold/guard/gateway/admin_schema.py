@@ -1,0 +1,65 @@
+"""The admin API as an OpenAPI 3.1 document, served at `GET /admin/openapi.json`."""
+
+from typing import Any
+
+from safehold.guard.gateway.interface import Surface
+
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {}}}
+_STATUSES = {
+    "400": "The request is malformed.",
+    "401": "The key is no administrator's.",
+    "409": "The bundle can't be used; nothing changed.",
+    "413": "The body is too large.",
+    "503": "The ledger does not take the row; nothing changed.",
+}
+
+
+def admin_schema() -> dict[str, Any]:
+    """Return the document."""
+    bundle = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["bundle"],
+        "properties": {"bundle": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}},
+    }
+    surface = {
+        "name": "surface",
+        "in": "path",
+        "required": True,
+        "schema": {"enum": [str(surface) for surface in Surface]},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Safehold gateway: administration", "version": "1"},
+        "security": [{"key": []}],
+        "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "paths": {
+            "/admin/status": {"get": _operation("The bundle in use and the state of surfaces.")},
+            "/admin/bundle": {"post": _operation("Load, verify, judge and swap.", bundle)},
+            "/admin/bundle/rollback": {"post": _operation("Return to the bundle before.")},
+            "/admin/canaries": {"post": _operation("Run the canaries now.")},
+            "/admin/surfaces/{surface}/open": {
+                "parameters": [surface],
+                "post": _operation("Let requests in.", more=("404",)),
+            },
+            "/admin/surfaces/{surface}/close": {
+                "parameters": [surface],
+                "post": _operation("Refuse requests.", more=("404",)),
+            },
+        },
+    }
+
+
+def _operation(
+    summary: str, body: dict[str, Any] | None = None, *, more: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    refused = {
+        status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
+        for status, text in {**_STATUSES, **dict.fromkeys(more, "No such surface.")}.items()
+    }
+    done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    operation: dict[str, Any] = {"summary": summary, "responses": {"200": done, **refused}}
+    if body is not None:
+        content = {"application/json": {"schema": body}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation

@@ -1,0 +1,191 @@
+"""Clocks that jump, a real Redis, and traces in memory."""
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway_wire import PATHS, Start, body_for, post
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from safehold.guard.gateway.admission import Gate
+from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.policy import Budget, Key, digest_key
+from safehold.guard.gateway.server import Parts
+from safehold.guard.gateway.store import MemoryStore, RedisStore, Store
+from safehold.guard.gateway.tracing import Both, Tracer
+from safehold.guard.ledger import Ledger
+from safehold.guard.ledger.interface import FinalRow, PromptRow
+from safehold.guard.ledger.reader import LedgerReader
+from safehold.testing.guards import MARKER, held_rules
+
+DAY = 86_400.0
+NOON = 1_900_000_000.0
+
+
+def limited(store: Store) -> tuple[Gate, Key]:
+    """Return a gate and a key of two requests a minute."""
+    key = Key(
+        id="k",
+        sha256=digest_key("sk-safehold-0123456789abcdefghijklmnop"),
+        budget=Budget(requests_per_minute=2),
+    )
+    return Gate((key,), store), key
+
+
+def admitted(gate: Gate, key: Key, times: int) -> int:
+    """Return how many of some requests are admitted."""
+
+    async def ask() -> int:
+        answers = [await gate.admit(key, Surface.CHAT) for _ in range(times)]
+        return sum(answer is None for answer in answers)
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("jump", [-DAY, -61.0, -1.0, 1.0, 61.0, DAY])
+def test_clock_that_jumps_gives_at_most_one_budget_more(jump: float) -> None:
+    """After a jump a window is never admitted beyond its budget, and going back gives none anew."""
+    now = [NOON]
+    gate, key = limited(MemoryStore(lambda: now[0]))
+    assert admitted(gate, key, 5) == 2
+    now[0] += jump
+    assert admitted(gate, key, 5) <= 2
+    now[0] -= jump
+    assert admitted(gate, key, 5) == 0
+
+
+def test_clock_that_jumps_keeps_the_order_of_rows(stage: Start, tmp_path: Path) -> None:
+    """Rows stay in the order they happened in, and latencies stay sane, whatever the clock says."""
+    url = f"{tmp_path}/ledger.db"
+    at = stage(None, Parts(loader=_no_loader, held=held_rules(), ledger=_open(url)))
+    body = json.dumps(body_for(PATHS[0], "hi")).encode()
+    clock = [NOON]
+    at.gateway.gateway.relay.clock = lambda: clock[0]
+    for jump in (0.0, -DAY, 2 * DAY, -3 * DAY):
+        clock[0] += jump
+        assert post(at.gateway.port, PATHS[0], body)[0] == 200
+    rows = [entry.row for entry in LedgerReader.open(url).after(0, limit=1000)]
+    asked = [row for row in rows if isinstance(row, PromptRow) and row.use_case != "canary"]
+    assert [row.at for row in asked] == [NOON, NOON - DAY, NOON + DAY, NOON - 2 * DAY]
+    finals = {row.decision_id: row for row in rows if isinstance(row, FinalRow)}
+    for row in asked:
+        assert 0 <= (finals[row.decision_id].latency.total_ms or -1) < 60_000
+
+
+def _no_loader(path: Path) -> None:
+    raise AssertionError(path)
+
+
+class _Lazy:
+    """Opens a ledger inside the gateway's own loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._ledger: Ledger | None = None
+
+    async def append(self, *rows: object) -> int:
+        """Pass rows on."""
+        if self._ledger is None:
+            self._ledger = await Ledger.open(self._url)
+        return await self._ledger.append(*rows)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        if self._ledger is not None:
+            await self._ledger.close()
+
+
+def _open(url: str) -> _Lazy:
+    return _Lazy(url)
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A real Redis server on a free port."""
+    program = shutil.which("redis-server")
+    assert program, "redis-server is missing: run scripts/system-packages"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir"]
+    process = subprocess.Popen([*command, str(tmp_path)], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.02)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_budgets_and_values_in_a_real_redis(redis_url: str) -> None:
+    """Two workers' stores on one Redis count together; values live as long as they were given."""
+
+    async def play() -> None:
+        one, two = RedisStore(redis_url), RedisStore(redis_url)
+        assert [await one.add("k", 1, 60), await two.add("k", 2, 60)] == [1, 3]
+        await one.put("v", b"\x00bytes", 30)
+        assert await two.get("v") == b"\x00bytes"
+        assert await two.get("other") is None
+        await one.close()
+        await two.close()
+
+    asyncio.run(play())
+
+
+def test_gateway_with_redis_refuses_when_it_is_gone(stage: Start, redis_url: str) -> None:
+    """Budgets in Redis are kept; a Redis that does not answer refuses, never lets pass."""
+    secret = "sk-safehold-0123456789abcdefghijklmnop"
+    key = Key(id="k", sha256=digest_key(secret), budget=Budget(requests_per_minute=2))
+    body = json.dumps(body_for(PATHS[0], "hi")).encode()
+    extra = f"x-api-key: {secret}\r\n"
+    at = stage(keys=(key,), store=redis_url)
+    statuses = [post(at.gateway.port, PATHS[0], body, extra=extra)[0] for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = free.getsockname()[1]
+    at = stage(keys=(key,), store=f"redis://127.0.0.1:{nobody}/0")
+    assert post(at.gateway.port, PATHS[0], body, extra=extra)[0] == 503
+    assert at.prompts()[-1].action == "refuse"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_spans_carry_genai_names_and_no_content(stage: Start, path: str) -> None:
+    """One span per exchange, one evaluation event per score, and none of the words."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    at = stage()
+    gateway = at.gateway.gateway
+    gateway.relay.watcher = Both(gateway.metrics, Tracer(provider.get_tracer("test")))
+    for text in ("sesame", f"sesame {MARKER}"):
+        post(at.gateway.port, path, json.dumps(body_for(path, text, stream=False)).encode())
+    fair, blocked = exporter.get_finished_spans()
+    assert fair.attributes["gen_ai.operation.name"] == "chat"
+    assert fair.attributes["gen_ai.request.model"] == "m"
+    assert fair.attributes["gen_ai.provider.name"] in ("openai", "anthropic")
+    assert fair.attributes["gen_ai.usage.output_tokens"] == 5
+    assert fair.attributes["safehold.decision_id"] == at.prompts()[0].decision_id
+    for span, label in ((fair, "allow"), (blocked, "block")):
+        events = [event for event in span.events if event.name == "gen_ai.evaluation.result"]
+        assert [event.attributes["gen_ai.evaluation.name"] for event in events] == [
+            "safehold.prompt",
+            "safehold.reply",
+        ]
+        assert events[0].attributes["gen_ai.evaluation.score.label"] == label
+        assert 0 <= events[0].attributes["gen_ai.evaluation.score.value"] <= 1
+        assert span.end_time >= span.start_time
+        assert "sesame" not in span.to_json()
+        assert "purple" not in span.to_json()
