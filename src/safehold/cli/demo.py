@@ -26,7 +26,7 @@ from safehold.testing.upstream import MockUpstream, Said, Script, split
 
 _DELTA_CHARS = 5
 _DELTA_S = 0.004
-_PICTURE_WIDTH = 150
+_PICTURE_WIDTH = 172
 _PIPE_WIDTH = 120
 
 

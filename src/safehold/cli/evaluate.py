@@ -78,6 +78,7 @@ def evaluate_command(
     """
     if beside and not ablations:
         raise UsageError("--beside adds to the ablation table: give --ablations too")
+    plots.require()
     loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsigned)
     others: dict[str, Bundle] = {}
     for given in beside:

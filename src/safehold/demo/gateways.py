@@ -18,7 +18,7 @@ import msgspec
 
 from safehold.errors import SafeholdError
 
-_START_S = 120.0
+_START_S = 240.0
 _STOP_S = 20.0
 
 

@@ -1,5 +1,6 @@
 """The report's pictures: ROC and DET with the operating point, histograms, false positives."""
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,16 @@ _BARS = 24
 _FLOOR = 1e-5
 
 
+def require() -> None:
+    """Check that pictures can be drawn, before any work is done for them.
+
+    Raises:
+        DependencyError: Matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DependencyError("the report needs: pip install 'safehold[report]'")
+
+
 def draw(
     judged: Sequence[Judged], slices: Sequence[GroupFigures], cascade: Cascade, out: Path
 ) -> list[Path]:
@@ -42,10 +53,9 @@ def draw(
     Raises:
         DependencyError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise DependencyError("the report needs: pip install 'safehold[report]'") from error
+    require()
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+
     paths: list[Path] = []
 
     def save(figure: "Figure", name: str) -> None:
