@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -454,6 +455,8 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
         running = ReadMeter(gate, allowed, on_refusal=report)
         if lease is not None:
             lease.on_end(running.end_grant)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: running.stop())
         thread = threading.Thread(target=running.run, daemon=True)
         thread.start()
         if not as_json:
@@ -463,9 +466,6 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
         try:
             while thread.is_alive():
                 thread.join(_REPORT_S)
-        except KeyboardInterrupt:
-            running.stop()
-            thread.join()
         finally:
             if lease is not None:
                 lease.close()
