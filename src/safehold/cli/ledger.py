@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 import click
 import msgspec
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -328,6 +329,8 @@ def _why(clause: str | None, stage: str | None, score: float | None) -> str:
 
 def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in _without_content(entry)["row"].items():
+        if isinstance(value, dict):
+            value = {key: inner for key, inner in value.items() if inner is not None}  # noqa: PLW2901
         if value is not None and value != {} and name != "type":
             shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
             yield name, shown
@@ -357,17 +360,13 @@ def _content(entry: Entry) -> Iterator[tuple[str, str]]:
 
 def _print_coverage(found: Coverage) -> None:
     table = Table(
-        "surface",
-        "prompts",
-        "finals",
-        "in flight",
-        "crashed",
-        "settled",
-        "delivered B",
-        "scored B",
-        "unscored B",
-        "unlogged B",
+        *("surface", "prompts", "finals", "flying", "crashed", "settled"),
+        *("sent B", "scored B", "unscored", "unlogged"),
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
+    for column in table.columns[1:]:
+        column.justify = "right"
     for name, surface in found.surfaces.items():
         counts = (
             surface.prompts,
