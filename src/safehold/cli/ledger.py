@@ -11,7 +11,6 @@ from typing import Any, assert_never
 
 import click
 import msgspec
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -360,10 +359,11 @@ def _content(entry: Entry) -> Iterator[tuple[str, str]]:
 
 def _print_coverage(found: Coverage) -> None:
     table = Table(
-        *("surface", "prompts", "finals", "flying", "crashed", "settled"),
+        *("surface", "asked", "ended", "open", "crashed", "settled"),
         *("sent B", "scored B", "unscored", "unlogged"),
-        box=SIMPLE,
+        box=None,
         padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for column in table.columns[1:]:
         column.justify = "right"
