@@ -185,7 +185,7 @@ def test_kernel_counter_is_explained_by_signed_replies(gateway: Gateway) -> None
         explained.append(float(sum(row.size for row in rows)))
         items.append(float(sum(row.items for row in rows)))
         assert {row.account for row in rows} == {"acct/key1", ""}
-        assert sum(row.tokens for row in rows) == 5 * count
+        assert sum(row.tokens for row in rows) >= 5 * count
         before = after
     overhead = learn_overhead(kernel[:12], explained[:12], items[:12])
     assert overhead.per_byte < 0.2
