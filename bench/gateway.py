@@ -2,7 +2,10 @@
 
 One mock upstream (200 deltas), one raw-socket client, the configurations interleaved round by
 round. CPU time comes from `/proc/PID/stat` of the server process, so a busy machine disturbs it
-little. Run: `python -m bench.gateway [--rounds N] [--memory] [--json]`.
+little. The delay of a withheld stream is measured at 20 ms a token: what comes on top of a direct
+connection and of the tokens that `hold` waits for.
+
+Run: `python -m bench.gateway [--rounds N] [--memory] [--install] [--json]`.
 """
 
 import argparse
@@ -13,17 +16,22 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from bench.tables import Table
 
 DELTAS = 200
 STREAMS = 40
 PACED_STREAMS = 50
 PACED_MS = 10
+FIRST_STREAMS = 10
+FIRST_DELTAS = 60
+FIRST_MS = 20
 MEMORY_STREAMS = 200
 MEMORY_DELTAS = 4000
 HOLD = 16
@@ -119,6 +127,13 @@ async def paced(port: int, count: int) -> list[float]:
     ]
 
 
+async def first_text(port: int) -> float:
+    """Return the median delay to the first text of streams at a model's pace, in seconds."""
+    asked = request(FIRST_DELTAS, FIRST_MS)
+    found = await asyncio.gather(*(stream(port, asked) for _ in range(FIRST_STREAMS)))
+    return statistics.median(first for first, _ in found)
+
+
 async def crowd(server: Server) -> float:
     """Run many long streams at once; return the highest resident memory seen."""
     asked = request(MEMORY_DELTAS, 0)
@@ -165,7 +180,7 @@ async def mock() -> None:
         )
         writer.write(chunk(event('{"role":"assistant","content":""}', "null")))
         for number in range(deltas):
-            writer.write(chunk(event(f'{{"content":"w{number % 10} "}}', "null")))
+            writer.write(chunk(event(f'{{"content":"w{"abcdefghij"[number % 10]} "}}', "null")))
             if delay_s:
                 await asyncio.sleep(delay_s)
             elif number % 64 == 0:
@@ -273,6 +288,8 @@ def measure(rounds: int, folder: str, *, memory: bool) -> dict[str, Any]:
                 cost, delays = cpu_per_token(server, paced, PACED_STREAMS)
                 paced_us[name].append(cost)
                 firsts[name] += delays
+        direct_s = asyncio.run(first_text(upstream.port))
+        held_s = asyncio.run(first_text(servers[2].port))
         idle = servers[2].rss_mb()
         highest = asyncio.run(crowd(servers[2])) if memory else None
     finally:
@@ -291,6 +308,9 @@ def measure(rounds: int, folder: str, *, memory: bool) -> dict[str, Any]:
         "rounds": rounds,
         "rows": rows,
         "direct_first_text_ms": round(statistics.median(firsts["direct"]) * 1000, 1),
+        "first_text_over_direct_and_hold_ms": round(
+            (held_s - direct_s - HOLD * FIRST_MS / 1000) * 1000, 1
+        ),
         "idle_mb": round(idle, 1),
         f"mb_at_{MEMORY_STREAMS}_streams_of_{MEMORY_DELTAS}": None
         if highest is None
@@ -298,11 +318,73 @@ def measure(rounds: int, folder: str, *, memory: bool) -> dict[str, Any]:
     }
 
 
+def install_mb(folder: str) -> float:
+    """Install the package without extras into a new virtual environment; return its size."""
+    place = Path(folder) / "install"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    target = next((place / "lib").glob("python*")) / "site-packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
+    subprocess.run([*pip, str(HERE.parent)], check=True, stdout=sys.stderr)
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file()) / 1e6
+
+
+def run(quick: bool) -> list[Table]:  # noqa: FBT001 - what `bench.__main__` calls
+    """Return the tables of this benchmark."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(1 if quick else 3, folder, memory=not quick)
+        size = None if quick else install_mb(folder)
+    rows = [
+        (
+            name,
+            f"{row['burst_us_per_token']:.1f}",
+            f"{row['paced_us_per_token']:.1f}",
+            f"{row['first_text_ms']:.1f}",
+        )
+        for name, row in found["rows"].items()
+    ]
+    streamed = Table(
+        title="CPU per streamed token",
+        columns=("configuration", "burst, µs", "paced, µs", "first text, ms"),
+        rows=tuple(rows),
+        note=(
+            f"{DELTAS} deltas; burst: one stream after another; paced: {PACED_STREAMS} streams at "
+            f"{PACED_MS} ms a token. Medians of {found['rounds']} rounds. Targets: pass-through "
+            "20 and 60 µs, one rule 40 and 90 µs."
+        ),
+        bars="burst, µs",
+    )
+    facts = [
+        (
+            f"first text over direct and {HOLD} held tokens, {FIRST_MS} ms a token",
+            f"{found['first_text_over_direct_and_hold_ms']} ms",
+            "60 ms",
+        )
+    ]
+    memory = found[f"mb_at_{MEMORY_STREAMS}_streams_of_{MEMORY_DELTAS}"]
+    if memory is not None:
+        facts.append(
+            (
+                f"memory, {MEMORY_STREAMS} streams of {MEMORY_DELTAS} tokens",
+                f"{memory} MB",
+                "150 MB",
+            )
+        )
+    if size is not None:
+        facts.append(("installed size of the gateway alone", f"{size:.0f} MB", "150 MB"))
+    return [
+        streamed,
+        Table(
+            title="Delay, memory, size", columns=("measure", "ours", "at most"), rows=tuple(facts)
+        ),
+    ]
+
+
 def main() -> None:
     """Measure and print, or be one of the servers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="the long run of 200 streams too")
+    parser.add_argument("--install", action="store_true", help="the installed size too")
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--server", nargs="+", help=argparse.SUPPRESS)
     given, rest = parser.parse_known_args()
@@ -316,10 +398,10 @@ def main() -> None:
             Path(arguments[2]).mkdir(parents=True, exist_ok=True)
             gateway(*arguments)
         return
-    import tempfile  # noqa: PLC0415 - an extra, or for one process only
-
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given.rounds, folder, memory=given.memory)
+        if given.install:
+            found["installed_mb"] = round(install_mb(folder))
     if given.as_json:
         print(json.dumps(found))
         return
