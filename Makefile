@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
 
-.PHONY: demo test lint bench soak docs outside lock system clean
+.PHONY: demo test lint bench soak docs outside bundle lock system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
@@ -27,6 +27,9 @@ docs: $(VENV)/.test
 
 outside: $(VENV)/.test
 	./scripts/outside
+
+bundle: $(VENV)/.test
+	./scripts/remake-bundle
 
 lock:
 	./scripts/lock
