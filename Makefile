@@ -20,7 +20,7 @@ bench: system $(VENV)/.test
 	$(BIN)/python -m bench
 
 soak: system $(VENV)/.test
-	$(BIN)/python -m pytest tests/soak -m soak --override-ini addopts=
+	$(BIN)/python -m pytest tests/soak -m soak --override-ini addopts= --hypothesis-profile soak
 
 docs: $(VENV)/.test
 	$(BIN)/python -m bench --docs-only

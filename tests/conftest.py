@@ -11,8 +11,9 @@ from hypothesis import settings
 
 from safehold.testing.postgres import EmbeddedPostgres
 
-# Times are never tested: a busy machine is no failure.
-settings.register_profile("untimed", deadline=None)
+# Times are never tested: a busy machine is no failure. `make soak` looks at more examples.
+settings.register_profile("soak", deadline=None, max_examples=1_000)
+settings.register_profile("untimed", deadline=None, max_examples=40)
 settings.load_profile("untimed")
 
 
