@@ -179,7 +179,7 @@ def test_enrolment_and_policy_are_two_party(desk: Desk) -> None:
 def test_exemption_request_list_and_warning(desk: Desk) -> None:
     """An exemption is asked for, approved, listed, and warned about once."""
     words = (
-        *("exemption", "request", "--surface", "api", "--use-case", "brewing school"),
+        *("exemption", "request", "--surface", "openai.chat", "--use-case", "brewing-school"),
         *("--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
         *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
     )

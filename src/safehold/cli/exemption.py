@@ -17,7 +17,9 @@ from safehold.cli._trust import (
 )
 from safehold.cli._trust_requests import governing_request
 from safehold.constitution.library import load
-from safehold.errors import UsageError
+from safehold.errors import UsageError, WireError
+from safehold.guard.gateway.admission import use_case as use_case_name
+from safehold.guard.gateway.interface import Surface
 from safehold.trust.exemptions import (
     Action,
     ExemptionBook,
@@ -38,8 +40,8 @@ def exemption() -> None:
     \b
     Examples:
       safehold exemption request --subject organisation=org-1 --relax beer-production=audit \\
-          --surface api --use-case "brewing school" --seats 20 --rate 500 --days 180 --ticket V-7 \\
-          --constitution homebrewing
+          --surface openai.chat --use-case brewing-school --seats 20 --rate 500 --days 180 \\
+          --ticket V-7 --constitution homebrewing
       safehold grant approve ID
       safehold exemption list
     """
@@ -48,8 +50,15 @@ def exemption() -> None:
 @exemption.command("request")
 @click.option("--subject", required=True, help="organisation=ID, user=ID or key=ID.")
 @click.option("--relax", "relaxations", multiple=True, required=True, help="CLAUSE=hold|...|audit")
-@click.option("--surface", "surfaces", multiple=True, required=True)
-@click.option("--use-case", required=True)
+@click.option(
+    "--surface",
+    "surfaces",
+    multiple=True,
+    required=True,
+    type=click.Choice([str(surface) for surface in Surface]),
+    help="A door of the gateway; give it again for each.",
+)
+@click.option("--use-case", required=True, help="Name that requests declare (no spaces).")
 @click.option("--seats", type=click.IntRange(1), required=True)
 @click.option("--rate", type=click.IntRange(1), required=True, help="Exempted exchanges an hour.")
 @click.option("--days", type=click.IntRange(1, 366), required=True)
@@ -77,8 +86,8 @@ def request_(
     \b
     Example:
       safehold exemption request --subject organisation=org-1 --relax beer-production=audit \\
-          --surface api --use-case "brewing school" --seats 20 --rate 500 --days 180 --ticket V-7 \\
-          --constitution homebrewing
+          --surface openai.chat --use-case brewing-school --seats 20 --rate 500 --days 180 \\
+          --ticket V-7 --constitution homebrewing
     """
     kind, _, name = subject.partition("=")
     pairs = [one.partition("=") for one in relaxations]
@@ -97,6 +106,11 @@ def request_(
         actions = ", ".join(action.value for action in Action if action is not Action.BLOCK)
         kinds = ", ".join(kind.value for kind in SubjectKind)
         raise UsageError(f"{error}; subjects are {kinds}, actions {actions}") from error
+    # The gateway matches the use case with what a request's header declares: the same form.
+    try:
+        use_case_name(use_case)
+    except WireError as error:
+        raise UsageError(f"--use-case: {str(error).partition(': ')[2]}") from error
     check_terms(asked)
     check_clauses(asked, load(constitution).relaxable)
     desk = open_desk(log_dir, key_dir)

@@ -152,9 +152,9 @@ def test_review_refuses_and_queues(stage: Start) -> None:
 class Grants:
     """Exempts one key from one clause."""
 
-    def action_for(self, subject: str | None, clause: str, surface: str, now: float):  # noqa: ANN201 - a fixture
+    def action_for(self, subject, use_case, clause, surface, now):  # noqa: ANN001, ANN201 - a fixture
         """Return the grant for `laptop` and the test clause."""
-        del surface, now
+        del use_case, surface, now
         if (subject, clause) == ("laptop", "test-marker"):
             return Exempt(grant_id="grant-1")
         return NotExempt()

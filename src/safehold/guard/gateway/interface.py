@@ -7,7 +7,7 @@ and does no I/O; the relay (`relay.py`) drives it.
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -252,23 +252,42 @@ class Codec(Protocol):
         ...
 
 
+class Relief(StrEnum):
+    """What an exempt subject gets instead of a block: the text, a weaker model, or a reviewer."""
+
+    DELIVER = "deliver"
+    FALLBACK = "fallback"
+    REVIEW = "review"
+
+
 class Exempt(msgspec.Struct, frozen=True):
     """A grant changes the action on a clause for a subject; scoring and logging never change."""
 
     grant_id: str
+    relief: Relief = Relief.DELIVER
 
 
 class NotExempt(msgspec.Struct, frozen=True):
-    """No grant applies."""
+    """No grant applies; `overrun` says what a grant that would have applied has run out of.
+
+    `alarm` asks for an alarm row, once for each new seat beyond those approved.
+    """
+
+    grant_id: str = ""
+    overrun: Literal["", "seats", "rate", "meter"] = ""
+    alarm: bool = False
 
 
 class Exemptions(Protocol):
-    """Who may receive what would else be blocked (implemented by `trust/exemptions`)."""
+    """Who may receive what would else be blocked (`exempt.LogExemptions` reads the grants)."""
 
     def action_for(
-        self, subject: str | None, clause: str, surface: str, now: float
+        self, subject: str | None, use_case: str | None, clause: str, surface: str, now: float
     ) -> Exempt | NotExempt:
-        """Say whether a grant covers this subject, clause and surface at this time."""
+        """Say whether a grant covers this key id, use case, clause and surface at this time.
+
+        Asked once for each clause of an exchange: an answer `Exempt` counts.
+        """
         ...
 
 
@@ -276,8 +295,8 @@ class NoExemptions:
     """Nobody is exempt."""
 
     def action_for(
-        self, subject: str | None, clause: str, surface: str, now: float
+        self, subject: str | None, use_case: str | None, clause: str, surface: str, now: float
     ) -> Exempt | NotExempt:
         """Return `NotExempt`."""
-        del subject, clause, surface, now
+        del subject, use_case, clause, surface, now
         return NotExempt()

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from safehold.errors import ConfigError
+from safehold.guard.gateway.callers import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.interface import FailMode, Mode
 from safehold.guard.stream import SessionPolicy
@@ -168,6 +169,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     surfaces: dict[Surface, SurfacePolicy] = {}
     embeddings: Literal["refuse", "pass"] = "refuse"
     keys: tuple[Key, ...] = ()
+    exemptions: ExemptionSettings | None = None
     limits: Limits = Limits()
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"
@@ -187,6 +189,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             values = [getattr(key, field) for key in self.keys]
             if len(set(values)) != len(values):
                 raise ConfigError(f"keys: two keys have the same {field}")
+        known = {key.id for key in self.keys if not key.admin}
+        for caller in self.exemptions.callers if self.exemptions else ():
+            if caller not in known:
+                raise ConfigError(f"exemptions: callers: {caller} is no id of a client's key")
         if not 1 <= self.workers <= 64:  # noqa: PLR2004 - a status of HTTP or a plain bound
             raise ConfigError("workers: expected 1 to 64")
         if self.workers > 1 and self.store is None:

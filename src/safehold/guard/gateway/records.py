@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
 from safehold.guard.interface import Allow, Block
 from safehold.guard.ledger.interface import (
     Action,
@@ -116,7 +117,7 @@ def bypass_rows(run: "Run", bypasses: tuple[str, ...]) -> list[Row]:
 
 def review_row(run: "Run") -> EventRow:
     """Return the event that puts a withheld exchange into the reviewers' queue."""
-    block = run.verdict if isinstance(run.verdict, Block) else None
+    block = run.verdict if isinstance(run.verdict, Block) else run.block
     return EventRow(
         at=run.relay.clock(),
         kind=EventKind.REVIEW,
@@ -127,17 +128,44 @@ def review_row(run: "Run") -> EventRow:
 
 
 def exemption_rows(run: "Run") -> list[Row]:
-    """Return the event of a grant that delivered what a clause would have stopped."""
-    if run.grant_id is None:
-        return []
-    block = run.block or run.verdict
-    clause = block.clause if isinstance(block, Block) else None
-    return [
-        EventRow(
-            at=run.relay.clock(),
-            kind=EventKind.EXEMPTION,
-            detail={"grant": run.grant_id, "clause": clause},
-            surface=str(run.ask.surface),
-            decision_id=run.ask.decision_id,
-        )
-    ]
+    """Return what grants did in an exchange: the action they changed, and what they ran out of."""
+    rows: list[Row] = []
+    for clause, ruling in run.rulings.items():
+        match ruling:
+            case Exempt():
+                rows.append(
+                    _exemption(
+                        run,
+                        {"grant": ruling.grant_id, "clause": clause, "action": str(ruling.relief)},
+                    )
+                )
+                if ruling.relief is Relief.REVIEW and run.action is not Action.REVIEW:
+                    rows.append(review_row(run))
+            case NotExempt() if ruling.overrun:
+                detail = {"grant": ruling.grant_id, "clause": clause, "overrun": ruling.overrun}
+                rows.append(_exemption(run, detail))
+                if ruling.alarm:
+                    rows.append(_overrun_alarm(run, ruling))
+            case NotExempt():
+                pass
+    return rows
+
+
+def _exemption(run: "Run", detail: dict[str, str]) -> EventRow:
+    return EventRow(
+        at=run.relay.clock(),
+        kind=EventKind.EXEMPTION,
+        detail={**detail},
+        surface=str(run.ask.surface),
+        decision_id=run.ask.decision_id,
+    )
+
+
+def _overrun_alarm(run: "Run", ruling: NotExempt) -> EventRow:
+    return EventRow(
+        at=run.relay.clock(),
+        kind=EventKind.ALARM,
+        detail={"alarm": f"exemption-{ruling.overrun}", "grant": ruling.grant_id},
+        surface=str(run.ask.surface),
+        decision_id=run.ask.decision_id,
+    )

@@ -22,7 +22,9 @@ from safehold.guard.gateway.interface import (
     Codec,
     Exempt,
     Exemptions,
+    NotExempt,
     Notice,
+    Relief,
     SilentUpstreamError,
     Surface,
     Tokens,
@@ -141,6 +143,7 @@ class Run:
         self.verdict: Verdict | None = None
         self.action = Action.FORWARD
         self.grant_id: str | None = None
+        self.rulings: dict[str, Exempt | NotExempt] = {}
         self.block: Block | None = None
         self.tokens = Tokens()
         self.refused = False
@@ -211,28 +214,41 @@ class Run:
 
     def _action(self, block: Block) -> Action:
         """Say what a blocked prompt means here; scoring and logging are done already."""
-        if self.ask.policy.shadow or self._granted(block.clause):
+        if self.ask.policy.shadow:
             return Action.FORWARD
-        match self.ask.policy.on_block:
-            case "fallback":
+        match self._relief(block.clause) or self.ask.policy.on_block:
+            case Relief.DELIVER:
+                return Action.FORWARD
+            case "fallback" if self.ask.policy.fallback_model:
                 return Action.FALLBACK
             case "review":
                 return Action.REVIEW
-            case "block":
+            case _:  # "block", or a grant's fallback where no weaker model is configured
                 return Action.BLOCK
 
     def _granted(self, clause: str) -> bool:
         """Whether a grant lets this subject receive what a clause would stop."""
-        key = self.ask.key
+        return self._relief(clause) is Relief.DELIVER
+
+    def _relief(self, clause: str) -> Relief | None:
+        """Return what a grant gives instead of a block; asked, and counted, once for a clause."""
         if not clause:
-            return False
-        decision = self.relay.exemptions.action_for(
-            key.id if key else None, clause, self.ask.surface, self.relay.clock()
-        )
-        if isinstance(decision, Exempt):
-            self.grant_id = decision.grant_id
-            return True
-        return False
+            return None
+        if clause not in self.rulings:
+            key = self.ask.key
+            self.rulings[clause] = self.relay.exemptions.action_for(
+                key.id if key else None,
+                self.ask.use_case,
+                clause,
+                self.ask.surface,
+                self.relay.clock(),
+            )
+        match self.rulings[clause]:
+            case Exempt() as exempt:
+                self.grant_id = exempt.grant_id
+                return exempt.relief
+            case NotExempt():
+                return None
 
     async def _keep_prompt(self) -> None:
         started = self.relay.ticks()
@@ -249,6 +265,9 @@ class Run:
         self._prompt_kept = True
         self._bypasses_kept = len(bypasses)
         self.timing.ledger_s += self.relay.ticks() - started
+        if self.ask.policy.expose_overhead:
+            spent = (self.timing.guard_s + self.timing.ledger_s) * 1000
+            self.out.add_header(b"x-safehold-overhead-ms", f"{spent:.1f}".encode())
 
     async def _refuse_prompt(self) -> None:
         await self.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)

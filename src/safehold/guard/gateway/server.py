@@ -1,6 +1,7 @@
 """Building the gateway from its settings, and running it: sockets, workers, drain."""
 
 import asyncio
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -17,6 +18,7 @@ from safehold.guard.gateway.admin import Admin
 from safehold.guard.gateway.admission import Gate
 from safehold.guard.gateway.app import CODECS, Gateway, Surfaces
 from safehold.guard.gateway.canary import Canaries
+from safehold.guard.gateway.exempt import ExemptionWatch, LogExemptions, open_exemptions
 from safehold.guard.gateway.histories import Histories
 from safehold.guard.gateway.holder import Held, Holder
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
@@ -47,6 +49,7 @@ class Parts(msgspec.Struct, frozen=True):
     ledger: RowSink | None = None
     held: Held | None = None
     upstream_key: str | None = None
+    metrics_folder: str | None = None
     outgoing: Callable[[], OutgoingBytes] | None = None
 
 
@@ -75,14 +78,21 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     client = parts.client or HttpClient(settings.upstream.url, settings.limits, key)
     store = open_store(settings.store)
     outgoing = parts.outgoing() if parts.outgoing is not None else None
-    # 4. The relay and what watches it.
-    metrics = Metrics()
+    # 4. The relay and what watches it; exemptions from the log, where it is configured.
+    metrics = Metrics(Path(parts.metrics_folder) if parts.metrics_folder else None)
+    exemptions = parts.exemptions
+    granted: LogExemptions | None = None
+    background: tuple[Callable[[], Awaitable[None]], ...] = ()
+    if settings.exemptions is not None:
+        exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
+        watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=time.time)
+        background = (watch.follow,)
     relay = Relay(
         client=client,
         holder=holder,
         ledger=ledger,
         watcher=watchers(metrics, settings.otlp),
-        exemptions=parts.exemptions,
+        exemptions=exemptions,
         limits=settings.limits,
         clock=time.time,
         ticks=time.perf_counter,
@@ -109,6 +119,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         await client.close()
         await ledger.close()
         await store.close()
+        if granted is not None:
+            granted.seats.close()
         if journal is not None:
             journal.shut()
 
@@ -130,7 +142,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             bundles=Path(settings.bundles) if settings.bundles else None,
         ),
         log=gateway_log(settings.log),
-        background=(canaries.watch, swapper.follow),
+        background=(canaries.watch, swapper.follow, *background),
         first=canaries.run_all,
         on_stop=(close_all,),
         known=known,
@@ -245,5 +257,10 @@ def run(settings: Settings, parts: Parts, sock: socket.socket) -> bool:
     if settings.workers > 1:
         Multiprocess(config, sockets=[sock]).run()
         return True
-    server.run(sockets=[sock])
+    # uvicorn raises the signal anew when it has drained; what is open above must still be closed.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        server.run(sockets=[sock])
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return server.started

@@ -83,7 +83,7 @@ class ExemptionBook:
         for exemption in self.exemptions:
             terms = exemption.terms
             # 2. In force at this second, and not given back or revoked.
-            if exemption.ended or not exemption.not_before <= now < exemption.expires:
+            if not exemption.in_force(now):
                 continue
             # 3. This caller, on this surface, for this use case.
             if (

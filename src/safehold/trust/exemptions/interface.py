@@ -69,3 +69,7 @@ class Exemption(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires: int
     ended: bool = False
     """Revoked or given back."""
+
+    def in_force(self, now: int) -> bool:
+        """Tell whether it counts at this second (POSIX)."""
+        return not self.ended and self.not_before <= now < self.expires

@@ -65,7 +65,7 @@ class Appender(Protocol):
 
 
 class LogBook(Appender, Protocol):
-    """A log that a desk writes: `LogStore` on disk, `MemoryLog` (of `safehold.testing`) in tests."""
+    """A log that a desk writes: `LogStore` on disk, `safehold.testing`'s `MemoryLog` in memory."""
 
     keys: "LogKeys"
 
