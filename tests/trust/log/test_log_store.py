@@ -516,35 +516,6 @@ def test_audit_demands_known_witnesses(tmp_path: Path) -> None:
         audit(DirectorySource(root), keys, need_witnesses=1)
 
 
-@pytest.mark.skipif(
-    shutil.which("go") is None or not Path("/usr/share/gocode/src/golang.org/x/mod").is_dir(),
-    reason="needs Go and golang.org/x/mod (Debian: golang-go, golang-golang-x-mod-dev)",
-)
-def test_go_reads_our_log(tmp_path: Path) -> None:
-    """Go's own note and tlog packages open our checkpoint and prove entries from our tiles."""
-    store, key = filled(tmp_path / "log", 200)
-    old = store.checkpoint()
-    store.append([leaf(key, 1000 + number) for number in range(700)])
-    head = store.publish()
-    root = tmp_path / "log"
-    program = str(Path(__file__).parent / "interop" / "main.go")
-    bundles = [f"{root}/tile/entries/{name}" for name in ("000", "001", "002", "003.p/132")]
-    done = subprocess.run(
-        ["go", "run", program, str(root), str(key.verifier), str(old.size), *bundles],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "GO111MODULE": "off",
-            "GOPATH": "/usr/share/gocode",
-            "GOFLAGS": "",
-            "GOCACHE": str(tmp_path / "gocache"),
-        },
-    )
-    assert done.stdout.split() == ["OK", str(head.size), base64.b64encode(old.root).decode()]
-
-
 def test_checkpoint_of_another_origin_is_refused(tmp_path: Path) -> None:
     """A key that signs for two logs can't pass one off as the other."""
     _, key = filled(tmp_path / "log", 1)
