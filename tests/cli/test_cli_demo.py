@@ -36,6 +36,13 @@ def test_demo_fails_when_a_verdict_is_wrong(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_demo_with_the_stock_bundle_ends_as_expected(tmp_path: Path) -> None:
+    """Every exchange gets its verdict from the bundle that ships, and the exit status says so."""
+    done = run(tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(row["place"] == row["expected"] for row in json.loads(done.stdout))
+
+
 def test_demo_without_a_bundle_says_why(tmp_path: Path) -> None:
     """A bundle that is not there gives one line and an exit status."""
     missing = str(tmp_path / "none")
