@@ -85,3 +85,5 @@ def sealed_upstream(order: LoadOrder, upstream: Upstream, *, quiet: bool) -> Ite
                 yield local
         finally:
             signal.signal(signal.SIGTERM, before)
+        if model.ended.is_set():
+            raise LeaseError(model.reason)

@@ -14,7 +14,8 @@ import click
 import msgspec
 from rich.console import Console
 
-from safehold.errors import BundleError, ConfigError, SafeholdError
+from safehold.errors import ConfigError, SafeholdError
+from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.gateway.loading import loader_for
 from safehold.guard.gateway.local import LocalModel, LocalServer
 from safehold.guard.gateway.outgoing import OutgoingBytes
@@ -167,15 +168,14 @@ def serve(
 
 
 def with_defaults(settings: Settings) -> Settings:
-    """Return settings with a journal beside a ledger that is a file.
-
-    Raises:
-        BundleError: No bundle is named.
-    """
+    """Return settings with a journal beside a ledger that is a file, and the stock bundle."""
     if settings.journal is None and "://" not in settings.ledger:
         settings = msgspec.structs.replace(settings, journal=f"{settings.ledger}.journal")
     if settings.bundle is None:
-        raise BundleError("name a bundle (--bundle DIR) or a file of rules (--bundle rules.yaml)")
+        folder, pinned = stock_bundle()
+        settings = msgspec.structs.replace(
+            settings, bundle=str(folder), bundle_sha256=pinned.sha256
+        )
     return settings
 
 
