@@ -176,6 +176,34 @@ def test_enrolment_and_policy_are_two_party(desk: Desk) -> None:
     assert "version 2" in desk.ok("grant", "show", ask(desk))
 
 
+@pytest.mark.parametrize(("option", "said"), [("minutes", "minutes"), ("bytes", "bytes")])
+def test_a_request_that_no_rule_could_grant_is_refused_at_once(
+    desk: Desk, option: str, said: str
+) -> None:
+    """Nobody is asked to approve what goes beyond the rule."""
+    words = ["--resource", "model/brewer/1", "--host", "gpu-1", "--workload", "ab" * 32]
+    words += ["--purpose", "serve it", "--ticket", "T", "--ssh-key", desk.path("ada")]
+    given = {"minutes": "60", "bytes": "1MB"} | {option: "999999999"}
+    words += ["--minutes", given["minutes"], "--bytes", given["bytes"]]
+    if option == "bytes":
+        words[-1] = "2GB"
+    refused = desk.refused("grant", "request", "weights.load", *words)
+    assert "at most" in refused
+    assert said in refused
+
+
+def test_an_exemption_that_the_gateway_could_not_match_is_refused(desk: Desk) -> None:
+    """A use case with spaces and an unknown surface are refused before anybody approves them."""
+    words = (
+        *("exemption", "request", "--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
+        *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
+        *("--subject", "organisation=org-1", "--relax", "beer-production=audit"),
+    )
+    spaced = ("--surface", "openai.chat", "--use-case", "brewing school")
+    assert "use-case" in desk.refused(*words, *spaced)
+    assert "openai.chat" in desk.refused(*words, "--surface", "api", "--use-case", "school")
+
+
 def test_exemption_request_list_and_warning(desk: Desk) -> None:
     """An exemption is asked for, approved, listed, and warned about once."""
     words = (

@@ -26,7 +26,9 @@ def governing_request(
 ) -> GrantRequest:
     """Return a request whose details say everything: a change of people, policy or exemptions."""
     rule = policy.rule(operation)
-    longest = seconds if rule is None else min(seconds, rule.max_duration_s)
+    if rule is None:
+        raise UsageError(f"the policy has no rule for {operation}")
+    longest = min(seconds, rule.max_duration_s)
     return checked(
         GrantRequest(
             requester=requester.id,
@@ -46,6 +48,24 @@ def governing_request(
             details=details,
         )
     )
+
+
+def within_rule(request: GrantRequest, policy: Policy) -> GrantRequest:
+    """Return the request if a rule could ever grant it: nobody approves in vain.
+
+    Raises:
+        UsageError: there is no rule, or the request goes beyond it.
+    """
+    rule = policy.rule(request.operation)
+    if rule is None:
+        raise UsageError(f"the policy has no rule for {request.operation}")
+    if request.expires - request.not_before > rule.max_duration_s:
+        raise UsageError(f"the policy gives at most {rule.max_duration_s // 60} minutes")
+    if request.byte_budget > rule.max_byte_budget:
+        raise UsageError(f"the policy gives at most {rule.max_byte_budget:,} bytes")
+    if request.uses > rule.max_uses:
+        raise UsageError(f"the policy gives at most {rule.max_uses} use(s)")
+    return request
 
 
 def checked(request: GrantRequest) -> GrantRequest:

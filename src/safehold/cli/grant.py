@@ -20,7 +20,12 @@ from safehold.cli._trust import (
     sign,
     ssh_key_option,
 )
-from safehold.cli._trust_requests import checked, governing_request, parse_resource
+from safehold.cli._trust_requests import (
+    checked,
+    governing_request,
+    parse_resource,
+    within_rule,
+)
 from safehold.errors import TrustError, UsageError
 from safehold.trust.canonical import sha256_hex
 from safehold.trust.grants.desk import Desk
@@ -33,7 +38,7 @@ from safehold.trust.grants.interface import (
     short,
 )
 from safehold.trust.grants.policy import check_achievable, load_policy
-from safehold.trust.grants.state import Case
+from safehold.trust.grants.state import Case, names
 from safehold.trust.grants.words import in_words
 from safehold.trust.people.interface import Proof
 from safehold.trust.people.statement import Act, ssh_message
@@ -121,9 +126,7 @@ def request(
         policy_sha256=state.policy.sha256,
         break_glass=alone,
     )
-    if state.policy.rule(operation) is None:
-        raise UsageError(f"the policy has no rule for {operation}")
-    click.echo(file_request(desk, checked(asked), ssh_key))
+    click.echo(file_request(desk, within_rule(checked(asked), state.policy), ssh_key))
 
 
 def _show(desk: Desk, case: Case) -> None:
@@ -192,7 +195,8 @@ def approve(
     proof = _proof(Act.APPROVE, asked, ssh_key, signature)
     match desk.approve(asked.sha256, proof):
         case Granted() as granted:
-            click.echo(f"granted by {len(granted.approvers)} persons: {short(asked.sha256)}")
+            by = ", ".join(names(desk.state.roster, granted.approvers))
+            click.echo(f"granted by {by}: {short(asked.sha256)}")
         case Refused() as refused:
             click.echo(f"approved; still missing: {refused.detail}")
 
@@ -210,7 +214,7 @@ def _noted(
     digest = desk.state.case(request_id).signed.request.sha256
     note = checked_note(digest, reason)
     getattr(desk, record)(note, sign(ssh_key, act, note))
-    click.echo(f"{act.value}: {short(digest)}")
+    click.echo(f"{act.value} recorded: {short(digest)}")
 
 
 def checked_note(request_sha256: str, text: str) -> Note:
@@ -406,7 +410,8 @@ def show(request_id: str, as_json: bool, log_dir: Path, key_dir: Path | None) ->
         )
         return
     _show(desk, case)
-    click.echo(f"{'Approved by:':<27} {', '.join(case.approvers) or 'nobody'}")
+    approvers = names(desk.state.roster, tuple(case.approvers))
+    click.echo(f"{'Approved by:':<27} {', '.join(approvers) or 'nobody'}")
     click.echo(f"{'Now:':<27} {_status(desk, case)}")
 
 
@@ -442,7 +447,8 @@ def list_(everything: bool, as_json: bool, log_dir: Path, key_dir: Path | None) 
         return
     for row in rows:
         click.echo(f"{short(row['sha256'])}  {row['operation']:<18} {row['status']}")
-        click.echo(f"              {row['requester']}: {row['purpose']}")
+        (asker,) = names(desk.state.roster, (row["requester"],))
+        click.echo(f"              {asker}: {row['purpose']}")
     late = desk.state.overdue_reviews(desk.now())
     for digest in late:
         click.echo(f"REVIEW OVERDUE: break-glass {short(digest)}", err=True)

@@ -22,6 +22,7 @@ from safehold.cli._trust import (
 from safehold.errors import UsageError
 from safehold.trust.grants.interface import GrantError
 from safehold.trust.grants.state import TrustState
+from safehold.trust.grants.words import utc
 from safehold.trust.leaves import Record, read_leaf
 from safehold.trust.log.audit import audit, check_size
 from safehold.trust.log.checkpoint import open_checkpoint
@@ -389,12 +390,12 @@ def list_(log_dir: Path, as_json: bool) -> None:
     if data is None:
         raise GrantError(f"expected a log in {log_dir}")
     head, _ = open_checkpoint(data, keys.log_key())
-    rows = []
+    rows: list[tuple[int, str, int]] = []
     for index, raw in TileReader(source, head.size).entries():
         leaf = read_leaf(unseal(raw, keys.emitter_keys())[0])
-        rows.append({"index": index, "kind": kind_of(leaf), "time": leaf.time})
+        rows.append((index, kind_of(leaf), leaf.time))
     if as_json:
-        emit(rows)
+        emit([{"index": index, "kind": kind, "time": at} for index, kind, at in rows])
         return
-    for row in rows:
-        click.echo(f"{row['index']:>8}  {row['time']}  {row['kind']}")
+    for index, kind, at in rows:
+        click.echo(f"{index:>8}  {utc(at)}  {kind}")

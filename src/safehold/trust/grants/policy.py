@@ -103,6 +103,8 @@ def check_achievable(policy: Policy, roster: Roster, *, governing_only: bool = F
         for requester in humans:
             others = {person: teams for person, teams in humans.items() if person != requester}
             if assign(rule.thresholds, others) is None:
+                person = roster.person(requester)
+                name = requester if person is None else f"{person.name} ({requester})"
                 raise PolicyError(
-                    f"rule {rule.operation}: if {requester} asks, the others can't reach the quorum"
+                    f"rule {rule.operation}: if {name} asks, the others can't reach the quorum"
                 )

@@ -139,7 +139,10 @@ class TrustState:
             return self.cases[request]
         found = [one for one in self.cases if len(request) >= 8 and one.startswith(request)]  # noqa: PLR2004 - as documented
         if len(found) != 1:
-            raise GrantError(f"expected the id of one request, got {request[:64]!r}")
+            raise GrantError(
+                "expected the id of one request, or its first 8 characters or more, "
+                f"got {request[:64]!r}"
+            )
         return self.cases[found[0]]
 
     def view(self, request: str, now: int) -> LogView:
@@ -297,9 +300,10 @@ class TrustState:
         }
         humans = {one.id for one in founding.roster.persons if one.kind is Kind.HUMAN}
         if signers != humans or len(humans) < MIN_FOUNDERS:
+            lacking = ", ".join(names(founding.roster, tuple(sorted(humans - signers))))
             raise GrantError(
                 f"expected the signatures of all {len(humans)} founders, at least "
-                f"{MIN_FOUNDERS}, got {len(signers)}"
+                f"{MIN_FOUNDERS}, got {len(signers)}; lacking: {lacking or 'another founder'}"
             )
 
         def take() -> None:
@@ -333,7 +337,8 @@ class TrustState:
         if signer.person.id == request.requester:
             raise GrantError("nobody approves their own request")
         if signer.person.id in case.approvers:
-            raise GrantError(f"{signer.person.id} has approved already: persons count, not keys")
+            who = f"{signer.person.name} ({signer.person.id})"
+            raise GrantError(f"{who} has approved already: persons count, not keys")
         approval = Approval(request_sha256=event.request, time=event.time, proof=event.proof)
 
         def take() -> None:

@@ -36,8 +36,8 @@ def in_words(request: GrantRequest, roster: Roster) -> Words:
         ("Program (SHA-256)", request.workload_sha256),
         ("Bytes that may be read", f"{request.byte_budget:,}"),
         ("Times it may be used", str(request.uses)),
-        ("From", _time(request.not_before)),
-        ("Until", f"{_time(request.expires)} ({_span(request.expires - request.not_before)})"),
+        ("From", utc(request.not_before)),
+        ("Until", f"{utc(request.expires)} ({_span(request.expires - request.not_before)})"),
         *_details(request.details, roster),
         ("Break-glass", "YES: one person alone" if request.break_glass else "no"),
         ("Under policy", f"version {request.policy_version}, {request.policy_sha256}"),
@@ -51,7 +51,8 @@ def _person(person_id: str, roster: Roster) -> str:
     return f"{person_id} (not enrolled)" if person is None else f"{person.name} ({person_id})"
 
 
-def _time(seconds: int) -> str:
+def utc(seconds: int) -> str:
+    """Return POSIX seconds as a date and time in UTC."""
     if seconds > 253_402_300_799:  # noqa: PLR2004 - the last second that a date can name
         return f"second {seconds}"
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
