@@ -5,8 +5,8 @@
     python -m bench --quick          shorter runs, for a look
     python -m bench --docs-only      the page anew from the last results
 
-Each module of this folder is a benchmark. One with a function `run(quick)` returns tables; any
-other is run as the script that it is, and its output is kept as it was printed. Every one has a
+Each module of this folder is a benchmark. One with a function `run(quick)` returns tables (or
+figures by variant); any other is run as the script that it is, and its output is kept as it was printed. Every one has a
 process of its own, one after another; results go to `.bench/NAME.json`.
 """
 
@@ -53,6 +53,7 @@ class Result(msgspec.Struct, frozen=True):
     machine: str
     seconds: float
     status: int
+    quick: bool = False
     tables: tuple[Table, ...] = ()
     text: str = ""
 
@@ -101,6 +102,7 @@ def measure(name: str, *, quick: bool) -> Result:
         machine=machine(),
         seconds=round(time.monotonic() - began, 1),
         status=done.returncode,
+        quick=quick,
         tables=msgspec.json.decode(done.stdout, type=tuple[Table, ...]) if sound else (),
         text="" if own else done.stdout.decode().strip(),
     )
@@ -118,6 +120,8 @@ def page(results: list[Result]) -> str:
         parts.append(f"## {result.name.replace('_', ' ').capitalize()}\n")
         parts.append(f"{result.about}\n")
         parts.append(f"`{result.command}`, {result.seconds:.0f} s, on {result.machine}.\n")
+        if result.quick:
+            parts.append("A quick run: a look, not a measurement.\n")
         if result.status:
             parts.append(f"**Did not finish: exit status {result.status}.**\n")
         parts += [table.markdown() for table in result.tables]
@@ -164,8 +168,23 @@ def write() -> None:
 
 def child(name: str, *, quick: bool) -> None:
     """Run a benchmark's `run` and print its tables as JSON."""
-    tables: list[Table] = importlib.import_module(f"bench.{name}").run(quick)
+    found: list[Table] | dict[str, dict[str, float | int]]
+    found = importlib.import_module(f"bench.{name}").run(quick)
+    tables = [of_figures(name, found)] if isinstance(found, dict) else found
     print(msgspec.json.encode(tables).decode())
+
+
+def of_figures(name: str, found: dict[str, dict[str, float | int]]) -> Table:
+    """Return the table of figures by variant."""
+    columns = tuple(dict.fromkeys(key for row in found.values() for key in row))
+    return Table(
+        title=name.replace("_", " ").capitalize(),
+        columns=("variant", *(column.replace("_", " ") for column in columns)),
+        rows=tuple(
+            (variant, *(f"{row[key]:,}" if key in row else "" for key in columns))
+            for variant, row in found.items()
+        ),
+    )
 
 
 def main() -> None:

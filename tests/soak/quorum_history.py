@@ -49,11 +49,11 @@ START = 1_800_000_000
 WEEK_S = 7 * 86_400
 TEXT = POLICY + GOVERNING
 _TWO_ONE = '{ team = "t-development", count = 2 }, { team = "t-security", count = 1 }'
-_ONE_TWO = '{ team = "t-development", count = 1 }, { team = "t-security", count = 2 }'
+_ONE_ONE = '{ team = "t-development", count = 1 }, { team = "t-security", count = 1 }'
 # Version: the text, and how many of development and of security it wants for the weights.
 POLICIES = {
     1: (TEXT, 2, 1),
-    2: (TEXT.replace("version = 1", "version = 2").replace(_TWO_ONE, _ONE_TWO), 1, 2),
+    2: (TEXT.replace("version = 1", "version = 2").replace(_TWO_ONE, _ONE_ONE), 1, 1),
     3: (TEXT.replace("version = 1", "version = 3"), 2, 1),
 }
 DIGESTS = {version: sha256_hex(text.encode()) for version, (text, _, _) in POLICIES.items()}
@@ -225,6 +225,14 @@ class History:
         self.ask(NAMES[who % len(NAMES)], what, how)
         if kind % 2:  # most of what can go wrong comes after the approvals
             self.gather("nobody", 0, kind // 2)
+            if how % 16 == 7:
+                self.policy("nobody", 1, 0)
+        elif kind % 8 == 4:  # and after a glass, or two
+            for glass, name in enumerate(("sec-one", "sec-two")[: 1 + what % 2]):
+                if glass and what % 4 == 3:
+                    self.time += 8 * 86_400  # the first one's reviews are overdue
+                self.ask(name, 0, 4)
+                self.smash(name, glass, 1)
         for kind, who, what, how in operations[1:]:
             operation = OPERATIONS[kind % len(OPERATIONS)]
             self._counts[operation.__name__] += 1
@@ -443,7 +451,9 @@ class History:
         approver = (able[1], able[1], able[1], able[1], able[0], "robot", None, able[1])[how % 8]
         if approver is not None:
             self.put_approval(approver, request)
-        return self.try_use(request, self.time, "gpu-1")
+        changed = self.try_use(request, self.time, "gpu-1")
+        self._counts[f"{operation} in effect"] += changed
+        return changed
 
     def remove(self, name: str, what: int, how: int) -> None:
         """Somebody is removed, approvals in flight or not."""
@@ -482,7 +492,9 @@ class History:
 
     def drop_key(self, name: str, what: int, how: int) -> None:
         """Somebody's key is taken away."""
-        key = (SECOND if what % 2 else FIRST)[name].key
+        if what % 2:
+            self.second_key(name, 0, 0)
+        key = (SECOND if what % 4 == 3 else FIRST)[name].key
         if self.govern("people.remove-key", RemoveKey(person_id(name), key.key_id), how):
             self.model.keys[name].discard(key.key_id)
             self.model.burnt.add(key.key_id)

@@ -117,7 +117,9 @@ def test_no_key_release_without_a_full_quorum_in_100_000_histories(
     with capsys.disabled():
         click.echo(f"\nquorum: {distinct:,} different histories in {spent:.0f} s of CPU: {reached}")
     assert counts["quorum uses"] > HISTORIES // 100
-    assert counts["glass uses"] > HISTORIES // 10_000
+    assert counts["glass uses"] > HISTORIES // 100
+    for change in ("people.enrol", "people.remove", "people.remove-key", "policy.change"):
+        assert counts[f"{change} in effect"] > HISTORIES // 1000
 
 
 @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
