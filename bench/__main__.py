@@ -6,8 +6,8 @@
     python -m bench --docs-only      the page anew from the last results
 
 Each module of this folder is a benchmark. One with a function `run(quick)` returns tables (or
-figures by variant); any other is run as the script that it is, and its output is kept as it was printed. Every one has a
-process of its own, one after another; results go to `.bench/NAME.json`.
+figures by variant); any other is run as the script that it is, and its output is kept as printed.
+Every one has a process of its own, one after another; results go to `.bench/NAME.json`.
 """
 
 import argparse
