@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,10 +16,10 @@ _SHARED = "_shared"
 
 
 class SeedExchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A written request and reply."""
+    """A written request and reply; without a family it is its own."""
 
     id: str
-    family: str
+    family: str = ""
     prompt: str
     reply: str
     stage: str | None = None
@@ -27,22 +28,30 @@ class SeedExchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class SeedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A written request alone."""
+    """A written request alone; without a family it is its own."""
 
     id: str
-    family: str
+    family: str = ""
     text: str
     stage: str | None = None
     language: str = "en"
 
 
+_Item = TypeVar("_Item", SeedExchange, SeedPrompt)
+
+
 class SeedBook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One file of written seeds about one clause."""
+    """One file of written seeds about one clause.
+
+    `asks` are requests that need no more than their text: each is its own family, and its id is
+    taken from its text, so that lines may be added anywhere.
+    """
 
     clause: str
     side: Side
     exchanges: tuple[SeedExchange, ...] = ()
     prompts: tuple[SeedPrompt, ...] = ()
+    asks: tuple[str, ...] = ()
     name: str = ""
 
 
@@ -66,7 +75,26 @@ def books(domain: str) -> Iterator[SeedBook]:
             book = msgspec.yaml.decode(entry.read_bytes(), type=SeedBook)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise DataError(f"seed book {entry.name}: {error}") from error
-        yield msgspec.structs.replace(book, name=entry.name.removesuffix(".yaml"))
+        yield _named(book, entry.name.removesuffix(".yaml"))
+
+
+def _named(book: SeedBook, name: str) -> SeedBook:
+    """Give the book its name, its lone requests ids and the items without a family one."""
+    asks = (
+        SeedPrompt(id=f"ask-{hashlib.sha256(text.encode()).hexdigest()[:10]}", text=text)
+        for text in book.asks
+    )
+    return SeedBook(
+        clause=book.clause,
+        side=book.side,
+        exchanges=tuple(_with_family(item, name) for item in book.exchanges),
+        prompts=tuple(_with_family(item, name) for item in (*book.prompts, *asks)),
+        name=name,
+    )
+
+
+def _with_family(item: _Item, book: str) -> _Item:
+    return item if item.family else msgspec.structs.replace(item, family=f"{book}/{item.id}")
 
 
 def digest(domain: str) -> str:
