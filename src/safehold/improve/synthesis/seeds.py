@@ -37,6 +37,8 @@ class SeedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     language: str = "en"
 
 
+_RESTRICTED = "restricted-"
+"""How the names of restricted books begin."""
 _Item = TypeVar("_Item", SeedExchange, SeedPrompt)
 
 
@@ -67,15 +69,48 @@ def domains() -> list[str]:
 def books(domain: str) -> Iterator[SeedBook]:
     """Yield the seed books of a domain and those that all domains share, in order of their names.
 
+    Behind them come the restricted books of domains that `neighbours.yaml` names: as permitted
+    ones, since what one domain restricts is a hard neighbour of another.
+
     Raises:
         DataError: The domain has no books, or a book breaks the schema.
     """
     for entry in _books(domain):
-        try:
-            book = msgspec.yaml.decode(entry.read_bytes(), type=SeedBook)
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            raise DataError(f"seed book {entry.name}: {error}") from error
-        yield _named(book, entry.name.removesuffix(".yaml"))
+        yield _read(entry, entry.name.removesuffix(".yaml"))
+    for other, clause in _neighbours(domain).items():
+        for entry in _restricted(other):
+            name = f"{other}/{entry.name.removesuffix('.yaml')}"
+            yield _as_permitted(_read(entry, name), clause)
+
+
+def _read(entry: Traversable, name: str) -> SeedBook:
+    try:
+        return _named(msgspec.yaml.decode(entry.read_bytes(), type=SeedBook), name)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise DataError(f"seed book {entry.name}: {error}") from error
+
+
+def _neighbours(domain: str) -> dict[str, str]:
+    """Return the other domains whose restricted texts are permitted in this one, with a clause."""
+    file = resources.files("safehold.improve.synthesis") / "neighbours.yaml"
+    table = msgspec.yaml.decode(file.read_bytes(), type=dict[str, dict[str, str]])
+    return table.get(domain, {})
+
+
+def _as_permitted(book: SeedBook, clause: str) -> SeedBook:
+    """Return a restricted book of another domain as texts of a permitted clause of this one."""
+    return msgspec.structs.replace(
+        book,
+        clause=clause,
+        side=Side.PERMITTED,
+        exchanges=tuple(_stageless(item, book.name) for item in book.exchanges),
+        prompts=tuple(_stageless(item, book.name) for item in book.prompts),
+    )
+
+
+def _stageless(item: _Item, book: str) -> _Item:
+    domain = book.split("/", 1)[0]
+    return msgspec.structs.replace(item, stage=None, family=f"{domain}/{item.family}")
 
 
 def _named(book: SeedBook, name: str) -> SeedBook:
@@ -104,7 +139,8 @@ def digest(domain: str) -> str:
         DataError: The domain has no books.
     """
     total = hashlib.sha256()
-    for entry in _books(domain):
+    foreign = (entry for other in _neighbours(domain) for entry in _restricted(other))
+    for entry in (*_books(domain), *foreign):
         total.update(entry.name.encode() + b"\0" + hashlib.sha256(entry.read_bytes()).digest())
     return total.hexdigest()
 
@@ -119,4 +155,9 @@ def _books(domain: str) -> list[Traversable]:
 
 
 def _own(folder: Traversable) -> list[Traversable]:
-    return [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]
+    found = (entry for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _restricted(domain: str) -> list[Traversable]:
+    return [entry for entry in _own(_root() / domain) if entry.name.startswith(_RESTRICTED)]

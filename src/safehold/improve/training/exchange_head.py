@@ -14,10 +14,17 @@ from safehold.improve.training.interface import LabelledPair, Pairs, Progress
 
 
 class ExchangeHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How stage 2 is trained; `frozen` layers (and the embeddings) keep their weights."""
+    """How stage 2 is trained; `frozen` layers (and the embeddings) keep their weights.
+
+    `blanked` is the share of pieces that the network is not shown (word dropout: Iyyer et al.,
+    ACL 2015), so that no single word decides. `bfloat16` computes products in that format; on
+    processors with AMX it halves the time, and the weights themselves stay in float32.
+    """
 
     frozen: int = 2
-    epochs: int = 2
+    epochs: int = 3
+    blanked: float = 0.06
+    bfloat16: bool = True
     batch_tokens: int = 768
     learning_rate: float = 1.2e-4
     head_rate: float = 1e-3
@@ -37,16 +44,18 @@ class _Row(msgspec.Struct, frozen=True):
 def train_encoder(
     model: Encoder,
     wordpiece: WordPiece,
-    pairs: Pairs,
+    epochs: Sequence[Pairs],
     settings: ExchangeHeadSettings,
     *,
     seed: int,
     progress: Progress,
 ) -> Encoder:
-    """Fine-tune the model in place and return it; the same seed gives the same weights."""
+    """Fine-tune the model in place and return it; the same seed gives the same weights.
+
+    `epochs` holds what each pass over the data reads: other stretches of the same replies.
+    """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    rows = [_encode(pair, wordpiece) for pair in pairs]
     model.freeze(settings.frozen)
     model.train()
     optimizer = torch.optim.AdamW(
@@ -61,14 +70,21 @@ def train_encoder(
         ],
         weight_decay=settings.weight_decay,
     )
-    plan = [batch for _ in range(settings.epochs) for batch in _batches(rows, settings, generator)]
+    plan = [
+        [rows[index] for index in batch]
+        for rows in (
+            [_encode(pair, wordpiece, settings.blanked, generator) for pair in pairs]
+            for pairs in epochs
+        )
+        for batch in _batches(rows, settings, generator)
+    ]
     warm = max(1, int(len(plan) * settings.warmup))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, 1 - step / (len(plan) + 1))
     )
     progress.start("stage 2", len(plan))
     for batch in plan:
-        loss = _loss(model, wordpiece, [rows[i] for i in batch], settings)
+        loss = _loss(model, wordpiece, batch, settings)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -79,9 +95,17 @@ def train_encoder(
     return model
 
 
-def _encode(pair: LabelledPair, wordpiece: WordPiece) -> _Row:
+def _encode(
+    pair: LabelledPair, wordpiece: WordPiece, blanked: float, generator: np.random.Generator
+) -> _Row:
     limits = PAIR_LIMITS if pair.reply else PROMPT_ONLY_LIMITS
     ids, kinds = wordpiece.pair(pair.prompt, pair.reply, limits)
+    hidden = generator.random(len(ids)) < blanked
+    marks = {wordpiece.classify, wordpiece.separate}
+    ids = [
+        wordpiece.unknown if hide and piece not in marks else piece
+        for piece, hide in zip(ids, hidden, strict=True)
+    ]
     return _Row(ids, kinds, pair.clause, pair.weight, bool(pair.reply))
 
 
@@ -121,7 +145,8 @@ def _loss(
     model: Encoder, wordpiece: WordPiece, rows: Sequence[_Row], settings: ExchangeHeadSettings
 ) -> torch.Tensor:
     ids, kinds, mask = pad([(row.ids, row.kinds) for row in rows], wordpiece.pad)
-    logits = model(ids, kinds, mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bfloat16):
+        logits = model(ids, kinds, mask).float()
     clause = torch.tensor([row.clause for row in rows])
     weight = torch.tensor([row.weight for row in rows])
     chosen = torch.tensor([int(row.reply) for row in rows])

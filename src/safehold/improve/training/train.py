@@ -183,10 +183,13 @@ def _train_stage2(
 ) -> EncoderScorer:
     home = pretrained_home([Path(entry) for entry in sys.path if entry])
     vocabulary = (home / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    labelled = pairs(examples, clauses, seed=settings.seed)
+    epochs = [
+        pairs(examples, clauses, seed=settings.seed + epoch)
+        for epoch in range(settings.exchange_head.epochs)
+    ]
     whole = WordPiece(vocabulary)
     counts = Counter(
-        piece for pair in labelled for piece in whole.encode(f"{pair.prompt} {pair.reply}")
+        piece for pair in epochs[0] for piece in whole.encode(f"{pair.prompt} {pair.reply}")
     )
     kept = kept_pieces(vocabulary, counts, settings.shape.vocabulary)
     pieces = [vocabulary[index] for index in kept]
@@ -195,7 +198,7 @@ def _train_stage2(
     train_encoder(
         model,
         WordPiece(pieces),
-        labelled,
+        epochs,
         settings.exchange_head,
         seed=settings.seed,
         progress=progress,
