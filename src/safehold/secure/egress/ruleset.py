@@ -11,8 +11,12 @@ row declares meets the policy: drop. Three facts of the kernel shape this file:
    counted by a counter behind the quotas, and a depleted quota is made anew, inside the same
    transaction, with exactly what its window has left.
 3. `limit rate` lets a whole unit through at once, so it never appears here.
+4. A socket that its process closed has no owner any more, but TCP still sends what it held, and
+   the kernel itself answers for it later. So a connection is bound to its flow (by a secret
+   connection mark) when a packet with an owner is accepted, and what comes without one follows.
 """
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -45,6 +49,9 @@ LOCAL_NETWORKS = {
 (cloud metadata services live at 169.254.169.254)."""
 
 Json = dict[str, Any]
+CT_MARK: Json = {"ct": {"key": "mark"}}
+NO_UID = 2**32 - 1
+"""The user id that no user has."""
 QuotaKey = tuple[str, Window]
 
 
@@ -119,6 +126,7 @@ def transaction(desired: Desired) -> Json:
     for flow in desired.flows:
         commands += _dispatch(flow, desired)
         commands += _pay(flow, desired)
+    commands += _ownerless(desired)
     for name in desired.gone:
         commands += _remove(name)
     if desired.plan.local.raw_frame_guard:
@@ -274,10 +282,39 @@ def _neighbour_rules(desired: Desired) -> list[list[Json]]:
     ]
 
 
-def _dispatch(flow: Flow, desired: Desired) -> list[Json]:
-    """One rule per address family and transport that sends the packet to its flow's chain."""
+def binding(flow: str, mark: int) -> int:
+    """The connection mark of a flow: the same after every reload, and not to be guessed."""
+    digest = hashlib.sha256(f"{mark}/{flow}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") | 1
+
+
+def _ownerless(desired: Desired) -> list[Json]:
+    """Rules for packets of a TCP connection whose socket was closed: they stay in their flow.
+
+    A packet whose owner is known never gets here, so no user inherits another's connection.
+    """
+    chain = DISPATCH["output"]
+    known = [_match(_meta("skuid"), NO_UID, "!="), {"goto": {"target": "undeclared"}}]
+    rules = [_rule(chain, known, "whoever is known matched above, or is undeclared")]
+    for flow in desired.flows:
+        if _owned(flow) and "tcp" in flow.transport():
+            rules += _dispatch(flow, desired, bound=True)
+    return rules
+
+
+def _owned(flow: Flow) -> bool:
+    """Whether a row names the owner of the socket."""
+    source = flow.source
+    return bool(source.user or source.uid is not None or source.cgroup)
+
+
+def _dispatch(flow: Flow, desired: Desired, *, bound: bool = False) -> list[Json]:
+    """One rule per address family and transport that sends the packet to its flow's chain.
+
+    `bound` asks for the connection's mark in place of the socket's owner.
+    """
     rules = []
-    target = f"s_{flow.id}" if flow.source.cgroup else f"f_{flow.id}"
+    target = f"s_{flow.id}" if flow.source.cgroup and not bound else f"f_{flow.id}"
     for version, family in ((4, "ip"), (6, "ip6")):
         nets = [net for net in flow.networks() if net.version == version]
         if not nets:
@@ -288,7 +325,11 @@ def _dispatch(flow: Flow, desired: Desired) -> list[Json]:
         if flow.source.address and not sources:
             continue
         expr: list[Json] = [_match(_meta("nfproto"), f"ipv{version}")]
-        expr += _source(flow, desired)
+        if bound:
+            expr.append(_match(_meta("l4proto"), "tcp"))
+            expr.append(_match(CT_MARK, binding(flow.id, desired.mark)))
+        else:
+            expr += _source(flow, desired)
         if sources:
             expr.append(_match(_payload(family, "saddr"), _set(sources)))
         # The whole space needs no test, and the kernel has no match of zero bits.
@@ -354,7 +395,13 @@ def _pay(flow: Flow, desired: Desired) -> list[Json]:
     priority = {
         "mangle": {"key": _meta("priority"), "value": class_id(flow.id, desired.flows)},
     }
+    bind: list[Json] = []
+    if _owned(flow) and "tcp" in flow.transport():
+        # A mark that some other software gave is left alone: then only the tail is lost.
+        mark = {"mangle": {"key": CT_MARK, "value": binding(flow.id, desired.mark)}}
+        bind = [_rule(chain, [_match(_meta("l4proto"), "tcp"), _match(CT_MARK, 0), mark])]
     return [
+        *bind,
         *(_rule(chain, expr) for expr in _paid(flow.id, desired)),
         _rule(chain, [priority, {"goto": {"target": "pass"}}]),
     ]
