@@ -15,7 +15,15 @@ from safehold.secure.egress.netns import enter, run_in
 from safehold.secure.egress.nft import NftKernel
 from safehold.secure.egress.plan import Link
 from safehold.secure.egress.ruleset import removal
-from safehold.testing.egress import FakeClock, GrantExactly, World, plan, register, row
+from safehold.testing.egress import (
+    FakeClock,
+    GrantExactly,
+    World,
+    control_group,
+    plan,
+    register,
+    row,
+)
 
 PACKET = 65_536
 
@@ -395,25 +403,21 @@ def test_refused_transaction_leaves_the_old_rules(world: World) -> None:
 
 
 def test_cgroup_row_binds_to_its_group(world: World) -> None:
-    """A row for a control group lets only that group's processes send."""
-    from safehold.secure.egress.cgroup import cgroup_root  # noqa: PLC0415
-
-    group = cgroup_root() / f"safehold-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        text = row("jobs", protocol="udp", port=9000).replace(
-            "{ uid = 0 }", f'{{ cgroup = "{group.name}" }}'
-        )
-        enforcer = world.enforcer(register(text))
+    """Two rows for one destination each let their own control group send, and no others."""
+    with control_group("one") as one, control_group("two") as two:
+        rows = [
+            row(name, protocol="udp", port=9000).replace(
+                "{ uid = 0 }", f'{{ cgroup = "{group.name}" }}'
+            )
+            for name, group in (("first", one), ("second", two))
+        ]
+        enforcer = world.enforcer(register(*rows))
         enforcer.apply(first=True)
         world.send("udp", 20_000, port=9000)
         assert world.received() == {}
-        send = [sys.executable, "-m", "safehold.secure.egress.traffic", "send", "udp"]
-        inside = enter(world.pair.inside, [*send, world.pair.outside_v4, "9000", "20000", "1"])
-        script = 'echo $$ > "$0"; exec "$@"'
-        subprocess.run(["sh", "-c", script, str(group / "cgroup.procs"), *inside], check=True)
-        assert world.received() == {"udp4:9000": 20_000}
-        enforcer.apply()
-    finally:
-        time.sleep(0.1)
-        group.rmdir()
+        world.send("udp", 20_000, port=9000, group=one)
+        world.send("udp", 30_000, port=9000, group=two)
+        assert world.received() == {"udp4:9000": 50_000}
+        passed = enforcer.apply().passed
+        assert 20_000 < passed["first"] < 25_000
+        assert 30_000 < passed["second"] < 36_000

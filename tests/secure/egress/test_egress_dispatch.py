@@ -1,14 +1,16 @@
-"""What TCP sends after its process closed the socket: it has no owner, and stays in its flow."""
+"""Packets without an owner: what TCP sends after `close`, and its answer to a new connection."""
 
 import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from safehold.secure.egress.netns import enter
-from safehold.testing.egress import World, register, row
+from safehold.secure.egress.interface import KernelError
+from safehold.secure.egress.netns import enter, run_in
+from safehold.testing.egress import World, control_group, joining, register, row
 
 COUNT = 400_000
 PORT = 9443
@@ -60,10 +62,21 @@ print(got, flush=True)
 """Read nothing until told to, so that the rest must come from a socket that is closed."""
 
 
+LISTEN = """
+import socket, sys
+listener = socket.create_server(("", int(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+KNOCK = """
+import socket, sys
+socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1.5)
+"""
+
+
 @contextlib.contextmanager
-def running(space: str, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run Python inside a namespace and kill it in the end."""
-    command = enter(space, [sys.executable, "-c", script, *arguments])
+def running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command and kill it in the end."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -76,8 +89,10 @@ def running(space: str, script: str, *arguments: str) -> Iterator[subprocess.Pop
 class Tail:
     """A sender that is gone, and a receiver that has read nothing yet."""
 
-    def __init__(self, world: World, way: str = "serve", uid: int = 0) -> None:
-        self.world, self.way, self.uid = world, way, uid
+    def __init__(
+        self, world: World, way: str = "serve", uid: int = 0, group: Path | None = None
+    ) -> None:
+        self.world, self.way, self.uid, self.group = world, way, uid, group
 
     @contextlib.contextmanager
     def left(self, patience: float = 60.0) -> Iterator[subprocess.Popen[str]]:
@@ -85,14 +100,17 @@ class Tail:
         pair = self.world.pair
         hold = [self.way, pair.outside_v4, str(PORT), str(COUNT), str(self.uid)]
         drain = [self.way, pair.inside_v4, str(PORT), str(patience)]
-        starts = [(pair.inside, HOLD, hold), (pair.outside, DRAIN, drain)]
+        starts = [
+            enter(pair.inside, joining(self.group, [sys.executable, "-c", HOLD, *hold])),
+            enter(pair.outside, [sys.executable, "-c", DRAIN, *drain]),
+        ]
         first, second = starts if self.way == "serve" else starts[::-1]
         with contextlib.ExitStack() as stack:
-            listening = stack.enter_context(running(first[0], first[1], *first[2]))
+            listening = stack.enter_context(running(first))
             assert listening.stdout is not None
             assert listening.stdout.readline() == "ready\n"
-            joining = stack.enter_context(running(second[0], second[1], *second[2]))
-            sender, receiver = (listening, joining) if self.way == "serve" else (joining, listening)
+            joined = stack.enter_context(running(second))
+            sender, receiver = (listening, joined) if self.way == "serve" else (joined, listening)
             assert receiver.stdout is not None
             assert receiver.stdout.readline() == "joined\n"
             assert sender.wait(60) == 0
@@ -120,6 +138,41 @@ def test_what_a_closed_socket_held_arrives_whole(world: World, way: str) -> None
     snapshot = enforcer.tick()
     assert snapshot.undeclared == 0
     assert COUNT < snapshot.passed["replies"] < COUNT * 1.1
+
+
+def grouped(group: Path) -> str:
+    """A row for a control group that serves."""
+    return flow().replace("{ uid = 0 }", f'{{ cgroup = "{group.name}" }}')
+
+
+def test_closed_socket_of_a_control_group_stays_in_its_flow(world: World) -> None:
+    """A control group that serves can be connected to, and loses no tail."""
+    with control_group("serves") as group:
+        enforcer = world.enforcer(register(grouped(group)))
+        enforcer.apply(first=True)
+        with Tail(world, group=group).left() as receiver:
+            assert Tail.drained(receiver) == COUNT
+        assert enforcer.tick().undeclared == 0
+
+
+def test_listener_of_another_group_is_not_answered_for(world: World) -> None:
+    """On a control group's port a process of another group opens no connection."""
+    with control_group("serves") as group, control_group("other") as other:
+        enforcer = world.enforcer(register(grouped(group)))
+        enforcer.apply(first=True)
+        listen = joining(other, [sys.executable, "-c", LISTEN, str(PORT)])
+        with subprocess.Popen(
+            enter(world.pair.inside, listen), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as listener:
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == b"ready\n"
+            with pytest.raises(KernelError, match="timed out"):
+                run_in(
+                    world.pair.outside,
+                    [sys.executable, "-c", KNOCK, world.pair.inside_v4, str(PORT)],
+                )
+            listener.kill()
+        assert enforcer.tick().passed["replies"] == 0
 
 
 def test_bound_connection_survives_a_reload(world: World) -> None:
