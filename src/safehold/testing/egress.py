@@ -179,7 +179,7 @@ class World:
         *,
         port: int = 8443,
         address: str | None = None,
-        seconds: float = 8.0,
+        seconds: float = 60.0,
         uid: int | None = None,
         group: Path | None = None,
     ) -> None:
@@ -193,7 +193,7 @@ class World:
             self.pair.inside,
             [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *arguments],
         )
-        subprocess.run(joining(group, command), check=False, timeout=60)
+        subprocess.run(joining(group, command), check=False, timeout=180)
 
     def enforcer(
         self,
