@@ -1,13 +1,18 @@
 """Egress under test: rows, plans, a clock to move, and a world behind two namespaces."""
 
+import contextlib
 import datetime as dt
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from safehold.secure.egress.audit import ChainedLog
+from safehold.secure.egress.cgroup import cgroup_root
 from safehold.secure.egress.enforce import Enforcer
 from safehold.secure.egress.interface import Authorization, Authorizer, KernelError, RefuseAll
 from safehold.secure.egress.netns import Pair, enter
@@ -100,6 +105,26 @@ class FakeClock:
         return self.wall
 
 
+@contextlib.contextmanager
+def control_group(name: str) -> Iterator[Path]:
+    """Make a control group of this process's own, and remove it once it is empty.
+
+    Raises:
+        KernelError: It is still in use a minute later.
+    """
+    group = cgroup_root() / f"safehold-{name}-{os.getpid()}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        end = time.monotonic() + 60
+        while (group / "cgroup.procs").read_text():
+            if time.monotonic() > end:
+                raise KernelError(f"control group {group.name} does not empty")
+            time.sleep(0.05)
+        group.rmdir()
+
+
 class GrantExactly:
     """An authorizer with one live grant."""
 
@@ -111,6 +136,13 @@ class GrantExactly:
         if (operation, resource) != self.granted:
             return RefuseAll().require(operation, resource)
         return Authorization(grant_id="grant-1")
+
+
+def joining(group: Path | None, command: list[str]) -> list[str]:
+    """Return the command line that runs `command` in a control group."""
+    if group is None:
+        return command
+    return ["sh", "-c", 'echo $$ > "$0"; exec "$@"', str(group / "cgroup.procs"), *command]
 
 
 class World:
@@ -147,20 +179,21 @@ class World:
         *,
         port: int = 8443,
         address: str | None = None,
-        seconds: float = 8.0,
+        seconds: float = 60.0,
         uid: int | None = None,
+        group: Path | None = None,
     ) -> None:
-        """Try to send synthetic bytes from the inside, for at most `seconds`."""
+        """Try to send synthetic bytes from the inside, for at most `seconds`.
+
+        `group` is the control group that the sender belongs to.
+        """
         arguments = [channel, address or self.pair.outside_v4, str(port), str(count), str(seconds)]
         arguments += [str(uid)] if uid is not None else []
-        subprocess.run(
-            enter(
-                self.pair.inside,
-                [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *arguments],
-            ),
-            check=False,
-            timeout=60,
+        command = enter(
+            self.pair.inside,
+            [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *arguments],
         )
+        subprocess.run(joining(group, command), check=False, timeout=180)
 
     def enforcer(
         self,

@@ -39,7 +39,7 @@ with MockUpstream(says("Harmless words about soap. " * 400, size=200)) as upstre
 ASK = """
 import http.client, json, sys
 address, port, key, stream, count = sys.argv[1:]
-link = http.client.HTTPConnection(address, int(port), timeout=60)
+link = http.client.HTTPConnection(address, int(port), timeout=300)
 body = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], "stream": stream == "1"}
 for _ in range(int(count)):
     head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
@@ -54,7 +54,7 @@ link.close()
 LEAVE = """
 import http.client, json, sys
 address, port, key = sys.argv[1:]
-link = http.client.HTTPConnection(address, int(port), timeout=60)
+link = http.client.HTTPConnection(address, int(port), timeout=300)
 body = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
 link.request("POST", "/v1/chat/completions", json.dumps(body), head)
@@ -71,7 +71,7 @@ with socket.create_server(("", 9443)) as listener:
 """
 TAKE = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 9443), timeout=60) as link:
+with socket.create_connection((sys.argv[1], 9443), timeout=300) as link:
     while link.recv(65536):
         pass
 """
@@ -91,7 +91,7 @@ def process(space: str, *command: str, cwd: Path) -> Iterator[subprocess.Popen[s
         yield running
     finally:
         running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=30)
+        running.communicate(timeout=300)
 
 
 class Gateway:
@@ -111,7 +111,7 @@ class Gateway:
     def outside(self, script: str, *arguments: str) -> None:
         """Run a client."""
         command = [sys.executable, "-c", script, self.world.pair.inside_v4, *arguments]
-        subprocess.run(enter(self.world.pair.outside, command), check=True, timeout=120)
+        subprocess.run(enter(self.world.pair.outside, command), check=True, timeout=600)
 
     def kernel(self) -> int:
         """Bytes of the flow that left so far, as the kernel counts them."""
@@ -122,7 +122,7 @@ class Gateway:
         reader = self.sources.reader
         assert reader is not None
         found: list[ExplainedRow] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while sum(row.items for row in found) < items:
             assert time.monotonic() < deadline, f"{len(found)} rows of {items} replies"
             time.sleep(0.2)

@@ -74,7 +74,7 @@ def test_recorded_tunnel_is_found() -> None:
     folder = os.environ.get("SAFEHOLD_EVAL_DATA")
     if not folder:
         pytest.skip("SAFEHOLD_EVAL_DATA is not set: no recorded names here")
-    lines = (Path(folder) / "train" / "net_dns_exfil.jsonl").read_bytes().splitlines()
+    lines = (Path(folder) / "net_dns_exfil.jsonl").read_bytes().splitlines()
     rows = [msgspec.json.decode(line) for line in lines]
     stats = name_stats([row["text"] for row in rows])
     bad = {".".join(r["text"].lower().split(".")[-2:]) for r in rows if r["label"] != "benign"}

@@ -86,7 +86,7 @@ class Rig:
 
     def send(self, count: int, *, explained: bool) -> None:
         """Send bytes, signed for or not."""
-        self.world.send("udp", count, port=9000, seconds=10)
+        self.world.send("udp", count, port=9000)
         if explained:
             writer = ExplainedWriter(self.rows, "gateway", Ed25519Signer(KEY))
             at = self.clock.wall - 1

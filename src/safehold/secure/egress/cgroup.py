@@ -1,7 +1,8 @@
 """Rules on control groups: the one match that nft 1.0's JSON cannot say, sent over netlink.
 
 The chain `s_<flow>` is declared (empty, so it matches nothing) by the JSON transaction and filled
-here with `socket cgroupv2 level L == ID goto f_<flow>`. Until it is filled, and when the group was
+here with `socket cgroupv2 level L == ID goto f_<flow>`; so is `i_<flow>`, which looks for the
+listener that an incoming connection is for. Until it is filled, and when the group was
 removed, nothing matches: the flow's packets are undeclared and dropped. It fails closed.
 """
 
@@ -11,10 +12,11 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from safehold.secure.egress.dispatch import serves_group
 from safehold.secure.egress.interface import KernelError
 from safehold.secure.egress.nft import NftKernel
 from safehold.secure.egress.register import Flow
-from safehold.secure.egress.ruleset import TABLE
+from safehold.secure.egress.statements import TABLE
 
 ROOTS = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 
@@ -59,6 +61,8 @@ def fill_cgroup_chains(flows: Sequence[Flow], kernel: NftKernel) -> None:
             raise KernelError(f"flow {flow.id}: its cgroup does not exist") from error
         level = flow.source.cgroup.count("/") + 1
         messages += _replace_chain(f"s_{flow.id}", f"f_{flow.id}", number, level)
+        if serves_group(flow):
+            messages += _replace_chain(f"i_{flow.id}", f"h_{flow.id}", number, level)
     with _netlink(kernel.netns) as link:
         _send(link, messages)
 

@@ -186,6 +186,5 @@ def _try(
     ]
     command = [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *target]
     command += [str(uid)] if uid is not None else []
-    subprocess.run(enter(both.inside, command), check=False, timeout=60)
-    time.sleep(0.05)
+    subprocess.run(enter(both.inside, command), check=False, timeout=180)
     return Attempt(name, pushed, 0, receiver.total() - before)

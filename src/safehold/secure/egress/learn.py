@@ -17,7 +17,7 @@ import msgspec
 from safehold.secure.egress.interface import Direction, Tuple5
 from safehold.secure.egress.nft import NftKernel
 from safehold.secure.egress.register import Register
-from safehold.secure.egress.ruleset import Json
+from safehold.secure.egress.statements import Json
 
 TABLE = "safehold_learn"
 _ENTRIES = 65_536

@@ -33,6 +33,10 @@ def open_links(netns: str | None = None) -> "IPRoute":
     return IPRoute(netns=netns, flags=0) if netns else IPRoute()
 
 
+_NO_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"
+"""Two seconds a device go into looking for duplicates of its address; a fresh pair has none."""
+
+
 class Pair(msgspec.Struct, frozen=True):
     """Two namespaces joined by one cable: `inside` is the enclave, `outside` the world."""
 
@@ -56,6 +60,7 @@ def pair(name: str) -> Iterator[Pair]:
         for space in (both.inside, both.outside):
             netns.create(space)
             stack.callback(netns.remove, space)
+            run_in(space, ["sh", "-c", f"echo 0 >{_NO_DAD}"])
         with open_links(both.inside) as links:
             links.link(
                 "add",

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import msgspec
 
 from safehold.secure.egress.interface import KernelError
-from safehold.secure.egress.ruleset import TABLE, WIRE_TABLE, Json
+from safehold.secure.egress.ruleset import WIRE_TABLE
+from safehold.secure.egress.statements import TABLE, Json
 
 _TIMEOUT_S = 20.0
 NETNS_FOLDER = Path("/run/netns")

@@ -11,21 +11,42 @@ row declares meets the policy: drop. Three facts of the kernel shape this file:
    counted by a counter behind the quotas, and a depleted quota is made anew, inside the same
    transaction, with exactly what its window has left.
 3. `limit rate` lets a whole unit through at once, so it never appears here.
+
+Which chain a packet's flow is, and whose it is, is in `dispatch`.
 """
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
-from safehold.secure.egress.interface import Direction, KernelError, Mode, Window, Wire
+from safehold.secure.egress.dispatch import (
+    DISPATCH,
+    Owners,
+    bind,
+    dispatch,
+    handshakes,
+    ownerless,
+    serves_group,
+)
+from safehold.secure.egress.interface import Mode, Window
 from safehold.secure.egress.plan import NEIGHBOUR_BYTES_PER_DAY, Plan
 from safehold.secure.egress.register import Flow
+from safehold.secure.egress.statements import (
+    FAMILY,
+    TABLE,
+    Json,
+    add,
+    in_table,
+    match,
+    meta,
+    networks,
+    payload,
+    rule,
+    table,
+)
 
-TABLE = "safehold_egress"
 WIRE_TABLE = "safehold_wire"
-FAMILY = "inet"
 LOG_GROUP = 117
 NEIGHBOURS = "neighbours"
 ARP = "arp"
@@ -34,9 +55,6 @@ LINK_LOCAL = "link_local"
 PLAIN_COUNTERS = ("undeclared", "invalid", "loopback", "sealed", LINK_LOCAL)
 TOTAL = "total"
 
-DISPATCH = {"output": "local", "forward": "transit"}
-"""Local and forwarded flows apart: the kernel takes a cgroup match only where a socket is known."""
-
 LOCAL_NETWORKS = {
     "ip": [ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("224.0.0.0/3")],
     "ip6": [ipaddress.ip_network("fe80::/10"), ipaddress.ip_network("ff00::/8")],
@@ -44,7 +62,6 @@ LOCAL_NETWORKS = {
 """Link-local, multicast, reserved and broadcast: a row for the whole Internet never means these
 (cloud metadata services live at 169.254.169.254)."""
 
-Json = dict[str, Any]
 QuotaKey = tuple[str, Window]
 
 
@@ -102,9 +119,9 @@ def class_id(flow: str, flows: Sequence[Flow]) -> int:
 
 def transaction(desired: Desired) -> Json:
     """Return the transaction that makes the kernel hold `desired`, whatever it held before."""
-    commands: list[Json] = [_table(FAMILY, TABLE)]
+    commands: list[Json] = [table(FAMILY, TABLE)]
     if desired.plan.local.raw_frame_guard:
-        commands.append(_table("netdev", WIRE_TABLE))
+        commands.append(table("netdev", WIRE_TABLE))
     commands += [_counter(name) for name in (*PLAIN_COUNTERS, *_flow_counters(desired))]
     commands += _chains(desired)
     for (name, window), quota in desired.quotas.items():
@@ -116,9 +133,12 @@ def transaction(desired: Desired) -> Json:
             )
         commands.append(_quota(name, window, quota.limit))
     commands += _hooks(desired)
+    owners = Owners(desired.uids, desired.interfaces, desired.mark)
     for flow in desired.flows:
-        commands += _dispatch(flow, desired)
+        commands += dispatch(flow, owners)
         commands += _pay(flow, desired)
+    commands += handshakes(desired.flows, owners)
+    commands += ownerless(desired.flows, owners)
     for name in desired.gone:
         commands += _remove(name)
     if desired.plan.local.raw_frame_guard:
@@ -140,21 +160,9 @@ def removal() -> Json:
     return {"nftables": commands}
 
 
-def _in_table() -> Json:
-    return {"family": FAMILY, "table": TABLE}
-
-
-def _table(family: str, name: str) -> Json:
-    return {"add": {"table": {"family": family, "name": name}}}
-
-
-def _add(kind: str, *, name: str, **more: object) -> Json:
-    return {"add": {kind: {**_in_table(), "name": name, **more}}}
-
-
 def _place(account: str) -> Json:
     """The table that an account's objects live in."""
-    return {"family": "netdev", "table": WIRE_TABLE} if account == ARP else _in_table()
+    return {"family": "netdev", "table": WIRE_TABLE} if account == ARP else in_table()
 
 
 def _counter(name: str) -> Json:
@@ -169,25 +177,6 @@ def _quota(name: str, window: Window, limit: int) -> Json:
     return {"add": {"quota": body}}
 
 
-def _rule(chain: str, expr: list[Json], comment: str = "") -> Json:
-    rule: Json = {**_in_table(), "chain": chain, "expr": expr}
-    if comment:
-        rule["comment"] = comment
-    return {"add": {"rule": rule}}
-
-
-def _match(left: Json, right: object, op: str = "==") -> Json:
-    return {"match": {"op": op, "left": left, "right": right}}
-
-
-def _meta(key: str) -> Json:
-    return {"meta": {"key": key}}
-
-
-def _payload(protocol: str, field: str) -> Json:
-    return {"payload": {"protocol": protocol, "field": field}}
-
-
 def _flow_counters(desired: Desired) -> Iterable[str]:
     if desired.plan.local.raw_frame_guard:
         yield RAW
@@ -199,17 +188,21 @@ def _flow_counters(desired: Desired) -> Iterable[str]:
 def _chains(desired: Desired) -> list[Json]:
     policy = "drop" if desired.plan.mode is Mode.ENFORCE or desired.sealed else "accept"
     hooked = [
-        _add("chain", name=hook, type="filter", hook=hook, prio=0, policy=policy)
+        add("chain", name=hook, type="filter", hook=hook, prio=0, policy=policy)
         for hook in ("output", "forward")
     ]
+    hooked.append(add("chain", name="input", type="filter", hook="input", prio=0, policy="accept"))
     plain = [*DISPATCH.values(), "undeclared", "pass", *(f"f_{flow.id}" for flow in desired.flows)]
     plain += [f"s_{flow.id}" for flow in desired.flows if flow.source.cgroup]
-    declared = hooked + [_add("chain", name=name) for name in plain]
+    for flow in desired.flows:
+        if serves_group(flow):
+            plain += [f"i_{flow.id}", f"h_{flow.id}"]
+    declared = hooked + [add("chain", name=name) for name in plain]
     # The cgroup chains are filled by their own netlink message, and only when they change.
     flushed = [
-        {"flush": {"chain": {**_in_table(), "name": name}}}
-        for name in ("output", "forward", *plain)
-        if not name.startswith("s_")
+        {"flush": {"chain": {**in_table(), "name": name}}}
+        for name in ("output", "forward", "input", *plain)
+        if not name.startswith(("s_", "i_"))
     ]
     return declared + flushed
 
@@ -217,36 +210,36 @@ def _chains(desired: Desired) -> list[Json]:
 def _hooks(desired: Desired) -> list[Json]:
     rules: list[Json] = []
     if desired.plan.local.loopback:
-        lo = [_match(_meta("oifname"), "lo"), {"counter": "loopback"}, {"accept": None}]
-        rules.append(_rule("output", lo, "loopback never leaves this network namespace"))
+        lo = [match(meta("oifname"), "lo"), {"counter": "loopback"}, {"accept": None}]
+        rules.append(rule("output", lo, "loopback never leaves this network namespace"))
     for hook in ("output", "forward"):
         if desired.sealed:
-            rules.append(_rule(hook, [{"counter": "sealed"}, {"drop": None}]))
+            rules.append(rule(hook, [{"counter": "sealed"}, {"drop": None}]))
             continue
-        bad = [_match({"ct": {"key": "state"}}, ["invalid", "untracked"], "in")]
+        bad = [match({"ct": {"key": "state"}}, ["invalid", "untracked"], "in")]
         if hook == "output":
             # Neighbour discovery is untracked by the kernel; it pays its own quota.
-            rules += [_rule("output", expr) for expr in _neighbour_rules(desired)]
-        rules.append(_rule(hook, [*bad, {"counter": "invalid"}, _verdict(desired)]))
+            rules += [rule("output", expr) for expr in _neighbour_rules(desired)]
+        rules.append(rule(hook, [*bad, {"counter": "invalid"}, _verdict(desired)]))
         if not desired.plan.local.link_local:
             rules += [
-                _rule(
-                    hook, [_match(_payload(family, "daddr"), _set(nets)), *_refuse_local(desired)]
+                rule(
+                    hook, [match(payload(family, "daddr"), networks(nets)), *_refuse_local(desired)]
                 )
                 for family, nets in LOCAL_NETWORKS.items()
             ]
-        rules.append(_rule(hook, [{"jump": {"target": DISPATCH[hook]}}]))
-        rules.append(_rule(hook, [{"goto": {"target": "undeclared"}}]))
+        rules.append(rule(hook, [{"jump": {"target": DISPATCH[hook]}}]))
+        rules.append(rule(hook, [{"goto": {"target": "undeclared"}}]))
     rules.append(
-        _rule(
+        rule(
             "undeclared",
             [{"counter": "undeclared"}, {"log": {"group": LOG_GROUP, "snaplen": 96}}],
         )
     )
-    rules.append(_rule("undeclared", [_verdict(desired)]))
-    rules += [_rule("pass", expr) for expr in _paid(TOTAL, desired)] if desired.plan.total else []
-    mark = {"mangle": {"key": _meta("mark"), "value": desired.mark}}
-    rules.append(_rule("pass", [mark, {"accept": None}]))
+    rules.append(rule("undeclared", [_verdict(desired)]))
+    rules += [rule("pass", expr) for expr in _paid(TOTAL, desired)] if desired.plan.total else []
+    mark = {"mangle": {"key": meta("mark"), "value": desired.mark}}
+    rules.append(rule("pass", [mark, {"accept": None}]))
     return rules
 
 
@@ -263,100 +256,28 @@ def _neighbour_rules(desired: Desired) -> list[list[Json]]:
         return []
     kinds = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"]
     nd = [
-        _match(_payload("icmpv6", "type"), {"set": kinds}),
-        _match(_payload("ip6", "hoplimit"), 255),
+        match(payload("icmpv6", "type"), {"set": kinds}),
+        match(payload("ip6", "hoplimit"), 255),
     ]
     quota = {"quota": quota_name(NEIGHBOURS, Window.DAY)}
-    mark = {"mangle": {"key": _meta("mark"), "value": desired.mark}}
+    mark = {"mangle": {"key": meta("mark"), "value": desired.mark}}
     return [
         [*nd, quota, {"counter": f"d_{NEIGHBOURS}"}, {"drop": None}],
         [*nd, {"counter": f"c_{NEIGHBOURS}"}, mark, {"accept": None}],
     ]
 
 
-def _dispatch(flow: Flow, desired: Desired) -> list[Json]:
-    """One rule per address family and transport that sends the packet to its flow's chain."""
-    rules = []
-    target = f"s_{flow.id}" if flow.source.cgroup else f"f_{flow.id}"
-    for version, family in ((4, "ip"), (6, "ip6")):
-        nets = [net for net in flow.networks() if net.version == version]
-        if not nets:
-            continue
-        sources = [
-            net for net in map(ipaddress.ip_network, flow.source.address) if net.version == version
-        ]
-        if flow.source.address and not sources:
-            continue
-        expr: list[Json] = [_match(_meta("nfproto"), f"ipv{version}")]
-        expr += _source(flow, desired)
-        if sources:
-            expr.append(_match(_payload(family, "saddr"), _set(sources)))
-        # The whole space needs no test, and the kernel has no match of zero bits.
-        if all(net.prefixlen for net in nets):
-            expr.append(_match(_payload(family, "daddr"), _set(nets)))
-        transport = _transport(flow, version)
-        if transport is None:
-            continue
-        expr += transport
-        way = "original" if flow.direction is Direction.OUT else "reply"
-        expr.append(_match({"ct": {"key": "direction"}}, way))
-        chain = DISPATCH["forward" if flow.source.forwarded else "output"]
-        rules.append(_rule(chain, [*expr, {"goto": {"target": target}}], flow.id))
-    if not rules:
-        raise KernelError(f"flow {flow.id}: no rule can match it (address families differ)")
-    return rules
-
-
-def _set(nets: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> Json:
-    return {
-        "set": [
-            {"prefix": {"addr": str(net.network_address), "len": net.prefixlen}}
-            if net.prefixlen < net.max_prefixlen
-            else str(net.network_address)
-            for net in nets
-        ]
-    }
-
-
-def _source(flow: Flow, desired: Desired) -> list[Json]:
-    source = flow.source
-    expr: list[Json] = []
-    if source.user or source.uid is not None:
-        uid = desired.uids[source.user] if source.user else source.uid
-        expr.append(_match(_meta("skuid"), uid))
-    if source.forwarded:
-        interface = source.interface or desired.interfaces[source.netns]
-        expr.append(_match(_meta("iifname"), interface))
-    return expr
-
-
-def _transport(flow: Flow, version: int) -> list[Json] | None:
-    """Return the matches on protocol and port, or None when this family can't carry it."""
-    match flow.protocol:
-        case Wire.ICMP:
-            echo = _match(_payload("icmp", "type"), "echo-request")
-            return [echo] if version == 4 else None  # noqa: PLR2004 - the IP version
-        case Wire.ICMPV6:
-            echo = _match(_payload("icmpv6", "type"), "echo-request")
-            return [echo] if version == 6 else None  # noqa: PLR2004 - the IP version
-        case _:
-            field = "dport" if flow.direction is Direction.OUT else "sport"
-            return [
-                _match(_meta("l4proto"), {"set": sorted(flow.transport())}),
-                _match(_payload("th", field), {"set": list(flow.ports)}),
-            ]
-
-
 def _pay(flow: Flow, desired: Desired) -> list[Json]:
     chain = f"f_{flow.id}"
     if flow.id in desired.blocked:
-        return [_rule(chain, [{"counter": f"d_{flow.id}"}, {"drop": None}], "blocked")]
+        return [rule(chain, [{"counter": f"d_{flow.id}"}, {"drop": None}], "blocked")]
     priority = {
-        "mangle": {"key": _meta("priority"), "value": class_id(flow.id, desired.flows)},
+        "mangle": {"key": meta("priority"), "value": class_id(flow.id, desired.flows)},
     }
     return [
-        *(_rule(chain, expr) for expr in _paid(flow.id, desired)),
-        _rule(chain, [priority, {"goto": {"target": "pass"}}]),
+        *bind(flow, desired.mark),
+        *(rule(chain, expr) for expr in _paid(flow.id, desired)),
+        rule(chain, [priority, {"goto": {"target": "pass"}}]),
     ]
 
 
@@ -375,8 +296,8 @@ def _remove(name: str) -> list[Json]:
     An `add` before each `delete` makes it valid when the object is missing.
     """
     commands: list[Json] = []
-    for chain in (f"s_{name}", f"f_{name}"):
-        place = {**_in_table(), "name": chain}
+    for chain in (f"s_{name}", f"i_{name}", f"h_{name}", f"f_{name}"):
+        place = {**in_table(), "name": chain}
         commands += [{"add": {"chain": place}}, {"flush": {"chain": place}}]
         commands.append({"delete": {"chain": place}})
     for window in Window:
@@ -398,7 +319,7 @@ def _wire_guard(plan: Plan, mark: int) -> list[Json]:
     """
     inside = {"family": "netdev", "table": WIRE_TABLE}
     policy = "drop" if plan.mode is Mode.ENFORCE else "accept"
-    arp = [_match(_meta("protocol"), "arp")]
+    arp = [match(meta("protocol"), "arp")]
     commands: list[Json] = []
     for interface in plan.link.interfaces:
         chain = {**inside, "name": f"wire_{interface}"}
@@ -408,7 +329,7 @@ def _wire_guard(plan: Plan, mark: int) -> list[Json]:
         commands += [
             {"add": {"rule": {**inside, "chain": chain["name"], "expr": expr}}}
             for expr in (
-                [_match(_meta("mark"), mark), {"accept": None}],
+                [match(meta("mark"), mark), {"accept": None}],
                 [
                     *arp,
                     {"quota": quota_name(ARP, Window.DAY)},
