@@ -5,8 +5,11 @@
     python bench/weights.py meter          only the read meter (root)
 
 GB/s per core are bytes by CPU time of the measuring process (10^9 bytes), best of several turns
-that alternate between the contestants, so that a busy machine shifts all of them alike. Files are
-in the page cache. `cryptotensors` and `tink` are measured where they are installed.
+that alternate between the contestants, so that a busy machine shifts all of them alike; a share is
+the median over the turns of the rate by the reference's rate in the same turn. Files are in the
+page cache. `cryptotensors` and `tink` are measured where they are installed. Loading is measured
+twice: into memory that is there already, and into new memory, which whoever loads a model takes
+first. New memory is cheaper where `shmem_enabled` of transparent huge pages is `advise`.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -29,58 +33,69 @@ from safehold.secure.weights.chunks import DEFAULT_CHUNK_BYTES, Layout, ShardCip
 from safehold.secure.weights.header import open_header, read_header, sign_header
 from safehold.secure.weights.interface import HEADER_NAME, Shard
 from safehold.secure.weights.keys import derive_keys, unwrap_data_key
-from safehold.secure.weights.load import read_parallel
+from safehold.secure.weights.load import load_shards, read_parallel
+from safehold.secure.weights.memory import SealedMemory
 from safehold.secure.weights.meter.fanotify import MeterError, open_gate
 from safehold.secure.weights.meter.meter import ReadMeter
-from safehold.secure.weights.opened import ShardReader, open_sealed
+from safehold.secure.weights.opened import Ready, ShardReader, open_sealed
 from safehold.secure.weights.rewrap import rewrapped, store_header, wrap_anew
 from safehold.secure.weights.seal import SealOrder, seal
 from safehold.secure.weights.signer import SealSigner
 from safehold.testing.weights import MemoryProvider, write_safetensors
 
 MIB = 2**20
-Contestant = Callable[[], int]
-"""Does one turn and returns the bytes that it handled."""
+SHMEM_HUGE = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+Contestant = Callable[[ExitStack], int]
+"""Does one turn and returns the bytes it handled; what it leaves on the stack ends unmeasured."""
 
 
 def rate(turn: Contestant) -> float:
     """Return GB/s by CPU time of one turn."""
-    began = time.process_time()
-    size = turn()
-    return size / max(time.process_time() - began, 1e-9) / 1e9
+    with ExitStack() as after:
+        began = time.process_time()
+        size = turn(after)
+        spent = time.process_time() - began
+    return size / max(spent, 1e-9) / 1e9
 
 
-def compete(contestants: dict[str, Contestant], turns: int) -> dict[str, float]:
-    """Return the best rate of each contestant over alternating turns."""
-    best = dict.fromkeys(contestants, 0.0)
+def compete(contestants: dict[str, Contestant], turns: int) -> dict[str, list[float]]:
+    """Return the rates of each contestant over alternating turns."""
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(turns):
         for name, turn in contestants.items():
-            best[name] = max(best[name], rate(turn))
-    return best
+            rates[name].append(rate(turn))
+    return rates
 
 
-def raw_streaming(data: bytes, chunk: int, out: memoryview) -> Contestant:
-    """Return the same library's AES-GCM over a whole ciphertext in memory, into other memory.
+class RawGcm:
+    """The same library's AES-GCM over a whole ciphertext in memory, into other memory.
 
     That is the least that any loader must do; the turn that stays in one buffer never leaves the
     processor's cache.
     """
-    aead, nonce = AESGCM(bytes(32)), bytes(12)
-    data = data[: len(data) // chunk * chunk]
-    view = memoryview(data)
-    sealed = bytearray(len(data) // chunk * (chunk + 16))
-    for number, at in enumerate(range(0, len(data), chunk)):
-        into = memoryview(sealed)[number * (chunk + 16) : (number + 1) * (chunk + 16)]
-        aead.encrypt_into(nonce, view[at : at + chunk], b"x" * 40, into)
 
-    def turn() -> int:
-        whole = memoryview(sealed)
-        for number, at in enumerate(range(0, len(data), chunk)):
-            part = whole[number * (chunk + 16) : (number + 1) * (chunk + 16)]
-            aead.decrypt_into(nonce, part, b"x" * 40, out[at : at + chunk])
-        return len(data)
+    def __init__(self, data: bytes, chunk: int) -> None:
+        self.aead, self.nonce, self.chunk = AESGCM(bytes(32)), bytes(12), chunk
+        self.size = len(data) // chunk * chunk
+        view, sealed = memoryview(data), bytearray(self.size // chunk * (chunk + 16))
+        self.sealed = memoryview(sealed)
+        for number, at in enumerate(range(0, self.size, chunk)):
+            into = self.sealed[number * (chunk + 16) : (number + 1) * (chunk + 16)]
+            self.aead.encrypt_into(self.nonce, view[at : at + chunk], b"x" * 40, into)
 
-    return turn
+    def into(self, out: memoryview, ready: Ready | None = None) -> int:
+        """Decrypt everything into memory."""
+        for number, at in enumerate(range(0, self.size, self.chunk)):
+            if ready is not None:
+                ready(at, self.chunk)
+            part = self.sealed[number * (self.chunk + 16) : (number + 1) * (self.chunk + 16)]
+            self.aead.decrypt_into(self.nonce, part, b"x" * 40, out[at : at + self.chunk])
+        return self.size
+
+    def into_new(self, after: ExitStack) -> int:
+        """Decrypt everything into new sealed memory, taken chunk by chunk as the loader does."""
+        memory = after.enter_context(SealedMemory("bench", self.size, unsafe_swap=True))
+        return self.into(memory.view, memory.pages.take)
 
 
 def raw_gcm(data: bytes, chunk: int) -> tuple[Contestant, Contestant]:
@@ -92,13 +107,13 @@ def raw_gcm(data: bytes, chunk: int) -> tuple[Contestant, Contestant]:
     plain = bytearray(chunk)
     aead.encrypt_into(nonce, view[:chunk], b"x" * 40, sealed)
 
-    def encrypt() -> int:
+    def encrypt(_: ExitStack) -> int:
         for at in range(0, len(data), chunk):
             aead.encrypt_into(nonce, view[at : at + chunk], b"x" * 40, sealed)
         return len(data)
 
-    def decrypt() -> int:
-        for _ in range(0, len(data), chunk):
+    def decrypt(_: ExitStack) -> int:
+        for _at in range(0, len(data), chunk):
             aead.decrypt_into(nonce, sealed, b"x" * 40, plain)
         return len(data)
 
@@ -119,7 +134,7 @@ def our_cipher(data: bytes, chunk: int) -> Contestant:
     cipher = ShardCipher(bytes(39), bound, layout, "s")
     view, out = memoryview(data), memoryview(bytearray(chunk + 16))
 
-    def turn() -> int:
+    def turn(_: ExitStack) -> int:
         for index in range(layout.count):
             at, length = layout.plain(index)
             cipher.seal_into(index, view[at : at + length], out[: length + 16])
@@ -146,7 +161,10 @@ class Sealed:
         self.data_key = data_key
         self.keys = derive_keys(data_key, self.header, ["model.safetensors"])
         self.size = self.header.plain_bytes
-        self.out = memoryview(bytearray(self.size))
+        # Memory as the loader has it: whole pages, all there.
+        memory = SealedMemory("bench", self.size, unsafe_swap=True)
+        memory.pages.take(0, self.size)
+        self.out = memory.view
 
     def _seal(self, name: str):  # noqa: ANN202 - a header
         order = SealOrder(
@@ -160,13 +178,13 @@ class Sealed:
         )
         return seal(order, [self.provider], self.signer)
 
-    def seal_again(self) -> int:
+    def seal_again(self, _: ExitStack) -> int:
         """Seal anew, digests, manifests, sync and all."""
         self.turns += 1
         header = self._seal(f"again-{self.digest}-{self.turns}")
         return header.plain_bytes
 
-    def load(self) -> int:
+    def load(self, _: ExitStack) -> int:
         """Read, verify and decrypt everything into memory that is there already."""
         with open_sealed(self.root / "sealed", "model.safetensors") as handle:
             shard = self.header.shards[0]
@@ -174,17 +192,32 @@ class Sealed:
             reader.read_into(0, self.out)
         return self.size
 
-    def load_threads(self) -> int:
+    def load_threads(self, _: ExitStack) -> int:
         """The same by two threads."""
         read_parallel(
             self.root / "sealed", self.header, self.keys, "model.safetensors", self.out, threads=2
         )
         return self.size
 
-    def read_plain(self) -> int:
+    def load_new(self, after: ExitStack) -> int:
+        """Load as `safehold weights load` does, into new sealed memory."""
+        shards = load_shards(self.root / "sealed", self.header, self.keys, unsafe_swap=True)
+        after.enter_context(shards)
+        return self.size
+
+    def read_plain(self, _: ExitStack) -> int:
         """Read the plain file into the same memory."""
         with self.file.open("rb", buffering=0) as file:
             return file.readinto(self.out)
+
+    def read_plain_new(self, after: ExitStack) -> int:
+        """Read the plain file into new sealed memory."""
+        memory = after.enter_context(SealedMemory("bench", self.size, unsafe_swap=True))
+        with self.file.open("rb", buffering=0) as file:
+            for at in range(0, self.size, self.chunk):
+                memory.pages.take(at, min(self.chunk, self.size - at))
+                file.readinto(memory.view[at : at + self.chunk])
+        return self.size
 
 
 def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]]:
@@ -196,8 +229,8 @@ def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]
     tensors = load_file(sealed.file)
     size = sum(one.nbytes for one in tensors.values())
     target = sealed.root / "plain.safetensors"
-    writing["safetensors, plain: save"] = lambda: save_file(tensors, target) or size
-    reading["safetensors, plain: load"] = lambda: sum(
+    writing["safetensors, plain: save"] = lambda _: save_file(tensors, target) or size
+    reading["safetensors, plain: load"] = lambda _: sum(
         one.nbytes for one in load_file(sealed.file).values()
     )
     try:
@@ -210,8 +243,8 @@ def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]
         config = _cryptotensors_keys(cryptotensors)
         path = sealed.root / "ct.safetensors"
         ct_save(tensors, path, config=config)
-        writing["cryptotensors: save"] = lambda: ct_save(tensors, path, config=config) or size
-        reading["cryptotensors: load"] = lambda: sum(one.nbytes for one in ct_load(path).values())
+        writing["cryptotensors: save"] = lambda _: ct_save(tensors, path, config=config) or size
+        reading["cryptotensors: load"] = lambda _: sum(one.nbytes for one in ct_load(path).values())
     try:
         import io  # noqa: PLC0415 - with the next
 
@@ -228,7 +261,7 @@ def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]
         def close(self) -> None:
             """Keep what was written."""
 
-    def encrypt() -> int:
+    def encrypt(_: ExitStack) -> int:
         with primitive.new_encrypting_stream(Kept(), b"aad") as stream:
             view = memoryview(data)
             for at in range(0, len(data), MIB):
@@ -240,7 +273,7 @@ def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]
         stream.write(data)
     ciphertext = kept.getvalue()
 
-    def decrypt() -> int:
+    def decrypt(_: ExitStack) -> int:
         total = 0
         with primitive.new_decrypting_stream(io.BytesIO(ciphertext), b"aad") as stream:
             while part := stream.read(MIB):
@@ -275,11 +308,14 @@ def _cryptotensors_keys(cryptotensors):  # noqa: ANN001, ANN202 - a foreign modu
     return {"enc_kid": "enc", "sign_kid": "sign"}
 
 
-def show(title: str, best: dict[str, float], reference: str) -> None:
-    """Print a table, each rate beside the reference's."""
+def show(title: str, rates: dict[str, list[float]], reference: str) -> None:
+    """Print a table, each best rate with its median share of the reference's."""
     print(f"\n{title}")
-    for name, value in best.items():
-        print(f"  {name:44} {value:6.2f} GB/s per core   {value / best[reference]:6.1%}")
+    for name, turns in rates.items():
+        share = statistics.median(
+            one / other for one, other in zip(turns, rates[reference], strict=True)
+        )
+        print(f"  {name:44} {max(turns):6.2f} GB/s per core   {share:6.1%}")
 
 
 def throughput(root: Path, size: int, turns: int) -> None:
@@ -288,37 +324,43 @@ def throughput(root: Path, size: int, turns: int) -> None:
     blake = Sealed(root / "b", size, DEFAULT_CHUNK_BYTES, digest="blake3")
     data = sealed.file.read_bytes()
     encrypt, decrypt = raw_gcm(data, DEFAULT_CHUNK_BYTES)
+    raw = RawGcm(data, DEFAULT_CHUNK_BYTES)
     writing, reading = others(sealed)
+    reference = "raw AES-256-GCM, same library"
+    contestants = {
+        reference: encrypt,
+        "seal: cipher alone": our_cipher(data, DEFAULT_CHUNK_BYTES),
+        "seal: whole, two BLAKE3 digests": blake.seal_again,
+        "seal: whole, two SHA-256 digests": sealed.seal_again,
+        **writing,
+    }
+    kib = DEFAULT_CHUNK_BYTES // 1024
+    show(f"Writing {size // MIB} MiB (chunks of {kib} KiB)", compete(contestants, turns), reference)
+    reference = "raw AES-256-GCM, memory to memory"
+    contestants = {
+        "raw AES-256-GCM, in one cached buffer": decrypt,
+        reference: lambda _: raw.into(sealed.out),
+        "load: read, verify, decrypt": sealed.load,
+        "load: the same, two threads": sealed.load_threads,
+        "read() of the plain file": sealed.read_plain,
+    }
     show(
-        f"Writing {size // MIB} MiB (chunks of {DEFAULT_CHUNK_BYTES // 1024} KiB)",
-        compete(
-            {
-                "raw AES-256-GCM, same library": encrypt,
-                "seal: cipher alone": our_cipher(data, DEFAULT_CHUNK_BYTES),
-                "seal: whole, two BLAKE3 digests": blake.seal_again,
-                "seal: whole, two SHA-256 digests": sealed.seal_again,
-                **writing,
-            },
-            turns,
-        ),
-        "raw AES-256-GCM, same library",
+        f"Reading {size // MIB} MiB into memory that is there already",
+        compete(contestants, turns),
+        reference,
     )
+    reference = "raw AES-256-GCM, memory to new memory"
+    contestants = {
+        reference: raw.into_new,
+        "load: `safehold weights load`": sealed.load_new,
+        "read() of the plain file": sealed.read_plain_new,
+        **reading,
+    }
+    pages = SHMEM_HUGE.read_text().partition("[")[2].partition("]")[0]
     show(
-        f"Reading {size // MIB} MiB",
-        compete(
-            {
-                "raw AES-256-GCM, in one cached buffer": decrypt,
-                "raw AES-256-GCM, memory to memory": raw_streaming(
-                    data, DEFAULT_CHUNK_BYTES, sealed.out
-                ),
-                "load: read, verify, decrypt": sealed.load,
-                "load: the same, two threads": sealed.load_threads,
-                "read() of the plain file, same memory": sealed.read_plain,
-                **reading,
-            },
-            turns,
-        ),
-        "raw AES-256-GCM, memory to memory",
+        f"Reading {size // MIB} MiB into new memory (shmem_enabled: {pages})",
+        compete(contestants, turns),
+        reference,
     )
 
 

@@ -6,8 +6,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safehold.secure.weights.chunks import Layout, ShardCipher, identity
+from safehold.secure.weights.chunks import Layout, ShardCipher, identity, preamble
 from safehold.secure.weights.interface import SealTamperError
+from safehold.secure.weights.keys import shard_key
 
 KEY = bytes(range(32)) + b"prefix7"
 
@@ -75,6 +76,22 @@ def test_every_modified_tag_is_refused(
             bytes.fromhex(aad),
             bytearray(len(plain) // 2),
         )
+
+
+def test_format_is_the_documented_one() -> None:
+    """A shard of two chunks has the bytes that the documented format gives, computed without us."""
+    seal, plain = "ab" * 16, bytes(range(20))
+    key = shard_key(bytes(range(32)), seal, "s", "cd" * 32)
+    bound = identity(
+        seal_id=seal, model="m", version="1", shard="s", plain_bytes=20, chunk_bytes=16
+    )
+    cipher = ShardCipher(key, bound, Layout(20, 16), "s")
+    chunks = _sealed(cipher, 0, plain[:16]) + _sealed(cipher, 1, plain[16:])
+    assert (preamble(seal, 16) + chunks).hex() == (
+        "53485345414c303100000010abababababababababababababababab00000000"  # preamble
+        "b05f2f0422bd3dcd241c71f0e8f5aa33e82282be11245a68d14dd76941c720cb"  # chunk 0 and its tag
+        "459a19911cbe0f3d917fea891116bf746d3269a1"  # chunk 1 and its tag
+    )
 
 
 def _cipher(size: int, chunk: int, *, shard: str = "s", version: str = "1") -> ShardCipher:

@@ -123,6 +123,58 @@ def test_frozen_memory_can_not_be_written_by_others() -> None:
         assert not any(Path(memory.path).read_bytes())
 
 
+def _locked_bytes(name: str) -> int:
+    """Return how much of a memfd's mappings here is there and locked, by the kernel's account."""
+    found, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.partition(" ")[0].endswith(":"):
+            here = f"/memfd:safehold:{name} " in line
+        elif here and line.startswith("Locked:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_loaded_plaintext_is_locked_in_memory(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Every page of a loaded shard is locked, also one that a process wrote which is gone."""
+    monkeypatch.setattr(load, "WORKER_BYTES", 1)
+    header = publisher.seal()
+    with SealedMemory("probe", 2**20, unsafe_swap=True) as probe:
+        if not probe.pages.locked:
+            pytest.skip("needs the right to lock memory")
+    with load_shards(
+        publisher.root / "sealed",
+        header,
+        publisher.keys(header),
+        workers=workers,
+        unsafe_swap=True,
+    ):
+        size = header.shard(ONE).plain_bytes
+        assert _locked_bytes(ONE) == -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def test_memory_comes_when_it_is_taken() -> None:
+    """Untouched memory costs nothing, taken memory is there, and a wipe takes no more of it."""
+    with SealedMemory("test", 64 * mmap.PAGESIZE, unsafe_swap=True) as memory:
+        assert os.fstat(memory.handle).st_blocks == 0
+        memory.pages.take(5, 3 * mmap.PAGESIZE)
+        taken = os.fstat(memory.handle).st_blocks * 512
+        assert taken >= 4 * mmap.PAGESIZE
+        memory.wipe()
+        assert os.fstat(memory.handle).st_blocks * 512 == taken
+
+
+def test_wipe_finds_what_was_written_between_holes() -> None:
+    """Plaintext in the middle of untouched memory is wiped too."""
+    with SealedMemory("test", 1024 * mmap.PAGESIZE, unsafe_swap=True) as memory:
+        memory.view[500_000:500_004] = b"data"
+        memory.view[-1:] = b"x"
+        memory.wipe()
+        assert not any(memory.view)
+
+
 def test_wipe_reaches_every_mapping() -> None:
     """Whoever mapped the plaintext sees zeros after a wipe."""
     with SealedMemory("test", 4096, unsafe_swap=True) as memory:

@@ -22,12 +22,13 @@ from safehold.secure.weights.chunks import Layout
 from safehold.secure.weights.header import covers
 from safehold.secure.weights.interface import Header, SealTamperError, Shard, ShardKeys
 from safehold.secure.weights.memory import SealedMemory
-from safehold.secure.weights.opened import ShardReader, open_sealed, wipe
+from safehold.secure.weights.opened import Ready, ShardReader, open_sealed, wipe
 
 Progress = Callable[[int], None]
 PROGRESS_BYTES = 16 * 2**20
 # Below this, starting a worker costs more than it saves.
 WORKER_BYTES = 128 * 2**20
+JOB_SIZE_BYTES = 4
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -127,21 +128,30 @@ def load_shards(
                 else:
                     reader = ShardReader(header, shard, keys.key(name), handle)
                     end = reader.layout.count
-                    decrypt_chunks(reader, memory.view, 0, end, progress)
+                    decrypt_chunks(reader, memory.view, 0, end, progress, memory.pages.take)
             memory.freeze()
         stack.pop_all()
     return LoadedShards(header, shards)
 
 
 def decrypt_chunks(
-    reader: ShardReader, out: memoryview, first: int, end: int, progress: Progress | None = None
+    reader: ShardReader,
+    out: memoryview,
+    first: int,
+    end: int,
+    progress: Progress | None = None,
+    ready: Ready | None = None,
 ) -> None:
-    """Decrypt chunks [first, end) to their places in memory of the whole shard's size."""
+    """Decrypt chunks [first, end) to their places in memory of the whole shard's size.
+
+    `progress` is called with the number of bytes done since the last call, `ready` before a chunk
+    is written.
+    """
     step = max(1, PROGRESS_BYTES // reader.layout.chunk_bytes)
     for start in range(first, end, step):
         begin, _ = reader.layout.plain(start)
         last, length = reader.layout.plain(min(start + step, end) - 1)
-        reader.read_into(begin, out[begin : last + length])
+        reader.read_into(begin, out[begin : last + length], ready)
         if progress is not None:
             progress(last + length - begin)
 
@@ -202,6 +212,8 @@ def _by_workers(
             running.append(_start(job))
         for child in running:
             _follow(child, shard.name, progress)
+        # The workers' mappings lock the pages: ours does too before those go.
+        memory.pages.take(0, memory.size)
     finally:
         for child in running:
             child.kill()
@@ -220,8 +232,9 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     )
     if child.stdin is not None:
         try:
-            child.stdin.write(msgspec.msgpack.encode(job))
-            child.stdin.close()
+            text = msgspec.msgpack.encode(job)
+            child.stdin.write(len(text).to_bytes(JOB_SIZE_BYTES, "big") + text)
+            child.stdin.flush()
         except BrokenPipeError:
             pass  # it died at once; what it leaves unsaid is an error below
     return child

@@ -1,7 +1,7 @@
 """Opening: random access to shards and tensors; no byte is returned before its tag verified."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,8 @@ from safehold.secure.weights.interface import (
 from safehold.secure.weights.storage import read_exactly, storage
 
 _LENGTH_BYTES = 8
+Ready = Callable[[int, int], None]
+"""Called with offset and length in the shard, just before plaintext is written there."""
 # safetensors names; bfloat16 and the float8 kinds have no NumPy type and come as raw integers.
 DTYPES: dict[str, str] = {
     "F64": "<f8",
@@ -77,7 +79,7 @@ class ShardReader:
                 f"{shard.name}: expected {self.layout.sealed_bytes} sealed bytes, got {size}"
             )
 
-    def read_into(self, offset: int, out: memoryview) -> None:
+    def read_into(self, offset: int, out: memoryview, ready: Ready | None = None) -> None:
         """Decrypt `len(out)` bytes of plaintext from `offset` into the caller's memory.
 
         Raises:
@@ -89,14 +91,15 @@ class ShardReader:
                 f"{self.shard.name}: expected a range within {self.shard.plain_bytes} bytes"
             )
         try:
-            self._read_into(offset, out)
+            with storage(f"can't read {self.shard.name}"):
+                self._read_into(offset, out, ready)
         except WeightsError:
             wipe(out)
             raise
         finally:
             wipe(self._plain)
 
-    def _read_into(self, offset: int, out: memoryview) -> None:
+    def _read_into(self, offset: int, out: memoryview, ready: Ready | None) -> None:
         done = 0
         size = self.layout.chunk_bytes
         first, last = offset // size, max(offset, offset + len(out) - 1) // size
@@ -104,6 +107,8 @@ class ShardReader:
             begin, length = self.layout.plain(index)
             skip = offset + done - begin
             take = min(length - skip, len(out) - done)
+            if ready is not None:
+                ready(begin + skip, take)
             if take == length:
                 self._open_chunk(index, out[done : done + take])
             else:
@@ -113,10 +118,10 @@ class ShardReader:
 
     def _open_chunk(self, index: int, out: memoryview) -> None:
         offset, length = self.layout.sealed(index)
+        # A copy, never a mapping: whoever can write the file could change a mapped chunk between
+        # its authentication and its decryption.
         sealed = self._sealed[:length]
-        with storage(f"can't read {self.shard.name}"):
-            got = read_exactly(self._handle, sealed, offset)
-        if got != length:
+        if read_exactly(self._handle, sealed, offset) != length:
             raise SealTamperError(f"{self.shard.name}: it ends within chunk {index}")
         self._cipher.open_into(index, sealed, out)
 
