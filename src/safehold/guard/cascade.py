@@ -62,6 +62,12 @@ class Cascade(msgspec.Struct, frozen=True):
         first, second, constant = surface.weights
         return first * stage1 + second * stage2 + constant
 
+    def score(self, surface: Thresholds, logit: float) -> float:
+        """Return a deciding logit as a score in [0, 1]; 0 where nothing was decided."""
+        if logit == -math.inf:
+            return 0.0
+        return probability(logit, surface.block if self.has_stage2 else surface.alone)
+
 
 def probability(logit: float, threshold: float) -> float:
     """Return a score in [0, 1] that is 0.5 at the threshold; for rows and reports."""

@@ -1,4 +1,4 @@
-"""Verdicts, releases and the flow type that the guard's parts share."""
+"""Verdicts, releases, policies, reports and the flow type that the guard's parts share."""
 
 from collections.abc import Generator
 from enum import StrEnum
@@ -28,7 +28,8 @@ class Block(msgspec.Struct, frozen=True):
     """The guard refuses. `clause` names the constitution clause, never the text it saw.
 
     `score` is the calibrated score in [0, 1]; `offset` the characters of the lane that had been
-    scored when it fired (0 for a prompt).
+    scored when it fired (0 for a prompt); `turn` the turn of the prompt that it was found in (-1:
+    only in the user's turns together; None for a reply).
     """
 
     clause: str
@@ -36,6 +37,7 @@ class Block(msgspec.Struct, frozen=True):
     stage: Stage
     lane: Lane | None = None
     offset: int = 0
+    turn: int | None = None
 
 
 Verdict = Allow | Block
@@ -67,6 +69,36 @@ class Mode(StrEnum):
     HOLD = "hold"
     FULL = "full"
     AUDIT = "audit"
+
+
+class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one session delivers and what a broken scorer means, stage by stage.
+
+    Rules have no fail mode: a regular expression (RE2) that was compiled can't fail.
+    """
+
+    mode: Mode = Mode.HOLD
+    hold_tokens: int = 16
+    fail_mode_stage1: FailMode = FailMode.BLOCK
+    fail_mode_stage2: FailMode = FailMode.BLOCK
+
+
+class Coverage(msgspec.Struct, frozen=True):
+    """Characters of reply text fed, scored and released; released never exceeds scored."""
+
+    received: int
+    scored: int
+    released: int
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the operator's row says about a session: scores in [0, 1], counts, failures."""
+
+    prompt_score: float
+    reply_score: float
+    escalations: int
+    bypasses: tuple[str, ...]
+    coverage: Coverage
 
 
 class Escalation(msgspec.Struct, frozen=True):
