@@ -25,6 +25,9 @@ class Channel(StrEnum):
     TOOL_ARGUMENTS = "tool_arguments"
     TOOL_RESULT = "tool_result"
 
+    # Enum's own hash is a call of Python; lanes are looked up for every delta.
+    __hash__ = str.__hash__
+
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="text"):
     """A run of text on one channel."""
@@ -69,7 +72,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Exchange(turns=(*self.turns, turn))
 
 
-class Lane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Lane(msgspec.Struct, frozen=True, forbid_unknown_fields=True, cache_hash=True):
     """One stream of characters inside a reply: a choice, a channel, and which part of it.
 
     `index` tells apart several blocks of one channel, such as parallel tool calls.

@@ -1,6 +1,6 @@
 """The event stream of OpenAI Chat Completions, read from upstream and written anew."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -60,10 +60,11 @@ class ChatStream:
         self._lanes = Lanes(max_lanes)
         self._head: bytes | None = None
         self._id: str | None = None
-        self._prefixes: dict[Lane, bytes] = {}
+        self._frames: dict[Lane, tuple[bytes, bytes]] = {}
         self._started: set[int] = set()
         self._finish: dict[int, str] = {}
         self._open: dict[int, list[Lane]] = {}
+        self._opened: dict[tuple[int, Channel, int], Lane] = {}
         self._calls: dict[tuple[int, int], str] = {}
         self._names: dict[Lane, str] = {}
         self._named: set[Lane] = set()
@@ -73,7 +74,7 @@ class ChatStream:
 
     # -- what the upstream says ------------------------------------------------------------
 
-    def read(self, event: bytes) -> Iterable[Piece]:
+    def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
 
         Raises:
@@ -137,10 +138,11 @@ class ChatStream:
         pieces.extend(Closed(lane) for lane in self._open.pop(at, ()))
 
     def _lane(self, choice: int, channel: Channel, index: int) -> Lane:
-        lane = self._lanes.get(choice, channel, index)
-        opened = self._open.setdefault(choice, [])
-        if lane not in opened:
-            opened.append(lane)
+        key = (choice, channel, index)
+        lane = self._opened.get(key)
+        if lane is None:
+            lane = self._opened[key] = self._lanes.get(choice, channel, index)
+            self._open.setdefault(choice, []).append(lane)
         return lane
 
     def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> None:
@@ -188,33 +190,30 @@ class ChatStream:
 
     def release(self, lane: Lane, text: str) -> bytes:
         """Return the frames that carry cleared text of a lane."""
+        around = self._frames.get(lane)
+        if around is not None:
+            return around[0] + encode(text) + around[1]
         if lane.channel is Channel.TOOL_NAME:
             self._names[lane] = self._names.get(lane, "") + text
             return b""
         if self._chosen is not None and lane.channel is Channel.TEXT:
             return self._with_logprobs(lane, text)
-        prefix = self._prefixes.get(lane)
-        if prefix is None:
-            return self._first(lane, text)
-        return prefix + encode(text) + self._suffix(lane)
-
-    @staticmethod
-    def _suffix(lane: Lane) -> bytes:
-        if lane.channel is Channel.TOOL_ARGUMENTS:
-            return b'}}]},"logprobs":null,"finish_reason":null}]}\n\n'
-        return b'},"logprobs":null,"finish_reason":null}]}\n\n'
+        return self._first(lane, text)
 
     def _first(self, lane: Lane, text: str) -> bytes:
-        """Return the first frame of a lane, and keep the bytes that precede its later texts."""
+        """Return the first frame of a lane, and keep the bytes around its later texts."""
         start = self._open_choice(lane.choice)
+        suffix = b'},"logprobs":null,"finish_reason":null}]}\n\n'
         if lane.channel is Channel.TOOL_ARGUMENTS:
             delta = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % lane.index
+            suffix = b"}}]" + suffix
         else:
             delta = b'{"%s":' % FIELDS[lane.channel, lane.index].encode()
-        prefix = self._prefixes[lane] = (
+        prefix = (
             b"data: " + self._header() + b'"choices":[{"index":%d,"delta":' % lane.choice + delta
         )
-        return start + prefix + encode(text) + self._suffix(lane)
+        self._frames[lane] = (prefix, suffix)
+        return start + prefix + encode(text) + suffix
 
     def _with_logprobs(self, lane: Lane, text: str) -> bytes:
         entries = self._chosen.take(lane, text) if self._chosen else []

@@ -1,6 +1,6 @@
 """The answer on its way through the session: streamed or whole, scored before it leaves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from safehold.errors import UpstreamError
@@ -87,7 +87,11 @@ class Delivery:
                 self._count(len(data))
                 if run.gone.done():
                     break
-                pieces = [piece for event in reader.feed(data) for piece in stream.read(event)]
+                events = reader.feed(data)
+                if len(events) == 1:
+                    pieces = stream.read(events[0])
+                else:
+                    pieces = merged(piece for event in events for piece in stream.read(event))
                 block = await self._score(stream, pieces)
                 if block is not None:
                     await self._block(stream, block)
@@ -108,11 +112,11 @@ class Delivery:
         if self._received > limit * 8:  # frames weigh more than the text they carry
             raise BrokenReplyError(f"upstream: expected at most {limit} bytes of answer")
 
-    async def _score(self, stream: Stream, pieces: list[Piece]) -> Block | None:
+    async def _score(self, stream: Stream, pieces: Sequence[Piece]) -> Block | None:
         """Score pieces in order and send what they clear; a block ends the exchange."""
         frames: list[bytes] = []
         block: Block | None = None
-        for piece in pieces if len(pieces) < 2 else merged(pieces):  # noqa: PLR2004 - a status of HTTP or a plain bound
+        for piece in pieces:
             if self._full:
                 self._withheld.append(piece)
             if type(piece) is Delta:
@@ -128,7 +132,8 @@ class Delivery:
                 frames.append(stream.release(piece.lane, step.text))
             if type(piece) is not Delta and not self._full:
                 frames.append(stream.close(piece.lane))
-        await self._send(b"".join(frames))
+        if frames:
+            await self._send(b"".join(frames))
         return block
 
     async def _step(self, flow: "Flow[Step]") -> Step:
@@ -148,7 +153,10 @@ class Delivery:
         size = 0
         for lane, text in self._pending:
             size += utf8_bytes(text)
-            self._texts.setdefault(lane, []).append(text)
+            texts = self._texts.get(lane)
+            if texts is None:
+                texts = self._texts[lane] = []
+            texts.append(text)
         if run.relay.journal is not None and self._pending:
             run.relay.journal.write(run.ask.decision_id, self._pending)
         self._pending = []

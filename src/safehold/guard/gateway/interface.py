@@ -5,7 +5,7 @@ answer into `Piece`s (text per lane) and renders what was cleared. A codec never
 and does no I/O; the relay (`relay.py`) drives it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -132,7 +132,7 @@ class Stream(Protocol):
         """The id under which a later request may continue this answer."""
         ...
 
-    def read(self, event: bytes) -> Iterable[Piece]:
+    def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
 
         Raises:

@@ -4,7 +4,7 @@ Blocks keep their order: a block's frames begin with its first released text and
 is closed, so a later block never starts before an earlier one's tail was scored and released.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -69,7 +69,7 @@ class MessagesStream:
 
     # -- what the upstream says ------------------------------------------------------------
 
-    def read(self, event: bytes) -> Iterable[Piece]:
+    def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
 
         Raises:

@@ -49,30 +49,26 @@ class Outlet:
         """Count nothing more: the client is gone, so what is written goes nowhere."""
         self.gone = True
 
-    def _framed(self, size: int) -> None:
-        """Count a part of the body with the lines that its chunk adds."""
-        if not self.gone:
-            framing = (size.bit_length() + 3) // 4 + 4 if self._chunked and size else 0
-            self.sent_bytes += size + framing
-
     def _count(self, size: int) -> None:
         if not self.gone:
             self.sent_bytes += size
 
     async def _body(self, frames: bytes, *, more: bool) -> None:
         """Send frames in slices; each is counted when the transport has taken it."""
-        if len(frames) <= _SLICE:  # all but huge deltas: one call a token
+        at, total = 0, len(frames)
+        while True:
+            part = frames if total <= _SLICE else frames[at : at + _SLICE]
+            size = len(part)
+            at += size
             self.sending_since = self._clock()
-            await self._send({"type": "http.response.body", "body": frames, "more_body": more})
-            self._framed(len(frames))
-            self.sending_since = None
-            return
-        for at in range(0, max(len(frames), 1), _SLICE):
-            part = frames[at : at + _SLICE]
-            rest = more or at + _SLICE < len(frames)
-            self.sending_since = self._clock()
-            await self._send({"type": "http.response.body", "body": part, "more_body": rest})
-            self._framed(len(part))
+            await self._send(
+                {"type": "http.response.body", "body": part, "more_body": more or at < total}
+            )
+            if not self.gone:  # with the lines that its chunk adds
+                framing = (size.bit_length() + 3) // 4 + 4 if self._chunked and size else 0
+                self.sent_bytes += size + framing
+            if at >= total:
+                break
         self.sending_since = None
 
     @property

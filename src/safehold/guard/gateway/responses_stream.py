@@ -4,7 +4,7 @@ Upstream events that repeat a whole text (`…done`, `response.completed`) are n
 the client gets of them is built from the text that was released.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -137,7 +137,7 @@ class ResponsesStream:
 
     # -- what the upstream says ------------------------------------------------------------
 
-    def read(self, event: bytes) -> Iterable[Piece]:
+    def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
 
         Raises:
@@ -161,7 +161,7 @@ class ResponsesStream:
             return self._end_part(self._find(given, kind), whole)
         return self._other(given)
 
-    def _other(self, given: w.Event) -> Iterable[Piece]:
+    def _other(self, given: w.Event) -> Sequence[Piece]:
         match given.type:
             case "response.created" | "response.in_progress":
                 begun = decode_reply(_BEGUN, bytes(given.response))

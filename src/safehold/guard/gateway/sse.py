@@ -35,6 +35,13 @@ class EventReader:
         """
         if b"\r" in data or self._cr:
             data = self._newlines(data)
+        if (
+            data.find(b"\n") == len(data) - 2
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and not (self._rest or self._first or len(data) > self._max)
+        ):
+            return [data[6:-2]]  # a model at its pace: one event comes at a time
         if not self._rest and data.endswith(b"\n\n") and not self._first:
             blocks = data[:-2].split(b"\n\n")  # the common case: whole events, nothing kept
         else:

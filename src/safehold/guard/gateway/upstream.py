@@ -71,23 +71,36 @@ async def read_all(answer: Answer, limits: Limits) -> bytes:
 
     Raises:
         BrokenReplyError: It is longer than `max_reply_bytes`.
+        SilentUpstreamError: It was not whole within `total_timeout_s`.
     """
     parts: list[bytes] = []
     size = 0
-    async for chunk in answer.chunks():
-        size += len(chunk)
-        if size > limits.max_reply_bytes:
-            answer.abort()
-            raise BrokenReplyError(f"upstream: expected at most {limits.max_reply_bytes} bytes")
-        parts.append(chunk)
+    try:
+        async with asyncio.timeout(limits.total_timeout_s):
+            async for chunk in answer.chunks():
+                size += len(chunk)
+                if size > limits.max_reply_bytes:
+                    answer.abort()
+                    raise BrokenReplyError(
+                        f"upstream: expected at most {limits.max_reply_bytes} bytes"
+                    )
+                parts.append(chunk)
+    except TimeoutError as error:
+        raise SilentUpstreamError("upstream: did not end its answer in time") from error
     return b"".join(parts)
 
 
 class HttpAnswer:
-    """An aiohttp response."""
+    """An aiohttp response that may stay silent for `idle_s` at most while it is being read.
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    One timer an answer, looked at when it is due: a timer for each chunk costs more than the chunk.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
         self._response = response
+        self._idle_s = idle_s
+        self._waiting_since: float | None = None
+        self._silent = False
         self.status = response.status
         self.content_type = response.content_type.lower()
         after = response.headers.get("retry-after", "")
@@ -99,18 +112,38 @@ class HttpAnswer:
         Raises:
             UpstreamError: The connection broke or fell silent.
         """
-        content = self._response.content
+        content, now = self._response.content, asyncio.get_running_loop().time
+        self._watch()
         try:
-            while chunk := await content.readany():
+            while True:
+                self._waiting_since = now()
+                chunk = await content.readany()
+                self._waiting_since = None
+                if not chunk:
+                    break
                 yield chunk
-        except TimeoutError as error:
-            raise SilentUpstreamError("upstream: fell silent in the middle of an answer") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if self._silent:
+                raise SilentUpstreamError(
+                    "upstream: fell silent in the middle of an answer"
+                ) from error
             raise UpstreamError(
                 "upstream: the connection broke in the middle of an answer"
             ) from error
         finally:
+            self._timer.cancel()
             self.abort()
+
+    def _watch(self) -> None:
+        """Drop a connection that was silent for too long; else look again when it may have been."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        since = now if self._waiting_since is None else self._waiting_since
+        if now - since >= self._idle_s:
+            self._silent = True
+            self._response.close()
+        else:
+            self._timer = loop.call_at(since + self._idle_s, self._watch)
 
     def abort(self) -> None:
         """Drop the connection unless its body was read to the end."""
@@ -132,11 +165,7 @@ class HttpClient:
         """
         self._base = base_url(base)
         self._key = key
-        self._timeout = aiohttp.ClientTimeout(
-            total=limits.total_timeout_s,
-            sock_connect=limits.connect_timeout_s,
-            sock_read=limits.idle_timeout_s,
-        )
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout_s)
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
 
@@ -182,9 +211,10 @@ class HttpClient:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> HttpAnswer:
         try:
-            response = await self._open().request(
-                method, self._base + path, data=body, headers=headers, allow_redirects=False
-            )
+            async with asyncio.timeout(self._limits.idle_timeout_s):
+                response = await self._open().request(
+                    method, self._base + path, data=body, headers=headers, allow_redirects=False
+                )
         except TimeoutError as error:
             raise SilentUpstreamError("upstream: did not answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -192,7 +222,7 @@ class HttpClient:
         if response.headers.get("content-encoding", "identity") != "identity":
             response.close()
             raise BrokenReplyError("upstream: expected an unencoded body, came a compressed one")
-        return HttpAnswer(response)
+        return HttpAnswer(response, self._limits.idle_timeout_s)
 
     async def close(self) -> None:
         """Drop all connections."""

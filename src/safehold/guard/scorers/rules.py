@@ -46,8 +46,7 @@ class RuleSet:
         options.case_sensitive = False
         options.max_mem = _MAX_PROGRAM_BYTES
         options.log_errors = False
-        self._rules = tuple(rules)
-        compiled = []
+        searches = []
         for rule in rules:
             try:
                 pattern = re2.compile(rule.pattern, options)
@@ -55,13 +54,14 @@ class RuleSet:
                 raise ConfigError(f"rule {rule.id}: not a valid RE2 pattern") from error
             if pattern.search("") is not None:
                 raise ConfigError(f"rule {rule.id}: the pattern matches the empty text")
-            compiled.append(pattern)
-        self._compiled = tuple(compiled)
+            searches.append((rule, pattern.search))
+        self._searches = tuple(searches)
 
     def search(self, text: str) -> RuleHit | None:
         """Return the first rule that matches anywhere in the text."""
-        for rule, pattern in zip(self._rules, self._compiled, strict=True):
-            if pattern.search(text) is not None:
+        data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
+        for rule, search in self._searches:
+            if search(data) is not None:
                 return RuleHit(rule)
         return None
 

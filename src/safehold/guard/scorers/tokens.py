@@ -22,7 +22,7 @@ _PIECE = re.compile(rf"\S{{1,{MAX_RUN}}}")
 
 def tokens(text: str) -> list[str]:
     """Return the tokens of a whole text, folded for case, width and number shape."""
-    if text.isascii() and not _LONG_RUN.search(text):
+    if text.isascii() and (len(text) <= MAX_RUN or not _LONG_RUN.search(text)):
         return [_shape(token) for token in _TOKEN.findall(text.lower())]
     return [
         _shape(token)
