@@ -103,6 +103,28 @@ def test_text_that_waits_for_stage2_is_withheld() -> None:
     assert "sparge" not in released
 
 
+@pytest.mark.parametrize(("prompt", "held"), [("what is this", 4), ("wort", 9)])
+def test_a_doubted_prompt_holds_more_of_its_reply(prompt: str, held: int) -> None:
+    """Once stage 1 escalated the prompt, `doubt_tokens` of the reply stay back."""
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
+    session = guard.session(user_says(prompt), SessionPolicy(hold_tokens=4, doubt_tokens=9))
+    stage2 = InlineStage2(PhraseStage2("sparge"))
+    drive(session.judge_prompt(), stage2)
+    steps = [drive(session.feed(Lane(), "so "), stage2) for _ in range(40)]
+    released = "".join(step.text for step in steps if isinstance(step, Cleared))
+    assert released == "so " * (40 - held)
+
+
+def test_a_doubted_lane_holds_more_of_itself() -> None:
+    """Once stage 1 escalated a stretch that stage 2 cleared, more of that lane stays back."""
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
+    session = guard.session(PROMPT, SessionPolicy(hold_tokens=4, doubt_tokens=20))
+    stage2 = InlineStage2(PhraseStage2("sparge"))
+    drive(session.feed(Lane(), "wort "), stage2)
+    for _ in range(18):
+        assert drive(session.feed(Lane(), "so "), stage2) == Cleared(text="")
+
+
 @pytest.fixture
 def stage1_guard() -> Guard:
     """A guard with a stage 1 alone that knows the word wort."""

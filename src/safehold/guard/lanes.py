@@ -38,6 +38,7 @@ class LaneState:
         "_held",
         "best",
         "cutter",
+        "doubted",
         "final",
         "lane",
         "meant",
@@ -70,6 +71,7 @@ class LaneState:
         self.tail = ""
         self.received = self.scored = self.released = 0
         self.recent = self.best = self.final = -math.inf
+        self.doubted = False
         self.unchecked = 1 << 30  # the first escalation asks at once
         self._chunks: deque[tuple[int, int]] = deque()
         self._held = 0

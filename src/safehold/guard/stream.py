@@ -260,6 +260,7 @@ class GuardSession:
     def _ask(self, state: LaneState, stage1: float, reply: str) -> Flow[Block | None]:
         """Ask stage 2 about a lane and decide by the ensemble."""
         self._escalations += 1
+        state.doubted = True
         surface = self._cascade.reply
         answer = yield Escalation(prompt=self._reading, reply=reply)
         if isinstance(answer, Failed):
@@ -275,14 +276,14 @@ class GuardSession:
         return None
 
     def _release(self, state: LaneState, *, last: bool) -> str:
-        """Take what may leave now out of the lane: all but the last K tokens, whole chunks only."""
-        mode = self._policy.mode
-        if last:
-            hold = 0
-        elif mode is Mode.FULL:
+        """Take what may leave now out of the lane: all but the last tokens, whole chunks only."""
+        policy = self._policy
+        hold = 0
+        if policy.mode is Mode.FULL and not last:
             return ""
-        else:
-            hold = self._policy.hold_tokens if mode is Mode.HOLD else 0
+        if policy.mode is Mode.HOLD and not last:
+            doubt = state.doubted or self._prompt.escalations > 0
+            hold = max(policy.hold_tokens, policy.doubt_tokens if doubt else 0)
         return state.give(hold, everything=last)
 
     # --- decisions and failures -----------------------------------------------------------------

@@ -20,10 +20,10 @@ from safehold.detect.redteam.questions import leaked
 from safehold.detect.redteam.target import Complier, Reply
 from safehold.detect.redteam.transforms import survives
 from safehold.errors import DataError, SafeholdError
-from safehold.exchange import Exchange, Lane
+from safehold.exchange import Lane
 from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import Block, Cleared, Escalation
-from safehold.guard.stream import Guard, SessionPolicy
+from safehold.guard.stream import Guard, GuardSession, SessionPolicy
 
 _DELTA = re.compile(r"\s*\S{1,12}")
 Stage2 = Callable[[Escalation], Answer]
@@ -75,12 +75,11 @@ class Attacker:
             return Result(attempt=attempt, outcome=Outcome.UNSCORABLE)
         if attempt.surface is Surface.PROMPT:
             return self._result(attempt, reply, reply.text, None)
-        block, delivered = self._stream(exchange, reply)
+        block, delivered = self._stream(session, reply)
         return self._result(attempt, reply, delivered, block)
 
-    def _stream(self, exchange: Exchange, reply: Reply) -> tuple[Block | None, str]:
+    def _stream(self, session: GuardSession, reply: Reply) -> tuple[Block | None, str]:
         """Stream the reply word by word; return the block, if any, and what was released."""
-        session = self._guard.session(exchange, self._policy)
         out: list[str] = []
         for delta in deltas(reply.text):
             step = drive(session.feed(Lane(), delta), self._stage2)

@@ -25,7 +25,7 @@ class ExchangeHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     epochs: int = 3
     blanked: float = 0.06
     bfloat16: bool = True
-    batch_tokens: int = 768
+    batch_tokens: int = 1152
     learning_rate: float = 1.2e-4
     head_rate: float = 1e-3
     warmup: float = 0.06
