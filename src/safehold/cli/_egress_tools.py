@@ -14,7 +14,7 @@ from rich.progress import Progress
 from safehold.errors import UsageError
 from safehold.secure.egress import recorded
 from safehold.secure.egress.baseline import fit
-from safehold.secure.egress.detectors import calibrate
+from safehold.secure.egress.calibration import calibrate
 from safehold.secure.egress.drill import run_drill
 from safehold.secure.egress.figures import plot_simulation
 from safehold.secure.egress.learn import observer, propose, seen, stop_observing

@@ -238,6 +238,8 @@ def status(as_json: bool, **where: Any) -> None:  # noqa: ANN401 - click's optio
         return
     for name, value in state.scores.items():
         click.echo(f"shape: {name} {value:.2f}")
+    if state.shape.skipped:
+        click.echo(f"query log: {state.shape.skipped} lines skipped that were no questions")
     for name in state.over:
         click.echo(f"over its quota: {name}")
     if state.hidden_bits is not None:

@@ -6,10 +6,10 @@ import pytest
 
 from safehold.errors import EgressError
 from safehold.secure.egress.baseline import fit
+from safehold.secure.egress.calibration import Noise, autoregression, calibrate
 from safehold.secure.egress.detectors import (
     Detector,
     Progress,
-    calibrate,
     first_alarm,
     start,
     step,
@@ -51,6 +51,44 @@ def test_false_alarms_keep_their_rate(detector: Detector) -> None:
     years = [traffic.draw(rng, 365 * 24, HOUR)[0] for _ in range(60)]
     alarmed = sum(first_alarm(detector, year) is not None for year in years)
     assert alarmed <= 48
+
+
+def test_correlated_traffic_keeps_the_rate_too() -> None:
+    """With an hourly correlation of 0.8 not every year alarms, on hosts fitted anew each time.
+
+    Thresholds that forget correlation across days, or that the baseline is an estimate, alarm in
+    nearly all of them.
+    """
+    rng = np.random.default_rng(9)
+    traffic = Traffic(level=1e9, phi=0.8)
+    alarmed = 0
+    for _ in range(8):
+        trained = traffic.draw(rng, 63 * 24, HOUR)[0]
+        mine = calibrate(fit(trained.tolist(), HOUR), alarms_per_year=1.0, rng=rng, years=90)
+        years = traffic.draw(rng, 365 * 24, HOUR, 5)
+        alarmed += sum(first_alarm(mine, year) is not None for year in years)
+    assert 8 <= alarmed <= 32
+
+
+def test_simulated_noise_is_as_skewed_and_correlated_as_the_training() -> None:
+    """What thresholds are set on has the training's mean, spread, upper tail and correlation."""
+    rng = np.random.default_rng(21)
+    trained = fit(Traffic(level=1e9, cv=0.6, phi=0.6).draw(rng, 63 * 24, HOUR)[0].tolist(), HOUR)
+    drawn = Noise(trained).traffic(rng, 20, 63 * 24, 0)
+    z = np.stack([trained.standardise(series) for series in drawn])
+    source = np.asarray(trained.residuals)
+    assert z.mean() == pytest.approx(source.mean(), abs=0.1)
+    assert z.std() == pytest.approx(source.std(), abs=0.1)
+    assert np.quantile(z, 0.99) == pytest.approx(np.quantile(source, 0.99), rel=0.1)
+    around = float((z[:, 1:] * z[:, :-1]).mean() / (z**2).mean())
+    assert around == pytest.approx(trained.phi, abs=0.06)
+
+
+def test_white_noise_has_no_autoregression_and_a_constant_none() -> None:
+    """The order is chosen by what it explains; a flow that never changes has none."""
+    rng = np.random.default_rng(23)
+    assert len(autoregression(rng.standard_normal(2000), 48)) <= 2
+    assert len(autoregression(np.zeros(500), 48)) == 0
 
 
 def test_bulk_theft_is_found_within_two_hours(detector: Detector) -> None:

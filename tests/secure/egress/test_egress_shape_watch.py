@@ -12,6 +12,7 @@ from safehold.secure.egress.shape_watch import (
     ShapeState,
     follow_names,
     load_limits,
+    log_trouble,
     observe,
     scores,
     shape_alarms,
@@ -36,19 +37,62 @@ def test_clockwork_pusher_is_odd() -> None:
     }
 
 
-def test_tunnel_in_the_query_log_is_odd_and_a_bad_line_is_one_error(tmp_path: Path) -> None:
-    """Names are read once, and what is no question is refused."""
+def question(number: int, at: float = 9) -> str:
+    """A line of the query log whose name carries something."""
+    return f'{{"time":{at},"name":"{number * 7919:x}q{number}.evil.test"}}\n'
+
+
+def test_tunnel_in_the_query_log_is_odd(tmp_path: Path) -> None:
+    """Names are read once, and many that carry data to one domain are over the limit."""
     log = tmp_path / "q.jsonl"
-    log.write_text(
-        "".join(f'{{"time":9,"name":"{n * 7919:x}q{n}.evil.test"}}\n' for n in range(99))
-    )
+    log.write_text("".join(map(question, range(99))))
     state = follow_names(ShapeState(), log, 10.0)
     state = follow_names(state, log, 10.0)
     assert len(state.questions) == 99
     assert "dns:evil.test" in shape_alarms(scores(state), {"dns": 100})
-    log.write_text(log.read_text() + "nonsense\n")
-    with pytest.raises(EgressError):
-        follow_names(state, log, 10.0)
+    assert log_trouble(state, 10.0) == {}
+
+
+@pytest.mark.parametrize(
+    "bad", [b"nonsense", b'{"time":9}', b'{"time":"x","name":"a"}', b"\xff\xfe", b"[" * 5000]
+)
+def test_bad_line_of_the_query_log_is_counted_and_skipped(tmp_path: Path, bad: bytes) -> None:
+    """The lines on both sides of it are read all the same, and it is told of for an hour."""
+    log = tmp_path / "q.jsonl"
+    log.write_bytes(question(1).encode() + bad + b"\n" + question(2).encode())
+    state = follow_names(ShapeState(), log, 10.0)
+    assert (len(state.questions), state.skipped) == (2, 1)
+    assert "1 skipped" in log_trouble(state, 10.0)["dns:log"]
+    assert log_trouble(state, 4_000.0) == {}
+
+
+def test_line_of_the_future_does_not_stay_for_ever(tmp_path: Path) -> None:
+    """A question of next year would push the real ones out of the window."""
+    log = tmp_path / "q.jsonl"
+    log.write_text(question(1, at=1e9))
+    state = follow_names(ShapeState(), log, 10.0)
+    assert (len(state.questions), state.skipped) == (0, 1)
+
+
+def test_line_without_end_does_not_hide_what_follows(tmp_path: Path) -> None:
+    """A line longer than one read is skipped in pieces; the line after it is read."""
+    log = tmp_path / "q.jsonl"
+    log.write_bytes(b"x" * (16 * 2**20 + 5) + b"\n" + question(1).encode())
+    state = follow_names(ShapeState(), log, 10.0)
+    state = follow_names(state, log, 10.0)
+    assert (len(state.questions), state.skipped) == (1, 2)
+
+
+def test_rotated_log_is_tried_again(tmp_path: Path) -> None:
+    """A log that is away for a moment is told of; the new one is read from its start."""
+    log = tmp_path / "q.jsonl"
+    log.write_text(question(1) + question(2))
+    state = follow_names(ShapeState(), log, 10.0)
+    log.unlink()
+    state = follow_names(state, log, 11.0)
+    assert log_trouble(state, 11.0)
+    log.write_text(question(3))
+    assert len(follow_names(state, log, 12.0).questions) == 3
 
 
 def test_tenant_is_over_by_the_sum_of_its_keys(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ of a constant theft of `design` times the mean level is the best detector of a s
 scan (a window-limited GLR) looks at the excess over 10 minutes, an hour, a day, a week and
 30 days, each in its own standard deviations, and finds bulk at once.
 
-Thresholds come from block-bootstrapped training residuals: of simulated years without a thief,
-a share exp(-rate) must stay below. Each simulated year draws its own error of the fitted mean, so
-a short training time gives a higher threshold, not more alarms.
+Their thresholds come from `calibration`.
 """
 
 import math
@@ -15,19 +13,11 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.random import Generator
 
-from safehold.errors import EgressError
 from safehold.secure.egress.baseline import Baseline, Floats
 
-YEAR_S = 365 * 86_400
 SCALES_S = (600, 3_600, 86_400, 604_800, 2_592_000)
-CUSUM_SHARE = 0.75
-"""How much of the false-alarm allowance the CUSUM takes; the scan has the rest."""
-
-_YEARS = 300
 _LARGEST_STEP = 4.0
-_TAIL = 0.95
 
 
 class Thresholds(msgspec.Struct, frozen=True):
@@ -132,78 +122,6 @@ def run_scan(baseline: Baseline, z: Floats, start: int) -> Floats:
 
 def _widen(phi: float, width: int) -> float:
     return 1.0 + (_inflation(phi) - 1.0) * (1 - 1 / width)
-
-
-def calibrate(
-    baseline: Baseline,
-    *,
-    alarms_per_year: float,
-    rng: Generator,
-    design: float = 0.08,
-    years: int = _YEARS,
-) -> Detector:
-    """Set both thresholds so that together they alarm `alarms_per_year` times without a thief.
-
-    Raises:
-        EgressError: The rate or the design is not above 0.
-    """
-    if alarms_per_year <= 0 or design <= 0:
-        raise EgressError("expected alarms_per_year and design above 0")
-    z = _bootstrap_years(baseline, rng, years)
-    cusum = _yearly_max(
-        lambda part: run_cusum(cusum_steps(baseline, design, part, baseline.trained)), z
-    )
-    scan = _yearly_max(lambda part: run_scan(baseline, part, baseline.trained), z)
-    thresholds = Thresholds(
-        cusum=_level(cusum, alarms_per_year * CUSUM_SHARE),
-        scan=_level(scan, alarms_per_year * (1 - CUSUM_SHARE)),
-        design=design,
-        alarms_per_year=alarms_per_year,
-    )
-    return Detector(baseline=baseline, thresholds=thresholds)
-
-
-def _yearly_max(statistic: "object", z: Floats) -> Floats:
-    if not callable(statistic):
-        raise TypeError("expected a statistic")
-    return np.concatenate([statistic(part).max(axis=-1) for part in np.array_split(z, 10)])
-
-
-def _level(maxima: Floats, rate: float) -> float:
-    """The level that a share exp(-rate) of years stays below.
-
-    The tail beyond the data is exponential, with the slope of the upper half.
-    """
-    share = math.exp(-rate)
-    if 1 - share >= 5 / len(maxima):
-        return float(np.quantile(maxima, share))
-    middle = float(np.median(maxima))
-    above = maxima[maxima > middle] - middle
-    slope = max(float(above.mean()), 1e-9) if len(above) else 1e-9
-    return middle + slope * math.log(0.5 / (1 - share))
-
-
-def _bootstrap_years(baseline: Baseline, rng: Generator, years: int) -> Floats:
-    """Simulate years of standardised bins from blocks of a day of the training residuals."""
-    source = np.asarray(baseline.residuals)
-    block = min(len(source), max(1, 86_400 // baseline.bin_s))
-    bins = YEAR_S // baseline.bin_s
-    count = -(-bins // block)
-    starts = rng.integers(0, len(source), size=(years, count))
-    index = (starts[..., None] + np.arange(block)) % len(source)
-    z: Floats = source[index].reshape(years, -1)[:, :bins]
-    # A year has larger values than the training had: beyond the 95 % point an exponential tail.
-    high = float(np.quantile(source, _TAIL))
-    above = source[source > high] - high
-    if len(above):
-        tail = z > high
-        z[tail] = high + rng.exponential(float(above.mean()), int(tail.sum()))
-    # Each year its own error of the fitted mean, from as many blocks as there were to train on.
-    blocks = max(1, len(source) // block)
-    again = rng.integers(0, len(source), size=(years, blocks))[..., None] + np.arange(block)
-    error = source[again % len(source)].reshape(years, -1).mean(axis=-1)
-    shifted: Floats = z - error[:, None]
-    return shifted
 
 
 def start(detector: Detector, index: int | None = None) -> Progress:

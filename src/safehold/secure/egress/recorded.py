@@ -15,7 +15,8 @@ from numpy.random import Generator
 
 from safehold.errors import DataError
 from safehold.secure.egress.baseline import Floats, fit
-from safehold.secure.egress.detectors import Detector, calibrate, first_alarm
+from safehold.secure.egress.calibration import calibrate
+from safehold.secure.egress.detectors import Detector, first_alarm
 from safehold.secure.egress.model import HOUR_S
 
 STEP_S = 300

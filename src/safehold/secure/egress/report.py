@@ -61,6 +61,7 @@ def _delay(delay: Delay) -> dict[str, object]:
         "lost_bytes": delay.lost_bytes,
         "years_with_false_alarm": delay.no_thief_alarm.events,
         "years": delay.no_thief_alarm.n,
+        "fitted_hosts": delay.hosts,
     }
 
 
@@ -125,7 +126,7 @@ def _delay_lines(delay: Delay) -> list[str]:
         ),
         (
             f"  {'':<11} years with a false alarm: {delay.no_thief_alarm.at_most()} "
-            "(63 % is one a year)"
+            f"({delay.hosts} fitted hosts; 63 % is one a year)"
         ),
     ]
 

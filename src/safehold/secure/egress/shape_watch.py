@@ -4,6 +4,7 @@ Contacts and received bytes come from the host's own TCP sockets (sock_diag), na
 resolver's query log (JSON lines with `time` and `name`). Each input may be absent.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from safehold.secure.egress.shape import beacon_score, name_stats, producer_cons
 
 WINDOW_S = 3_600.0
 _MOST = 20_000
+_READ_BYTES = 16 * 2**20
+_AHEAD_S = 60.0
+"""How far a resolver's clock may be ahead of ours: a line of next year would never leave."""
 
 
 class Contact(msgspec.Struct, frozen=True, array_like=True):
@@ -34,11 +38,17 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class ShapeState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The last hour: contacts by flow and connection, and how far the query log was read."""
+    """The last hour: contacts by flow and connection, and how far the query log was read.
+
+    `skipped` counts lines of the log that were no questions, and `trouble_at` is when such a line
+    or a log that can't be read was last seen.
+    """
 
     contacts: dict[str, dict[str, Contact]] = {}
     questions: tuple[tuple[float, str], ...] = ()
     offset: int = 0
+    skipped: int = 0
+    trouble_at: float | None = None
 
 
 def observe(
@@ -64,24 +74,58 @@ def observe(
 def follow_names(state: ShapeState, path: Path, now: float) -> ShapeState:
     """Return the state after the query log's new lines; a log that became shorter begins anew.
 
-    Raises:
-        StateError: The log can't be read, or a line is no question.
+    Nothing in the log ends the watch: a line that is no question of the last hour is counted and
+    skipped, and a log that can't be read now is tried again with the next look.
     """
     try:
         with path.open("rb") as file:
-            offset = state.offset if path.stat().st_size >= state.offset else 0
-            file.seek(offset)
-            data = file.read(16 * 2**20)
-    except OSError as error:
-        raise StateError(f"{path.name}: can't be read ({error.strerror})") from error
-    data = data[: data.rfind(b"\n") + 1]
-    try:
-        new = [msgspec.json.decode(line, type=Question) for line in data.splitlines() if line]
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise StateError(f"{path.name}: expected lines with `time` and `name`") from error
-    kept = [*state.questions, *((item.time, item.name) for item in new)]
-    recent = tuple((at, name) for at, name in kept if at > now - WINDOW_S)[-_MOST:]
-    return msgspec.structs.replace(state, questions=recent, offset=offset + len(data))
+            size = file.seek(0, os.SEEK_END)
+            offset = file.seek(state.offset if size >= state.offset else 0)
+            data = file.read(_READ_BYTES)
+    except OSError:
+        return msgspec.structs.replace(_recent(state, now), trouble_at=now)
+    whole = data.rfind(b"\n") + 1
+    if not whole and len(data) == _READ_BYTES:
+        # One line that never ends must not keep the rest from being read.
+        return msgspec.structs.replace(
+            _recent(state, now),
+            offset=offset + len(data),
+            skipped=state.skipped + 1,
+            trouble_at=now,
+        )
+    new, skipped = [], 0
+    for line in data[:whole].splitlines():
+        try:
+            item = msgspec.json.decode(line, type=Question)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            skipped += bool(line.strip())
+            continue
+        if item.time > now + _AHEAD_S:
+            skipped += 1
+        else:
+            new.append((item.time, item.name))
+    return _recent(
+        msgspec.structs.replace(
+            state,
+            questions=(*state.questions, *new),
+            offset=offset + whole,
+            skipped=state.skipped + skipped,
+            trouble_at=now if skipped else state.trouble_at,
+        ),
+        now,
+    )
+
+
+def _recent(state: ShapeState, now: float) -> ShapeState:
+    kept = tuple((at, name) for at, name in state.questions if at > now - WINDOW_S)
+    return msgspec.structs.replace(state, questions=kept[-_MOST:])
+
+
+def log_trouble(state: ShapeState, now: float) -> dict[str, str]:
+    """Say for an hour that the query log had lines that were skipped, or could not be read."""
+    if state.trouble_at is None or now - state.trouble_at > WINDOW_S:
+        return {}
+    return {"dns:log": f"the query log can't be read, or not all of it; {state.skipped} skipped"}
 
 
 def scores(state: ShapeState) -> dict[str, float]:

@@ -14,9 +14,9 @@ from numpy.random import Generator
 
 from safehold.secure.egress.baseline import Baseline, Floats, fit
 from safehold.secure.egress.budget import lag_bytes, residual_line, slack_bytes
+from safehold.secure.egress.calibration import calibrate
 from safehold.secure.egress.detectors import (
     Detector,
-    calibrate,
     cusum_steps,
     first_alarm,
     run_cusum,
@@ -61,7 +61,10 @@ class Setup(msgspec.Struct, frozen=True):
 
 
 class Delay(msgspec.Struct, frozen=True):
-    """How fast a constant theft was found: hours from its start to the alarm, over many runs."""
+    """How fast a constant theft was found: hours from its start to the alarm, over many runs.
+
+    `hosts` is how many baselines were fitted; runs and quiet years are shared out among them.
+    """
 
     detector: str
     share: float
@@ -69,6 +72,7 @@ class Delay(msgspec.Struct, frozen=True):
     limit_hours: float
     lost_bytes: float
     no_thief_alarm: Rate
+    hosts: int = 1
 
     @property
     def median(self) -> float:
@@ -93,11 +97,13 @@ def volume_delay(
     runs: int,
     rng: Generator,
     alarms_per_year: float = 1.0,
-    fits: int = 4,
+    fits: int = 25,
+    quiet_years: int = 200,
 ) -> Delay:
     """Find a constant theft of `share` of the mean level by volume alone, in hourly bins.
 
-    The baseline is learned from nine weeks; thresholds are set for `alarms_per_year` in all.
+    Each of `fits` baselines is learned from nine weeks of its own; thresholds are set for
+    `alarms_per_year` in all, on average over what those weeks happened to be.
     `no_thief_alarm` says how many years without a thief had an alarm (1 - 1/e = 63 % are expected
     at one a year).
     """
@@ -112,13 +118,12 @@ def volume_delay(
             series = _continue(traffic, rng, onset + days * 24)
             series[onset:] += share * traffic.level
             hours.append(_hours_to_alarm(detector, series, onset))
-        quiet = min(60, max(20, runs // fits))
-        for _ in range(quiet):
+        for _ in range(max(1, quiet_years // fits)):
             series = _continue(traffic, rng, 365 * 24)
             years_with += first_alarm(detector, series) is not None
             years += 1
     lost = share * traffic.level * float(np.mean([h for h in hours if math.isfinite(h)] or [0]))
-    return Delay("volume", share, tuple(hours), VOLUME_HOURS, lost, Rate(years_with, years))
+    return Delay("volume", share, tuple(hours), VOLUME_HOURS, lost, Rate(years_with, years), fits)
 
 
 def _continue(traffic: Traffic, rng: Generator, hours: int) -> Floats:

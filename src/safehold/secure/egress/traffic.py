@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import TextIO
 
 _STEP = 1_200
 _SO_MARK = 36
@@ -46,16 +47,18 @@ def _gather(
     streams: dict[socket.socket, str],
     counts: Counter[str],
     patience_s: float | None = None,
-) -> list[object]:
+) -> list[socket.socket | TextIO]:
     """Wait for something to come (or to be asked, without `patience_s`) and count it."""
-    inputs: list[object] = [*listeners, *streams]
+    inputs: list[socket.socket | TextIO] = [*listeners, *streams]
     if patience_s is None:
         inputs.append(sys.stdin)
     ready = select.select(inputs, [], [], patience_s)[0]
     for source in ready:
+        if not isinstance(source, socket.socket):
+            continue
         if source in streams:
             _drain(source, streams, counts)
-        elif source in listeners:
+        else:
             _take(source, listeners[source], streams, counts)
     return ready
 

@@ -31,6 +31,7 @@ from safehold.secure.egress.response import (
 from safehold.secure.egress.shape_watch import (
     ShapeState,
     follow_names,
+    log_trouble,
     observe,
     scores,
     shape_alarms,
@@ -301,7 +302,7 @@ class Watch:
         if given.rescorer is not None and sampled:
             bits = hidden_bits(sampled, given.rescorer).upper_bits_per_token
         found = scores(shape)
-        odd = shape_alarms(found, given.limits)
+        odd = shape_alarms(found, given.limits) | log_trouble(shape, now)
         odd |= {f"account:{name}": "over its quota of bytes or tokens" for name in over}
         state = msgspec.structs.replace(
             state, shape=shape, tokens=tokens, scores=found, over=over, hidden_bits=bits
