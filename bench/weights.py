@@ -95,7 +95,7 @@ class RawGcm:
     def into_new(self, after: ExitStack) -> int:
         """Decrypt everything into new sealed memory, taken chunk by chunk as the loader does."""
         memory = after.enter_context(SealedMemory("bench", self.size, unsafe_swap=True))
-        return self.into(memory.view, memory.pages.take)
+        return self.into(memory.view, memory.take)
 
 
 def raw_gcm(data: bytes, chunk: int) -> tuple[Contestant, Contestant]:
@@ -163,7 +163,7 @@ class Sealed:
         self.size = self.header.plain_bytes
         # Memory as the loader has it: whole pages, all there.
         memory = SealedMemory("bench", self.size, unsafe_swap=True)
-        memory.pages.take(0, self.size)
+        memory.take(0, self.size)
         self.out = memory.view
 
     def _seal(self, name: str):  # noqa: ANN202 - a header
@@ -215,7 +215,7 @@ class Sealed:
         memory = after.enter_context(SealedMemory("bench", self.size, unsafe_swap=True))
         with self.file.open("rb", buffering=0) as file:
             for at in range(0, self.size, self.chunk):
-                memory.pages.take(at, min(self.chunk, self.size - at))
+                memory.take(at, min(self.chunk, self.size - at))
                 file.readinto(memory.view[at : at + self.chunk])
         return self.size
 
