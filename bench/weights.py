@@ -273,12 +273,13 @@ def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]
         stream.write(data)
     ciphertext = kept.getvalue()
 
-    def decrypt(_: ExitStack) -> int:
-        total = 0
+    def decrypt(after: ExitStack) -> int:
+        parts: list[bytes] = []
+        after.callback(parts.clear)  # a loader keeps what it read
         with primitive.new_decrypting_stream(io.BytesIO(ciphertext), b"aad") as stream:
             while part := stream.read(MIB):
-                total += len(part)
-        return total
+                parts.append(part)
+        return sum(map(len, parts))
 
     writing["Tink AES256_GCM_HKDF_1MB: encrypt"] = encrypt
     reading["Tink AES256_GCM_HKDF_1MB: decrypt"] = decrypt
