@@ -95,7 +95,7 @@ class RawGcm:
     def into_new(self, after: ExitStack) -> int:
         """Decrypt everything into new sealed memory, taken chunk by chunk as the loader does."""
         memory = after.enter_context(SealedMemory("bench", self.size, unsafe_swap=True))
-        return self.into(memory.view, memory.pages.take)
+        return self.into(memory.view, memory.take)
 
 
 def raw_gcm(data: bytes, chunk: int) -> tuple[Contestant, Contestant]:
@@ -163,7 +163,7 @@ class Sealed:
         self.size = self.header.plain_bytes
         # Memory as the loader has it: whole pages, all there.
         memory = SealedMemory("bench", self.size, unsafe_swap=True)
-        memory.pages.take(0, self.size)
+        memory.take(0, self.size)
         self.out = memory.view
 
     def _seal(self, name: str):  # noqa: ANN202 - a header
@@ -215,7 +215,7 @@ class Sealed:
         memory = after.enter_context(SealedMemory("bench", self.size, unsafe_swap=True))
         with self.file.open("rb", buffering=0) as file:
             for at in range(0, self.size, self.chunk):
-                memory.pages.take(at, min(self.chunk, self.size - at))
+                memory.take(at, min(self.chunk, self.size - at))
                 file.readinto(memory.view[at : at + self.chunk])
         return self.size
 
@@ -273,12 +273,13 @@ def others(sealed: Sealed) -> tuple[dict[str, Contestant], dict[str, Contestant]
         stream.write(data)
     ciphertext = kept.getvalue()
 
-    def decrypt(_: ExitStack) -> int:
-        total = 0
+    def decrypt(after: ExitStack) -> int:
+        parts: list[bytes] = []
+        after.callback(parts.clear)  # a loader keeps what it read
         with primitive.new_decrypting_stream(io.BytesIO(ciphertext), b"aad") as stream:
             while part := stream.read(MIB):
-                total += len(part)
-        return total
+                parts.append(part)
+        return sum(map(len, parts))
 
     writing["Tink AES256_GCM_HKDF_1MB: encrypt"] = encrypt
     reading["Tink AES256_GCM_HKDF_1MB: decrypt"] = decrypt

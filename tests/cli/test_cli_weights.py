@@ -1,6 +1,8 @@
 """`safehold weights` and `safehold keyd`: right and wrong use."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,24 @@ def test_seal_verify_and_info(place: Path) -> None:
     told = _run("weights", "info", place / "sealed", "--publisher", place / "publisher", "--json")
     last = sealed.stdout.splitlines()[-1]
     assert json.loads(told.stdout)["content_sha256"] == json.loads(last)["content_sha256"]
+
+
+def test_unsafe_provider_warns_in_one_line(place: Path) -> None:
+    """A warning is one line of ours, without file names and source text of the program."""
+    words = [
+        *("weights", "seal", place / "plain", place / "sealed", "--signer", place / "publisher"),
+        *("--provider", place / "unsafe.toml", "--model", "brewer", "--version", "1", "--json"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "safehold", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    warned = [line for line in done.stderr.splitlines() if "key files" in line]
+    assert len(warned) == 1
+    assert warned[0].startswith("safehold: warning: key files in ")
+    assert "config.py" not in done.stderr
 
 
 def test_verify_names_the_changed_file(place: Path) -> None:

@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import click
 
@@ -71,9 +72,23 @@ def safehold() -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:  # noqa: ANN401 - click's own return type
-    """Run the command line; a Safehold error becomes one line and an exit status."""
+    """Run the command line; an error or a warning of ours becomes one line, an error a status."""
+    warnings.showwarning = _show_warning
     try:
         return safehold.main(args=argv, prog_name="safehold", standalone_mode=True)
     except SafeholdError as error:
         click.echo(f"safehold: error: {error}", err=True)
         sys.exit(error.exit_status)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line: where it was raised in our code tells its reader nothing."""
+    del category, filename, lineno, file, line
+    click.echo(f"safehold: warning: {message}", err=True)

@@ -274,7 +274,7 @@ def request(
 @grant_option
 @log_keys_option
 @click.option("--part", "parts", multiple=True, help="Only these shards (default: all).")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, help="Decrypting processes.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, help="Cores that decrypt.")
 @click.option("--unsafe-swap", is_flag=True, help="Go on where plaintext could be swapped to disk.")
 @json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -285,7 +285,7 @@ def load(
     grant: str,
     log_keys: Path,
     parts: tuple[str, ...],
-    workers: int,
+    threads: int,
     unsafe_swap: bool,
     as_json: bool,
     command: tuple[str, ...],
@@ -308,7 +308,7 @@ def load(
         verifier=SealVerifier.read(publisher),
         log_keys=read_keys(log_keys),
         parts=parts or ("*",),
-        workers=workers,
+        threads=threads,
         unsafe_swap=unsafe_swap,
     )
     began = time.monotonic()

@@ -26,6 +26,9 @@ class FakeVault:
         self.keys: dict[str, bytes] = {}
         self.deletable: set[str] = set()
         self.sealed = False
+        # What some releases do: answer 500 to a bad tag, or not know associated data.
+        self.bad_tag_status = 400
+        self.ignores_associated_data = False
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -109,10 +112,14 @@ class FakeVault:
             del self.keys[name]
         return 204, None
 
+    def _associated(self, body: dict[str, Any]) -> bytes:
+        text = "" if self.ignores_associated_data else body.get("associated_data", "")
+        return base64.b64decode(text)
+
     def _encrypt(self, name: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         key = self.keys.setdefault(name, os.urandom(32))  # as Vault does: encrypt may create
         nonce = os.urandom(_NONCE)
-        aad = base64.b64decode(body.get("associated_data", ""))
+        aad = self._associated(body)
         sealed = AESGCM(key).encrypt(nonce, base64.b64decode(body["plaintext"]), aad)
         text = "vault:v1:" + base64.b64encode(nonce + sealed).decode()
         return 200, {"data": {"ciphertext": text, "key_version": 1}}
@@ -121,11 +128,11 @@ class FakeVault:
         if name not in self.keys:
             return 400, {"errors": ["encryption key not found"]}
         data = base64.b64decode(str(body["ciphertext"]).removeprefix("vault:v1:"))
-        aad = base64.b64decode(body.get("associated_data", ""))
+        aad = self._associated(body)
         try:
             plain = AESGCM(self.keys[name]).decrypt(data[:_NONCE], data[_NONCE:], aad)
         except InvalidTag:
-            return 400, {"errors": ["cipher: message authentication failed"]}
+            return self.bad_tag_status, {"errors": ["cipher: message authentication failed"]}
         return 200, {"data": {"plaintext": base64.b64encode(plain).decode()}}
 
 

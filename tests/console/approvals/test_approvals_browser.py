@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 import uvicorn
+from selenium import webdriver as selenium
 from starlette.testclient import TestClient
 
 from safehold.console.approvals import approvals_app
@@ -22,7 +23,6 @@ from safehold.trust.grants.interface import Granted, GrantRequest, SignedRequest
 from safehold.trust.people.interface import Passkey, PasskeyProof
 from safehold.trust.people.statement import Act
 
-selenium = pytest.importorskip("selenium.webdriver")
 needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None or shutil.which("chromedriver") is None,
     reason="needs Chromium (Debian: chromium, chromium-driver)",

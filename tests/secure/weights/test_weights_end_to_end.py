@@ -44,6 +44,9 @@ rules:
     example: "Now mash at 66 degrees for an hour."
 """
 
+# Long: how soon a revocation arrives is measured by `bench/revocation.py`, not here.
+WAIT_S = 120
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore:key files"),
     pytest.mark.skipif(os.geteuid() != 0, reason="two users need root"),
@@ -169,7 +172,7 @@ class Site:
     def stop(self) -> None:
         """End keyd."""
         self.keyd.send_signal(signal.SIGTERM)
-        self.keyd.wait(20)
+        self.keyd.wait(WAIT_S)
         if self.keyd.stdout is not None:
             self.keyd.stdout.close()
 
@@ -200,7 +203,7 @@ def test_load_command_needs_the_quorum(place: Path) -> None:
 
 
 def test_command_is_killed_when_the_grant_is_revoked(place: Path) -> None:
-    """A command that runs on the loaded weights dies with the grant, long before its own end."""
+    """A command that runs on the loaded weights dies with the grant."""
     site = Site(place, write_model(place / "plain"))
     try:
         request = site.ask()
@@ -217,7 +220,7 @@ def test_command_is_killed_when_the_grant_is_revoked(place: Path) -> None:
         line = child.stdout.readline()
         assert "brewer" in line, child.communicate()[1]
         site.revoke(request)
-        _, errors = child.communicate(timeout=300)
+        _, errors = child.communicate(timeout=WAIT_S)
         assert child.returncode == 5
         assert "revoked" in errors
     finally:
@@ -235,9 +238,21 @@ def _chat(base: str) -> str:
         json.dumps(body).encode(),
         {"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=300) as answer:
+    with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
         text: str = json.loads(answer.read())["choices"][0]["message"]["content"]
     return text
+
+
+def _first_chat(base: str) -> str:
+    """Ask until the gateway listens."""
+    end = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return _chat(base)
+        except urllib.error.URLError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def test_gateway_serves_a_sealed_model_until_the_grant_is_revoked(place: Path) -> None:
@@ -264,15 +279,9 @@ def test_gateway_serves_a_sealed_model_until_the_grant_is_revoked(place: Path) -
         line = gateway.stdout.readline()
         assert line, gateway.communicate()[1]
         base = json.loads(line)["openai_base_url"]
-        for _ in range(1500):
-            try:
-                answer = _chat(base)
-                break
-            except urllib.error.URLError:
-                time.sleep(0.2)
-        assert answer
+        assert _first_chat(base)
         site.revoke(request)
-        _, errors = gateway.communicate(timeout=300)
+        _, errors = gateway.communicate(timeout=WAIT_S)
         assert gateway.returncode == 5
         assert "revoked" in errors.splitlines()[-1]
         with pytest.raises(urllib.error.URLError):

@@ -1,14 +1,15 @@
-"""Loading into sealed memory: workers, wiping, what the memory forbids."""
+"""Loading into sealed memory: threads, wiping, what the memory forbids."""
 
 import mmap
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from safehold.errors import WeightsError
 from safehold.secure.weights import load
-from safehold.secure.weights.interface import SealTamperError
+from safehold.secure.weights.interface import LeaseError, SealTamperError
 from safehold.secure.weights.load import load_shards, read_parallel, spans
 from safehold.secure.weights.memory import SealedMemory, has_swap
 from safehold.testing.weights import Publisher
@@ -23,18 +24,26 @@ def _flip(publisher: Publisher, at: int = -1) -> None:
     path.write_bytes(data)
 
 
-def test_workers_decrypt_the_same_bytes(
-    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three processes that share one shard give its exact bytes, and count them all."""
-    monkeypatch.setattr(load, "WORKER_BYTES", 1)
+def _locked_bytes(name: str) -> int:
+    """Return how much of a memfd's mappings here is there and locked, by the kernel's account."""
+    found, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.partition(" ")[0].endswith(":"):
+            here = f"/memfd:safehold:{name} " in line
+        elif here and line.startswith("Locked:"):
+            found += int(line.split()[1]) * 1024
+    return found
+
+
+def test_threads_decrypt_the_same_bytes(publisher: Publisher) -> None:
+    """Three threads that share one shard give its exact bytes, and count them all."""
     header = publisher.seal()
     seen: list[int] = []
     with load_shards(
         publisher.root / "sealed",
         header,
         publisher.keys(header),
-        workers=3,
+        threads=3,
         unsafe_swap=True,
         progress=seen.append,
     ) as shards:
@@ -43,17 +52,20 @@ def test_workers_decrypt_the_same_bytes(
     assert sum(seen) == header.plain_bytes
 
 
-def test_worker_that_meets_a_bad_chunk_fails_the_load(
-    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error of one worker is the load's error, in its words."""
-    monkeypatch.setattr(load, "WORKER_BYTES", 1)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bad_chunk_fails_the_load(publisher: Publisher, threads: int) -> None:
+    """The error of one thread is the load's error, in its words, and no plaintext is left."""
     header = publisher.seal()
     _flip(publisher)
     with pytest.raises(SealTamperError, match="not the one that was sealed"):
         load_shards(
-            publisher.root / "sealed", header, publisher.keys(header), workers=2, unsafe_swap=True
+            publisher.root / "sealed",
+            header,
+            publisher.keys(header),
+            threads=threads,
+            unsafe_swap=True,
         )
+    assert _locked_bytes(ONE) == 0
 
 
 def test_no_plaintext_file_is_made(publisher: Publisher) -> None:
@@ -85,6 +97,29 @@ def test_bad_chunk_wipes_what_other_threads_wrote(publisher: Publisher) -> None:
     with pytest.raises(SealTamperError):
         read_parallel(folder, header, publisher.keys(header), ONE, out, threads=4)
     assert not any(out)
+
+
+def test_error_stops_every_thread(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first error no thread goes on, and the load's error is the first one's."""
+    monkeypatch.setattr(load, "PROGRESS_BYTES", publisher.chunk_bytes)
+    header = publisher.seal()
+    done: list[int] = []
+
+    def progress(count: int) -> None:
+        done.append(count)
+        raise LeaseError("the grant ended")
+
+    with pytest.raises(LeaseError, match="ended"):
+        load_shards(
+            publisher.root / "sealed",
+            header,
+            publisher.keys(header),
+            threads=2,
+            unsafe_swap=True,
+            progress=progress,
+        )
+    assert len(done) <= 2
+    assert not [one for one in threading.enumerate() if one.name.startswith("safehold-decrypt")]
 
 
 def test_memory_of_another_size_is_refused(publisher: Publisher) -> None:
@@ -123,32 +158,18 @@ def test_frozen_memory_can_not_be_written_by_others() -> None:
         assert not any(Path(memory.path).read_bytes())
 
 
-def _locked_bytes(name: str) -> int:
-    """Return how much of a memfd's mappings here is there and locked, by the kernel's account."""
-    found, here = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if not line.partition(" ")[0].endswith(":"):
-            here = f"/memfd:safehold:{name} " in line
-        elif here and line.startswith("Locked:"):
-            found += int(line.split()[1]) * 1024
-    return found
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_loaded_plaintext_is_locked_in_memory(
-    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    """Every page of a loaded shard is locked, also one that a process wrote which is gone."""
-    monkeypatch.setattr(load, "WORKER_BYTES", 1)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_loaded_plaintext_is_locked_in_memory(publisher: Publisher, threads: int) -> None:
+    """Every page of a loaded shard is locked, whichever thread wrote it."""
     header = publisher.seal()
     with SealedMemory("probe", 2**20, unsafe_swap=True) as probe:
-        if not probe.pages.locked:
+        if not probe.locked:
             pytest.skip("needs the right to lock memory")
     with load_shards(
         publisher.root / "sealed",
         header,
         publisher.keys(header),
-        workers=workers,
+        threads=threads,
         unsafe_swap=True,
     ):
         size = header.shard(ONE).plain_bytes
@@ -159,7 +180,7 @@ def test_memory_comes_when_it_is_taken() -> None:
     """Untouched memory costs nothing, taken memory is there, and a wipe takes no more of it."""
     with SealedMemory("test", 64 * mmap.PAGESIZE, unsafe_swap=True) as memory:
         assert os.fstat(memory.handle).st_blocks == 0
-        memory.pages.take(5, 3 * mmap.PAGESIZE)
+        memory.take(5, 3 * mmap.PAGESIZE)
         taken = os.fstat(memory.handle).st_blocks * 512
         assert taken >= 4 * mmap.PAGESIZE
         memory.wipe()

@@ -324,7 +324,7 @@ def test_waiting_threads_get_the_error_of_their_commit(tmp_path: Path) -> None:
         os.utime(tmp_path / "log" / "journal")
         (tmp_path / "log" / "journal").rename(tmp_path / "log" / "hidden")
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len(errors) == 6
     (tmp_path / "log" / "hidden").rename(tmp_path / "log" / "journal")
     (tmp_path / "log" / "checkpoint").write_bytes(sound)
@@ -342,7 +342,7 @@ def test_append_inside_an_exclusive_section_does_not_deadlock(tmp_path: Path) ->
         time.sleep(0.05)
         mine = store.append([b"mine"])
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     entries = dict(store.entries())
     assert entries[mine[0]] == b"mine"
     assert sorted(entries.values()) == [b"mine"] + [b"other"] * 4

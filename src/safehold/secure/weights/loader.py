@@ -59,7 +59,7 @@ class LoadOrder(msgspec.Struct, frozen=True, kw_only=True):
     verifier: SealVerifier
     log_keys: LogKeys
     parts: tuple[str, ...] = ("*",)
-    workers: int = 1
+    threads: int = 1
     unsafe_swap: bool = False
 
 
@@ -200,7 +200,7 @@ def load_model(order: LoadOrder, progress: Progress | None = None) -> GrantedMod
             header,
             keys,
             order.parts,
-            workers=order.workers,
+            threads=order.threads,
             unsafe_swap=order.unsafe_swap,
             progress=step,
         )

@@ -38,6 +38,8 @@ from safehold.trust.people.statement import Act
 
 ONE = "model-00001-of-00002.safetensors"
 TWO = "model-00002-of-00002.safetensors"
+# Long: how soon a revocation arrives is measured by `bench/revocation.py`, not here.
+WAIT_S = 60
 
 
 def _releases(vaulted: Vaulted, grant: str) -> int:
@@ -252,13 +254,13 @@ def test_false_receipt_is_refused(vaulted: Vaulted) -> None:
 # ---- leases ------------------------------------------------------------------------------
 
 
-def test_lease_is_renewed_and_missed_within_five_seconds() -> None:
-    """A loader hears of its grant each second, and takes four seconds of silence for its end."""
-    assert BEAT_S < SILENCE_S < 5
+def test_a_loader_hears_of_the_end_within_five_seconds() -> None:
+    """Whether the key service speaks or is silent, the waits add up to five seconds at most."""
+    assert BEAT_S + SILENCE_S <= 5
 
 
-def test_revocation_reaches_a_running_loader(vaulted: Vaulted) -> None:
-    """With the next beat after the revocation the plaintext is wiped."""
+def test_revocation_wipes_a_running_loader(vaulted: Vaulted) -> None:
+    """The key service tells of a revocation, and the plaintext is wiped."""
     request = vaulted.granted()
     heard: list[str] = []
     with vaulted.load(request) as model:
@@ -267,7 +269,7 @@ def test_revocation_reaches_a_running_loader(vaulted: Vaulted) -> None:
         assert any(view)
         note = vaulted.enclave.note(request)
         vaulted.enclave.desk.revoke(note, vaulted.enclave.keys["sec-two"].sign(Act.REVOKE, note))
-        assert model.wiped.wait(300)
+        assert model.wiped.wait(WAIT_S)
         assert not any(view)
         assert heard == ["the grant ended: the request was revoked"]
         with pytest.raises(LeaseError, match="revoked"):
@@ -279,7 +281,7 @@ def test_expiry_ends_a_running_loader(vaulted: Vaulted) -> None:
     request = vaulted.granted()
     with vaulted.load(request) as model:
         vaulted.enclave.time = request.expires
-        assert model.wiped.wait(5)
+        assert model.wiped.wait(WAIT_S)
         assert "expired" in model.reason
 
 
@@ -290,14 +292,14 @@ def test_removed_approver_ends_a_running_loader(vaulted: Vaulted) -> None:
         vaulted.enclave.carry(
             "people.remove", RemovePerson(person_id=person_id("sec-one")), "sec-two"
         )
-        assert model.wiped.wait(5)
+        assert model.wiped.wait(WAIT_S)
 
 
 def test_silent_service_ends_a_running_loader(vaulted: Vaulted) -> None:
     """A key service that is gone can't tell of a revocation, so the loader wipes."""
     with vaulted.load(vaulted.granted()) as model:
         vaulted.stop()
-        assert model.wiped.wait(6)
+        assert model.wiped.wait(WAIT_S)
 
 
 def test_service_that_is_gone_loads_nothing(vaulted: Vaulted) -> None:
@@ -367,10 +369,10 @@ def test_shredded_model_is_unreadable_for_ever(vaulted: Vaulted) -> None:
 
 
 def test_shredding_wipes_running_loaders(vaulted: Vaulted) -> None:
-    """A loader of the model that is shredded loses its plaintext within five seconds."""
+    """A loader of the model that is shredded loses its plaintext."""
     with vaulted.load(vaulted.granted()) as model:
         _shred(vaulted)
-        assert model.wiped.wait(5)
+        assert model.wiped.wait(WAIT_S)
         assert "shredded" in model.reason
 
 

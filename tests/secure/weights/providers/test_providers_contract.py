@@ -308,6 +308,23 @@ def test_sealed_vault_is_a_clear_error(vault: FakeVault) -> None:
         VaultProvider(vault.url, TOKEN).create("x")
 
 
+def test_vault_that_answers_500_to_a_wrong_context_is_understood(vault: FakeVault) -> None:
+    """A wrong context is a wrong key, under either status that releases of Vault gave it."""
+    vault.bad_tag_status = 500
+    provider = VaultProvider(vault.url, TOKEN)
+    blob = provider.wrap(provider.create("x"), KEY, CONTEXT)
+    with pytest.raises(WrongKeyError):
+        provider.unwrap("x", blob, {**CONTEXT, "model": "other"})
+
+
+def test_vault_too_old_for_associated_data_is_refused(vault: FakeVault) -> None:
+    """A server that ignores the context wraps nothing for us: its keys would open for any model."""
+    vault.ignores_associated_data = True
+    provider = VaultProvider(vault.url, TOKEN)
+    with pytest.raises(ProviderError, match="associated data"):
+        provider.wrap(provider.create("x"), KEY, CONTEXT)
+
+
 def test_kms_key_is_pending_deletion_after_destroy(kms_server: str) -> None:
     """The key is disabled at once and its deletion scheduled."""
     provider = KmsProvider("eu-west-1", endpoint=kms_server)

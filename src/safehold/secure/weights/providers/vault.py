@@ -38,18 +38,8 @@ class VaultProvider:
     def _transit(self) -> Iterator[Any]:
         try:
             yield self._client.secrets.transit
-        except vault_errors.Forbidden as error:
-            raise ProviderError("vault: the token may not do this") from error
-        except vault_errors.InvalidPath as error:
-            raise ProviderError("vault: no such transit key or engine") from error
-        except vault_errors.InvalidRequest as error:
-            if _BAD_TAG in str(error):
-                raise WrongKeyError("vault: the key does not open this wrapped key") from error
-            raise ProviderError(
-                "vault: it refused the request (no such key, or a bad one)"
-            ) from error
         except vault_errors.VaultError as error:
-            raise ProviderError(f"vault: it failed ({type(error).__name__})") from error
+            raise _ours(error) from error
         except requests.RequestException as error:
             raise ProviderError("vault: it is out of reach") from error
 
@@ -70,7 +60,20 @@ class VaultProvider:
         raise ProviderError(f"vault: the key {name} exists")
 
     def wrap(self, reference: str, key: bytes, context: Mapping[str, str]) -> str:
-        """Encrypt inside the server."""
+        """Encrypt inside the server, and see that it binds the context.
+
+        Raises:
+            ProviderError: the server refused, or is too old to know associated data: it would
+                ignore the member, and the wrapped key would open under any context.
+        """
+        blob = self._encrypt(reference, key, context)
+        try:
+            self.unwrap(reference, blob, {**context, "safehold-probe": "another"})
+        except WrongKeyError:
+            return blob
+        raise ProviderError("vault: expected a server that binds associated data; this one is old")
+
+    def _encrypt(self, reference: str, key: bytes, context: Mapping[str, str]) -> str:
         with self._transit() as transit:
             answer = transit.encrypt_data(
                 name=reference,
@@ -110,6 +113,21 @@ class VaultProvider:
             )
             transit.delete_key(name=reference, mount_point=self._mount)
         return f"transit key {reference} deleted; storage snapshots of the server must follow"
+
+
+def _ours(error: vault_errors.VaultError) -> ProviderError | WrongKeyError:
+    # 400 by the API's documentation; 500 by some releases (hashicorp/vault issue 10842).
+    if _BAD_TAG in str(error):
+        return WrongKeyError("vault: the key does not open this wrapped key")
+    match error:
+        case vault_errors.Forbidden():
+            return ProviderError("vault: the token may not do this")
+        case vault_errors.InvalidPath():
+            return ProviderError("vault: no such transit key or engine")
+        case vault_errors.InvalidRequest():
+            return ProviderError("vault: it refused the request (no such key, or a bad one)")
+        case _:
+            return ProviderError(f"vault: it failed ({type(error).__name__})")
 
 
 def _field(answer: Any, name: str) -> str:  # noqa: ANN401 - foreign JSON
