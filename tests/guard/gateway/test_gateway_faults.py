@@ -6,13 +6,20 @@ import time
 
 import msgspec
 import pytest
+from gateway_limits import IMPATIENT, SMALL
 from gateway_wire import PATHS, Start, body_for, ending, post, raw
 
+from safehold.guard.gateway.policy import Limits
 from safehold.guard.ledger.interface import FinalRow, Outcome
 from safehold.testing.guards import MARKER
 from safehold.testing.upstream import Fault, Script, says
 
 LONG = says("Quite harmless words, one after another, without an end. " * 12, size=5)
+
+
+def limits_for(fault: Fault) -> Limits:
+    """Wait briefly for an upstream that hangs, long for any other."""
+    return IMPATIENT if fault in (Fault.HANG, Fault.HANG_MIDWAY) else SMALL
 
 
 MIDWAY = [
@@ -35,7 +42,7 @@ def test_upstream_that_breaks_midway_ends_in_a_protocol_error(
     stage: Start, path: str, fault: Fault
 ) -> None:
     """A stream that breaks ends with the protocol's error; a row says so."""
-    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    at = stage(msgspec.structs.replace(LONG, fault=fault), limits=limits_for(fault))
     asked = json.dumps(body_for(path, "hi")).encode()
     status, _, body = post(at.gateway.port, path, asked)
     assert (status, ending(path, body)) in ((200, "error"), (502, "cut"), (504, "cut"))
@@ -73,7 +80,7 @@ def test_upstream_that_never_begins_gives_an_http_error(
     stage: Start, path: str, fault: Fault, status: int
 ) -> None:
     """An upstream that fails before its first byte gives an HTTP error in the right shape."""
-    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    at = stage(msgspec.structs.replace(LONG, fault=fault), limits=limits_for(fault))
     asked = json.dumps(body_for(path, "hi")).encode()
     got, headers, body = post(at.gateway.port, path, asked)
     assert got == status
@@ -189,7 +196,7 @@ def test_chunked_body_beyond_the_limit_is_refused(stage: Start) -> None:
 
 def test_slow_body_is_given_up(stage: Start) -> None:
     """A body that does not come in time is refused."""
-    at = stage()
+    at = stage(limits=IMPATIENT)
     head = (
         b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         b"content-length: 100\r\n\r\n{"
@@ -285,7 +292,7 @@ def test_client_that_hangs_up_still_gets_its_final_row(stage: Start) -> None:
 
 def test_slow_reader_is_cut_and_recorded(stage: Start) -> None:
     """A client that stops reading does not hold memory for ever; its row is kept."""
-    at = stage(says("word " * 3_000_000, size=50_000))
+    at = stage(says("word " * 3_000_000, size=50_000), limits=IMPATIENT)
     asked = json.dumps(body_for(PATHS[0], "hi")).encode()
     head = START + b"content-length: %d\r\n\r\n" % len(asked)
     sock = socket.socket()
