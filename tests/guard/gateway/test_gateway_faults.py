@@ -9,9 +9,12 @@ import pytest
 from gateway_limits import IMPATIENT, SMALL
 from gateway_wire import PATHS, Start, body_for, ending, post, raw
 
+from safehold.guard.gateway.holder import Held
 from safehold.guard.gateway.policy import Limits
+from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import FinalRow, Outcome
-from safehold.testing.guards import MARKER
+from safehold.guard.stream import Guard
+from safehold.testing.guards import MARKER, PlainDecoder, PlainViews, rule_guard
 from safehold.testing.upstream import Fault, Script, says
 
 LONG = says("Quite harmless words, one after another, without an end. " * 12, size=5)
@@ -327,3 +330,46 @@ def test_every_final_row_names_a_prompt_row(stage: Start) -> None:
     prompts = {row.decision_id for row in at.prompts()}
     assert prompts <= finals
     assert len(prompts) == 3
+
+
+class _BreakingViews(PlainViews):
+    """Breaks once there is text."""
+
+    def feed(self, text: str) -> tuple[str, ...]:
+        raise ValueError(text)
+
+
+class _BreakingDecoder(PlainDecoder):
+    """Breaks on the prompt, or in the middle of a reply."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def views(self, text: str) -> tuple[str, ...]:
+        if self._where == "prompt":
+            raise ValueError(text)
+        return (text,)
+
+    def growing(self) -> PlainViews:
+        return _BreakingViews()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("where", ["prompt", "reply"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_guard_that_breaks_ends_the_exchange_with_a_row(
+    stage: Start,
+    path: str,
+    where: str,
+    stream: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A defect inside the guard releases nothing, tells no content and leaves a pair of rows."""
+    guard = Guard(rule_guard().cascade, _BreakingDecoder(where))
+    at = stage(says("sesame and more"), parts=Parts(loader=None, held=Held(guard)))
+    asked = json.dumps(body_for(path, "open sesame", stream=stream)).encode()
+    status, _, body = post(at.gateway.port, path, asked)
+    assert status == 500
+    assert b"sesame" not in body
+    assert at.prompts()[-1].decision_id == at.finals()[-1].decision_id
+    assert (at.finals()[-1].outcome, at.finals()[-1].error) == ("unscorable", "ScorerError")
+    assert at.finals()[-1].delivered_bytes == 0
