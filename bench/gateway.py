@@ -27,9 +27,11 @@ from bench.tables import Table
 from safehold.testing.upstream import MockUpstream, Said, Script
 
 STREAMS = 40
-SLOW_STREAMS = 10
-"""What a contestant streams in one burst: the peers take a hundred times longer."""
-CROWD_S = 60.0
+PEER_STREAMS = 10
+PEER_ROUNDS = 2
+"""The peers take a hundred times longer."""
+CROWD_S = 300.0
+PEER_CROWD_S = 30.0
 PASSING = "Safehold, pass-through"
 GUARDED = f"Safehold, one regex rule, hold({HOLD})"
 PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
@@ -40,8 +42,9 @@ class Contestant(msgspec.Struct):
 
     name: str
     server: Server
-    streams: int
     guarded: bool
+    peer: bool = False
+    leaks_only: bool = False
     size_mb: float | None = None
     burst_us: list[float] = []
     paced_us: list[float] = []
@@ -74,13 +77,9 @@ def enter(stack: ExitStack, folder: Path, *, with_peers: bool) -> tuple[Server, 
     stack.callback(mock.stop)
     url = f"http://127.0.0.1:{mock.port}/v1"
     rows = [
-        Contestant("bare proxy", own("bare", "bare", url), STREAMS, guarded=False),
-        Contestant(
-            PASSING, own("open", "ours", url, "none", f"{folder}/none"), STREAMS, guarded=False
-        ),
-        Contestant(
-            GUARDED, own("rule", "ours", url, "rule", f"{folder}/rule"), STREAMS, guarded=True
-        ),
+        Contestant("bare proxy", own("bare", "bare", url), guarded=False),
+        Contestant(PASSING, own("open", "ours", url, "none", f"{folder}/none"), guarded=False),
+        Contestant(GUARDED, own("rule", "ours", url, "rule", f"{folder}/rule"), guarded=True),
     ]
     for row in rows:
         stack.callback(row.server.stop)
@@ -97,7 +96,12 @@ def enter(stack: ExitStack, folder: Path, *, with_peers: bool) -> tuple[Server, 
         stack.callback(server.stop)
         rows.append(
             Contestant(
-                peer.name, server, SLOW_STREAMS, guarded=peer.guarded, size_mb=peers.size_mb(place)
+                peer.name,
+                server,
+                guarded=peer.guarded,
+                peer=True,
+                leaks_only=peer.leaks_only,
+                size_mb=peers.size_mb(place),
             )
         )
     return mock, rows
@@ -134,6 +138,14 @@ def chat_leaks(row: Contestant) -> None:
         row.leaks.append(asyncio.run(leaks.ask(row.server.port, asked, position)))
 
 
+def one_round(row: Contestant) -> None:
+    """Let a contestant stream in a burst, paced, and for its first text."""
+    count = PEER_STREAMS if row.peer else STREAMS
+    row.burst_us.append(row.cpu_per_token(client.burst, count))
+    row.paced_us.append(row.cpu_per_token(client.paced, client.PACED_STREAMS))
+    row.first_s.append(asyncio.run(client.first_text(row.server.port)))
+
+
 def measure(rounds: int, *, with_peers: bool, whole: bool) -> Found:
     """Run every contestant, interleaved."""
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
@@ -141,18 +153,19 @@ def measure(rounds: int, *, with_peers: bool, whole: bool) -> Found:
         mock, rows = enter(stack, folder, with_peers=with_peers)
         for row in rows:
             asyncio.run(client.burst(row.server.port, 3))
-        for _ in range(rounds):
+        for number in range(rounds):
             for row in rows:
-                row.burst_us.append(row.cpu_per_token(client.burst, row.streams))
-                row.paced_us.append(row.cpu_per_token(client.paced, client.PACED_STREAMS))
-                row.first_s.append(asyncio.run(client.first_text(row.server.port)))
+                if not row.leaks_only and (number < PEER_ROUNDS or not row.peer):
+                    one_round(row)
         direct = [asyncio.run(client.first_text(mock.port)) for _ in range(rounds)]
         for row in rows:
             if row.guarded:
                 chat_leaks(row)
         leaked = own_leaks(folder)
         for row in rows if whole else ():
-            row.memory_mb = asyncio.run(client.crowd(row.server, CROWD_S))
+            if not row.leaks_only:
+                limit_s = PEER_CROWD_S if row.peer else CROWD_S
+                row.memory_mb = asyncio.run(client.crowd(row.server, limit_s))
         size = install_mb(folder) if whole else None
     return Found(rounds, rows, statistics.median(direct), leaked, size)
 
@@ -175,7 +188,7 @@ def cpu_table(found: Found) -> Table:
     floor = statistics.median(found.contestants[0].burst_us)
     floor_paced = statistics.median(found.contestants[0].paced_us)
     rows = []
-    for row in found.contestants:
+    for row in (row for row in found.contestants if not row.leaks_only):
         burst, paced = statistics.median(row.burst_us), statistics.median(row.paced_us)
         rows.append(
             (
@@ -195,9 +208,9 @@ def cpu_table(found: Found) -> Table:
         note=(
             f"{client.DELTAS} deltas; burst: one stream after another; paced: "
             f"{client.PACED_STREAMS} streams at {client.PACED_MS} ms a token. Medians of "
-            f"{found.rounds} rounds. Asked of ours: pass-through 20 and 60 µs, one rule 40 and "
-            "90 µs. The bare proxy looks at nothing and keeps nothing; ours keeps two durable "
-            "rows a stream, whose cost is in its burst."
+            f"{found.rounds} rounds ({PEER_ROUNDS} of the peers). Asked of ours: pass-through 20 "
+            "and 60 µs, one rule 40 and 90 µs. The bare proxy looks at nothing and keeps nothing; "
+            "ours keeps two durable rows a stream, whose cost is in its burst."
         ),
         bars="burst, µs",
     )
@@ -206,7 +219,7 @@ def cpu_table(found: Found) -> Table:
 def delay_table(found: Found) -> Table:
     """Return the delay to the first text, at a model's pace."""
     rows = [("direct", f"{found.direct_s * 1000:,.0f}", "")]
-    for row in found.contestants:
+    for row in (row for row in found.contestants if not row.leaks_only):
         first = statistics.median(row.first_s)
         rows.append((row.name, f"{first * 1000:,.0f}", f"{(first - found.direct_s) * 1000:,.0f}"))
     held = HOLD * client.FIRST_MS
@@ -254,11 +267,11 @@ def leak_table(found: Found) -> Table:
 def weight_table(found: Found) -> Table:
     """Return memory and installed size."""
     rows = []
-    for row in found.contestants:
+    for row in (row for row in found.contestants if not row.leaks_only):
         memory = ""
         if row.memory_mb is not None:
             highest, ended = row.memory_mb
-            memory = f"{highest:,.0f}" + ("" if ended else f" (cut after {CROWD_S:.0f} s)")
+            memory = f"{highest:,.0f}" + ("" if ended else f" (cut after {PEER_CROWD_S:.0f} s)")
         size = "" if row.size_mb is None else f"{row.size_mb:,.0f}"
         if row.name == GUARDED and found.install_mb is not None:
             size = f"{found.install_mb:,.0f}"

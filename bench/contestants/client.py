@@ -15,6 +15,7 @@ FIRST_DELTAS = 60
 FIRST_MS = 20
 MEMORY_STREAMS = 200
 MEMORY_DELTAS = 4000
+STREAM_S = 300
 
 
 def request(*numbers: int) -> bytes:
@@ -39,7 +40,19 @@ def post(path: str, body: object) -> bytes:
 
 
 async def stream(port: int, asked: bytes) -> float:
-    """Run one stream; return the seconds to its first text."""
+    """Run one stream; return the seconds to its first text.
+
+    Raises:
+        RuntimeError: It ended in the middle, or not at all.
+    """
+    try:
+        async with asyncio.timeout(STREAM_S):
+            return await _stream(port, asked)
+    except TimeoutError:
+        raise RuntimeError("a stream hung") from None
+
+
+async def _stream(port: int, asked: bytes) -> float:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = time.perf_counter()
     writer.write(asked)

@@ -27,6 +27,7 @@ class Peer(msgspec.Struct, frozen=True):
     package: str
     guarded: bool
     serve: Callable[[Path, str, Path], Server]
+    leaks_only: bool = False
 
 
 def environment(package: str) -> Path | None:
@@ -127,7 +128,8 @@ def _nemo(rails: str) -> Callable[[Path, str, Path], Server]:
 
 PEERS = (
     Peer("LiteLLM 1.106.2, no guard", LITELLM, guarded=False, serve=_litellm(None)),
-    Peer("LiteLLM, one regex rule, its default", LITELLM, guarded=True, serve=_litellm("")),
+    # What it lets out is all that this one is asked for.
+    Peer("LiteLLM, its default", LITELLM, guarded=True, serve=_litellm(""), leaks_only=True),
     Peer("LiteLLM, one regex rule, windows of 5", LITELLM, guarded=True, serve=_litellm(_WINDOW)),
     Peer("NeMo Guardrails 0.24.1, no rails", NEMO, guarded=False, serve=_nemo("")),
     Peer("NeMo, one regex rail, chunks of 5, withheld", NEMO, guarded=True, serve=_nemo(_RAILS)),
