@@ -1,6 +1,6 @@
 """A gateway with the stand-in rules in front of a mock upstream; prints its base URL.
 
-Run by `scripts/outside`: `python bench/outside/serve.py FOLDER`.
+Run by `scripts/outside`: `python bench/outside/serve.py FOLDER [RULES]`.
 """
 
 import sys
@@ -15,7 +15,7 @@ from safehold.testing.upstream import MockUpstream, says
 HERE = Path(__file__).resolve().parent
 
 
-def main(folder: str) -> None:
+def main(folder: str, rules: str = "rules.yaml") -> None:
     """Serve until SIGTERM."""
     with (
         MockUpstream(says("Malt is what it is made from, and water.", size=6)) as upstream,
@@ -24,7 +24,7 @@ def main(folder: str) -> None:
         settings = Settings(
             port=0,
             upstream=Upstream(url=upstream.url),
-            bundle=str(HERE / "rules.yaml"),
+            bundle=str(HERE / rules),
             ledger=f"{place}/ledger.db",
             log="none",
         )
@@ -35,4 +35,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,13 +1,15 @@
 """Drivers of a flow, and the one place where a scorer's failure is caught.
 
 A flow is written once, without I/O; `drive` runs it with a synchronous stage 2, `drive_async` with
-an asynchronous one. `guarded` holds the product's one broad `except`: whatever breaks inside a
-scorer becomes `Failed`, and the session turns that into the configured fail mode.
+an asynchronous one. `guarded` and `contained` hold the product's only broad `except`s: whatever
+breaks inside a scorer becomes `Failed`, which the session turns into the configured fail mode, and
+whatever breaks around it ends the exchange, with a row.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from safehold.errors import SafeholdError, ScorerError
 from safehold.guard.interface import Escalation, Failed, Flow, Scored
 
 P = ParamSpec("P")
@@ -21,6 +23,21 @@ def guarded(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Fail
         return call(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - a scorer that breaks must end in the fail mode
         return Failed(reason=type(error).__name__)
+
+
+async def contained(work: Awaitable[T]) -> T:
+    """Await the work on one exchange; a defect in it becomes an error that a row can tell of.
+
+    Raises:
+        ScorerError: Something broke that is no error of ours; nothing more may be released.
+    """
+    try:
+        return await work
+    except (SafeholdError, TimeoutError):
+        raise
+    except Exception as error:
+        reason = type(error).__name__  # never its text, which may hold content
+        raise ScorerError(f"the guard broke ({reason}); nothing more is released") from error
 
 
 def drive(flow: Flow[T], stage2: Callable[[Escalation], Answer]) -> T:

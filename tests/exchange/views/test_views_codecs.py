@@ -157,3 +157,16 @@ def test_base64_of_any_script_is_found(text: str) -> None:
     if text.isascii() and text.strip():
         found = views(ENCODERS["base64"].encode(text))
         assert any(text.strip() in view.text for view in found)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_binary_is_undone_at_either_width(bits: int) -> None:
+    """PyRIT writes sixteen ones and zeros to the character; such a text is read, not choked on."""
+    written = " ".join(f"{ord(letter):0{bits}b}" for letter in SENTENCES[0])
+    assert reveals(views(written), SENTENCES[0])
+
+
+@given(st.lists(st.text("01", min_size=24, max_size=24), min_size=2, max_size=9))
+def test_wide_binary_numbers_break_nothing(groups: list[str]) -> None:
+    """Groups too wide for a byte are no error, whatever they hold, read forwards or backwards."""
+    assert views(" ".join(groups))

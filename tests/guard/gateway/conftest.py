@@ -1,12 +1,14 @@
 """One mock upstream and one gateway in front of it, on real sockets."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import msgspec
 import pytest
+from gateway_limits import SMALL
 
-from safehold.guard.gateway.policy import Limits, Settings, Upstream
+from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts
 from safehold.guard.gateway.swap import Loaded
 from safehold.guard.ledger.interface import FinalRow, PromptRow
@@ -14,17 +16,6 @@ from safehold.testing.gateway import RunningGateway
 from safehold.testing.guards import held_rules
 from safehold.testing.ledger import MemoryLedger
 from safehold.testing.upstream import MockUpstream, Script
-
-QUICK = Limits(
-    max_body_bytes=1_000_000,
-    max_event_bytes=200_000,
-    idle_timeout_s=0.6,
-    connect_timeout_s=1,
-    body_timeout_s=0.6,
-    stall_timeout_s=1,
-    total_timeout_s=20,
-    drain_timeout_s=5,
-)
 
 
 class Stage(msgspec.Struct):
@@ -50,16 +41,52 @@ def no_loader(path: object) -> Loaded:
     raise AssertionError(path)
 
 
-def stages() -> Iterator[Callable[..., Stage]]:
+class Stopping:
+    """Stops what tests leave running, on threads: a server's farewell takes half a second."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
+
+    def stop(self, stack: ExitStack) -> None:
+        """Begin to close a stack."""
+        thread = threading.Thread(target=self._close, args=(stack,))
+        self._threads.append(thread)
+        thread.start()
+
+    def _close(self, stack: ExitStack) -> None:
+        try:
+            stack.close()
+        except BaseException as error:  # noqa: BLE001 - told by `wait`
+            self._errors.append(error)
+
+    def wait(self) -> None:
+        """Wait for all of them, and tell of the first that failed."""
+        for thread in self._threads:
+            thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+
+@pytest.fixture(scope="session")
+def stopping() -> Iterator[Stopping]:
+    """Stop servers in the background; all have ended when the session does."""
+    stopped = Stopping()
+    yield stopped
+    stopped.wait()
+
+
+def stages(stopping: Stopping) -> Iterator[Callable[..., Stage]]:
     """Give a function that starts a gateway; all are stopped at the end."""
-    with ExitStack() as stack:
+    stack = ExitStack()
+    try:
 
         def start(script: Script | None = None, parts: Parts | None = None, **settings) -> Stage:  # noqa: ANN003 - settings by name
             upstream = stack.enter_context(MockUpstream(script))
             given = {
                 "upstream": Upstream(url=upstream.url),
                 "port": 0,
-                "limits": QUICK,
+                "limits": SMALL,
                 "log": "none",
             }
             ledger = MemoryLedger()
@@ -69,15 +96,17 @@ def stages() -> Iterator[Callable[..., Stage]]:
             return Stage(upstream, gateway, parts.ledger)
 
         yield start
+    finally:
+        stopping.stop(stack)
 
 
 @pytest.fixture
-def stage() -> Iterator[Callable[..., Stage]]:
+def stage(stopping: Stopping) -> Iterator[Callable[..., Stage]]:
     """Return a function that starts a gateway; all are stopped when the test ends."""
-    yield from stages()
+    yield from stages(stopping)
 
 
 @pytest.fixture(scope="module")
-def module_stage() -> Iterator[Callable[..., Stage]]:
+def module_stage(stopping: Stopping) -> Iterator[Callable[..., Stage]]:
     """Return a function that starts a gateway which all tests of a module share."""
-    yield from stages()
+    yield from stages(stopping)

@@ -6,13 +6,23 @@ import time
 
 import msgspec
 import pytest
+from gateway_limits import IMPATIENT, SMALL
 from gateway_wire import PATHS, Start, body_for, ending, post, raw
 
+from safehold.guard.gateway.holder import Held
+from safehold.guard.gateway.policy import Limits
+from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import FinalRow, Outcome
-from safehold.testing.guards import MARKER
+from safehold.guard.stream import Guard
+from safehold.testing.guards import MARKER, PlainDecoder, PlainViews, rule_guard
 from safehold.testing.upstream import Fault, Script, says
 
 LONG = says("Quite harmless words, one after another, without an end. " * 12, size=5)
+
+
+def limits_for(fault: Fault) -> Limits:
+    """Wait briefly for an upstream that hangs, long for any other."""
+    return IMPATIENT if fault in (Fault.HANG, Fault.HANG_MIDWAY) else SMALL
 
 
 MIDWAY = [
@@ -35,7 +45,7 @@ def test_upstream_that_breaks_midway_ends_in_a_protocol_error(
     stage: Start, path: str, fault: Fault
 ) -> None:
     """A stream that breaks ends with the protocol's error; a row says so."""
-    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    at = stage(msgspec.structs.replace(LONG, fault=fault), limits=limits_for(fault))
     asked = json.dumps(body_for(path, "hi")).encode()
     status, _, body = post(at.gateway.port, path, asked)
     assert (status, ending(path, body)) in ((200, "error"), (502, "cut"), (504, "cut"))
@@ -73,7 +83,7 @@ def test_upstream_that_never_begins_gives_an_http_error(
     stage: Start, path: str, fault: Fault, status: int
 ) -> None:
     """An upstream that fails before its first byte gives an HTTP error in the right shape."""
-    at = stage(msgspec.structs.replace(LONG, fault=fault))
+    at = stage(msgspec.structs.replace(LONG, fault=fault), limits=limits_for(fault))
     asked = json.dumps(body_for(path, "hi")).encode()
     got, headers, body = post(at.gateway.port, path, asked)
     assert got == status
@@ -189,7 +199,7 @@ def test_chunked_body_beyond_the_limit_is_refused(stage: Start) -> None:
 
 def test_slow_body_is_given_up(stage: Start) -> None:
     """A body that does not come in time is refused."""
-    at = stage()
+    at = stage(limits=IMPATIENT)
     head = (
         b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         b"content-length: 100\r\n\r\n{"
@@ -285,7 +295,7 @@ def test_client_that_hangs_up_still_gets_its_final_row(stage: Start) -> None:
 
 def test_slow_reader_is_cut_and_recorded(stage: Start) -> None:
     """A client that stops reading does not hold memory for ever; its row is kept."""
-    at = stage(says("word " * 3_000_000, size=50_000))
+    at = stage(says("word " * 3_000_000, size=50_000), limits=IMPATIENT)
     asked = json.dumps(body_for(PATHS[0], "hi")).encode()
     head = START + b"content-length: %d\r\n\r\n" % len(asked)
     sock = socket.socket()
@@ -320,3 +330,46 @@ def test_every_final_row_names_a_prompt_row(stage: Start) -> None:
     prompts = {row.decision_id for row in at.prompts()}
     assert prompts <= finals
     assert len(prompts) == 3
+
+
+class _BreakingViews(PlainViews):
+    """Breaks once there is text."""
+
+    def feed(self, text: str) -> tuple[str, ...]:
+        raise ValueError(text)
+
+
+class _BreakingDecoder(PlainDecoder):
+    """Breaks on the prompt, or in the middle of a reply."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def views(self, text: str) -> tuple[str, ...]:
+        if self._where == "prompt":
+            raise ValueError(text)
+        return (text,)
+
+    def growing(self) -> PlainViews:
+        return _BreakingViews()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("where", ["prompt", "reply"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_guard_that_breaks_ends_the_exchange_with_a_row(
+    stage: Start,
+    path: str,
+    where: str,
+    stream: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A defect inside the guard releases nothing, tells no content and leaves a pair of rows."""
+    guard = Guard(rule_guard().cascade, _BreakingDecoder(where))
+    at = stage(says("sesame and more"), parts=Parts(loader=None, held=Held(guard)))
+    asked = json.dumps(body_for(path, "open sesame", stream=stream)).encode()
+    status, _, body = post(at.gateway.port, path, asked)
+    assert status == 500
+    assert b"sesame" not in body
+    assert at.prompts()[-1].decision_id == at.finals()[-1].decision_id
+    assert (at.finals()[-1].outcome, at.finals()[-1].error) == ("unscorable", "ScorerError")
+    assert at.finals()[-1].delivered_bytes == 0

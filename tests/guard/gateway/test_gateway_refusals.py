@@ -4,6 +4,7 @@ import json
 import socket
 
 import pytest
+from gateway_limits import IMPATIENT, SMALL
 from gateway_wire import PATHS, Start, body_for, post, raw
 
 from safehold.guard.gateway.policy import Budget, Key, SurfacePolicy, digest_key
@@ -53,7 +54,7 @@ def _large(port: int) -> int:
 )
 def test_refused_request_leaves_a_row(stage: Start, status: int, turned_away) -> None:  # noqa: ANN001 - a call
     """Late, too large, malformed, undeclared and unknown requests are all in the ledger."""
-    at = stage()
+    at = stage(limits=IMPATIENT if turned_away is _slow else SMALL)
     assert turned_away(at.gateway.port) == status
     prompt, final = at.prompts()[-1], at.finals()[-1]
     assert prompt.decision_id == final.decision_id

@@ -13,8 +13,9 @@ from typing import Protocol
 
 import msgspec
 
-from safehold.errors import LedgerError, SafeholdError, UpstreamError
+from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
 from safehold.exchange import Channel, Exchange, Lane
+from safehold.guard.flow import contained
 from safehold.guard.gateway.delivery import Delivery
 from safehold.guard.gateway.holder import Held, Holder, run_flow
 from safehold.guard.gateway.interface import (
@@ -108,7 +109,7 @@ class Relay:
             run = Run(self, ask, out, gone, held)
             try:
                 async with asyncio.timeout(self.limits.total_timeout_s):
-                    await run.serve()
+                    await contained(run.serve())
             except TimeoutError:
                 await run.fail(SilentUpstreamError("the exchange took too long"), 504)
             except UnknownReplyError as error:
@@ -120,6 +121,8 @@ class Relay:
             except LedgerError as error:
                 self.watcher.ledger_failed(ask.surface)
                 await run.fail(error, 503)
+            except ScorerError as error:
+                await run.fail(error, 500, Outcome.UNSCORABLE)
             except SafeholdError as error:
                 await run.fail(error, 500)
             finally:

@@ -14,6 +14,7 @@ _MAX_CODE = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 _LEAST_CODE = 9
 _MIN_BITS = 24
+_BYTE = 8
 _ASCII = 0x7F
 _MIN_HIDING = 10
 # Where characters live that only ever hide text: zero-width, braille, wide, turned, flags, tags.
@@ -43,7 +44,13 @@ def find_binary(source: Source, work: Work) -> Iterator[Found]:
         if not work.take(4 * len(match[0]) + SHORT_COST):
             return
         groups = _BIT_GROUP.findall(match[0])
-        if len({len(group) for group in groups}) == 1 and len(groups) > 1:
+        alike = len({len(group) for group in groups}) == 1 and len(groups) > 1
+        if alike and len(groups[0]) > _BYTE:  # sixteen or more to the character
+            wide = _spelled(groups, 2)
+            if wide is not None:
+                yield Found(match.start(), match.end(), wide, "binary")
+                continue
+        if alike and len(groups[0]) <= _BYTE:
             raw = bytes(int(group, 2) for group in groups)
         else:
             bits = "".join(groups)

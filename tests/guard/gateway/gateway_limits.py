@@ -1,0 +1,21 @@
+"""The limits under which the gateway is tested."""
+
+import msgspec
+
+from safehold.guard.gateway.policy import Limits
+
+SMALL = Limits(
+    max_body_bytes=1_000_000,
+    max_event_bytes=200_000,
+    idle_timeout_s=20,
+    connect_timeout_s=20,
+    body_timeout_s=20,
+    stall_timeout_s=20,
+    total_timeout_s=60,
+    drain_timeout_s=5,
+)
+"""Sizes that a test reaches, and times that a busy machine does not."""
+IMPATIENT = msgspec.structs.replace(
+    SMALL, idle_timeout_s=0.2, body_timeout_s=0.2, stall_timeout_s=1
+)
+"""For the tests in which something really hangs."""
