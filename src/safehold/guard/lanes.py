@@ -7,7 +7,7 @@ from typing import Protocol
 
 from safehold.exchange import Lane
 from safehold.guard.escapes import Unescaping
-from safehold.guard.scorers.interface import LaneScore
+from safehold.guard.scorers.interface import ActivationLane, LaneScore
 from safehold.guard.scorers.rules import RuleStream
 from safehold.guard.scorers.tokens import TokenStream
 from safehold.guard.segments import READ
@@ -41,6 +41,10 @@ class LaneState:
         "final",
         "lane",
         "meant",
+        "probe",
+        "probe_best",
+        "probe_fresh",
+        "probe_level",
         "received",
         "recent",
         "released",
@@ -59,6 +63,7 @@ class LaneState:
         score: LaneScore | None,
         rules: RuleStream | None,
         views: GrowingViews,
+        probe: ActivationLane | None = None,
     ) -> None:
         self.lane = lane
         self.score = score
@@ -70,6 +75,9 @@ class LaneState:
         self.tail = ""
         self.received = self.scored = self.released = 0
         self.recent = self.best = self.final = -math.inf
+        self.probe = probe
+        self.probe_level = self.probe_best = -math.inf
+        self.probe_fresh = False
         self.unchecked = 1 << 30  # the first escalation asks at once
         self._chunks: deque[tuple[int, int]] = deque()
         self._held = 0
@@ -78,6 +86,20 @@ class LaneState:
     def turn(self) -> int | None:
         """Return None: a lane belongs to the reply."""
         return None
+
+    def hear(self, logit: float) -> None:
+        """Note what the probe says of the newest tokens: its highest since the last decision."""
+        self.probe_level = max(self.probe_level, logit) if self.probe_fresh else logit
+        self.probe_best = max(self.probe_best, logit)
+        self.probe_fresh = True
+
+    def probe_logit(self) -> float | None:
+        """Return the probe's latest logit; None where no probe reads this lane."""
+        return self.probe_level if self.probe_level > -math.inf else None
+
+    def known(self) -> float:
+        """Return stage 1's latest logit for a decision that the probe alone asked for."""
+        return next((one for one in (self.recent, self.best) if one > -math.inf), 0.0)
 
     def clause(self) -> str:
         """Name the clause that stage 1 sees."""
@@ -97,6 +119,7 @@ class LaneState:
     def checked(self) -> None:
         """Note that everything scored so far was decided."""
         self.recent = -math.inf
+        self.probe_fresh = False
         self.unchecked = 0
 
     def give(self, hold: int, *, everything: bool) -> str:

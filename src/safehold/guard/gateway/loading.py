@@ -7,6 +7,7 @@ import msgspec
 
 from safehold.errors import BundleError, ConfigError
 from safehold.guard.batching import Stage2
+from safehold.guard.bundle.interface import Golden
 from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.cascade import Cascade, Thresholds
@@ -14,7 +15,10 @@ from safehold.guard.decoding import ViewDecoder
 from safehold.guard.gateway.holder import Held, no_stage2
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.swap import Loaded, Loader, Probe
+from safehold.guard.interface import Heard
+from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.scorers.rules import Rule, RuleSet
+from safehold.guard.served.interface import AttachedModel, Said
 from safehold.guard.stream import Guard
 
 _NEVER = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=100.0)
@@ -27,6 +31,7 @@ class BundleLoader(msgspec.Struct, frozen=True):
     key_files: tuple[str, ...] = ()
     sha256: str | None = None
     unsafe_unsigned: bool = False
+    served: AttachedModel | None = None
 
     def __call__(self, path: Path) -> Loaded:
         """Return the loaded bundle, its stage 2 on a thread of its own.
@@ -34,9 +39,10 @@ class BundleLoader(msgspec.Struct, frozen=True):
         Raises:
             BundleError: It does not verify.
         """
-        bundle = load_bundle(path, self._trust())
+        bundle = load_bundle(path, self._trust(), served=self.served)
+        probe = None if bundle.cascade.probe is None else bundle.cascade.probe.scorer
         golden = tuple(
-            Probe(prompt=item.prompt, reply=item.reply, blocked=item.blocked)
+            Probe(item.prompt, item.reply, item.blocked, self._heard(item, probe))
             for item in bundle.golden
         )
         canaries = tuple(item.prompt for item in bundle.golden if item.blocked and not item.reply)
@@ -47,8 +53,15 @@ class BundleLoader(msgspec.Struct, frozen=True):
             name=str(path),
             canaries=canaries,
             close=stage2.close if stage2 is not None else None,
+            asks=None if probe is None or self.served is None else self.served.attach(probe),
         )
         return Loaded(held=held, golden=golden)
+
+    def _heard(self, item: Golden, probe: ActivationScorer | None) -> Heard | None:
+        if self.served is None or probe is None or not item.reply:
+            return None
+        reading = self.served.read([Said("user", item.prompt)], item.reply, probe.layers)
+        return probe.logits(reading.activations)
 
     def _trust(self) -> Trust:
         if self.key_files:
@@ -113,12 +126,16 @@ class RulesLoader(msgspec.Struct, frozen=True):
         return Loaded(held=held, golden=tuple(golden))
 
 
-def loader_for(settings: Settings) -> Loader:
-    """Return how the configured guard is loaded: a `.yaml` file holds rules, a folder a bundle."""
+def loader_for(settings: Settings, served: AttachedModel | None = None) -> Loader:
+    """Return how the configured guard is loaded: a `.yaml` file holds rules, a folder a bundle.
+
+    `served` is the model whose activations a bundle's probe reads.
+    """
     if settings.bundle is not None and settings.bundle.endswith((".yaml", ".yml")):
         return RulesLoader()
     return BundleLoader(
         key_files=settings.bundle_keys,
         sha256=settings.bundle_sha256,
         unsafe_unsigned=settings.unsafe_unsigned_bundle,
+        served=served,
     )
