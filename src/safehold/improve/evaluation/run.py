@@ -23,6 +23,7 @@ from safehold.improve.evaluation.interface import (
     Surface,
 )
 from safehold.improve.evaluation.items import data_files, read_items
+from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
 from safehold.improve.evaluation.scoring import Examiner
 from safehold.improve.training.interface import Progress
 
@@ -67,6 +68,7 @@ def evaluate(
     settings: EvaluationSettings,
     progress: Progress,
     beside: Mapping[str, Bundle] | None = None,
+    second: SecondOpinion | None = None,
 ) -> Evaluated:
     """Score the data, write `report.json`, `failures.jsonl` and `scores.jsonl`; return the figures.
 
@@ -82,6 +84,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     with open_cache(out / SCORES) as cache:
         judged = tuple(_judged(bundle, sources, cache, settings, progress))
+        judge = None if second is None else judge_figures(second, sources, cache, progress)
     ablations: tuple[Ablation, ...] = ()
     if settings.ablations:
         chosen = [item for path in paths for item in _few(path, constitution, settings.limit)]
@@ -104,6 +107,7 @@ def evaluate(
         separations=figures.separations(judged, bundle.cascade),
         stops=figures.stops(judged),
         ablations=ablations,
+        judge=judge,
     )
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (out / REPORT).write_bytes(encoded + b"\n")
