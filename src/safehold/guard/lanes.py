@@ -122,6 +122,10 @@ class LaneState:
         self.probe_fresh = False
         self.unchecked = 0
 
+    def _unseen(self) -> int:
+        """Count the characters that the decoder or the rules have not looked at yet."""
+        return max(self.views.pending, 0 if self.rules is None else self.rules.pending)
+
     def give(self, hold: int, *, everything: bool) -> str:
         """Remove and return the scored text that is followed by at least `hold` scored tokens.
 
@@ -131,7 +135,7 @@ class LaneState:
         if self.recent > -math.inf and not everything:
             return ""
         chars = 0
-        most = len(self.waiting) - (0 if everything or not hold else self.views.pending)
+        most = len(self.waiting) - (0 if everything or not hold else self._unseen())
         if self.meant is not None and not everything:
             most = min(most, self.meant.cleared - self.released)
         while self._chunks and self._held - self._chunks[0][1] >= hold:

@@ -209,8 +209,8 @@ class GuardSession:
         self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
     ) -> Flow[Block | None]:
         """Score what became whole; None means that nothing must be stopped."""
-        if state.rules is not None and fresh:
-            hit = state.rules.feed(fresh)
+        if state.rules is not None and (fresh or last):
+            hit = state.rules.finish() if last else state.rules.feed(fresh)
             if hit is not None and (stop := self._act(rule_block(hit, state))) is not None:
                 return stop
         block: Block | None = None

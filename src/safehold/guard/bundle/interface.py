@@ -6,6 +6,7 @@ import msgspec
 
 from safehold.guard.cascade import Thresholds
 from safehold.guard.scorers.rules import Rule
+from safehold.guard.scorers.similar import KnownAttack
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -126,6 +127,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     golden: str
     files: dict[str, FileRecord]
     probe: ProbeRecord | None = None
+    known_attacks: tuple[KnownAttack, ...] = ()
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from safehold.errors import BundleError, TamperError
+from safehold.errors import BundleError, ConfigError, TamperError
 from safehold.guard.bundle import signing
 from safehold.guard.bundle.interface import (
     MANIFEST,
@@ -155,9 +155,18 @@ def _cascade(
         has_stage2=manifest.stage2 is not None,
         prompt=manifest.prompt,
         reply=manifest.reply,
-        rules=RuleSet(manifest.rules) if manifest.rules else None,
+        rules=_rules(manifest),
         probe=None if manifest.probe is None else probed(manifest.probe, files, served),
     )
+
+
+def _rules(manifest: Manifest) -> RuleSet | None:
+    if not manifest.rules and not manifest.known_attacks:
+        return None
+    try:
+        return RuleSet(manifest.rules, manifest.known_attacks)
+    except ConfigError as error:
+        raise BundleError(f"the manifest's rules: {error}") from error
 
 
 def _stage1(record: Stage1Record, files: Mapping[str, bytes]) -> NgramScorer:

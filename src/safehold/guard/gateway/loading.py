@@ -18,6 +18,7 @@ from safehold.guard.gateway.swap import Loaded, Loader, Probe
 from safehold.guard.interface import Heard
 from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.scorers.rules import Rule, RuleSet
+from safehold.guard.scorers.similar import KnownAttack
 from safehold.guard.served.interface import AttachedModel, Said
 from safehold.guard.stream import Guard
 
@@ -85,13 +86,17 @@ class WrittenRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RulesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rules file: a guard without a trained model."""
+    """A rules file: a guard without a trained model.
 
-    rules: tuple[WrittenRule, ...]
+    `known_attacks` are texts that came once and will come back changed.
+    """
+
+    rules: tuple[WrittenRule, ...] = ()
+    known_attacks: tuple[KnownAttack, ...] = ()
 
 
 class RulesLoader(msgspec.Struct, frozen=True):
-    """Loads a guard of regular expressions from a YAML file."""
+    """Loads a guard of regular expressions and known attacks from a YAML file."""
 
     def __call__(self, path: Path) -> Loaded:
         """Return the guard; each rule's example is its golden set and its canary.
@@ -106,7 +111,8 @@ class RulesLoader(msgspec.Struct, frozen=True):
             raise BundleError(f"{path.name}: expected a file of rules") from error
         try:
             rules = RuleSet(
-                [Rule(id=rule.id, clause=rule.clause, pattern=rule.pattern) for rule in given.rules]
+                [Rule(rule.id, rule.clause, rule.pattern) for rule in given.rules],
+                given.known_attacks,
             )
         except ConfigError as error:
             raise BundleError(f"{path.name}: {error}") from error
@@ -119,6 +125,7 @@ class RulesLoader(msgspec.Struct, frozen=True):
             rules=rules,
         )
         examples = tuple(rule.example for rule in given.rules)
+        examples += tuple(attack.text for attack in given.known_attacks)
         golden = [Probe(prompt=text, reply="", blocked=True) for text in examples]
         golden += [Probe(prompt=_PLAIN, reply=text, blocked=True) for text in examples]
         golden.append(Probe(prompt=_PLAIN, reply=_PLAIN, blocked=False))
