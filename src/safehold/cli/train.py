@@ -19,6 +19,7 @@ from safehold.stats import Rate
 
 try:
     from safehold.cli._probe import ProbeRequest, run_probe, show_probe
+    from safehold.improve.training.parts import without_hard_negatives
     from safehold.improve.training.train import Provenance, TrainingSettings, train
 except ModuleNotFoundError as error:
     raise DependencyError("training needs PyTorch and: pip install 'safehold[train]'") from error
@@ -52,6 +53,11 @@ except ModuleNotFoundError as error:
 @click.option("--alpha", type=float, help="False-positive rate that each surface is held to.")
 @click.option("--stage1-only", is_flag=True, help="No transformer: smaller, faster, weaker.")
 @click.option(
+    "--without",
+    type=click.Choice(["hard-negatives"]),
+    help="Leave a part of the training split out, to see what it is worth; not for serving.",
+)
+@click.option(
     "--probe",
     "model",
     type=click.Path(exists=True, path_type=Path),
@@ -79,6 +85,7 @@ def train_command(
     seed: int | None,
     alpha: float | None,
     stage1_only: bool,
+    without: str | None,
     model: Path | None,
     bundle: str,
     keys: tuple[str, ...],
@@ -92,6 +99,7 @@ def train_command(
     Examples:
       safehold synth --out data/ && safehold train --data data/ --out bundles/mine
       safehold train --data data/ --out bundles/small --stage1-only
+      safehold train --data data/ --out bundles/plain --without hard-negatives
       safehold serve --upstream local --bundle bundles/mine
       safehold train --data data/ --probe models/mine --bundle bundles/mine --out bundles/probed
       safehold serve --upstream hf:models/mine --bundle bundles/probed
@@ -111,20 +119,29 @@ def train_command(
         data_digest=manifest.sha256,
         generators=manifest.plan.generators,
         clauses=tuple(clause.id for clause in constitution.restricted),
-        command=f"safehold train --seed {settings.seed}{' --stage1-only' if stage1_only else ''}",
+        command=" ".join(
+            [
+                f"safehold train --seed {settings.seed}",
+                *(["--stage1-only"] if stage1_only else []),
+                *([f"--without {without}"] if without else []),
+            ]
+        ),
     )
     key = None if unsigned else load_or_make_key(signing_key.expanduser())
     console = Console(file=sys.stderr)
     if model is not None:
-        if stage1_only:
-            raise UsageError("--probe adds to a whole bundle: leave out --stage1-only")
+        if stage1_only or without:
+            raise UsageError("--probe adds to a whole bundle: leave out --stage1-only, --without")
         request = ProbeRequest(data, bundle, keys, model, layers, dtype, seed, alpha, out)
         with Bars(console) as bars:
             probe = run_probe(request, key, bars)
         show_probe(out, probe, as_json=as_json)
         return
+    examples = list(dataset.read(data))
+    if without:
+        examples = without_hard_negatives(examples, constitution)
     with Bars(console) as bars:
-        trained = train(list(dataset.read(data)), provenance, settings, out, key, bars)
+        trained = train(examples, provenance, settings, out, key, bars)
     if as_json:
         click.echo(msgspec.json.encode(trained).decode())
         return

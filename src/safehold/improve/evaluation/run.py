@@ -85,10 +85,10 @@ def evaluate(
     with open_cache(out / SCORES) as cache:
         judged = tuple(_judged(bundle, sources, cache, settings, progress))
         judge = None if second is None else judge_figures(second, sources, cache, progress)
-    ablations: tuple[Ablation, ...] = ()
-    if settings.ablations:
-        chosen = [item for path in paths for item in _few(path, constitution, settings.limit)]
-        ablations = compare(chosen, bundle, beside or {}, progress)
+        ablations: tuple[Ablation, ...] = ()
+        if settings.ablations:
+            few = [_few(path, constitution, settings.limit) for path in paths]
+            ablations = compare(few, bundle, beside or {}, cache, progress)
     report = Report(
         safehold=__version__,
         bundle=bundle.manifest.name,
@@ -135,8 +135,8 @@ def without_stage2(bundle: Bundle) -> Bundle:
     return msgspec.structs.replace(bundle, cascade=single, stage2=None)
 
 
-def _few(path: Path, constitution: str, limit: int | None) -> tuple[Item, ...]:
-    return read_items(path, constitution, min(limit or _ABLATION_ITEMS, _ABLATION_ITEMS)).items
+def _few(path: Path, constitution: str, limit: int | None) -> DataFile:
+    return read_items(path, constitution, min(limit or _ABLATION_ITEMS, _ABLATION_ITEMS))
 
 
 def _judged(
