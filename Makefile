@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
 
-.PHONY: demo test lint bench soak docs outside bundle lock system clean
+.PHONY: demo test lint bench soak docs outside bundle ablations lock system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
@@ -33,6 +33,9 @@ outside: $(VENV)/.test
 
 bundle: $(VENV)/.test
 	./scripts/remake-bundle
+
+ablations: $(VENV)/.test
+	./scripts/ablations
 
 lock:
 	./scripts/lock

@@ -10,10 +10,13 @@ from rich.table import Table
 
 from safehold.cli._bars import Bars
 from safehold.cli._bundles import open_bundle
+from safehold.constitution import load
 from safehold.errors import UsageError
 from safehold.guard.bundle.load import Bundle
+from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
 from safehold.improve.evaluation import page, plots
-from safehold.improve.evaluation.interface import Report
+from safehold.improve.evaluation.interface import GroupFigures, Report
+from safehold.improve.evaluation.judging import SecondOpinion
 from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
 
 _LIMIT = click.IntRange(min=1)
@@ -48,6 +51,11 @@ _LIMIT = click.IntRange(min=1)
     metavar="NAME=BUNDLE",
     help="Another bundle in the ablation table, e.g. one trained without hard negatives.",
 )
+@click.option("--judge", metavar="URL", help="Also ask a model, by its OpenAI-compatible base URL.")
+@click.option("--judge-model", default="", help="The judge's name at its server.")
+@click.option(
+    "--judge-key", envvar="SAFEHOLD_JUDGE_KEY", default="", show_envvar=True, help="Its API key."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate_command(
     bundle: str,
@@ -60,6 +68,9 @@ def evaluate_command(
     stage1_only: bool,
     ablations: bool,
     beside: tuple[str, ...],
+    judge: str | None,
+    judge_model: str,
+    judge_key: str,
     as_json: bool,
 ) -> None:
     """Score labelled texts as prompts and as streamed replies, and write a report.
@@ -75,6 +86,7 @@ def evaluate_command(
       safehold eval bundles/mine --data labelled/ --out report/ --ablations
       safehold eval bundles/mine --data labelled/ --limit 50 --json | jq .headline
       safehold eval a --data d/ --ablations --beside "no hard negatives=bundles/b"
+      safehold eval homebrewing --data labelled/ --limit 100 --judge http://127.0.0.1:8000/v1
     """
     if beside and not ablations:
         raise UsageError("--beside adds to the ablation table: give --ablations too")
@@ -87,9 +99,14 @@ def evaluate_command(
             raise UsageError("--beside: expected NAME=BUNDLE")
         others[name] = open_bundle(folder, keys, None, unsigned=unsigned)
     settings = EvaluationSettings(limit=limit, stage1_only=stage1_only, ablations=ablations)
+    second = None
+    if judge is not None:
+        constitution = load(loaded.manifest.constitution)
+        asked = JudgeSettings(url=judge, model=judge_model, key=judge_key)
+        second = SecondOpinion(PromptedJudge(constitution, asked), f"{judge_model} at {judge}")
     console = Console(file=sys.stderr)
     with Bars(console) as bars:
-        found = evaluate(loaded, data, out, settings, bars, others)
+        found = evaluate(loaded, data, out, settings, bars, others, second)
     shown = without_stage2(loaded) if stage1_only else loaded
     pictures = plots.draw(found.judged, found.report.slices, shown.cascade, out)
     (out / "report.html").write_text(page.render(found.report, pictures), encoding="utf-8")
@@ -102,18 +119,33 @@ def evaluate_command(
     console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
+def _flagged(row: GroupFigures) -> list[str]:
+    """Return the cells of both surfaces, with what could not be scored."""
+    return [
+        page.rate_text(figures.flagged if figures else None, row.label)
+        + (f"; {figures.unscorable} unscorable" if figures and figures.unscorable else "")
+        for figures in (row.prompt, row.reply)
+    ]
+
+
 def _show(report: Report) -> None:
     console = Console()
     table = Table(title=f"{report.bundle}, {report.items:,} items")
-    for column in ("group", "flagged as prompt", "flagged as reply", "escalated as reply"):
+    columns = ["group", "flagged as prompt", "flagged as reply", "escalated as reply"]
+    judged = {row.name: row for row in report.judge.headline} if report.judge else {}
+    if judged:
+        columns += ["judge: as prompt", "judge: as reply"]
+    for column in columns:
         table.add_column(column)
     for row in report.headline:
-        table.add_row(
+        cells = [
             row.name,
-            page.rate_text(row.prompt.flagged if row.prompt else None, row.label),
-            page.rate_text(row.reply.flagged if row.reply else None, row.label),
+            *_flagged(row),
             row.reply.escalated.rate.at_most() if row.reply else "-",
-        )
+        ]
+        if judged:
+            cells += _flagged(judged[row.name])
+        table.add_row(*cells)
     console.print(table)
     for line in report.separations:
         if line.others.startswith("all "):

@@ -1,7 +1,10 @@
 """`safehold redteam`: attack a guard with our own transforms and wrappers, and say the rates."""
 
 import asyncio
+import functools
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,11 +14,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from safehold.cli._visible import visible
+from safehold.detect.redteam.crew import Crew
 from safehold.detect.redteam.interface import Surface
 from safehold.detect.redteam.plan import Plan, draw
 from safehold.detect.redteam.questions import domains, questions, wrappers
 from safehold.detect.redteam.report import Report, Slice, summarise
-from safehold.detect.redteam.run import Attacker, Record, Stage2, read_record
+from safehold.detect.redteam.run import Attacker, Players, Record, Stage2, read_record
 from safehold.detect.redteam.target import Complier
 from safehold.detect.redteam.target_server import serving
 from safehold.detect.redteam.transforms import TRANSFORMS
@@ -32,6 +36,8 @@ from safehold.guard.scorers.rules import Rule, RuleSet
 from safehold.guard.stream import Guard
 
 _SHOWN = 12
+_SHORT = 200
+"""Attempts that are played sooner than further processes have started."""
 _UNMATCHABLE = r"\z."
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 _domain_option = click.option(
@@ -124,6 +130,11 @@ def list_(what: str, domain: str, as_json: bool) -> None:
     type=click.Choice([one.value for one in Surface]),
     help="Meet the whole guard, the prompt's verdict alone, or the reply's alone.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    help="Play side by side (default: one for each core, one for a short run).",
+)
 @_domain_option
 @_json_option
 def run(
@@ -137,6 +148,7 @@ def run(
     seed: int,
     depth: int,
     surface: str,
+    processes: int | None,
     domain: str,
     as_json: bool,
 ) -> None:
@@ -147,15 +159,13 @@ def run(
       safehold redteam run --bundle bundle/ --key bundle.pub --out attacks.jsonl
       safehold redteam run --bundle bundle/ --sha256 4f1e... --attempts 500 --out quick.jsonl
       safehold redteam run --unsafe-no-guard --attempts 500 --out bare.jsonl
+      safehold redteam run --bundle bundle/ --key bundle.pub --processes 8 --out attacks.jsonl
     """
     if (bundle is None) is not unsafe_no_guard:
         raise UsageError("give either --bundle or --unsafe-no-guard")
-    guard, stage2, digest = (
-        (_bare(), _no_stage2, "none")
-        if bundle is None
-        else _load(bundle, _trust(key, sha256, unsafe=unsafe_unsigned))
-    )
     asks, dresses = questions(domain), wrappers()
+    make = functools.partial(_attacker, bundle, key, sha256, unsafe_unsigned, domain)
+    attacker, digest = make()  # what is wrong with the bundle is said before anything is played
     plan = Plan(
         domain=domain,
         seed=seed,
@@ -166,11 +176,16 @@ def run(
     )
     record = Record(out, plan)
     planned = list(draw(plan, asks, dresses))
-    attacker = Attacker(guard, stage2, asks, dresses)
+    left = len(record.missing(planned))
+    if processes is None:
+        processes = (os.cpu_count() or 1) if left > _SHORT else 1
+    players: Players = attacker
+    if processes > 1:
+        players = Crew(functools.partial(_attacker_alone, make), processes)
     console = Console(stderr=True, quiet=as_json)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("attempts", total=len(planned), completed=len(record.results))
-        for _ in record.play(planned, attacker):
+        for _ in record.play(planned, players):
             bar.advance(task)
     _show(summarise(record.results), as_json=as_json)
 
@@ -216,6 +231,26 @@ def target(port: int, domain: str) -> None:
         click.echo("stopped", err=True)
     except OSError as error:
         raise UsageError(f"port {port} can't be used: {error.strerror}") from error
+
+
+def _attacker(
+    bundle: Path | None,
+    key: Path | None,
+    sha256: str,
+    unsafe_unsigned: bool,
+    domain: str,
+) -> tuple[Attacker, str]:
+    """Return an attacker of a bundle, or of the bare target, and the bundle's digest."""
+    guard, stage2, digest = (
+        (_bare(), _no_stage2, "none")
+        if bundle is None
+        else _load(bundle, _trust(key, sha256, unsafe=unsafe_unsigned))
+    )
+    return Attacker(guard, stage2, questions(domain), wrappers()), digest
+
+
+def _attacker_alone(make: Callable[[], tuple[Attacker, str]]) -> Attacker:
+    return make()[0]
 
 
 def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> Trust:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from safehold.errors import ConfigError, SafeholdError
 from safehold.guard.bundle.stock import stock_bundle
+from safehold.guard.gateway.hf import PREFIX, HfServer
 from safehold.guard.gateway.loading import loader_for
 from safehold.guard.gateway.local import LocalModel, LocalServer
 from safehold.guard.gateway.outgoing import OutgoingBytes
@@ -53,7 +54,7 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file; see `safehold init`.")
-@click.option("--upstream", help="Base URL of the model server, or `local`.")
+@click.option("--upstream", help="Base URL of the model server, `local`, or `hf:PATH`.")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port (default 8400; 0: a free one).")
 @click.option("--bundle", help="Folder of a bundle, or a YAML file of rules.")
@@ -120,6 +121,7 @@ def serve(
       safehold serve --upstream http://127.0.0.1:8000/v1 --bundle ./my-bundle --bundle-key pub.pem
       safehold serve --bundle rules.yaml --upstream https://api.openai.com/v1
       safehold serve --config safehold.yaml --workers 4
+      safehold serve --upstream hf:models/mine --bundle bundles/probed --bundle-key pub.pem
       safehold serve --bundle rules.yaml --sealed sealed/ --grant ID --publisher publisher/ \\
           --log-keys log.json
       safehold serve --bundle ./my-bundle --bundle-key pub.pem --explain-to explained.jsonl \\
@@ -194,14 +196,23 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
     Raises:
         SafeholdError: The gateway could not start.
     """
-    loader = loader_for(settings)
     with contextlib.ExitStack() as stack:
-        key = None
+        key = served = None
         shown = settings.upstream.url
         if shown == "local":
             local = stack.enter_context(engine(settings.upstream))
             key = local.key
             settings = msgspec.structs.replace(settings, upstream=_at(settings.upstream, local.url))
+        elif shown.startswith(PREFIX):
+            model = HfServer(
+                Path(shown.removeprefix(PREFIX)),
+                dtype=settings.upstream.dtype,
+                threads=settings.upstream.threads,
+            )
+            local = stack.enter_context(model)
+            key, served = local.key, model.served(local)
+            settings = msgspec.structs.replace(settings, upstream=_at(settings.upstream, local.url))
+        loader = loader_for(settings, served)
         folder = None
         if settings.workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="safehold-metrics-"))

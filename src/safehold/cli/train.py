@@ -2,52 +2,27 @@
 
 import sys
 from pathlib import Path
-from typing import Self
+from typing import Literal
 
 import click
 import msgspec
-import rich.progress
 from rich.console import Console
 from rich.table import Table
 
+from safehold.cli._bars import Bars
 from safehold.constitution import admit_generator, load
-from safehold.errors import DependencyError
+from safehold.errors import DependencyError, UsageError
 from safehold.guard.bundle.interface import Operating
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.improve.synthesis import dataset
-from safehold.improve.training.interface import Progress
 from safehold.stats import Rate
 
 try:
+    from safehold.cli._probe import ProbeRequest, run_probe, show_probe
+    from safehold.improve.training.parts import without_hard_negatives
     from safehold.improve.training.train import Provenance, TrainingSettings, train
 except ModuleNotFoundError as error:
     raise DependencyError("training needs PyTorch and: pip install 'safehold[train]'") from error
-
-
-class _Bars(Progress):
-    """Progress bars on standard error."""
-
-    def __init__(self, console: Console) -> None:
-        """Take the console; a pipe gets no bars."""
-        self._bars = rich.progress.Progress(console=console, disable=not console.is_terminal)
-        self._task = rich.progress.TaskID(0)
-
-    def __enter__(self) -> Self:
-        """Show the bars."""
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the bars as they are."""
-        self._bars.stop()
-
-    def start(self, what: str, total: int) -> None:
-        """Begin a bar."""
-        self._task = self._bars.add_task(what, total=total)
-
-    def advance(self, steps: int = 1) -> None:
-        """Move the bar."""
-        self._bars.advance(self._task, steps)
 
 
 @click.command("train")
@@ -77,6 +52,29 @@ class _Bars(Progress):
 @click.option("--seed", type=int, help="Equal seeds and data give equal scores.")
 @click.option("--alpha", type=float, help="False-positive rate that each surface is held to.")
 @click.option("--stage1-only", is_flag=True, help="No transformer: smaller, faster, weaker.")
+@click.option(
+    "--without",
+    type=click.Choice(["hard-negatives"]),
+    help="Leave a part of the training split out, to see what it is worth; not for serving.",
+)
+@click.option(
+    "--probe",
+    "model",
+    type=click.Path(exists=True, path_type=Path),
+    help="Add a probe that reads this model: a folder of safetensors, or a GGUF file.",
+)
+@click.option(
+    "--bundle", default="homebrewing", show_default=True, help="With --probe: the bundle to add to."
+)
+@click.option("--bundle-key", "keys", multiple=True, help="With --probe: key that signed it.")
+@click.option("--layers", help="With --probe: hidden states to read, as 8,16,24 (default: all).")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    show_default=True,
+    help="With --probe: the number format that the model computes in, here and when it serves.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def train_command(
     data: Path,
@@ -87,6 +85,12 @@ def train_command(
     seed: int | None,
     alpha: float | None,
     stage1_only: bool,
+    without: str | None,
+    model: Path | None,
+    bundle: str,
+    keys: tuple[str, ...],
+    layers: str | None,
+    dtype: Literal["bfloat16", "float32"],
     as_json: bool,
 ) -> None:
     """Train and calibrate a bundle from a dataset.
@@ -95,7 +99,10 @@ def train_command(
     Examples:
       safehold synth --out data/ && safehold train --data data/ --out bundles/mine
       safehold train --data data/ --out bundles/small --stage1-only
+      safehold train --data data/ --out bundles/plain --without hard-negatives
       safehold serve --upstream local --bundle bundles/mine
+      safehold train --data data/ --probe models/mine --bundle bundles/mine --out bundles/probed
+      safehold serve --upstream hf:models/mine --bundle bundles/probed
     """
     manifest = dataset.manifest_of(data)
     constitution = load(source or manifest.plan.domain)
@@ -112,12 +119,29 @@ def train_command(
         data_digest=manifest.sha256,
         generators=manifest.plan.generators,
         clauses=tuple(clause.id for clause in constitution.restricted),
-        command=f"safehold train --seed {settings.seed}{' --stage1-only' if stage1_only else ''}",
+        command=" ".join(
+            [
+                f"safehold train --seed {settings.seed}",
+                *(["--stage1-only"] if stage1_only else []),
+                *([f"--without {without}"] if without else []),
+            ]
+        ),
     )
     key = None if unsigned else load_or_make_key(signing_key.expanduser())
     console = Console(file=sys.stderr)
-    with _Bars(console) as bars:
-        trained = train(list(dataset.read(data)), provenance, settings, out, key, bars)
+    if model is not None:
+        if stage1_only or without:
+            raise UsageError("--probe adds to a whole bundle: leave out --stage1-only, --without")
+        request = ProbeRequest(data, bundle, keys, model, layers, dtype, seed, alpha, out)
+        with Bars(console) as bars:
+            probe = run_probe(request, key, bars)
+        show_probe(out, probe, as_json=as_json)
+        return
+    examples = list(dataset.read(data))
+    if without:
+        examples = without_hard_negatives(examples, constitution)
+    with Bars(console) as bars:
+        trained = train(examples, provenance, settings, out, key, bars)
     if as_json:
         click.echo(msgspec.json.encode(trained).decode())
         return

@@ -10,7 +10,7 @@ import math
 import msgspec
 
 from safehold.errors import BundleError
-from safehold.guard.scorers.interface import StreamScorer
+from safehold.guard.scorers.interface import ActivationScorer, StreamScorer
 from safehold.guard.scorers.rules import RuleSet
 
 
@@ -38,6 +38,18 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise BundleError("thresholds must be finite numbers")
 
 
+class Probed(msgspec.Struct, frozen=True):
+    """A probe in its place: it reads the served model beside stage 1, on every token of replies.
+
+    `escalate`: the probe at or above asks stage 2, whatever stage 1 says; `weight` is the probe's
+    share of the deciding logit, beside the weights of the reply's thresholds.
+    """
+
+    scorer: ActivationScorer
+    escalate: float
+    weight: float
+
+
 class Cascade(msgspec.Struct, frozen=True):
     """The scorers and operating points of one guard; everything in it comes from one bundle."""
 
@@ -47,20 +59,27 @@ class Cascade(msgspec.Struct, frozen=True):
     prompt: Thresholds
     reply: Thresholds
     rules: RuleSet | None = None
+    probe: Probed | None = None
 
     def __post_init__(self) -> None:
         """Refuse a cascade that would look at nothing.
 
         Raises:
-            BundleError: There is neither a stage 1 nor a rule, or a stage 2 without a stage 1.
+            BundleError: There is neither a stage 1 nor a rule, a stage 2 without a stage 1, or a
+                probe without both.
         """
         if self.stage1 is None and (self.rules is None or self.has_stage2):
             raise BundleError("a guard needs a stage 1 or rules; none is not 'allow'")
+        if self.probe is not None and not self.has_stage2:
+            raise BundleError("a probe decides together with both text stages; one is missing")
 
-    def ensemble(self, surface: Thresholds, stage1: float, stage2: float) -> float:
-        """Return the final logit of both stages."""
+    def ensemble(
+        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+    ) -> float:
+        """Return the final logit of both stages, and of the probe where one read the text."""
         first, second, constant = surface.weights
-        return first * stage1 + second * stage2 + constant
+        heard = 0.0 if probe is None or self.probe is None else self.probe.weight * probe
+        return first * stage1 + second * stage2 + heard + constant
 
     def score(self, surface: Thresholds, logit: float) -> float:
         """Return a deciding logit as a score in [0, 1]; 0 where nothing was decided."""

@@ -52,6 +52,10 @@ class Cleared(msgspec.Struct, frozen=True):
 Step = Cleared | Block
 
 
+Heard = tuple[float, ...]
+"""What a probe's weights gave each token of a text, in the process where the model runs."""
+
+
 class FailMode(StrEnum):
     """What a broken stage means: `block` (default) or a loudly logged `bypass`."""
 

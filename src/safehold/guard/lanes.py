@@ -7,7 +7,7 @@ from typing import Protocol
 
 from safehold.exchange import Lane
 from safehold.guard.escapes import Unescaping
-from safehold.guard.scorers.interface import LaneScore
+from safehold.guard.scorers.interface import ActivationLane, LaneScore
 from safehold.guard.scorers.rules import RuleStream
 from safehold.guard.scorers.tokens import TokenStream
 from safehold.guard.segments import READ
@@ -42,6 +42,10 @@ class LaneState:
         "final",
         "lane",
         "meant",
+        "probe",
+        "probe_best",
+        "probe_fresh",
+        "probe_level",
         "received",
         "recent",
         "released",
@@ -60,6 +64,7 @@ class LaneState:
         score: LaneScore | None,
         rules: RuleStream | None,
         views: GrowingViews,
+        probe: ActivationLane | None = None,
     ) -> None:
         self.lane = lane
         self.score = score
@@ -72,6 +77,9 @@ class LaneState:
         self.received = self.scored = self.released = 0
         self.recent = self.best = self.final = -math.inf
         self.doubted = False
+        self.probe = probe
+        self.probe_level = self.probe_best = -math.inf
+        self.probe_fresh = False
         self.unchecked = 1 << 30  # the first escalation asks at once
         self._chunks: deque[tuple[int, int]] = deque()
         self._held = 0
@@ -80,6 +88,20 @@ class LaneState:
     def turn(self) -> int | None:
         """Return None: a lane belongs to the reply."""
         return None
+
+    def hear(self, logit: float) -> None:
+        """Note what the probe says of the newest tokens: its highest since the last decision."""
+        self.probe_level = max(self.probe_level, logit) if self.probe_fresh else logit
+        self.probe_best = max(self.probe_best, logit)
+        self.probe_fresh = True
+
+    def probe_logit(self) -> float | None:
+        """Return the probe's latest logit; None where no probe reads this lane."""
+        return self.probe_level if self.probe_level > -math.inf else None
+
+    def known(self) -> float:
+        """Return stage 1's latest logit for a decision that the probe alone asked for."""
+        return next((one for one in (self.recent, self.best) if one > -math.inf), 0.0)
 
     def clause(self) -> str:
         """Name the clause that stage 1 sees."""
@@ -99,7 +121,12 @@ class LaneState:
     def checked(self) -> None:
         """Note that everything scored so far was decided."""
         self.recent = -math.inf
+        self.probe_fresh = False
         self.unchecked = 0
+
+    def _unseen(self) -> int:
+        """Count the characters that the decoder or the rules have not looked at yet."""
+        return max(self.views.pending, 0 if self.rules is None else self.rules.pending)
 
     def give(self, hold: int, *, everything: bool) -> str:
         """Remove and return the scored text that is followed by at least `hold` scored tokens.
@@ -110,7 +137,7 @@ class LaneState:
         if self.recent > -math.inf and not everything:
             return ""
         chars = 0
-        most = len(self.waiting) - (0 if everything or not hold else self.views.pending)
+        most = len(self.waiting) - (0 if everything or not hold else self._unseen())
         if self.meant is not None and not everything:
             most = min(most, self.meant.cleared - self.released)
         while self._chunks and self._held - self._chunks[0][1] >= hold:

@@ -20,6 +20,7 @@ from safehold.guard.interface import (
     Escalation,
     Failed,
     Flow,
+    Heard,
     Mode,
     Report,
     SessionPolicy,
@@ -96,14 +97,21 @@ class GuardSession:
 
     # --- the reply ------------------------------------------------------------------------------
 
-    def feed(self, lane: Lane, text: str) -> Flow[Step]:
-        """Take the next characters of a lane; return what may leave, or the block."""
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+        """Take the next characters of a lane; return what may leave, or the block.
+
+        `heard` are the probe's logits of the tokens that made the text, for a cascade with one.
+        """
         if self._blocked is not None:
             return self._blocked
         state = self._lanes.get(lane)
         if state is None:
             state = self._lanes[lane] = self._open(lane)
         state.received += len(text)
+        if state.probe is not None and (text or heard):
+            block = self._read(state, heard)
+            if block is not None:
+                return block
         released: list[str] = []
         for start in range(0, len(text), _BITE):
             bite = text[start : start + _BITE]
@@ -139,6 +147,17 @@ class GuardSession:
             steps.append((lane, step))
         return tuple(steps)
 
+    def _read(self, state: LaneState, heard: Heard | None) -> Block | None:
+        """Let the probe judge what comes with a text; text that comes without is unscored."""
+        if state.probe is None:
+            return None
+        logit = guarded(state.probe.feed, heard) if heard else Failed(reason="NoActivations")
+        found = self._failures.finite(logit, Stage.STAGE1, state)
+        if isinstance(found, Block):
+            return self._act(found)
+        state.hear(found)
+        return None
+
     def _end(self, state: LaneState) -> Flow[Step]:
         words, chars = state.cutter.finish()
         block = yield from self._advance(state, "", words, chars, last=True)
@@ -171,6 +190,8 @@ class GuardSession:
 
     def _open(self, lane: Lane) -> LaneState:
         state = self._open_text(lane)
+        if self._cascade.probe is not None:
+            state.probe = self._cascade.probe.scorer.open_reply()
         if lane.channel is Channel.TOOL_ARGUMENTS:
             state.meant = Meant(self._open_text(lane))
         return state
@@ -188,8 +209,8 @@ class GuardSession:
         self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
     ) -> Flow[Block | None]:
         """Score what became whole; None means that nothing must be stopped."""
-        if state.rules is not None and fresh:
-            hit = state.rules.feed(fresh)
+        if state.rules is not None and (fresh or last):
+            hit = state.rules.finish() if last else state.rules.feed(fresh)
             if hit is not None and (stop := self._act(rule_block(hit, state))) is not None:
                 return stop
         block: Block | None = None
@@ -216,20 +237,25 @@ class GuardSession:
             state.recent = max(state.recent, logit)
             state.best = max(state.best, logit)
         state.take(chars, len(words))
-        surface = self._cascade.reply
-        if not self._cascade.has_stage2:
+        cascade, surface = self._cascade, self._cascade.reply
+        if not cascade.has_stage2:
             if state.recent >= surface.alone:
                 return block_at(state.clause(), state.recent, surface.alone, Stage.STAGE1, state)
             state.checked()
             return None
-        if state.recent < surface.escalate:
+        if state.recent < surface.escalate and not self._heard(state):
             state.checked()
             return None
         if state.unchecked < self._policy.hold_tokens and not last:
             return None
-        block = yield from self._ask(state, state.recent, state.tail)
+        block = yield from self._ask(state, state.known(), state.tail)
         state.checked()
         return block
+
+    def _heard(self, state: LaneState) -> bool:
+        """Whether the probe asks for stage 2 by itself."""
+        probe = self._cascade.probe
+        return probe is not None and state.probe_fresh and state.probe_level >= probe.escalate
 
     def _score_views(self, state: LaneState, fresh: str, *, last: bool) -> Flow[Block | None]:
         decoded = [*state.views.feed(fresh)] if fresh else []
@@ -265,9 +291,8 @@ class GuardSession:
         answer = yield Escalation(prompt=self._reading, reply=reply)
         if isinstance(answer, Failed):
             return self._failures.failed(answer, Stage.STAGE2, state)
-        final = self._failures.finite(
-            self._cascade.ensemble(surface, stage1, answer.logit), Stage.STAGE2, state
-        )
+        logit = self._cascade.ensemble(surface, stage1, answer.logit, state.probe_logit())
+        final = self._failures.finite(logit, Stage.STAGE2, state)
         if isinstance(final, Block):
             return final
         state.final = max(state.final, final)

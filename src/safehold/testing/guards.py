@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from safehold.exchange import Exchange, Lane
 from safehold.guard.cascade import Cascade, Thresholds
 from safehold.guard.gateway.holder import Held
-from safehold.guard.interface import Allow, Block, Cleared, Flow, Step, Verdict
+from safehold.guard.interface import Allow, Block, Cleared, Flow, Heard, Step, Verdict
 from safehold.guard.scorers.rules import Rule, RuleSet
 from safehold.guard.stream import Coverage, Guard, Report, SessionPolicy
 
@@ -78,9 +78,9 @@ class UnsafeOpenSession:
         yield from ()
         return Allow(score=0.0)
 
-    def feed(self, lane: Lane, text: str) -> Flow[Step]:
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
         """Clear the text."""
-        del lane
+        del lane, heard
         self._chars += len(text)
         yield from ()
         return Cleared(text=text)

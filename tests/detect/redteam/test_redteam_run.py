@@ -1,5 +1,6 @@
 """Runs: five outcomes, leaks counted before the cut, records that go on, rates with bounds."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from safehold.cli.redteam import redteam
+from safehold.detect.redteam.crew import Crew
 from safehold.detect.redteam.interface import Attempt, Outcome, QuestionSet, Surface, Wrapper
 from safehold.detect.redteam.plan import Plan, draw, rendered
 from safehold.detect.redteam.report import summarise
@@ -130,6 +132,20 @@ def test_an_interrupted_run_goes_on(
     assert len(list(again.play(attempts, attacker))) == 7
     plan, results = read_record(path)
     assert (plan, {one.attempt.id for one in results}) == (_PLAN, {one.id for one in attempts})
+
+
+def test_several_processes_give_the_results_of_one(
+    tmp_path: Path, asks: QuestionSet, dresses: tuple[Wrapper, ...]
+) -> None:
+    """Who plays an attempt makes no difference, and each is kept once."""
+    attempts = list(draw(_PLAN, asks, dresses))[:20]
+    make = partial(_attacker, asks, dresses, "Maris Otter")
+    alone = {one.attempt.id: one for one in make().play_all(attempts)}
+    record = Record(tmp_path / "run.jsonl", _PLAN)
+    played = {one.attempt.id: one for one in record.play(attempts, Crew(make, 2))}
+    assert played == alone
+    assert record.missing(attempts) == []
+    assert len(read_record(tmp_path / "run.jsonl")[1]) == 20
 
 
 def test_another_plans_record_is_refused(tmp_path: Path) -> None:

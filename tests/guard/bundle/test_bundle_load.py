@@ -155,13 +155,11 @@ def test_a_newer_schema_refuses(tmp_path: Path) -> None:
         load_bundle(tmp_path / "b", UnsafeUnsigned())
 
 
-def test_a_probe_for_another_model_refuses(tmp_path: Path) -> None:
-    """A bundle bound to a model's digest loads beside that model only."""
+def test_a_model_digest_without_a_probe_refuses(tmp_path: Path) -> None:
+    """Only a probe binds a bundle to a model; one without the other is a broken manifest."""
     write(tmp_path / "b", model_digest="a" * 64)
-    for served in (None, "b" * 64):
-        with pytest.raises(BundleError, match="another model"):
-            load_bundle(tmp_path / "b", TRUST, model_digest=served)
-    assert load_bundle(tmp_path / "b", TRUST, model_digest="a" * 64)
+    with pytest.raises(BundleError, match="come together"):
+        load_bundle(tmp_path / "b", TRUST)
 
 
 def test_a_bundle_that_looks_at_nothing_refuses(tmp_path: Path) -> None:

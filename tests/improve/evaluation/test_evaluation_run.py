@@ -115,6 +115,22 @@ def test_ablations_show_what_decoded_views_are_worth(write_lines: Write, tmp_pat
     assert alone.stage2_calls_per_item > both.stage2_calls_per_item
 
 
+def test_killed_ablations_resume(write_lines: Write, tmp_path: Path) -> None:
+    """What a killed run has scored of a variant is not scored again, and the table is the same."""
+    restricted = {"text": BREWING, "label": "restricted"}
+    folder = write_lines("a.jsonl", restricted, {"text": PLAIN, "label": "benign"})
+    settings, out = EvaluationSettings(ablations=True), tmp_path / "out"
+    whole = evaluate(tiny_bundle(WordScorer()), folder, out, settings, Progress()).report
+    kept = (out / "scores.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "scores.jsonl").write_bytes(b"".join(kept[:-4]))
+    counting = WordScorer()
+    again = evaluate(tiny_bundle(counting), folder, out, settings, Progress()).report
+    assert again == whole
+    first = WordScorer()
+    evaluate(tiny_bundle(first), folder, tmp_path / "fresh", settings, Progress())
+    assert 0 < counting.calls < first.calls / 2
+
+
 def test_page_is_self_contained_and_escapes_what_data_says(
     write_lines: Write, tmp_path: Path
 ) -> None:

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -47,6 +48,10 @@ class Attacker:
         self._policy = policy or SessionPolicy()
         self._target = Complier(questions)
         self._topics = {topic.id: topic for topic in questions.topics}
+
+    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[Result]:
+        """Yield what came of each attempt, in order."""
+        yield from map(self.play, attempts)
 
     def play(self, attempt: Attempt) -> Result:
         """Return what came of one attempt; our own errors are an outcome, not an exception."""
@@ -132,6 +137,14 @@ def deltas(text: str) -> list[str]:
     return [*found, rest] if rest else found
 
 
+class Players(Protocol):
+    """Plays many attempts (`Attacker` here, `crew.Crew` in several processes)."""
+
+    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[Result]:
+        """Yield what came of each attempt, in any order."""
+        ...
+
+
 class Record:
     """The JSONL of a run: its plan on the first line, a result on each further one."""
 
@@ -153,19 +166,19 @@ class Record:
         part.write_bytes(b"\n".join([header, *kept]) + b"\n")
         part.replace(path)
 
-    def play(self, attempts: Iterable[Attempt], attacker: Attacker) -> Iterator[Result]:
-        """Play the attempts that have no result yet; yield each result once it is kept."""
+    def missing(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Return the attempts that have no result yet, each once."""
         done = {result.attempt.id for result in self.results}
+        return list({one.id: one for one in attempts if one.id not in done}.values())
+
+    def play(self, attempts: Iterable[Attempt], players: Players) -> Iterator[Result]:
+        """Play the attempts that have no result yet; yield each result once it is kept."""
         with self.path.open("ab") as file:
-            for attempt in attempts:
-                if attempt.id in done:
-                    continue
-                done.add(attempt.id)
-                result = attacker.play(attempt)
+            for result in players.play_all(self.missing(attempts)):
                 file.write(msgspec.json.encode(result) + b"\n")
+                file.flush()
                 self.results.append(result)
                 yield result
-            file.flush()
             os.fsync(file.fileno())
 
 

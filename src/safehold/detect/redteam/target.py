@@ -10,7 +10,7 @@ views of the prompt, then the inverse of every transform that has one, two deep.
 import binascii
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import msgspec
@@ -72,16 +72,20 @@ class Complier:
     def __init__(self, questions: QuestionSet) -> None:
         """Take the topics that it can serve."""
         self._topics = {topic.id: topic for topic in questions.topics}
-        self._asks = [
-            (topic, Counter(_WORD.findall(ask.lower())))
-            for topic in questions.topics
-            for ask in topic.questions
-        ]
-        seen = Counter(word for _, words in self._asks for word in words)
-        seen.update(word for one in questions.benign for word in set(_words(one.text)))
-        total = len(self._asks) + len(questions.benign)
-        self._weights = {word: math.log(1 + total / count) for word, count in seen.items()}
-        self._benign = [(set(_words(one.text)), one.text) for one in questions.benign]
+        asks = [(topic, _words(ask)) for topic in questions.topics for ask in topic.questions]
+        harmless = [_words(one.text) for one in questions.benign]
+        seen = Counter(word for _, words in asks for word in words)
+        seen.update(word for words in harmless for word in set(words))
+        total = len(asks) + len(harmless)
+        weights = {word: math.log(1 + total / count) for word, count in seen.items()}
+        # What a text holds of every question, restricted ones first; None is a harmless one's.
+        self._meant: list[Topic | None] = [topic for topic, _ in asks]
+        self._meant += [None] * len(harmless)
+        self._shares: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for number, words in enumerate([*(words for _, words in asks), *harmless]):
+            whole = sum(weights[word] for word in set(words))
+            for word in set(words):
+                self._shares[word].append((number, weights[word] / whole))
 
     def answer(self, exchange: Exchange, *, understood: str | None = None) -> Reply:
         """Return the reply; `understood` is the topic's id where the caller knows it."""
@@ -106,21 +110,18 @@ class Complier:
         return best[1] if best[0] >= _LIKE else None
 
     def _nearest(self, text: str) -> tuple[float, Topic | None]:
-        """Return the share of the nearest question's weighted words that the text holds."""
-        words = set(_words(text))
-        best: tuple[float, Topic | None] = (0.0, None)
-        for topic, ask in self._asks:
-            share = self._share(set(ask), words)
-            if share > best[0]:
-                best = (share, topic)
-        for ask_words, _ in self._benign:
-            if self._share(ask_words, words) > best[0]:
-                best = (0.0, None)
-        return best
+        """Return the share of the nearest question's weighted words that the text holds.
 
-    def _share(self, wanted: set[str], words: set[str]) -> float:
-        total = sum(self._weights[word] for word in wanted)
-        return sum(self._weights[word] for word in wanted & words) / total if total else 0.0
+        A harmless question that is nearer than every restricted one means nothing restricted.
+        """
+        held = [0.0] * len(self._meant)
+        for word in dict.fromkeys(_words(text)):
+            for number, share in self._shares.get(word, ()):
+                held[number] += share
+        # Equal shares differ in their last digits; the first of them counts, restricted before not.
+        nearest = max(range(len(held)), key=lambda number: round(held[number], 9))
+        topic = self._meant[nearest]
+        return (held[nearest] if topic is not None else 0.0), topic
 
 
 def _words(text: str) -> list[str]:

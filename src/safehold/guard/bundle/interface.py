@@ -6,6 +6,7 @@ import msgspec
 
 from safehold.guard.cascade import Thresholds
 from safehold.guard.scorers.rules import Rule
+from safehold.guard.scorers.similar import KnownAttack
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -48,6 +49,35 @@ class Stage2Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clauses: tuple[str, ...]
 
 
+class ProbeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The probe: its weight file (float32, .npy), what it reads, and how it decides.
+
+    `dtype` is the number format that the model must compute in. `canaries` names the file of texts
+    whose scores a load must repeat within `tolerance` (a logit).
+    """
+
+    name: str
+    file: str
+    layers: tuple[int, ...]
+    shift: float
+    bias: float
+    floor: int
+    clause: str
+    dtype: str
+    escalate: float
+    weight: float
+    canaries: str
+    tolerance: float
+
+
+class ProbeCanary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A fixed exchange, and the highest smoothed logit that the probe gave its reply."""
+
+    prompt: str
+    reply: str
+    logit: float
+
+
 class Operating(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a surface's threshold was set, and what was then measured on the disjoint test split.
 
@@ -75,7 +105,7 @@ class LineageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: dict[str, str]
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything about a bundle that is not a weight.
 
     `model_digest` binds scorers that read a served model's activations to that model; None where
@@ -96,6 +126,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_digest: Sha256 | None
     golden: str
     files: dict[str, FileRecord]
+    probe: ProbeRecord | None = None
+    known_attacks: tuple[KnownAttack, ...] = ()
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

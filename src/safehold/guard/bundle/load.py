@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from safehold.errors import BundleError, TamperError
+from safehold.errors import BundleError, ConfigError, TamperError
 from safehold.guard.bundle import signing
 from safehold.guard.bundle.interface import (
     MANIFEST,
@@ -20,11 +20,13 @@ from safehold.guard.bundle.interface import (
     Manifest,
     Stage1Record,
 )
+from safehold.guard.bundle.probes import probed
 from safehold.guard.cascade import Cascade
 from safehold.guard.scorers.encoder.onnx import EncoderScorer
 from safehold.guard.scorers.interface import ExchangeScorer
 from safehold.guard.scorers.ngram import Head, NgramScorer
 from safehold.guard.scorers.rules import RuleSet
+from safehold.guard.served.interface import ServedModel
 
 _MAX_FILE_BYTES = 1 << 30
 _MAX_FILES = 64
@@ -59,10 +61,10 @@ class Bundle(msgspec.Struct, frozen=True):
     golden: tuple[Golden, ...]
 
 
-def load_bundle(folder: Path, trust: Trust, *, model_digest: str | None = None) -> Bundle:
+def load_bundle(folder: Path, trust: Trust, *, served: ServedModel | None = None) -> Bundle:
     """Load a bundle after verifying all of it.
 
-    `model_digest` is that of the served model, for bundles whose scorers read its activations.
+    `served` is the model that a bundle's probe reads; without one, a bundle with a probe refuses.
 
     Raises:
         BundleError: Something is missing, unknown, or made for another model.
@@ -88,17 +90,19 @@ def load_bundle(folder: Path, trust: Trust, *, model_digest: str | None = None) 
     if manifest.schema != SCHEMA:
         raise BundleError(f"the bundle has schema {manifest.schema}, this version reads {SCHEMA}")
     # 3. It was calibrated for the served model, if it reads one.
-    if manifest.model_digest is not None and manifest.model_digest != model_digest:
-        raise BundleError(
-            "the bundle's probes were calibrated on another model than the served one"
-        )
+    if (manifest.model_digest is None) is not (manifest.probe is None):
+        raise BundleError("a probe and the digest of the model it reads come together")
+    if manifest.model_digest is not None and (
+        served is None or served.digest != manifest.model_digest
+    ):
+        raise BundleError("the bundle's probe was calibrated on another model than the served one")
     # 4. The files are exactly the recorded ones, byte for byte.
     files = _verified_files(folder, manifest)
-    # 5. Only then is anything built from them.
+    # 5. Only then is anything built from them; a probe repeats its canaries on the served model.
     return Bundle(
         manifest=manifest,
         digest=digest,
-        cascade=_cascade(manifest, digest, files),
+        cascade=_cascade(manifest, digest, files, served),
         stage2=_stage2(manifest, files),
         golden=_golden(manifest, files),
     )
@@ -142,15 +146,27 @@ def _file(files: Mapping[str, bytes], name: str) -> bytes:
         raise BundleError(f"{name}: used by the manifest but not listed in it") from error
 
 
-def _cascade(manifest: Manifest, digest: str, files: Mapping[str, bytes]) -> Cascade:
+def _cascade(
+    manifest: Manifest, digest: str, files: Mapping[str, bytes], served: ServedModel | None
+) -> Cascade:
     return Cascade(
         digest=digest,
         stage1=None if manifest.stage1 is None else _stage1(manifest.stage1, files),
         has_stage2=manifest.stage2 is not None,
         prompt=manifest.prompt,
         reply=manifest.reply,
-        rules=RuleSet(manifest.rules) if manifest.rules else None,
+        rules=_rules(manifest),
+        probe=None if manifest.probe is None else probed(manifest.probe, files, served),
     )
+
+
+def _rules(manifest: Manifest) -> RuleSet | None:
+    if not manifest.rules and not manifest.known_attacks:
+        return None
+    try:
+        return RuleSet(manifest.rules, manifest.known_attacks)
+    except ConfigError as error:
+        raise BundleError(f"the manifest's rules: {error}") from error
 
 
 def _stage1(record: Stage1Record, files: Mapping[str, bytes]) -> NgramScorer:

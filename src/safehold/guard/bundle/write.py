@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import BundleError
@@ -52,9 +53,14 @@ def write_bundle(
 
 def head_file(name: str, head: Head) -> tuple[HeadRecord, bytes]:
     """Return a head's record and the content of its weight file."""
-    buffer = io.BytesIO()
-    np.save(buffer, head.table.astype(np.float16), allow_pickle=False)
     record = HeadRecord(
         file=name, bias=head.bias, mix=head.mix, offset=head.offset, floor=head.floor
     )
-    return record, buffer.getvalue()
+    return record, array_file(head.table.astype(np.float16))
+
+
+def array_file(values: npt.NDArray[np.float16] | npt.NDArray[np.float32]) -> bytes:
+    """Return the content of a weight file."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()

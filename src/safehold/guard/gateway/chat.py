@@ -266,7 +266,8 @@ class ChatWhole:
             message, at = choice.message, choice.index
             yield from self._texts(at, Channel.REASONING, message.reasoning_content, 0)
             yield from self._texts(at, Channel.REASONING, message.reasoning, 1)
-            yield from self._texts(at, Channel.TEXT, message.content, 0)
+            for delta in self._texts(at, Channel.TEXT, message.content, 0):
+                yield Delta(delta.lane, delta.text, choice.heard)
             yield from self._texts(at, Channel.REFUSAL, message.refusal, 0)
             for index, call in enumerate(message.tool_calls or ()):
                 if call.function is not None:

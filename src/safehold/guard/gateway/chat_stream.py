@@ -111,7 +111,7 @@ class ChatStream:
                 self._chosen.add(
                     lane, delta.content, [(item.token, item.logprob) for item in given]
                 )
-            pieces.append(Delta(lane, delta.content))
+            pieces.append(Delta(lane, delta.content, choice.heard))
         if delta.reasoning_content:
             pieces.append(Delta(self._lane(at, Channel.REASONING, 0), delta.reasoning_content))
         if delta.reasoning:

@@ -218,6 +218,7 @@ class ChunkChoice(msgspec.Struct, forbid_unknown_fields=True):
     matched_stop: Dropped = None
     token_ids: Dropped = None
     content_filter_results: Dropped = None
+    heard: tuple[float, ...] | None = None
 
 
 class Chunk(msgspec.Struct, forbid_unknown_fields=True):
@@ -264,6 +265,7 @@ class ReplyChoice(msgspec.Struct, forbid_unknown_fields=True):
     matched_stop: Dropped = None
     token_ids: Dropped = None
     content_filter_results: Dropped = None
+    heard: tuple[float, ...] | None = None
 
 
 class ChatReply(msgspec.Struct, forbid_unknown_fields=True):

@@ -29,24 +29,30 @@ def utf8_bytes(text: str) -> int:
 def merged(pieces: Iterable[Piece]) -> list[Piece]:
     """Join neighbouring deltas of one lane: what arrives together is scored together."""
     joined: list[Piece] = []
-    lane: Lane | None = None
-    texts: list[str] = []
+    run: list[Delta] = []
     for piece in pieces:
+        if run and not (type(piece) is Delta and piece.lane is run[0].lane):
+            joined.append(_together(run))
+            run = []
         if type(piece) is Delta:
-            if piece.lane is lane:
-                texts.append(piece.text)
-                continue
-            if lane is not None:
-                joined.append(Delta(lane, "".join(texts)))
-            lane, texts = piece.lane, [piece.text]
+            run.append(piece)
         else:
-            if lane is not None:
-                joined.append(Delta(lane, "".join(texts)))
-                lane = None
             joined.append(piece)
-    if lane is not None:
-        joined.append(Delta(lane, "".join(texts)))
+    if run:
+        joined.append(_together(run))
     return joined
+
+
+def _together(run: list[Delta]) -> Delta:
+    if len(run) == 1:
+        return run[0]
+    text = "".join(piece.text for piece in run)
+    heard: list[float] = []
+    for piece in run:
+        if piece.heard is None:  # a text that nobody heard makes the whole one unheard
+            return Delta(run[0].lane, text)
+        heard += piece.heard
+    return Delta(run[0].lane, text, tuple(heard))
 
 
 class Delivery:
@@ -121,7 +127,7 @@ class Delivery:
                 self._withheld.append(piece)
             if type(piece) is Delta:
                 self._run.bytes_fed += utf8_bytes(piece.text)
-                step = await self._step(self._session.feed(piece.lane, piece.text))
+                step = await self._step(self._session.feed(piece.lane, piece.text, piece.heard))
             else:
                 step = await self._step(self._session.close(piece.lane))
             if isinstance(step, Block):
@@ -245,7 +251,7 @@ class Delivery:
         for piece in reply.pieces():
             run.bytes_fed += utf8_bytes(piece.text)
             fed[piece.lane] = fed.get(piece.lane, "") + piece.text
-            step = await self._step(self._session.feed(piece.lane, piece.text))
+            step = await self._step(self._session.feed(piece.lane, piece.text, piece.heard))
             if isinstance(step, Block):
                 block = step
                 break

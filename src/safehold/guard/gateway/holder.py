@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from safehold.errors import BundleError
 from safehold.exchange import Exchange, Lane
 from safehold.guard.flow import Answer
-from safehold.guard.interface import Block, Escalation, Failed, Flow, Step, Verdict
+from safehold.guard.interface import Block, Escalation, Failed, Flow, Heard, Step, Verdict
 from safehold.guard.stream import Coverage, Report, SessionPolicy
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ class Session(Protocol):
         """Score the prompt."""
         ...
 
-    def feed(self, lane: Lane, text: str) -> Flow[Step]:
-        """Take the next characters of a lane."""
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+        """Take the next characters of a lane, and what a probe heard while they were written."""
         ...
 
     def close(self, lane: Lane) -> Flow[Step]:
@@ -112,8 +112,11 @@ class Held:
         name: str = "",
         canaries: tuple[str, ...] = (),
         close: Callable[[], None] | None = None,
+        asks: Mapping[str, str] | None = None,
     ) -> None:
+        """Take the guard and its stage 2; `asks` are headers that its probe wants upstream."""
         self.guard = guard
+        self.asks = dict(asks or {})
         self.stage2 = stage2
         self.name = name
         self.canaries = canaries

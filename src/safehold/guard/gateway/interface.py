@@ -13,6 +13,7 @@ import msgspec
 
 from safehold.errors import UpstreamError, WireError
 from safehold.exchange import Exchange, Lane
+from safehold.guard.interface import Heard
 
 REFUSAL = "I'm sorry, but I cannot assist with that request."
 """The one text of every block, whichever stage fired. Red-team drivers know this phrase."""
@@ -48,10 +49,11 @@ class SilentUpstreamError(UpstreamError):
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """Text that the upstream added to one lane."""
+    """Text that the upstream added to one lane, and what a probe heard while it was written."""
 
     lane: Lane
     text: str
+    heard: Heard | None = None
 
 
 class Closed(msgspec.Struct, frozen=True):

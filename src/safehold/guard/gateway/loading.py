@@ -7,6 +7,7 @@ import msgspec
 
 from safehold.errors import BundleError, ConfigError
 from safehold.guard.batching import Stage2
+from safehold.guard.bundle.interface import Golden
 from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.cascade import Cascade, Thresholds
@@ -14,7 +15,11 @@ from safehold.guard.decoding import ViewDecoder
 from safehold.guard.gateway.holder import Held, no_stage2
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.swap import Loaded, Loader, Probe
+from safehold.guard.interface import Heard
+from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.scorers.rules import Rule, RuleSet
+from safehold.guard.scorers.similar import KnownAttack
+from safehold.guard.served.interface import AttachedModel, Said
 from safehold.guard.stream import Guard
 
 _NEVER = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=100.0)
@@ -27,6 +32,7 @@ class BundleLoader(msgspec.Struct, frozen=True):
     key_files: tuple[str, ...] = ()
     sha256: str | None = None
     unsafe_unsigned: bool = False
+    served: AttachedModel | None = None
 
     def __call__(self, path: Path) -> Loaded:
         """Return the loaded bundle, its stage 2 on a thread of its own.
@@ -34,9 +40,10 @@ class BundleLoader(msgspec.Struct, frozen=True):
         Raises:
             BundleError: It does not verify.
         """
-        bundle = load_bundle(path, self._trust())
+        bundle = load_bundle(path, self._trust(), served=self.served)
+        probe = None if bundle.cascade.probe is None else bundle.cascade.probe.scorer
         golden = tuple(
-            Probe(prompt=item.prompt, reply=item.reply, blocked=item.blocked)
+            Probe(item.prompt, item.reply, item.blocked, self._heard(item, probe))
             for item in bundle.golden
         )
         canaries = tuple(item.prompt for item in bundle.golden if item.blocked and not item.reply)
@@ -47,8 +54,15 @@ class BundleLoader(msgspec.Struct, frozen=True):
             name=str(path),
             canaries=canaries,
             close=stage2.close if stage2 is not None else None,
+            asks=None if probe is None or self.served is None else self.served.attach(probe),
         )
         return Loaded(held=held, golden=golden)
+
+    def _heard(self, item: Golden, probe: ActivationScorer | None) -> Heard | None:
+        if self.served is None or probe is None or not item.reply:
+            return None
+        reading = self.served.read([Said("user", item.prompt)], item.reply, probe.layers)
+        return probe.logits(reading.activations)
 
     def _trust(self) -> Trust:
         if self.key_files:
@@ -72,13 +86,17 @@ class WrittenRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RulesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rules file: a guard without a trained model."""
+    """A rules file: a guard without a trained model.
 
-    rules: tuple[WrittenRule, ...]
+    `known_attacks` are texts that came once and will come back changed.
+    """
+
+    rules: tuple[WrittenRule, ...] = ()
+    known_attacks: tuple[KnownAttack, ...] = ()
 
 
 class RulesLoader(msgspec.Struct, frozen=True):
-    """Loads a guard of regular expressions from a YAML file."""
+    """Loads a guard of regular expressions and known attacks from a YAML file."""
 
     def __call__(self, path: Path) -> Loaded:
         """Return the guard; each rule's example is its golden set and its canary.
@@ -93,7 +111,8 @@ class RulesLoader(msgspec.Struct, frozen=True):
             raise BundleError(f"{path.name}: expected a file of rules") from error
         try:
             rules = RuleSet(
-                [Rule(id=rule.id, clause=rule.clause, pattern=rule.pattern) for rule in given.rules]
+                [Rule(rule.id, rule.clause, rule.pattern) for rule in given.rules],
+                given.known_attacks,
             )
         except ConfigError as error:
             raise BundleError(f"{path.name}: {error}") from error
@@ -106,6 +125,7 @@ class RulesLoader(msgspec.Struct, frozen=True):
             rules=rules,
         )
         examples = tuple(rule.example for rule in given.rules)
+        examples += tuple(attack.text for attack in given.known_attacks)
         golden = [Probe(prompt=text, reply="", blocked=True) for text in examples]
         golden += [Probe(prompt=_PLAIN, reply=text, blocked=True) for text in examples]
         golden.append(Probe(prompt=_PLAIN, reply=_PLAIN, blocked=False))
@@ -113,12 +133,16 @@ class RulesLoader(msgspec.Struct, frozen=True):
         return Loaded(held=held, golden=tuple(golden))
 
 
-def loader_for(settings: Settings) -> Loader:
-    """Return how the configured guard is loaded: a `.yaml` file holds rules, a folder a bundle."""
+def loader_for(settings: Settings, served: AttachedModel | None = None) -> Loader:
+    """Return how the configured guard is loaded: a `.yaml` file holds rules, a folder a bundle.
+
+    `served` is the model whose activations a bundle's probe reads.
+    """
     if settings.bundle is not None and settings.bundle.endswith((".yaml", ".yml")):
         return RulesLoader()
     return BundleLoader(
         key_files=settings.bundle_keys,
         sha256=settings.bundle_sha256,
         unsafe_unsigned=settings.unsafe_unsigned_bundle,
+        served=served,
     )

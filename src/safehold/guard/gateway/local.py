@@ -74,6 +74,9 @@ def find_weights() -> Path:
 class LocalServer:
     """Keeps the child running; use as a context manager."""
 
+    child_module = "safehold.guard.gateway.local_child"
+    start_s = _START_S
+
     def __init__(
         self, *, threads: int = 1, slots: int = 4, model: GivenModel | None = None
     ) -> None:
@@ -83,6 +86,8 @@ class LocalServer:
         self._key = secrets.token_urlsafe(32)
         self._port = 0
         self._child: subprocess.Popen[bytes] | None = None
+        self.started: dict[str, Any] = {}
+        """What the child said of itself."""
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="local-model", daemon=True)
 
@@ -109,8 +114,9 @@ class LocalServer:
         if child is not None:
             child.kill()
 
-    def _spawn(self) -> None:
-        settings = {
+    def _settings(self) -> dict[str, object]:
+        """Return what the child is told on its first line."""
+        return {
             "model": self._model.path,
             "alias": self._model.alias,
             "port": self._port,
@@ -119,8 +125,10 @@ class LocalServer:
             "slots": self._slots,
             "context": _CONTEXT,
         }
+
+    def _spawn(self) -> None:
         child = subprocess.Popen(
-            [sys.executable, "-m", "safehold.guard.gateway.local_child"],
+            [sys.executable, "-m", self.child_module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -129,15 +137,19 @@ class LocalServer:
         self._child = child
         if child.stdin is None or child.stdout is None:
             raise UpstreamError("the embedded model's process has no pipes")
-        child.stdin.write(json.dumps(settings).encode() + b"\n")
+        child.stdin.write(json.dumps(self._settings()).encode() + b"\n")
         child.stdin.flush()
-        ready, _, _ = select.select([child.stdout], [], [], _START_S)
+        ready, _, _ = select.select([child.stdout], [], [], self.start_s)
         line = child.stdout.readline() if ready else b""
         if not line.startswith(b"{"):
             self._end()
             raise UpstreamError("the embedded model did not start")
         started: dict[str, Any] = json.loads(line)
+        if "error" in started:
+            self._end()
+            raise UpstreamError(f"the model did not start: {started['error']}")
         self._port = int(started["port"])
+        self.started = started
 
     def _watch(self) -> None:
         """Start the child anew, on the same port, whenever it dies."""

@@ -120,7 +120,10 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The model server. `url` is its base URL, or `local` for the embedded model.
+    """The model server. `url` is its base URL, `local` for the embedded model, or `hf:PATH`.
+
+    `hf:PATH` runs a Hugging Face model (a folder of safetensors, or a GGUF file) in a child process
+    that gives a bundle's probe its activations; `dtype` is the number format it computes in.
 
     `api_key_file` holds the key that the gateway presents; without one the client's own key is
     forwarded when the gateway itself asks for none.
@@ -130,6 +133,7 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_key_file: str | None = None
     threads: int = 1
     slots: int = 4
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
 
 class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -192,7 +192,8 @@ class Run:
 
     def _start_upstream(self, model: str) -> None:
         ask = self.ask
-        post = self.relay.client.post(ask.codec.upstream_path, ask.call.body(model), ask.headers)
+        headers = {**ask.headers, **self.held.asks}
+        post = self.relay.client.post(ask.codec.upstream_path, ask.call.body(model), headers)
         self._upstream = asyncio.ensure_future(post)
 
     def _drop_upstream(self) -> None:

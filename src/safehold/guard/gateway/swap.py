@@ -16,7 +16,7 @@ from safehold.errors import BundleError, LedgerError
 from safehold.exchange import Lane, user_says
 from safehold.guard.gateway.holder import Held, Holder, run_flow
 from safehold.guard.gateway.metrics import Metrics
-from safehold.guard.interface import Block
+from safehold.guard.interface import Block, Heard
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 from safehold.guard.stream import SessionPolicy
 
@@ -24,11 +24,15 @@ _FOLLOW_S = 0.25
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """One exchange of a golden set and whether a sound guard blocks it."""
+    """One exchange of a golden set and whether a sound guard blocks it.
+
+    `heard` is what the bundle's probe heard while the served model read the reply.
+    """
 
     prompt: str
     reply: str
     blocked: bool
+    heard: Heard | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -56,7 +60,8 @@ async def blocks(held: Held, probe: Probe) -> bool:
     if isinstance(await run_flow(session.judge_prompt(), held.stage2, offload=True), Block):
         return True
     lane = Lane()
-    if isinstance(await run_flow(session.feed(lane, probe.reply), held.stage2), Block):
+    fed = session.feed(lane, probe.reply, probe.heard)
+    if isinstance(await run_flow(fed, held.stage2), Block):
         return True
     ends = await run_flow(session.finish(), held.stage2)
     return any(isinstance(step, Block) for _, step in ends)

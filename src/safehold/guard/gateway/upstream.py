@@ -239,7 +239,7 @@ def base_url(url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise ConfigError("upstream: expected `local` or an http(s) base URL without a query")
+        raise ConfigError("upstream: expected `local`, `hf:PATH` or an http(s) URL without a query")
     if parts.username or parts.password:
         raise ConfigError("upstream: put the key into api_key_file, not into the URL")
     base = url.rstrip("/")

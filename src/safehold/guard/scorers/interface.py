@@ -4,6 +4,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Activations = npt.NDArray[np.float32]
+"""What the served model thought: [tokens, layers x width], one row for each token it wrote."""
 
 
 class LaneScore(Protocol):
@@ -31,6 +36,49 @@ class StreamScorer(Protocol):
         ...
 
     def open_reply(self) -> LaneScore:
+        """Start scoring a lane of a reply."""
+        ...
+
+
+class ActivationLane(Protocol):
+    """The state of one lane under an activation scorer; costs O(new tokens), memory O(1)."""
+
+    def feed(self, logits: Sequence[float]) -> float:
+        """Take the next tokens' own logits; return the highest smoothed logit among them."""
+        ...
+
+
+class ActivationScorer(Protocol):
+    """Reads the served model's own activations.
+
+    `logits` is applied where the activations are, in the model's process; its numbers, one for each
+    token, arrive with the text that the tokens made and are fed to a lane.
+    """
+
+    @property
+    def name(self) -> str:
+        """The scorer's name inside its bundle."""
+        ...
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The hidden states it reads: 0 is the embeddings', then one for each layer."""
+        ...
+
+    @property
+    def clause(self) -> str:
+        """The restricted clause that is reported where this scorer alone must name one."""
+        ...
+
+    def logits(self, activations: Activations) -> tuple[float, ...]:
+        """Return each token's own logit.
+
+        Raises:
+            ScorerError: The rows have another width than the probe was trained on.
+        """
+        ...
+
+    def open_reply(self) -> ActivationLane:
         """Start scoring a lane of a reply."""
         ...
 

@@ -2,7 +2,7 @@
 
 Matching is RE2's (Cox, "Regular Expression Matching in the Wild"): time is linear in the text
 whatever the pattern, so no rule can hang a stream. A rule looks back over at most `LOOK_BACK`
-characters across deltas.
+characters across deltas. Known attacks (`similar.py`) stand beside the patterns.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import msgspec
 import re2
 
 from safehold.errors import ConfigError
+from safehold.guard.scorers.similar import KnownAttack, KnownAttacks, KnownStream
 
 LOOK_BACK = 512
 """Characters before the new text that a rule sees again, so that a match may span deltas."""
@@ -28,19 +29,20 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RuleHit(msgspec.Struct, frozen=True):
     """A rule that matched."""
 
-    rule: Rule
+    rule: Rule | KnownAttack
 
 
 class RuleSet:
-    """Compiled rules, matched in one pass."""
+    """Compiled rules and known attacks."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], known: Sequence[KnownAttack] = ()) -> None:
         """Compile the rules.
 
         Raises:
-            ConfigError: There is no rule, a pattern is not RE2, or it matches the empty text.
+            ConfigError: There is no rule, a pattern is not RE2, it matches the empty text, or a
+                known attack is too short or too long to compare with.
         """
-        if not rules:
+        if not rules and not known:
             raise ConfigError("a rule set needs at least one rule; an empty list is not 'allow'")
         options = re2.Options()
         options.case_sensitive = False
@@ -56,27 +58,53 @@ class RuleSet:
                 raise ConfigError(f"rule {rule.id}: the pattern matches the empty text")
             searches.append((rule, pattern.search))
         self._searches = tuple(searches)
+        self.known = KnownAttacks(known) if known else None
 
-    def search(self, text: str) -> RuleHit | None:
-        """Return the first rule that matches anywhere in the text."""
+    def matching(self, text: str) -> RuleHit | None:
+        """Return the first pattern that matches anywhere in the text."""
         data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
         for rule, search in self._searches:
             if search(data) is not None:
                 return RuleHit(rule)
         return None
 
+    def search(self, text: str) -> RuleHit | None:
+        """Return the first rule that matches, or known attack that is similar, anywhere in it."""
+        hit = self.matching(text)
+        if hit is None and self.known is not None:
+            attack = self.known.search(text)
+            hit = None if attack is None else RuleHit(attack)
+        return hit
+
 
 class RuleStream:
     """Rules over a growing text: each call sees the new text and a bounded look-back."""
 
-    __slots__ = ("_rules", "_tail")
+    __slots__ = ("_known", "_rules", "_tail")
 
     def __init__(self, rules: RuleSet) -> None:
         self._rules = rules
         self._tail = ""
+        self._known = None if rules.known is None else KnownStream(rules.known)
 
     def feed(self, text: str) -> RuleHit | None:
         """Return a rule that matches in the look-back and the new text together."""
         window = self._tail + text
         self._tail = window[-LOOK_BACK:]
-        return self._rules.search(window)
+        hit = self._rules.matching(window)
+        if hit is None and self._known is not None:
+            hit = _similar(self._known.feed(text))
+        return hit
+
+    @property
+    def pending(self) -> int:
+        """Characters at the end that known attacks were not compared with yet."""
+        return 0 if self._known is None else self._known.pending
+
+    def finish(self) -> RuleHit | None:
+        """Return a known attack that only the end made similar; patterns have seen everything."""
+        return None if self._known is None else _similar(self._known.finish())
+
+
+def _similar(attack: KnownAttack | None) -> RuleHit | None:
+    return None if attack is None else RuleHit(attack)

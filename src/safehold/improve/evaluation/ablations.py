@@ -1,6 +1,7 @@
 """What each part of the guard is worth: the same items through guards that lack one part."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -10,9 +11,11 @@ from safehold.guard.bundle.load import Bundle
 from safehold.guard.cascade import Cascade, Thresholds
 from safehold.guard.decoding import ViewDecoder
 from safehold.guard.stream import Decoder, GrowingViews
+from safehold.improve.evaluation.cache import ScoreCache, code_digest, run_key
 from safehold.improve.evaluation.figures import Ranked, ranking, scores_on, separation
 from safehold.improve.evaluation.interface import (
     Ablation,
+    DataFile,
     Frequency,
     Item,
     Judged,
@@ -125,17 +128,26 @@ def encoded(items: Iterable[Item]) -> list[Item]:
 
 
 def compare(
-    items: Sequence[Item], bundle: Bundle, beside: Mapping[str, Bundle], progress: Progress
+    sources: Sequence[DataFile],
+    bundle: Bundle,
+    beside: Mapping[str, Bundle],
+    cache: ScoreCache,
+    progress: Progress,
 ) -> tuple[Ablation, ...]:
     """Return the figures of every variant on the same items, as streamed replies.
+
+    Scores are kept as they come, so a killed run goes on where it stopped.
 
     Raises:
         DataError: There is no restricted or no benign item to compare by.
     """
+    items = [item for source in sources for item in source.items]
     labels = {item.label for item in items}
     if not {Label.RESTRICTED, Label.BENIGN} <= labels:
         raise DataError("ablations need restricted and benign items; one of them is missing")
     shown = [*items, *encoded(items)]
+    data = hashlib.sha256("".join(source.sha256 for source in sources).encode()).hexdigest()
+    code = code_digest()
     plain = len(items)
     found = []
     kept: dict[tuple[str, int, int], list[Judged]] = {}
@@ -145,7 +157,8 @@ def compare(
         if same not in kept:
             examiner = Examiner(variant.cascade, variant.bundle.stage2, variant.decoder)
             progress.start(f"ablation: {variant.name}", len(shown))
-            kept[same] = _examined(examiner, shown, progress)
+            run = run_key(variant.bundle.digest, data, code, f"ablation {_parts(variant)}")
+            kept[same] = [*_examined(examiner, shown, cache, run, progress)]
         found.append(_ablation(variant, kept[same][:plain], kept[same][plain:]))
     return tuple(found)
 
@@ -154,12 +167,22 @@ def _kind(decoder: Decoder) -> int:
     return int(isinstance(decoder, _NoViews))
 
 
-def _examined(examiner: Examiner, items: Sequence[Item], progress: Progress) -> list[Judged]:
-    judged = []
+def _parts(variant: Variant) -> str:
+    """Name what gives the scores, whatever the variant is called."""
+    cascade = variant.cascade
+    return f"{_kind(variant.decoder)} {cascade.prompt} {cascade.reply} {cascade.has_stage2}"
+
+
+def _examined(
+    examiner: Examiner, items: Sequence[Item], cache: ScoreCache, run: str, progress: Progress
+) -> Iterator[Judged]:
     for item in items:
-        judged.append(Judged(item, examiner.examine(item)))
+        scores = cache.get(run, item.key)
+        if scores is None:
+            scores = examiner.examine(item)
+            cache.put(run, item.key, scores)
+        yield Judged(item, scores)
         progress.advance()
-    return judged
 
 
 def _ablation(variant: Variant, plain: Sequence[Judged], hidden: Sequence[Judged]) -> Ablation:

@@ -180,6 +180,14 @@ class Ablation(msgspec.Struct, frozen=True):
     stage2_calls_per_item: float
 
 
+class JudgeFigures(msgspec.Struct, frozen=True):
+    """What a prompted judge says of the same items."""
+
+    model: str
+    headline: tuple[GroupFigures, ...]
+    separations: tuple[Separation, ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `report.json` holds."""
 
@@ -198,3 +206,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     separations: tuple[Separation, ...]
     stops: dict[str, Stops]
     ablations: tuple[Ablation, ...] = ()
+    judge: JudgeFigures | None = None

@@ -45,6 +45,12 @@ def render(report: Report, pictures: Sequence[Path]) -> str:
     ]
     if report.ablations:
         parts += ["<h2>What each part is worth (streamed replies)</h2>", _ablations(report)]
+    if report.judge is not None:
+        parts += [
+            f"<h2>What the judge says ({escape(report.judge.model)})</h2>",
+            _groups(report.judge.headline),
+            _separations(report.judge.separations),
+        ]
     parts += [
         "<h2>By slice</h2>",
         _groups(report.slices),

@@ -23,6 +23,7 @@ from safehold.improve.evaluation.interface import (
     Surface,
 )
 from safehold.improve.evaluation.items import data_files, read_items
+from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
 from safehold.improve.evaluation.scoring import Examiner
 from safehold.improve.training.interface import Progress
 
@@ -67,6 +68,7 @@ def evaluate(
     settings: EvaluationSettings,
     progress: Progress,
     beside: Mapping[str, Bundle] | None = None,
+    second: SecondOpinion | None = None,
 ) -> Evaluated:
     """Score the data, write `report.json`, `failures.jsonl` and `scores.jsonl`; return the figures.
 
@@ -82,10 +84,11 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     with open_cache(out / SCORES) as cache:
         judged = tuple(_judged(bundle, sources, cache, settings, progress))
-    ablations: tuple[Ablation, ...] = ()
-    if settings.ablations:
-        chosen = [item for path in paths for item in _few(path, constitution, settings.limit)]
-        ablations = compare(chosen, bundle, beside or {}, progress)
+        judge = None if second is None else judge_figures(second, sources, cache, progress)
+        ablations: tuple[Ablation, ...] = ()
+        if settings.ablations:
+            few = [_few(path, constitution, settings.limit) for path in paths]
+            ablations = compare(few, bundle, beside or {}, cache, progress)
     report = Report(
         safehold=__version__,
         bundle=bundle.manifest.name,
@@ -104,6 +107,7 @@ def evaluate(
         separations=figures.separations(judged, bundle.cascade),
         stops=figures.stops(judged),
         ablations=ablations,
+        judge=judge,
     )
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (out / REPORT).write_bytes(encoded + b"\n")
@@ -131,8 +135,8 @@ def without_stage2(bundle: Bundle) -> Bundle:
     return msgspec.structs.replace(bundle, cascade=single, stage2=None)
 
 
-def _few(path: Path, constitution: str, limit: int | None) -> tuple[Item, ...]:
-    return read_items(path, constitution, min(limit or _ABLATION_ITEMS, _ABLATION_ITEMS)).items
+def _few(path: Path, constitution: str, limit: int | None) -> DataFile:
+    return read_items(path, constitution, min(limit or _ABLATION_ITEMS, _ABLATION_ITEMS))
 
 
 def _judged(

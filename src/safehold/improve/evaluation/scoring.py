@@ -33,9 +33,11 @@ class _Recorder(Cascade, frozen=True):
 
     kept: list[float] = msgspec.field(default_factory=list)
 
-    def ensemble(self, surface: Thresholds, stage1: float, stage2: float) -> float:
+    def ensemble(
+        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+    ) -> float:
         """Return the final logit of both stages, after noting it."""
-        final = Cascade.ensemble(self, surface, stage1, stage2)
+        final = Cascade.ensemble(self, surface, stage1, stage2, probe)
         self.kept.append(final)
         return final
 
@@ -135,6 +137,7 @@ def _recorder(cascade: Cascade, *, prompt: Thresholds, reply: Thresholds) -> _Re
         prompt=prompt,
         reply=reply,
         rules=cascade.rules,
+        probe=cascade.probe,
     )
 
 

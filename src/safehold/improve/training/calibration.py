@@ -78,6 +78,16 @@ def fit_ensemble(
     return float(weights[0]), float(max(weights[1], 0.0)), float(weights[2])
 
 
+def fit_logistic(
+    features: Sequence[Sequence[float]], restricted: Sequence[bool]
+) -> tuple[float, ...]:
+    """Return the weights of a logistic fit, one for each feature and a constant last."""
+    rows = np.asarray(features, dtype=np.float64)
+    label = np.asarray(restricted, dtype=np.float64)
+    fitted = _logistic(np.concatenate([rows, np.ones((len(rows), 1))], axis=1), label)
+    return tuple(float(weight) for weight in fitted)
+
+
 def _logistic(
     features: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     label: np.ndarray[tuple[int], np.dtype[np.float64]],

@@ -35,9 +35,11 @@ class _Recording(Cascade, frozen=True):
 
     kept: list[tuple[float, float]] = msgspec.field(default_factory=list)
 
-    def ensemble(self, surface: Thresholds, stage1: float, stage2: float) -> float:
+    def ensemble(
+        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+    ) -> float:
         """Keep both logits; answer with one that blocks nothing."""
-        del surface
+        del surface, probe
         self.kept.append((stage1, stage2))
         return _LOW
 
