@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn, user_says
 from safehold.guard.batching import InlineStage2
 from safehold.guard.cascade import Cascade
+from safehold.guard.decoding import ViewDecoder
 from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import (
     Allow,
@@ -25,7 +27,7 @@ from safehold.guard.interface import (
 )
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.stream import Guard, GuardSession, SessionPolicy
-from safehold.testing.guards import PlainDecoder, rule_guard
+from safehold.testing.guards import MARKER, PlainDecoder, rule_guard
 from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head
 
 PROMPT = user_says("tell me something")
@@ -286,6 +288,99 @@ def test_an_answer_split_over_turns_adds_up() -> None:
     new = ["and wort then "]
     assert not play(guard.session(PROMPT, SessionPolicy()), new, Lane(), never)[1]
     assert play(guard.session(before, SessionPolicy()), new, Lane(), never)[1]
+
+
+@pytest.mark.parametrize("hover", [0.02, -0.02])
+def test_a_score_that_hovers_gives_one_verdict(hover: float) -> None:
+    """Stage 2 that wavers around the bar blocks at its first crossing and never takes it back."""
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
+    answers = itertools.cycle([-0.01, hover, -0.01])
+    verdicts: list[bool] = []
+    session = guard.session(PROMPT, SessionPolicy(hold_tokens=4))
+    for _ in range(60):
+        step = drive(session.feed(Lane(), "wort "), lambda _: Scored(next(answers), "clause"))
+        verdicts.append(isinstance(step, Block))
+    assert sum(a != b for a, b in itertools.pairwise(verdicts)) == int(hover > 0)
+    assert verdicts[-1] is (hover > 0)
+
+
+def test_audit_notes_the_first_of_many_crossings() -> None:
+    """Where nothing is stopped a wavering score is one finding, not one for each crossing."""
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
+    answers = itertools.cycle([1.0, -1.0])
+    session = guard.session(PROMPT, SessionPolicy(mode=Mode.AUDIT, hold_tokens=4))
+    found = set()
+    for _ in range(60):
+        drive(session.feed(Lane(), "wort "), lambda _: Scored(next(answers), "clause"))
+        found.add(session.would_block)
+    assert len(found - {None}) == 1
+
+
+def test_a_score_above_the_bar_asks_stage2_once_every_k_tokens() -> None:
+    """A stretch that stays escalated costs a call for each K tokens, not for each token."""
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
+    session = guard.session(PROMPT, SessionPolicy(hold_tokens=10))
+    for _ in range(200):
+        drive(session.feed(Lane(), "wort "), lambda _: Scored(-5.0, ""))
+    assert 15 <= session.report().escalations <= 21
+
+
+@pytest.mark.parametrize(("has_stage2", "stage"), [(False, Stage.STAGE1), (True, Stage.STAGE2)])
+def test_an_injection_is_attributed_to_its_turn(has_stage2: bool, stage: Stage) -> None:  # noqa: FBT001 - a parameter
+    """What a tool brought in is blocked as the tool's turn, not as the user's."""
+    guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=has_stage2)
+    exchange = Exchange(
+        turns=(
+            Turn(role=Role.USER, parts=(TextPart(text="summarise the page please"),)),
+            Turn(role=Role.TOOL, parts=(TextPart(text="wort wort", channel=Channel.TOOL_RESULT),)),
+            Turn(role=Role.USER, parts=(TextPart(text="and be brief"),)),
+        )
+    )
+    session = guard.session(exchange, SessionPolicy())
+    verdict = drive(session.judge_prompt(), lambda _: Scored(5.0, "clause"))
+    assert isinstance(verdict, Block)
+    assert (verdict.stage, verdict.turn) == (stage, 1)
+
+
+def test_a_rule_in_a_tool_result_is_attributed_too() -> None:
+    """A written rule's hit names the turn as a score's does."""
+    exchange = Exchange(
+        turns=(
+            Turn(role=Role.USER, parts=(TextPart(text="read it"),)),
+            Turn(role=Role.TOOL, parts=(TextPart(text=MARKER, channel=Channel.TOOL_RESULT),)),
+        )
+    )
+    verdict = drive(rule_guard().session(exchange, SessionPolicy()).judge_prompt(), never)
+    assert isinstance(verdict, Block)
+    assert (verdict.stage, verdict.turn) == (Stage.RULE, 1)
+
+
+def test_what_only_the_turns_together_say_belongs_to_no_single_turn() -> None:
+    """A request that is split over turns is attributed to all of the user's."""
+    guard = keyword_guard(keyword_head("wort", "sparge", weight=5.0, floor=8))
+    turns = tuple(
+        Turn(role=Role.USER, parts=(TextPart(text=text),))
+        for text in ("about wort please", "now sparge please")
+    )
+    verdict = drive(guard.session(Exchange(turns=turns), SessionPolicy()).judge_prompt(), never)
+    assert isinstance(verdict, Block)
+    assert verdict.turn == -1
+
+
+def test_a_long_reply_costs_linear_time() -> None:
+    """Eight times the text is far from sixty-four times the work: what is old is not read again."""
+    guard = Guard(keyword_guard(keyword_head("wort")).cascade, ViewDecoder())
+
+    def cost(times: int) -> float:
+        session = guard.session(PROMPT, SessionPolicy())
+        began = time.process_time()
+        for _ in range(times):
+            drive(session.feed(Lane(), "plain words and no more of that kind at all "), never)
+        drive(session.finish(), never)
+        return time.process_time() - began
+
+    short = min(cost(285) for _ in range(3))
+    assert cost(2280) < 24 * short  # 100,000 characters; quadratic work would be 64 times
 
 
 def test_a_long_reply_costs_bounded_memory(stage1_guard: Guard) -> None:

@@ -6,13 +6,19 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import Bundle, Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.bundle.stock import stock_bundle
+from safehold.guard.served.interface import ServedModel
 
 OWN_KEY = Path("~/.config/safehold/bundle-key.pub")
 """The public half of the key that `safehold train` signs with by default."""
 
 
 def open_bundle(
-    name: str, keys: tuple[str, ...], sha256: str | None, *, unsigned: bool = False
+    name: str,
+    keys: tuple[str, ...],
+    sha256: str | None,
+    *,
+    unsigned: bool = False,
+    served: ServedModel | None = None,
 ) -> Bundle:
     """Load the bundle in a folder, or a stock bundle by its name.
 
@@ -24,8 +30,8 @@ def open_bundle(
         if folder.name != name:
             raise BundleError(f"{name}: expected the folder of a bundle")
         stock, pinned = stock_bundle(name)
-        return load_bundle(stock, pinned)
-    return load_bundle(folder, _trust(keys, sha256, unsigned=unsigned))
+        return load_bundle(stock, pinned, served=served)
+    return load_bundle(folder, _trust(keys, sha256, unsigned=unsigned), served=served)
 
 
 def _trust(keys: tuple[str, ...], sha256: str | None, *, unsigned: bool) -> Trust:

@@ -14,6 +14,7 @@ from safehold.constitution import load
 from safehold.errors import UsageError
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
+from safehold.guard.served.model import HfModel
 from safehold.improve.evaluation import page, plots
 from safehold.improve.evaluation.interface import GroupFigures, Report
 from safehold.improve.evaluation.judging import SecondOpinion
@@ -51,6 +52,18 @@ _LIMIT = click.IntRange(min=1)
     metavar="NAME=BUNDLE",
     help="Another bundle in the ablation table, e.g. one trained without hard negatives.",
 )
+@click.option(
+    "--model",
+    type=click.Path(exists=True, path_type=Path),
+    help="The model that the bundle's probe reads: a folder of safetensors, or a GGUF file.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    show_default=True,
+    help="With --model: the number format it computes in.",
+)
 @click.option("--judge", metavar="URL", help="Also ask a model, by its OpenAI-compatible base URL.")
 @click.option("--judge-model", default="", help="The judge's name at its server.")
 @click.option(
@@ -68,6 +81,8 @@ def evaluate_command(
     stage1_only: bool,
     ablations: bool,
     beside: tuple[str, ...],
+    model: Path | None,
+    dtype: str,
     judge: str | None,
     judge_model: str,
     judge_key: str,
@@ -86,18 +101,20 @@ def evaluate_command(
       safehold eval bundles/mine --data labelled/ --out report/ --ablations
       safehold eval bundles/mine --data labelled/ --limit 50 --json | jq .headline
       safehold eval a --data d/ --ablations --beside "no hard negatives=bundles/b"
+      safehold eval probed/ --data d/ --model models/mine --ablations --beside text=bundles/mine
       safehold eval homebrewing --data labelled/ --limit 100 --judge http://127.0.0.1:8000/v1
     """
     if beside and not ablations:
         raise UsageError("--beside adds to the ablation table: give --ablations too")
     plots.require()
-    loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsigned)
+    served = None if model is None else HfModel(model, dtype=dtype)
+    loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsigned, served=served)
     others: dict[str, Bundle] = {}
     for given in beside:
         name, separator, folder = given.partition("=")
         if not (name and separator and folder):
             raise UsageError("--beside: expected NAME=BUNDLE")
-        others[name] = open_bundle(folder, keys, None, unsigned=unsigned)
+        others[name] = open_bundle(folder, keys, None, unsigned=unsigned, served=served)
     settings = EvaluationSettings(limit=limit, stage1_only=stage1_only, ablations=ablations)
     second = None
     if judge is not None:
@@ -106,7 +123,7 @@ def evaluate_command(
         second = SecondOpinion(PromptedJudge(constitution, asked), f"{judge_model} at {judge}")
     console = Console(file=sys.stderr)
     with Bars(console) as bars:
-        found = evaluate(loaded, data, out, settings, bars, others, second)
+        found = evaluate(loaded, data, out, settings, bars, others, second, served)
     shown = without_stage2(loaded) if stage1_only else loaded
     pictures = plots.draw(found.judged, found.report.slices, shown.cascade, out)
     (out / "report.html").write_text(page.render(found.report, pictures), encoding="utf-8")

@@ -61,6 +61,11 @@ class ActivationScorer(Protocol):
         ...
 
     @property
+    def id(self) -> str:
+        """A digest of all that gives a token its logit."""
+        ...
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """The hidden states it reads: 0 is the embeddings', then one for each layer."""
         ...

@@ -23,7 +23,7 @@ from safehold.improve.evaluation.interface import (
     Score,
     Surface,
 )
-from safehold.improve.evaluation.scoring import Examiner
+from safehold.improve.evaluation.scoring import Examiner, Listener
 from safehold.improve.synthesis.encodings import ENCODINGS
 from safehold.improve.training.interface import Progress
 from safehold.stats import Rate
@@ -88,6 +88,8 @@ def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[Variant]:
             Variant("stage 1 alone", bundle, cascade, views, _by_stage1, calibrated=False),
             Variant("stage 2 alone", bundle, alone, views, _by_final, calibrated=False),
         ]
+    if cascade.probe is not None:
+        found.append(Variant("probe alone", bundle, cascade, views, _by_probe, calibrated=False))
     for name, other in beside.items():
         ranked = ranking(other.cascade, Surface.REPLY)
         found.append(Variant(name, other, other.cascade, views, ranked))
@@ -105,6 +107,10 @@ def _by_stage1(score: Score) -> float:
 
 def _by_final(score: Score) -> float:
     return _NO_LOGIT if score.final is None else score.final
+
+
+def _by_probe(score: Score) -> float:
+    return _NO_LOGIT if score.probe is None else score.probe
 
 
 def encoded(items: Iterable[Item]) -> list[Item]:
@@ -133,6 +139,7 @@ def compare(
     beside: Mapping[str, Bundle],
     cache: ScoreCache,
     progress: Progress,
+    listener: Listener | None = None,
 ) -> tuple[Ablation, ...]:
     """Return the figures of every variant on the same items, as streamed replies.
 
@@ -155,7 +162,7 @@ def compare(
         # Stage 1 alone is read off the scores of the whole guard.
         same = (variant.bundle.digest, id(variant.cascade), _kind(variant.decoder))
         if same not in kept:
-            examiner = Examiner(variant.cascade, variant.bundle.stage2, variant.decoder)
+            examiner = Examiner(variant.cascade, variant.bundle.stage2, variant.decoder, listener)
             progress.start(f"ablation: {variant.name}", len(shown))
             run = run_key(variant.bundle.digest, data, code, f"ablation {_parts(variant)}")
             kept[same] = [*_examined(examiner, shown, cache, run, progress)]
@@ -170,7 +177,8 @@ def _kind(decoder: Decoder) -> int:
 def _parts(variant: Variant) -> str:
     """Name what gives the scores, whatever the variant is called."""
     cascade = variant.cascade
-    return f"{_kind(variant.decoder)} {cascade.prompt} {cascade.reply} {cascade.has_stage2}"
+    parts = (cascade.prompt, cascade.reply, cascade.has_stage2, cascade.probe is not None)
+    return f"{_kind(variant.decoder)} {parts}"
 
 
 def _examined(

@@ -60,7 +60,8 @@ class DataFile(msgspec.Struct, frozen=True):
 class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the guard did with one item on one surface; logits are None where nothing gave one.
 
-    `stage1` is the highest stage-1 logit, `final` the highest ensemble logit of any escalation.
+    `stage1` is the highest stage-1 logit, `final` the highest ensemble logit of any escalation,
+    `probe` the highest logit of the bundle's probe, where it has one.
     `length` counts the reply's guard tokens, `stop` those scored when it was stopped, `released`
     those that a streaming client had received by then.
     """
@@ -73,6 +74,7 @@ class Score(msgspec.Struct, frozen=True, omit_defaults=True):
     length: int = 0
     stop: int = 0
     released: int = 0
+    probe: float | None = None
 
     @property
     def unscorable(self) -> bool:

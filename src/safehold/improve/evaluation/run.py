@@ -9,6 +9,7 @@ from safehold import __version__
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.cascade import Thresholds
 from safehold.guard.decoding import ViewDecoder
+from safehold.guard.served.interface import ServedModel
 from safehold.improve.evaluation import figures
 from safehold.improve.evaluation.ablations import compare
 from safehold.improve.evaluation.cache import ScoreCache, code_digest, open_cache, run_key
@@ -24,7 +25,7 @@ from safehold.improve.evaluation.interface import (
 )
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
-from safehold.improve.evaluation.scoring import Examiner
+from safehold.improve.evaluation.scoring import Examiner, Listener
 from safehold.improve.training.interface import Progress
 
 SCORES = "scores.jsonl"
@@ -69,8 +70,11 @@ def evaluate(
     progress: Progress,
     beside: Mapping[str, Bundle] | None = None,
     second: SecondOpinion | None = None,
+    served: ServedModel | None = None,
 ) -> Evaluated:
     """Score the data, write `report.json`, `failures.jsonl` and `scores.jsonl`; return the figures.
+
+    `served` is the model that a bundle's probe reads.
 
     Raises:
         DataError: A data file or the cache can't be used; the message says where.
@@ -82,13 +86,14 @@ def evaluate(
     if settings.stage1_only:
         bundle = without_stage2(bundle)
     out.mkdir(parents=True, exist_ok=True)
+    listener = None if served is None else Listener(served)
     with open_cache(out / SCORES) as cache:
-        judged = tuple(_judged(bundle, sources, cache, settings, progress))
+        judged = tuple(_judged(bundle, sources, cache, settings, progress, listener))
         judge = None if second is None else judge_figures(second, sources, cache, progress)
         ablations: tuple[Ablation, ...] = ()
         if settings.ablations:
             few = [_few(path, constitution, settings.limit) for path in paths]
-            ablations = compare(few, bundle, beside or {}, cache, progress)
+            ablations = compare(few, bundle, beside or {}, cache, progress, listener)
     report = Report(
         safehold=__version__,
         bundle=bundle.manifest.name,
@@ -130,7 +135,11 @@ def without_stage2(bundle: Bundle) -> Bundle:
     if not cascade.has_stage2:
         return bundle
     single = msgspec.structs.replace(
-        cascade, has_stage2=False, prompt=alone(Surface.PROMPT), reply=alone(Surface.REPLY)
+        cascade,
+        has_stage2=False,
+        prompt=alone(Surface.PROMPT),
+        reply=alone(Surface.REPLY),
+        probe=None,
     )
     return msgspec.structs.replace(bundle, cascade=single, stage2=None)
 
@@ -145,8 +154,9 @@ def _judged(
     cache: ScoreCache,
     settings: EvaluationSettings,
     progress: Progress,
+    listener: Listener | None,
 ) -> Iterator[Judged]:
-    examiner = Examiner(bundle.cascade, bundle.stage2, ViewDecoder())
+    examiner = Examiner(bundle.cascade, bundle.stage2, ViewDecoder(), listener)
     code = code_digest()
     variant = "stage1" if settings.stage1_only else "whole"
     for source in sources:

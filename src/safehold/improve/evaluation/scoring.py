@@ -15,14 +15,19 @@ from safehold.exchange import Lane
 from safehold.guard.batching import InlineStage2
 from safehold.guard.cascade import Cascade, Thresholds
 from safehold.guard.flow import Answer, drive
-from safehold.guard.interface import Block, Cleared, Escalation, Failed, Mode, Stage
-from safehold.guard.scorers.interface import ExchangeScorer
+from safehold.guard.interface import Block, Cleared, Escalation, Failed, Heard, Mode, Stage
+from safehold.guard.scorers.interface import ActivationScorer, ExchangeScorer
 from safehold.guard.scorers.tokens import tokens
+from safehold.guard.served.interface import ServedModel
+from safehold.guard.served.turns import said
 from safehold.guard.stream import Decoder, Guard, SessionPolicy
 from safehold.improve.evaluation.interface import Item, ItemScores, Score
 
+Delta = tuple[str, Heard | None]
 DELTA_CHARS = 12
 """Characters of one delta of a reply: two or three tokens of a usual model."""
+_PROMPT_CHARS = 600
+"""Characters of each text of a conversation that the model reads before the reply."""
 _NEVER = 1e9
 _AUDIT = SessionPolicy(mode=Mode.AUDIT)
 _HOLD = SessionPolicy()
@@ -42,12 +47,42 @@ class _Recorder(Cascade, frozen=True):
         return final
 
 
+class Listener:
+    """The model that a probe reads, asked about each reply once, whichever guard it is for."""
+
+    def __init__(self, served: ServedModel) -> None:
+        """Take the model."""
+        self._served = served
+        self._known: dict[tuple[str, Item], list[Delta]] = {}
+
+    def deltas(self, probe: ActivationScorer, item: Item) -> list[Delta]:
+        """Return an item's reply in the model's tokens, each with what the probe heard."""
+        if (probe.id, item) not in self._known:
+            before = said(item.before, last_chars=_PROMPT_CHARS)
+            reading = self._served.read(before, item.reply, probe.layers)
+            logits = probe.logits(reading.activations)
+            self._known[probe.id, item] = [
+                (piece, (logit,)) for piece, logit in zip(reading.pieces, logits, strict=True)
+            ]
+        return self._known[probe.id, item]
+
+
 class Examiner:
     """Shows items to one guard."""
 
-    def __init__(self, cascade: Cascade, stage2: ExchangeScorer | None, decoder: Decoder) -> None:
-        """Take what a gateway is given: cascade, stage 2 and decoder of obfuscated text."""
+    def __init__(
+        self,
+        cascade: Cascade,
+        stage2: ExchangeScorer | None,
+        decoder: Decoder,
+        listener: Listener | None = None,
+    ) -> None:
+        """Take what a gateway is given: cascade, stage 2 and decoder of obfuscated text.
+
+        `listener` asks the model that the cascade's probe reads; replies come in its tokens.
+        """
         self._cascade = cascade
+        self._listener = listener
         self._decoder = decoder
         self._ask: Callable[[Escalation], Answer] = (
             InlineStage2(stage2) if stage2 is not None else _no_stage2
@@ -90,8 +125,9 @@ class Examiner:
             return memory[request]
 
         failed: Block | None = None
-        for delta in _deltas(item.reply):
-            step = drive(session.feed(Lane(), delta), remembered)
+        deltas = self._deltas(item)
+        for delta, heard in deltas:
+            step = drive(session.feed(Lane(), delta, heard), remembered)
             if isinstance(step, Block):
                 failed = step
                 break
@@ -102,7 +138,7 @@ class Examiner:
         stop = released = 0
         if block is not None:
             stop = len(tokens(item.reply[: block.offset]))
-            released = len(tokens(self._released(item, remembered)))
+            released = len(tokens(self._released(item, deltas, remembered)))
         return Score(
             stage1=_finite(session.stage1_logits[1]),
             final=max(recorder.kept, default=None),
@@ -112,14 +148,30 @@ class Examiner:
             length=len(tokens(item.reply)),
             stop=stop,
             released=released,
+            probe=self._probe(deltas),
         )
 
-    def _released(self, item: Item, answer: Callable[[Escalation], Answer]) -> str:
+    def _deltas(self, item: Item) -> list[Delta]:
+        """Cut a reply as it comes: in few characters, or in the tokens that a probe hears."""
+        probe = self._cascade.probe
+        if probe is None or self._listener is None:
+            cuts = range(0, len(item.reply), DELTA_CHARS)
+            return [(item.reply[at : at + DELTA_CHARS], None) for at in cuts]
+        return self._listener.deltas(probe.scorer, item)
+
+    def _probe(self, deltas: list[Delta]) -> float | None:
+        probe = self._cascade.probe
+        heard = [logit for _, logits in deltas for logit in logits or ()]
+        return probe.scorer.open_reply().feed(heard) if probe is not None and heard else None
+
+    def _released(
+        self, item: Item, deltas: list[Delta], answer: Callable[[Escalation], Answer]
+    ) -> str:
         """Return what a client in hold mode had received when the reply was stopped."""
         session = Guard(self._cascade, self._decoder).session(item.before, _HOLD)
         released: list[str] = []
-        for delta in _deltas(item.reply):
-            step = drive(session.feed(Lane(), delta), answer)
+        for delta, heard in deltas:
+            step = drive(session.feed(Lane(), delta, heard), answer)
             if isinstance(step, Block):
                 break
             released.append(step.text)
@@ -143,10 +195,6 @@ def _recorder(cascade: Cascade, *, prompt: Thresholds, reply: Thresholds) -> _Re
 
 def _open(surface: Thresholds) -> Thresholds:
     return msgspec.structs.replace(surface, block=_NEVER, alone=_NEVER)
-
-
-def _deltas(text: str) -> list[str]:
-    return [text[at : at + DELTA_CHARS] for at in range(0, len(text), DELTA_CHARS)]
 
 
 def _finite(logit: float) -> float | None:

@@ -15,7 +15,8 @@ Weights = tuple[float, float, float, float]
 class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that a probe depends on beside the dataset, the base bundle and the model.
 
-    `layers` empty means every hidden state. `stride`: training looks at every so many-th window
+    `layers` empty means every hidden state. `limit`: most replies of the training split; of the
+    others at most half as many. `stride`: training looks at every so many-th window
     (neighbouring windows share 15 of 16 tokens). `alpha`, `delta`, `escalate_recall` and
     `escalate_most` are as for a bundle (`TrainingSettings`), for replies. `tolerance` is how far,
     as a logit, a canary may stray.
@@ -25,12 +26,12 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int = 2
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     layers: tuple[int, ...] = ()
-    limit: int = 2400
+    limit: int = 1200
     reply_tokens: int = 320
     prompt_chars: int = 600
     stride: int = 8
     floor: int = 8
-    epochs: int = 24
+    epochs: int = 6
     batch: int = 32
     learning_rate: float = 1e-3
     decay: float = 3e-2

@@ -11,6 +11,7 @@ Numbered as it happens:
 6. Canaries and the golden set are drawn; the bundle is written, signed and bound to the model.
 """
 
+import importlib.metadata
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -147,6 +148,14 @@ def train_probe(
         probe=record,
         model_digest=model.digest,
         calibration={**base.manifest.calibration, "reply": operating},
+        lineage=msgspec.structs.replace(
+            base.manifest.lineage,
+            command=f"{base.manifest.lineage.command}; then --probe --seed {settings.seed}",
+            packages={
+                **base.manifest.lineage.packages,
+                "transformers": importlib.metadata.version("transformers"),
+            },
+        ),
     )
     files = {
         path.name: path.read_bytes()
@@ -173,14 +182,15 @@ def train_probe(
 
 
 def _chosen(examples: Sequence[Example], part: Split, settings: ProbeSettings) -> list[Example]:
-    """Return the replies of a split, at most `limit` of them, both sides in their own share."""
+    """Return the replies of a split, at most `limit` (half for the held-out ones) by lot."""
     replies = [example for example in of_split(examples, part) if example.reply]
     for side in Side:
         if not any(example.side is side for example in replies):
             raise DataError(f"the {part} split has no {side} reply")
-    if len(replies) > settings.limit:
+    most = settings.limit if part is Split.TRAIN else settings.limit // 2
+    if len(replies) > most:
         chance = random.Random(settings.seed)  # noqa: S311 - a seeded choice, not a secret
-        replies = chance.sample(replies, settings.limit)
+        replies = chance.sample(replies, most)
     return replies
 
 
