@@ -74,6 +74,7 @@ def prompt_row(run: "Run") -> PromptRow:
         score=verdict.score if verdict is not None else None,
         shadow=ask.policy.shadow,
         would_block=ask.policy.shadow and blocked is not None,
+        turn=blocked.turn if blocked else None,
     )
 
 

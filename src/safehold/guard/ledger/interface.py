@@ -78,7 +78,8 @@ class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):
 
     `at` is seconds since the epoch, UTC. `exchange` is None when the request could not be read as
     one. `key_id` is an identifier of the client's key, never the key. `score` is the calibrated
-    score in [0, 1]. `would_block` says that a policy in shadow would have blocked.
+    score in [0, 1]; `turn` is the turn that a block was found in (-1: only in the user's turns
+    together). `would_block` says that a policy in shadow would have blocked.
     """
 
     decision_id: str
@@ -101,6 +102,7 @@ class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):
     score: float | None = None
     shadow: bool = False
     would_block: bool = False
+    turn: int | None = None
 
 
 class Delivered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

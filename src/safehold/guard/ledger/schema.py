@@ -63,6 +63,7 @@ PROMPTS = Table(
     Column("score", Double),
     Column("shadow", Boolean, nullable=False),
     Column("would_block", Boolean, nullable=False),
+    Column("turn", Integer),
 )
 PROGRESS = Table(
     "ledger_progress",
