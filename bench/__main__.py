@@ -32,7 +32,6 @@ PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 OTHERS = frozenset({"__init__", "__main__", "tables", "letter_pairs"})
 # What a script is given beside nothing: (whole run, quick run).
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "egress_throughput": ((), ("--rounds", "2", "--megabytes", "100")),
     "gateway": (("--rounds", "3"), ("--rounds", "1")),
     "ledger": (("--postgres",), ("--seconds", "1")),
 }
@@ -108,25 +107,40 @@ def measure(name: str, *, quick: bool) -> Result:
     )
 
 
-def page(results: list[Result]) -> str:
-    """Return the page of all results."""
-    parts = [
-        "# Benchmarks\n",
-        ABOUT,
-    ]
-    if any(table.bars for result in results for table in result.tables):
+def heading(name: str) -> str:
+    """Return the title of a benchmark's section."""
+    return name.replace("_", " ").capitalize()
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return a page's sections by title."""
+    parts = text.split("\n## ")[1:]
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in parts}
+
+
+def page(results: list[Result], before: str = "") -> str:
+    """Return the page of all results; a benchmark without one keeps its section of `before`."""
+    found = sections(before) | {heading(result.name): section(result) for result in results}
+    parts = ["# Benchmarks\n", ABOUT]
+    if PICTURE.exists() or any(table.bars for result in results for table in result.tables):
         parts.append("![Bars of the main tables](images/benchmarks.svg)\n")
-    for result in results:
-        parts.append(f"## {result.name.replace('_', ' ').capitalize()}\n")
-        parts.append(f"{result.about}\n")
-        parts.append(f"`{result.command}`, {result.seconds:.0f} s, on {result.machine}.\n")
-        if result.quick:
-            parts.append("A quick run: a look, not a measurement.\n")
-        if result.status:
-            parts.append(f"**Did not finish: exit status {result.status}.**\n")
-        parts += [table.markdown() for table in result.tables]
-        if result.text:
-            parts.append(f"```\n{result.text}\n```\n")
+    return "\n".join([*parts, *(found[heading(n)] for n in names() if heading(n) in found)])
+
+
+def section(result: Result) -> str:
+    """Return one benchmark's section."""
+    parts = [
+        f"## {heading(result.name)}\n",
+        f"{result.about}\n",
+        f"`{result.command}`, {result.seconds:.0f} s, on {result.machine}.\n",
+    ]
+    if result.quick:
+        parts.append("A quick run: a look, not a measurement.\n")
+    if result.status:
+        parts.append(f"**Did not finish: exit status {result.status}.**\n")
+    parts += [table.markdown() for table in result.tables]
+    if result.text:
+        parts.append(f"```\n{result.text}\n```\n")
     return "\n".join(parts)
 
 
@@ -161,8 +175,12 @@ def write() -> None:
     ]
     if not results:
         sys.exit("no results in .bench: run `python -m bench` first")
-    draw(results)
-    PAGE.write_text(page(results), encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    if sections(before).keys() <= {heading(result.name) for result in results}:
+        draw(results)
+    else:
+        print("the picture is as it was: some sections are of an earlier run")
+    PAGE.write_text(page(results, before), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)}: {len(results)} benchmarks")
 
 

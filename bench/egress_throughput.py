@@ -1,15 +1,14 @@
 """Throughput of a permitted flow: unruled, ruled, behind a TCP proxy, behind Squid delay pools.
 
 All four in one run on one host, in rounds whose order is shuffled, so that a busy machine slows all
-alike; what is printed is the median over rounds of the ratio to the unruled transfer of the same
-round. Needs root; Squid is left out, with a note, when it is not installed.
-
-    python bench/egress_throughput.py --rounds 15 --megabytes 800
+alike; what counts is the median over rounds of the ratio to the unruled transfer of the same
+round, with an interval of order statistics. Needs root; Squid is left out, with a note, when it is
+not installed.
 """
 
 import argparse
 import contextlib
-import json
+import math
 import os
 import random
 import shutil
@@ -22,6 +21,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from bench.tables import Table
 
 from safehold.secure.egress.audit import ChainedLog
 from safehold.secure.egress.enforce import Enforcer
@@ -106,10 +107,22 @@ def _splice(source: socket.socket, target: socket.socket) -> None:
     os.close(into)
 
 
+def _connected(address: str, port: int) -> socket.socket:
+    """Connect, once the server is up."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection((address, port), timeout=60)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
 def fetch(address: str, port: int, count: int) -> float:
     """Fetch the bytes once and return bits per second."""
     buffer = bytearray(1 << 20)
-    with socket.create_connection((address, port), timeout=60) as link:
+    with _connected(address, port) as link:
         target = f"http://127.0.0.1:{DIRECT}/x" if port == SQUID else "/x"
         head = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{DIRECT}\r\nConnection: close\r\n\r\n"
         link.sendall(head.encode())
@@ -125,7 +138,7 @@ def fetch(address: str, port: int, count: int) -> float:
 @contextlib.contextmanager
 def processes(both: Pair, folder: Path, count: int, *, squid: bool) -> Iterator[None]:
     """Run the origin, the proxy and Squid inside."""
-    here = [sys.executable, __file__]
+    here = [sys.executable, "-m", "bench.egress_throughput"]
     commands = [[*here, "--serve", str(count)], [*here, "--proxy"]]
     if squid:
         folder.chmod(0o777)  # Squid gives up root.
@@ -139,7 +152,6 @@ def processes(both: Pair, folder: Path, count: int, *, squid: bool) -> Iterator[
         for command in commands
     ]
     try:
-        time.sleep(3)
         yield
     finally:
         for process in running:
@@ -165,7 +177,7 @@ def measure(rounds: int, count: int, seed: int) -> dict[str, list[float]]:
                     kernel.apply(removal())
                     if variant == "ruled":
                         enforcer(kernel, both, folder / f"state{number}").apply(first=True)
-                    rate = outside(both, port, count)
+                    rate = outside(both, port, count // 4 if port == SQUID else count)
                     if number:  # The first round warms up.
                         result[variant].append(rate)
             kernel.apply(removal())
@@ -189,7 +201,15 @@ def enforcer(kernel: NftKernel, both: Pair, folder: Path) -> Enforcer:
 
 def outside(both: Pair, port: int, count: int) -> float:
     """Fetch from the outer namespace."""
-    command = [sys.executable, __file__, "--fetch", both.inside_v4, str(port), str(count)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.egress_throughput",
+        "--fetch",
+        both.inside_v4,
+        str(port),
+        str(count),
+    ]
     done = subprocess.run(
         enter(both.outside, command), capture_output=True, text=True, check=True, timeout=120
     )
@@ -197,15 +217,11 @@ def outside(both: Pair, port: int, count: int) -> float:
 
 
 def main() -> None:
-    """Print the table."""
+    """Be one of the processes of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--megabytes", type=int, default=800)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--proxy", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--fetch", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=int)
+    parser.add_argument("--proxy", action="store_true")
+    parser.add_argument("--fetch", nargs=3)
     options = parser.parse_args()
     if options.serve:
         serve(DIRECT, options.serve)
@@ -215,38 +231,53 @@ def main() -> None:
         address, port, count = options.fetch
         print(fetch(address, int(port), int(count)))
     else:
-        report(measure(options.rounds, options.megabytes * 10**6, options.seed), options.json)
+        parser.error("run it by `python -m bench --only egress_throughput`")
 
 
-def run(quick: bool) -> dict[str, dict[str, float | int]]:  # noqa: FBT001 - the runner's call
+def run(quick: bool) -> list[Table]:  # noqa: FBT001 - the runner's call
     """Measure all variants; a quick run takes few, small rounds."""
-    return summary(measure(3 if quick else 15, (100 if quick else 800) * 10**6, 7))
+    rounds, megabytes = (3, 100) if quick else (25, 300)
+    return [table(measure(rounds, megabytes * 10**6, 7), megabytes)]
 
 
-def summary(rates: dict[str, list[float]]) -> dict[str, dict[str, float | int]]:
+def table(rates: dict[str, list[float]], megabytes: int) -> Table:
     """Medians, and the median ratio to the unruled transfer of the same round."""
     base = rates["unruled"]
-    return {
-        variant: {
-            "median_gbit_s": round(statistics.median(values) / 1e9, 2),
-            "ratio": round(statistics.median(v / b for v, b in zip(values, base, strict=True)), 4),
-            "rounds": len(values),
-        }
-        for variant, values in rates.items()
-    }
-
-
-def report(rates: dict[str, list[float]], as_json: bool) -> None:  # noqa: FBT001 - one caller
-    """Print medians and the median ratio to the unruled transfer of the same round."""
-    rows = summary(rates)
-    if as_json:
-        print(json.dumps(rows))
-        return
-    for variant, row in rows.items():
-        line = f"{variant:<20}{row['median_gbit_s']:>8} Gbit/s   {row['ratio']:.1%} of unruled"
-        print(f"{line} ({row['rounds']} rounds)")
+    rows = []
+    for variant, values in rates.items():
+        ratios = sorted(v / b for v, b in zip(values, base, strict=True))
+        low, high = median_interval(len(ratios))
+        rows.append(
+            (
+                variant,
+                f"{statistics.median(values) / 1e9:.2f}",
+                f"{statistics.median(ratios):.1%}",
+                f"{ratios[low]:.1%} to {ratios[high]:.1%}" if variant != "unruled" else "",
+                str(len(ratios)),
+            )
+        )
+    note = f"{megabytes} MB a transfer, a quarter of it through Squid; wall clock."
     if "squid delay pools" not in rates:
-        print("squid is not installed: left out")
+        note += " Squid is not installed: left out."
+    return Table(
+        title="Throughput of a permitted flow",
+        columns=("variant", "Gbit/s (median)", "of unruled", "95 % interval", "rounds"),
+        rows=tuple(rows),
+        note=note,
+        bars="of unruled",
+    )
+
+
+def median_interval(count: int) -> tuple[int, int]:
+    """Ranks (from 0) between which the median lies with at least 95 %, by the sign test."""
+    below, rank = 0.0, 0
+    while rank < count // 2:
+        below += math.comb(count, rank) / 2**count
+        if below > 0.025:
+            break
+        rank += 1
+    low = max(0, rank - 1)
+    return low, count - 1 - low
 
 
 if __name__ == "__main__":

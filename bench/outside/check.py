@@ -49,17 +49,18 @@ def garak_blocked(folder: Path) -> bool:
 
 
 def promptfoo(path: Path) -> bool:
-    """Whether promptfoo saw a refusal and a flag on each blocked answer, and on no other."""
+    """Whether promptfoo saw a refusal on each blocked answer and on no other.
+
+    On Chat Completions it reads the flag and the finish reason too; on Responses, the text alone.
+    """
     results = json.loads(path.read_text())["results"]["results"]
     right = 0
     for result in results:
         response, due = result["response"], result["metadata"]["blocked"]
         flagged = response.get("guardrails", {}).get("flagged", False)
-        right += (
-            bool(result["success"])
-            and flagged == due
-            and (response.get("finishReason") == "content_filter") == due
-        )
+        filtered = response.get("finishReason") == "content_filter"
+        marked = result["provider"]["label"] == "responses" or flagged == filtered == due
+        right += bool(result["success"]) and marked
     print(f"promptfoo: {right} of {len(results)} answers read as meant")
     return bool(results) and right == len(results)
 

@@ -87,7 +87,7 @@ def run(histories: int, counts: Counter[str], start: int = 0) -> int:
     batch = start
     while len(seen) < histories:
         quiet = settings(
-            max_examples=min(BATCH, histories),
+            max_examples=min(BATCH, max(50, histories - len(seen))),
             deadline=None,
             database=None,
             phases=(Phase.generate, Phase.shrink),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from safehold.cli._weights import plain_size, progress_bar
+from safehold.cli._weights import decrypting_threads, plain_size, progress_bar
 from safehold.errors import UsageError
 from safehold.guard.gateway.local import GivenModel, LocalModel, LocalServer
 from safehold.guard.gateway.policy import Upstream
@@ -43,6 +43,7 @@ def sealed_engine(
         keyd=keyd,
         verifier=SealVerifier.read(publisher),
         log_keys=read_keys(log_keys),
+        threads=decrypting_threads(),
     )
     return lambda settings: sealed_upstream(order, settings, quiet=quiet)
 

@@ -1,6 +1,7 @@
 """What the commands about weights share: options, provider files, passphrases, progress."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,15 @@ from rich.progress import (
 )
 
 from safehold.errors import UsageError
-from safehold.secure.weights.interface import Header, KeyProvider
+from safehold.secure.weights.interface import SEALED_SUFFIX, Header, KeyProvider
 from safehold.secure.weights.providers import open_provider, read_provider
 from safehold.secure.weights.providers.config import Shares, UnsafeLocal
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+# Beyond this, reading is what a load waits for.
+_MOST_THREADS = 8
 
 folder_argument = click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -144,7 +148,14 @@ def header_facts(header: Header, content: str) -> dict[str, object]:
 
 
 def plain_size(folder: Path) -> int:
-    """Return the bytes of all files of a folder, for a progress bar."""
+    """Return the bytes of a folder's weights, sealed or not, for a progress bar."""
     with contextlib.suppress(OSError):
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+        sealed = [size for path, size in sizes.items() if path.suffix == SEALED_SUFFIX]
+        return sum(sealed or sizes.values())
     return 0
+
+
+def decrypting_threads() -> int:
+    """Return how many threads decrypt where nobody says: one for each core at hand, 8 at most."""
+    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))

@@ -13,7 +13,7 @@ import msgspec
 from safehold.cli._egress_tools import TOOLS
 from safehold.cli._trust import open_desk
 from safehold.errors import UsageError
-from safehold.secure.egress.alerts import AlertFile, AlertSink, Webhook
+from safehold.secure.egress.alerts import AlertFile, AlertSink, Webhook, tell
 from safehold.secure.egress.attribution import tcp_sockets
 from safehold.secure.egress.audit import ChainedLog
 from safehold.secure.egress.budget import flows_to_cut, prove
@@ -25,6 +25,7 @@ from safehold.secure.egress.interface import (
     Direction,
     NoWeightGrants,
     RefuseAll,
+    StateError,
     Tuple5,
     WeightGrants,
 )
@@ -33,6 +34,7 @@ from safehold.secure.egress.nft import NftKernel
 from safehold.secure.egress.plan import load_plan
 from safehold.secure.egress.proof import proof_markdown
 from safehold.secure.egress.register import load_register
+from safehold.secure.egress.response import Level, Step
 from safehold.secure.egress.ruleset import Desired, Quota, accounts, transaction, windows_of
 from safehold.secure.egress.senders import load_sources
 from safehold.secure.egress.shape_watch import load_limits
@@ -262,7 +264,7 @@ def _show(snapshot: Snapshot, *, as_json: bool) -> None:
 
 @egress.command()
 @files
-@click.argument("protocol")
+@click.argument("protocol", type=click.Choice(["tcp", "udp", "icmp", "icmpv6"]))
 @click.argument("destination")
 @click.argument("port", type=click.IntRange(0, 65_535), default=0)
 @click.option("--uid", type=int, default=None, help="Who sends, by number.")
@@ -436,9 +438,23 @@ def run(
         ),
     )
     count = 0
+    told = ""
     while ticks is None or count < ticks:
         begin = time.monotonic()
-        reading, steps = watch.tick()
+        try:
+            reading, steps = watch.tick()
+        except StateError as error:
+            # The rules hold and no line moves; whoever ends the watch by a full disk gains nothing.
+            if count + 1 == ticks:
+                raise
+            if str(error) != told:
+                told = str(error)
+                click.echo(f"safehold: error: {told}; trying again", err=True)
+                tell([Step(Level.WARN, "watch", told)], time.time(), sinks)
+            count += 1
+            time.sleep(interval)
+            continue
+        told = ""
         if metrics:
             write_textfile(reading, metrics)
         for step in steps:
@@ -467,10 +483,11 @@ def _detectors(path: Path | None) -> dict[str, Detector]:
 def flows(
     register_file: Path, plan_file: Path, as_json: bool, netns: str | None, log_dir: Path | None
 ) -> None:
-    """Show declared flows against what `learn` has seen.
+    """Show declared flows against what `learn --keep` has seen.
 
     \b
     Examples:
+      safehold egress learn --seconds 3600 --keep
       safehold egress flows
       safehold egress flows --json
     """

@@ -15,6 +15,7 @@ from safehold.cli._trust import file_request, log_options, open_desk, owner_of, 
 from safehold.cli._trust_requests import checked
 from safehold.cli._visible import visible
 from safehold.cli._weights import (
+    decrypting_threads,
     folder_argument,
     grant_option,
     header_facts,
@@ -274,7 +275,9 @@ def request(
 @grant_option
 @log_keys_option
 @click.option("--part", "parts", multiple=True, help="Only these shards (default: all).")
-@click.option("--threads", type=click.IntRange(1, 256), default=1, help="Cores that decrypt.")
+@click.option(
+    "--threads", type=click.IntRange(1, 256), help="Cores that decrypt (default: all, 8 at most)."
+)
 @click.option("--unsafe-swap", is_flag=True, help="Go on where plaintext could be swapped to disk.")
 @json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -285,7 +288,7 @@ def load(
     grant: str,
     log_keys: Path,
     parts: tuple[str, ...],
-    threads: int,
+    threads: int | None,
     unsafe_swap: bool,
     as_json: bool,
     command: tuple[str, ...],
@@ -308,7 +311,7 @@ def load(
         verifier=SealVerifier.read(publisher),
         log_keys=read_keys(log_keys),
         parts=parts or ("*",),
-        threads=threads,
+        threads=threads or decrypting_threads(),
         unsafe_swap=unsafe_swap,
     )
     began = time.monotonic()

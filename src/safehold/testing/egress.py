@@ -125,6 +125,35 @@ def control_group(name: str) -> Iterator[Path]:
         group.rmdir()
 
 
+class FullDisk:
+    """A small file system of its own that can be filled to the last byte; needs root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fill(self) -> None:
+        """Leave no room."""
+        with contextlib.suppress(OSError), (self.folder / "fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def empty(self) -> None:
+        """Make room again."""
+        (self.folder / "fill").unlink()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[FullDisk]:
+    """Mount a file system of 256 KiB."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "safehold-test", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        yield FullDisk(folder)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 class GrantExactly:
     """An authorizer with one live grant."""
 

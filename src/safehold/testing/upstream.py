@@ -319,8 +319,10 @@ class MockUpstream:
     """The server; use as a context manager. It runs on a thread of its own.
 
     `script` may be changed between requests; `requests` holds the bodies that came, as JSON, and
-    `seen` their paths and headers.
+    `seen` their paths and headers, unless `keep` is off.
     """
+
+    keep = True
 
     def __init__(self, script: Script | None = None) -> None:
         self.script = script or Script()
@@ -387,8 +389,9 @@ class MockUpstream:
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         given = json.loads(body) if body else {}
-        self.requests.append(given)
-        self.seen.append((path, headers))
+        if self.keep:
+            self.requests.append(given)
+            self.seen.append((path, headers))
         return await self._answer(path, given, writer)
 
     async def _answer(self, path: str, given: dict[str, Any], writer: asyncio.StreamWriter) -> bool:  # noqa: PLR0911 - one short case per kind

@@ -27,7 +27,7 @@ needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None or shutil.which("chromedriver") is None,
     reason="needs Chromium (Debian: chromium, chromium-driver)",
 )
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def free_port() -> int:

@@ -3,13 +3,15 @@
 import json
 import resource
 import socket
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import psycopg
+import pytest
 from gateway_process import ask, metric, served
 from gateway_wire import PATHS, body_for, ending, post, unchunked
 
@@ -107,6 +109,49 @@ def test_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
         served_whole = full.count(200)
         prompts, finals = rows(at.ledger)
     assert len(prompts) >= served_whole + 2
+    assert finals <= prompts
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "safehold-test", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs takes root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write to a file until there is no room for more."""
+    with path.open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_file_system_that_is_full_refuses_until_there_is_room(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    """Ledger and journal on a full file system: 503 and no text; with room all goes on."""
+    options = ("--journal", str(small_disk / "journal"))
+    ledger = str(small_disk / "ledger.db")
+    with (
+        MockUpstream() as upstream,
+        served(tmp_path, upstream.url, *options, ledger=ledger) as at,
+    ):
+        assert ask(at.port, PATHS[0], HI) == 200
+        filler = small_disk / "filler"
+        with pytest.raises(OSError, match="No space left"):
+            fill(filler)
+        full = [ask(at.port, PATHS[0], body_for(PATHS[0], "hi" * 3000)) for _ in range(10)]
+        assert full[-1] == 503
+        assert set(full) <= {200, 503}
+        filler.unlink()
+        assert ask(at.port, PATHS[0], HI) == 200
+        prompts, finals = rows(at.ledger)
+    assert len(prompts) >= full.count(200) + 2
     assert finals <= prompts
 
 

@@ -1,56 +1,18 @@
 """A real gateway's signed rows against the kernel's own counter, in a network namespace."""
 
-import contextlib
-import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from safehold.errors import EgressError
-from safehold.guard.gateway.policy import digest_key
 from safehold.secure.egress.accounting import expected_by_flow, learn_overhead
-from safehold.secure.egress.enforce import Enforcer
 from safehold.secure.egress.ledger import ExplainedReader, ExplainedRow, Position
-from safehold.secure.egress.netns import enter
-from safehold.secure.egress.plan import Local
 from safehold.secure.egress.replies import ExplainedReplies, open_replies
 from safehold.secure.egress.senders import load_sources, new_key
-from safehold.testing.egress import FakeClock, World, plan, register, row
+from safehold.testing.egress import World
+from safehold.testing.egress_gateway import ASK, FLOWS, KEY, PORT, Gateway, process, serving
 
-KEY = "a-client-key-0123456789-abcdef"
-PORT = 9000
-FLOWS = register(
-    row("replies", port=PORT, hour=10**9)
-    .replace("purpose =", 'direction = "serve"\nreconciled = true\npurpose =')
-    .replace(f"ports = [{PORT}]", f"ports = [{PORT}, 9443]")
-)
-UPSTREAM = """
-import sys
-from safehold.testing.upstream import MockUpstream, says
-with MockUpstream(says("Harmless words about soap. " * 400, size=200)) as upstream:
-    print(upstream.url, flush=True)
-    sys.stdin.read()
-"""
-ASK = """
-import http.client, json, sys
-address, port, key, stream, count = sys.argv[1:]
-link = http.client.HTTPConnection(address, int(port), timeout=300)
-body = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], "stream": stream == "1"}
-for _ in range(int(count)):
-    head = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    link.request("POST", "/v1/chat/completions", json.dumps(body), head)
-    answer = link.getresponse()
-    assert answer.status == 200, answer.status
-    answer.read()
-link.request("GET", "/nowhere")
-link.getresponse().read()
-link.close()
-"""
 LEAVE = """
 import http.client, json, sys
 address, port, key = sys.argv[1:]
@@ -77,99 +39,11 @@ with socket.create_connection((sys.argv[1], 9443), timeout=300) as link:
 """
 
 
-@contextlib.contextmanager
-def process(space: str, *command: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run Python inside a namespace; SIGTERM at the end."""
-    running = subprocess.Popen(
-        enter(space, [sys.executable, *command]),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-    )
-    try:
-        yield running
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=300)
-
-
-class Gateway:
-    """A `safehold serve` inside, its clients outside, and the kernel's counter between them."""
-
-    def __init__(self, world: World, folder: Path) -> None:
-        self.world, self.folder = world, folder
-        self.clock = FakeClock()
-        self.enforcer: Enforcer = world.enforcer(
-            FLOWS,
-            plan(local=Local(raw_frame_guard=False)),
-            clock=self.clock,
-        )
-        self.sources = load_sources(folder / "senders.toml", FLOWS)
-        self.position = Position()
-
-    def outside(self, script: str, *arguments: str) -> None:
-        """Run a client."""
-        command = [sys.executable, "-c", script, self.world.pair.inside_v4, *arguments]
-        subprocess.run(enter(self.world.pair.outside, command), check=True, timeout=600)
-
-    def kernel(self) -> int:
-        """Bytes of the flow that left so far, as the kernel counts them."""
-        return self.enforcer.tick().passed["replies"]
-
-    def rows(self, items: int) -> list[ExplainedRow]:
-        """The new rows, verified, once they tell of so many replies."""
-        reader = self.sources.reader
-        assert reader is not None
-        found: list[ExplainedRow] = []
-        deadline = time.monotonic() + 300
-        while sum(row.items for row in found) < items:
-            assert time.monotonic() < deadline, f"{len(found)} rows of {items} replies"
-            time.sleep(0.2)
-            path = self.sources.files["gateway"]
-            for new, position in reader.follow(path, self.position, time.time()):
-                self.position = position
-                found.append(new)
-        return found
-
-
 @pytest.fixture
 def gateway(world: World, tmp_path: Path) -> Iterator[Gateway]:
     """A gateway process that signs for what it sends."""
-    new_key(tmp_path / "gateway.pem")
-    (tmp_path / "senders.toml").write_text(
-        'version = 1\n[[sender]]\nname = "gateway"\nrows = "explained.jsonl"\n'
-        'flows = ["replies"]\npublic_key = "gateway.pub.pem"\n'
-    )
-    said = "never to be said"
-    rule = {"id": "r1", "clause": "restricted", "pattern": said, "example": said}
-    (tmp_path / "rules.yaml").write_text(json.dumps({"rules": [rule]}))
-    inside = world.pair.inside
-    with process(inside, "-c", UPSTREAM, cwd=tmp_path) as upstream:
-        assert upstream.stdout is not None
-        settings = {
-            "host": world.pair.inside_v4,
-            "port": PORT,
-            "upstream": {"url": upstream.stdout.readline().strip()},
-            "bundle": "rules.yaml",
-            "canary": {"enabled": False},
-            "log": "none",
-            "keys": [{"id": "key1", "tenant": "acct", "sha256": digest_key(KEY)}],
-        }
-        (tmp_path / "safehold.yaml").write_text(json.dumps(settings))
-        options = ["--config", "safehold.yaml", "--explain-to", "explained.jsonl"]
-        options += ["--explain-key", "gateway.pem", "--explain-flow", "replies", "--json"]
-        with process(inside, "-m", "safehold", "serve", *options, cwd=tmp_path) as serving:
-            assert serving.stdout is not None
-            assert "openai_base_url" in serving.stdout.readline()
-            deadline = time.monotonic() + 60
-            while not (tmp_path / "safehold-ledger.db.journal").exists():
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            time.sleep(1)
-            made = Gateway(world, tmp_path)
-            made.enforcer.apply(first=True)
-            yield made
+    with serving(world, tmp_path) as made:
+        yield made
 
 
 def test_kernel_counter_is_explained_by_signed_replies(gateway: Gateway) -> None:

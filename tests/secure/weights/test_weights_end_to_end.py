@@ -28,7 +28,8 @@ from safehold.secure.weights.keyd.release import CONTENT_FACT
 from safehold.secure.weights.providers.local import UnsafeLocalProvider
 from safehold.secure.weights.seal import SealOrder, seal
 from safehold.secure.weights.signer import SealSigner
-from safehold.testing.trust import Enclave
+from safehold.testing.keyd import REWRAP
+from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.testing.weights import write_model
 from safehold.trust.grants.details import Facts
 from safehold.trust.grants.interface import GrantRequest, Resource
@@ -63,7 +64,8 @@ class Site:
 
     def __init__(self, root: Path, source: Path) -> None:
         self.root = root
-        self.enclave = Enclave(root / "log", now=int(time.time()))
+        policy = POLICY + REWRAP + GOVERNING
+        self.enclave = Enclave(root / "log", policy=policy, now=int(time.time()))
         self.signer = SealSigner.generate()
         self.signer.write(root / "publisher")
         provider = UnsafeLocalProvider(root / "keys")
@@ -118,12 +120,13 @@ class Site:
             cwd=root,
         )
 
-    def ask(self) -> GrantRequest:
-        """Return a filed request to load the model on this host with this interpreter."""
+    def ask(self, operation: str = "weights.load") -> GrantRequest:
+        """Return a filed request about the model on this host with this interpreter."""
         workload = workload_sha256(Path(os.path.realpath(sys.executable)), [CODE])
         self.enclave.time = int(time.time())
         request = self.enclave.ask(
             "dev-one",
+            operation,
             resource=Resource(kind="model", name="brewer", version="1", parts=("*",)),
             workload_sha256=workload,
             details=Facts(values={CONTENT_FACT: content_id(self.header)}),
@@ -144,10 +147,10 @@ class Site:
             os.seteuid(0)
             os.setegid(0)
 
-    def approve(self, request: GrantRequest) -> None:
-        """Let the quorum approve."""
+    def approve(self, request: GrantRequest, *names: str) -> None:
+        """Let people approve, by default the quorum of loading."""
         with self.log_user():
-            self.enclave.approve(request, "dev-two", "dev-three", "sec-one")
+            self.enclave.approve(request, *(names or ("dev-two", "dev-three", "sec-one")))
 
     def revoke(self, request: GrantRequest) -> None:
         """Let a person of security revoke."""
@@ -168,6 +171,16 @@ class Site:
             "--log-keys",
             str(self.root / "pinned.json"),
         ]
+
+    def maintain(
+        self, word: str, request: GrantRequest, *more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `safehold weights rewrap` or `shred`."""
+        words = [
+            *("weights", word, str(self.root / "sealed"), "--signer", str(self.root / "publisher")),
+            *("--grant", request.sha256, "--keyd", str(self.root / "run" / "keyd.sock")),
+        ]
+        return subprocess.run(_safehold(*words, *more), capture_output=True, text=True, check=False)
 
     def stop(self) -> None:
         """End keyd."""
@@ -198,6 +211,47 @@ def test_load_command_needs_the_quorum(place: Path) -> None:
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["digests"] == "as published"
+    finally:
+        site.stop()
+
+
+def test_shred_command_needs_two_people_and_leaves_nothing_to_open(place: Path) -> None:
+    """One approval destroys nothing; after two, no grant opens the model, nor its key file."""
+    site = Site(place, write_model(place / "plain"))
+    try:
+        load, shred = site.ask(), site.ask("weights.shred")
+        site.approve(load)
+        log_keys = ("--log-keys", str(place / "pinned.json"), "--json")
+        site.approve(shred, "dev-two")
+        refused = site.maintain("shred", shred, *log_keys)
+        assert refused.returncode == 5
+        assert list((place / "keys").iterdir())
+        site.approve(shred, "sec-one")
+        done = site.maintain("shred", shred, *log_keys)
+        assert json.loads(done.stdout)["shredded"] == "brewer 1", done.stderr
+        assert not list((place / "keys").iterdir())
+        words = ("weights", "load", str(place / "sealed"), *site.options(load))
+        after = subprocess.run(_safehold(*words), capture_output=True, text=True, check=False)
+        assert after.returncode == 5
+        assert "shredded" in after.stderr.splitlines()[-1]
+    finally:
+        site.stop()
+
+
+def test_rewrap_command_keeps_the_approvals_of_loading(place: Path) -> None:
+    """A rewrap needs its own two people; the grant to load holds before and after."""
+    site = Site(place, write_model(place / "plain"))
+    try:
+        load, rewrap = site.ask(), site.ask("weights.rewrap")
+        site.approve(load)
+        refused = site.maintain("rewrap", rewrap, "--to", "unsafe-local")
+        assert refused.returncode == 5
+        site.approve(rewrap, "dev-two", "sec-one")
+        done = site.maintain("rewrap", rewrap, "--to", "unsafe-local", "--json")
+        assert json.loads(done.stdout)["revision"] == 2, done.stderr
+        words = ("weights", "load", str(place / "sealed"), *site.options(load), "--json")
+        loaded = subprocess.run(_safehold(*words), capture_output=True, text=True, check=False)
+        assert json.loads(loaded.stdout)["digests"] == "as published", loaded.stderr
     finally:
         site.stop()
 

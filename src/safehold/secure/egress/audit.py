@@ -36,14 +36,31 @@ class ChainedLog:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self.path.open("ab+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
+                size = self._mend(file.fileno())
                 count, last = self._tail(file.fileno())
                 entry = Entry(count, time.time(), kind, dict(body), last)
-                file.write(msgspec.json.encode(entry) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+                try:
+                    file.write(msgspec.json.encode(entry) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    # A part of a line on a full disk must not end the chain.
+                    os.truncate(file.fileno(), size)
+                    raise
         except OSError as error:
             raise StateError(f"{self.path.name}: can't be appended ({error.strerror})") from error
         return count
+
+    @staticmethod
+    def _mend(descriptor: int) -> int:
+        """Cut off a last line that a crash tore (`append` never returned); return the size."""
+        size = os.fstat(descriptor).st_size
+        step = min(size, 1 << 16)
+        whole = os.pread(descriptor, step, size - step).rfind(b"\n") + 1
+        if size and (whole or size == step):
+            size = size - step + whole
+            os.ftruncate(descriptor, size)
+        return size
 
     def _tail(self, descriptor: int) -> tuple[int, str]:
         size = os.fstat(descriptor).st_size

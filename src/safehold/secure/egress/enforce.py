@@ -111,7 +111,12 @@ class Enforcer:
             return self._enforce(state)
 
     def block(self, flow: str, reason: str) -> Snapshot:
-        """Drop everything of one flow, now."""
+        """Drop everything of one flow, now.
+
+        Raises:
+            StateError: It is dropped, but that can't be made durable (a full disk): a restart
+                would forget it.
+        """
         self._known(flow)
         return self._tighten("block", flow, reason, blocked=frozenset({flow}))
 
@@ -174,7 +179,14 @@ class Enforcer:
                 throttled=state.throttled | throttled,
                 sealed=state.sealed or sealed or bool(self._loosened_now(state)),
             )
-            self._store.save(tightened)
+            try:
+                self._store.save(tightened)
+            except StateError as error:
+                # A full disk must not keep a flow open: drop first, then say what is missing.
+                self._enforce(tightened, rebuild=True, shape=bool(throttled), durable=False)
+                raise StateError(
+                    f"{action} of {flow} is in the kernel but not durable: {error}"
+                ) from error
             snapshot = self._enforce(tightened, rebuild=True, shape=bool(throttled))
         self._audit.append(f"egress.{action}", {"flow": flow, "reason": reason})
         return snapshot
@@ -238,13 +250,20 @@ class Enforcer:
         }
 
     def _enforce(
-        self, state: State, *, rebuild: bool = False, approve: bool = False, shape: bool = True
+        self,
+        state: State,
+        *,
+        rebuild: bool = False,
+        approve: bool = False,
+        shape: bool = True,
+        durable: bool = True,
     ) -> Snapshot:
         flows = self.flows
         reading = self._kernel.read()
         state, findings = settle(state, reading, self._clock, flows, self.plan)
         # Durable before the lines move: a crash here costs nothing and refunds nothing.
-        self._store.save(state)
+        if durable:
+            self._store.save(state)
         remaining = self._remaining(state, flows)
         quotas = dict(_quotas(remaining, reading, flows, self.plan))
         names = accounts(flows, self.plan)
@@ -259,7 +278,7 @@ class Enforcer:
         else:
             lines = {key: quota.limit for key, quota in quotas.items()}
             self._kernel.apply(quota_update(lines))
-        if approve or gone:
+        if durable and (approve or gone):
             kept = {name: state.approved[name] for name in names if name in state.approved}
             state = msgspec.structs.replace(
                 state,

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from safehold.secure.egress.interface import Direction, Tuple5
+from safehold.secure.egress.interface import Direction, KernelError, Tuple5
 from safehold.secure.egress.nft import NftKernel
 from safehold.secure.egress.register import Register
 from safehold.secure.egress.statements import Json
@@ -112,8 +112,14 @@ def _update(name: str, key: list[Json]) -> Json:
 
 
 def seen(kernel: NftKernel) -> list[Seen]:
-    """Return what the observer recorded."""
+    """Return what the observer recorded.
+
+    Raises:
+        KernelError: Nobody observes: `learn` was never run, or without `--keep`.
+    """
     found: list[Seen] = []
+    if not any(item.get("table", {}).get("name") == TABLE for item in kernel.listing("tables")):
+        raise KernelError("nothing observes this host: run `safehold egress learn --keep` first")
     for item in kernel.listing("table", "inet", TABLE):
         if "set" in item:
             way = Direction.OUT if item["set"]["name"].startswith("out") else Direction.SERVE

@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 
 from safehold.secure.egress.enforce import Enforcer
-from safehold.secure.egress.interface import AuditLog, WeightGrants
+from safehold.secure.egress.interface import AuditLog, StateError, WeightGrants
 from safehold.secure.egress.units import human_bytes
 
 REPEAT_S = 86_400.0
@@ -131,23 +131,39 @@ def released(ladder: Ladder, flow: str) -> Ladder:
 def carry_out(
     steps: Sequence[Step], enforcer: Enforcer, grants: WeightGrants, audit: AuditLog
 ) -> None:
-    """Take the steps, the gravest first; each is blocked in the kernel before it is logged."""
+    """Take the steps, the gravest first; each is blocked in the kernel before it is logged.
+
+    Raises:
+        StateError: Every step was taken, but one could not be made durable or logged.
+    """
     known = {flow.id for flow in enforcer.register.flows}
+    failed: list[StateError] = []
     for step in steps:
-        if step.flow not in known and Level.WARN < step.level < Level.SEAL:
-            # A total has no flow of its own to slow down or block.
-            audit.append("egress.warn", {"flow": step.flow, "reason": step.reason})
-            continue
-        match step.level:
-            case Level.WARN:
+        try:
+            if step.flow not in known and Level.WARN < step.level < Level.SEAL:
+                # A total has no flow of its own to slow down or block.
                 audit.append("egress.warn", {"flow": step.flow, "reason": step.reason})
-            case Level.THROTTLE:
-                enforcer.throttle(step.flow, step.reason)
-            case Level.BLOCK:
-                enforcer.block(step.flow, step.reason)
-            case Level.SEAL:
+            else:
+                _carry_out(step, enforcer, grants, audit)
+        except StateError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+def _carry_out(step: Step, enforcer: Enforcer, grants: WeightGrants, audit: AuditLog) -> None:
+    match step.level:
+        case Level.WARN:
+            audit.append("egress.warn", {"flow": step.flow, "reason": step.reason})
+        case Level.THROTTLE:
+            enforcer.throttle(step.flow, step.reason)
+        case Level.BLOCK:
+            enforcer.block(step.flow, step.reason)
+        case Level.SEAL:
+            try:
                 enforcer.seal(step.reason)
+            finally:
                 count = grants.revoke_all(step.reason)
-                audit.append("egress.revoke", {"grants": count, "reason": step.reason})
-            case _:
-                assert_never(step.level)
+            audit.append("egress.revoke", {"grants": count, "reason": step.reason})
+        case _:
+            assert_never(step.level)

@@ -85,8 +85,12 @@ class StateFile:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock, so that the daemon and a command never interleave."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.folder / "lock").open("w") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self.folder / "lock").open("a")
+        except OSError as error:
+            raise StateError(f"{self.folder.name}: can't be used ({error.strerror})") from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -116,15 +120,14 @@ class StateFile:
 
     def save(self, state: State) -> None:
         """Make the state durable."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_durably(self.path, msgspec.json.encode(state, order="deterministic"))
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file so that a crash leaves the old or the new content."""
+    """Replace a file so that a crash leaves the old or the new content; raises StateError."""
     temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
