@@ -14,6 +14,10 @@ from safehold.improve.training.interface import LabelledPair, LabelledText
 
 _WINDOW_WORDS = (30, 85)
 _MOST_WINDOWS = 2
+_LONG_PROMPT = 150
+"""Characters from which a permitted prompt is as good as a reply for learning what is harmless."""
+_PASTED = 0.25
+"""Share of the stretches of replies that stage 2 also reads as if somebody had pasted them."""
 _TURNING = "preamble"
 """Augmentation whose replies begin harmlessly: only their end carries the label."""
 
@@ -41,26 +45,49 @@ def of_split(examples: Iterable[Example], split: Split) -> list[Example]:
     return [example for example in examples if example.split is split]
 
 
-def prompt_texts(examples: Sequence[Example]) -> list[LabelledText]:
-    """Return what the prompt head of stage 1 learns from: whole prompts with a known label."""
-    return [
+def prompt_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]:
+    """Return what the prompt head of stage 1 learns from: prompts, and replies as if pasted."""
+    whole = [
         LabelledText(_said(example.exchange), example.side is Side.RESTRICTED)
         for example in examples
         if _prompt_is_labelled(example)
     ]
+    return whole + _stretches(examples, seed=seed, weight=0.5)
 
 
-def reply_texts(examples: Sequence[Example]) -> list[LabelledText]:
-    """Return what the reply head of stage 1 learns from: whole replies, and benign prompts."""
-    return [
+def reply_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]:
+    """Return what the reply head of stage 1 learns from: replies whole and in part, long prompts.
+
+    Permitted prompts are more various than permitted replies; a scorer that knew the replies alone
+    would doubt whatever they never speak of.
+    """
+    whole = [
         LabelledText(example.reply, example.side is Side.RESTRICTED)
         for example in examples
         if example.reply
+    ]
+    prompts = [
+        LabelledText(said, restricted=False, weight=0.5)
+        for example in examples
+        if example.side is Side.PERMITTED and len(said := _said(example.exchange)) > _LONG_PROMPT
+    ]
+    return whole + _stretches(examples, seed=seed, weight=0.7) + prompts
+
+
+def _stretches(examples: Sequence[Example], *, seed: int, weight: float) -> list[LabelledText]:
+    rng = random.Random(seed)  # noqa: S311 - a seeded choice, not a secret
+    return [
+        LabelledText(window, example.side is Side.RESTRICTED, weight)
+        for example in examples
+        if example.reply
+        for window in _windows(example.reply, rng, tail=_TURNING in example.lineage.chain)
     ]
 
 
 def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> list[LabelledPair]:
     """Return what stage 2 learns from: prompts alone, and stretches of replies beside prompts.
+
+    Some of the stretches stand alone too: a passage that is pasted as a prompt is what it is.
 
     A stretch is shown with its own prompt half of the time and without any otherwise, so that the
     reply must be judged by what it says.
@@ -80,6 +107,8 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
             for window in _windows(example.reply, rng, tail=turning):
                 prompt = reading(example.exchange) if rng.random() < 0.5 else ""  # noqa: PLR2004
                 found.append(LabelledPair(prompt, window, clause))
+                if rng.random() < _PASTED:
+                    found.append(LabelledPair(window, "", clause))
     return _balanced(found)
 
 

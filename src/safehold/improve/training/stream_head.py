@@ -18,11 +18,16 @@ from safehold.improve.training.interface import LabelledText, Progress, Texts
 
 
 class StreamHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How stage 1 is trained; `bits` is the base-2 logarithm of the table's rows."""
+    """How stage 1 is trained; `bits` is the base-2 logarithm of the table's rows.
+
+    `blanked` is the share of features that each step does not see (dropout on the input: Srivastava
+    et al., JMLR 15 (2014)), so that rare n-grams can't carry a text alone.
+    """
 
     floor: int
     bits: int = 17
-    epochs: int = 8
+    epochs: int = 6
+    blanked: float = 0.3
     batch: int = 32
     learning_rate: float = 0.02
     decay: float = 1e-5
@@ -62,7 +67,7 @@ def train_head(
         order = generator.permutation(len(encoded))
         for start in range(0, len(order), settings.batch):
             batch = [encoded[i] for i in order[start : start + settings.batch]]
-            scores, valid = _scores(batch, table, bias, mix, offset, settings.floor)
+            scores, valid = _scores(batch, table, bias, mix, offset, settings)
             loss = _softmax_weighted(scores, valid, batch) + settings.decay * table.square().sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -109,18 +114,20 @@ def _scores(
     bias: torch.Tensor,
     mix: torch.Tensor,
     offset: torch.Tensor,
-    floor: int,
+    settings: StreamHeadSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the window scores [batch, tokens] and which of them are real."""
     counts = [len(item.lengths) for item in batch]
     lengths = np.concatenate([item.lengths for item in batch])
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    weights = torch.from_numpy(np.concatenate([item.weights for item in batch]))
+    weights = weights * (torch.rand_like(weights) >= settings.blanked)
     logits = functional.embedding_bag(
         torch.from_numpy(np.concatenate([item.rows for item in batch])),
         table,
         torch.from_numpy(offsets),
         mode="sum",
-        per_sample_weights=torch.from_numpy(np.concatenate([item.weights for item in batch])),
+        per_sample_weights=weights,
     )[:, 0]
     padded = torch.nn.utils.rnn.pad_sequence(
         list(torch.split(logits + bias, counts)), batch_first=True
@@ -128,7 +135,7 @@ def _scores(
     width = padded.shape[1]
     valid = torch.arange(width)[None, :] < torch.tensor(counts)[:, None]
     sums = torch.cumsum(padded, dim=1)
-    seen = torch.arange(1, width + 1).clamp(min=floor).float()
+    seen = torch.arange(1, width + 1).clamp(min=settings.floor).float()
     total = offset.expand(len(batch), width)
     for share, window in zip(mix, WINDOWS, strict=True):
         shifted = functional.pad(sums, (window, 0))[:, :width]

@@ -65,7 +65,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `alpha` is the false-positive rate that the umbrella rule bounds (on prompts, on replies), with
     probability 1 - `delta`; `escalate_recall` the share of restricted calibration examples that
-    must reach stage 2; `escalate_most` the most of the benign ones that may.
+    should reach stage 2; `escalate_most` the most of the general benign ones that may: traffic is
+    general, and stage 2 is what costs.
     """
 
     seed: int = 20261121
@@ -73,7 +74,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: tuple[float, float] = (0.02, 0.04)
     delta: float = 0.05
     escalate_recall: float = 0.99
-    escalate_most: float = 0.5
+    escalate_most: float = 0.06
     stage2: bool = True
     prompt_head: StreamHeadSettings = StreamHeadSettings(floor=6)
     reply_head: StreamHeadSettings = StreamHeadSettings(floor=16)
@@ -82,7 +83,10 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """What the bundle's lineage names: the constitution, the data and how it was made."""
+    """What the bundle's lineage names: the constitution, the data and how it was made.
+
+    `general` are the permitted clauses that stand for everything else.
+    """
 
     name: str
     constitution: str
@@ -90,6 +94,7 @@ class Provenance(msgspec.Struct, frozen=True):
     data_digest: str
     generators: tuple[str, ...]
     clauses: tuple[str, ...]
+    general: tuple[str, ...]
     command: str
 
 
@@ -130,7 +135,9 @@ def train(
     _check(split)
     scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress)
     plain = [example for example in split[Split.CALIBRATE] if not example.lineage.chain]
-    cascade = _calibrate(scorers, split[Split.CALIBRATE], plain, settings, progress)
+    cascade = _calibrate(
+        scorers, split[Split.CALIBRATE], plain, provenance.general, settings, progress
+    )
     calibration = _measure(cascade, scorers, split[Split.TEST], plain, settings, progress)
     manifest = _manifest(scorers, cascade, provenance, settings, calibration, split)
     files = dict(scorers.files)
@@ -153,10 +160,16 @@ def _train_scorers(
 ) -> _Scorers:
     # 1.
     prompt = train_head(
-        prompt_texts(examples), settings.prompt_head, seed=settings.seed, progress=progress
+        prompt_texts(examples, seed=settings.seed),
+        settings.prompt_head,
+        seed=settings.seed,
+        progress=progress,
     )
     reply = train_head(
-        reply_texts(examples), settings.reply_head, seed=settings.seed + 1, progress=progress
+        reply_texts(examples, seed=settings.seed),
+        settings.reply_head,
+        seed=settings.seed + 1,
+        progress=progress,
     )
     files: dict[str, bytes] = {}
     for name, head in (("stage1.prompt.npy", prompt), ("stage1.reply.npy", reply)):
@@ -212,6 +225,7 @@ def _calibrate(
     scorers: _Scorers,
     examples: Sequence[Example],
     plain: Sequence[Example],
+    general: tuple[str, ...],
     settings: TrainingSettings,
     progress: Progress,
 ) -> Cascade:
@@ -225,8 +239,20 @@ def _calibrate(
     decoder = ViewDecoder()
     progress.start("calibration, stage 1", len(examples))
     first = trace(cascade, None, decoder, examples, progress)
-    prompt = _escalation([t for t in first if t.prompt], settings)
-    reply = _escalation([t for t in first if not t.prompt], settings)
+    kept = {id(example) for example in plain}
+    flags = _flags(examples, kept)
+    usual = _flags(examples, {id(example) for example in plain if example.clause in general})
+    prompt, reply = (
+        _escalation(
+            [
+                (row, is_usual)
+                for row, is_usual in zip(first, usual, strict=True)
+                if row.prompt is on_prompt
+            ],
+            settings,
+        )
+        for on_prompt in (True, False)
+    )
     if scorers.stage2 is None:
         return _stage1_only(cascade, first, settings)
     # 4.
@@ -239,8 +265,6 @@ def _calibrate(
     progress.start("calibration, stage 2", len(examples))
     second = trace(cascade, scorers.stage2, decoder, examples, progress)
     surfaces = []
-    kept = {id(example) for example in plain}
-    flags = _flags(examples, kept)
     for surface, on_prompt in ((cascade.prompt, True), (cascade.reply, False)):
         rows = [
             (row, is_plain)
@@ -253,7 +277,7 @@ def _calibrate(
 
 
 def _flags(examples: Sequence[Example], kept: set[int]) -> list[bool]:
-    """Say for every trace, in their order, whether its example is an original."""
+    """Say for every trace, in their order, whether its example is one of those."""
     flags: list[bool] = []
     for example in examples:
         restricted = example.side is Side.RESTRICTED
@@ -262,12 +286,18 @@ def _flags(examples: Sequence[Example], kept: set[int]) -> list[bool]:
     return flags
 
 
-def _escalation(traces: Sequence[Trace], settings: TrainingSettings) -> float:
-    """Return the stage-1 logit that lets the wanted share of restricted examples through."""
-    restricted = [t.stage1 for t in traces if t.restricted and math.isfinite(t.stage1)]
-    benign = [t.stage1 for t in traces if not t.restricted and math.isfinite(t.stage1)]
+def _escalation(traces: Sequence[tuple[Trace, bool]], settings: TrainingSettings) -> float:
+    """Return the stage-1 logit that lets the wanted share of restricted examples through.
+
+    It rises until no more than `escalate_most` of the general benign ones (marked; all benign
+    where none is) come through as well.
+    """
+    restricted = [t.stage1 for t, _ in traces if t.restricted and math.isfinite(t.stage1)]
+    benign = [(t.stage1, usual) for t, usual in traces if not t.restricted]
+    general = [logit for logit, usual in benign if usual] or [logit for logit, _ in benign]
     wanted = float(np.quantile(restricted, 1 - settings.escalate_recall))
-    return max(wanted, float(np.quantile(benign, 1 - settings.escalate_most)))
+    finite = [max(logit, -_FOREVER) for logit in general]
+    return max(wanted, float(np.quantile(finite, 1 - settings.escalate_most)))
 
 
 def _block_threshold(
