@@ -65,8 +65,9 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `alpha` is the false-positive rate that the umbrella rule bounds (on prompts, on replies), with
     probability 1 - `delta`; `escalate_recall` the share of restricted calibration examples that
-    should reach stage 2; `escalate_most` the most of the general benign ones that may: traffic is
-    general, and stage 2 is what costs.
+    should reach stage 2; `escalate_most` the most of the general benign ones that may (on prompts,
+    on replies): traffic is general, and stage 2 is what costs. The general texts of the seed books
+    lie nearer to the restricted ones than traffic does, of which fewer will.
     """
 
     seed: int = 20261121
@@ -74,7 +75,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: tuple[float, float] = (0.02, 0.04)
     delta: float = 0.05
     escalate_recall: float = 0.99
-    escalate_most: float = 0.06
+    escalate_most: tuple[float, float] = (0.12, 0.5)
     stage2: bool = True
     prompt_head: StreamHeadSettings = StreamHeadSettings(floor=6)
     reply_head: StreamHeadSettings = StreamHeadSettings(floor=16)
@@ -249,7 +250,8 @@ def _calibrate(
                 for row, is_usual in zip(first, usual, strict=True)
                 if row.prompt is on_prompt
             ],
-            settings,
+            settings.escalate_recall,
+            settings.escalate_most[0 if on_prompt else 1],
         )
         for on_prompt in (True, False)
     )
@@ -286,18 +288,18 @@ def _flags(examples: Sequence[Example], kept: set[int]) -> list[bool]:
     return flags
 
 
-def _escalation(traces: Sequence[tuple[Trace, bool]], settings: TrainingSettings) -> float:
+def _escalation(traces: Sequence[tuple[Trace, bool]], recall: float, most: float) -> float:
     """Return the stage-1 logit that lets the wanted share of restricted examples through.
 
-    It rises until no more than `escalate_most` of the general benign ones (marked; all benign
-    where none is) come through as well.
+    It rises until no more than `most` of the general benign ones (marked; all benign where none
+    is) come through as well.
     """
     restricted = [t.stage1 for t, _ in traces if t.restricted and math.isfinite(t.stage1)]
     benign = [(t.stage1, usual) for t, usual in traces if not t.restricted]
     general = [logit for logit, usual in benign if usual] or [logit for logit, _ in benign]
-    wanted = float(np.quantile(restricted, 1 - settings.escalate_recall))
+    wanted = float(np.quantile(restricted, 1 - recall))
     finite = [max(logit, -_FOREVER) for logit in general]
-    return max(wanted, float(np.quantile(finite, 1 - settings.escalate_most)))
+    return max(wanted, float(np.quantile(finite, 1 - most)))
 
 
 def _block_threshold(
