@@ -1,4 +1,4 @@
-"""The egress commands that need no enforcement state: init, learn, simulate, drill and others."""
+"""The egress commands that need no enforcement state: init, learn, simulate, drill, others."""
 
 import datetime as dt
 import itertools
@@ -12,17 +12,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from safehold.errors import UsageError
-from safehold.secure.egress import recorded
+from safehold.secure.egress import recorded, vouched
 from safehold.secure.egress.baseline import fit
 from safehold.secure.egress.calibration import calibrate
 from safehold.secure.egress.drill import run_drill
 from safehold.secure.egress.figures import plot_simulation
 from safehold.secure.egress.learn import observer, propose, seen, stop_observing
+from safehold.secure.egress.ledger import Position
 from safehold.secure.egress.nft import NftKernel
 from safehold.secure.egress.plan import load_plan
 from safehold.secure.egress.register import load_register
 from safehold.secure.egress.report import SimulationReport, simulation_text
-from safehold.secure.egress.senders import new_key
+from safehold.secure.egress.senders import load_sources, new_key
 from safehold.secure.egress.shipped import PLAN, REGISTER, shipped_setup
 from safehold.secure.egress.simulate import (
     Setup,
@@ -235,6 +236,52 @@ def hourly_series(rows: list) -> dict[str, list[float]]:  # type: ignore[type-ar
     return {name: bins[:-1] for name, bins in series.items() if sum(bins) > 0}
 
 
+@click.command()
+@click.argument("rows", type=_FILE)
+@click.option("--senders", type=_FILE, required=True, help="Who signed the rows of that time.")
+@click.option("--register", "register_file", type=_FILE, default="egress.toml", show_default=True)
+@click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml", show_default=True)
+@click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def overhead(
+    rows: Path,
+    senders: Path,
+    register_file: Path,
+    plan_file: Path,
+    interval: float,
+    as_json: bool,
+) -> None:
+    """Learn what kernel bytes explained ones make, in a watched time that somebody vouches for.
+
+    Prints the tables for the senders file, and the noise and bias measured on the half of the time
+    that was not learned from; a bias beyond the plan's `overhead_slack` breaks the proof.
+
+    \b
+    Examples:
+      safehold egress overhead timeline.jsonl --senders senders.toml >> senders.toml
+      safehold egress overhead timeline.jsonl --senders senders.toml --json
+    """
+    register, plan = load_register(register_file), load_plan(plan_file)
+    sources = load_sources(senders, register)
+    told = [
+        row
+        for name in sources.files.values()
+        if sources.reader is not None
+        for row, _ in sources.reader.follow(name, Position(), time.time())
+    ]
+    watched = read_timeline(rows)
+    flows = [flow.id for flow in register.flows if flow.reconciled]
+    if not flows:
+        raise UsageError("the register has no reconciled flow")
+    found = [vouched.learn(watched, told, flow, interval) for flow in flows]
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    click.echo(vouched.as_toml(found), nl=False)
+    for item in found:
+        click.echo(vouched.words(item, plan.overhead_slack), err=True)
+
+
 @click.command("sender-key")
 @click.argument("path", type=_OUT)
 def sender_key(path: Path) -> None:
@@ -254,5 +301,6 @@ TOOLS: tuple[click.Command, ...] = (
     drill,
     timeline,
     baseline,
+    overhead,
     sender_key,
 )

@@ -23,6 +23,17 @@ def test_overhead_is_learned_per_byte_and_per_item() -> None:
     assert found.per_item == pytest.approx(1_800, rel=0.1)
 
 
+def test_replies_of_one_size_teach_an_overhead_by_item() -> None:
+    """When every reply is alike the two parts can't be told apart, and nothing is negative."""
+    rng = np.random.default_rng(2)
+    items = rng.integers(5, 60, 40).astype(float)
+    explained = items * 10_114.0 + 58
+    kernel = explained + items * 170 + rng.normal(0, 300, 40)
+    found = learn_overhead(list(kernel), list(explained), list(items))
+    assert found.per_byte >= 0
+    assert found.expected(1e6, 1e6 / 10_114) == pytest.approx(1e6 * (1 + 170 / 10_114), rel=0.003)
+
+
 def test_overhead_with_a_thief_in_it_is_refused() -> None:
     """A learning time with more than half again unexplained teaches nothing."""
     explained = [1e6] * 50

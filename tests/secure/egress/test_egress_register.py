@@ -188,3 +188,4 @@ def test_sizes_read_as_people_write_them() -> None:
     assert parse_bytes("40 GB", "x") == 40 * 10**9
     assert parse_bytes("2 GiB", "x") == 2 * 2**30
     assert human_bytes(40 * 10**9) == "40 GB"
+    assert human_bytes(999_592) == "1 MB"

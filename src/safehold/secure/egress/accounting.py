@@ -61,6 +61,12 @@ def learn_overhead(
     per_item = max(0.0, float(fit[1])) if len(fit) > 1 else 0.0
     if per_item == 0.0:
         fit[0] = float(np.median(seen / x[:, 0]))
+    elif fit[0] < 1:
+        # Replies of one size can't tell the two parts apart; then all of it is by item.
+        extra = (seen - x[:, 0]) / np.maximum(x[:, 1], 1)
+        fit[0], per_item = 1.0, float(np.median(extra))
+        if per_item < 0:
+            raise EgressError("rows explain more bytes than the kernel saw: nothing to learn")
     overhead = float(fit[0]) - 1
     if not 0 <= overhead <= MAX_OVERHEAD:
         raise EgressError(

@@ -341,8 +341,10 @@ class ExplainedReader:
                 if file.seek(0, os.SEEK_END) < position.offset:
                     raise ExplainedRowError(f"{path.name}: the file became shorter")
                 file.seek(position.offset)
-                for line in file:
+                while line := file.readline(MAX_ROW_BYTES + 2):
                     if not line.endswith(b"\n"):
+                        if len(line) > MAX_ROW_BYTES:
+                            raise ExplainedRowError(f"a row has at most {MAX_ROW_BYTES} bytes")
                         return
                     row, position = self.check(line[:-1], position, now)
                     yield row, position

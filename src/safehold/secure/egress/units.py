@@ -51,7 +51,7 @@ def human_bytes(count: float) -> str:
     """Say a number of bytes in the decimal unit a person would choose."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 1000:  # noqa: PLR2004 - the step between decimal units
+        if abs(size) < 999.5:  # noqa: PLR2004 - what rounds to 1000 is one of the next unit
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} PB"
