@@ -101,6 +101,7 @@ class HttpAnswer:
         self._idle_s = idle_s
         self._waiting_since: float | None = None
         self._silent = False
+        self._timer: asyncio.TimerHandle | None = None
         self.status = response.status
         self.content_type = response.content_type.lower()
         after = response.headers.get("retry-after", "")
@@ -131,7 +132,6 @@ class HttpAnswer:
                 "upstream: the connection broke in the middle of an answer"
             ) from error
         finally:
-            self._timer.cancel()
             self.abort()
 
     def _watch(self) -> None:
@@ -147,6 +147,8 @@ class HttpAnswer:
 
     def abort(self) -> None:
         """Drop the connection unless its body was read to the end."""
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._response.closed:
             if self._response.content.at_eof():
                 self._response.release()
