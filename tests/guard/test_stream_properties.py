@@ -1,5 +1,6 @@
 """The session's invariants on arbitrary texts, splits, lanes and failures."""
 
+import base64
 import itertools
 import math
 import time
@@ -125,6 +126,20 @@ def test_a_doubted_lane_holds_more_of_itself() -> None:
     drive(session.feed(Lane(), "wort "), stage2)
     for _ in range(18):
         assert drive(session.feed(Lane(), "so "), stage2) == Cleared(text="")
+
+
+def test_a_decoded_lane_holds_still_more_of_itself() -> None:
+    """Once something in a lane had to be decoded, `decoded_tokens` of it stay back."""
+    cascade = keyword_guard(keyword_head("wort", floor=1), has_stage2=True).cascade
+    policy = SessionPolicy(hold_tokens=4, decoded_tokens=90)
+    session = Guard(cascade, ViewDecoder()).session(PROMPT, policy)
+    stage2 = InlineStage2(PhraseStage2("sparge"))
+    hidden = base64.b64encode(b"a harmless sentence about the weather in the hills today").decode()
+    steps = [drive(session.feed(Lane(), text), stage2) for text in (hidden, *[" so"] * 400)]
+    left = [len(step.text) for step in steps[:60] if isinstance(step, Cleared)]
+    assert sum(left) == 0
+    released = "".join(step.text for step in steps if isinstance(step, Cleared))
+    assert released.startswith(hidden)
 
 
 @pytest.fixture

@@ -79,13 +79,16 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one session delivers and what a broken scorer means, stage by stage.
 
     In `hold` mode the last `hold_tokens` stay back; `doubt_tokens` (if more) do once stage 1 has
-    escalated the prompt or the lane, so that only what looks suspicious waits longer. Rules
-    have no fail mode: a regular expression (RE2) that was compiled can't fail.
+    escalated the prompt or the lane, and `decoded_tokens` once something in the lane had to be
+    decoded, so that only what looks suspicious waits longer.
+
+    Rules have no fail mode: a regular expression (RE2) that was compiled can't fail.
     """
 
     mode: Mode = Mode.HOLD
     hold_tokens: int = 16
     doubt_tokens: int = 64
+    decoded_tokens: int = 1024
     fail_mode_stage1: FailMode = FailMode.BLOCK
     fail_mode_stage2: FailMode = FailMode.BLOCK
 

@@ -38,6 +38,7 @@ class LaneState:
         "_held",
         "best",
         "cutter",
+        "decoded",
         "doubted",
         "final",
         "lane",
@@ -76,7 +77,7 @@ class LaneState:
         self.tail = ""
         self.received = self.scored = self.released = 0
         self.recent = self.best = self.final = -math.inf
-        self.doubted = False
+        self.doubted = self.decoded = False
         self.probe = probe
         self.probe_level = self.probe_best = -math.inf
         self.probe_fresh = False

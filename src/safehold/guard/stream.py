@@ -261,6 +261,7 @@ class GuardSession:
         decoded = [*state.views.feed(fresh)] if fresh else []
         if last:
             decoded += state.views.finish()
+        state.decoded = state.decoded or bool(decoded)
         surface = self._cascade.reply
         for text in decoded:
             hit = None if self._cascade.rules is None else self._cascade.rules.search(text)
@@ -308,7 +309,11 @@ class GuardSession:
             return ""
         if policy.mode is Mode.HOLD and not last:
             doubt = state.doubted or self._prompt.escalations > 0
-            hold = max(policy.hold_tokens, policy.doubt_tokens if doubt else 0)
+            hold = max(
+                policy.hold_tokens,
+                policy.doubt_tokens if doubt else 0,
+                policy.decoded_tokens if state.decoded else 0,
+            )
         return state.give(hold, everything=last)
 
     # --- decisions and failures -----------------------------------------------------------------

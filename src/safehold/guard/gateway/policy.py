@@ -48,6 +48,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode = Mode.HOLD
     hold_tokens: int = 16
     doubt_tokens: int = 64
+    decoded_tokens: int = 1024
     on_block: Literal["block", "fallback", "review"] = "block"
     fallback_model: str | None = None
     shadow: bool = False
@@ -69,8 +70,9 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("on_block: fallback needs a fallback_model")
         if not 0 <= self.hold_tokens <= 4096:  # noqa: PLR2004 - a status of HTTP or a plain bound
             raise ConfigError("hold_tokens: expected 0 to 4096")
-        if not 0 <= self.doubt_tokens <= 4096:  # noqa: PLR2004 - a plain bound
-            raise ConfigError("doubt_tokens: expected 0 to 4096")
+        for name in ("doubt_tokens", "decoded_tokens"):
+            if not 0 <= getattr(self, name) <= 4096:  # noqa: PLR2004 - a plain bound
+                raise ConfigError(f"{name}: expected 0 to 4096")
         if re.fullmatch(r"[a-z0-9_-]{1,32}", self.category) is None:
             raise ConfigError("category: expected up to 32 of a-z, 0-9, _ and -")
 
@@ -81,6 +83,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             mode=mode,
             hold_tokens=self.hold_tokens,
             doubt_tokens=self.doubt_tokens,
+            decoded_tokens=self.decoded_tokens,
             fail_mode_stage1=self.fail_mode_stage1,
             fail_mode_stage2=self.fail_mode_stage2,
         )

@@ -72,7 +72,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seed: int = 20261121
     threads: int = 2
-    alpha: tuple[float, float] = (0.02, 0.04)
+    alpha: tuple[float, float] = (0.02, 0.06)
     delta: float = 0.05
     escalate_recall: float = 0.99
     escalate_most: tuple[float, float] = (0.12, 0.5)
