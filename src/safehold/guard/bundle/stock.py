@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import Pinned
 
 _PINS = {
-    "homebrewing": "6e74fd1b6cc0cc262c74b8022053a219a8789517f1077871d147eda54c908c5f",
+    "homebrewing": "993ff955dddf713c040d23f41fdd73072e32b1b28070d4473dd20eb5909ebcc4",
 }
 
 
