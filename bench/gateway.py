@@ -51,14 +51,23 @@ class Contestant(msgspec.Struct):
     first_s: list[float] = []
     memory_mb: tuple[float, bool] | None = None
     leaks: list[int] = []
+    hung: int = 0
 
     def cpu_per_token(
         self, run: Callable[[int, int], Coroutine[Any, Any, list[float]]], count: int
-    ) -> float:
-        """Return µs of the server's CPU per streamed token of one run."""
+    ) -> list[float]:
+        """Return µs of the server's CPU per streamed token of one run; nothing if all of it hung.
+
+        Raises:
+            RuntimeError: A stream of ours hung.
+        """
         before = self.server.cpu_s()
-        asyncio.run(run(self.server.port, count))
-        return (self.server.cpu_s() - before) / (count * client.DELTAS) * 1e6
+        ended = len(asyncio.run(run(self.server.port, count)))
+        self.hung += count - ended
+        if self.hung and not self.peer:
+            raise RuntimeError(f"{self.name}: streams hung")
+        spent = self.server.cpu_s() - before
+        return [spent / (ended * client.DELTAS) * 1e6] if ended else []
 
 
 class Found(msgspec.Struct):
@@ -141,8 +150,8 @@ def chat_leaks(row: Contestant) -> None:
 def one_round(row: Contestant) -> None:
     """Let a contestant stream in a burst, paced, and for its first text."""
     count = PEER_STREAMS if row.peer else STREAMS
-    row.burst_us.append(row.cpu_per_token(client.burst, count))
-    row.paced_us.append(row.cpu_per_token(client.paced, client.PACED_STREAMS))
+    row.burst_us += row.cpu_per_token(client.burst, count)
+    row.paced_us += row.cpu_per_token(client.paced, client.PACED_STREAMS)
     row.first_s.append(asyncio.run(client.first_text(row.server.port)))
 
 
@@ -183,24 +192,22 @@ def install_mb(folder: Path) -> float:
 # -- the tables ----------------------------------------------------------------------------------
 
 
+def figures(values: list[float], floor: float) -> tuple[str, str, str]:
+    """Return the median of some figures, their range, and the median over a floor."""
+    if not values:
+        return ("0 (hung)", "", "")
+    middle = statistics.median(values)
+    return (f"{middle:,.1f}", f"{min(values):,.1f} to {max(values):,.1f}", f"{middle / floor:,.1f}")
+
+
 def cpu_table(found: Found) -> Table:
     """Return CPU per token; the ratio is to the bare proxy of the same run."""
     floor = statistics.median(found.contestants[0].burst_us)
     floor_paced = statistics.median(found.contestants[0].paced_us)
     rows = []
     for row in (row for row in found.contestants if not row.leaks_only):
-        burst, paced = statistics.median(row.burst_us), statistics.median(row.paced_us)
-        rows.append(
-            (
-                row.name,
-                f"{burst:,.1f}",
-                f"{min(row.burst_us):,.1f} to {max(row.burst_us):,.1f}",
-                f"{burst / floor:,.1f}",
-                f"{paced:,.1f}",
-                f"{min(row.paced_us):,.1f} to {max(row.paced_us):,.1f}",
-                f"{paced / floor_paced:,.1f}",
-            )
-        )
+        name = row.name + (f" ({row.hung} streams hung)" if row.hung else "")
+        rows.append((name, *figures(row.burst_us, floor), *figures(row.paced_us, floor_paced)))
     return Table(
         title="CPU per streamed token",
         columns=("contestant", "burst, µs", "range", "x bare", "paced, µs", "range", "x bare"),

@@ -56,10 +56,10 @@ class RunningGateway:
         """Start and wait until requests are taken.
 
         Raises:
-            SafeholdError: It did not start within ten seconds.
+            SafeholdError: It did not start within a minute.
         """
         self._thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._server.started:
             if time.monotonic() > deadline or not self._thread.is_alive():
                 raise SafeholdError("the gateway did not start")

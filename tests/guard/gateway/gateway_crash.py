@@ -37,7 +37,7 @@ class Client(threading.Thread):
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=60) as sock:
                 sock.sendall(head.encode() + body)
                 while part := sock.recv(65536):
                     self.got += part
@@ -130,7 +130,7 @@ def kill_rounds(upstream: MockUpstream, folder: Path, rounds: int, seed: int) ->
             time.sleep(dice.uniform(0.01, 0.35))
             nest.kill()
             for client in clients:
-                client.join(10)
+                client.join(60)
             port = nest.start()
             reader = LedgerReader.open(f"{folder}/ledger.db")
             for client in clients:

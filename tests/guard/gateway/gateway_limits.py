@@ -7,11 +7,11 @@ from safehold.guard.gateway.policy import Limits
 SMALL = Limits(
     max_body_bytes=1_000_000,
     max_event_bytes=200_000,
-    idle_timeout_s=20,
-    connect_timeout_s=20,
-    body_timeout_s=20,
-    stall_timeout_s=20,
-    total_timeout_s=60,
+    idle_timeout_s=60,
+    connect_timeout_s=60,
+    body_timeout_s=60,
+    stall_timeout_s=60,
+    total_timeout_s=300,
     drain_timeout_s=5,
 )
 """Sizes that a test reaches, and times that a busy machine does not."""

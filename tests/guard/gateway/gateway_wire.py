@@ -18,7 +18,7 @@ def body_for(path: str, text: str, *, stream: bool = True) -> dict:
     return given | ({"max_tokens": 99} if path == "/v1/messages" else {})
 
 
-def raw(port: int, data: bytes, *, wait_s: float = 8.0) -> bytes:
+def raw(port: int, data: bytes, *, wait_s: float = 60.0) -> bytes:
     """Send bytes and return everything that comes until the gateway closes."""
     with socket.create_connection(("127.0.0.1", port), timeout=wait_s) as sock:
         sock.sendall(data)
@@ -43,7 +43,7 @@ def post(
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n{extra}\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         with contextlib.suppress(ConnectionError):  # refused before all of it was read
             sock.sendall(head.encode() + body)
         got = read(sock)

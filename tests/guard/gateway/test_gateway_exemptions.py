@@ -132,7 +132,7 @@ def events(at: Any, kind: EventKind) -> list[dict[str, Any]]:
 
 def until(true: Callable[[], bool]) -> None:
     """Wait until something is so, twenty seconds at most."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline, "expected within 20 s"
         time.sleep(0.02)

@@ -172,7 +172,7 @@ def test_twenty_megabytes_are_refused_at_once(stage: Start) -> None:
     status, _, _ = post(at.gateway.port, PATHS[0], body)
     assert status in (413, 0)
     head = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=60) as sock:
         sock.sendall(head + b"content-length: 20000000\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 413")
 
@@ -184,7 +184,7 @@ def test_chunked_body_beyond_the_limit_is_refused(stage: Start) -> None:
         b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         b"transfer-encoding: chunked\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=60) as sock:
         try:
             sock.sendall(head)
             for _ in range(40):
@@ -204,7 +204,7 @@ def test_slow_body_is_given_up(stage: Start) -> None:
         b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
         b"content-length: 100\r\n\r\n{"
     )
-    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=60) as sock:
         sock.sendall(head)
         assert sock.recv(100).startswith(b"HTTP/1.1 408")
 
@@ -279,12 +279,12 @@ def test_client_that_hangs_up_still_gets_its_final_row(stage: Start) -> None:
     at = stage(msgspec.structs.replace(script, delay_s=0.005))
     asked = json.dumps(body_for(PATHS[0], "hi")).encode()
     head = START + b"content-length: %d\r\n\r\n" % len(asked)
-    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=60) as sock:
         sock.sendall(head + asked)
         got = b""
         while b"Harmless" not in got:
             got += sock.recv(4096)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not at.finals() and time.monotonic() < deadline:
         time.sleep(0.02)
     row = at.finals()[-1]
@@ -303,7 +303,7 @@ def test_slow_reader_is_cut_and_recorded(stage: Start) -> None:
     sock.connect(("127.0.0.1", at.gateway.port))
     with sock:
         sock.sendall(head + asked)
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 60
         while not at.finals() and time.monotonic() < deadline:
             time.sleep(0.05)
     assert at.finals()[-1].error in ("Cancelled", "ClientGone")

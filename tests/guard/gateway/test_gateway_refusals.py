@@ -25,7 +25,7 @@ def _slow(port: int) -> int:
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
         b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=8) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(head)
         return int(sock.recv(100).split(b" ")[1])
 

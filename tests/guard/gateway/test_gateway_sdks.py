@@ -21,7 +21,7 @@ def openai_at():  # noqa: ANN201 - a fixture
 
     def make(stage: Start) -> openai.OpenAI:
         client = openai.OpenAI(
-            base_url=f"{stage.gateway.url}/v1", api_key="unused", max_retries=0, timeout=10
+            base_url=f"{stage.gateway.url}/v1", api_key="unused", max_retries=0, timeout=60
         )
         clients.append(client)
         return client
@@ -38,7 +38,7 @@ def anthropic_at():  # noqa: ANN201 - a fixture
 
     def make(stage: Start) -> anthropic.Anthropic:
         client = anthropic.Anthropic(
-            base_url=stage.gateway.url, api_key="unused", max_retries=0, timeout=10
+            base_url=stage.gateway.url, api_key="unused", max_retries=0, timeout=60
         )
         clients.append(client)
         return client
