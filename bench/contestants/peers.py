@@ -51,14 +51,16 @@ def environment(package: str) -> Path | None:
 
 
 def size_mb(place: Path) -> float:
-    """Return what an environment's packages weigh, pip and setuptools left out."""
+    """Return what an environment's packages weigh; tools of installing and bytecode left out."""
     site = next((place / "lib").glob("python*")) / "site-packages"
     tools = ("pip", "setuptools", "uv", "_distutils_hack")
     return (
         sum(
             path.stat().st_size
             for path in site.rglob("*")
-            if path.is_file() and not path.relative_to(site).parts[0].startswith(tools)
+            if path.is_file()
+            and path.suffix != ".pyc"
+            and not path.relative_to(site).parts[0].startswith(tools)
         )
         / 1e6
     )
