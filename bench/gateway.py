@@ -56,7 +56,7 @@ class Contestant(msgspec.Struct):
     def cpu_per_token(
         self, run: Callable[[int, int], Coroutine[Any, Any, list[float]]], count: int
     ) -> list[float]:
-        """Return µs of the server's CPU per streamed token of one run; nothing if all of it hung.
+        """Return µs of the server's CPU per streamed token of one run; none if a stream hung.
 
         Raises:
             RuntimeError: A stream of ours hung.
@@ -67,7 +67,7 @@ class Contestant(msgspec.Struct):
         if self.hung and not self.peer:
             raise RuntimeError(f"{self.name}: streams hung")
         spent = self.server.cpu_s() - before
-        return [spent / (ended * client.DELTAS) * 1e6] if ended else []
+        return [spent / (count * client.DELTAS) * 1e6] if ended == count else []
 
 
 class Found(msgspec.Struct):
@@ -204,7 +204,7 @@ def install_mb(folder: Path) -> float:
 def figures(values: list[float], floor: float) -> tuple[str, str, str]:
     """Return the median of some figures, their range, and the median over a floor."""
     if not values:
-        return ("0 (hung)", "", "")
+        return ("0 (not measured)", "", "")
     middle = statistics.median(values)
     return (f"{middle:,.1f}", f"{min(values):,.1f} to {max(values):,.1f}", f"{middle / floor:,.1f}")
 
@@ -215,7 +215,7 @@ def cpu_table(found: Found) -> Table:
     floor_paced = statistics.median(found.contestants[0].paced_us)
     rows = []
     for row in (row for row in found.contestants if not row.leaks_only):
-        name = row.name + (f" ({row.hung} streams hung)" if row.hung else "")
+        name = row.name + (f" ({row.hung} streams not done in ten minutes)" if row.hung else "")
         rows.append((name, *figures(row.burst_us, floor), *figures(row.paced_us, floor_paced)))
     return Table(
         title="CPU per streamed token",
