@@ -74,14 +74,20 @@ class ExplainedReplies:
             with self._lock:
                 taken, self._waiting = self._waiting, {}
             entries = [_entry(self._flow, account, batch) for account, batch in taken.items()]
+            written = False
             try:
                 self._writer.write_all(entries)
-            except BaseException:
-                with self._lock:
-                    later, self._waiting = self._waiting, taken
-                for account, batch in later.items():
-                    self._put_back(account, batch)
-                raise
+                written = True
+            finally:
+                if not written:
+                    self._restore(taken)
+
+    def _restore(self, taken: dict[str, _Batch]) -> None:
+        """Wait again with what could not be written, and with what came meanwhile."""
+        with self._lock:
+            later, self._waiting = self._waiting, taken
+        for account, batch in later.items():
+            self._put_back(account, batch)
 
     def _put_back(self, account: str, later: _Batch) -> None:
         with self._lock:
