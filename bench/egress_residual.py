@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from bench.tables import Table
 
-from safehold.secure.egress.accounting import Overhead, learn_overhead
-from safehold.secure.egress.netns import pair
-from safehold.secure.egress.plan import OVERHEAD_SLACK
+from safehold.secure.egress.declare.plan import OVERHEAD_SLACK
+from safehold.secure.egress.explain.accounting import Overhead, learn_overhead
+from safehold.secure.egress.kernel.netns import pair
 from safehold.testing.egress import World
 from safehold.testing.egress_gateway import ASK, KEY, PORT, Gateway, serving
 

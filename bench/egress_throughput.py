@@ -26,15 +26,15 @@ from typing import NamedTuple
 
 from bench.tables import Table
 
-from safehold.secure.egress.audit import ChainedLog
-from safehold.secure.egress.enforce import Enforcer
+from safehold.secure.egress.declare.plan import Bound, Link, Plan
+from safehold.secure.egress.declare.register import parse_register
+from safehold.secure.egress.enforcement.audit import ChainedLog
+from safehold.secure.egress.enforcement.enforce import Enforcer
+from safehold.secure.egress.enforcement.state import StateFile
 from safehold.secure.egress.interface import RefuseAll
-from safehold.secure.egress.netns import Pair, enter, pair
-from safehold.secure.egress.nft import NftKernel
-from safehold.secure.egress.plan import Bound, Link, Plan
-from safehold.secure.egress.register import parse_register
-from safehold.secure.egress.ruleset import removal
-from safehold.secure.egress.state import StateFile
+from safehold.secure.egress.kernel.netns import Pair, enter, pair
+from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.kernel.ruleset import removal
 
 DIRECT, PROXY, SQUID = 9000, 9001, 9002
 BIG = 4 * 10**18

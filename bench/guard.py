@@ -17,15 +17,15 @@ import yaml
 from bench.tables import Table
 
 from safehold.exchange import Lane, user_says
-from safehold.guard.batching import InlineStage2, Stage2
 from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.flow import Answer, drive, drive_async
-from safehold.guard.gateway.local import MODEL, LocalServer
+from safehold.guard.gateway.upstreams.embedded import MODEL, LocalServer
 from safehold.guard.interface import Block, Escalation
 from safehold.guard.scorers.tokens import tokens
-from safehold.guard.stream import Guard, SessionPolicy
+from safehold.guard.session.batching import InlineStage2, Stage2
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import Answer, drive, drive_async
+from safehold.guard.session.session import Guard, SessionPolicy
 
 SEEDS = Path(__file__).parents[1] / "src/safehold/improve/synthesis/seeds/homebrewing"
 BOOKS = "permitted-general-*.yaml"

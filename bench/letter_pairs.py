@@ -1,4 +1,4 @@
-"""Print the letter-pair model of `safehold.exchange.views.likeness` anew.
+"""Print the letter-pair model of `safehold.exchange.views.english_likeness` anew.
 
 Run `python bench/letter_pairs.py`; it counts the English prose among the permitted seed texts.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from safehold.exchange.views.likeness import encode_table
+from safehold.exchange.views.english_likeness import encode_table
 
 _SEEDS = Path(__file__).parents[1] / "src/safehold/improve/synthesis/seeds/homebrewing"
 _SHORTEST = 60

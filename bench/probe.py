@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from bench.tables import Table
 
-from safehold.guard.gateway.local import find_weights
+from safehold.guard.gateway.upstreams.embedded import find_weights
 from safehold.guard.scorers.probe import LinearProbe, ProbeHead
 from safehold.guard.served.interface import Said
 from safehold.guard.served.model import HfModel, Sampling

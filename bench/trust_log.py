@@ -18,7 +18,6 @@ from pathlib import Path
 from bench.tables import Table
 
 from safehold.testing.trust import Enclave
-from safehold.trust.leaves import Record, statement_of
 from safehold.trust.log import (
     DirectorySource,
     LogKeys,
@@ -28,6 +27,7 @@ from safehold.trust.log import (
     create_log,
     seal,
 )
+from safehold.trust.log.log_entries import Record, statement_of
 from safehold.trust.log.merkle import (
     prove_consistency,
     prove_inclusion,

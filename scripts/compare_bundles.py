@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 from safehold.exchange import Lane, user_says
-from safehold.guard.batching import InlineStage2
+from safehold.guard.session.batching import InlineStage2
 from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.flow import drive
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import drive
 from safehold.guard.interface import Mode
-from safehold.guard.stream import Guard, SessionPolicy
+from safehold.guard.session.session import Guard, SessionPolicy
 
 TOLERANCE = 1e-3
 

@@ -7,10 +7,10 @@ import sys
 import warnings
 from pathlib import Path
 
-from safehold.guard.gateway.holder import Held
+from safehold.guard.gateway.bundles.active_guard import Held
+from safehold.guard.gateway.bundles.swap import Loaded
 from safehold.guard.gateway.policy import Canary, Settings, SurfacePolicy, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
-from safehold.guard.gateway.swap import Loaded
 from safehold.testing.guards import UnsafeOpenGuard, rule_guard
 
 HOLD = 16

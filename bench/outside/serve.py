@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from safehold.guard.gateway.loading import RulesLoader
+from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.testing.upstream import MockUpstream, says

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn
-from safehold.guard.escapes import Unescaping, unescaped
-from safehold.guard.flow import drive
 from safehold.guard.interface import Allow, Block, Cleared, Escalation, Failed, Mode
-from safehold.guard.stream import SessionPolicy
+from safehold.guard.session.escapes import Unescaping, unescaped
+from safehold.guard.session.flow import drive
+from safehold.guard.session.session import SessionPolicy
 from safehold.testing.guards import MARKER, rule_guard
 
 ARGUMENTS = Lane(channel=Channel.TOOL_ARGUMENTS)

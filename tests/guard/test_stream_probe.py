@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from safehold.errors import BundleError
 from safehold.exchange import Lane, user_says
-from safehold.guard.batching import InlineStage2
-from safehold.guard.cascade import Probed, Thresholds
-from safehold.guard.flow import drive
 from safehold.guard.interface import Block, Cleared, FailMode, Stage
 from safehold.guard.scorers.probe import LinearProbe, ProbeHead
-from safehold.guard.stream import Guard, GuardSession, SessionPolicy
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Probed, Thresholds
+from safehold.guard.session.flow import drive
+from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 from safehold.testing.guards import PlainDecoder
 from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head
 

@@ -10,10 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn, user_says
-from safehold.guard.batching import InlineStage2
-from safehold.guard.cascade import Cascade
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import (
     Allow,
     Block,
@@ -27,7 +23,11 @@ from safehold.guard.interface import (
     Verdict,
 )
 from safehold.guard.scorers.tokens import tokens
-from safehold.guard.stream import Guard, GuardSession, SessionPolicy
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Cascade
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 from safehold.testing.guards import MARKER, PlainDecoder, rule_guard
 from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head
 

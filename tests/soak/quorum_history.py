@@ -13,8 +13,8 @@ from itertools import combinations
 
 import msgspec
 
+from safehold.canonical import sha256_hex
 from safehold.testing.trust import CAST, GOVERNING, POLICY, TEAMS, SoftSsh, person_id
-from safehold.trust.canonical import sha256_hex
 from safehold.trust.grants.details import (
     AddKey,
     AssignPerson,

@@ -9,7 +9,7 @@ from safehold.constitution.interface import (
     Tier,
 )
 from safehold.errors import ScorerError
-from safehold.guard.gateway.local import MODEL, LocalServer
+from safehold.guard.gateway.upstreams.embedded import MODEL, LocalServer
 from safehold.guard.scorers.interface import ScoringInput
 from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
 

@@ -20,11 +20,11 @@ from quorum_history import ORIGIN, START, History, Signer, founded
 from safehold.errors import TrustError
 from safehold.stats import upper_bound
 from safehold.testing.trust_log import MemoryLog
-from safehold.trust.grants.desk import Desk
 from safehold.trust.grants.events import Event
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.state import TrustState
-from safehold.trust.leaves import statement_of
 from safehold.trust.log.dsse import seal
+from safehold.trust.log.log_entries import statement_of
 from safehold.trust.log.note import SigningKey
 from safehold.trust.log.store import LogKeys
 

@@ -12,28 +12,29 @@ from rich.console import Console
 from rich.progress import Progress
 
 from safehold.errors import UsageError
-from safehold.secure.egress import recorded, vouched
-from safehold.secure.egress.baseline import fit
-from safehold.secure.egress.calibration import calibrate
-from safehold.secure.egress.drill import run_drill
-from safehold.secure.egress.figures import plot_simulation
-from safehold.secure.egress.learn import observer, propose, seen, stop_observing
-from safehold.secure.egress.ledger import Position
-from safehold.secure.egress.nft import NftKernel
-from safehold.secure.egress.plan import load_plan
-from safehold.secure.egress.register import load_register
-from safehold.secure.egress.report import SimulationReport, simulation_text
-from safehold.secure.egress.senders import load_sources, new_key
-from safehold.secure.egress.shipped import PLAN, REGISTER, shipped_setup
-from safehold.secure.egress.simulate import (
+from safehold.secure.egress.declare.plan import load_plan
+from safehold.secure.egress.declare.register import load_register
+from safehold.secure.egress.detectors import recorded_series as recorded
+from safehold.secure.egress.detectors.baseline import fit
+from safehold.secure.egress.detectors.calibration import calibrate
+from safehold.secure.egress.enforcement.state import write_durably
+from safehold.secure.egress.explain.ledger import Position
+from safehold.secure.egress.explain.senders import load_sources, new_key
+from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.simulation.drill import run_drill
+from safehold.secure.egress.simulation.example_host import PLAN, REGISTER, shipped_setup
+from safehold.secure.egress.simulation.figures import plot_simulation
+from safehold.secure.egress.simulation.report import SimulationReport, simulation_text
+from safehold.secure.egress.simulation.simulate import (
     Setup,
     containment,
     mimicry,
     residual_delay,
     volume_delay,
 )
-from safehold.secure.egress.state import write_durably
-from safehold.secure.egress.timeline import read_timeline, render
+from safehold.secure.egress.watch import overhead_learning as vouched
+from safehold.secure.egress.watch.observe_flows import observer, propose, seen, stop_observing
+from safehold.secure.egress.watch.timeline import read_timeline, render
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)

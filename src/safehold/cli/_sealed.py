@@ -8,8 +8,8 @@ from pathlib import Path
 
 from safehold.cli._weights import decrypting_threads, plain_size, progress_bar
 from safehold.errors import UsageError
-from safehold.guard.gateway.local import GivenModel, LocalModel, LocalServer
 from safehold.guard.gateway.policy import Upstream
+from safehold.guard.gateway.upstreams.embedded import GivenModel, LocalModel, LocalServer
 from safehold.secure.weights.interface import LeaseError
 from safehold.secure.weights.loader import LoadOrder, load_model, only_shard
 from safehold.secure.weights.signer import SealVerifier

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from safehold.canonical import canonical
 from safehold.errors import ConfigError, DependencyError, TrustError
-from safehold.trust.canonical import canonical
-from safehold.trust.grants.desk import Desk, Pager
+from safehold.trust.grants.grant_service import Desk, Pager
 from safehold.trust.grants.interface import GrantRequest, SignedRequest
 from safehold.trust.log.note import SigningKey
 from safehold.trust.log.store import LogStore

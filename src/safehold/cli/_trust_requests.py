@@ -4,8 +4,8 @@ import secrets
 
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.errors import UsageError
-from safehold.trust.canonical import canonical, sha256_hex
 from safehold.trust.grants.details import Details
 from safehold.trust.grants.interface import GrantRequest, Policy, Resource
 from safehold.trust.people.interface import Person

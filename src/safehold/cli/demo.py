@@ -21,7 +21,7 @@ from safehold.demo.table import table
 from safehold.errors import SafeholdError
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.stream import SessionPolicy
+from safehold.guard.session.session import SessionPolicy
 from safehold.testing.upstream import MockUpstream, Said, Script, split
 
 _DELTA_CHARS = 5

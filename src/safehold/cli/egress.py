@@ -13,12 +13,22 @@ import msgspec
 from safehold.cli._egress_tools import TOOLS
 from safehold.cli._trust import open_desk
 from safehold.errors import UsageError
-from safehold.secure.egress.alerts import AlertFile, AlertSink, Webhook, tell
-from safehold.secure.egress.attribution import tcp_sockets
-from safehold.secure.egress.audit import ChainedLog
-from safehold.secure.egress.budget import flows_to_cut, prove
-from safehold.secure.egress.detectors import Detector
-from safehold.secure.egress.enforce import Enforcer, Snapshot
+from safehold.secure.egress.bounds.budget import flows_to_cut, prove
+from safehold.secure.egress.bounds.proof import proof_markdown
+from safehold.secure.egress.declare.plan import load_plan
+from safehold.secure.egress.declare.register import load_register
+from safehold.secure.egress.detectors.detectors import Detector
+from safehold.secure.egress.enforcement.audit import ChainedLog
+from safehold.secure.egress.enforcement.enforce import Enforcer, Snapshot
+from safehold.secure.egress.enforcement.log_adapter import (
+    BothLogs,
+    DeskAudit,
+    DeskAuthorizer,
+    DeskWeightGrants,
+)
+from safehold.secure.egress.enforcement.state import BootClock, StateFile
+from safehold.secure.egress.explain.senders import load_sources
+from safehold.secure.egress.explain.tokens import load_quotas
 from safehold.secure.egress.interface import (
     AuditLog,
     Authorizer,
@@ -29,20 +39,15 @@ from safehold.secure.egress.interface import (
     Tuple5,
     WeightGrants,
 )
-from safehold.secure.egress.metrics import write_textfile
-from safehold.secure.egress.nft import NftKernel
-from safehold.secure.egress.plan import load_plan
-from safehold.secure.egress.proof import proof_markdown
-from safehold.secure.egress.register import load_register
-from safehold.secure.egress.response import Level, Step
-from safehold.secure.egress.ruleset import Desired, Quota, accounts, transaction, windows_of
-from safehold.secure.egress.senders import load_sources
-from safehold.secure.egress.shape_watch import load_limits
-from safehold.secure.egress.state import BootClock, StateFile
-from safehold.secure.egress.tokens import load_quotas
-from safehold.secure.egress.trusted import BothLogs, DeskAudit, DeskAuthorizer, DeskWeightGrants
+from safehold.secure.egress.kernel.attribution import tcp_sockets
+from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.kernel.ruleset import Desired, Quota, accounts, transaction, windows_of
 from safehold.secure.egress.units import human_bytes
-from safehold.secure.egress.watch import Inputs, Watch
+from safehold.secure.egress.watch.alerts import AlertFile, AlertSink, Webhook, tell
+from safehold.secure.egress.watch.metrics import write_textfile
+from safehold.secure.egress.watch.response import Level, Step
+from safehold.secure.egress.watch.shape_watch import load_limits
+from safehold.secure.egress.watch.watch import Inputs, Watch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -491,7 +496,7 @@ def flows(
       safehold egress flows
       safehold egress flows --json
     """
-    from safehold.secure.egress.learn import compare, seen  # noqa: PLC0415 - only here
+    from safehold.secure.egress.watch.observe_flows import compare, seen  # noqa: PLC0415 - only here
 
     del plan_file, log_dir
     rules = load_register(register_file)

@@ -8,8 +8,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from safehold.cli._bars import Bars
 from safehold.cli._bundles import open_bundle
+from safehold.cli._progress_bars import Bars
 from safehold.constitution import load
 from safehold.errors import UsageError
 from safehold.guard.bundle.load import Bundle

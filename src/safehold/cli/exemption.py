@@ -18,7 +18,7 @@ from safehold.cli._trust import (
 from safehold.cli._trust_requests import governing_request
 from safehold.constitution.library import load
 from safehold.errors import UsageError, WireError
-from safehold.guard.gateway.admission import use_case as use_case_name
+from safehold.guard.gateway.access.admission import use_case as use_case_name
 from safehold.guard.gateway.interface import Surface
 from safehold.trust.exemptions import (
     Action,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from safehold.canonical import sha256_hex
 from safehold.cli._trust import (
     emit,
     file_request,
@@ -27,10 +28,10 @@ from safehold.cli._trust_requests import (
     within_rule,
 )
 from safehold.errors import TrustError, UsageError
-from safehold.trust.canonical import sha256_hex
-from safehold.trust.grants.desk import Desk
+from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.details import ChangePolicy
 from safehold.trust.grants.events import Note
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import (
     Granted,
     GrantRequest,
@@ -39,7 +40,6 @@ from safehold.trust.grants.interface import (
 )
 from safehold.trust.grants.policy import check_achievable, load_policy
 from safehold.trust.grants.state import Case, names
-from safehold.trust.grants.words import in_words
 from safehold.trust.people.interface import Proof
 from safehold.trust.people.statement import Act, ssh_message
 

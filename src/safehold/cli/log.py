@@ -20,15 +20,15 @@ from safehold.cli._trust import (
     read_signing_key,
 )
 from safehold.errors import UsageError
+from safehold.trust.grants.approval_text import utc
 from safehold.trust.grants.interface import GrantError
 from safehold.trust.grants.state import TrustState
-from safehold.trust.grants.words import utc
-from safehold.trust.leaves import Record, read_leaf
 from safehold.trust.log.audit import audit, check_size
 from safehold.trust.log.checkpoint import open_checkpoint
 from safehold.trust.log.dsse import Statement, unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import LogError
+from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.log.note import Algorithm, SigningKey, parse_vkey
 from safehold.trust.log.proof import encode_proof, verify_proof_text
 from safehold.trust.log.store import LogKeys, create_log, read_keys, write_keys
@@ -381,7 +381,7 @@ def list_(log_dir: Path, as_json: bool) -> None:
     Example:
       safehold log list trust-log
     """
-    from safehold.trust.leaves import kind_of  # noqa: PLC0415 - only here
+    from safehold.trust.log.log_entries import kind_of  # noqa: PLC0415 - only here
     from safehold.trust.log.tiles import TileReader  # noqa: PLC0415 - only here
 
     source = DirectorySource(log_dir)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from safehold.canonical import canonical, parse_canonical, sha256_hex
 from safehold.cli._trust import (
     emit,
     file_request,
@@ -19,7 +20,6 @@ from safehold.cli._trust import (
 )
 from safehold.cli._trust_requests import governing_request
 from safehold.errors import UsageError
-from safehold.trust.canonical import canonical, parse_canonical, sha256_hex
 from safehold.trust.grants.details import (
     AddKey,
     AddTeam,

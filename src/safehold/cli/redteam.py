@@ -14,7 +14,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from safehold.cli._visible import visible
-from safehold.detect.redteam.crew import Crew
 from safehold.detect.redteam.interface import Surface
 from safehold.detect.redteam.plan import Plan, draw
 from safehold.detect.redteam.questions import domains, questions, wrappers
@@ -24,16 +23,17 @@ from safehold.detect.redteam.target import Complier
 from safehold.detect.redteam.target_server import serving
 from safehold.detect.redteam.transforms import TRANSFORMS
 from safehold.detect.redteam.transforms.chain import MAX_DEPTH
+from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import UsageError
-from safehold.guard.batching import InlineStage2
 from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.flow import Answer
 from safehold.guard.interface import Escalation, Failed
 from safehold.guard.scorers.rules import Rule, RuleSet
-from safehold.guard.stream import Guard
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import Answer
+from safehold.guard.session.session import Guard
 
 _SHOWN = 12
 _SHORT = 200

@@ -16,12 +16,12 @@ from rich.console import Console
 
 from safehold.errors import ConfigError, SafeholdError
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.gateway.hf import PREFIX, HfServer
-from safehold.guard.gateway.loading import loader_for
-from safehold.guard.gateway.local import LocalModel, LocalServer
-from safehold.guard.gateway.outgoing import OutgoingBytes
+from safehold.guard.gateway.bundles.loading import loader_for
+from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
 from safehold.guard.gateway.policy import Explain, Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
+from safehold.guard.gateway.upstreams.embedded import LocalModel, LocalServer
+from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
 from safehold.guard.interface import Mode
 
 
@@ -239,7 +239,7 @@ def explained(explain: Explain | None) -> Callable[[], OutgoingBytes] | None:
     if explain is None:
         return None
     # The enclave's half of the package is wanted here only.
-    from safehold.secure.egress.replies import open_replies  # noqa: PLC0415 - a second half
+    from safehold.secure.egress.explain.replies import open_replies  # noqa: PLC0415 - a second half
 
     opener = functools.partial(
         open_replies, Path(explain.to), Path(explain.key), explain.flow, explain.sender

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from safehold.constitution import Constitution, admit_generator, load
 from safehold.errors import DataError, DependencyError, UsageError
-from safehold.guard.gateway import local
+from safehold.guard.gateway.upstreams import embedded as local
 from safehold.improve.synthesis import dataset, seeds
 from safehold.improve.synthesis.chat import ChatGenerator, ChatSettings
 from safehold.improve.synthesis.dataset import Journal, Manifest, Plan

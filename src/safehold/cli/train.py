@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from safehold.cli._bars import Bars
+from safehold.cli._progress_bars import Bars
 from safehold.constitution import Role, admit_generator, load
 from safehold.errors import DependencyError, UsageError
 from safehold.guard.bundle.interface import Operating
@@ -19,7 +19,7 @@ from safehold.stats import Rate
 
 try:
     from safehold.cli._probe import ProbeRequest, run_probe, show_probe
-    from safehold.improve.training.parts import without_hard_negatives
+    from safehold.improve.training.ablation_parts import without_hard_negatives
     from safehold.improve.training.train import Provenance, TrainingSettings, train
 except ModuleNotFoundError as error:
     raise DependencyError("training needs PyTorch and: pip install 'safehold[train]'") from error

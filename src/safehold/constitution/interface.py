@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.errors import ConstitutionError
-from safehold.trust.canonical import canonical, sha256_hex
 
 SCHEMA = 1
 

@@ -17,9 +17,9 @@ from safehold.guard.bundle.interface import (
 )
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.write import head_file, write_bundle
-from safehold.guard.cascade import Cascade, Thresholds
 from safehold.guard.scorers.interface import ExchangeScore, ExchangeScorer, ScoringInput
 from safehold.guard.scorers.ngram import Head, NgramScorer, word_features
+from safehold.guard.session.cascade import Cascade, Thresholds
 
 WORDS = ("mash", "wort", "hops", "yeast", "sparge", "malt", "ferment", "boil")
 CLAUSE = "brewing"

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from safehold.guard.gateway.bundles.swap import Loaded
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
-from safehold.guard.gateway.swap import Loaded
 from safehold.testing.guards import held_rules
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.secure.egress.audit import ChainedLog
-from safehold.secure.egress.cgroup import cgroup_root
-from safehold.secure.egress.enforce import Enforcer
+from safehold.secure.egress.declare.plan import Bound, Link, Local, Plan
+from safehold.secure.egress.declare.register import Register, parse_register
+from safehold.secure.egress.enforcement.audit import ChainedLog
+from safehold.secure.egress.enforcement.enforce import Enforcer
+from safehold.secure.egress.enforcement.state import Clock, StateFile
 from safehold.secure.egress.interface import Authorization, Authorizer, KernelError, RefuseAll
-from safehold.secure.egress.netns import Pair, enter
-from safehold.secure.egress.nft import NftKernel
-from safehold.secure.egress.plan import Bound, Link, Local, Plan
-from safehold.secure.egress.register import Register, parse_register
-from safehold.secure.egress.state import Clock, StateFile
+from safehold.secure.egress.kernel.cgroup import cgroup_root
+from safehold.secure.egress.kernel.netns import Pair, enter
+from safehold.secure.egress.kernel.nft import NftKernel
 
 PORTS = (8443, 9000, 53)
 TODAY = dt.date(2026, 11, 21)
@@ -180,7 +180,7 @@ class World:
     def __init__(self, both: Pair, folder: Path) -> None:
         self.pair = both
         self.folder = folder
-        command = [sys.executable, "-m", "safehold.secure.egress.traffic", "receive"]
+        command = [sys.executable, "-m", "safehold.secure.egress.simulation.traffic", "receive"]
         self._receiver = subprocess.Popen(
             enter(both.outside, [*command, *map(str, PORTS)]),
             stdin=subprocess.PIPE,
@@ -220,7 +220,7 @@ class World:
         arguments += [str(uid)] if uid is not None else []
         command = enter(
             self.pair.inside,
-            [sys.executable, "-m", "safehold.secure.egress.traffic", "send", *arguments],
+            [sys.executable, "-m", "safehold.secure.egress.simulation.traffic", "send", *arguments],
         )
         subprocess.run(joining(group, command), check=False, timeout=180)
 

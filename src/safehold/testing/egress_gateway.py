@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safehold.guard.gateway.policy import digest_key
-from safehold.secure.egress.enforce import Enforcer
+from safehold.secure.egress.declare.plan import Local
+from safehold.secure.egress.enforcement.enforce import Enforcer
+from safehold.secure.egress.explain.ledger import ExplainedRow, Position
+from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.secure.egress.interface import KernelError
-from safehold.secure.egress.ledger import ExplainedRow, Position
-from safehold.secure.egress.netns import enter, run_in
-from safehold.secure.egress.plan import Local
-from safehold.secure.egress.senders import load_sources, new_key
+from safehold.secure.egress.kernel.netns import enter, run_in
 from safehold.testing.egress import FakeClock, World, plan, register, row
 
 KEY = "a-client-key-0123456789-abcdef"

@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from safehold.exchange import Exchange, Lane
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.gateway.holder import Held
+from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.interface import Allow, Block, Cleared, Flow, Heard, Step, Verdict
 from safehold.guard.scorers.rules import Rule, RuleSet
-from safehold.guard.stream import Coverage, Guard, Report, SessionPolicy
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.session import Coverage, Guard, Report, SessionPolicy
 
 MARKER = "purple elephant protocol"
 """A harmless phrase that test guards block."""

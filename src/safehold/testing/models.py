@@ -16,10 +16,10 @@ from safehold.guard.bundle.interface import (
 )
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.bundle.write import array_file, write_bundle
-from safehold.guard.cascade import Thresholds
 from safehold.guard.scorers.probe import LinearProbe, ProbeHead
 from safehold.guard.served.interface import Said
 from safehold.guard.served.model import HfModel
+from safehold.guard.session.cascade import Thresholds
 
 HOT = "z"
 """The character that `letter_probe` listens for."""

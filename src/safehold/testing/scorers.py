@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from safehold.guard.cascade import Cascade, Thresholds
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 from safehold.guard.scorers.ngram import Head, NgramScorer, word_features
-from safehold.guard.stream import Guard
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.session import Guard
 from safehold.testing.guards import PlainDecoder
 
 _BITS = 18

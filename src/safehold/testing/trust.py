@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from safehold.trust.canonical import canonical, sha256_hex
-from safehold.trust.grants.desk import Desk
+from safehold.canonical import canonical, sha256_hex
 from safehold.trust.grants.details import Details, NoDetails
 from safehold.trust.grants.events import Founding, Note
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import (
     Granted,
     GrantRequest,

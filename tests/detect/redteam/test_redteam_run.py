@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from safehold.cli.redteam import redteam
-from safehold.detect.redteam.crew import Crew
 from safehold.detect.redteam.interface import Attempt, Outcome, QuestionSet, Surface, Wrapper
 from safehold.detect.redteam.plan import Plan, draw, rendered
 from safehold.detect.redteam.report import summarise
 from safehold.detect.redteam.run import Attacker, Record, deltas, read_record
+from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import DataError
-from safehold.guard.flow import Answer
 from safehold.guard.interface import Escalation, Failed
+from safehold.guard.session.flow import Answer
 from safehold.testing.guards import rule_guard
 
 _PLAN = Plan(domain="homebrewing", seed=4, attempts=400, depth=3, surface=Surface.BOTH)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safehold.exchange.views.likeness import Letters, likeness, rotations
+from safehold.exchange.views.english_likeness import Letters, likeness, rotations
 
 ENGLISH = "the grain is dried before it is milled"
 

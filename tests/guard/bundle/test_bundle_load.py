@@ -21,7 +21,7 @@ from safehold.guard.bundle.interface import (
 from safehold.guard.bundle.load import Pinned, SignedBy, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.bundle.write import head_file, write_bundle
-from safehold.guard.cascade import Thresholds
+from safehold.guard.session.cascade import Thresholds
 from safehold.testing.scorers import keyword_head
 
 KEY = Ed25519PrivateKey.generate()

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from gateway_limits import SMALL
 
+from safehold.guard.gateway.bundles.swap import Loaded
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts
-from safehold.guard.gateway.swap import Loaded
 from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.guards import held_rules

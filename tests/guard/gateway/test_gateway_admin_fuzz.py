@@ -4,7 +4,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from safehold.guard.gateway.admin_schema import admin_schema
+from safehold.guard.gateway.operate.admin_schema import admin_schema
 from safehold.guard.gateway.policy import Key, digest_key
 from safehold.guard.ledger.interface import EventRow
 

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from gateway_wire import PATHS, Start, body_for, post
 
-from safehold.guard.gateway.holder import Held
+from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.policy import SurfacePolicy
 from safehold.guard.gateway.server import Parts
 from safehold.guard.interface import FailMode
 from safehold.guard.ledger.interface import EventKind, EventRow
-from safehold.guard.stream import Guard
+from safehold.guard.session.session import Guard
 from safehold.testing.guards import PlainDecoder
 from safehold.testing.scorers import keyword_guard, keyword_head
 from safehold.testing.upstream import says

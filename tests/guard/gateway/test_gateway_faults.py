@@ -9,11 +9,11 @@ import pytest
 from gateway_limits import IMPATIENT, SMALL
 from gateway_wire import PATHS, Start, body_for, ending, post, raw
 
-from safehold.guard.gateway.holder import Held
+from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.policy import Limits
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import FinalRow, Outcome
-from safehold.guard.stream import Guard
+from safehold.guard.session.session import Guard
 from safehold.testing.guards import MARKER, PlainDecoder, PlainViews, rule_guard
 from safehold.testing.upstream import Fault, Script, says
 

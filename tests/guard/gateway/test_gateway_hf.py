@@ -10,11 +10,11 @@ import openai
 import pytest
 
 from safehold.errors import BundleError, UpstreamError
-from safehold.guard.gateway.hf import HfServed, HfServer
-from safehold.guard.gateway.loading import BundleLoader
-from safehold.guard.gateway.local import LocalModel
+from safehold.guard.gateway.bundles.loading import BundleLoader
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts
+from safehold.guard.gateway.upstreams.embedded import LocalModel
+from safehold.guard.gateway.upstreams.hf import HfServed, HfServer
 from safehold.guard.interface import Stage
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.served.interface import Said

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.exchange import Lane
-from safehold.guard.gateway.logprobs import ChosenTokens
+from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
 
 LANE = Lane()
 

@@ -11,11 +11,11 @@ import pytest
 from gateway_wire import PATHS, Start, body_for, post
 
 from safehold.errors import BundleError, ConfigError
+from safehold.guard.gateway.access.store import MemoryStore, SqlStore
+from safehold.guard.gateway.bundles.swap import Loaded, Probe
 from safehold.guard.gateway.interface import Exempt, NotExempt, Surface
 from safehold.guard.gateway.policy import Budget, Canary, Key, Settings, SurfacePolicy, digest_key
 from safehold.guard.gateway.server import Parts
-from safehold.guard.gateway.store import MemoryStore, SqlStore
-from safehold.guard.gateway.swap import Loaded, Probe
 from safehold.guard.interface import FailMode
 from safehold.guard.ledger.interface import EventKind, EventRow
 from safehold.testing.guards import MARKER, held_rules

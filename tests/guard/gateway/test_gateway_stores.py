@@ -15,12 +15,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from safehold.guard.gateway.admission import Gate
+from safehold.guard.gateway.access.admission import Gate
+from safehold.guard.gateway.access.store import MemoryStore, RedisStore, Store
 from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.operate.tracing import Both, Tracer
 from safehold.guard.gateway.policy import Budget, Key, digest_key
 from safehold.guard.gateway.server import Parts
-from safehold.guard.gateway.store import MemoryStore, RedisStore, Store
-from safehold.guard.gateway.tracing import Both, Tracer
 from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safehold.errors import UpstreamError, WireError
 from safehold.guard.gateway.app import CODECS
 from safehold.guard.gateway.interface import BrokenReplyError, Call, Rules
-from safehold.guard.gateway.sse import EventReader
+from safehold.guard.gateway.protocols.sse import EventReader
 from safehold.testing.upstream import (
     Said,
     Script,

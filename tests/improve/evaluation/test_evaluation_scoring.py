@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safehold.exchange import Lane, user_says
-from safehold.guard.batching import InlineStage2
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.flow import drive
 from safehold.guard.interface import Block, Stage
-from safehold.guard.stream import Guard, SessionPolicy
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import drive
+from safehold.guard.session.session import Guard, SessionPolicy
 from safehold.improve.evaluation.interface import Item, Label
 from safehold.improve.evaluation.items import NEUTRAL
 from safehold.improve.evaluation.scoring import DELTA_CHARS, Examiner

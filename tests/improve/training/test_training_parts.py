@@ -6,7 +6,7 @@ from safehold.constitution import load
 from safehold.errors import DataError
 from safehold.exchange import user_says
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.training.parts import without_hard_negatives
+from safehold.improve.training.ablation_parts import without_hard_negatives
 
 CONSTITUTION = load("homebrewing")
 

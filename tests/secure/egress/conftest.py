@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safehold.secure.egress.netns import pair
+from safehold.secure.egress.kernel.netns import pair
 from safehold.testing.egress import FakeClock, World
 
 _numbers = itertools.count()

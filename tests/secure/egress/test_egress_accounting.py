@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.errors import EgressError
-from safehold.secure.egress.accounting import Residual, learn_overhead
+from safehold.secure.egress.explain.accounting import Residual, learn_overhead
 from safehold.secure.egress.interface import ExplainedRowError
-from safehold.secure.egress.simulate import odometer
+from safehold.secure.egress.simulation.simulate import odometer
 
 
 def test_overhead_is_learned_per_byte_and_per_item() -> None:

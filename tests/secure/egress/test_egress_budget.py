@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.secure.egress.budget import (
+from safehold.secure.egress.bounds.budget import (
     flow_leak,
     flows_to_cut,
     prove,
@@ -15,9 +15,9 @@ from safehold.secure.egress.budget import (
     time_to_reach,
     total_leak,
 )
+from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.declare.plan import Bound, Link, load_plan
 from safehold.secure.egress.interface import BudgetError, RegisterError, Window
-from safehold.secure.egress.odometer import Account
-from safehold.secure.egress.plan import Bound, Link, load_plan
 from safehold.testing.egress import plan, register, row
 
 GB = 10**9

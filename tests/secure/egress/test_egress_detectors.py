@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from safehold.errors import EgressError
-from safehold.secure.egress.baseline import fit
-from safehold.secure.egress.calibration import Noise, autoregression, calibrate
-from safehold.secure.egress.detectors import (
+from safehold.secure.egress.detectors.baseline import fit
+from safehold.secure.egress.detectors.calibration import Noise, autoregression, calibrate
+from safehold.secure.egress.detectors.detectors import (
     Detector,
     Progress,
     first_alarm,
     start,
     step,
 )
-from safehold.secure.egress.model import Traffic
+from safehold.secure.egress.detectors.traffic_model import Traffic
 
 HOUR = 3_600
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from safehold.secure.egress.audit import ChainedLog
+from safehold.secure.egress.enforcement.audit import ChainedLog
+from safehold.secure.egress.enforcement.state import StateFile
 from safehold.secure.egress.interface import StateError
-from safehold.secure.egress.response import Level, Step, carry_out
-from safehold.secure.egress.state import StateFile
+from safehold.secure.egress.watch.response import Level, Step, carry_out
 from safehold.testing.egress import FullDisk, World, register, row, small_disk
 
 BULK = row("bulk", protocol="udp", port=9000, hour=10**8)

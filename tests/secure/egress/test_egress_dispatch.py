@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safehold.secure.egress.interface import KernelError
-from safehold.secure.egress.netns import enter, run_in
+from safehold.secure.egress.kernel.netns import enter, run_in
 from safehold.testing.egress import World, control_group, joining, register, row
 
 COUNT = 400_000

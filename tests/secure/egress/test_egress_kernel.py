@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from safehold.errors import TrustError
+from safehold.secure.egress.declare.plan import Link
 from safehold.secure.egress.interface import KernelError, StateError
-from safehold.secure.egress.netns import enter, run_in
-from safehold.secure.egress.nft import NftKernel
-from safehold.secure.egress.plan import Link
-from safehold.secure.egress.ruleset import removal
+from safehold.secure.egress.kernel.netns import enter, run_in
+from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.kernel.ruleset import removal
 from safehold.testing.egress import (
     FakeClock,
     GrantExactly,
@@ -106,7 +106,13 @@ def test_reload_under_fire_passes_no_byte_more(world: World) -> None:
     """While packets fly, ten reloads do not open a gap between two rule sets."""
     enforcer = world.enforcer(register(budget_row(5_000_000)))
     enforcer.apply(first=True)
-    command = ["-m", "safehold.secure.egress.traffic", "send", "udp", world.pair.outside_v4]
+    command = [
+        "-m",
+        "safehold.secure.egress.simulation.traffic",
+        "send",
+        "udp",
+        world.pair.outside_v4,
+    ]
     sender = subprocess.Popen(
         enter(world.pair.inside, [sys.executable, *command, "9000", "60000000", "3"])
     )
@@ -136,9 +142,9 @@ def test_killed_daemon_leaves_the_budget_spent(world: World, tmp_path: Path) -> 
         "import sys,time\n"
         "from pathlib import Path\n"
         "from safehold.testing.egress import *\n"
-        "from safehold.secure.egress.state import StateFile\n"
-        "from safehold.secure.egress.nft import NftKernel\n"
-        "from safehold.secure.egress.audit import ChainedLog\n"
+        "from safehold.secure.egress.enforcement.state import StateFile\n"
+        "from safehold.secure.egress.kernel.nft import NftKernel\n"
+        "from safehold.secure.egress.enforcement.audit import ChainedLog\n"
         "f=Path(sys.argv[2])\n"
         "e=Enforcer(register=register(row('bulk',protocol='udp',port=9000,hour=1000000)),"
         "plan=plan(),store=StateFile(f/'state'),audit=ChainedLog(f/'audit.jsonl'),"

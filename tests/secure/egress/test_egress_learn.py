@@ -9,16 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safehold.secure.egress import recorded
-from safehold.secure.egress.attribution import connections, enable_accounting, tcp_sockets
-from safehold.secure.egress.drill import run_drill
+from safehold.secure.egress.declare.register import parse_register
+from safehold.secure.egress.detectors import recorded_series as recorded
 from safehold.secure.egress.interface import Mode
-from safehold.secure.egress.learn import compare, observer, propose, seen, stop_observing
-from safehold.secure.egress.netns import enter
-from safehold.secure.egress.nft import NftKernel
-from safehold.secure.egress.register import parse_register
-from safehold.secure.egress.shipped import shipped_setup
-from safehold.secure.egress.simulate import containment, residual_delay, volume_delay
+from safehold.secure.egress.kernel.attribution import connections, enable_accounting, tcp_sockets
+from safehold.secure.egress.kernel.netns import enter
+from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.simulation.drill import run_drill
+from safehold.secure.egress.simulation.example_host import shipped_setup
+from safehold.secure.egress.simulation.simulate import containment, residual_delay, volume_delay
+from safehold.secure.egress.watch.observe_flows import (
+    compare,
+    observer,
+    propose,
+    seen,
+    stop_observing,
+)
 from safehold.testing.egress import TODAY, World, plan, register, row
 
 

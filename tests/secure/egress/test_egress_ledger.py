@@ -8,8 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.secure.egress.interface import ExplainedRowError, RegisterError
-from safehold.secure.egress.ledger import (
+from safehold.secure.egress.explain.ledger import (
     Ed25519Signer,
     Ed25519Verifier,
     ExplainedReader,
@@ -20,7 +19,8 @@ from safehold.secure.egress.ledger import (
     Sender,
     decode_row,
 )
-from safehold.secure.egress.senders import load_signer, load_sources, new_key
+from safehold.secure.egress.explain.senders import load_signer, load_sources, new_key
+from safehold.secure.egress.interface import ExplainedRowError, RegisterError
 from safehold.testing.egress import register, row
 
 NOW = 2_000.0

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safehold.secure.egress.declare.register import load_register, parse_register
 from safehold.secure.egress.interface import Direction, RegisterError, Tuple5
-from safehold.secure.egress.register import load_register, parse_register
 from safehold.secure.egress.units import human_bytes, parse_bytes
 from safehold.testing.egress import TODAY, register, row
 

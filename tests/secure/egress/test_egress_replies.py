@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from safehold.errors import EgressError
-from safehold.secure.egress.accounting import expected_by_flow, learn_overhead
-from safehold.secure.egress.ledger import ExplainedReader, ExplainedRow, Position
-from safehold.secure.egress.replies import ExplainedReplies, open_replies
-from safehold.secure.egress.senders import load_sources, new_key
+from safehold.secure.egress.explain.accounting import expected_by_flow, learn_overhead
+from safehold.secure.egress.explain.ledger import ExplainedReader, ExplainedRow, Position
+from safehold.secure.egress.explain.replies import ExplainedReplies, open_replies
+from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.testing.egress import World
 from safehold.testing.egress_gateway import ASK, FLOWS, KEY, PORT, Gateway, process, serving
 

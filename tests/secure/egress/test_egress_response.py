@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.secure.egress.alerts import Alert, AlertFile, Webhook, tell
-from safehold.secure.egress.audit import ChainedLog
+from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.interface import StateError
-from safehold.secure.egress.metrics import OtelMetrics, Reading, prometheus_text
-from safehold.secure.egress.response import Ladder, Level, Signals, Step, decide, released
+from safehold.secure.egress.watch.alerts import Alert, AlertFile, Webhook, tell
+from safehold.secure.egress.watch.metrics import OtelMetrics, Reading, prometheus_text
+from safehold.secure.egress.watch.response import Ladder, Level, Signals, Step, decide, released
 
 LINE = 1_000
 

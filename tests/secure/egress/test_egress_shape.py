@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from safehold.errors import EgressError
-from safehold.secure.egress.shape import (
+from safehold.secure.egress.detectors.shape import (
     beacon_score,
     limit_for,
     name_stats,

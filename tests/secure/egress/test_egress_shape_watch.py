@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from safehold.errors import EgressError
-from safehold.secure.egress.attribution import Owner, SocketUse
-from safehold.secure.egress.ledger import START, ExplainedRow
-from safehold.secure.egress.response import Ladder, Level, Signals, decide
-from safehold.secure.egress.shape_watch import (
+from safehold.secure.egress.explain.ledger import START, ExplainedRow
+from safehold.secure.egress.explain.tokens import TokenLedger, load_quotas
+from safehold.secure.egress.kernel.attribution import Owner, SocketUse
+from safehold.secure.egress.watch.response import Ladder, Level, Signals, decide
+from safehold.secure.egress.watch.shape_watch import (
     ShapeState,
     follow_names,
     load_limits,
@@ -17,7 +18,6 @@ from safehold.secure.egress.shape_watch import (
     scores,
     shape_alarms,
 )
-from safehold.secure.egress.tokens import TokenLedger, load_quotas
 from safehold.testing.egress import register, row
 
 FLOWS = register(row("metrics", port=4317)).flows

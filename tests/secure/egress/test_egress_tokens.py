@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.errors import EgressError
-from safehold.secure.egress.interface import ExplainedRowError, Window
-from safehold.secure.egress.ledger import START, ExplainedRow
-from safehold.secure.egress.tokens import (
+from safehold.secure.egress.explain.ledger import START, ExplainedRow
+from safehold.secure.egress.explain.tokens import (
     Rescored,
     TokenLedger,
     TokenQuota,
@@ -17,6 +16,7 @@ from safehold.secure.egress.tokens import (
     hidden_bits,
     logprob_bits,
 )
+from safehold.secure.egress.interface import ExplainedRowError, Window
 
 
 def reply(account: str, size: int, at: float = 100.0, tokens: int = 10) -> ExplainedRow:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from safehold.errors import TrustError
-from safehold.secure.egress.interface import RefuseAll
-from safehold.secure.egress.trusted import (
+from safehold.secure.egress.enforcement.log_adapter import (
     DeskAudit,
     DeskAuthorizer,
     DeskWeightGrants,
     workload,
 )
+from safehold.secure.egress.interface import RefuseAll
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.grants.interface import GrantRequest, Resource
 

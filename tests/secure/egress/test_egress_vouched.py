@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from safehold.errors import EgressError
-from safehold.secure.egress.ledger import START, ExplainedRow
-from safehold.secure.egress.vouched import Learned, as_toml, learn, words
-from safehold.secure.egress.watch import TimelineRow
+from safehold.secure.egress.explain.ledger import START, ExplainedRow
+from safehold.secure.egress.watch.overhead_learning import Learned, as_toml, learn, words
+from safehold.secure.egress.watch.watch import TimelineRow
 
 
 def time_of(

@@ -7,21 +7,21 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import DataError, TrustError
-from safehold.secure.egress.accounting import Overhead
-from safehold.secure.egress.audit import ChainedLog
-from safehold.secure.egress.enforce import Enforcer
-from safehold.secure.egress.interface import Authorizer, RefuseAll, StateError
-from safehold.secure.egress.ledger import (
+from safehold.secure.egress.declare.plan import Bound, Link, Local, Plan
+from safehold.secure.egress.enforcement.audit import ChainedLog
+from safehold.secure.egress.enforcement.enforce import Enforcer
+from safehold.secure.egress.explain.accounting import Overhead
+from safehold.secure.egress.explain.ledger import (
     Ed25519Signer,
     Ed25519Verifier,
     ExplainedReader,
     ExplainedWriter,
     Sender,
 )
-from safehold.secure.egress.plan import Bound, Link, Local, Plan
-from safehold.secure.egress.response import Level
-from safehold.secure.egress.timeline import read_timeline, render
-from safehold.secure.egress.watch import Sources, Watch
+from safehold.secure.egress.interface import Authorizer, RefuseAll, StateError
+from safehold.secure.egress.watch.response import Level
+from safehold.secure.egress.watch.timeline import read_timeline, render
+from safehold.secure.egress.watch.watch import Sources, Watch
 from safehold.testing.egress import FakeClock, GrantExactly, World, plan, register, row
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

@@ -19,7 +19,7 @@ from typing import IO
 import pytest
 
 import safehold
-from safehold.guard.gateway.local import find_weights
+from safehold.guard.gateway.upstreams.embedded import find_weights
 from safehold.secure.weights.header import content_id
 from safehold.secure.weights.keyd.config import prepare_memory
 from safehold.secure.weights.keyd.host import measure_host

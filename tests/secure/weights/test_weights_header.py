@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from safehold.canonical import canonical
 from safehold.errors import WeightsError
 from safehold.secure.weights.header import (
     content_id,
@@ -19,7 +20,6 @@ from safehold.secure.weights.keys import unwrap_data_key
 from safehold.secure.weights.rewrap import rewrapped, store_header, tombstone, wrap_anew
 from safehold.secure.weights.signer import SealSigner
 from safehold.testing.weights import MemoryProvider, Publisher
-from safehold.trust.canonical import canonical
 
 
 @pytest.mark.parametrize(

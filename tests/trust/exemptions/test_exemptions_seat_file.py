@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from safehold.trust.exemptions import Action, Admitted, Caller, ExemptionError, Ruling
-from safehold.trust.exemptions.book import ExpiryNotice
+from safehold.trust.exemptions.exemption_book import ExpiryNotice
 from safehold.trust.exemptions.seat_file import SeatFile
 from safehold.trust.exemptions.seats import RateOverrun, SeatOverrun
 

@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from safehold.canonical import sha256_hex
 from safehold.errors import TrustError
 from safehold.testing.trust import (
     GOVERNING,
@@ -12,7 +13,6 @@ from safehold.testing.trust import (
     SoftSsh,
     person_id,
 )
-from safehold.trust.canonical import sha256_hex
 from safehold.trust.grants.details import (
     AddKey,
     AddTeam,
@@ -34,8 +34,8 @@ from safehold.trust.grants.interface import (
     SignedRequest,
 )
 from safehold.trust.grants.policy import load_policy
-from safehold.trust.leaves import statement_of
 from safehold.trust.log.dsse import seal
+from safehold.trust.log.log_entries import statement_of
 from safehold.trust.people.interface import Kind, Person, SignatureError, Team
 from safehold.trust.people.statement import Act
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from safehold.canonical import canonical
 from safehold.errors import TrustError
 from safehold.testing.trust import (
     GOVERNING,
@@ -14,10 +15,10 @@ from safehold.testing.trust import (
     FakePager,
     person_id,
 )
-from safehold.trust.canonical import canonical
-from safehold.trust.grants.desk import Desk
+from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.details import RemovePerson
 from safehold.trust.grants.events import Founding
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import (
     Granted,
     GrantError,
@@ -29,7 +30,6 @@ from safehold.trust.grants.interface import (
     SignedRequest,
 )
 from safehold.trust.grants.policy import check_achievable, load_policy
-from safehold.trust.grants.words import in_words
 from safehold.trust.log import LogKeys, LogStore, create_log, read_keys, write_keys
 from safehold.trust.people.interface import Kind, PeopleError, Roster
 from safehold.trust.people.statement import Act

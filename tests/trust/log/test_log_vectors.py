@@ -5,7 +5,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safehold.trust.canonical import CanonicalError, canonical, parse_canonical
+from safehold.canonical import CanonicalError, canonical, parse_canonical
 from safehold.trust.log.checkpoint import parse_checkpoint
 from safehold.trust.log.interface import LogError, LogTamperError
 from safehold.trust.log.merkle import (

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from safehold.trust.canonical import canonical
-from safehold.trust.grants.desk import Desk
+from safehold.canonical import canonical
+from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.events import Note
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import Granted, GrantError, Line, Refused, SignedRequest
-from safehold.trust.grants.words import in_words
 from safehold.trust.people.interface import (
     Passkey,
     PasskeyProof,

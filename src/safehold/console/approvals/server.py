@@ -22,10 +22,10 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from safehold.canonical import CanonicalError
 from safehold.console.approvals.api import ApprovalsApi
 from safehold.errors import TrustError
-from safehold.trust.canonical import CanonicalError
-from safehold.trust.grants.desk import Desk
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.people.interface import SignatureError
 
 MAX_BODY_BYTES = 64 * 1024

@@ -22,9 +22,9 @@ from safehold.detect.redteam.target import Complier, Reply
 from safehold.detect.redteam.transforms import survives
 from safehold.errors import DataError, SafeholdError
 from safehold.exchange import Lane
-from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import Block, Cleared, Escalation
-from safehold.guard.stream import Guard, GuardSession, SessionPolicy
+from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 
 _DELTA = re.compile(r"\s*\S{1,12}")
 Stage2 = Callable[[Escalation], Answer]

@@ -6,8 +6,8 @@ from functools import cached_property
 
 import msgspec
 
-from safehold.exchange.views.dense import dense_spans
-from safehold.exchange.views.likeness import Letters
+from safehold.exchange.views.english_likeness import Letters
+from safehold.exchange.views.token_density import dense_spans
 
 
 class View(msgspec.Struct, frozen=True):

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-from safehold.guard.cascade import Thresholds
 from safehold.guard.scorers.rules import Rule
 from safehold.guard.scorers.similar import KnownAttack
+from safehold.guard.session.cascade import Thresholds
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

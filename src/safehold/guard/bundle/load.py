@@ -21,12 +21,12 @@ from safehold.guard.bundle.interface import (
     Stage1Record,
 )
 from safehold.guard.bundle.probes import probed
-from safehold.guard.cascade import Cascade
 from safehold.guard.scorers.encoder.onnx import EncoderScorer
 from safehold.guard.scorers.interface import ExchangeScorer
 from safehold.guard.scorers.ngram import Head, NgramScorer
 from safehold.guard.scorers.rules import RuleSet
 from safehold.guard.served.interface import ServedModel
+from safehold.guard.session.cascade import Cascade
 
 _MAX_FILE_BYTES = 1 << 30
 _MAX_FILES = 64

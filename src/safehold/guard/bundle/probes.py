@@ -8,9 +8,9 @@ import numpy as np
 
 from safehold.errors import BundleError
 from safehold.guard.bundle.interface import ProbeCanary, ProbeRecord
-from safehold.guard.cascade import Probed
 from safehold.guard.scorers.probe import LinearProbe, ProbeHead
 from safehold.guard.served.interface import Said, ServedModel
+from safehold.guard.session.cascade import Probed
 
 
 def probe_of(record: ProbeRecord, content: bytes) -> LinearProbe:

@@ -10,10 +10,8 @@ from typing import Any
 
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
-from safehold.guard.gateway.admin import Admin
-from safehold.guard.gateway.admission import Gate, Refusal, bearer, use_case
-from safehold.guard.gateway.chat import ChatCodec
-from safehold.guard.gateway.histories import Histories
+from safehold.guard.gateway.access.admission import Gate, Refusal, bearer, use_case
+from safehold.guard.gateway.access.refusals import Visit, note_refusal
 from safehold.guard.gateway.http import ClientGoneError, Head, SlowBodyError, read_body, read_head
 from safehold.guard.gateway.interface import (
     Call,
@@ -22,15 +20,17 @@ from safehold.guard.gateway.interface import (
     TooLargeError,
     UnsupportedError,
 )
-from safehold.guard.gateway.messages import MessagesCodec
-from safehold.guard.gateway.metrics import Metrics
-from safehold.guard.gateway.outgoing import OutgoingBytes, Unexplained
-from safehold.guard.gateway.outlet import Outlet, Receive, Send
-from safehold.guard.gateway.passing import Passing
+from safehold.guard.gateway.operate.admin import Admin
+from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes, Unexplained
+from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
-from safehold.guard.gateway.refusals import Visit, note_refusal
-from safehold.guard.gateway.relay import Ask, Relay
-from safehold.guard.gateway.responses import ResponsesCodec
+from safehold.guard.gateway.protocols.chat.codec import ChatCodec
+from safehold.guard.gateway.protocols.messages.codec import MessagesCodec
+from safehold.guard.gateway.protocols.responses.codec import ResponsesCodec
+from safehold.guard.gateway.relaying.client_response import Outlet, Receive, Send
+from safehold.guard.gateway.relaying.conversations import Histories
+from safehold.guard.gateway.relaying.relay import Ask, Relay
+from safehold.guard.gateway.side_endpoints import Passing
 from safehold.guard.ledger.interface import (
     EventKind,
     EventRow,

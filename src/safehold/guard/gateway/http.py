@@ -8,8 +8,8 @@ import msgspec
 
 from safehold.errors import WireError
 from safehold.guard.gateway.interface import TooLargeError
-from safehold.guard.gateway.outlet import Receive
 from safehold.guard.gateway.policy import Limits
+from safehold.guard.gateway.relaying.client_response import Receive
 
 _SINGLE = (
     "authorization",

@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 
 from safehold.errors import ConfigError
-from safehold.guard.gateway.callers import ExemptionSettings
+from safehold.guard.gateway.access.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.interface import FailMode, Mode
-from safehold.guard.stream import SessionPolicy
+from safehold.guard.session.session import SessionPolicy
 
 MIN_KEY_CHARS = 24
 MIN_KEY_DISTINCT = 10

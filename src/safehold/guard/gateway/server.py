@@ -14,25 +14,25 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from safehold.errors import ConfigError, LedgerError, SafeholdError
-from safehold.guard.gateway.admin import Admin
-from safehold.guard.gateway.admission import Gate
+from safehold.guard.gateway.access.admission import Gate
+from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptions, open_exemptions
+from safehold.guard.gateway.access.store import open_store
 from safehold.guard.gateway.app import CODECS, Gateway, Surfaces
-from safehold.guard.gateway.canary import Canaries
-from safehold.guard.gateway.exempt import ExemptionWatch, LogExemptions, open_exemptions
-from safehold.guard.gateway.histories import Histories
-from safehold.guard.gateway.holder import Held, Holder
+from safehold.guard.gateway.bundles.active_guard import Held, Holder
+from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
-from safehold.guard.gateway.journal import worker_journal
-from safehold.guard.gateway.logs import gateway_log
-from safehold.guard.gateway.metrics import Metrics
-from safehold.guard.gateway.outgoing import OutgoingBytes
-from safehold.guard.gateway.outlet import Receive, Send
+from safehold.guard.gateway.operate.admin import Admin
+from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
+from safehold.guard.gateway.operate.canary import Canaries
+from safehold.guard.gateway.operate.logs import gateway_log
+from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.gateway.operate.tracing import watchers
 from safehold.guard.gateway.policy import Settings
-from safehold.guard.gateway.relay import Relay
-from safehold.guard.gateway.store import open_store
-from safehold.guard.gateway.swap import Loader, Swapper, self_test
-from safehold.guard.gateway.tracing import watchers
-from safehold.guard.gateway.upstream import Client, HttpClient, read_key
+from safehold.guard.gateway.relaying.client_response import Receive, Send
+from safehold.guard.gateway.relaying.conversations import Histories
+from safehold.guard.gateway.relaying.journal import worker_journal
+from safehold.guard.gateway.relaying.relay import Relay
+from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.ledger.reader import LedgerReader

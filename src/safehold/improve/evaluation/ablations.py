@@ -8,9 +8,9 @@ import msgspec
 from safehold.errors import DataError
 from safehold.exchange import user_says
 from safehold.guard.bundle.load import Bundle
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.stream import Decoder, GrowingViews
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.session import Decoder, GrowingViews
 from safehold.improve.evaluation.cache import ScoreCache, code_digest, run_key
 from safehold.improve.evaluation.figures import Ranked, ranking, scores_on, separation
 from safehold.improve.evaluation.interface import (

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from safehold.guard.cascade import Cascade
+from safehold.guard.session.cascade import Cascade
 from safehold.improve.evaluation.curves import auc, auc_lower, rank, tpr_at
 from safehold.improve.evaluation.interface import (
     Frequency,

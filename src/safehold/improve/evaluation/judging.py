@@ -8,7 +8,7 @@ from safehold.errors import ScorerError
 from safehold.guard.interface import Stage
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 from safehold.guard.scorers.judge import PromptedJudge
-from safehold.guard.segments import reading
+from safehold.guard.session.segments import reading
 from safehold.improve.evaluation import figures
 from safehold.improve.evaluation.cache import ScoreCache, run_key
 from safehold.improve.evaluation.interface import (

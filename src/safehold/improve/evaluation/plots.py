@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safehold.errors import DependencyError
-from safehold.guard.cascade import Cascade
+from safehold.guard.session.cascade import Cascade
 from safehold.improve.evaluation.curves import roc
 from safehold.improve.evaluation.figures import ranking, scores_on
 from safehold.improve.evaluation.interface import (

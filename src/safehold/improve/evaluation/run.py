@@ -7,9 +7,9 @@ import msgspec
 
 from safehold import __version__
 from safehold.guard.bundle.load import Bundle
-from safehold.guard.cascade import Thresholds
-from safehold.guard.decoding import ViewDecoder
 from safehold.guard.served.interface import ServedModel
+from safehold.guard.session.cascade import Thresholds
+from safehold.guard.session.decoding import ViewDecoder
 from safehold.improve.evaluation import figures
 from safehold.improve.evaluation.ablations import compare
 from safehold.improve.evaluation.cache import ScoreCache, code_digest, open_cache, run_key

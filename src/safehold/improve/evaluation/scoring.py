@@ -12,15 +12,15 @@ from collections.abc import Callable
 import msgspec
 
 from safehold.exchange import Lane
-from safehold.guard.batching import InlineStage2
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import Block, Cleared, Escalation, Failed, Heard, Mode, Stage
 from safehold.guard.scorers.interface import ActivationScorer, ExchangeScorer
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
-from safehold.guard.stream import Decoder, Guard, SessionPolicy
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.session import Decoder, Guard, SessionPolicy
 from safehold.improve.evaluation.interface import Item, ItemScores, Score
 
 Delta = tuple[str, Heard | None]

@@ -7,8 +7,8 @@ import numpy as np
 
 from safehold.errors import DataError
 from safehold.guard.bundle.interface import Operating
-from safehold.guard.cascade import Cascade
 from safehold.guard.scorers.probe import LinearProbe
+from safehold.guard.session.cascade import Cascade
 from safehold.improve.probes.interface import ProbeSettings, Weights
 from safehold.improve.probes.sessions import Decided, HeardReply, Triple
 from safehold.improve.synthesis.interface import Example, Side

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 
-from safehold.guard.cascade import Cascade
 from safehold.guard.scorers.probe import LinearProbe
 from safehold.guard.served.interface import Said
 from safehold.guard.served.model import HfModel
+from safehold.guard.session.cascade import Cascade
 from safehold.improve.evaluation.curves import auc, auc_lower, tpr_at
 from safehold.improve.evaluation.interface import Frequency
 from safehold.improve.probes.calibrate import Judged, combined

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import msgspec
 
 from safehold.exchange import Exchange, Lane
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import Block, Escalation, Mode
 from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
-from safehold.guard.stream import Decoder, Guard, SessionPolicy
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.session import Decoder, Guard, SessionPolicy
 
 _LOW = -1e9
 

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import BundleError, DataError
 from safehold.exchange import user_says
-from safehold.guard.batching import InlineStage2
 from safehold.guard.bundle.interface import (
     MANIFEST,
     SIGNATURE,
@@ -32,13 +31,14 @@ from safehold.guard.bundle.interface import (
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.probes import highest
 from safehold.guard.bundle.write import array_file, write_bundle
-from safehold.guard.cascade import Cascade, Probed
-from safehold.guard.decoding import ViewDecoder
-from safehold.guard.flow import Answer
 from safehold.guard.interface import Escalation
 from safehold.guard.scorers.probe import LinearProbe
 from safehold.guard.served.model import HfModel
-from safehold.guard.stream import Guard
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Cascade, Probed
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import Answer
+from safehold.guard.session.session import Guard
 from safehold.improve.evaluation.interface import Frequency
 from safehold.improve.probes.calibrate import Judged, escalation, fit_weights, threshold_of
 from safehold.improve.probes.fit import fit

@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.errors import DataError
 from safehold.exchange import Exchange
-from safehold.guard.segments import PIECE, pieces, reading, segments
+from safehold.guard.session.segments import PIECE, pieces, reading, segments
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import msgspec
 
 from safehold.exchange import Lane
-from safehold.guard.batching import InlineStage2
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.flow import Answer, drive
 from safehold.guard.interface import Block, Escalation, Failed, Mode, Verdict
 from safehold.guard.scorers.interface import ExchangeScorer
-from safehold.guard.stream import Decoder, Guard, SessionPolicy
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.session import Decoder, Guard, SessionPolicy
 from safehold.improve.synthesis.interface import Example, Side
 from safehold.improve.training.interface import Progress
 

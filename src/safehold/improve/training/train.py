@@ -34,14 +34,14 @@ from safehold.guard.bundle.interface import (
     Stage2Record,
 )
 from safehold.guard.bundle.write import head_file, write_bundle
-from safehold.guard.cascade import Cascade, Thresholds
-from safehold.guard.decoding import ViewDecoder
 from safehold.guard.interface import Block
 from safehold.guard.scorers.encoder.onnx import EncoderScorer
 from safehold.guard.scorers.encoder.wordpiece import WordPiece
 from safehold.guard.scorers.ngram import Head, NgramScorer
-from safehold.guard.segments import segments
-from safehold.guard.stream import Guard
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.segments import segments
+from safehold.guard.session.session import Guard
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
 from safehold.improve.training.encoder import (

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from safehold.canonical import canonical
 from safehold.secure.weights.interface import (
     KEY_BYTES,
     Header,
@@ -22,7 +23,6 @@ from safehold.secure.weights.interface import (
     SealTamperError,
     Shard,
 )
-from safehold.trust.canonical import canonical
 
 MAGIC = b"SHSEAL01"
 PREAMBLE_BYTES = 32

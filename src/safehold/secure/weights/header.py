@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.canonical import sha256_hex
 from safehold.errors import WeightsError
 from safehold.secure.weights.interface import (
     CIPHER,
@@ -17,7 +18,6 @@ from safehold.secure.weights.interface import (
     SealTamperError,
 )
 from safehold.secure.weights.signer import SealSigner, SealVerifier
-from safehold.trust.canonical import sha256_hex
 
 MAX_HEADER_BYTES = 16 * 2**20
 _DOMAIN = b"safehold-sealed-header/1\0"

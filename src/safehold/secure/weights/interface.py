@@ -5,8 +5,8 @@ from typing import Annotated, Protocol
 
 import msgspec
 
+from safehold.canonical import MAX_INTEGER
 from safehold.errors import WeightsError
-from safehold.trust.canonical import MAX_INTEGER
 
 FORMAT = "safehold-sealed/1"
 CIPHER = "AES-256-GCM-STREAM"

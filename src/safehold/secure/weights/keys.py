@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from safehold.canonical import canonical
 from safehold.errors import WeightsError
 from safehold.secure.weights.interface import (
     KEY_BYTES,
@@ -17,7 +18,6 @@ from safehold.secure.weights.interface import (
     Wrapped,
     WrongKeyError,
 )
-from safehold.trust.canonical import canonical
 
 NONCE_PREFIX_BYTES = 7
 SHARD_KEY_BYTES = KEY_BYTES + NONCE_PREFIX_BYTES

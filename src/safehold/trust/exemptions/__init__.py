@@ -1,6 +1,6 @@
 """Exemptions: vetted subjects get a gentler action on named clauses, never less scoring."""
 
-from safehold.trust.exemptions.book import (
+from safehold.trust.exemptions.exemption_book import (
     NO_EXEMPTION,
     Caller,
     ExemptionBook,

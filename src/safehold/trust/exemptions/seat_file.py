@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safehold.trust.exemptions.book import Caller, ExpiryNotice, Ruling
+from safehold.trust.exemptions.exemption_book import Caller, ExpiryNotice, Ruling
 from safehold.trust.exemptions.interface import ExemptionError
 from safehold.trust.exemptions.seats import Admission, Admitted, RateOverrun, SeatOverrun
 

@@ -10,7 +10,7 @@ from typing import assert_never
 
 import msgspec
 
-from safehold.trust.exemptions.book import NO_EXEMPTION, Caller, Ruling
+from safehold.trust.exemptions.exemption_book import NO_EXEMPTION, Caller, Ruling
 
 _HOUR_S = 3600
 

@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from safehold.trust.canonical import sha256_hex
+from safehold.canonical import sha256_hex
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.exemptions.terms import check_terms
 from safehold.trust.grants.details import (

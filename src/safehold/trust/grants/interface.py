@@ -7,8 +7,8 @@ from typing import Annotated
 
 import msgspec
 
+from safehold.canonical import MAX_INTEGER, canonical, sha256_hex
 from safehold.errors import TrustError
-from safehold.trust.canonical import MAX_INTEGER, canonical, sha256_hex
 from safehold.trust.grants.details import Details, NoDetails
 from safehold.trust.people.interface import KeyKind, Label, PersonId, Proof, RelyingParty, TeamId
 

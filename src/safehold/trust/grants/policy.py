@@ -4,7 +4,7 @@ import tomllib
 
 import msgspec
 
-from safehold.trust.canonical import sha256_hex
+from safehold.canonical import sha256_hex
 from safehold.trust.grants.cedar import check_cedar
 from safehold.trust.grants.details import DETAILS_OF
 from safehold.trust.grants.interface import Policy, PolicyError, Rule

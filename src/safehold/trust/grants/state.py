@@ -10,8 +10,8 @@ from typing import assert_never
 
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.errors import TrustError
-from safehold.trust.canonical import canonical, sha256_hex
 from safehold.trust.exemptions.interface import Exemption, ExemptionTerms
 from safehold.trust.grants.changes import apply_details, check_roster
 from safehold.trust.grants.evaluate import evaluate

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from safehold.trust.canonical import canonical, parse_canonical
+from safehold.canonical import canonical, parse_canonical
 from safehold.trust.log.interface import LogError, LogTamperError
 from safehold.trust.log.note import SigningKey, VerifierKey
 

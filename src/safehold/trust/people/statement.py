@@ -3,7 +3,7 @@
 import hashlib
 from enum import StrEnum
 
-from safehold.trust.canonical import canonical
+from safehold.canonical import canonical
 
 NAMESPACE = "safehold-act"
 """The SSHSIG namespace (`ssh-keygen -Y sign -n safehold-act`)."""

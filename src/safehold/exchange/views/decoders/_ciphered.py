@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from safehold.exchange.views.english_likeness import GAP, Floats, Letters, lowest_window
 from safehold.exchange.views.interface import Source
-from safehold.exchange.views.likeness import GAP, Floats, Letters, lowest_window
 
 MIN_LETTERS = 10
 _WINDOW = 18

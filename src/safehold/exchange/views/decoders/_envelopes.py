@@ -18,8 +18,8 @@ from safehold.exchange.views.decoders import (
     nato,
     uu,
 )
+from safehold.exchange.views.english_likeness import Letters, likeness, mirrored, rotations
 from safehold.exchange.views.interface import Find, Source, Work
-from safehold.exchange.views.likeness import Letters, likeness, mirrored, rotations
 
 # What a text must look like for a decoder to be worth asking, whatever its letters are moved to.
 _SHAPES: tuple[tuple[re.Pattern[str], Find], ...] = (

@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from safehold.exchange.views.english_likeness import likeness
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.likeness import likeness
 
 _ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
 _MARKS = re.compile("[\u0300-\u036f]")

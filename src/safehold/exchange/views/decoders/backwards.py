@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from safehold.exchange.views.decoders._ciphered import running, runs, widened
 from safehold.exchange.views.decoders._envelopes import opened
+from safehold.exchange.views.english_likeness import Letters, lowest_window
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.likeness import Letters, lowest_window
 
 _WINDOW = 24
 _GAIN = 0.3

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import SHORT_COST, text_of
+from safehold.exchange.views.plausibility import SHORT_COST, text_of
 
 _RUN = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[0-9A-Fa-f]{2}){6,}+)(?![0-9A-Za-z])")
 _APART = re.compile(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import SHORT_COST, text_of
+from safehold.exchange.views.plausibility import SHORT_COST, text_of
 
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z2-7]{16,}+|[a-z2-7]{16,}+)={0,6}")
 _SPLIT = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z2-7]{8,76}+=*\s){1,}+(?:[A-Z2-7]{2,}+={0,6})?")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import SHORT_COST, text_of
+from safehold.exchange.views.plausibility import SHORT_COST, text_of
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{11,}+(?:\r?\n[A-Za-z0-9+/_-]{2,}+)*+={0,2}")
 _PIECES = re.compile(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import text_of
+from safehold.exchange.views.plausibility import text_of
 
 _FRAMED = re.compile(r"<~([!-uz\s]{5,}?)~>")
 _TOKEN = re.compile(r"(?<!\S)[!-~]{15,}+(?!\S)")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import SHORT_COST, meaningful, text_of
+from safehold.exchange.views.plausibility import SHORT_COST, meaningful, text_of
 
 _NUMBERS = re.compile(r"(?<![\w.])\d{2,7}(?:(?:[,;]?\s{1,2}|[,;:\-|/])\d{2,7}(?!\w)){4,}+")
 _BITS = re.compile(r"(?<!\w)[01]{7,8}(?:[\s,;\-]{0,2}+[01]{7,8})++")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import SHORT_COST, meaningful
+from safehold.exchange.views.plausibility import SHORT_COST, meaningful
 
 _FIRST = 0x1F1E6
 _FLAG = 2

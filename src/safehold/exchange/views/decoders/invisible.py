@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import text_of
+from safehold.exchange.views.plausibility import text_of
 
 _TAGS = re.compile("[\U000e0001-\U000e007f](?:[\u200b\u200c\u200d\ufeff]?[\U000e0001-\U000e007f])+")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{3,}")

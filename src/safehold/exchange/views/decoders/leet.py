@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from itertools import product
 
+from safehold.exchange.views.english_likeness import likeness
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.likeness import likeness
 
 _SURE = str.maketrans("03457@$68€£9", "oeastasgbelg")
 _ONE = re.compile(r"[1!|]")

@@ -4,8 +4,8 @@
 import re
 from collections.abc import Iterator
 
+from safehold.exchange.views.english_likeness import likeness
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.likeness import likeness
 
 _RUN = re.compile(r"\b[A-Za-z']{1,30}+(?<=ay)(?:[^A-Za-z\n]{1,4}+[A-Za-z']{1,30}+(?<=ay)){3,}+")
 _WORD = re.compile(r"[A-Za-z']+")

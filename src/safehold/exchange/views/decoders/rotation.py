@@ -13,14 +13,14 @@ from safehold.exchange.views.decoders._ciphered import (
     widened,
 )
 from safehold.exchange.views.decoders._envelopes import SAMPLE, ciphered, opened
-from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.likeness import (
+from safehold.exchange.views.english_likeness import (
     Letters,
     flipped,
     likeness,
     likeness_backwards,
     rotations,
 )
+from safehold.exchange.views.interface import Found, Source, Work
 
 _GOOD = 0.6
 _GAIN = 0.8

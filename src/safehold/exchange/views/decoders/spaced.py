@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from safehold.exchange.views.decoders._envelopes import opened
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import SHORT_COST, meaningful
+from safehold.exchange.views.plausibility import SHORT_COST, meaningful
 
 _SEPARATORS = " \t.\\-_*|~·•,/+\u00a0"
 _EVEN = re.compile(rf"(?<!\S)\S([{_SEPARATORS}])(?:[\s\S]\1){{3,}}+(?:\S(?!\w))?")

@@ -4,8 +4,8 @@
 import re
 from collections.abc import Iterator
 
+from safehold.exchange.views.english_likeness import likeness
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.likeness import likeness
 
 _TURNED = "ɐqɔpǝɟƃɥᴉɾʞןɯuodbɹsʇnʌʍxʎz" + "∀ꓭƆᗡƎℲפHIſꓘ⅂WNOԀΌᴚS┴∩ΛMX⅄Z" + "⇂ᄅƐㄣϛ9ㄥ860" + "˙‘¡¿,"
 _PLAIN = (

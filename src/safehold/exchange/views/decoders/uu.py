@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, Source, Work
-from safehold.exchange.views.plausible import text_of
+from safehold.exchange.views.plausibility import text_of
 
 _LINES = re.compile(
     r"(?:^begin [0-7]{3,4} [^\n]*\n)?((?:^[!-M][ -`]{4,84}$\n?){1,}+)(?:^`? *\n)?(?:^end$)?",

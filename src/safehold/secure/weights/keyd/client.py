@@ -26,8 +26,8 @@ from safehold.secure.weights.keyd.interface import (
     receive,
     send,
 )
-from safehold.trust.leaves import Leaf, read_leaf
 from safehold.trust.log.dsse import unseal
+from safehold.trust.log.log_entries import Leaf, read_leaf
 from safehold.trust.log.proof import verify_proof_text
 from safehold.trust.log.store import LogKeys
 

@@ -18,7 +18,7 @@ from safehold.secure.weights.keyd.service import KeyService
 from safehold.secure.weights.providers.config import nobody, open_provider, read_provider
 from safehold.secure.weights.signer import SealVerifier
 from safehold.secure.weights.storage import replace_file
-from safehold.trust.grants.desk import Desk
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.note import Algorithm, SigningKey
 from safehold.trust.log.store import LogStore, read_keys
 from safehold.trust.log.witness import Witness, create_witness

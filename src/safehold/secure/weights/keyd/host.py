@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.secure.weights.keyd.interface import KeydError
-from safehold.trust.canonical import canonical, sha256_hex
 
 MACHINE_ID = Path("/etc/machine-id")
 SSH_HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key.pub")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.secure.weights.keyd.interface import KeydError
-from safehold.trust.canonical import canonical, sha256_hex
 
 _SO_PEERPIDFD = 77  # asm-generic/socket.h, Linux 6.5
 _UCRED = struct.Struct("iII")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from safehold.canonical import sha256_hex
 from safehold.errors import TrustError, WeightsError
 from safehold.secure.weights.header import content_id, covers, open_header
 from safehold.secure.weights.interface import Header, KeyProvider
@@ -27,15 +28,14 @@ from safehold.secure.weights.keys import derive_keys, unwrap_data_key, wrap_cont
 from safehold.secure.weights.load import total_bytes
 from safehold.secure.weights.rewrap import wrap_anew
 from safehold.secure.weights.signer import SealVerifier
-from safehold.trust.canonical import sha256_hex
-from safehold.trust.grants.desk import Desk
 from safehold.trust.grants.details import Facts
 from safehold.trust.grants.evaluate import evaluate
 from safehold.trust.grants.events import Approved, BrokeGlass, Requested
+from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import GrantRequest, Refused, RefusedError, short
-from safehold.trust.leaves import Record, read_leaf
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.interface import LogTamperError
+from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.log.proof import encode_proof, verify_proof_text
 from safehold.trust.log.store import LogKeys
 from safehold.trust.log.witness import Witness

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from safehold.canonical import canonical
 from safehold.secure.weights.interface import ProviderError, WrongKeyError
-from safehold.trust.canonical import canonical
 
 NONCE_BYTES = 12
 

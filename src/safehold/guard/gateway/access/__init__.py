@@ -1,0 +1,1 @@
+"""Who may ask what: admission, exemptions, budgets and their store."""

@@ -1,0 +1,236 @@
+"""Exemptions at the gateway: a client's key, the grants of the transparency log, and seats.
+
+A grant changes the action on named clauses and nothing else. Whatever can't be read, verified or
+counted here ends in "not exempt", never in "let it pass".
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+from safehold.constitution.library import load
+from safehold.errors import LedgerError, TrustError
+from safehold.guard.gateway.access.exemption_settings import ExemptionSettings
+from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
+from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
+from safehold.trust.exemptions import (
+    Action,
+    Admitted,
+    Caller,
+    Exemption,
+    ExemptionBook,
+    ExemptionError,
+    RateOverrun,
+    SeatOverrun,
+    exemption_book,
+)
+from safehold.trust.exemptions.seat_file import SeatFile
+from safehold.trust.grants.state import TrustState
+from safehold.trust.log.dsse import unseal
+from safehold.trust.log.files import DirectorySource
+from safehold.trust.log.follow import Follower
+from safehold.trust.log.interface import Source
+from safehold.trust.log.log_entries import Record, read_leaf
+from safehold.trust.log.store import LogKeys, read_keys
+
+_DAY_S = 86_400
+
+
+class LogExemptions:
+    """The gateway's `Exemptions`: read from the log, ruled by the book, counted by seats."""
+
+    def __init__(
+        self,
+        settings: ExemptionSettings,
+        *,
+        source: Source,
+        keys: LogKeys,
+        relaxable: frozenset[str],
+        seats: SeatFile,
+    ) -> None:
+        self.settings = settings
+        self.seats = seats
+        self.dropped: tuple[str, ...] = ()
+        self._keys = keys
+        self._emitters = keys.emitter_keys()
+        self._relaxable = relaxable
+        self._log = Follower(source, keys, at_least=seats.seen(keys.origin))
+        self._state = TrustState(keys.origin, keys.founding)
+        self.book = ExemptionBook((), relaxable)
+
+    @property
+    def log_size(self) -> int:
+        """How many leaves were read."""
+        return self._log.size
+
+    def action_for(
+        self, subject: str | None, use_case: str | None, clause: str, surface: str, now: float
+    ) -> Exempt | NotExempt:
+        """Rule on one blocked clause of one exchange, and count it if it is exempt."""
+        member = None if subject is None else self.settings.callers.get(subject)
+        if subject is None or member is None:
+            return NotExempt()
+        caller = Caller(
+            organisation=member.organisation,
+            user=member.user or subject,
+            key=subject,
+            use_case=use_case or member.use_case,
+        )
+        ruling = self.book.action_for(caller, clause, surface, int(now))
+        relief = _relief(ruling.action)
+        if relief is None:
+            return NotExempt()
+        try:
+            admission = self.seats.admit(ruling, caller, int(now))
+        except ExemptionError:
+            return NotExempt(grant_id=ruling.grant, overrun="meter", alarm=True)
+        match admission:
+            case Admitted():
+                return Exempt(grant_id=ruling.grant, relief=relief)
+            case SeatOverrun():
+                return NotExempt(grant_id=ruling.grant, overrun="seats", alarm=admission.first)
+            case RateOverrun():
+                return NotExempt(grant_id=ruling.grant, overrun="rate")
+            case _:
+                assert_never(admission)
+
+    def refresh(self) -> bool:
+        """Read what is new in the log; tell whether anything was.
+
+        Raises:
+            TrustError: the log can't be read or does not verify. Nobody is exempt then, until it
+                does again.
+        """
+        try:
+            news = self._log.news() if self._log.head().size != self._log.size else []
+            for index, entry in news:
+                leaf = read_leaf(unseal(entry, self._emitters)[0])
+                if isinstance(leaf, Record):
+                    self._state.observe(leaf.time)
+                else:
+                    self._state.apply(index, leaf)
+            if news:
+                self.seats.saw(self._keys.origin, self._log.size)
+        except TrustError:
+            self.book = ExemptionBook((), self._relaxable)
+            raise
+        given = self._state.exemptions()
+        kept = tuple(one for one in given if self._stands(one))
+        self.book = ExemptionBook(kept, self._relaxable)
+        self.dropped = tuple(one.grant for one in given if one not in kept)
+        return bool(news)
+
+    def _stands(self, exemption: Exemption) -> bool:
+        """Tell whether the constitution still lets these clauses be relaxed."""
+        try:
+            exemption_book([exemption], self._relaxable)
+        except ExemptionError:
+            return False
+        return True
+
+
+def _relief(action: Action) -> Relief | None:
+    match action:
+        case Action.AUDIT:
+            return Relief.DELIVER
+        case Action.FALLBACK:
+            return Relief.FALLBACK
+        case Action.HOLD:
+            return Relief.REVIEW
+        case Action.BLOCK:
+            return None
+        case _:
+            assert_never(action)
+
+
+def open_exemptions(settings: ExemptionSettings) -> LogExemptions:
+    """Open the log and the seats, and read every grant.
+
+    Raises:
+        SafeholdError: the log does not verify, or a file can't be read; the gateway must not start.
+    """
+    made = LogExemptions(
+        settings,
+        source=DirectorySource(Path(settings.log)),
+        keys=read_keys(Path(settings.log_keys)),
+        relaxable=frozenset(load(settings.constitution).relaxable),
+        seats=SeatFile(Path(settings.seats)),
+    )
+    made.refresh()
+    return made
+
+
+class ExemptionWatch:
+    """Follows the log while the gateway runs; what changes or nears its end is a ledger row."""
+
+    def __init__(
+        self,
+        exemptions: LogExemptions,
+        *,
+        ledger: RowSink,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._exemptions = exemptions
+        self._ledger = ledger
+        self._metrics = metrics
+        self._clock = clock
+        self._unreadable = False
+        self._reported: frozenset[str] = frozenset()
+        self._first = True
+
+    async def follow(self) -> None:
+        """Look at the log again and again."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._exemptions.settings.reload_s)
+
+    async def look(self) -> None:
+        """Read what is new, and write the rows that are due."""
+        rows: list[EventRow] = []
+        try:
+            changed = await asyncio.to_thread(self._exemptions.refresh)
+        except TrustError as error:
+            if not self._unreadable:
+                rows.append(self._alarm("exemption-log", error=type(error).__name__))
+            self._unreadable = True
+        else:
+            if changed or self._unreadable or self._first:
+                rows.append(self._loaded())
+            self._unreadable = self._first = False
+            rows += self._warnings()
+        try:
+            if rows:
+                await self._ledger.append(rows[0], *rows[1:])
+        except LedgerError:
+            self._metrics.alarms.labels("ledger").inc()
+
+    def _loaded(self) -> EventRow:
+        now = int(self._clock())
+        in_force = [one for one in self._exemptions.book.exemptions if one.in_force(now)]
+        detail = {"in_force": len(in_force), "log_size": self._exemptions.log_size}
+        return EventRow(at=self._clock(), kind=EventKind.EXEMPTION, detail={**detail})
+
+    def _warnings(self) -> list[EventRow]:
+        now = int(self._clock())
+        rows = []
+        for one in self._exemptions.book.exemptions:
+            left = max(0, one.expires - now) if one.in_force(now) else 0
+            self._metrics.exemption_days.labels(one.grant[:12]).set(left / _DAY_S)
+        for notice in self._exemptions.book.warnings(now):
+            try:
+                new = self._exemptions.seats.is_new(notice)
+            except ExemptionError:
+                new = True
+            if new:
+                rows.append(self._alarm("exemption-expiry", grant=notice.grant, days=notice.days))
+        unheard = set(self._exemptions.dropped) - self._reported
+        rows += [self._alarm("exemption-clause", grant=grant) for grant in unheard]
+        self._reported = frozenset(self._exemptions.dropped)
+        return rows
+
+    def _alarm(self, name: str, **detail: str | int) -> EventRow:
+        self._metrics.alarms.labels(name).inc()
+        return EventRow(at=self._clock(), kind=EventKind.ALARM, detail={"alarm": name, **detail})

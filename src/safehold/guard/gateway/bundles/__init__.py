@@ -1,0 +1,1 @@
+"""The bundle in use: loading, holding and swapping the active guard."""

@@ -1,0 +1,190 @@
+"""The guard in use: exchanged atomically, the one before it kept warm, streams never dropped."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from safehold.errors import BundleError
+from safehold.exchange import Exchange, Lane
+from safehold.guard.interface import Block, Escalation, Failed, Flow, Heard, Step, Verdict
+from safehold.guard.session.flow import Answer
+from safehold.guard.session.session import Coverage, Report, SessionPolicy
+
+T = TypeVar("T")
+StageTwo = Callable[[Escalation], Awaitable[Answer]]
+
+
+class Session(Protocol):
+    """The guard around one exchange, as the gateway uses it (`stream.GuardSession`)."""
+
+    would_block: Block | None
+
+    def judge_prompt(self) -> Flow[Verdict]:
+        """Score the prompt."""
+        ...
+
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+        """Take the next characters of a lane, and what a probe heard while they were written."""
+        ...
+
+    def close(self, lane: Lane) -> Flow[Step]:
+        """Score and release the tail of one lane."""
+        ...
+
+    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+        """Score and release every tail."""
+        ...
+
+    @property
+    def coverage(self) -> Coverage:
+        """Characters received, scored and released."""
+        ...
+
+    def report(self) -> Report:
+        """Scores, escalations and bypasses."""
+        ...
+
+
+class AnyGuard(Protocol):
+    """Makes sessions (`stream.Guard`)."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the bundle."""
+        ...
+
+    def session(
+        self,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        exempt: Callable[[str], bool] | None = None,
+    ) -> Session:
+        """Start guarding one exchange."""
+        ...
+
+
+async def no_stage2(request: Escalation) -> Answer:
+    """Answer for a guard without a stage 2: an escalation is a failure, never a pass."""
+    del request
+    return Failed(reason="NoStage2")
+
+
+async def run_flow(
+    flow: "Flow[T]", stage2: StageTwo, *, first: Escalation | None = None, offload: bool = False
+) -> T:
+    """Run a flow to its end; `offload` moves its own computation to a thread."""
+    loop = asyncio.get_running_loop()
+
+    def step(answer: Answer | None) -> tuple[bool, Any]:
+        try:
+            return False, next(flow) if answer is None else flow.send(answer)
+        except StopIteration as stop:
+            return True, stop.value
+
+    request: Any
+    if first is not None:
+        done, request = False, first
+    elif offload:
+        done, request = await loop.run_in_executor(None, step, None)
+    else:
+        done, request = step(None)
+    while not done:
+        if not isinstance(request, Escalation):
+            raise TypeError("a flow yields escalations only")
+        answer = await stage2(request)
+        if offload:
+            done, request = await loop.run_in_executor(None, step, answer)
+        else:
+            done, request = step(answer)
+    result: T = request
+    return result
+
+
+class Held:
+    """A loaded guard with its stage 2, and how many exchanges use it."""
+
+    def __init__(
+        self,
+        guard: AnyGuard,
+        stage2: StageTwo = no_stage2,
+        *,
+        name: str = "",
+        canaries: tuple[str, ...] = (),
+        close: Callable[[], None] | None = None,
+        asks: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take the guard and its stage 2; `asks` are headers that its probe wants upstream."""
+        self.guard = guard
+        self.asks = dict(asks or {})
+        self.stage2 = stage2
+        self.name = name
+        self.canaries = canaries
+        self.uses = 0
+        self._close = close
+        self._retired = False
+
+    @property
+    def digest(self) -> str:
+        """The bundle's digest."""
+        return self.guard.digest
+
+    def retire(self) -> None:
+        """Let go of the scorers once the last exchange has ended."""
+        self._retired = True
+        self._maybe_close()
+
+    def release(self) -> None:
+        """End one use."""
+        self.uses -= 1
+        self._maybe_close()
+
+    def _maybe_close(self) -> None:
+        if self._retired and self.uses == 0 and self._close is not None:
+            close, self._close = self._close, None
+            close()
+
+
+class Holder:
+    """Which guard new exchanges get."""
+
+    def __init__(self, first: Held) -> None:
+        self._current = first
+        self._previous: Held | None = None
+
+    @property
+    def current(self) -> Held:
+        """The guard that new exchanges get."""
+        return self._current
+
+    @property
+    def previous(self) -> Held | None:
+        """The guard before it, still loaded."""
+        return self._previous
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[Held]:
+        """Hold the current guard for one exchange, whatever is swapped meanwhile."""
+        held = self._current
+        held.uses += 1
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def swap(self, fresh: Held) -> None:
+        """Give new exchanges `fresh`; running ones keep what they began with."""
+        if self._previous is not None and self._previous is not fresh:
+            self._previous.retire()
+        self._previous, self._current = self._current, fresh
+
+    def roll_back(self) -> Held:
+        """Give new exchanges the guard before this one; nothing is loaded, so it is immediate.
+
+        Raises:
+            BundleError: There was no other guard.
+        """
+        if self._previous is None:
+            raise BundleError("nothing to roll back to: no other bundle was loaded")
+        self._previous, self._current = self._current, self._previous
+        return self._current

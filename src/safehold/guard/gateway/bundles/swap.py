@@ -1,0 +1,190 @@
+"""Hot swap of bundles: load, self-test on the golden set, swap atomically, drain, roll back.
+
+A bundle that does not load, verify or pass its own golden set never takes over. Several workers
+follow one small file that names the bundle in use.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from safehold.errors import BundleError, LedgerError
+from safehold.exchange import Lane, user_says
+from safehold.guard.gateway.bundles.active_guard import Held, Holder, run_flow
+from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.interface import Block, Heard
+from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
+from safehold.guard.session.session import SessionPolicy
+
+_FOLLOW_S = 0.25
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One exchange of a golden set and whether a sound guard blocks it.
+
+    `heard` is what the bundle's probe heard while the served model read the reply.
+    """
+
+    prompt: str
+    reply: str
+    blocked: bool
+    heard: Heard | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A loaded bundle and the exchanges it must judge rightly before it may serve."""
+
+    held: Held
+    golden: tuple[Probe, ...]
+
+
+class Loader(Protocol):
+    """Loads and verifies a bundle (called in a thread)."""
+
+    def __call__(self, path: Path) -> Loaded:
+        """Return the loaded bundle.
+
+        Raises:
+            BundleError: It does not verify.
+        """
+        ...
+
+
+async def blocks(held: Held, probe: Probe) -> bool:
+    """Say whether a guard stops a golden exchange, at its prompt or within its reply."""
+    session = held.guard.session(user_says(probe.prompt), SessionPolicy())
+    if isinstance(await run_flow(session.judge_prompt(), held.stage2, offload=True), Block):
+        return True
+    lane = Lane()
+    fed = session.feed(lane, probe.reply, probe.heard)
+    if isinstance(await run_flow(fed, held.stage2), Block):
+        return True
+    ends = await run_flow(session.finish(), held.stage2)
+    return any(isinstance(step, Block) for _, step in ends)
+
+
+async def self_test(held: Held, golden: Sequence[Probe]) -> None:
+    """Judge the golden set; this also warms the scorers.
+
+    Raises:
+        BundleError: There is none, or an exchange is judged otherwise than recorded.
+    """
+    if not golden:
+        raise BundleError("self-test: the bundle has no golden set")
+    wrong = [probe for probe in golden if await blocks(held, probe) is not probe.blocked]
+    if wrong:
+        raise BundleError(f"self-test: {len(wrong)} of {len(golden)} golden exchanges judged wrong")
+
+
+class Swapper:
+    """Exchanges the bundle in use of one worker, and tells the other workers."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder,
+        loader: Loader,
+        ledger: RowSink,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        state: Path | None = None,
+    ) -> None:
+        self._holder = holder
+        self._loader = loader
+        self._ledger = ledger
+        self._metrics = metrics
+        self._clock = clock
+        self._state = state
+        self._seen: str | None = None
+        self._busy = asyncio.Lock()
+
+    async def swap(self, path: Path, *, tell: bool = True) -> Held:
+        """Load, test and put to use the bundle at `path`; the one in use serves meanwhile.
+
+        Raises:
+            BundleError: It is bad; nothing changed.
+        """
+        async with self._busy:
+            try:
+                loaded = await asyncio.to_thread(self._loader, path)
+                await self_test(loaded.held, loaded.golden)
+            except BundleError as error:
+                self._metrics.swaps.labels("refused").inc()
+                self._metrics.alarms.labels("bundle_refused").inc()
+                await self._event(
+                    EventKind.BUNDLE_REFUSED, {"bundle": path.name, "reason": str(error)[:200]}
+                )
+                raise
+            await self._use(loaded.held, "swapped")
+            if tell:
+                self._tell(path)
+            return loaded.held
+
+    async def roll_back(self, *, tell: bool = True) -> Held:
+        """Put the bundle before this one back to use; it is still loaded.
+
+        Raises:
+            BundleError: There is none.
+        """
+        async with self._busy:
+            before = self._holder.current.digest
+            held = self._holder.roll_back()
+            self._metrics.swaps.labels("rolled_back").inc()
+            if tell and held.name:
+                self._tell(Path(held.name))
+            await self._event(
+                EventKind.BUNDLE_SWAP, {"from": before, "to": held.digest, "how": "rollback"}
+            )
+            return held
+
+    async def _use(self, held: Held, how: str) -> None:
+        before = self._holder.current.digest
+        self._holder.swap(held)
+        self._metrics.swaps.labels(how).inc()
+        await self._event(EventKind.BUNDLE_SWAP, {"from": before, "to": held.digest, "how": how})
+
+    async def _event(
+        self, kind: EventKind, detail: dict[str, str | int | float | bool | None]
+    ) -> None:
+        try:
+            await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
+        except LedgerError:
+            self._metrics.alarms.labels("ledger").inc()
+
+    def _tell(self, path: Path) -> None:
+        """Name the bundle in use for the other workers, atomically."""
+        self._seen = str(path)
+        if self._state is None:
+            return
+        fresh = self._state.with_suffix(f".{os.getpid()}")
+        fresh.write_text(str(path), encoding="utf-8")
+        fresh.replace(self._state)
+
+    async def follow(self) -> None:
+        """Swap whenever another worker names another bundle; a bad one is refused each time."""
+        if self._state is None:
+            return
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            named = self._named()
+            if named is None or named == self._seen:
+                continue
+            self._seen = named
+            try:
+                previous = self._holder.previous
+                if previous is not None and previous.name == named:
+                    await self.roll_back(tell=False)
+                else:
+                    await self.swap(Path(named), tell=False)
+            except BundleError:
+                continue
+
+    def _named(self) -> str | None:
+        try:
+            return self._state.read_text(encoding="utf-8").strip() if self._state else None
+        except (OSError, UnicodeDecodeError):
+            return None

@@ -1,0 +1,1 @@
+"""Operating a gateway: administration, canaries, metrics, traces, logs, byte accounting."""

@@ -1,0 +1,202 @@
+"""Prometheus metrics and the coverage audit. Numbers only; nothing here sees content."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from safehold.guard.gateway.interface import NotExempt, Surface
+from safehold.guard.interface import Block
+from safehold.guard.ledger.interface import Judged, Outcome
+
+if TYPE_CHECKING:
+    from safehold.guard.gateway.relaying.relay import Run
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+
+
+class Metrics:
+    """The counters of one worker, in a registry of their own.
+
+    Several workers share a `folder` (prometheus_client's multiprocess mode, which the parent's
+    `PROMETHEUS_MULTIPROC_DIR` switches on); whichever worker is asked then tells of all of them.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.registry = CollectorRegistry()
+        self._folder = folder
+        label = ("surface",)
+        self._exchanges = Counter(
+            "safehold_exchanges_total",
+            "Exchanges by outcome and verdict.",
+            ("surface", "outcome", "verdict"),
+            registry=self.registry,
+        )
+        self._blocks = Counter(
+            "safehold_blocks_total",
+            "Blocks by where they fired.",
+            ("surface", "stage", "clause"),
+            registry=self.registry,
+        )
+        self._would_block = Counter(
+            "safehold_would_block_total",
+            "Exchanges that an audit or a shadow policy delivered all the same.",
+            label,
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "safehold_refused_total",
+            "Requests that never reached the guard, by HTTP status.",
+            ("surface", "status"),
+            registry=self.registry,
+        )
+        self.scored = Counter(
+            "safehold_scored_bytes_total",
+            "UTF-8 bytes of reply text handed to the scorers.",
+            label,
+            registry=self.registry,
+        )
+        self.delivered = Counter(
+            "safehold_delivered_bytes_total",
+            "UTF-8 bytes of reply text handed to client sockets.",
+            label,
+            registry=self.registry,
+        )
+        self._gaps = Counter(
+            "safehold_coverage_gaps_total",
+            "Exchanges that delivered more bytes than were scored. Any value is an alarm.",
+            label,
+            registry=self.registry,
+        )
+        self._escalations = Counter(
+            "safehold_escalations_total", "Stage-2 requests.", label, registry=self.registry
+        )
+        self._bypasses = Counter(
+            "safehold_bypasses_total",
+            "Scorer failures that a fail mode let pass.",
+            label,
+            registry=self.registry,
+        )
+        self._ledger_failures = Counter(
+            "safehold_ledger_failures_total",
+            "Rows that could not be kept.",
+            label,
+            registry=self.registry,
+        )
+        self._first = Histogram(
+            "safehold_first_release_seconds",
+            "From the request to the first released byte.",
+            label,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._guard = Histogram(
+            "safehold_prompt_verdict_seconds",
+            "From the request to the verdict on its prompt.",
+            label,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._total = Histogram(
+            "safehold_exchange_seconds",
+            "From the request to its last byte.",
+            label,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.streams = Gauge(
+            "safehold_open_exchanges",
+            "Exchanges under way.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.closed = Gauge(
+            "safehold_surface_closed",
+            "1 while a surface is closed by its canary.",
+            label,
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
+        self.canaries = Counter(
+            "safehold_canaries_total",
+            "Canary requests by result.",
+            ("surface", "result"),
+            registry=self.registry,
+        )
+        self.swaps = Counter(
+            "safehold_bundle_swaps_total",
+            "Bundle swaps by result.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.alarms = Counter(
+            "safehold_alarms_total", "Alarms by kind.", ("kind",), registry=self.registry
+        )
+
+        self.exemption_days = Gauge(
+            "safehold_exemption_days_left",
+            "Days until an exemption in force ends; 0 after its end.",
+            ("grant",),
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
+
+    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+        """Count a finished exchange and compare its two byte counters."""
+        surface = str(run.ask.surface)
+        self._exchanges.labels(surface, str(outcome), str(judged)).inc()
+        block = run.block if run.block is not None else run.verdict
+        if isinstance(block, Block):
+            if outcome is Outcome.BLOCKED_BY_GUARD:
+                self._blocks.labels(surface, str(block.stage), block.clause).inc()
+            else:
+                self._would_block.labels(surface).inc()
+        for ruling in run.rulings.values():
+            if isinstance(ruling, NotExempt) and ruling.alarm:
+                self.alarms.labels(f"exemption-{ruling.overrun}").inc()
+        report = run.session.report()
+        self.scored.labels(surface).inc(run.bytes_fed)
+        self.delivered.labels(surface).inc(run.out.text_bytes)
+        self._escalations.labels(surface).inc(report.escalations)
+        self._bypasses.labels(surface).inc(len(report.bypasses))
+        if run.out.text_bytes > run.bytes_fed or report.coverage.released > report.coverage.scored:
+            self._gaps.labels(surface).inc()
+            self.alarms.labels("coverage").inc()
+        timing = run.timing
+        if timing.first_release_at is not None:
+            self._first.labels(surface).observe(timing.first_release_at - timing.started_at)
+        if timing.ended_at is not None:
+            self._total.labels(surface).observe(timing.ended_at - timing.started_at)
+        self._guard.labels(surface).observe(timing.guard_s)
+
+    def ledger_failed(self, surface: Surface) -> None:
+        """Count a row that could not be kept."""
+        self._ledger_failures.labels(str(surface)).inc()
+
+    def refused(self, surface: str, status: int) -> None:
+        """Count a request that never reached the guard."""
+        self._refused.labels(surface, str(status)).inc()
+
+    def text(self) -> bytes:
+        """Return the exposition format, of all workers where there are several."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        for file in self._folder.glob("gauge_live*_*.db"):
+            pid = int(file.stem.rpartition("_")[2])
+            if not _alive(pid):  # killed: what it had open is not open any more
+                mark_process_dead(pid, str(self._folder))  # type: ignore[no-untyped-call]
+        everyone = CollectorRegistry()
+        MultiProcessCollector(everyone, path=str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(everyone)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

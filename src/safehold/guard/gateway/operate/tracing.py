@@ -1,0 +1,118 @@
+"""OpenTelemetry traces (extra `otel`) with GenAI semantic conventions, made when an exchange ends.
+
+One span per exchange, with a child for the prompt's verdict, and one `gen_ai.evaluation.result`
+event per score. No content is recorded.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from safehold.errors import DependencyError
+from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.interface import Block
+from safehold.guard.ledger.interface import Judged, Outcome
+
+if TYPE_CHECKING:
+    from safehold.guard.gateway.relaying.relay import Run, Watcher
+
+_SYSTEMS = {
+    Surface.CHAT: "openai",
+    Surface.RESPONSES: "openai",
+    Surface.MESSAGES: "anthropic",
+    Surface.EMBEDDINGS: "openai",
+}
+_NS = 1_000_000_000
+
+
+class Both:
+    """Counts in the metrics, and traces."""
+
+    def __init__(self, metrics: Metrics, tracer: "Tracer") -> None:
+        self._metrics = metrics
+        self._tracer = tracer
+
+    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+        """Take note of a finished exchange in both."""
+        self._metrics.finished(run, outcome, judged)
+        self._tracer.finished(run, outcome, judged)
+
+    def ledger_failed(self, surface: Surface) -> None:
+        """Count a row that could not be kept."""
+        self._metrics.ledger_failed(surface)
+
+
+class Tracer:
+    """Makes spans with an OpenTelemetry tracer."""
+
+    def __init__(self, tracer: Any) -> None:  # noqa: ANN401 - opentelemetry.trace.Tracer
+        self._tracer = tracer
+
+    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+        """Record the span of a finished exchange, from its own times."""
+        timing, ask = run.timing, run.ask
+        offset = time.time() - time.perf_counter()
+        start = int((timing.started_at + offset) * _NS)
+        operation = "chat" if ask.surface is not Surface.EMBEDDINGS else "embeddings"
+        attributes: dict[str, str | int | float | bool] = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": _SYSTEMS[ask.surface],
+            "gen_ai.request.model": ask.call.model,
+            "safehold.decision_id": ask.decision_id,
+            "safehold.surface": str(ask.surface),
+            "safehold.action": str(run.action),
+            "safehold.outcome": str(outcome),
+            "safehold.bundle": run.held.digest,
+            "safehold.delivered_bytes": run.out.text_bytes,
+            "safehold.scored_bytes": run.bytes_fed,
+        }
+        if run.tokens.read is not None:
+            attributes["gen_ai.usage.input_tokens"] = run.tokens.read
+        if run.tokens.written is not None:
+            attributes["gen_ai.usage.output_tokens"] = run.tokens.written
+        if run.response_id is not None:
+            attributes["gen_ai.response.id"] = run.response_id
+        if run.error is not None:
+            attributes["error.type"] = run.error
+        span = self._tracer.start_span(
+            f"{operation} {ask.surface}", start_time=start, attributes=attributes
+        )
+        report = run.session.report()
+        prompt = "block" if isinstance(run.verdict, Block) else "allow"
+        self._score(span, "safehold.prompt", report.prompt_score, prompt)
+        self._score(span, "safehold.reply", report.reply_score, str(judged))
+        ended = timing.ended_at if timing.ended_at is not None else timing.started_at
+        span.end(int((ended + offset) * _NS))
+
+    @staticmethod
+    def _score(span: Any, name: str, value: float, label: str) -> None:  # noqa: ANN401 - Span
+        span.add_event(
+            "gen_ai.evaluation.result",
+            {
+                "gen_ai.evaluation.name": name,
+                "gen_ai.evaluation.score.value": value,
+                "gen_ai.evaluation.score.label": label,
+            },
+        )
+
+
+def watchers(metrics: Metrics, endpoint: str | None) -> "Watcher":
+    """Return the metrics alone, or with a tracer that exports to an OTLP endpoint.
+
+    Raises:
+        DependencyError: The extra `otel` is not installed.
+    """
+    if endpoint is None:
+        return metrics
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra, or for one process only
+            OTLPSpanExporter,
+        )
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra, or for one process only
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra, or for one process only
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra, or for one process only
+    except ImportError as error:
+        raise DependencyError("otlp: install safehold[otel]") from error
+    provider = TracerProvider(resource=Resource.create({"service.name": "safehold-gateway"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return Both(metrics, Tracer(provider.get_tracer("safehold.gateway")))

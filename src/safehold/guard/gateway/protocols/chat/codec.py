@@ -1,0 +1,346 @@
+"""OpenAI Chat Completions: requests to exchanges, answers to lanes, and every ending."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from safehold.errors import WireError
+from safehold.exchange import Channel, Exchange, OpaquePart, Part, Role, TextPart, Turn
+from safehold.exchange import Lane as LaneOf
+from safehold.guard.gateway.interface import (
+    REFUSAL,
+    BrokenReplyError,
+    Delta,
+    Notice,
+    Rules,
+    Surface,
+    Tokens,
+    TooLargeError,
+    UnsupportedError,
+)
+from safehold.guard.gateway.protocols.chat import wire as w
+from safehold.guard.gateway.protocols.chat.stream import ChatStream
+from safehold.guard.gateway.protocols.chat.wire import ChatReply, ChatRequest, Message
+from safehold.guard.gateway.protocols.json_border import (
+    Lanes,
+    decode_reply,
+    decode_request,
+    encode,
+    identifier,
+    model_name,
+    text_of,
+)
+
+ROLES = {
+    "developer": Role.SYSTEM,
+    "system": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+    "function": Role.TOOL,
+}
+
+
+def opaque(media_type: str, identity: str, rules: Rules) -> OpaquePart:
+    """Return content that no scorer here reads as a part, if the rules let it pass.
+
+    Raises:
+        UnsupportedError: The rules refuse it (the default).
+    """
+    if rules.images != "pass":
+        raise UnsupportedError(
+            f"expected text, came {media_type}: this surface does not pass content it can't score"
+        )
+    data = identity.encode()
+    digest = hashlib.sha256(data).hexdigest()
+    return OpaquePart(media_type=media_type, sha256=digest, size_bytes=len(data))
+
+
+class ChatCodec:
+    """The codec of `POST /v1/chat/completions`."""
+
+    surface = Surface.CHAT
+    upstream_path = "/chat/completions"
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._decoder = msgspec.json.Decoder(ChatRequest)
+
+    def parse(self, body: bytes, rules: Rules) -> "ChatCall":
+        """Read a request.
+
+        Raises:
+            WireError: The request is malformed, or holds what `rules` do not let pass.
+        """
+        request = decode_request(self._decoder, body)
+        if not request.messages:
+            raise WireError("expected at least one message, came none")
+        if not 1 <= (1 if request.n is None else request.n) <= rules.max_choices:
+            raise TooLargeError(f"expected n from 1 to {rules.max_choices}, came another")
+        return ChatCall(request, exchange_of(request, rules), rules, int(self._clock()))
+
+    def error(self, status: int, message: str, decision_id: str) -> bytes:
+        """Return the body of an error response."""
+        kind = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004 - a status of HTTP or a plain bound
+        error = {"message": message, "type": kind, "param": None, "code": None}
+        return encode({"error": error, "safehold": {"decision_id": decision_id}})
+
+
+def exchange_of(request: ChatRequest, rules: Rules) -> Exchange:
+    """Return everything that the model will read as turns; tools and formats come first."""
+    turns: list[Turn] = []
+    offered = (
+        request.tools,
+        request.functions,
+        request.response_format,
+        request.tool_choice,
+        request.function_call,
+        request.prediction,
+    )
+    texts = tuple(TextPart(text=text_of(value)) for value in offered if value)
+    if texts:
+        turns.append(Turn(role=Role.SYSTEM, parts=texts))
+    turns += [
+        Turn(role=ROLES[message.role], parts=tuple(parts_of(message, rules)))
+        for message in request.messages
+    ]
+    return Exchange(turns=tuple(turns))
+
+
+def parts_of(message: Message, rules: Rules) -> Iterator[Part]:  # noqa: C901 - one short case per kind
+    """Yield the parts of one message, every channel of it."""
+    plain = Channel.TOOL_RESULT if ROLES[message.role] is Role.TOOL else Channel.TEXT
+    if message.name:
+        yield TextPart(text=message.name)
+    for thought in (message.reasoning_content, message.reasoning):
+        if thought:
+            yield TextPart(text=thought, channel=Channel.REASONING)
+    if isinstance(message.content, str):
+        yield TextPart(text=message.content, channel=plain)
+    elif isinstance(message.content, list):
+        for part in message.content:
+            yield _part(part, plain, rules)
+    if message.refusal:
+        yield TextPart(text=message.refusal, channel=Channel.REFUSAL)
+    calls = [(call.function, call.custom) for call in message.tool_calls or ()]
+    if message.function_call:
+        calls.append((message.function_call, None))
+    for function, custom in calls:
+        if function is not None:
+            yield TextPart(text=function.name or "", channel=Channel.TOOL_NAME)
+            yield TextPart(text=function.arguments or "", channel=Channel.TOOL_ARGUMENTS)
+        if custom is not None:
+            yield TextPart(text=custom.name or "", channel=Channel.TOOL_NAME)
+            yield TextPart(text=custom.input or "", channel=Channel.TOOL_ARGUMENTS)
+
+
+def _part(part: w.Content, plain: Channel, rules: Rules) -> Part:
+    match part:
+        case w.TextContent(text=text):
+            return TextPart(text=text, channel=plain)
+        case w.RefusalContent(refusal=text):
+            return TextPart(text=text, channel=Channel.REFUSAL)
+        case w.ImageContent(image_url=value):
+            return opaque("image", text_of(value), rules)
+        case w.AudioContent(input_audio=value):
+            return opaque("audio", text_of(value), rules)
+        case w.FileContent(file=value):
+            return opaque("file", text_of(value), rules)
+
+
+class ChatCall:
+    """One parsed chat request."""
+
+    previous: str | None = None
+
+    def __init__(
+        self, request: ChatRequest, exchange: Exchange, rules: Rules, created: int
+    ) -> None:
+        self._request = request
+        self._rules = rules
+        self._created = created
+        self.exchange = exchange
+        self.model = request.model
+        self.streamed = bool(request.stream)
+
+    def body(self, model: str) -> bytes:
+        """Return the request to send upstream, written anew from the parsed fields."""
+        changes: dict[str, Any] = {"model": model}
+        if self._rules.logprobs == "strip":
+            changes |= {"logprobs": None, "top_logprobs": None}
+        elif self._request.top_logprobs:
+            changes["top_logprobs"] = 0
+        return encode(msgspec.structs.replace(self._request, **changes))
+
+    def stream(self) -> ChatStream:
+        """Start reading a streamed answer."""
+        options = self._request.stream_options
+        return ChatStream(
+            model=self.model,
+            created=self._created,
+            choices=self._request.n or 1,
+            usage=bool(options and options.include_usage),
+            logprobs=bool(self._request.logprobs) and self._rules.logprobs == "chosen",
+            max_lanes=self._rules.max_lanes,
+        )
+
+    def whole(self, body: bytes) -> "ChatWhole":
+        """Read a complete answer.
+
+        Raises:
+            BrokenReplyError: The body does not follow the protocol.
+            UnknownReplyError: The body holds content of an unknown kind.
+        """
+        keep = bool(self._request.logprobs) and self._rules.logprobs == "chosen"
+        limit = self._rules.max_lanes
+        reply = decode_reply(_REPLY, body)
+        if not reply.choices or len(reply.choices) > (self._request.n or 1):
+            raise BrokenReplyError("upstream: expected the asked number of choices")
+        return ChatWhole(reply, self.model, self._created, keep_logprobs=keep, max_lanes=limit)
+
+    def blocked(self, notice: Notice) -> bytes:
+        """Return the body of a refusal, for a request that was not streamed."""
+        choices = [
+            {
+                "index": index,
+                "finish_reason": "content_filter",
+                "logprobs": None,
+                "message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL},
+                "content_filter_results": {
+                    notice.category: {"filtered": True, "severity": notice.severity}
+                },
+            }
+            for index in range(self._request.n or 1)
+        ]
+        return encode(
+            {
+                "id": f"chatcmpl-{notice.decision_id}",
+                "object": "chat.completion",
+                "created": self._created,
+                "model": self.model,
+                "choices": choices,
+                "usage": w.Usage().counts(),
+                "safehold": {"decision_id": notice.decision_id},
+            }
+        )
+
+
+class ChatWhole:
+    """One complete chat answer."""
+
+    response_id: str | None = None
+
+    def __init__(
+        self, reply: ChatReply, model: str, created: int, *, keep_logprobs: bool, max_lanes: int
+    ) -> None:
+        self._reply = reply
+        self._model = model
+        self._created = created
+        self._keep_logprobs = keep_logprobs
+        self._lanes = Lanes(max_lanes)
+        for choice in reply.choices:
+            for call in choice.message.tool_calls or ():
+                if call.type != "function" or call.function is None:
+                    raise BrokenReplyError("upstream: expected function calls, came another call")
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts."""
+        usage = self._reply.usage
+        return Tokens(usage.prompt_tokens, usage.completion_tokens) if usage else Tokens()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        return any(
+            choice.message.refusal or choice.finish_reason == "content_filter"
+            for choice in self._reply.choices
+        )
+
+    def pieces(self) -> Iterable[Delta]:
+        """Yield every text of the answer with its lane."""
+        for choice in self._reply.choices:
+            message, at = choice.message, choice.index
+            yield from self._texts(at, Channel.REASONING, message.reasoning_content, 0)
+            yield from self._texts(at, Channel.REASONING, message.reasoning, 1)
+            for delta in self._texts(at, Channel.TEXT, message.content, 0):
+                yield Delta(delta.lane, delta.text, choice.heard)
+            yield from self._texts(at, Channel.REFUSAL, message.refusal, 0)
+            for index, call in enumerate(message.tool_calls or ()):
+                if call.function is not None:
+                    yield from self._texts(at, Channel.TOOL_NAME, call.function.name, index)
+                    yield from self._texts(
+                        at, Channel.TOOL_ARGUMENTS, call.function.arguments, index
+                    )
+            if message.function_call is not None:
+                function = message.function_call
+                last = len(message.tool_calls or ())
+                yield from self._texts(at, Channel.TOOL_NAME, function.name, last)
+                yield from self._texts(at, Channel.TOOL_ARGUMENTS, function.arguments, last)
+
+    def _texts(self, choice: int, channel: Channel, text: str | None, index: int) -> list[Delta]:
+        lane: LaneOf = self._lanes.get(choice, channel, index)
+        return [Delta(lane, text)] if text else []
+
+    def render(self) -> bytes:
+        """Return the answer's body, built from the fields that were scored."""
+        reply = self._reply
+        return encode(
+            {
+                "id": identifier(reply.id, "chatcmpl-safehold"),
+                "object": "chat.completion",
+                "created": reply.created or self._created,
+                "model": model_name(reply.model, self._model),
+                "choices": [self._choice(choice) for choice in reply.choices],
+                "usage": (reply.usage or w.Usage()).counts(),
+            }
+        )
+
+    def _choice(self, choice: w.ReplyChoice) -> dict[str, Any]:
+        message = choice.message
+        said: dict[str, Any] = {
+            "role": "assistant",
+            "content": message.content,
+            "refusal": message.refusal,
+        }
+        for name in ("reasoning_content", "reasoning"):
+            if getattr(message, name):
+                said[name] = getattr(message, name)
+        if message.tool_calls:
+            said["tool_calls"] = [
+                {
+                    "id": identifier(call.id, f"call_{index}"),
+                    "type": "function",
+                    "function": {
+                        "name": call.function.name or "",
+                        "arguments": call.function.arguments or "",
+                    },
+                }
+                for index, call in enumerate(message.tool_calls)
+                if call.function is not None
+            ]
+        if message.function_call:
+            said["function_call"] = message.function_call
+        return {
+            "index": choice.index,
+            "message": said,
+            "finish_reason": choice.finish_reason or "stop",
+            "logprobs": self._logprobs(choice),
+        }
+
+    def _logprobs(self, choice: w.ReplyChoice) -> dict[str, Any] | None:
+        """Return the chosen tokens' numbers if they spell the text that was scored."""
+        given = choice.logprobs.content if choice.logprobs and self._keep_logprobs else None
+        if not given or "".join(item.token for item in given) != (choice.message.content or ""):
+            return None
+        entries: list[dict[str, Any]] = [
+            {"token": item.token, "logprob": item.logprob, "bytes": None, "top_logprobs": []}
+            for item in given
+        ]
+        return {"content": entries, "refusal": None}
+
+
+_REPLY = msgspec.json.Decoder(ChatReply)

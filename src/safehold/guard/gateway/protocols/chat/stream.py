@@ -1,0 +1,317 @@
+"""The event stream of OpenAI Chat Completions, read from upstream and written anew."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from safehold.exchange import Channel, Lane
+from safehold.guard.gateway.interface import (
+    REFUSAL,
+    BrokenReplyError,
+    Closed,
+    Delta,
+    Notice,
+    Piece,
+    Tokens,
+)
+from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
+from safehold.guard.gateway.protocols.chat.wire import (
+    Chunk,
+    ChunkChoice,
+    ReplyDelta,
+    ToolCallDelta,
+    Usage,
+)
+from safehold.guard.gateway.protocols.json_border import (
+    Lanes,
+    decode_reply,
+    encode,
+    identifier,
+    model_name,
+)
+from safehold.guard.gateway.protocols.sse import frame
+
+_CHUNK = msgspec.json.Decoder(Chunk)
+FIELDS = {
+    (Channel.TEXT, 0): "content",
+    (Channel.REFUSAL, 0): "refusal",
+    (Channel.REASONING, 0): "reasoning_content",
+    (Channel.REASONING, 1): "reasoning",
+}
+FILTERED = "content_filter"
+_NOTHING = ReplyDelta()
+
+
+class ChatStream:
+    """One streamed chat answer; writes fresh frames around text that was cleared."""
+
+    response_id: str | None = None
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        created: int,
+        choices: int,
+        usage: bool,
+        logprobs: bool,
+        max_lanes: int,
+    ) -> None:
+        self._model = model
+        self._created = created
+        self._choices = choices
+        self._want_usage = usage
+        self._chosen = ChosenTokens() if logprobs else None
+        self._lanes = Lanes(max_lanes)
+        self._head: bytes | None = None
+        self._id: str | None = None
+        self._frames: dict[Lane, tuple[bytes, bytes]] = {}
+        self._started: set[int] = set()
+        self._finish: dict[int, str] = {}
+        self._open: dict[int, list[Lane]] = {}
+        self._opened: dict[tuple[int, Channel, int], Lane] = {}
+        self._calls: dict[tuple[int, int], str] = {}
+        self._names: dict[Lane, str] = {}
+        self._named: set[Lane] = set()
+        self._usage: Usage | None = None
+        self._done = False
+        self._refused = False
+
+    # -- what the upstream says ------------------------------------------------------------
+
+    def read(self, event: bytes) -> Sequence[Piece]:
+        """Take the data of one upstream event.
+
+        Raises:
+            BrokenReplyError: The event does not follow the protocol.
+            UnknownReplyError: The event or its content is of an unknown kind.
+        """
+        if event == b"[DONE]":
+            self._done = True
+            return ()
+        chunk = decode_reply(_CHUNK, event)
+        if chunk.error is not None:
+            raise BrokenReplyError("upstream: ended its stream with an error")
+        if self._id is None and chunk.id:
+            self._id = identifier(chunk.id, "")
+            self._model = model_name(chunk.model, self._model)
+            self._created = chunk.created or self._created
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        pieces: list[Piece] = []
+        for choice in chunk.choices:
+            self._choice(choice, pieces)
+        return pieces
+
+    def _choice(self, choice: ChunkChoice, pieces: list[Piece]) -> None:  # noqa: C901 - one short case per kind
+        at, delta = choice.index, choice.delta
+        if not 0 <= at < self._choices:
+            raise BrokenReplyError("upstream: expected the asked number of choices, came more")
+        if at in self._finish and delta != _NOTHING:
+            raise BrokenReplyError("upstream: expected nothing after a choice's finish reason")
+        if delta.content:
+            lane = self._lane(at, Channel.TEXT, 0)
+            if self._chosen is not None and choice.logprobs is not None:
+                given = choice.logprobs.content or []
+                self._chosen.add(
+                    lane, delta.content, [(item.token, item.logprob) for item in given]
+                )
+            pieces.append(Delta(lane, delta.content, choice.heard))
+        if delta.reasoning_content:
+            pieces.append(Delta(self._lane(at, Channel.REASONING, 0), delta.reasoning_content))
+        if delta.reasoning:
+            pieces.append(Delta(self._lane(at, Channel.REASONING, 1), delta.reasoning))
+        if delta.refusal:
+            self._refused = True
+            pieces.append(Delta(self._lane(at, Channel.REFUSAL, 0), delta.refusal))
+        if delta.function_call is not None:
+            raise BrokenReplyError("upstream: expected tool calls, came a legacy function call")
+        for call in delta.tool_calls or ():
+            self._call(at, call, pieces)
+        if choice.finish_reason is not None:
+            self._finish[at] = choice.finish_reason
+            self._refused = self._refused or choice.finish_reason == FILTERED
+            self._end_choice(at, pieces)
+
+    def _end_choice(self, at: int, pieces: list[Piece]) -> None:
+        """Close what the choice left open: tool names without arguments, then every text."""
+        for choice, index in self._calls:
+            name_lane = self._lanes.get(choice, Channel.TOOL_NAME, index)
+            if choice == at and name_lane not in self._named:
+                self._named.add(name_lane)
+                pieces.append(Closed(name_lane))
+        pieces.extend(Closed(lane) for lane in self._open.pop(at, ()))
+
+    def _lane(self, choice: int, channel: Channel, index: int) -> Lane:
+        key = (choice, channel, index)
+        lane = self._opened.get(key)
+        if lane is None:
+            lane = self._opened[key] = self._lanes.get(choice, channel, index)
+            self._open.setdefault(choice, []).append(lane)
+        return lane
+
+    def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> None:
+        """Read a piece of a tool call: its name ends where its arguments begin."""
+        if call.type not in (None, "function"):
+            raise BrokenReplyError("upstream: expected function calls, came another kind of call")
+        key = (at, call.index)
+        name_lane = self._lanes.get(at, Channel.TOOL_NAME, call.index)
+        if key not in self._calls:
+            self._calls[key] = identifier(call.id, f"call_{at}_{call.index}")
+        if call.function is None:
+            return
+        if call.function.name:
+            if name_lane in self._named:
+                raise BrokenReplyError("upstream: expected arguments, came a second tool name")
+            pieces.append(Delta(name_lane, call.function.name))
+        if call.function.arguments:
+            if name_lane not in self._named:
+                self._named.add(name_lane)
+                pieces.append(Closed(name_lane))
+            lane = self._lane(at, Channel.TOOL_ARGUMENTS, call.index)
+            pieces.append(Delta(lane, call.function.arguments))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice was finished."""
+        return self._done or len(self._finish) >= self._choices
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts so far."""
+        usage = self._usage
+        return Tokens(usage.prompt_tokens, usage.completion_tokens) if usage else Tokens()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        return self._refused
+
+    # -- what the client gets --------------------------------------------------------------
+
+    def begin(self) -> bytes:
+        """Return nothing: a choice's first frame carries its role."""
+        return b""
+
+    def release(self, lane: Lane, text: str) -> bytes:
+        """Return the frames that carry cleared text of a lane."""
+        around = self._frames.get(lane)
+        if around is not None:
+            return around[0] + encode(text) + around[1]
+        if lane.channel is Channel.TOOL_NAME:
+            self._names[lane] = self._names.get(lane, "") + text
+            return b""
+        if self._chosen is not None and lane.channel is Channel.TEXT:
+            return self._with_logprobs(lane, text)
+        return self._first(lane, text)
+
+    def _first(self, lane: Lane, text: str) -> bytes:
+        """Return the first frame of a lane, and keep the bytes around its later texts."""
+        start = self._open_choice(lane.choice)
+        suffix = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+        if lane.channel is Channel.TOOL_ARGUMENTS:
+            delta = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % lane.index
+            suffix = b"}}]" + suffix
+        else:
+            delta = b'{"%s":' % FIELDS[lane.channel, lane.index].encode()
+        prefix = (
+            b"data: " + self._header() + b'"choices":[{"index":%d,"delta":' % lane.choice + delta
+        )
+        self._frames[lane] = (prefix, suffix)
+        return start + prefix + encode(text) + suffix
+
+    def _with_logprobs(self, lane: Lane, text: str) -> bytes:
+        entries = self._chosen.take(lane, text) if self._chosen else []
+        numbers = {"content": entries, "refusal": None} if entries else None
+        start = self._open_choice(lane.choice)
+        return start + self._frame(lane.choice, {"content": text}, logprobs=numbers)
+
+    def _header(self) -> bytes:
+        """Return the fields that every frame begins with (an open JSON object)."""
+        if self._head is None:
+            head = {
+                "id": self._id or "chatcmpl-safehold",
+                "object": "chat.completion.chunk",
+                "created": self._created,
+                "model": self._model,
+            }
+            self._head = encode(head)[:-1] + b","
+        return self._head
+
+    def _open_choice(self, choice: int) -> bytes:
+        if choice in self._started:
+            return b""
+        self._started.add(choice)
+        return self._frame(choice, {"role": "assistant", "content": ""})
+
+    def _frame(
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        *,
+        finish: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
+        top: dict[str, Any] | None = None,
+    ) -> bytes:
+        body = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        rest = {"choices": [body | (more or {})]} | (top or {})
+        return frame(self._header() + encode(rest)[1:])
+
+    def close(self, lane: Lane) -> bytes:
+        """Return a tool call's first frame once its whole name was released."""
+        if lane.channel is not Channel.TOOL_NAME:
+            return b""
+        function = {"name": self._names.pop(lane, ""), "arguments": ""}
+        call = {
+            "index": lane.index,
+            "id": self._calls[lane.choice, lane.index],
+            "type": "function",
+            "function": function,
+        }
+        return self._open_choice(lane.choice) + self._frame(lane.choice, {"tool_calls": [call]})
+
+    def end(self, mark: Notice | None = None) -> bytes:
+        """Return the final frames; `mark` says what an audit would have blocked."""
+        frames = []
+        more: dict[str, Any] = {}
+        if mark is not None:
+            found = {"filtered": False, "detected": True, "severity": mark.severity}
+            more = {"content_filter_results": {mark.category: found}}
+        for choice in range(self._choices):
+            frames.append(self._open_choice(choice))
+            finish = self._finish.get(choice, "stop")
+            frames.append(self._frame(choice, {}, finish=finish, more=more))
+        if self._want_usage:
+            frames.append(self._counts())
+        return b"".join((*frames, b"data: [DONE]\n\n"))
+
+    def _counts(self) -> bytes:
+        usage = (self._usage or Usage()).counts()
+        return frame(self._header() + encode({"choices": [], "usage": usage})[1:])
+
+    def block(self, notice: Notice) -> bytes:
+        """Return the frames that end every choice with the refusal."""
+        more = {
+            "content_filter_results": {
+                notice.category: {"filtered": True, "severity": notice.severity}
+            }
+        }
+        top: dict[str, Any] = {"safehold": {"decision_id": notice.decision_id}}
+        if not self._want_usage:
+            top["usage"] = (self._usage or Usage()).counts()
+        frames = []
+        for choice in range(self._choices):
+            frames.append(self._open_choice(choice))
+            frames.append(self._frame(choice, {"content": REFUSAL, "refusal": REFUSAL}))
+            frames.append(self._frame(choice, {}, finish=FILTERED, more=more, top=top))
+        if self._want_usage:
+            frames.append(self._counts())
+        return b"".join((*frames, b"data: [DONE]\n\n"))
+
+    def fail(self, message: str, decision_id: str) -> bytes:
+        """Return the frames that end the stream with an error."""
+        error = {"message": message, "type": "api_error", "param": None, "code": None}
+        body = {"error": error, "safehold": {"decision_id": decision_id}}
+        return frame(encode(body)) + b"data: [DONE]\n\n"

@@ -1,0 +1,283 @@
+"""Anthropic Messages: requests to exchanges, answers to lanes, and every ending."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from safehold.errors import WireError
+from safehold.exchange import Channel, Exchange, Part, Role, TextPart, Turn
+from safehold.guard.gateway.interface import (
+    REFUSAL,
+    Delta,
+    Notice,
+    Rules,
+    Surface,
+    Tokens,
+    UnknownReplyError,
+    UnsupportedError,
+)
+from safehold.guard.gateway.protocols.chat.codec import opaque
+from safehold.guard.gateway.protocols.json_border import (
+    Lanes,
+    decode_reply,
+    decode_request,
+    encode,
+    identifier,
+    model_name,
+    sealed,
+    text_of,
+)
+from safehold.guard.gateway.protocols.messages import wire as w
+from safehold.guard.gateway.protocols.messages.stream import MessagesStream, refusal_details
+
+ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
+ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+_REPLY = msgspec.json.Decoder(w.Reply)
+
+
+class MessagesCodec:
+    """The codec of `POST /v1/messages`."""
+
+    surface = Surface.MESSAGES
+    upstream_path = "/messages"
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(w.MessagesRequest)
+
+    def parse(self, body: bytes, rules: Rules) -> "MessagesCall":
+        """Read a request.
+
+        Raises:
+            WireError: The request is malformed, or holds what `rules` do not let pass.
+        """
+        request = decode_request(self._decoder, body)
+        if not request.messages:
+            raise WireError("expected at least one message, came none")
+        return MessagesCall(request, exchange_of(request, rules), rules)
+
+    def error(self, status: int, message: str, decision_id: str) -> bytes:
+        """Return the body of an error response."""
+        default = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004 - a status of HTTP or a plain bound
+        error = {"type": ERRORS.get(status, default), "message": message}
+        return encode({"type": "error", "error": error, "request_id": decision_id})
+
+
+class CountCodec:
+    """Reads token counting requests, so that what goes upstream is what was parsed."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.json.Decoder(w.CountRequest)
+
+    def parse(self, body: bytes, rules: Rules) -> bytes:
+        """Return the request written anew.
+
+        Raises:
+            WireError: The request is malformed, or holds what `rules` do not let pass.
+        """
+        request = decode_request(self._decoder, body)
+        exchange_of(request, rules)
+        return encode(request)
+
+
+def exchange_of(request: w.MessagesRequest | w.CountRequest, rules: Rules) -> Exchange:
+    """Return everything that the model will read as turns; tools and formats come first."""
+    turns: list[Turn] = []
+    for tool in request.tools or ():
+        if tool.get("type") not in (None, "custom"):
+            raise UnsupportedError("expected client tools, came a tool that the vendor runs")
+    texts = [
+        TextPart(text=text_of(value)) for value in (request.tools, request.output_config) if value
+    ]
+    if isinstance(request.system, str):
+        texts.append(TextPart(text=request.system))
+    else:
+        texts += [TextPart(text=block.text) for block in request.system or ()]
+    if texts:
+        turns.append(Turn(role=Role.SYSTEM, parts=tuple(texts)))
+    turns += [
+        Turn(role=ROLES[message.role], parts=tuple(_parts(message.content, rules)))
+        for message in request.messages
+    ]
+    return Exchange(turns=tuple(turns))
+
+
+def _parts(  # noqa: C901, PLR0912 - one short case per kind
+    content: str | Sequence[w.Block] | None, rules: Rules, plain: Channel = Channel.TEXT
+) -> Iterator[Part]:
+    if isinstance(content, str):
+        yield TextPart(text=content, channel=plain)
+        return
+    for block in content or ():
+        match block:
+            case w.TextBlock(text=text, citations=citations):
+                yield TextPart(text=text, channel=plain)
+                if citations:
+                    yield TextPart(text=text_of(citations), channel=plain)
+            case w.ThinkingBlock(thinking=text, signature=signature):
+                _check_sealed(signature)
+                yield TextPart(text=text, channel=Channel.REASONING)
+            case w.RedactedBlock(data=data):
+                if rules.opaque_reasoning != "pass":
+                    raise UnsupportedError("expected readable reasoning, came redacted_thinking")
+                _check_sealed(data)
+            case w.ToolUseBlock(name=name, input=given):
+                yield TextPart(text=name, channel=Channel.TOOL_NAME)
+                yield TextPart(text=text_of(given), channel=Channel.TOOL_ARGUMENTS)
+            case w.ToolResultBlock(content=result):
+                yield from _parts(result, rules, Channel.TOOL_RESULT)
+            case w.ImageBlock(source=source):
+                yield opaque("image", text_of(source), rules)
+            case w.DocumentBlock(source=source, title=title, context=context):
+                for told in (title, context):
+                    if told:
+                        yield TextPart(text=told, channel=plain)
+                if source.get("type") in ("text", "content"):
+                    yield TextPart(text=text_of(source), channel=plain)
+                else:
+                    yield opaque("document", text_of(source), rules)
+            case other:
+                assert_never(other)
+
+
+def _check_sealed(value: str) -> None:
+    try:
+        sealed(value)
+    except UnknownReplyError:
+        raise WireError("expected a base64 signature, came other text") from None
+
+
+class MessagesCall:
+    """One parsed request."""
+
+    previous: str | None = None
+
+    def __init__(self, request: w.MessagesRequest, exchange: Exchange, rules: Rules) -> None:
+        self._request = request
+        self._rules = rules
+        self.exchange = exchange
+        self.model = request.model
+        self.streamed = bool(request.stream)
+
+    def body(self, model: str) -> bytes:
+        """Return the request to send upstream, written anew from the parsed fields."""
+        return encode(msgspec.structs.replace(self._request, model=model))
+
+    def stream(self) -> MessagesStream:
+        """Start reading a streamed answer."""
+        return MessagesStream(
+            model=self.model,
+            stops=self._request.stop_sequences or (),
+            opaque=self._rules.opaque_reasoning == "pass",
+            max_lanes=self._rules.max_lanes,
+        )
+
+    def whole(self, body: bytes) -> "MessagesWhole":
+        """Read a complete answer.
+
+        Raises:
+            BrokenReplyError: The body does not follow the protocol.
+            UnknownReplyError: The body holds content of an unknown kind.
+        """
+        reply = decode_reply(_REPLY, body)
+        for block in reply.content:
+            if isinstance(block, w.RedactedBlock) and self._rules.opaque_reasoning != "pass":
+                raise UnknownReplyError("upstream: redacted_thinking can't be scored")
+            if isinstance(block, w.TextBlock) and block.citations:
+                raise UnknownReplyError("upstream: citations are not scored here")
+        return MessagesWhole(reply, self._request, self._rules.max_lanes)
+
+    def blocked(self, notice: Notice) -> bytes:
+        """Return the body of a refusal, for a request that was not streamed."""
+        return encode(
+            {
+                "id": f"msg_{notice.decision_id}",
+                "type": "message",
+                "role": "assistant",
+                "model": self.model,
+                "content": [{"type": "text", "text": REFUSAL}],
+                "stop_reason": "refusal",
+                "stop_sequence": None,
+                "stop_details": refusal_details(notice),
+                "usage": w.Usage().counts(),
+                "safehold": {"decision_id": notice.decision_id},
+            }
+        )
+
+
+class MessagesWhole:
+    """One complete message."""
+
+    response_id: str | None = None
+
+    def __init__(self, reply: w.Reply, request: w.MessagesRequest, max_lanes: int) -> None:
+        self._reply = reply
+        self._request = request
+        self._lanes = Lanes(max_lanes)
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts."""
+        return Tokens(self._reply.usage.input_tokens, self._reply.usage.output_tokens)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        return self._reply.stop_reason == "refusal"
+
+    def pieces(self) -> Iterable[Delta]:
+        """Yield every text of the answer with its lane."""
+        for index, block in enumerate(self._reply.content):
+            match block:
+                case w.TextBlock(text=text):
+                    yield Delta(self._lanes.get(0, Channel.TEXT, index), text)
+                case w.ThinkingBlock(thinking=text):
+                    yield Delta(self._lanes.get(0, Channel.REASONING, index), text)
+                case w.ToolUseBlock(name=name, input=given):
+                    yield Delta(self._lanes.get(0, Channel.TOOL_NAME, index), name)
+                    arguments = encode(given).decode()
+                    yield Delta(self._lanes.get(0, Channel.TOOL_ARGUMENTS, index), arguments)
+                case w.RedactedBlock():
+                    pass
+                case other:
+                    assert_never(other)
+
+    def render(self) -> bytes:
+        """Return the answer's body, built from the fields that were scored."""
+        reply = self._reply
+        stops = self._request.stop_sequences or ()
+        return encode(
+            {
+                "id": identifier(reply.id, "msg_safehold"),
+                "type": "message",
+                "role": "assistant",
+                "model": model_name(reply.model, self._request.model),
+                "content": [self._block(block) for block in reply.content],
+                "stop_reason": reply.stop_reason or "end_turn",
+                "stop_sequence": reply.stop_sequence if reply.stop_sequence in stops else None,
+                "usage": reply.usage.counts(),
+            }
+        )
+
+    @staticmethod
+    def _block(block: w.ReplyBlock) -> dict[str, Any]:
+        match block:
+            case w.TextBlock(text=text):
+                return {"type": "text", "text": text}
+            case w.ThinkingBlock(thinking=text, signature=signature):
+                return {"type": "thinking", "thinking": text, "signature": sealed(signature)}
+            case w.RedactedBlock(data=data):
+                return {"type": "redacted_thinking", "data": sealed(data)}
+            case w.ToolUseBlock(id=call, name=name, input=given):
+                call = identifier(call, "toolu_safehold")
+                return {"type": "tool_use", "id": call, "name": name, "input": given}
+            case other:
+                assert_never(other)

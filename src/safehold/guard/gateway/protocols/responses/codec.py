@@ -1,0 +1,347 @@
+"""OpenAI Responses: requests to exchanges, answers to lanes, and every ending."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, assert_never
+
+import msgspec
+
+from safehold.errors import WireError
+from safehold.exchange import Channel, Exchange, Part, Role, TextPart, Turn
+from safehold.guard.gateway.interface import (
+    REFUSAL,
+    BrokenReplyError,
+    Delta,
+    Notice,
+    Rules,
+    Surface,
+    Tokens,
+    UnknownReplyError,
+    UnsupportedError,
+)
+from safehold.guard.gateway.protocols.chat.codec import ChatCodec, opaque
+from safehold.guard.gateway.protocols.json_border import (
+    IDENTIFIER,
+    Lanes,
+    decode_reply,
+    decode_request,
+    encode,
+    identifier,
+    model_name,
+    sealed,
+    text_of,
+)
+from safehold.guard.gateway.protocols.responses import wire as w
+from safehold.guard.gateway.protocols.responses.response_object import (
+    Settled,
+    message_item,
+    skeleton,
+)
+from safehold.guard.gateway.protocols.responses.stream import ResponsesStream
+
+ROLES = {
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+}
+INCLUDES = ("reasoning.encrypted_content", "message.output_text.logprobs")
+_REPLY = msgspec.json.Decoder(w.Response)
+
+
+class ResponsesCodec:
+    """The codec of `POST /v1/responses`."""
+
+    surface = Surface.RESPONSES
+    upstream_path = "/responses"
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._decoder = msgspec.json.Decoder(w.ResponsesRequest)
+        self._errors = ChatCodec(clock)
+
+    def parse(self, body: bytes, rules: Rules) -> "ResponsesCall":
+        """Read a request.
+
+        Raises:
+            WireError: The request is malformed, or holds what `rules` do not let pass.
+        """
+        request = decode_request(self._decoder, body)
+        items = _items(request)
+        _check(request)
+        exchange = exchange_of(request, items, rules)
+        return ResponsesCall(request, items, exchange, rules, int(self._clock()))
+
+    def error(self, status: int, message: str, decision_id: str) -> bytes:
+        """Return the body of an error response."""
+        return self._errors.error(status, message, decision_id)
+
+
+def _items(request: w.ResponsesRequest) -> list[w.InputItem]:
+    if isinstance(request.input, str):
+        return [w.MessageItem(role="user", content=request.input)]
+    items: list[w.InputItem] = []
+    for given in request.input:
+        typed = given if "type" in given or "role" not in given else {"type": "message", **given}
+        try:
+            items.append(msgspec.convert(typed, w.InputItem))
+        except msgspec.ValidationError:
+            raise UnsupportedError(
+                "input: expected message, function_call, function_call_output or reasoning items "
+                "with known fields, came another"
+            ) from None
+    if not items:
+        raise WireError("expected at least one input item, came none")
+    return items
+
+
+def _check(request: w.ResponsesRequest) -> None:
+    for tool in request.tools or ():
+        if tool.get("type") != "function":
+            raise UnsupportedError("expected function tools, came a tool that the vendor runs")
+    for name in request.include or ():
+        if name not in INCLUDES:
+            raise UnsupportedError("include: came a value that this gateway does not know")
+    previous = request.previous_response_id
+    if previous is not None and IDENTIFIER.fullmatch(previous) is None:
+        raise WireError("previous_response_id: expected an identifier")
+
+
+def exchange_of(
+    request: w.ResponsesRequest, items: Sequence[w.InputItem], rules: Rules
+) -> Exchange:
+    """Return everything that the model will read as turns; tools and formats come first."""
+    offered = (request.tools, request.text, request.tool_choice)
+    texts = [TextPart(text=text_of(value)) for value in offered if value]
+    if request.instructions:
+        texts.append(TextPart(text=request.instructions))
+    turns = [Turn(role=Role.SYSTEM, parts=tuple(texts))] if texts else []
+    turns += [_turn(item, rules) for item in items]
+    return Exchange(turns=tuple(turns))
+
+
+def _turn(item: w.InputItem, rules: Rules) -> Turn:
+    match item:
+        case w.MessageItem(role=role, content=content):
+            return Turn(role=ROLES[role], parts=tuple(_parts(content, Channel.TEXT, rules)))
+        case w.CallItem(name=name, arguments=arguments):
+            call = (
+                TextPart(text=name, channel=Channel.TOOL_NAME),
+                TextPart(text=arguments, channel=Channel.TOOL_ARGUMENTS),
+            )
+            return Turn(role=Role.ASSISTANT, parts=call)
+        case w.CallOutputItem(output=output):
+            return Turn(role=Role.TOOL, parts=tuple(_parts(output, Channel.TOOL_RESULT, rules)))
+        case w.ReasoningItem(summary=summary, content=content, encrypted_content=secret):
+            if secret and rules.opaque_reasoning != "pass":
+                raise UnsupportedError("expected readable reasoning, came encrypted_content")
+            thoughts = [part.text for part in (*summary, *(content or ()))]
+            parts = tuple(TextPart(text=text, channel=Channel.REASONING) for text in thoughts)
+            return Turn(role=Role.ASSISTANT, parts=parts)
+        case other:
+            assert_never(other)
+
+
+def _parts(content: str | Sequence[w.InputPart], plain: Channel, rules: Rules) -> Iterator[Part]:
+    if isinstance(content, str):
+        yield TextPart(text=content, channel=plain)
+        return
+    for part in content:
+        match part:
+            case w.InputText(text=text) | w.OutputText(text=text):
+                yield TextPart(text=text, channel=plain)
+            case w.RefusalPart(refusal=text):
+                yield TextPart(text=text, channel=Channel.REFUSAL)
+            case w.InputImage():
+                yield opaque("image", text_of(msgspec.to_builtins(part)), rules)
+            case w.InputFile():
+                yield opaque("file", text_of(msgspec.to_builtins(part)), rules)
+            case other:
+                assert_never(other)
+
+
+class ResponsesCall:
+    """One parsed request."""
+
+    def __init__(
+        self,
+        request: w.ResponsesRequest,
+        items: Sequence[w.InputItem],
+        exchange: Exchange,
+        rules: Rules,
+        created: int,
+    ) -> None:
+        self._request = request
+        self._items = items
+        self._rules = rules
+        self._created = created
+        self.exchange = exchange
+        self.model = request.model
+        self.streamed = bool(request.stream)
+        self.previous = request.previous_response_id
+
+    def body(self, model: str) -> bytes:
+        """Return the request to send upstream, written anew from the parsed fields."""
+        include = [name for name in self._request.include or () if not name.endswith("logprobs")]
+        request = msgspec.structs.replace(
+            self._request,
+            model=model,
+            top_logprobs=None,
+            include=include or None,
+            input="" if not isinstance(self._request.input, str) else self._request.input,
+        )
+        body: dict[str, Any] = msgspec.to_builtins(request)
+        if not isinstance(self._request.input, str):
+            body["input"] = self._items
+        return encode(body)
+
+    def _settled(self) -> Settled:
+        return Settled(
+            model=self.model,
+            created=self._created,
+            instructions=self._request.instructions,
+            tools=self._request.tools or [],
+            tool_choice=self._request.tool_choice or "auto",
+            parallel=self._request.parallel_tool_calls is not False,
+            temperature=self._request.temperature,
+            top_p=self._request.top_p,
+            metadata=self._request.metadata or {},
+            previous=self.previous,
+        )
+
+    def stream(self) -> ResponsesStream:
+        """Start reading a streamed answer."""
+        opaque_passes = self._rules.opaque_reasoning == "pass"
+        return ResponsesStream(
+            self._settled(), opaque=opaque_passes, max_lanes=self._rules.max_lanes
+        )
+
+    def whole(self, body: bytes) -> "ResponsesWhole":
+        """Read a complete answer.
+
+        Raises:
+            BrokenReplyError: The body does not follow the protocol.
+            UnknownReplyError: The body holds content of an unknown kind.
+        """
+        reply = decode_reply(_REPLY, body)
+        if reply.status not in ("completed", "incomplete") or reply.error is not None:
+            raise BrokenReplyError("upstream: expected a completed response")
+        for item in reply.output:
+            if isinstance(item, w.OutputReasoning) and item.encrypted_content:
+                if self._rules.opaque_reasoning != "pass":
+                    raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
+                sealed(item.encrypted_content)
+        return ResponsesWhole(reply, self._settled(), self._rules.max_lanes)
+
+    def blocked(self, notice: Notice) -> bytes:
+        """Return the body of a refusal, for a request that was not streamed."""
+        body = skeleton(self._settled(), f"resp_{notice.decision_id}", "incomplete")
+        body["incomplete_details"] = {"reason": "content_filter"}
+        body["output"] = [message_item(f"msg_{notice.decision_id}", REFUSAL, "incomplete")]
+        body["usage"] = w.Usage().counts()
+        body["safehold"] = {"decision_id": notice.decision_id}
+        return encode(body)
+
+
+class ResponsesWhole:
+    """One complete response."""
+
+    def __init__(self, reply: w.Response, settled: Settled, max_lanes: int) -> None:
+        self._reply = reply
+        self._settled = settled
+        self._lanes = Lanes(max_lanes)
+        self.response_id = identifier(reply.id, "resp_safehold")
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts."""
+        usage = self._reply.usage
+        return Tokens(usage.input_tokens, usage.output_tokens) if usage else Tokens()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        return any(
+            isinstance(part, w.RefusalPart)
+            for item in self._reply.output
+            if isinstance(item, w.OutputMessage)
+            for part in item.content
+        )
+
+    def pieces(self) -> Iterable[Delta]:
+        """Yield every text of the answer with its lane."""
+        serial = 0
+        for item in self._reply.output:
+            for channel, text in _texts(item):
+                yield Delta(self._lanes.get(0, channel, serial), text)
+                serial += 1
+
+    def render(self) -> bytes:
+        """Return the answer's body, built from the fields that were scored."""
+        reply = self._reply
+        settled = msgspec.structs.replace(
+            self._settled, model=model_name(reply.model, self._settled.model)
+        )
+        body = skeleton(settled, self.response_id, reply.status or "completed")
+        if reply.status == "incomplete":
+            reason = (reply.incomplete_details or {}).get("reason")
+            known = reason if reason in ("max_output_tokens", "content_filter") else None
+            body["incomplete_details"] = {"reason": known or "max_output_tokens"}
+        body["output"] = [_item(item, index) for index, item in enumerate(reply.output)]
+        body["usage"] = (reply.usage or w.Usage()).counts()
+        return encode(body)
+
+
+def _texts(item: w.OutputItem) -> Iterator[tuple[Channel, str]]:
+    match item:
+        case w.OutputMessage(content=parts):
+            for part in parts:
+                if isinstance(part, w.OutputText):
+                    yield Channel.TEXT, part.text
+                else:
+                    yield Channel.REFUSAL, part.refusal
+        case w.OutputCall(name=name, arguments=arguments):
+            yield Channel.TOOL_NAME, name
+            yield Channel.TOOL_ARGUMENTS, arguments
+        case w.OutputReasoning(summary=summary, content=content):
+            for thought in (*summary, *(content or ())):
+                yield Channel.REASONING, thought.text
+        case other:
+            assert_never(other)
+
+
+def _item(item: w.OutputItem, index: int) -> dict[str, Any]:
+    match item:
+        case w.OutputMessage(content=parts):
+            content: list[dict[str, Any]] = [
+                {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
+                if isinstance(part, w.OutputText)
+                else {"type": "refusal", "refusal": part.refusal}
+                for part in parts
+            ]
+            return {
+                "type": "message",
+                "id": identifier(item.id, f"msg_{index}"),
+                "role": "assistant",
+                "status": "completed",
+                "content": content,
+            }
+        case w.OutputCall(name=name, arguments=arguments):
+            return {
+                "type": "function_call",
+                "id": identifier(item.id, f"fc_{index}"),
+                "call_id": identifier(item.call_id, f"call_{index}"),
+                "name": name,
+                "arguments": arguments,
+                "status": "completed",
+            }
+        case w.OutputReasoning(summary=summary, content=thoughts, encrypted_content=secret):
+            return {
+                "type": "reasoning",
+                "id": identifier(item.id, f"rs_{index}"),
+                "summary": summary,
+                "content": thoughts,
+                "encrypted_content": secret,
+            }
+        case other:
+            assert_never(other)

@@ -1,0 +1,442 @@
+"""The event stream of OpenAI Responses, read from upstream and written anew.
+
+Upstream events that repeat a whole text (`…done`, `response.completed`) are never passed on: what
+the client gets of them is built from the text that was released.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from safehold.exchange import Channel, Lane
+from safehold.guard.gateway.interface import (
+    REFUSAL,
+    BrokenReplyError,
+    Closed,
+    Delta,
+    Notice,
+    Piece,
+    Tokens,
+    UnknownReplyError,
+)
+from safehold.guard.gateway.protocols.json_border import (
+    Lanes,
+    decode_reply,
+    encode,
+    identifier,
+    model_name,
+    sealed,
+)
+from safehold.guard.gateway.protocols.responses import wire as w
+from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton, text_part
+from safehold.guard.gateway.protocols.sse import named
+
+_EVENT = msgspec.json.Decoder(w.Event)
+_BEGUN = msgspec.json.Decoder(w.Begun)
+_RESPONSE = msgspec.json.Decoder(w.Response)
+_ITEM: msgspec.json.Decoder[w.OutputItem] = msgspec.json.Decoder(w.OutputItem)
+
+GROWING = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_text.delta": "reasoning",
+    "response.reasoning_summary_text.delta": "summary",
+    "response.function_call_arguments.delta": "arguments",
+}
+WHOLE = {
+    "response.output_text.done": "text",
+    "response.refusal.done": "refusal",
+    "response.reasoning_text.done": "reasoning",
+    "response.reasoning_summary_text.done": "summary",
+    "response.function_call_arguments.done": "arguments",
+}
+QUIET = (
+    "response.queued",
+    "response.content_part.added",
+    "response.content_part.done",
+    "response.reasoning_summary_part.added",
+    "response.reasoning_summary_part.done",
+    "response.output_text.annotation.added",
+    "keepalive",
+)
+KINDS = {
+    "text": Channel.TEXT,
+    "refusal": Channel.REFUSAL,
+    "reasoning": Channel.REASONING,
+    "summary": Channel.REASONING,
+    "arguments": Channel.TOOL_ARGUMENTS,
+}
+
+
+class _Part:
+    """One text of one item: its lane, how much was read, and what was released."""
+
+    def __init__(self, item: "_Item", kind: str, lane: Lane, at: int) -> None:
+        self.item, self.kind, self.lane, self.at = item, kind, lane, at
+        self.read = 0
+        self.read_closed = False
+        self.texts: list[str] = []
+        self.begun = False
+        self.prefix = b""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
+class _Item:
+    """One output item: a message, a tool call or reasoning."""
+
+    def __init__(self, kind: str, item_id: str, call_id: str) -> None:
+        self.kind, self.item_id, self.call_id = kind, item_id, call_id
+        self.parts: dict[tuple[str, int], _Part] = {}
+        self.name_texts: list[str] = []
+        self.secret: str | None = None
+        self.index = -1
+
+    def shown(self, status: str) -> dict[str, Any]:
+        """Return the item as far as its text was released."""
+        parts = [part for part in self.parts.values() if part.begun]
+        body: dict[str, Any] = {"type": self.kind, "id": self.item_id}
+        if self.kind == "function_call":
+            return body | {
+                "call_id": self.call_id,
+                "name": "".join(self.name_texts),
+                "arguments": "".join(part.text for part in parts),
+                "status": status,
+            }
+        if self.kind == "reasoning":
+            summary = [part.text for part in parts if part.kind == "summary"]
+            thoughts = [part.text for part in parts if part.kind == "reasoning"]
+            return body | {
+                "summary": [{"type": "summary_text", "text": text} for text in summary],
+                "content": [{"type": "reasoning_text", "text": text} for text in thoughts] or None,
+                "encrypted_content": self.secret,
+            }
+        content = [
+            text_part(part.text)
+            if part.kind == "text"
+            else {"type": "refusal", "refusal": part.text}
+            for part in parts
+        ]
+        return body | {"role": "assistant", "status": status, "content": content}
+
+
+class ResponsesStream:
+    """One streamed response; writes fresh events around text that was cleared."""
+
+    def __init__(self, settled: Settled, *, opaque: bool, max_lanes: int) -> None:
+        self._settled = settled
+        self._opaque = opaque
+        self._lanes = Lanes(max_lanes)
+        self.response_id = "resp_safehold"
+        self._items: dict[str, _Item] = {}
+        self._by_lane: dict[Lane, _Part] = {}
+        self._by_name: dict[Lane, _Item] = {}
+        self._last: _Item | None = None
+        self._final: w.Response | None = None
+        self._begun = False
+        self._sequence = 0
+        self._writing: _Item | None = None
+        self._part: _Part | None = None
+        self._written: list[dict[str, Any]] = []
+
+    # -- what the upstream says ------------------------------------------------------------
+
+    def read(self, event: bytes) -> Sequence[Piece]:
+        """Take the data of one upstream event.
+
+        Raises:
+            BrokenReplyError: The event does not follow the protocol.
+            UnknownReplyError: The event or its content is of an unknown kind.
+        """
+        if event == b"[DONE]":
+            return ()
+        given = decode_reply(_EVENT, event)
+        kind = GROWING.get(given.type)
+        if kind is not None:
+            part = self._find(given, kind)
+            if part.read_closed:
+                raise BrokenReplyError("upstream: expected no more text of a part that ended")
+            text = given.delta or ""
+            part.read += len(text)
+            return (Delta(part.lane, text),) if text else ()
+        kind = WHOLE.get(given.type)
+        if kind is not None:
+            whole = {"refusal": given.refusal, "arguments": given.arguments}.get(kind, given.text)
+            return self._end_part(self._find(given, kind), whole)
+        return self._other(given)
+
+    def _other(self, given: w.Event) -> Sequence[Piece]:
+        match given.type:
+            case "response.created" | "response.in_progress":
+                begun = decode_reply(_BEGUN, bytes(given.response))
+                self._take(begun)
+            case "response.output_item.added":
+                return self._add(given)
+            case "response.output_item.done":
+                return self._end_item(given)
+            case "response.completed" | "response.incomplete":
+                self._final = decode_reply(_RESPONSE, bytes(given.response))
+                self._take(self._final)
+            case "response.failed" | "error":
+                raise BrokenReplyError("upstream: ended its stream with an error")
+            case quiet if quiet in QUIET:
+                pass
+            case _:
+                raise UnknownReplyError("upstream: an event of an unknown type")
+        return ()
+
+    def _take(self, given: w.Begun | w.Response) -> None:
+        if self._begun:
+            return
+        self.response_id = identifier(given.id, self.response_id)
+        created = int(given.created_at or self._settled.created)
+        model = model_name(given.model, self._settled.model)
+        self._settled = msgspec.structs.replace(self._settled, created=created, model=model)
+
+    def _add(self, given: w.Event) -> list[Piece]:
+        item = decode_reply(_ITEM, bytes(given.item))
+        number = len(self._items)
+        key = item.id or f"item_{number}"
+        if key in self._items:
+            raise BrokenReplyError("upstream: expected a new item, came one that began before")
+        pieces: list[Piece] = []
+        call = item.call_id if isinstance(item, w.OutputCall) else None
+        kind = {w.OutputMessage: "message", w.OutputCall: "function_call"}.get(
+            type(item), "reasoning"
+        )
+        entry = _Item(kind, identifier(item.id, key), identifier(call, f"call_{number}"))
+        self._items[key] = self._last = entry
+        if isinstance(item, w.OutputCall):
+            lane = self._lanes.get(0, Channel.TOOL_NAME, number)
+            self._by_name[lane] = entry
+            pieces += [Delta(lane, item.name), Closed(lane)]
+        elif isinstance(item, w.OutputReasoning) and item.encrypted_content:
+            self._seal(entry, item.encrypted_content)
+        return pieces
+
+    def _seal(self, entry: _Item, secret: str) -> None:
+        if not self._opaque:
+            raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
+        entry.secret = sealed(secret)
+
+    def _find(self, given: w.Event, kind: str) -> _Part:
+        """Return the part that an event is about, opening it at its first mention."""
+        item = self._items.get(given.item_id) if given.item_id else self._last
+        if item is None:
+            raise BrokenReplyError("upstream: expected an event about an open item")
+        at = (given.summary_index if kind == "summary" else given.content_index) or 0
+        part = item.parts.get((kind, at))
+        if part is None:
+            allowed = {"message": ("text", "refusal"), "function_call": ("arguments",)}
+            if kind not in allowed.get(item.kind, ("reasoning", "summary")):
+                raise BrokenReplyError("upstream: expected text of the item's own kind")
+            lane = self._lanes.get(0, KINDS[kind], len(self._by_lane))
+            part = item.parts[kind, at] = self._by_lane[lane] = _Part(item, kind, lane, at)
+        return part
+
+    def _end_part(self, part: _Part, whole: str | None) -> list[Piece]:
+        """End a part; a server that sent no deltas gives its text only here."""
+        if part.read_closed:
+            return []
+        part.read_closed = True
+        rest = (whole or "")[part.read :]
+        part.read += len(rest)
+        return [Delta(part.lane, rest), Closed(part.lane)] if rest else [Closed(part.lane)]
+
+    def _end_item(self, given: w.Event) -> list[Piece]:
+        item = decode_reply(_ITEM, bytes(given.item))
+        entry = self._items.get(item.id) if item.id else self._last
+        if entry is None:
+            raise BrokenReplyError("upstream: expected the end of an open item")
+        if isinstance(item, w.OutputReasoning) and item.encrypted_content:
+            self._seal(entry, item.encrypted_content)
+        pieces: list[Piece] = []
+        for part in entry.parts.values():
+            pieces += self._end_part(part, None)
+        return pieces
+
+    @property
+    def complete(self) -> bool:
+        """Whether the upstream gave its final response."""
+        return self._final is not None
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts so far."""
+        usage = self._final.usage if self._final else None
+        return Tokens(usage.input_tokens, usage.output_tokens) if usage else Tokens()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        return any(part.kind == "refusal" for part in self._by_lane.values())
+
+    # -- what the client gets --------------------------------------------------------------
+
+    def _event(self, kind: str, fields: dict[str, Any]) -> bytes:
+        body = {"type": kind, "sequence_number": self._sequence, **fields}
+        self._sequence += 1
+        return named(kind, encode(body))
+
+    def _object(self, status: str) -> dict[str, Any]:
+        return skeleton(self._settled, self.response_id, status)
+
+    def begin(self) -> bytes:
+        """Return the two opening events, once."""
+        if self._begun:
+            return b""
+        self._begun = True
+        first = self._event("response.created", {"response": self._object("in_progress")})
+        return first + self._event(
+            "response.in_progress", {"response": self._object("in_progress")}
+        )
+
+    def _open_item(self, item: _Item) -> bytes:
+        if self._writing is item:
+            return b""
+        frames = self.begin() + self._close_item("completed")
+        self._writing = item
+        item.index = len(self._written)
+        fields = {"output_index": item.index, "item": item.shown("in_progress")}
+        return frames + self._event("response.output_item.added", fields)
+
+    def _open_part(self, part: _Part) -> bytes:
+        if part.begun:
+            return b""
+        frames = self._open_item(part.item)
+        part.begun = True
+        self._part = part
+        place = self._place(part)
+        kind = next(name for name, value in GROWING.items() if value == part.kind)
+        logprobs: dict[str, Any] = {"logprobs": []} if part.kind == "text" else {}
+        head = encode({"type": kind, **place, **logprobs})[:-1]
+        part.prefix = b"event: " + kind.encode() + b"\ndata: " + head + b',"sequence_number":'
+        match part.kind:
+            case "arguments":
+                return frames
+            case "summary":
+                shown: dict[str, Any] = {"type": "summary_text", "text": ""}
+                return frames + self._event(
+                    "response.reasoning_summary_part.added", {**place, "part": shown}
+                )
+            case _:
+                shown = self._shown(part, "")
+                return frames + self._event("response.content_part.added", {**place, "part": shown})
+
+    @staticmethod
+    def _place(part: _Part) -> dict[str, Any]:
+        place: dict[str, Any] = {"item_id": part.item.item_id, "output_index": part.item.index}
+        if part.kind == "summary":
+            place["summary_index"] = part.at
+        elif part.kind != "arguments":
+            place["content_index"] = part.at
+        return place
+
+    @staticmethod
+    def _shown(part: _Part, text: str) -> dict[str, Any]:
+        if part.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        if part.kind == "reasoning":
+            return {"type": "reasoning_text", "text": text}
+        return text_part(text)
+
+    def release(self, lane: Lane, text: str) -> bytes:
+        """Return the events that carry cleared text of a lane."""
+        if lane.channel is Channel.TOOL_NAME:
+            self._by_name[lane].name_texts.append(text)
+            return b""
+        part = self._by_lane[lane]
+        frames = self._open_part(part) if not part.begun else b""
+        part.texts.append(text)
+        number = self._sequence
+        self._sequence += 1
+        return frames + part.prefix + b'%d,"delta":' % number + encode(text) + b"}\n\n"
+
+    def close(self, lane: Lane) -> bytes:
+        """Return the events that end a part whose text has all been released."""
+        if lane.channel is Channel.TOOL_NAME:
+            return self._open_item(self._by_name[lane])
+        part = self._by_lane[lane]
+        return self._open_part(part) + self._close_part(part)
+
+    def _close_part(self, part: _Part) -> bytes:
+        place, text = self._place(part), part.text
+        self._part = None
+        done = next(name for name, value in WHOLE.items() if value == part.kind)
+        match part.kind:
+            case "arguments":
+                name = "".join(part.item.name_texts)
+                return self._event(done, {**place, "name": name, "arguments": text})
+            case "summary":
+                shown = {"type": "summary_text", "text": text}
+                first = self._event(done, {**place, "text": text})
+                return first + self._event(
+                    "response.reasoning_summary_part.done", {**place, "part": shown}
+                )
+            case "refusal":
+                fields: dict[str, Any] = {**place, "refusal": text}
+            case "text":
+                fields = {**place, "text": text, "logprobs": []}
+            case _:
+                fields = {**place, "text": text}
+        last = {**place, "part": self._shown(part, text)}
+        return self._event(done, fields) + self._event("response.content_part.done", last)
+
+    def _close_item(self, status: str) -> bytes:
+        item, self._writing = self._writing, None
+        if item is None:
+            return b""
+        frames = self._close_part(self._part) if self._part is not None else b""
+        shown = item.shown(status)
+        self._written.append(shown)
+        fields = {"output_index": item.index, "item": shown}
+        return frames + self._event("response.output_item.done", fields)
+
+    def _last_event(self, kind: str, status: str, more: dict[str, Any]) -> bytes:
+        usage = self._final.usage if self._final else None
+        body = self._object(status) | {
+            "output": self._written,
+            "usage": (usage or w.Usage()).counts(),
+            **more,
+        }
+        return self._event(kind, {"response": body})
+
+    def end(self, mark: Notice | None = None) -> bytes:
+        """Return the final events; `mark` says what an audit would have blocked."""
+        frames = self.begin() + self._close_item("completed")
+        more: dict[str, Any] = {}
+        if mark is not None:
+            found = {"filtered": False, "detected": True, "severity": mark.severity}
+            more["safehold"] = {"decision_id": mark.decision_id, mark.category: found}
+        if self._final is not None and self._final.status == "incomplete":
+            reason = (self._final.incomplete_details or {}).get("reason")
+            known = reason if reason in ("max_output_tokens", "content_filter") else None
+            more["incomplete_details"] = {"reason": known or "max_output_tokens"}
+            return frames + self._last_event("response.incomplete", "incomplete", more)
+        return frames + self._last_event("response.completed", "completed", more)
+
+    def block(self, notice: Notice) -> bytes:
+        """Return the events that end the stream with a refusal."""
+        frames = self.begin() + self._close_item("incomplete")
+        item = _Item("message", f"msg_{notice.decision_id}", "")
+        lane = Lane(channel=Channel.TEXT, index=len(self._by_lane))
+        part = item.parts["text", 0] = self._by_lane[lane] = _Part(item, "text", lane, 0)
+        frames += self._open_part(part) + self.release(lane, REFUSAL)
+        frames += self._close_item("incomplete")
+        more = {
+            "incomplete_details": {"reason": "content_filter"},
+            "safehold": {"decision_id": notice.decision_id},
+        }
+        return frames + self._last_event("response.incomplete", "incomplete", more)
+
+    def fail(self, message: str, decision_id: str) -> bytes:
+        """Return the events that end the stream with an error."""
+        frames = self.begin() + self._close_item("incomplete")
+        more = {
+            "error": {"code": "server_error", "message": message},
+            "safehold": {"decision_id": decision_id},
+        }
+        return frames + self._last_event("response.failed", "failed", more)

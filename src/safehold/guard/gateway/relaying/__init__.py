@@ -1,0 +1,1 @@
+"""One admitted request: relayed, scored, delivered, recorded."""

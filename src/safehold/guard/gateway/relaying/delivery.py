@@ -1,0 +1,281 @@
+"""The answer on its way through the session: streamed or whole, scored before it leaves."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from safehold.errors import UpstreamError
+from safehold.exchange import Lane
+from safehold.guard.gateway.bundles.active_guard import run_flow
+from safehold.guard.gateway.interface import (
+    BrokenReplyError,
+    Delta,
+    Piece,
+    Stream,
+)
+from safehold.guard.gateway.protocols.sse import EventReader
+from safehold.guard.gateway.upstreams.http import Answer, read_all
+from safehold.guard.interface import Block, Escalation, Flow, Mode, Step
+from safehold.guard.ledger.interface import Delivered, Judged, Outcome
+
+if TYPE_CHECKING:
+    from safehold.guard.gateway.relaying.relay import Run
+
+
+def utf8_bytes(text: str) -> int:
+    """Return the length of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def merged(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join neighbouring deltas of one lane: what arrives together is scored together."""
+    joined: list[Piece] = []
+    run: list[Delta] = []
+    for piece in pieces:
+        if run and not (type(piece) is Delta and piece.lane is run[0].lane):
+            joined.append(_together(run))
+            run = []
+        if type(piece) is Delta:
+            run.append(piece)
+        else:
+            joined.append(piece)
+    if run:
+        joined.append(_together(run))
+    return joined
+
+
+def _together(run: list[Delta]) -> Delta:
+    if len(run) == 1:
+        return run[0]
+    text = "".join(piece.text for piece in run)
+    heard: list[float] = []
+    for piece in run:
+        if piece.heard is None:  # a text that nobody heard makes the whole one unheard
+            return Delta(run[0].lane, text)
+        heard += piece.heard
+    return Delta(run[0].lane, text, tuple(heard))
+
+
+class Delivery:
+    """Moves one answer from the upstream through the session to the client."""
+
+    def __init__(self, run: "Run", answer: Answer) -> None:
+        self._run = run
+        self._answer = answer
+        self._session = run.session
+        self._texts: dict[Lane, list[str]] = {}
+        self._full = run.ask.policy.session().mode is Mode.FULL
+        self._withheld: list[Piece] = []
+        self._pending: list[tuple[Lane, str]] = []
+        self._received = 0
+        self.events: Stream | None = None
+
+    def delivered(self) -> tuple[Delivered, ...]:
+        """Return what the client was sent, lane by lane."""
+        return tuple(Delivered(lane, "".join(texts)) for lane, texts in self._texts.items())
+
+    # -- streamed ------------------------------------------------------------------------------
+
+    async def stream(self) -> None:
+        """Relay an event stream.
+
+        Raises:
+            UpstreamError: The upstream broke off, fell silent or broke its protocol.
+            LedgerError: A row could not be kept.
+        """
+        run = self._run
+        if self._answer.content_type != "text/event-stream":
+            raise BrokenReplyError("upstream: expected an event stream, came another content type")
+        stream = self.events = run.ask.call.stream()
+        reader = EventReader(run.relay.limits.max_event_bytes)
+        run.gone.add_done_callback(lambda _: self._answer.abort())
+        try:
+            async for data in self._answer.chunks():
+                self._count(len(data))
+                if run.gone.done():
+                    break
+                events = reader.feed(data)
+                if len(events) == 1:
+                    pieces = stream.read(events[0])
+                else:
+                    pieces = merged(piece for event in events for piece in stream.read(event))
+                block = await self._score(stream, pieces)
+                if block is not None:
+                    await self._block(stream, block)
+                    return
+        except UpstreamError:
+            if not run.gone.done():
+                raise
+        if run.gone.done():
+            await self._abandoned()
+            return
+        if not stream.complete or reader.unfinished:
+            raise BrokenReplyError("upstream: ended its stream in the middle of an answer")
+        await self._finish(stream)
+
+    def _count(self, size: int) -> None:
+        self._received += size
+        limit = self._run.relay.limits.max_reply_bytes
+        if self._received > limit * 8:  # frames weigh more than the text they carry
+            raise BrokenReplyError(f"upstream: expected at most {limit} bytes of answer")
+
+    async def _score(self, stream: Stream, pieces: Sequence[Piece]) -> Block | None:
+        """Score pieces in order and send what they clear; a block ends the exchange."""
+        frames: list[bytes] = []
+        block: Block | None = None
+        for piece in pieces:
+            if self._full:
+                self._withheld.append(piece)
+            if type(piece) is Delta:
+                self._run.bytes_fed += utf8_bytes(piece.text)
+                step = await self._step(self._session.feed(piece.lane, piece.text, piece.heard))
+            else:
+                step = await self._step(self._session.close(piece.lane))
+            if isinstance(step, Block):
+                block = step
+                break
+            if step.text:
+                self._pending.append((piece.lane, step.text))
+                frames.append(stream.release(piece.lane, step.text))
+            if type(piece) is not Delta and not self._full:
+                frames.append(stream.close(piece.lane))
+        if frames:
+            await self._send(b"".join(frames))
+        return block
+
+    async def _step(self, flow: "Flow[Step]") -> Step:
+        """Run a flow; most need no stage 2 and end at once."""
+        try:
+            first: Escalation = next(flow)
+        except StopIteration as stop:
+            step: Step = stop.value
+            return step
+        return await run_flow(flow, self._run.held.stage2, first=first)
+
+    async def _send(self, frames: bytes) -> None:
+        """Note, journal, then hand over text that was cleared."""
+        if not frames and not self._pending:
+            return
+        run = self._run
+        size = 0
+        for lane, text in self._pending:
+            size += utf8_bytes(text)
+            texts = self._texts.get(lane)
+            if texts is None:
+                texts = self._texts[lane] = []
+            texts.append(text)
+        if run.relay.journal is not None and self._pending:
+            run.relay.journal.write(run.ask.decision_id, self._pending)
+        self._pending = []
+        if frames:
+            if run.timing.first_release_at is None:
+                run.timing.first_release_at = run.relay.ticks()
+            await run.out.write(frames, size)
+
+    async def _finish(self, stream: Stream) -> None:
+        """Score and release every tail, then end; the final row comes first."""
+        run = self._run
+        frames: list[bytes] = []
+        cleared: dict[Lane, int] = {}
+        for lane, step in await run_flow(self._session.finish(), run.held.stage2):
+            if isinstance(step, Block):
+                await self._send(b"".join(frames))
+                await self._block(stream, step)
+                return
+            cleared[lane] = len(step.text)
+            if step.text and not self._full:
+                self._pending.append((lane, step.text))
+                frames.append(stream.release(lane, step.text))
+        for piece in self._withheld:
+            if type(piece) is Delta:
+                cleared[piece.lane] -= len(piece.text)
+                if cleared[piece.lane] < 0:
+                    raise BrokenReplyError("the session cleared less text than it was fed")
+                self._pending.append((piece.lane, piece.text))
+                frames.append(stream.release(piece.lane, piece.text))
+            else:
+                frames.append(stream.close(piece.lane))
+        await self._send(b"".join(frames))
+        run.tokens, run.refused = stream.tokens, stream.refused
+        run.response_id = stream.response_id
+        noted = self._session.would_block
+        await self._keep_normal(noted)
+        mark = run.notice if noted is not None and self._marks() else None
+        await run.out.end(stream.end(mark))
+
+    def _marks(self) -> bool:
+        """Whether the client is told what an audit found: never in shadow, nor of an exemption."""
+        policy = self._run.ask.policy
+        return policy.mode is Mode.AUDIT and not policy.shadow
+
+    async def _keep_normal(self, noted: Block | None) -> None:
+        run = self._run
+        outcome = Outcome.REFUSED_BY_MODEL if run.refused else Outcome.COMPLIED
+        run.block = noted
+        await run.keep_final(outcome, Judged.ALLOW if noted is None else Judged.BLOCK)
+
+    async def _block(self, stream: Stream, block: Block) -> None:
+        run = self._run
+        run.block, run.tokens = block, stream.tokens
+        self._answer.abort()
+        await run.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)
+        await run.out.end(stream.block(run.notice))
+
+    async def _abandoned(self) -> None:
+        """The client hung up: finish scoring what was read, and record what it got."""
+        run = self._run
+        self._answer.abort()
+        run.error = "ClientGone"
+        steps = await run_flow(self._session.finish(), run.held.stage2)
+        blocks = [step for _, step in steps if isinstance(step, Block)]
+        run.block = blocks[0] if blocks else self._session.would_block
+        judged = Judged.ALLOW if run.block is None else Judged.BLOCK
+        await run.keep_final(Outcome.ERROR, judged)
+        run.out.finished = True
+
+    # -- whole ---------------------------------------------------------------------------------
+
+    async def whole(self) -> None:
+        """Relay a complete answer.
+
+        Raises:
+            UpstreamError: The upstream broke off, fell silent or broke its protocol.
+            LedgerError: A row could not be kept.
+        """
+        run = self._run
+        if self._answer.content_type != "application/json":
+            raise BrokenReplyError("upstream: expected JSON, came another content type")
+        reply = run.ask.call.whole(await read_all(self._answer, run.relay.limits))
+        cleared: dict[Lane, str] = {}
+        fed: dict[Lane, str] = {}
+        block: Block | None = None
+        for piece in reply.pieces():
+            run.bytes_fed += utf8_bytes(piece.text)
+            fed[piece.lane] = fed.get(piece.lane, "") + piece.text
+            step = await self._step(self._session.feed(piece.lane, piece.text, piece.heard))
+            if isinstance(step, Block):
+                block = step
+                break
+            cleared[piece.lane] = cleared.get(piece.lane, "") + step.text
+        if block is None:
+            for lane, last in await run_flow(self._session.finish(), run.held.stage2):
+                if isinstance(last, Block):
+                    block = last
+                    break
+                cleared[lane] = cleared.get(lane, "") + last.text
+        run.tokens, run.refused = reply.tokens, reply.refused
+        run.response_id = reply.response_id
+        if block is not None:
+            run.block = block
+            await run.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)
+            await run.out.whole(200, run.ask.call.blocked(run.notice))
+            return
+        if cleared != fed:
+            raise BrokenReplyError("the session cleared other text than it was fed")
+        body = reply.render()
+        self._texts = {lane: [text] for lane, text in fed.items()}
+        if run.relay.journal is not None:
+            run.relay.journal.write(run.ask.decision_id, list(fed.items()))
+        run.timing.first_release_at = run.relay.ticks()
+        await self._keep_normal(self._session.would_block)
+        size = sum(utf8_bytes(text) for text in fed.values())
+        await run.out.whole(200, body, text_bytes=size)

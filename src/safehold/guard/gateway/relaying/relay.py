@@ -1,0 +1,404 @@
+"""The path of one request, from its parsed form to its last byte.
+
+1. The upstream call starts while the prompt is scored; nothing is released before the verdict.
+2. The verdict, the policy and the exemptions give an action.
+3. The prompt row is durable before anything is released.
+4. Each piece of the answer is scored; what the session clears is written to the client.
+5. The final row is durable before the response ends, however it ends.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
+from safehold.exchange import Channel, Exchange, Lane
+from safehold.guard.gateway.bundles.active_guard import Held, Holder, run_flow
+from safehold.guard.gateway.interface import (
+    Call,
+    Codec,
+    Exempt,
+    Exemptions,
+    NotExempt,
+    Notice,
+    Relief,
+    SilentUpstreamError,
+    Surface,
+    Tokens,
+    UnknownReplyError,
+)
+from safehold.guard.gateway.policy import Key, Limits, SurfacePolicy
+from safehold.guard.gateway.relaying.client_response import Outlet
+from safehold.guard.gateway.relaying.delivery import Delivery
+from safehold.guard.gateway.relaying.journal import Journal
+from safehold.guard.gateway.relaying.rows import (
+    Timing,
+    bypass_rows,
+    exemption_rows,
+    final_row,
+    prompt_row,
+    review_row,
+)
+from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
+from safehold.guard.interface import Allow, Block, Cleared, FailMode, Verdict
+from safehold.guard.ledger.interface import Action, Judged, Outcome, RowSink
+from safehold.guard.session.flow import contained
+
+_PASSED_ERRORS = (400, 404, 409, 413, 422, 429)
+_ERROR_CHARS = 2000
+
+
+class Watcher(Protocol):
+    """What counts and traces exchanges; it never sees content."""
+
+    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+        """Take note of a finished exchange."""
+        ...
+
+    def ledger_failed(self, surface: Surface) -> None:
+        """Take note of a row that could not be kept."""
+        ...
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A request that was admitted: who asks, where, and under which policy."""
+
+    decision_id: str
+    surface: Surface
+    codec: Codec
+    call: Call
+    exchange: Exchange
+    policy: SurfacePolicy
+    key: Key | None = None
+    use_case: str | None = None
+    headers: Mapping[str, str] = {}
+    canary: bool = False
+
+
+class Relay:
+    """Everything a request needs that outlives it. Shared by all requests of a worker."""
+
+    def __init__(
+        self,
+        *,
+        client: Client,
+        holder: Holder,
+        ledger: RowSink,
+        watcher: Watcher,
+        exemptions: Exemptions,
+        limits: Limits,
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+        journal: Journal | None = None,
+    ) -> None:
+        self.client = client
+        self.holder = holder
+        self.ledger = ledger
+        self.watcher = watcher
+        self.exemptions = exemptions
+        self.limits = limits
+        self.clock = clock
+        self.ticks = ticks
+        self.journal = journal
+
+    async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> "Run":
+        """Answer one request; every path ends in a final row and a valid ending."""
+        with self.holder.use() as held:
+            run = Run(self, ask, out, gone, held)
+            try:
+                async with asyncio.timeout(self.limits.total_timeout_s):
+                    await contained(run.serve())
+            except TimeoutError:
+                await run.fail(SilentUpstreamError("the exchange took too long"), 504)
+            except UnknownReplyError as error:
+                await run.fail(error, 502, Outcome.UNSCORABLE)
+            except SilentUpstreamError as error:
+                await run.fail(error, 504)
+            except UpstreamError as error:
+                await run.fail(error, 502)
+            except LedgerError as error:
+                self.watcher.ledger_failed(ask.surface)
+                await run.fail(error, 503)
+            except ScorerError as error:
+                await run.fail(error, 500, Outcome.UNSCORABLE)
+            except SafeholdError as error:
+                await run.fail(error, 500)
+            finally:
+                await run.settle()
+        return run
+
+
+class Run:
+    """One request on its way."""
+
+    def __init__(
+        self, relay: Relay, ask: Ask, out: Outlet, gone: "asyncio.Future[None]", held: Held
+    ) -> None:
+        self.relay = relay
+        self.ask = ask
+        self.out = out
+        self.gone = gone
+        self.held = held
+        self.timing = Timing(relay.ticks())
+        self.session = held.guard.session(ask.exchange, ask.policy.session(), self._granted)
+        self.verdict: Verdict | None = None
+        self.action = Action.FORWARD
+        self.grant_id: str | None = None
+        self.rulings: dict[str, Exempt | NotExempt] = {}
+        self.block: Block | None = None
+        self.tokens = Tokens()
+        self.refused = False
+        self.delivery: Delivery | None = None
+        self.bytes_fed = 0
+        self.response_id: str | None = None
+        self.error: str | None = None
+        self._prompt_kept = False
+        self._final_kept = False
+        self._bypasses_kept = 0
+        self._upstream: asyncio.Task[Answer] | None = None
+
+    @property
+    def notice(self) -> Notice:
+        """What the client is told about a block."""
+        return Notice(decision_id=self.ask.decision_id, category=self.ask.policy.category)
+
+    # -- the prompt --------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Take the request from its prompt to its last byte."""
+        ask, policy = self.ask, self.ask.policy
+        self._start_upstream(ask.call.model)  # 1
+        started = self.relay.ticks()
+        large = sum(len(part.text) for part in ask.exchange.texts()) > 16_000  # noqa: PLR2004 - a status of HTTP or a plain bound
+        self.verdict = await run_flow(self.session.judge_prompt(), self.held.stage2, offload=large)
+        self.timing.guard_s += self.relay.ticks() - started
+        match self.verdict:  # 2
+            case Block() as block:
+                self.action = self._action(block)
+            case Allow():
+                self.action = Action.FORWARD
+        if self.action is not Action.FORWARD:
+            self._drop_upstream()
+        await self._keep_prompt()  # 3
+        if self.action in (Action.BLOCK, Action.REVIEW):
+            self.block = self.verdict if isinstance(self.verdict, Block) else None
+            await self._refuse_prompt()
+            return
+        if self.action is Action.FALLBACK:
+            self._start_upstream(policy.fallback_model or ask.call.model)
+        await self._answer(await self._opened())
+
+    def _start_upstream(self, model: str) -> None:
+        ask = self.ask
+        headers = {**ask.headers, **self.held.asks}
+        post = self.relay.client.post(ask.codec.upstream_path, ask.call.body(model), headers)
+        self._upstream = asyncio.ensure_future(post)
+
+    def _drop_upstream(self) -> None:
+        """Abandon the upstream call, whether or not its headers have come."""
+        task, self._upstream = self._upstream, None
+        if task is None:
+            return
+        task.add_done_callback(_discard)
+        task.cancel()
+
+    async def _opened(self) -> Answer:
+        task, self._upstream = self._upstream, None
+        if task is None:
+            raise UpstreamError("upstream: no call was started")
+        try:
+            answer = await task
+        except asyncio.CancelledError:
+            task.add_done_callback(_discard)
+            raise
+        self.timing.upstream_first_byte_at = self.relay.ticks()
+        return answer
+
+    def _action(self, block: Block) -> Action:
+        """Say what a blocked prompt means here; scoring and logging are done already."""
+        if self.ask.policy.shadow:
+            return Action.FORWARD
+        match self._relief(block.clause) or self.ask.policy.on_block:
+            case Relief.DELIVER:
+                return Action.FORWARD
+            case "fallback" if self.ask.policy.fallback_model:
+                return Action.FALLBACK
+            case "review":
+                return Action.REVIEW
+            case _:  # "block", or a grant's fallback where no weaker model is configured
+                return Action.BLOCK
+
+    def _granted(self, clause: str) -> bool:
+        """Whether a grant lets this subject receive what a clause would stop."""
+        return self._relief(clause) is Relief.DELIVER
+
+    def _relief(self, clause: str) -> Relief | None:
+        """Return what a grant gives instead of a block; asked, and counted, once for a clause."""
+        if not clause:
+            return None
+        if clause not in self.rulings:
+            key = self.ask.key
+            self.rulings[clause] = self.relay.exemptions.action_for(
+                key.id if key else None,
+                self.ask.use_case,
+                clause,
+                self.ask.surface,
+                self.relay.clock(),
+            )
+        match self.rulings[clause]:
+            case Exempt() as exempt:
+                self.grant_id = exempt.grant_id
+                return exempt.relief
+            case NotExempt():
+                return None
+
+    async def _keep_prompt(self) -> None:
+        started = self.relay.ticks()
+        bypasses = self.session.report().bypasses
+        rows = [prompt_row(self), *bypass_rows(self, bypasses)]
+        if self.action is Action.REVIEW and not self.ask.canary:
+            rows.append(review_row(self))
+        try:
+            await self.relay.ledger.append(rows[0], *rows[1:])
+        except LedgerError:
+            if self.ask.policy.ledger_fail_mode is not FailMode.BYPASS:
+                raise
+            self.relay.watcher.ledger_failed(self.ask.surface)
+        self._prompt_kept = True
+        self._bypasses_kept = len(bypasses)
+        self.timing.ledger_s += self.relay.ticks() - started
+        if self.ask.policy.expose_overhead:
+            spent = (self.timing.guard_s + self.timing.ledger_s) * 1000
+            self.out.add_header(b"x-safehold-overhead-ms", f"{spent:.1f}".encode())
+
+    async def _refuse_prompt(self) -> None:
+        await self.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)
+        if self.ask.call.streamed:
+            await self.out.end(self.ask.call.stream().block(self.notice))
+        else:
+            await self.out.whole(200, self.ask.call.blocked(self.notice))
+
+    # -- the answer --------------------------------------------------------------------------
+
+    async def _answer(self, answer: Answer) -> None:
+        try:
+            if answer.status != 200:  # noqa: PLR2004 - a status of HTTP or a plain bound
+                await self._pass_error(answer)
+                return
+            delivery = self.delivery = Delivery(self, answer)
+            if self.ask.call.streamed:
+                await delivery.stream()
+            else:
+                await delivery.whole()
+        finally:
+            answer.abort()
+
+    async def _pass_error(self, answer: Answer) -> None:
+        """Answer with the upstream's error; its message is text like any other, so it is scored."""
+        status = answer.status
+        forwarded = status == 401 and "authorization" in self.ask.headers  # noqa: PLR2004 - a status of HTTP or a plain bound
+        if status not in _PASSED_ERRORS and not forwarded:
+            raise UpstreamError(f"upstream: expected status 200, came {status}")
+        message = _error_message(await read_all(answer, self.relay.limits))
+        lane = Lane(channel=Channel.TEXT)
+        steps = [await run_flow(self.session.feed(lane, message), self.held.stage2)]
+        steps += [step for _, step in await run_flow(self.session.finish(), self.held.stage2)]
+        self.bytes_fed += len(message.encode())
+        text = "".join(step.text for step in steps if isinstance(step, Cleared))
+        if text != message:
+            text = "the model server refused the request"
+        self.error = f"Upstream{status}"
+        await self.keep_final(Outcome.ERROR, Judged.ALLOW)
+        headers = [(b"retry-after", answer.retry_after.encode())] if answer.retry_after else []
+        body = self.ask.codec.error(status, text, self.ask.decision_id)
+        await self.out.whole(status, body, text_bytes=len(text.encode()), headers=headers)
+
+    # -- endings -----------------------------------------------------------------------------
+
+    async def keep_final(self, outcome: Outcome, judged: Judged) -> None:
+        """Make the final row durable, once.
+
+        Raises:
+            LedgerError: It can't be kept and the policy does not allow going on without.
+        """
+        if self._final_kept:
+            return
+        self.timing.ended_at = self.relay.ticks()
+        self._final_kept = True
+        self.relay.watcher.finished(self, outcome, judged)
+        bypasses = self.session.report().bypasses[self._bypasses_kept :]
+        try:
+            await self.relay.ledger.append(
+                final_row(self, outcome, judged),
+                *bypass_rows(self, bypasses),
+                *exemption_rows(self),
+            )
+        except LedgerError:
+            if self.ask.policy.ledger_fail_mode is not FailMode.BYPASS:
+                self._final_kept = False
+                raise
+            self.relay.watcher.ledger_failed(self.ask.surface)
+        if self.relay.journal is not None:
+            self.relay.journal.close(self.ask.decision_id)
+
+    async def fail(
+        self, error: SafeholdError, status: int, outcome: Outcome = Outcome.ERROR
+    ) -> None:
+        """End with a protocol error; what was withheld stays withheld."""
+        self.error = type(error).__name__
+        self._drop_upstream()
+        if self.out.finished:
+            return
+        kept = await self._keep_failure(outcome)
+        if not kept:
+            status = 503
+        message = str(error)
+        if self.out.started:
+            stream = self.delivery.events if self.delivery else None
+            stream = stream or self.ask.call.stream()
+            await self.out.end(stream.fail(message, self.ask.decision_id))
+        else:
+            body = self.ask.codec.error(status, message, self.ask.decision_id)
+            headers = [(b"retry-after", b"1")] if status == 503 else []  # noqa: PLR2004 - a status of HTTP or a plain bound
+            await self.out.whole(status, body, headers=headers)
+
+    async def _keep_failure(self, outcome: Outcome) -> bool:
+        judged = Judged.UNSCORED if outcome is Outcome.UNSCORABLE else Judged.ALLOW
+        if self.block is not None:
+            judged = Judged.BLOCK
+        try:
+            if not self._prompt_kept:
+                await self._keep_prompt()
+            await self.keep_final(outcome, judged)
+        except LedgerError:
+            return False
+        return True
+
+    async def settle(self) -> None:
+        """Leave no exchange without a final row, even when the task is cancelled."""
+        self._drop_upstream()
+        if self._final_kept or not self._prompt_kept:
+            return
+        self.error = self.error or "Cancelled"
+        await asyncio.shield(asyncio.ensure_future(self._keep_failure(Outcome.ERROR)))
+
+
+def _discard(task: "asyncio.Future[Answer]") -> None:
+    """Drop an answer that nobody waits for any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()
+
+
+def _error_message(body: bytes) -> str:
+    """Return the message of an upstream's error body, or a plain sentence."""
+    try:
+        given = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "the model server refused the request"
+    error = given.get("error", given) if isinstance(given, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    if not isinstance(message, str) or not message:
+        return "the model server refused the request"
+    return message[:_ERROR_CHARS]

@@ -1,0 +1,1 @@
+"""Models behind the gateway: an HTTP server, an embedded model, a Hugging Face model."""

@@ -1,0 +1,1 @@
+"""A guard session: what one exchange was scored on, and which text is cleared."""

@@ -1,0 +1,98 @@
+"""The verdict on a prompt: every segment and view by stage 1, the hottest few by stage 2."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from safehold.exchange import Exchange
+from safehold.guard.interface import Allow, Block, Escalation, Failed, Flow, Stage, Verdict
+from safehold.guard.scorers.tokens import tokens
+from safehold.guard.session.cascade import Cascade
+from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
+from safehold.guard.session.flow import guarded
+from safehold.guard.session.segments import pieces, segments
+
+_CANDIDATES = 3
+"""Texts of a prompt that may be shown to stage 2: the hottest ones."""
+
+Views = Callable[[str], Sequence[str]]
+
+
+class _Found(msgspec.Struct, frozen=True):
+    logit: float
+    text: str
+    turn: int
+
+
+class PromptJudge:
+    """Judges one prompt; keeps the scores that the report names."""
+
+    def __init__(self, cascade: Cascade, views: Views, failures: Failures) -> None:
+        """Take the cascade, the decoder's views of a text, and the fail modes."""
+        self._cascade = cascade
+        self._views = views
+        self._failures = failures
+        self.stage1 = -math.inf
+        self.final = -math.inf
+        self.escalations = 0
+
+    def judge(self, exchange: Exchange) -> Flow[Verdict]:
+        """Score every segment and view of the prompt; the verdict is final for the prompt."""
+        cascade = self._cascade
+        found: list[_Found] = []
+        for segment in segments(exchange):
+            for view in self._views(segment.text):
+                hit = None if cascade.rules is None else cascade.rules.search(view)
+                if hit is not None:
+                    return rule_block(hit, InPrompt(segment.turn))
+                for piece in pieces(view):
+                    logit = self._score(piece, segment.turn)
+                    if isinstance(logit, Block):
+                        return logit
+                    found.append(_Found(logit, piece, segment.turn))
+        if cascade.stage1 is None or not found:
+            return Allow(score=0.0)
+        found.sort(key=lambda one: -one.logit)
+        self.stage1 = found[0].logit
+        return (yield from self._decide(found))
+
+    def _score(self, text: str, turn: int) -> float | Block:
+        if self._cascade.stage1 is None:
+            return -math.inf
+        lane = self._cascade.stage1.open_prompt()
+        logit = guarded(lane.feed, tokens(text))
+        return self._failures.finite(logit, Stage.STAGE1, InPrompt(turn), empty_ok=True)
+
+    def _decide(self, found: Sequence[_Found]) -> Flow[Verdict]:
+        cascade, surface = self._cascade, self._cascade.prompt
+        if not cascade.has_stage2:
+            hottest = found[0]
+            self.final = hottest.logit
+            if hottest.logit >= surface.alone:
+                return block_at(
+                    "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
+                )
+            return Allow(score=cascade.score(surface, self.final))
+        hot: dict[tuple[float, str], _Found] = {}
+        for one in found:
+            if one.logit >= surface.escalate:
+                hot.setdefault((one.logit, one.text), one)
+        for one in list(hot.values())[:_CANDIDATES]:
+            place = InPrompt(one.turn)
+            self.escalations += 1
+            answer = yield Escalation(prompt=one.text, reply="")
+            if isinstance(answer, Failed):
+                failed = self._failures.failed(answer, Stage.STAGE2, place)
+                if failed is not None:
+                    return failed
+                continue
+            final = self._failures.finite(
+                cascade.ensemble(surface, one.logit, answer.logit), Stage.STAGE2, place
+            )
+            if isinstance(final, Block):
+                return final
+            self.final = max(self.final, final)
+            if final >= surface.block:
+                return block_at(answer.clause, final, surface.block, Stage.STAGE2, place)
+        return Allow(score=cascade.score(surface, self.final))

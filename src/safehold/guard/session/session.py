@@ -1,0 +1,399 @@
+"""One guarded exchange: the prompt's verdict, then text in, cleared text out, lane by lane.
+
+The session is a computation without I/O. Its methods are flows: they yield an `Escalation` when
+they need a stage-2 score and are sent the answer. No character is released before it was scored,
+on any lane, the tail included; text in escalated stretches also waits for stage 2.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from safehold.exchange import Channel, Exchange, Lane
+from safehold.guard.interface import (
+    Block,
+    Cleared,
+    Coverage,
+    Escalation,
+    Failed,
+    Flow,
+    Heard,
+    Mode,
+    Report,
+    SessionPolicy,
+    Stage,
+    Step,
+    Verdict,
+)
+from safehold.guard.scorers.rules import RuleStream
+from safehold.guard.scorers.tokens import tokens
+from safehold.guard.session.cascade import Cascade
+from safehold.guard.session.decisions import Failures, block_at, rule_block
+from safehold.guard.session.flow import guarded
+from safehold.guard.session.lanes import GrowingViews, LaneState, Meant
+from safehold.guard.session.prompts import PromptJudge
+from safehold.guard.session.segments import READ, last_answer, reading
+
+__all__ = [
+    "Coverage",
+    "Decoder",
+    "GrowingViews",
+    "Guard",
+    "GuardSession",
+    "Report",
+    "SessionPolicy",
+]
+
+_BITE = 256
+"""Characters of a delta that are scored at once, so that a huge delta is released in steps."""
+
+
+class Decoder(Protocol):
+    """Gives the texts that a text means beside itself."""
+
+    def views(self, text: str) -> Sequence[str]:
+        """Return the text and its decoded views."""
+        ...
+
+    def growing(self) -> GrowingViews:
+        """Start decoding a lane of a reply."""
+        ...
+
+
+class GuardSession:
+    """The guard around one exchange."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        decoder: Decoder,
+        exempt: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Take the cascade, the prompt with its history, and how to deliver.
+
+        `exempt` says whether a grant delivers what a clause would stop; scoring goes on the same.
+        """
+        self._cascade = cascade
+        self._exchange = exchange
+        self._policy = policy
+        self._decoder = decoder
+        self._exempt = exempt or _nobody
+        self._lanes: dict[Lane, LaneState] = {}
+        self._reading = reading(exchange)
+        self._before = last_answer(exchange)
+        self._escalations = 0
+        self._failures = Failures(policy)
+        self._prompt = PromptJudge(cascade, decoder.views, self._failures)
+        self._blocked: Block | None = None
+        self.would_block: Block | None = None
+
+    # --- the prompt -----------------------------------------------------------------------------
+
+    def judge_prompt(self) -> Flow[Verdict]:
+        """Score every segment and view of the prompt; the verdict is final for the prompt."""
+        return self._prompt.judge(self._exchange)
+
+    # --- the reply ------------------------------------------------------------------------------
+
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+        """Take the next characters of a lane; return what may leave, or the block.
+
+        `heard` are the probe's logits of the tokens that made the text, for a cascade with one.
+        """
+        if self._blocked is not None:
+            return self._blocked
+        state = self._lanes.get(lane)
+        if state is None:
+            state = self._lanes[lane] = self._open(lane)
+        state.received += len(text)
+        if state.probe is not None and (text or heard):
+            block = self._read(state, heard)
+            if block is not None:
+                return block
+        released: list[str] = []
+        for start in range(0, len(text), _BITE):
+            bite = text[start : start + _BITE]
+            state.waiting += bite
+            words, chars = state.cutter.feed(bite)
+            block = yield from self._advance(state, bite, words, chars, last=False)
+            if block is None and state.meant is not None:
+                block = yield from self._feed_meant(state.meant, bite)
+            if block is not None:
+                return block
+            released.append(self._release(state, last=False))
+        return Cleared(text="".join(released))
+
+    def close(self, lane: Lane) -> Flow[Step]:
+        """Score and release the tail of one lane that the upstream declared complete.
+
+        Nothing may be fed to the lane after this. In `full` mode everything waits for `finish`.
+        """
+        if self._blocked is not None:
+            return self._blocked
+        state = self._lanes.get(lane)
+        if state is None or self._policy.mode is Mode.FULL:
+            return Cleared(text="")
+        return (yield from self._end(state))
+
+    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+        """Score and release the tail of every lane; a block ends the list."""
+        steps: list[tuple[Lane, Step]] = []
+        for lane, state in self._lanes.items():
+            if self._blocked is not None:
+                break
+            step = yield from self._end(state)
+            steps.append((lane, step))
+        return tuple(steps)
+
+    def _read(self, state: LaneState, heard: Heard | None) -> Block | None:
+        """Let the probe judge what comes with a text; text that comes without is unscored."""
+        if state.probe is None:
+            return None
+        logit = guarded(state.probe.feed, heard) if heard else Failed(reason="NoActivations")
+        found = self._failures.finite(logit, Stage.STAGE1, state)
+        if isinstance(found, Block):
+            return self._act(found)
+        state.hear(found)
+        return None
+
+    def _end(self, state: LaneState) -> Flow[Step]:
+        words, chars = state.cutter.finish()
+        block = yield from self._advance(state, "", words, chars, last=True)
+        if block is None and state.meant is not None:
+            block = yield from self._end_meant(state.meant)
+        return Cleared(text=self._release(state, last=True)) if block is None else block
+
+    def _feed_meant(self, meant: Meant, bite: str) -> Flow[Block | None]:
+        """Score what the wire's characters mean; count which of them that clears."""
+        state, text = meant.state, meant.unescaping.feed(bite)
+        state.received += len(text)
+        state.waiting += text
+        words, chars = state.cutter.feed(text)
+        block = yield from self._advance(state, text, words, chars, last=False)
+        if block is None:
+            cleared = self._release(state, last=False)
+            meant.cleared += meant.unescaping.spent(len(cleared))
+        return block
+
+    def _end_meant(self, meant: Meant) -> Flow[Block | None]:
+        state, text = meant.state, meant.unescaping.finish()
+        state.received += len(text)
+        state.waiting += text
+        words, chars = state.cutter.feed(text)
+        block = yield from self._advance(state, text, words, chars, last=False)
+        if block is None:
+            words, chars = state.cutter.finish()
+            block = yield from self._advance(state, "", words, chars, last=True)
+        return block
+
+    def _open(self, lane: Lane) -> LaneState:
+        state = self._open_text(lane)
+        if self._cascade.probe is not None:
+            state.probe = self._cascade.probe.scorer.open_reply()
+        if lane.channel is Channel.TOOL_ARGUMENTS:
+            state.meant = Meant(self._open_text(lane))
+        return state
+
+    def _open_text(self, lane: Lane) -> LaneState:
+        stage1 = self._cascade.stage1
+        score = stage1.open_reply() if stage1 is not None else None
+        if score is not None and self._before:
+            # What the assistant said before counts as context: a split answer adds up.
+            guarded(score.feed, tokens(self._before)[-64:])
+        rules = RuleStream(self._cascade.rules) if self._cascade.rules is not None else None
+        return LaneState(lane, score, rules, self._decoder.growing())
+
+    def _advance(
+        self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
+    ) -> Flow[Block | None]:
+        """Score what became whole; None means that nothing must be stopped."""
+        if state.rules is not None and (fresh or last):
+            hit = state.rules.finish() if last else state.rules.feed(fresh)
+            if hit is not None and (stop := self._act(rule_block(hit, state))) is not None:
+                return stop
+        block: Block | None = None
+        if state.score is None:
+            state.take(chars, len(words))
+        else:
+            block = yield from self._score_own(state, words, chars, last=last)
+        if block is None:
+            block = yield from self._score_views(state, fresh, last=last)
+        if block is None:
+            return None
+        acted = self._act(block)
+        if acted is None:
+            state.checked()
+        return acted
+
+    def _score_own(
+        self, state: LaneState, words: list[str], chars: int, *, last: bool
+    ) -> Flow[Block | None]:
+        if words and state.score is not None:
+            logit = self._failures.finite(guarded(state.score.feed, words), Stage.STAGE1, state)
+            if isinstance(logit, Block):
+                return logit
+            state.recent = max(state.recent, logit)
+            state.best = max(state.best, logit)
+        state.take(chars, len(words))
+        cascade, surface = self._cascade, self._cascade.reply
+        if not cascade.has_stage2:
+            if state.recent >= surface.alone:
+                return block_at(state.clause(), state.recent, surface.alone, Stage.STAGE1, state)
+            state.checked()
+            return None
+        if state.recent < surface.escalate and not self._heard(state):
+            state.checked()
+            return None
+        if state.unchecked < self._policy.hold_tokens and not last:
+            return None
+        block = yield from self._ask(state, state.known(), state.tail)
+        state.checked()
+        return block
+
+    def _heard(self, state: LaneState) -> bool:
+        """Whether the probe asks for stage 2 by itself."""
+        probe = self._cascade.probe
+        return probe is not None and state.probe_fresh and state.probe_level >= probe.escalate
+
+    def _score_views(self, state: LaneState, fresh: str, *, last: bool) -> Flow[Block | None]:
+        decoded = [*state.views.feed(fresh)] if fresh else []
+        if last:
+            decoded += state.views.finish()
+        state.decoded = state.decoded or bool(decoded)
+        surface = self._cascade.reply
+        for text in decoded:
+            hit = None if self._cascade.rules is None else self._cascade.rules.search(text)
+            if hit is not None:
+                return rule_block(hit, state)
+            if self._cascade.stage1 is None:
+                continue
+            words = tokens(text)
+            if not words:
+                continue
+            lane = self._cascade.stage1.open_reply()
+            logit = self._failures.finite(guarded(lane.feed, words), Stage.STAGE1, state)
+            if isinstance(logit, Block):
+                return logit
+            if not self._cascade.has_stage2 and logit >= surface.alone:
+                return block_at(lane.attribution(), logit, surface.alone, Stage.STAGE1, state)
+            if self._cascade.has_stage2 and logit >= surface.escalate:
+                block = yield from self._ask(state, logit, text[-READ:])
+                if block is not None:
+                    return block
+        return None
+
+    def _ask(self, state: LaneState, stage1: float, reply: str) -> Flow[Block | None]:
+        """Ask stage 2 about a lane and decide by the ensemble."""
+        self._escalations += 1
+        state.doubted = True
+        surface = self._cascade.reply
+        answer = yield Escalation(prompt=self._reading, reply=reply)
+        if isinstance(answer, Failed):
+            return self._failures.failed(answer, Stage.STAGE2, state)
+        logit = self._cascade.ensemble(surface, stage1, answer.logit, state.probe_logit())
+        final = self._failures.finite(logit, Stage.STAGE2, state)
+        if isinstance(final, Block):
+            return final
+        state.final = max(state.final, final)
+        if final >= surface.block:
+            return block_at(answer.clause, final, surface.block, Stage.STAGE2, state)
+        return None
+
+    def _release(self, state: LaneState, *, last: bool) -> str:
+        """Take what may leave now out of the lane: all but the last tokens, whole chunks only."""
+        policy = self._policy
+        hold = 0
+        if policy.mode is Mode.FULL and not last:
+            return ""
+        if policy.mode is Mode.HOLD and not last:
+            doubt = state.doubted or self._prompt.escalations > 0
+            hold = max(
+                policy.hold_tokens,
+                policy.doubt_tokens if doubt else 0,
+                policy.decoded_tokens if state.decoded else 0,
+            )
+        return state.give(hold, everything=last)
+
+    # --- decisions and failures -----------------------------------------------------------------
+
+    def _act(self, block: Block) -> Block | None:
+        """Make a block final, or only note it where the mode or a grant delivers all the same.
+
+        What a broken scorer never saw is not released in any mode: that takes the `bypass`.
+        """
+        noted = self._policy.mode is Mode.AUDIT or self._exempt(block.clause)
+        if noted and block.stage is not Stage.FAIL_MODE:
+            self.would_block = self.would_block or block
+            return None
+        self._blocked = block
+        return block
+
+    # --- what the operator is told --------------------------------------------------------------
+
+    @property
+    def coverage(self) -> Coverage:
+        """Characters fed, scored and released over all lanes."""
+        lanes = self._lanes.values()
+        return Coverage(
+            received=sum(state.received for state in lanes),
+            scored=sum(state.scored for state in lanes),
+            released=sum(state.released for state in lanes),
+        )
+
+    def _every_text(self) -> Iterator[LaneState]:
+        for state in self._lanes.values():
+            yield state
+            if state.meant is not None:
+                yield state.meant.state
+
+    @property
+    def stage1_logits(self) -> tuple[float, float]:
+        """The highest stage-1 logits of the prompt and of any reply lane so far."""
+        replies = (state.best for state in self._every_text())
+        return self._prompt.stage1, max(replies, default=-math.inf)
+
+    def report(self) -> Report:
+        """Return the scores, escalations and bypasses so far."""
+        cascade = self._cascade
+        best = max(
+            (state.final if cascade.has_stage2 else state.best for state in self._every_text()),
+            default=-math.inf,
+        )
+        return Report(
+            prompt_score=cascade.score(cascade.prompt, self._prompt.final),
+            reply_score=cascade.score(cascade.reply, best),
+            escalations=self._prompt.escalations + self._escalations,
+            bypasses=tuple(self._failures.bypasses),
+            coverage=self.coverage,
+        )
+
+
+def _nobody(clause: str) -> bool:
+    """Exempt nobody."""
+    del clause
+    return False
+
+
+class Guard:
+    """A loaded guard: makes sessions. Immutable, shared by all of them."""
+
+    def __init__(self, cascade: Cascade, decoder: Decoder) -> None:
+        """Take the cascade and the decoder of obfuscated text."""
+        self.cascade = cascade
+        self._decoder = decoder
+
+    @property
+    def digest(self) -> str:
+        """The digest of the bundle that every score of this guard came from."""
+        return self.cascade.digest
+
+    def session(
+        self,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        exempt: Callable[[str], bool] | None = None,
+    ) -> GuardSession:
+        """Start guarding one exchange."""
+        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt)

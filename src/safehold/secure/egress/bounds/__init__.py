@@ -1,0 +1,1 @@
+"""What may leave at most: budgets, the odometer, the proof."""

@@ -1,0 +1,1 @@
+"""What may leave at all: the register of flows and the plan."""

@@ -1,0 +1,1 @@
+"""Detectors of a slow leak: baselines, calibration, shapes."""

@@ -1,0 +1,180 @@
+"""Change detectors on byte counts, with thresholds set by false alarms per year.
+
+Two statistics see the same standardised bins. The CUSUM (Page 1954) on the log-likelihood ratio
+of a constant theft of `design` times the mean level is the best detector of a slow thief. The
+scan (a window-limited GLR) looks at the excess over 10 minutes, an hour, a day, a week and
+30 days, each in its own standard deviations, and finds bulk at once.
+
+Their thresholds come from `calibration`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from safehold.secure.egress.detectors.baseline import Baseline, Floats
+
+SCALES_S = (600, 3_600, 86_400, 604_800, 2_592_000)
+_LARGEST_STEP = 4.0
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """Alarm levels of both statistics, and what they were set for."""
+
+    cusum: float
+    scan: float
+    design: float
+    alarms_per_year: float
+
+
+class Detector(msgspec.Struct, frozen=True):
+    """A baseline with its thresholds: all that judging one stream needs."""
+
+    baseline: Baseline
+    thresholds: Thresholds
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The running statistics of one stream; a value that is kept over restarts.
+
+    `bin` counts bins since the training began; `recent` holds the last 30 days of excess and
+    variance for the scan, as running sums.
+    """
+
+    bin: int
+    cusum: float = 0.0
+    last_z: float = 0.0
+    excess: tuple[float, ...] = (0.0,)
+    variance: tuple[float, ...] = (0.0,)
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """A statistic passed its threshold."""
+
+    statistic: str
+    value: float
+    threshold: float
+    scale_s: int = 0
+
+
+def cusum_steps(
+    baseline: Baseline, design: float, z: Floats, start: int, last: Floats | float = 0.0
+) -> Floats:
+    """The log-likelihood ratio of each bin, with and without a constant theft.
+
+    Traffic is taken as gamma noise around its mean, so that quiet bins, which a constant theft
+    makes impossible, count most. Correlation enters through the conditional mean and variance
+    (AR(1)). The thresholds are calibrated, so a wrong shape costs delay, never false alarms.
+    `z` has bins on its last axis.
+    """
+    count = z.shape[-1]
+    mean = baseline.expected(np.arange(start, start + count))
+    sigma = baseline.sigma(mean)
+    lagged = np.concatenate([np.broadcast_to(last, z[..., :1].shape), z[..., :-1]], axis=-1)
+    middle = np.maximum(mean + baseline.phi * sigma * lagged, 0.05 * mean)
+    shape = np.clip(middle**2 / np.maximum((1 - baseline.phi**2) * sigma**2, 1e-12), 1.5, 1e4)
+    theft = design * baseline.level * (1 - baseline.phi)
+    seen = np.maximum(mean + sigma * z, 1e-9)
+    gone = np.clip(1 - theft / seen, 1e-3, None)
+    ratio = (shape - 1) * np.log(gone) + shape * theft / np.maximum(middle, 1e-9)
+    steps: Floats = np.clip(ratio, -_LARGEST_STEP, _LARGEST_STEP)
+    return steps
+
+
+def run_cusum(steps: Floats, start: float = 0.0) -> Floats:
+    """Accumulate steps with a floor of 0, without resetting at alarms."""
+    paths = np.empty_like(steps)
+    level = np.full(steps.shape[:-1], start)
+    for index in range(steps.shape[-1]):
+        level = np.maximum(0.0, level + steps[..., index])
+        paths[..., index] = level
+    return paths
+
+
+def scan_widths(bin_s: int) -> tuple[int, ...]:
+    """The scan's windows in bins, without those shorter than one bin."""
+    return tuple(sorted({max(1, scale // bin_s) for scale in SCALES_S if scale >= bin_s}))
+
+
+def _inflation(phi: float) -> float:
+    """How much correlation widens the variance of a sum."""
+    return (1 + phi) / (1 - phi)
+
+
+def run_scan(baseline: Baseline, z: Floats, start: int) -> Floats:
+    """For each bin the largest standardised excess over the scan's windows."""
+    count = z.shape[-1]
+    sigma = baseline.sigma(baseline.expected(np.arange(start, start + count)))
+    zero = np.zeros((*z.shape[:-1], 1))
+    excess = np.concatenate([zero, np.cumsum(z * sigma, axis=-1)], axis=-1)
+    spread = np.concatenate([[0.0], np.cumsum(sigma**2)])
+    best = np.full(z.shape, -np.inf)
+    for width in scan_widths(baseline.bin_s):
+        if width > count:
+            break
+        total = excess[..., width:] - excess[..., :-width]
+        wide = np.sqrt((spread[width:] - spread[:-width]) * _widen(baseline.phi, width))
+        best[..., width - 1 :] = np.maximum(best[..., width - 1 :], total / wide)
+    return best
+
+
+def _widen(phi: float, width: int) -> float:
+    return 1.0 + (_inflation(phi) - 1.0) * (1 - 1 / width)
+
+
+def start(detector: Detector, index: int | None = None) -> Progress:
+    """Begin to watch, at bin number `index` (default: right after the training)."""
+    return Progress(bin=detector.baseline.trained if index is None else index)
+
+
+def step(
+    detector: Detector, progress: Progress, value: float
+) -> tuple[Progress, tuple[Alarm, ...]]:
+    """Judge one more bin; the statistics start again at 0 after their alarm."""
+    baseline, thresholds = detector.baseline, detector.thresholds
+    z = baseline.standardise(np.array([value]), progress.bin)
+    steps = cusum_steps(baseline, thresholds.design, z, progress.bin, progress.last_z)
+    cusum = max(0.0, progress.cusum + float(steps[0]))
+    sigma = float(baseline.sigma(baseline.expected(np.array([progress.bin])))[0])
+    longest = scan_widths(baseline.bin_s)[-1]
+    excess = (*progress.excess, progress.excess[-1] + float(z[0]) * sigma)[-longest - 1 :]
+    variance = (*progress.variance, progress.variance[-1] + sigma**2)[-longest - 1 :]
+    alarms: list[Alarm] = []
+    if cusum > thresholds.cusum:
+        alarms.append(Alarm("cusum", cusum, thresholds.cusum))
+        cusum = 0.0
+    for width in scan_widths(baseline.bin_s):
+        if len(excess) <= width:
+            break
+        wide = math.sqrt((variance[-1] - variance[-width - 1]) * _widen(baseline.phi, width))
+        score = (excess[-1] - excess[-width - 1]) / max(wide, 1e-12)
+        if score > thresholds.scan:
+            alarms.append(Alarm("scan", score, thresholds.scan, width * baseline.bin_s))
+    if any(alarm.statistic == "scan" for alarm in alarms):
+        excess, variance = excess[-1:], variance[-1:]
+    after = Progress(
+        bin=progress.bin + 1,
+        cusum=cusum,
+        last_z=float(z[0]),
+        excess=excess,
+        variance=variance,
+    )
+    return after, tuple(alarms)
+
+
+def first_alarm(detector: Detector, values: Floats, index: int | None = None) -> int | None:
+    """The first of consecutive bins at which either statistic alarms, or None."""
+    begin = detector.baseline.trained if index is None else index
+    z = detector.baseline.standardise(values, begin)
+    thresholds = detector.thresholds
+    paths = run_cusum(cusum_steps(detector.baseline, thresholds.design, z, begin))
+    over = (paths > thresholds.cusum) | (run_scan(detector.baseline, z, begin) > thresholds.scan)
+    found = np.flatnonzero(over)
+    return int(found[0]) if len(found) else None
+
+
+def odometer_share(values: Sequence[float], stolen_bytes: int) -> float:
+    """Cumulative bytes as a fraction of the compressed weights."""
+    return sum(values) / stolen_bytes if stolen_bytes else math.inf

@@ -1,0 +1,1 @@
+"""The budgets enforced on the kernel."""

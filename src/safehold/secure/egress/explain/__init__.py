@@ -1,0 +1,1 @@
+"""What explains the bytes that left: replies, senders, overhead, tokens."""

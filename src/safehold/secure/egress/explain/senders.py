@@ -1,0 +1,121 @@
+"""The senders file: who may explain bytes of which flow, with which key, in which file."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from safehold.secure.egress.declare.register import Register
+from safehold.secure.egress.enforcement.state import write_durably
+from safehold.secure.egress.explain.accounting import MAX_OVERHEAD, Overhead
+from safehold.secure.egress.explain.ledger import (
+    Ed25519Signer,
+    Ed25519Verifier,
+    ExplainedReader,
+    HmacKey,
+    Sender,
+    Verifier,
+)
+from safehold.secure.egress.interface import ExplainedRowError, RegisterError
+from safehold.secure.egress.watch.watch import Sources
+
+
+class _Sender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    rows: str
+    flows: tuple[str, ...]
+    public_key: str = ""
+    secret_file: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    sender: tuple[_Sender, ...]
+    overhead: dict[str, Overhead] = {}
+
+
+def load_sources(path: Path, register: Register) -> Sources:
+    """Read a senders file; its paths are relative to it.
+
+    Raises:
+        RegisterError: The file is malformed, or names a flow that is not reconciled.
+        ExplainedRowError: A key can't be used.
+    """
+    try:
+        raw = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File)
+    except OSError as error:
+        raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise RegisterError(f"{path.name}: {str(error)[:120]}") from error
+    reconciled = {flow.id for flow in register.flows if flow.reconciled}
+    senders: dict[str, Sender] = {}
+    for item in raw.sender:
+        if item.name in senders or not item.flows or set(item.flows) - reconciled:
+            raise RegisterError(
+                f"{path.name}: expected distinct senders of reconciled flows, at {item.name[:40]!r}"
+            )
+        senders[item.name] = Sender(_verifier(item, path.parent), frozenset(item.flows))
+    for flow, overhead in raw.overhead.items():
+        if flow not in reconciled or not 0 <= overhead.per_byte <= MAX_OVERHEAD:
+            raise RegisterError(f"{path.name}: overhead of {flow[:40]!r} is out of bounds")
+    return Sources(
+        reader=ExplainedReader(senders),
+        files={item.name: path.parent / item.rows for item in raw.sender},
+        sender_flows={item.name: frozenset(item.flows) for item in raw.sender},
+        overheads=raw.overhead,
+    )
+
+
+def _verifier(item: _Sender, folder: Path) -> Verifier:
+    if bool(item.public_key) == bool(item.secret_file):
+        raise ExplainedRowError("a sender has either a public_key or a secret_file")
+    if item.secret_file:
+        return HmacKey(_read(folder / item.secret_file))
+    try:
+        key = load_pem_public_key(_read(folder / item.public_key))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ExplainedRowError(f"{item.public_key}: expected a PEM public key") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ExplainedRowError(f"{item.public_key}: expected an Ed25519 key")
+    return Ed25519Verifier(key)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExplainedRowError(f"{path.name}: can't be read ({error.strerror})") from error
+
+
+def load_signer(path: Path) -> Ed25519Signer:
+    """Read a sender's private key; raises ExplainedRowError unless it is Ed25519 in PEM."""
+    try:
+        key = load_pem_private_key(_read(path), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ExplainedRowError(f"{path.name}: expected a PEM private key") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ExplainedRowError(f"{path.name}: expected an Ed25519 key")
+    return Ed25519Signer(key)
+
+
+def new_key(path: Path) -> Path:
+    """Write a new private key, and its public half beside it; return the latter's path."""
+    if path.exists():
+        raise ExplainedRowError(f"{path.name} exists; keys are not overwritten")
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_durably(path, private)
+    public = path.with_suffix(".pub.pem")
+    form = PublicFormat.SubjectPublicKeyInfo
+    write_durably(public, key.public_key().public_bytes(Encoding.PEM, form))
+    return public

@@ -1,0 +1,1 @@
+"""The kernel: nftables, shaping, namespaces, attribution."""

@@ -1,0 +1,343 @@
+"""Compile flows into one nftables transaction, as libnftables-json(5) values.
+
+Every packet that leaves meets `output` (or `forward`), is matched to exactly one flow chain, pays
+the quotas of that flow's windows and the total ones, and is counted only when it passes. What no
+row declares meets the policy: drop. Three facts of the kernel shape this file:
+
+1. Replacing a table resets each quota's `used`: a reload would refund the budget. So quotas are
+   never deleted with their table. The transaction flushes chains and *updates* quota objects in
+   place, which sets the limit and leaves `used` alone, with no packet in between.
+2. A quota counts dropped packets too, and reports `used` cut to its limit. So what passed is
+   counted by a counter behind the quotas, and a depleted quota is made anew, inside the same
+   transaction, with exactly what its window has left.
+3. `limit rate` lets a whole unit through at once, so it never appears here.
+
+Which chain a packet's flow is, and whose it is, is in `dispatch`.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from safehold.secure.egress.declare.plan import NEIGHBOUR_BYTES_PER_DAY, Plan
+from safehold.secure.egress.declare.register import Flow
+from safehold.secure.egress.interface import Mode, Window
+from safehold.secure.egress.kernel.dispatch import (
+    DISPATCH,
+    Owners,
+    bind,
+    dispatch,
+    handshakes,
+    ownerless,
+    serves_group,
+)
+from safehold.secure.egress.kernel.statements import (
+    FAMILY,
+    TABLE,
+    Json,
+    add,
+    in_table,
+    match,
+    meta,
+    networks,
+    payload,
+    rule,
+    table,
+)
+
+WIRE_TABLE = "safehold_wire"
+LOG_GROUP = 117
+NEIGHBOURS = "neighbours"
+ARP = "arp"
+RAW = "raw"
+LINK_LOCAL = "link_local"
+PLAIN_COUNTERS = ("undeclared", "invalid", "loopback", "sealed", LINK_LOCAL)
+TOTAL = "total"
+
+LOCAL_NETWORKS = {
+    "ip": [ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("224.0.0.0/3")],
+    "ip6": [ipaddress.ip_network("fe80::/10"), ipaddress.ip_network("ff00::/8")],
+}
+"""Link-local, multicast, reserved and broadcast: a row for the whole Internet never means these
+(cloud metadata services live at 169.254.169.254)."""
+
+QuotaKey = tuple[str, Window]
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """How many bytes one window of one flow has left, and how the kernel learns it.
+
+    `limit` is the value for the kernel's object; `fresh` says to make the object anew with
+    `used` = 0 (only for an object that does not exist or is depleted).
+    """
+
+    limit: int
+    fresh: bool
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """All that a transaction is made from."""
+
+    flows: tuple[Flow, ...]
+    plan: Plan
+    uids: Mapping[str, int]
+    interfaces: Mapping[str, str]
+    quotas: Mapping[QuotaKey, Quota]
+    blocked: frozenset[str] = frozenset()
+    sealed: bool = False
+    gone: tuple[str, ...] = ()
+    mark: int = 1
+
+
+def windows_of(name: str, flows: Sequence[Flow], plan: Plan) -> Mapping[Window, int]:
+    """The budgets of a flow, of the total (`total`) or of neighbour discovery."""
+    if name == TOTAL:
+        return plan.total
+    if name in {NEIGHBOURS, ARP}:
+        return {Window.DAY: NEIGHBOUR_BYTES_PER_DAY}
+    return next(flow.budget for flow in flows if flow.id == name)
+
+
+def accounts(flows: Sequence[Flow], plan: Plan) -> tuple[str, ...]:
+    """Every name that has budgets: the flows, the total and neighbour discovery."""
+    total = (TOTAL,) if plan.total else ()
+    neighbours = (NEIGHBOURS,) if plan.local.neighbour_discovery else ()
+    arp = (ARP,) if plan.local.raw_frame_guard else ()
+    return (*(flow.id for flow in flows), *total, *neighbours, *arp)
+
+
+def quota_name(name: str, window: Window) -> str:
+    """The kernel's name of one quota."""
+    return f"q_{name}_{window.value}"
+
+
+def class_id(flow: str, flows: Sequence[Flow]) -> int:
+    """The tc class of a flow, `1:<minor>`, as one 32-bit number."""
+    return (1 << 16) | (0x100 + [row.id for row in flows].index(flow))
+
+
+def transaction(desired: Desired) -> Json:
+    """Return the transaction that makes the kernel hold `desired`, whatever it held before."""
+    commands: list[Json] = [table(FAMILY, TABLE)]
+    if desired.plan.local.raw_frame_guard:
+        commands.append(table("netdev", WIRE_TABLE))
+    commands += [_counter(name) for name in (*PLAIN_COUNTERS, *_flow_counters(desired))]
+    commands += _chains(desired)
+    for (name, window), quota in desired.quotas.items():
+        if quota.fresh:
+            # An `add` first makes the `delete` valid when the object is missing.
+            commands.append(_quota(name, window, quota.limit))
+            commands.append(
+                {"delete": {"quota": {**_place(name), "name": quota_name(name, window)}}}
+            )
+        commands.append(_quota(name, window, quota.limit))
+    commands += _hooks(desired)
+    owners = Owners(desired.uids, desired.interfaces, desired.mark)
+    for flow in desired.flows:
+        commands += dispatch(flow, owners)
+        commands += _pay(flow, desired)
+    commands += handshakes(desired.flows, owners)
+    commands += ownerless(desired.flows, owners)
+    for name in desired.gone:
+        commands += _remove(name)
+    if desired.plan.local.raw_frame_guard:
+        commands += _wire_guard(desired.plan, desired.mark)
+    return {"nftables": commands}
+
+
+def quota_update(lines: Mapping[QuotaKey, int]) -> Json:
+    """Return the transaction that only moves quota limits; `used` stays."""
+    return {"nftables": [_quota(name, window, limit) for (name, window), limit in lines.items()]}
+
+
+def removal() -> Json:
+    """Return the transaction that takes all of it away (opens the host)."""
+    commands: list[Json] = []
+    for family, name in ((FAMILY, TABLE), ("netdev", WIRE_TABLE)):
+        table = {"family": family, "name": name}
+        commands += [{"add": {"table": table}}, {"delete": {"table": table}}]
+    return {"nftables": commands}
+
+
+def _place(account: str) -> Json:
+    """The table that an account's objects live in."""
+    return {"family": "netdev", "table": WIRE_TABLE} if account == ARP else in_table()
+
+
+def _counter(name: str) -> Json:
+    account = name[2:] if name[:2] in {"c_", "d_"} else name
+    place = {"family": "netdev", "table": WIRE_TABLE} if name == RAW else _place(account)
+    return {"add": {"counter": {**place, "name": name}}}
+
+
+def _quota(name: str, window: Window, limit: int) -> Json:
+    # The kernel refuses a quota of 0; a limit of 1 lets no packet pass.
+    body = {**_place(name), "name": quota_name(name, window), "bytes": max(1, limit), "inv": True}
+    return {"add": {"quota": body}}
+
+
+def _flow_counters(desired: Desired) -> Iterable[str]:
+    if desired.plan.local.raw_frame_guard:
+        yield RAW
+    for name in accounts(desired.flows, desired.plan):
+        yield f"c_{name}"
+        yield f"d_{name}"
+
+
+def _chains(desired: Desired) -> list[Json]:
+    policy = "drop" if desired.plan.mode is Mode.ENFORCE or desired.sealed else "accept"
+    hooked = [
+        add("chain", name=hook, type="filter", hook=hook, prio=0, policy=policy)
+        for hook in ("output", "forward")
+    ]
+    hooked.append(add("chain", name="input", type="filter", hook="input", prio=0, policy="accept"))
+    plain = [*DISPATCH.values(), "undeclared", "pass", *(f"f_{flow.id}" for flow in desired.flows)]
+    plain += [f"s_{flow.id}" for flow in desired.flows if flow.source.cgroup]
+    for flow in desired.flows:
+        if serves_group(flow):
+            plain += [f"i_{flow.id}", f"h_{flow.id}"]
+    declared = hooked + [add("chain", name=name) for name in plain]
+    # The cgroup chains are filled by their own netlink message, and only when they change.
+    flushed = [
+        {"flush": {"chain": {**in_table(), "name": name}}}
+        for name in ("output", "forward", "input", *plain)
+        if not name.startswith(("s_", "i_"))
+    ]
+    return declared + flushed
+
+
+def _hooks(desired: Desired) -> list[Json]:
+    rules: list[Json] = []
+    if desired.plan.local.loopback:
+        lo = [match(meta("oifname"), "lo"), {"counter": "loopback"}, {"accept": None}]
+        rules.append(rule("output", lo, "loopback never leaves this network namespace"))
+    for hook in ("output", "forward"):
+        if desired.sealed:
+            rules.append(rule(hook, [{"counter": "sealed"}, {"drop": None}]))
+            continue
+        bad = [match({"ct": {"key": "state"}}, ["invalid", "untracked"], "in")]
+        if hook == "output":
+            # Neighbour discovery is untracked by the kernel; it pays its own quota.
+            rules += [rule("output", expr) for expr in _neighbour_rules(desired)]
+        rules.append(rule(hook, [*bad, {"counter": "invalid"}, _verdict(desired)]))
+        if not desired.plan.local.link_local:
+            rules += [
+                rule(
+                    hook, [match(payload(family, "daddr"), networks(nets)), *_refuse_local(desired)]
+                )
+                for family, nets in LOCAL_NETWORKS.items()
+            ]
+        rules.append(rule(hook, [{"jump": {"target": DISPATCH[hook]}}]))
+        rules.append(rule(hook, [{"goto": {"target": "undeclared"}}]))
+    rules.append(
+        rule(
+            "undeclared",
+            [{"counter": "undeclared"}, {"log": {"group": LOG_GROUP, "snaplen": 96}}],
+        )
+    )
+    rules.append(rule("undeclared", [_verdict(desired)]))
+    rules += [rule("pass", expr) for expr in _paid(TOTAL, desired)] if desired.plan.total else []
+    mark = {"mangle": {"key": meta("mark"), "value": desired.mark}}
+    rules.append(rule("pass", [mark, {"accept": None}]))
+    return rules
+
+
+def _refuse_local(desired: Desired) -> list[Json]:
+    return [{"counter": LINK_LOCAL}, _verdict(desired)]
+
+
+def _verdict(desired: Desired) -> Json:
+    return {"drop": None} if desired.plan.mode is Mode.ENFORCE else {"accept": None}
+
+
+def _neighbour_rules(desired: Desired) -> list[list[Json]]:
+    if not desired.plan.local.neighbour_discovery:
+        return []
+    kinds = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"]
+    nd = [
+        match(payload("icmpv6", "type"), {"set": kinds}),
+        match(payload("ip6", "hoplimit"), 255),
+    ]
+    quota = {"quota": quota_name(NEIGHBOURS, Window.DAY)}
+    mark = {"mangle": {"key": meta("mark"), "value": desired.mark}}
+    return [
+        [*nd, quota, {"counter": f"d_{NEIGHBOURS}"}, {"drop": None}],
+        [*nd, {"counter": f"c_{NEIGHBOURS}"}, mark, {"accept": None}],
+    ]
+
+
+def _pay(flow: Flow, desired: Desired) -> list[Json]:
+    chain = f"f_{flow.id}"
+    if flow.id in desired.blocked:
+        return [rule(chain, [{"counter": f"d_{flow.id}"}, {"drop": None}], "blocked")]
+    priority = {
+        "mangle": {"key": meta("priority"), "value": class_id(flow.id, desired.flows)},
+    }
+    return [
+        *bind(flow, desired.mark),
+        *(rule(chain, expr) for expr in _paid(flow.id, desired)),
+        rule(chain, [priority, {"goto": {"target": "pass"}}]),
+    ]
+
+
+def _paid(name: str, desired: Desired) -> list[list[Json]]:
+    """Rules that drop when a window is spent, then count what passes."""
+    rules: list[list[Json]] = [
+        [{"quota": quota_name(name, window)}, {"counter": f"d_{name}"}, {"drop": None}]
+        for window in windows_of(name, desired.flows, desired.plan)
+    ]
+    return [*rules, [{"counter": f"c_{name}"}]]
+
+
+def _remove(name: str) -> list[Json]:
+    """Delete whatever an account that left the register still has.
+
+    An `add` before each `delete` makes it valid when the object is missing.
+    """
+    commands: list[Json] = []
+    for chain in (f"s_{name}", f"i_{name}", f"h_{name}", f"f_{name}"):
+        place = {**in_table(), "name": chain}
+        commands += [{"add": {"chain": place}}, {"flush": {"chain": place}}]
+        commands.append({"delete": {"chain": place}})
+    for window in Window:
+        commands.append(_quota(name, window, 1))
+        place = {**_place(name), "name": quota_name(name, window)}
+        commands.append({"delete": {"quota": place}})
+    for kind in "cd":
+        commands.append(_counter(f"{kind}_{name}"))
+        commands.append({"delete": {"counter": {**_place(name), "name": f"{kind}_{name}"}}})
+    return commands
+
+
+def _wire_guard(plan: Plan, mark: int) -> list[Json]:
+    """Stop frames that never met the rules above, at each device's own egress hook.
+
+    A process with CAP_NET_RAW can hand complete frames to a device (AF_PACKET), past `output`
+    and `forward`. Here only ARP, within its quota, and packets that carry the mark set by the
+    last accepting rule go on. The mark is this host's secret: a process may mark its own frames.
+    """
+    inside = {"family": "netdev", "table": WIRE_TABLE}
+    policy = "drop" if plan.mode is Mode.ENFORCE else "accept"
+    arp = [match(meta("protocol"), "arp")]
+    commands: list[Json] = []
+    for interface in plan.link.interfaces:
+        chain = {**inside, "name": f"wire_{interface}"}
+        hook = {"type": "filter", "hook": "egress", "dev": interface, "prio": 0}
+        commands.append({"add": {"chain": {**chain, **hook, "policy": policy}}})
+        commands.append({"flush": {"chain": chain}})
+        commands += [
+            {"add": {"rule": {**inside, "chain": chain["name"], "expr": expr}}}
+            for expr in (
+                [match(meta("mark"), mark), {"accept": None}],
+                [
+                    *arp,
+                    {"quota": quota_name(ARP, Window.DAY)},
+                    {"counter": "d_arp"},
+                    {"drop": None},
+                ],
+                [*arp, {"counter": "c_arp"}, {"accept": None}],
+                [{"counter": RAW}],
+            )
+        ]
+    return commands

@@ -1,0 +1,1 @@
+"""Thefts simulated on example hosts and recorded traffic."""

@@ -1,0 +1,1 @@
+"""The running watch: alerts, response, timeline, learning."""
