@@ -20,7 +20,7 @@ from safehold.secure.egress.declare.plan import OVERHEAD_SLACK
 from safehold.secure.egress.explain.accounting import Overhead, learn_overhead
 from safehold.secure.egress.kernel.netns import pair
 from safehold.testing.egress import World
-from safehold.testing.egress_gateway import ASK, KEY, PORT, Gateway, serving
+from safehold.testing.egress_gateway import ASK, KEY, PORT, GovernedGateway, serving
 
 MIXES = ("whole replies", "streams", "both")
 DEFAULT_NOISE = 0.003
@@ -35,7 +35,7 @@ class Interval(msgspec.Struct, frozen=True):
     items: float
 
 
-def watch(gateway: Gateway, mix: str, count: int, chooser: random.Random) -> list[Interval]:
+def watch(gateway: GovernedGateway, mix: str, count: int, chooser: random.Random) -> list[Interval]:
     """Let clients ask, interval by interval."""
     found = []
     before = gateway.kernel()

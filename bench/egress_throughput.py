@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from bench.tables import Table
 
-from safehold.secure.egress.declare.plan import Bound, Link, Plan
+from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link
 from safehold.secure.egress.declare.register import parse_register
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
@@ -205,7 +205,7 @@ def enforcer(kernel: NftKernel, both: Pair, folder: Path) -> Enforcer:
     """An enforcer with a memory of its own: a table that vanished would be charged in full."""
     return Enforcer(
         register=parse_register(REGISTER),
-        plan=Plan(
+        plan=EgressPlan(
             bound=Bound(weight_bytes=10**12),
             link=Link((both.inside_interface,), 10**11, shape=False),
         ),

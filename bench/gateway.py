@@ -24,7 +24,7 @@ from bench.contestants.ours import HOLD
 from bench.contestants.server import ROOT, Server, own
 from bench.tables import Table
 
-from safehold.testing.upstream import MockUpstream, Said, Script
+from safehold.testing.upstream import MockUpstream, SaidRun, Script
 
 STREAMS = 40
 PEER_STREAMS = 10
@@ -132,7 +132,7 @@ def own_leaks(folder: Path) -> dict[str, list[int]]:
                 for position, parts in leaks.cases():
                     words = [f"w{number % 10} " for number in range(leaks.DELTAS)]
                     words[position:position] = leaks.cut(parts)
-                    upstream.script = Script(said=(Said(tuple(words)),))
+                    upstream.script = Script(said=(SaidRun(tuple(words)),))
                     came = asyncio.run(leaks.ask(server.port, client.post(path, body), position))
                     found.setdefault(path, []).append(came)
         finally:

@@ -8,7 +8,7 @@ from safehold.guard.session.batching import InlineStage2
 from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.flow import drive
-from safehold.guard.interface import Mode
+from safehold.guard.interface import DeliveryMode
 from safehold.guard.session.session import Guard, SessionPolicy
 
 TOLERANCE = 1e-3
@@ -19,7 +19,7 @@ def scores(bundle: Bundle, prompt: str, reply: str) -> tuple[float, float]:
     if bundle.stage2 is None:
         raise SystemExit("comparing needs bundles with a stage 2")
     session = Guard(bundle.cascade, ViewDecoder()).session(
-        user_says(prompt), SessionPolicy(mode=Mode.AUDIT)
+        user_says(prompt), SessionPolicy(mode=DeliveryMode.AUDIT)
     )
     stage2 = InlineStage2(bundle.stage2)
     drive(session.judge_prompt(), stage2)

@@ -14,8 +14,8 @@ from safehold.constitution import (
     PermittedClause,
     RestrictedClause,
     SchemaError,
-    Stage,
     Tier,
+    WorkflowStage,
     admit_generator,
     load,
     load_document,
@@ -240,7 +240,7 @@ def constitutions(draw: st.DrawFn) -> Constitution:
         title=draw(TEXTS),
         version=draw(TEXTS),
         principle=draw(TEXTS),
-        stages=tuple(draw(st.lists(st.builds(Stage, id=IDS, covers=TEXTS), max_size=3))),
+        stages=tuple(draw(st.lists(st.builds(WorkflowStage, id=IDS, covers=TEXTS), max_size=3))),
         restricted=tuple(draw(st.lists(restricted, max_size=3))),
         permitted=tuple(draw(st.lists(permitted, max_size=3))),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safehold.demo.client import play
-from safehold.demo.scenes import Scene, Verdict, Wire
+from safehold.demo.scenes import Scene, SceneProtocol, SceneVerdict
 from safehold.errors import UpstreamError
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts
@@ -46,26 +46,26 @@ def base(upstream: MockUpstream, tmp_path: Path) -> Iterator[str]:
         yield gateway.url
 
 
-@pytest.mark.parametrize("wire", list(Wire))
+@pytest.mark.parametrize("wire", list(SceneProtocol))
 @pytest.mark.parametrize("stream", [True, False])
 def test_answers_and_blocks_are_read(
     base: str,
     upstream: MockUpstream,
-    wire: Wire,
+    wire: SceneProtocol,
     stream: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     """A pass, a block at the prompt and a block in the reply look as the protocol says."""
 
-    def heard(said: str, reply: str) -> tuple[Verdict, str]:
+    def heard(said: str, reply: str) -> tuple[SceneVerdict, str]:
         upstream.script = says(reply)
         found = asyncio.run(play(base, Scene("t", (said,), wire=wire, stream=stream)))
         assert found.decision_id.startswith("sh_")
         return found.verdict, found.text
 
-    assert heard("hello", "Good morning to you.") == (Verdict.ANSWERED, "Good morning to you.")
-    assert heard(f"say {MARKER}", "Good morning.")[0] is Verdict.BLOCKED
+    assert heard("hello", "Good morning to you.") == (SceneVerdict.ANSWERED, "Good morning to you.")
+    assert heard(f"say {MARKER}", "Good morning.")[0] is SceneVerdict.BLOCKED
     verdict, text = heard("hello", f"word {'more ' * 40} {MARKER} and on")
-    assert verdict is Verdict.BLOCKED
+    assert verdict is SceneVerdict.BLOCKED
     assert MARKER not in text
 
 

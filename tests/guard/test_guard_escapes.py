@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn
-from safehold.guard.interface import Allow, Block, Cleared, Escalation, Failed, Mode
+from safehold.guard.interface import Allow, Block, Cleared, DeliveryMode, Escalation, Failed
 from safehold.guard.session.escapes import Unescaping, unescaped
 from safehold.guard.session.flow import drive
 from safehold.guard.session.session import SessionPolicy
@@ -65,10 +65,12 @@ def test_near_misses_of_an_escape(wire: str, text: str) -> None:
     assert unescaped(wire) == text
 
 
-@pytest.mark.parametrize("mode", [Mode.HOLD, Mode.FULL])
+@pytest.mark.parametrize("mode", [DeliveryMode.HOLD, DeliveryMode.FULL])
 @pytest.mark.parametrize("every", [1, 2, 7])
 @pytest.mark.parametrize("size", [1, 3, 50, 4000])
-def test_escaped_marker_in_arguments_never_leaves(mode: Mode, every: int, size: int) -> None:
+def test_escaped_marker_in_arguments_never_leaves(
+    mode: DeliveryMode, every: int, size: int
+) -> None:
     """A marker written in escapes blocks, and no part of it was released before."""
     session = rule_guard().session(Exchange(turns=()), SessionPolicy(mode=mode, hold_tokens=16))
     safe = "many harmless words come first, " * 3
@@ -85,8 +87,8 @@ def test_escaped_marker_in_arguments_never_leaves(mode: Mode, every: int, size: 
     assert len(out) <= len('{"q":"' + safe)
 
 
-@given(st.text(max_size=300), st.integers(1, 40), st.sampled_from(list(Mode)))
-def test_arguments_arrive_whole_and_unchanged(text: str, size: int, mode: Mode) -> None:
+@given(st.text(max_size=300), st.integers(1, 40), st.sampled_from(list(DeliveryMode)))
+def test_arguments_arrive_whole_and_unchanged(text: str, size: int, mode: DeliveryMode) -> None:
     """What clears is the wire's own text, never the unescaped one."""
     wire = json.dumps({"q": text.replace("purple", "")})
     session = rule_guard().session(Exchange(turns=()), SessionPolicy(mode=mode))

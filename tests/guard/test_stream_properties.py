@@ -14,10 +14,10 @@ from safehold.guard.interface import (
     Allow,
     Block,
     Cleared,
+    DeliveryMode,
     Escalation,
     Failed,
     FailMode,
-    Mode,
     Scored,
     Stage,
     Verdict,
@@ -66,9 +66,9 @@ def play(session: GuardSession, deltas: list[str], lane: Lane, answer: object) -
     return released, False
 
 
-@given(TEXTS, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from(list(Mode)))
+@given(TEXTS, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from(list(DeliveryMode)))
 def test_any_split_releases_the_same_text_in_order(
-    text: str, places: list[int], mode: Mode
+    text: str, places: list[int], mode: DeliveryMode
 ) -> None:
     """What is released is a prefix of the text, all of it unless blocked, whatever the deltas."""
     guard = keyword_guard(keyword_head("wort"))
@@ -230,7 +230,7 @@ def test_broken_stage1_blocks(stage1_guard: Guard) -> None:
 
 def test_audit_delivers_and_marks(stage1_guard: Guard) -> None:
     """Audit mode delivers everything and notes what would have blocked."""
-    session = stage1_guard.session(PROMPT, SessionPolicy(mode=Mode.AUDIT))
+    session = stage1_guard.session(PROMPT, SessionPolicy(mode=DeliveryMode.AUDIT))
     released, blocked = play(session, ["wort "] * 20, Lane(), never)
     assert not blocked
     assert released == "wort " * 20
@@ -239,7 +239,7 @@ def test_audit_delivers_and_marks(stage1_guard: Guard) -> None:
 
 def test_full_mode_releases_nothing_before_the_end(stage1_guard: Guard) -> None:
     """Full mode withholds the whole reply until it is scored."""
-    session = stage1_guard.session(PROMPT, SessionPolicy(mode=Mode.FULL))
+    session = stage1_guard.session(PROMPT, SessionPolicy(mode=DeliveryMode.FULL))
     for _ in range(50):
         step = drive(session.feed(Lane(), "plain words "), never)
         assert step == Cleared(text="")
@@ -323,7 +323,7 @@ def test_audit_notes_the_first_of_many_crossings() -> None:
     """Where nothing is stopped a wavering score is one finding, not one for each crossing."""
     guard = keyword_guard(keyword_head("wort", floor=1), has_stage2=True)
     answers = itertools.cycle([1.0, -1.0])
-    session = guard.session(PROMPT, SessionPolicy(mode=Mode.AUDIT, hold_tokens=4))
+    session = guard.session(PROMPT, SessionPolicy(mode=DeliveryMode.AUDIT, hold_tokens=4))
     found = set()
     for _ in range(60):
         drive(session.feed(Lane(), "wort "), lambda _: Scored(next(answers), "clause"))

@@ -28,12 +28,12 @@ from safehold.trust.grants.details import (
 from safehold.trust.grants.events import (
     Approved,
     BrokeGlass,
+    DecisionNote,
     Denied,
     Ended,
     Event,
     Founded,
     Founding,
-    Note,
     Released,
     Requested,
     Reviewed,
@@ -347,7 +347,7 @@ class History:
         request = self.pick(what)
         if request is None:
             return
-        note = Note(digest(request), "soak")
+        note = DecisionNote(digest(request), "soak")
         kind, act = ((Denied, Act.DENY), (Revoked, Act.REVOKE), (Ended, Act.END))[how % 3]
         taken = self.log(kind(self.time, note, self.sign(name, act, note)))
         if kind is Ended:
@@ -432,7 +432,7 @@ class History:
         if request is None:
             return
         case = self.model.cases[digest(request)]
-        note = Note(digest(request), "seen")
+        note = DecisionNote(digest(request), "seen")
         taken = self.log(Reviewed(self.time, note, self.sign(name, Act.REVIEW, note)))
         assert not taken or (self.model.human(name) and name != case.by and case.broken)
         if taken:

@@ -18,7 +18,7 @@ from safehold.secure.egress.detectors import recorded_series as recorded
 from safehold.secure.egress.detectors.baseline import fit
 from safehold.secure.egress.detectors.calibration import calibrate
 from safehold.secure.egress.enforcement.state import write_durably
-from safehold.secure.egress.explain.ledger import Position
+from safehold.secure.egress.explain.ledger import ChainPosition
 from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.simulation.drill import run_drill
@@ -268,7 +268,7 @@ def overhead(
         row
         for name in sources.files.values()
         if sources.reader is not None
-        for row, _ in sources.reader.follow(name, Position(), time.time())
+        for row, _ in sources.reader.follow(name, ChainPosition(), time.time())
     ]
     watched = read_timeline(rows)
     flows = [flow.id for flow in register.flows if flow.reconciled]

@@ -21,7 +21,7 @@ from safehold.constitution import (
     load_document,
     stock,
 )
-from safehold.constitution.lint import RULES, Finding, SeedCount, Severity, lint
+from safehold.constitution.lint import RULES, LintFinding, SeedCount, Severity, lint
 from safehold.constitution.template import template
 from safehold.errors import UsageError
 from safehold.improve.synthesis import seeds as seed_books
@@ -184,12 +184,12 @@ def new(
         click.echo(f"{output} written; next: safehold constitution lint {output}")
 
 
-def _findings(name: str, *, seeds: bool) -> tuple[Finding, ...]:
+def _findings(name: str, *, seeds: bool) -> tuple[LintFinding, ...]:
     """Lint one constitution; a broken schema is a finding like any other."""
     try:
         document = load_document(name)
     except SchemaError as error:
-        finding = Finding("schema", Severity.ERROR, "", error.line, error.column, error.problem)
+        finding = LintFinding("schema", Severity.ERROR, "", error.line, error.column, error.problem)
         return (finding,)
     return lint(document, seeds=_seed_counts(document) if seeds else None)
 
@@ -218,7 +218,7 @@ def _print_rules(*, as_json: bool) -> None:
     Console().print(table)
 
 
-def _print_findings(name: str, found: tuple[Finding, ...]) -> None:
+def _print_findings(name: str, found: tuple[LintFinding, ...]) -> None:
     console = Console(highlight=False)
     for finding in found:
         place = f"{name}:{finding.line}:{finding.column}"

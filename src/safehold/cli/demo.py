@@ -14,7 +14,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from safehold.demo.client import play
-from safehold.demo.gateways import Gateway, free_port, gateway
+from safehold.demo.gateways import DemoGateway, free_port, gateway
 from safehold.demo.outcomes import Happened, happened
 from safehold.demo.scenes import Scene, scenes
 from safehold.demo.table import table
@@ -22,7 +22,7 @@ from safehold.errors import SafeholdError
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.session.session import SessionPolicy
-from safehold.testing.upstream import MockUpstream, Said, Script, split
+from safehold.testing.upstream import MockUpstream, SaidRun, Script, split
 
 _DELTA_CHARS = 5
 _DELTA_S = 0.004
@@ -98,7 +98,9 @@ def demo(
         main.process.wait()
 
 
-def _played(main: Gateway, second: Gateway, script: MockUpstream, err: Console) -> list[Happened]:
+def _played(
+    main: DemoGateway, second: DemoGateway, script: MockUpstream, err: Console
+) -> list[Happened]:
     rows: list[Happened] = []
     with err.status("") as status:
         for scene in scenes():
@@ -110,14 +112,14 @@ def _played(main: Gateway, second: Gateway, script: MockUpstream, err: Console) 
     return rows
 
 
-def _one(scene: Scene, through: Gateway) -> Happened:
+def _one(scene: Scene, through: DemoGateway) -> Happened:
     heard = asyncio.run(play(through.url, scene))
     entries = LedgerReader.open(os.fspath(through.ledger)).decision(heard.decision_id)
     return happened(scene, heard, entries)
 
 
 def _script(reply: str) -> Script:
-    return Script(said=(Said(split(reply, _DELTA_CHARS)),), delay_s=_DELTA_S)
+    return Script(said=(SaidRun(split(reply, _DELTA_CHARS)),), delay_s=_DELTA_S)
 
 
 def _show(rows: list[Happened], svg: Path | None) -> None:
@@ -166,7 +168,7 @@ def _check_softly(rows: list[Happened], err: Console) -> None:
         err.print(f"unexpected: {line}", style="yellow", highlight=False)
 
 
-def _point(main: Gateway, err: Console) -> None:
+def _point(main: DemoGateway, err: Console) -> None:
     """Say how to point the official SDKs at the gateway."""
     openai = f'OpenAI(base_url="{main.url}/v1", api_key="none")'
     anthropic = f'Anthropic(base_url="{main.url}", api_key="none")'

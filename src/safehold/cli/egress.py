@@ -110,7 +110,7 @@ for _tool in TOOLS:
     egress.add_command(_tool)
 
 
-class Host(msgspec.Struct, frozen=True):
+class EnforcerHost(msgspec.Struct, frozen=True):
     """An enforcer with the trust it was opened with."""
 
     enforcer: Enforcer
@@ -126,7 +126,7 @@ def _open(
     netns: str | None,
     log_dir: Path | None,
     key_dir: Path | None,
-) -> Host:
+) -> EnforcerHost:
     audit: AuditLog = ChainedLog(state_dir / "audit.jsonl")
     authorizer: Authorizer = RefuseAll()
     grants: WeightGrants = NoWeightGrants()
@@ -143,7 +143,7 @@ def _open(
         authorizer=authorizer,
         kernel=NftKernel(netns),
     )
-    return Host(enforcer, audit, authorizer, grants)
+    return EnforcerHost(enforcer, audit, authorizer, grants)
 
 
 def _today() -> dt.date:
@@ -375,7 +375,7 @@ def review(reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
     click.echo("the residual odometers are at 0")
 
 
-def _watch(opened: Host, state_dir: Path, **more: Any) -> Watch:  # noqa: ANN401 - Watch's own
+def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:  # noqa: ANN401 - Watch's own
     return Watch(
         enforcer=opened.enforcer,
         folder=state_dir,

@@ -16,7 +16,7 @@ from safehold.guard.bundle.load import Bundle
 from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
 from safehold.guard.served.model import HfModel
 from safehold.improve.evaluation import page, plots
-from safehold.improve.evaluation.interface import GroupFigures, Report
+from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures
 from safehold.improve.evaluation.judging import SecondOpinion
 from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
 
@@ -145,7 +145,7 @@ def _flagged(row: GroupFigures) -> list[str]:
     ]
 
 
-def _show(report: Report) -> None:
+def _show(report: EvaluationReport) -> None:
     console = Console()
     table = Table(title=f"{report.bundle}, {report.items:,} items")
     columns = ["group", "flagged as prompt", "flagged as reply", "escalated as reply"]

@@ -21,7 +21,7 @@ from safehold.errors import UsageError, WireError
 from safehold.guard.gateway.access.admission import use_case as use_case_name
 from safehold.guard.gateway.interface import Surface
 from safehold.trust.exemptions import (
-    Action,
+    ExemptionAction,
     ExemptionBook,
     ExemptionTerms,
     SubjectKind,
@@ -103,7 +103,9 @@ def request_(
     try:
         asked = msgspec.convert(terms, ExemptionTerms)
     except msgspec.ValidationError as error:
-        actions = ", ".join(action.value for action in Action if action is not Action.BLOCK)
+        actions = ", ".join(
+            action.value for action in ExemptionAction if action is not ExemptionAction.BLOCK
+        )
         kinds = ", ".join(kind.value for kind in SubjectKind)
         raise UsageError(f"{error}; subjects are {kinds}, actions {actions}") from error
     # The gateway matches the use case with what a request's header declares: the same form.

@@ -30,7 +30,7 @@ from safehold.cli._trust_requests import (
 from safehold.errors import TrustError, UsageError
 from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.details import ChangePolicy
-from safehold.trust.grants.events import Note
+from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import (
     Granted,
@@ -217,12 +217,12 @@ def _noted(
     click.echo(f"{act.value} recorded: {short(digest)}")
 
 
-def checked_note(request_sha256: str, text: str) -> Note:
+def checked_note(request_sha256: str, text: str) -> DecisionNote:
     """Return a note whose text is one printable line."""
     import msgspec  # noqa: PLC0415 - only here
 
     try:
-        return msgspec.convert({"request": request_sha256, "text": text}, Note)
+        return msgspec.convert({"request": request_sha256, "text": text}, DecisionNote)
     except msgspec.ValidationError as error:
         raise UsageError(f"the reason: {error}") from error
 

@@ -27,7 +27,7 @@ from safehold.guard.ledger import (
     ProgressRow,
     PromptRow,
 )
-from safehold.guard.ledger.coverage import Coverage, CoverageError, Limits, audit
+from safehold.guard.ledger.coverage import Coverage, CoverageError, StallLimits, audit
 from safehold.guard.ledger.export import export as export_to
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.retention import prune as prune_rows
@@ -162,7 +162,7 @@ def coverage(url: str, dead_after: float, stalled_after: float, as_json: bool) -
       safehold ledger coverage
       safehold ledger coverage --json --dead-after 30
     """
-    limits = Limits(dead_after_s=dead_after, stalled_after_s=stalled_after)
+    limits = StallLimits(dead_after_s=dead_after, stalled_after_s=stalled_after)
     found = audit(LedgerReader.open(url), now=time.time(), limits=limits)
     if as_json:
         click.echo(_json(found))
@@ -194,7 +194,7 @@ def settle(url: str, dead_after: float, as_json: bool) -> None:
         async with await Ledger.open(url) as kept:
             reader = LedgerReader.open(url)
             return await settle_rows(
-                kept, reader, now=time.time(), limits=Limits(dead_after_s=dead_after)
+                kept, reader, now=time.time(), limits=StallLimits(dead_after_s=dead_after)
             )
 
     settled = asyncio.run(run())

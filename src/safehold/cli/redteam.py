@@ -14,11 +14,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from safehold.cli._visible import visible
-from safehold.detect.redteam.interface import Surface
-from safehold.detect.redteam.plan import Plan, draw
+from safehold.detect.redteam.interface import AttackedPart
+from safehold.detect.redteam.plan import AttackPlan, draw
 from safehold.detect.redteam.questions import domains, questions, wrappers
-from safehold.detect.redteam.report import Report, Slice, summarise
-from safehold.detect.redteam.run import Attacker, Players, Record, Stage2, read_record
+from safehold.detect.redteam.report import RedteamReport, Slice, summarise
+from safehold.detect.redteam.run import Attacker, Players, RunFile, Stage2, read_record
 from safehold.detect.redteam.target import Complier
 from safehold.detect.redteam.target_server import serving
 from safehold.detect.redteam.transforms import TRANSFORMS
@@ -127,7 +127,7 @@ def list_(what: str, domain: str, as_json: bool) -> None:
     "--surface",
     default="both",
     show_default=True,
-    type=click.Choice([one.value for one in Surface]),
+    type=click.Choice([one.value for one in AttackedPart]),
     help="Meet the whole guard, the prompt's verdict alone, or the reply's alone.",
 )
 @click.option(
@@ -166,15 +166,15 @@ def run(
     asks, dresses = questions(domain), wrappers()
     make = functools.partial(_attacker, bundle, key, sha256, unsafe_unsigned, domain)
     attacker, digest = make()  # what is wrong with the bundle is said before anything is played
-    plan = Plan(
+    plan = AttackPlan(
         domain=domain,
         seed=seed,
         attempts=attempts,
         depth=depth,
-        surface=Surface(surface),
+        surface=AttackedPart(surface),
         bundle=digest,
     )
-    record = Record(out, plan)
+    record = RunFile(out, plan)
     planned = list(draw(plan, asks, dresses))
     left = len(record.missing(planned))
     if processes is None:
@@ -288,7 +288,7 @@ def _no_stage2(request: Escalation) -> Answer:
     return Failed(reason="NoStage2")
 
 
-def _show(found: Report, *, as_json: bool, shown: int | None = _SHOWN) -> None:
+def _show(found: RedteamReport, *, as_json: bool, shown: int | None = _SHOWN) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
         return

@@ -22,7 +22,7 @@ from safehold.guard.gateway.policy import Explain, Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.guard.gateway.upstreams.embedded import LocalModel, LocalServer
 from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
-from safehold.guard.interface import Mode
+from safehold.guard.interface import DeliveryMode
 
 
 def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
@@ -64,7 +64,9 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
 @click.option("--ledger", help="Path or URL of the ledger (default safehold-ledger.db).")
 @click.option("--journal", help="Folder of the crash journal (default: beside the ledger).")
 @click.option("--workers", type=click.IntRange(1, 64), help="Processes that share the port.")
-@click.option("--mode", type=click.Choice([str(mode) for mode in Mode]), help="How text is held.")
+@click.option(
+    "--mode", type=click.Choice([str(mode) for mode in DeliveryMode]), help="How text is held."
+)
 @click.option("--hold-tokens", type=click.IntRange(0, 4096), help="Tokens withheld in hold mode.")
 @click.option("--shadow", is_flag=True, help="Deliver everything; only record what would block.")
 @click.option(

@@ -14,7 +14,7 @@ from safehold.errors import DataError, DependencyError, UsageError
 from safehold.guard.gateway.upstreams import embedded as local
 from safehold.improve.synthesis import dataset, seeds
 from safehold.improve.synthesis.chat import ChatGenerator, ChatSettings
-from safehold.improve.synthesis.dataset import Journal, Manifest, Plan
+from safehold.improve.synthesis.dataset import DatasetManifest, ExampleJournal, SynthesisPlan
 from safehold.improve.synthesis.interface import Example, Generator
 from safehold.improve.synthesis.phrasebook import phrasebook
 from safehold.improve.synthesis.written import WrittenGenerator
@@ -110,7 +110,7 @@ def synth(
     asking = ChatSettings(
         url=base_url, model=model, key=key, temperature=temperature, rounds=rounds
     )
-    plan = Plan(
+    plan = SynthesisPlan(
         domain=constitution.name,
         constitution=constitution.digest,
         generators=tuple(_described(name, asking) for name in chosen),
@@ -161,7 +161,7 @@ def _generator(
     return ChatGenerator(name, constitution, asking)
 
 
-def _finished(out: Path, plan: Plan, *, force: bool) -> Manifest | None:
+def _finished(out: Path, plan: SynthesisPlan, *, force: bool) -> DatasetManifest | None:
     """Return the manifest of a dataset that is there already, if it is the one asked for."""
     if not (out / dataset.MANIFEST).exists():
         return None
@@ -179,9 +179,14 @@ def _finished(out: Path, plan: Plan, *, force: bool) -> Manifest | None:
 
 
 def _make(
-    out: Path, plan: Plan, constitution: Constitution, generators: list[Generator], *, quiet: bool
-) -> Manifest:
-    journal = Journal(out, plan)
+    out: Path,
+    plan: SynthesisPlan,
+    constitution: Constitution,
+    generators: list[Generator],
+    *,
+    quiet: bool,
+) -> DatasetManifest:
+    journal = ExampleJournal(out, plan)
     console = Console(stderr=True, quiet=quiet)
     with Progress(console=console, transient=True) as bar:
         reading = bar.add_task("base examples", total=None)
@@ -210,7 +215,7 @@ def _check(example: Example, constitution: Constitution) -> None:
         )
 
 
-def _show(out: Path, manifest: Manifest) -> None:
+def _show(out: Path, manifest: DatasetManifest) -> None:
     table = Table(title=f"{manifest.examples} examples in {manifest.families} families")
     table.add_column("split")
     table.add_column("restricted", justify="right")

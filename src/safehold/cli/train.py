@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safehold.cli._progress_bars import Bars
-from safehold.constitution import Role, admit_generator, load
+from safehold.constitution import ClauseRole, admit_generator, load
 from safehold.errors import DependencyError, UsageError
 from safehold.guard.bundle.interface import Operating
 from safehold.guard.bundle.signing import load_or_make_key
@@ -119,7 +119,7 @@ def train_command(
         data_digest=manifest.sha256,
         generators=manifest.plan.generators,
         clauses=tuple(clause.id for clause in constitution.restricted),
-        general=tuple(c.id for c in constitution.permitted if c.role is Role.GENERAL),
+        general=tuple(c.id for c in constitution.permitted if c.role is ClauseRole.GENERAL),
         command=" ".join(
             [
                 f"safehold train --seed {settings.seed}",

@@ -40,8 +40,8 @@ from safehold.secure.weights.keyd.interface import (
     Rewrapped,
     Shred,
     Shredded,
-    Watch,
     Watching,
+    WatchRequest,
 )
 from safehold.secure.weights.keyd.release import CONTENT_FACT
 from safehold.secure.weights.keys import unwrap_data_key
@@ -440,7 +440,7 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
     """
     if (budget is None) == (grant is None):
         raise UsageError("expected either --budget or --grant")
-    lease = None if grant is None else Lease(keyd, Watch(grant=grant), Watching)
+    lease = None if grant is None else Lease(keyd, WatchRequest(grant=grant), Watching)
     allowed = parse_size(budget) if budget is not None else lease.answer.byte_budget if lease else 0
     console = Console(stderr=True)
 

@@ -2,21 +2,22 @@
 
 from safehold.constitution.document import Document, Position, parse
 from safehold.constitution.interface import (
+    ClauseRole,
     CommonlyKnown,
     Constitution,
     GeneratorRefusedError,
     GeneratorRule,
     PermittedClause,
     RestrictedClause,
-    Role,
     SchemaError,
-    Stage,
     Tier,
+    WorkflowStage,
     admit_generator,
 )
 from safehold.constitution.library import load, load_document, stock
 
 __all__ = [
+    "ClauseRole",
     "CommonlyKnown",
     "Constitution",
     "Document",
@@ -25,10 +26,9 @@ __all__ = [
     "PermittedClause",
     "Position",
     "RestrictedClause",
-    "Role",
     "SchemaError",
-    "Stage",
     "Tier",
+    "WorkflowStage",
     "admit_generator",
     "load",
     "load_document",

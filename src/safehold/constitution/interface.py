@@ -50,7 +50,7 @@ class GeneratorRule(StrEnum):
     OPERATOR_ONLY = "operator-only"
 
 
-class Role(StrEnum):
+class ClauseRole(StrEnum):
     """What a permitted clause is for: near a restricted one, or everything else."""
 
     NEIGHBOUR = "neighbour"
@@ -61,7 +61,7 @@ class _Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """A part of a constitution. Defaults are left out, so a new field changes no old digest."""
 
 
-class Stage(_Value, frozen=True, kw_only=True):
+class WorkflowStage(_Value, frozen=True, kw_only=True):
     """A step of a restricted workflow; clauses name it by `id`."""
 
     id: Id
@@ -98,7 +98,7 @@ class PermittedClause(_Value, frozen=True, kw_only=True):
     title: Text
     policy: Text
     tier: Tier = Tier.BENIGN
-    role: Role = Role.NEIGHBOUR
+    role: ClauseRole = ClauseRole.NEIGHBOUR
 
 
 class Constitution(_Value, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ class Constitution(_Value, frozen=True, kw_only=True):
     version: Text
     principle: Text
     generator: GeneratorRule = GeneratorRule.ANY
-    stages: Annotated[tuple[Stage, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
+    stages: Annotated[tuple[WorkflowStage, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
     restricted: Annotated[tuple[RestrictedClause, ...], msgspec.Meta(max_length=_MAX_ITEMS)]
     permitted: Annotated[tuple[PermittedClause, ...], msgspec.Meta(max_length=_MAX_ITEMS)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from safehold.demo.scenes import Scene, Verdict, Wire
+from safehold.demo.scenes import Scene, SceneProtocol, SceneVerdict
 from safehold.errors import UpstreamError
 
 MODEL = "smollm2-135m-instruct"
@@ -19,7 +19,7 @@ _OK = 200
 class Heard(msgspec.Struct, frozen=True):
     """What came back: the verdict as the protocol says it, the text, the decision's id."""
 
-    verdict: Verdict
+    verdict: SceneVerdict
     text: str
     decision_id: str
 
@@ -30,7 +30,7 @@ async def play(base: str, scene: Scene) -> Heard:
     Raises:
         UpstreamError: The gateway answered with an error, or not at all.
     """
-    path = "/v1/chat/completions" if scene.wire is Wire.OPENAI else "/v1/messages"
+    path = "/v1/chat/completions" if scene.wire is SceneProtocol.OPENAI else "/v1/messages"
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     try:
         async with (
@@ -44,9 +44,9 @@ async def play(base: str, scene: Scene) -> Heard:
     except (aiohttp.ClientError, TimeoutError) as error:
         raise UpstreamError(f"the gateway did not answer ({type(error).__name__})") from error
     bodies = list(_events(content)) if scene.stream else [json.loads(content)]
-    read = _openai if scene.wire is Wire.OPENAI else _anthropic
+    read = _openai if scene.wire is SceneProtocol.OPENAI else _anthropic
     blocked, text = read(bodies)
-    return Heard(Verdict.BLOCKED if blocked else Verdict.ANSWERED, text, decision_id)
+    return Heard(SceneVerdict.BLOCKED if blocked else SceneVerdict.ANSWERED, text, decision_id)
 
 
 def _body(scene: Scene) -> dict[str, Any]:

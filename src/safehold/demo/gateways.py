@@ -22,7 +22,7 @@ _START_S = 240.0
 _STOP_S = 20.0
 
 
-class Gateway(msgspec.Struct, frozen=True):
+class DemoGateway(msgspec.Struct, frozen=True):
     """A running gateway: its process, its base URL and its ledger."""
 
     process: "subprocess.Popen[bytes]"
@@ -33,7 +33,7 @@ class Gateway(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def gateway(
     folder: Path, name: str, upstream: str, port: int, guard: tuple[str, ...]
-) -> Iterator[Gateway]:
+) -> Iterator[DemoGateway]:
     """Run a gateway; `guard` are the options that name the bundle.
 
     Raises:
@@ -48,7 +48,7 @@ def gateway(
     try:
         url = _announced(process, log)
         _await_ready(process, url, log)
-        yield Gateway(process, url, ledger)
+        yield DemoGateway(process, url, ledger)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

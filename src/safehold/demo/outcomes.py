@@ -3,9 +3,9 @@
 import msgspec
 
 from safehold.demo.client import Heard
-from safehold.demo.scenes import Place, Scene, Verdict
+from safehold.demo.scenes import Scene, SceneVerdict, StoppedAt
 from safehold.guard.ledger import Entry, FinalRow, Outcome, PromptRow
-from safehold.guard.ledger.interface import Judged
+from safehold.guard.ledger.interface import LedgerVerdict
 from safehold.guard.scorers.tokens import tokens
 
 
@@ -19,9 +19,9 @@ class Happened(msgspec.Struct, frozen=True):
     wire: str
     stream: bool
     upstream: str
-    verdict: Verdict
-    place: Place
-    expected: Place
+    verdict: SceneVerdict
+    place: StoppedAt
+    expected: StoppedAt
     scored_tokens: int
     sent_tokens: int
     reply_tokens: int | None
@@ -41,18 +41,18 @@ def happened(scene: Scene, heard: Heard, entries: list[Entry]) -> Happened:
     """Return what a scene came to; a disagreement between client and ledger is a problem."""
     prompt = next((e.row for e in entries if isinstance(e.row, PromptRow)), None)
     final = next((e.row for e in entries if isinstance(e.row, FinalRow)), None)
-    place = Place.NOWHERE
+    place = StoppedAt.NOWHERE
     problem = ""
     if prompt is None or final is None:
         problem = "the ledger has no rows of it"
     else:
-        if prompt.verdict is Judged.BLOCK:
-            place = Place.PROMPT
+        if prompt.verdict is LedgerVerdict.BLOCK:
+            place = StoppedAt.PROMPT
         elif final.outcome is Outcome.BLOCKED_BY_GUARD:
-            place = Place.REPLY
+            place = StoppedAt.REPLY
         problem = _problem(heard, final, place)
     sent = "".join(part.text for part in final.delivered) if final else ""
-    offset = (final.offset or 0) if final and place is Place.REPLY else 0
+    offset = (final.offset or 0) if final and place is StoppedAt.REPLY else 0
     latency = final.latency if final else None
     return Happened(
         title=scene.title,
@@ -73,13 +73,13 @@ def happened(scene: Scene, heard: Heard, entries: list[Entry]) -> Happened:
     )
 
 
-def _problem(heard: Heard, final: FinalRow, place: Place) -> str:
-    if (heard.verdict is Verdict.BLOCKED) is (place is Place.NOWHERE):
+def _problem(heard: Heard, final: FinalRow, place: StoppedAt) -> str:
+    if (heard.verdict is SceneVerdict.BLOCKED) is (place is StoppedAt.NOWHERE):
         return f"the client saw {heard.verdict}, the ledger says {final.outcome}"
     if final.outcome is Outcome.ERROR or final.outcome is Outcome.UNSCORABLE:
         return f"ended as {final.outcome} ({final.error})"
     if final.delivered_bytes > final.scored_bytes:
         return "more bytes were delivered than scored"
-    if final.verdict is Judged.ALLOW and not heard.text:
+    if final.verdict is LedgerVerdict.ALLOW and not heard.text:
         return "the answer is empty"
     return ""

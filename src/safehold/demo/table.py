@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from safehold.demo.outcomes import Happened
-from safehold.demo.scenes import Place, Verdict
+from safehold.demo.scenes import SceneVerdict, StoppedAt
 
 _WIDE = 140
 
@@ -44,7 +44,7 @@ def table(rows: Sequence[Happened], width: int) -> Table:
 
 def verdict(row: Happened) -> str:
     """Say the verdict, in colour; what was not expected is marked."""
-    colour = "green" if row.verdict is Verdict.ANSWERED else "red"
+    colour = "green" if row.verdict is SceneVerdict.ANSWERED else "red"
     mark = "" if row.as_expected else " [bold yellow](unexpected)[/]"
     return f"[{colour}]{row.verdict}[/]{mark}"
 
@@ -52,11 +52,11 @@ def verdict(row: Happened) -> str:
 def stopped(row: Happened) -> str:
     """Say where an exchange was stopped, in the guard's own tokens."""
     match row.place:
-        case Place.NOWHERE:
+        case StoppedAt.NOWHERE:
             return ""
-        case Place.PROMPT:
+        case StoppedAt.PROMPT:
             return "at the prompt"
-        case Place.REPLY:
+        case StoppedAt.REPLY:
             whole = "" if row.reply_tokens is None else f" of {row.reply_tokens}"
             return f"after {row.scored_tokens}{whole} tokens ({row.sent_tokens} sent)"
 

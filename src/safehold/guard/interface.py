@@ -63,7 +63,7 @@ class FailMode(StrEnum):
     BYPASS = "bypass"
 
 
-class Mode(StrEnum):
+class DeliveryMode(StrEnum):
     """How streamed text is delivered.
 
     `hold` withholds the last K tokens until they are scored as cleared; `full` withholds the
@@ -85,7 +85,7 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Rules have no fail mode: a regular expression (RE2) that was compiled can't fail.
     """
 
-    mode: Mode = Mode.HOLD
+    mode: DeliveryMode = DeliveryMode.HOLD
     hold_tokens: int = 16
     doubt_tokens: int = 64
     decoded_tokens: int = 1024
@@ -93,7 +93,7 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fail_mode_stage2: FailMode = FailMode.BLOCK
 
 
-class Coverage(msgspec.Struct, frozen=True):
+class LaneCoverage(msgspec.Struct, frozen=True):
     """Characters of reply text fed, scored and released; released never exceeds scored."""
 
     received: int
@@ -101,14 +101,14 @@ class Coverage(msgspec.Struct, frozen=True):
     released: int
 
 
-class Report(msgspec.Struct, frozen=True):
+class SessionReport(msgspec.Struct, frozen=True):
     """What the operator's row says about a session: scores in [0, 1], counts, failures."""
 
     prompt_score: float
     reply_score: float
     escalations: int
     bypasses: tuple[str, ...]
-    coverage: Coverage
+    coverage: LaneCoverage
 
 
 class Escalation(msgspec.Struct, frozen=True):
@@ -136,5 +136,5 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 T = TypeVar("T")
-Flow = Generator[Escalation, Scored | Failed, T]
+ScoringFlow = Generator[Escalation, Scored | Failed, T]
 """A computation without I/O that may ask for stage-2 scores before it returns a `T`."""

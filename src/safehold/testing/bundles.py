@@ -18,7 +18,7 @@ from safehold.guard.bundle.interface import (
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.write import head_file, write_bundle
 from safehold.guard.scorers.interface import ExchangeScore, ExchangeScorer, ScoringInput
-from safehold.guard.scorers.ngram import Head, NgramScorer, word_features
+from safehold.guard.scorers.ngram import NgramHead, NgramScorer, word_features
 from safehold.guard.session.cascade import Cascade, Thresholds
 
 WORDS = ("mash", "wort", "hops", "yeast", "sparge", "malt", "ferment", "boil")
@@ -33,12 +33,12 @@ _ROWS = 1 << 18
 _STAGE1 = Thresholds(escalate=0.9, weights=(0.5, 1.0, 0.0), block=4.0, alone=1.2)
 
 
-def word_head() -> Head:
+def word_head() -> NgramHead:
     """Return a stage-1 head to which every word of brewing is evidence."""
     table = np.zeros(_ROWS, dtype=np.float32)
     for word in WORDS:
         table[word_features(word, _ROWS - 1)[0]] = 16.0
-    return Head(table=table, bias=-0.5, mix=(1.0, 0.0), offset=0.0, floor=6)
+    return NgramHead(table=table, bias=-0.5, mix=(1.0, 0.0), offset=0.0, floor=6)
 
 
 class WordScorer:

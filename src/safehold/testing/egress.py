@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.secure.egress.declare.plan import Bound, Link, Local, Plan
+from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link, Local
 from safehold.secure.egress.declare.register import Register, parse_register
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
@@ -74,14 +74,14 @@ def register(*rows: str) -> Register:
     return parse_register("version = 1\n" + "".join(rows))
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> EgressPlan:
     """A plan for the test namespace: unshaped, one interface."""
     settings: dict[str, object] = {
         "bound": Bound(weight_bytes=10**12),
         "link": Link(interfaces=("up0",), rate_bit_s=10**9, shape=False),
         "local": Local(),
     }
-    return Plan(**{**settings, **changes})  # type: ignore[arg-type]
+    return EgressPlan(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 class FakeClock:
@@ -227,7 +227,7 @@ class World:
     def enforcer(
         self,
         flows: Register,
-        the_plan: Plan | None = None,
+        the_plan: EgressPlan | None = None,
         *,
         clock: Clock | None = None,
         authorizer: Authorizer | None = None,

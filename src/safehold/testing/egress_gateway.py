@@ -12,7 +12,7 @@ from pathlib import Path
 from safehold.guard.gateway.policy import digest_key
 from safehold.secure.egress.declare.plan import Local
 from safehold.secure.egress.enforcement.enforce import Enforcer
-from safehold.secure.egress.explain.ledger import ExplainedRow, Position
+from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedRow
 from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.secure.egress.interface import KernelError
 from safehold.secure.egress.kernel.netns import enter, run_in
@@ -75,7 +75,7 @@ def process(space: str, *command: str, cwd: Path) -> Iterator[subprocess.Popen[s
         running.communicate(timeout=300)
 
 
-class Gateway:
+class GovernedGateway:
     """A `safehold serve` inside, its clients outside, and the kernel's counter between them."""
 
     def __init__(self, world: World, folder: Path) -> None:
@@ -87,7 +87,7 @@ class Gateway:
             clock=self.clock,
         )
         self.sources = load_sources(folder / "senders.toml", FLOWS)
-        self.position = Position()
+        self.position = ChainPosition()
 
     def outside(self, script: str, *arguments: str) -> None:
         """Run a client."""
@@ -117,7 +117,7 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def serving(world: World, folder: Path) -> Iterator[Gateway]:
+def serving(world: World, folder: Path) -> Iterator[GovernedGateway]:
     """Run a gateway inside that signs for what it sends."""
     new_key(folder / "gateway.pem")
     (folder / "senders.toml").write_text(
@@ -147,6 +147,6 @@ def serving(world: World, folder: Path) -> Iterator[Gateway]:
             if server.stdout is None or "openai_base_url" not in server.stdout.readline():
                 raise KernelError("the gateway did not start")
             run_in(inside, [sys.executable, "-c", READY, world.pair.inside_v4, str(PORT)], 300)
-            made = Gateway(world, folder)
+            made = GovernedGateway(world, folder)
             made.enforcer.apply(first=True)
             yield made

@@ -39,7 +39,7 @@ _LEET = str.maketrans("aeostAEOST", "4305743057")
 _LOOKALIKE = str.maketrans("aceopxyi", "асеорхуі")
 
 
-class Encoder(NamedTuple):
+class FakeEncoder(NamedTuple):
     """An encoder, and what of a text it keeps.
 
     `caseless` loses capitals; `wordy` can only carry English words, not, say, base64;
@@ -115,65 +115,69 @@ def _units(text: str) -> Iterator[int]:
     return (int.from_bytes(raw[i : i + 2]) for i in range(0, len(raw), 2))
 
 
-ENCODERS: dict[str, Encoder] = {
-    "base64": Encoder(lambda text: base64.b64encode(text.encode()).decode()),
-    "base64-url": Encoder(
+ENCODERS: dict[str, FakeEncoder] = {
+    "base64": FakeEncoder(lambda text: base64.b64encode(text.encode()).decode()),
+    "base64-url": FakeEncoder(
         lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     ),
-    "base64-lines": Encoder(lambda text: base64.encodebytes(text.encode()).decode().strip()),
-    "base32": Encoder(lambda text: base64.b32encode(text.encode()).decode()),
-    "base16": Encoder(lambda text: text.encode().hex()),
-    "base16-apart": Encoder(lambda text: text.encode().hex(" ")),
-    "base16-upper": Encoder(lambda text: text.encode().hex(":").upper()),
-    "ascii85": Encoder(lambda text: base64.a85encode(text.encode()).decode()),
-    "ascii85-framed": Encoder(lambda text: base64.a85encode(text.encode(), adobe=True).decode()),
-    "base85": Encoder(lambda text: base64.b85encode(text.encode()).decode()),
-    **{f"rot{places}": Encoder(_rotated(places)) for places in range(1, 26)},
-    "rot47": Encoder(_rot47, narrow=True),
-    "atbash": Encoder(_atbash),
-    "reversed": Encoder(lambda text: text[::-1]),
-    "spaced": Encoder(" ".join),
-    "dotted": Encoder(".".join),
-    "morse": Encoder(_morse, caseless=True, letters_only=True),
-    "nato": Encoder(_nato, caseless=True, letters_only=True),
-    "braille": Encoder(
+    "base64-lines": FakeEncoder(lambda text: base64.encodebytes(text.encode()).decode().strip()),
+    "base32": FakeEncoder(lambda text: base64.b32encode(text.encode()).decode()),
+    "base16": FakeEncoder(lambda text: text.encode().hex()),
+    "base16-apart": FakeEncoder(lambda text: text.encode().hex(" ")),
+    "base16-upper": FakeEncoder(lambda text: text.encode().hex(":").upper()),
+    "ascii85": FakeEncoder(lambda text: base64.a85encode(text.encode()).decode()),
+    "ascii85-framed": FakeEncoder(
+        lambda text: base64.a85encode(text.encode(), adobe=True).decode()
+    ),
+    "base85": FakeEncoder(lambda text: base64.b85encode(text.encode()).decode()),
+    **{f"rot{places}": FakeEncoder(_rotated(places)) for places in range(1, 26)},
+    "rot47": FakeEncoder(_rot47, narrow=True),
+    "atbash": FakeEncoder(_atbash),
+    "reversed": FakeEncoder(lambda text: text[::-1]),
+    "spaced": FakeEncoder(" ".join),
+    "dotted": FakeEncoder(".".join),
+    "morse": FakeEncoder(_morse, caseless=True, letters_only=True),
+    "nato": FakeEncoder(_nato, caseless=True, letters_only=True),
+    "braille": FakeEncoder(
         lambda text: "".join(_BRAILLE.get(c, "") for c in text.lower()), caseless=True, wordy=True
     ),
-    "url": Encoder(lambda text: "".join(f"%{byte:02X}" for byte in text.encode())),
-    "html": Encoder(lambda text: "".join(f"&#{ord(c)};" for c in text)),
-    "html-hex": Encoder(lambda text: "".join(f"&#x{ord(c):x};" for c in text)),
-    "quoted-printable": Encoder(lambda text: "".join(f"={byte:02X}" for byte in text.encode())),
-    "mime": Encoder(lambda text: quopri.encodestring(text.encode(), quotetabs=True).decode()),
-    "uu": Encoder(_uu),
-    "binary": Encoder(lambda text: " ".join(f"{byte:08b}" for byte in text.encode())),
-    "binary-run": Encoder(lambda text: "".join(f"{byte:08b}" for byte in text.encode())),
-    "decimal": Encoder(lambda text: " ".join(str(ord(c)) for c in text)),
-    "decimal-commas": Encoder(lambda text: ", ".join(str(ord(c)) for c in text)),
-    "octal": Encoder(lambda text: " ".join(f"{ord(c):03o}" for c in text)),
-    "backslash-u": Encoder(lambda text: "".join(f"\\u{unit:04x}" for unit in _units(text))),
-    "backslash-x": Encoder(lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode())),
-    "u-plus": Encoder(lambda text: " ".join(f"U+{ord(c):04X}" for c in text)),
-    "tags": Encoder(lambda text: "".join(chr(0xE0000 + ord(c)) for c in text), narrow=True),
-    "selectors": Encoder(_selectors),
-    "zero-width": Encoder(_zero_width),
-    "joiners": Encoder("\u200b".join),
-    "soft-hyphens": Encoder("\u00ad".join),
-    "full-width": Encoder(
+    "url": FakeEncoder(lambda text: "".join(f"%{byte:02X}" for byte in text.encode())),
+    "html": FakeEncoder(lambda text: "".join(f"&#{ord(c)};" for c in text)),
+    "html-hex": FakeEncoder(lambda text: "".join(f"&#x{ord(c):x};" for c in text)),
+    "quoted-printable": FakeEncoder(lambda text: "".join(f"={byte:02X}" for byte in text.encode())),
+    "mime": FakeEncoder(lambda text: quopri.encodestring(text.encode(), quotetabs=True).decode()),
+    "uu": FakeEncoder(_uu),
+    "binary": FakeEncoder(lambda text: " ".join(f"{byte:08b}" for byte in text.encode())),
+    "binary-run": FakeEncoder(lambda text: "".join(f"{byte:08b}" for byte in text.encode())),
+    "decimal": FakeEncoder(lambda text: " ".join(str(ord(c)) for c in text)),
+    "decimal-commas": FakeEncoder(lambda text: ", ".join(str(ord(c)) for c in text)),
+    "octal": FakeEncoder(lambda text: " ".join(f"{ord(c):03o}" for c in text)),
+    "backslash-u": FakeEncoder(lambda text: "".join(f"\\u{unit:04x}" for unit in _units(text))),
+    "backslash-x": FakeEncoder(lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode())),
+    "u-plus": FakeEncoder(lambda text: " ".join(f"U+{ord(c):04X}" for c in text)),
+    "tags": FakeEncoder(lambda text: "".join(chr(0xE0000 + ord(c)) for c in text), narrow=True),
+    "selectors": FakeEncoder(_selectors),
+    "zero-width": FakeEncoder(_zero_width),
+    "joiners": FakeEncoder("\u200b".join),
+    "soft-hyphens": FakeEncoder("\u00ad".join),
+    "full-width": FakeEncoder(
         lambda text: "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
     ),
-    "bidi": Encoder(lambda text: f"\u202e{text[::-1]}\u202c"),
-    "regional": Encoder(
+    "bidi": FakeEncoder(lambda text: f"\u202e{text[::-1]}\u202c"),
+    "regional": FakeEncoder(
         lambda text: "".join(
             chr(0x1F1E6 + ord(c) - 97) if c.isalpha() else c for c in text.lower()
         ),
         caseless=True,
         wordy=True,
     ),
-    "upside-down": Encoder(
+    "upside-down": FakeEncoder(
         lambda text: text.lower().translate(_UPSIDE_DOWN)[::-1], caseless=True, wordy=True
     ),
-    "zalgo": Encoder(lambda text: "".join(c + "\u0337\u0321" if c.isalpha() else c for c in text)),
-    "lookalikes": Encoder(lambda text: text.translate(_LOOKALIKE), wordy=True),
-    "leet": Encoder(lambda text: text.translate(_LEET), wordy=True),
-    "pig-latin": Encoder(_pig_latin, caseless=True, wordy=True, vague=True),
+    "zalgo": FakeEncoder(
+        lambda text: "".join(c + "\u0337\u0321" if c.isalpha() else c for c in text)
+    ),
+    "lookalikes": FakeEncoder(lambda text: text.translate(_LOOKALIKE), wordy=True),
+    "leet": FakeEncoder(lambda text: text.translate(_LEET), wordy=True),
+    "pig-latin": FakeEncoder(_pig_latin, caseless=True, wordy=True, vague=True),
 }

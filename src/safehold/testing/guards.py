@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 from safehold.exchange import Exchange, Lane
 from safehold.guard.gateway.bundles.active_guard import Held
-from safehold.guard.interface import Allow, Block, Cleared, Flow, Heard, Step, Verdict
+from safehold.guard.interface import Allow, Block, Cleared, Heard, ScoringFlow, Step, Verdict
 from safehold.guard.scorers.rules import Rule, RuleSet
 from safehold.guard.session.cascade import Cascade, Thresholds
-from safehold.guard.session.session import Coverage, Guard, Report, SessionPolicy
+from safehold.guard.session.session import Guard, LaneCoverage, SessionPolicy, SessionReport
 
 MARKER = "purple elephant protocol"
 """A harmless phrase that test guards block."""
@@ -73,37 +73,37 @@ class UnsafeOpenSession:
     def __init__(self) -> None:
         self._chars = 0
 
-    def judge_prompt(self) -> Flow[Verdict]:
+    def judge_prompt(self) -> ScoringFlow[Verdict]:
         """Allow."""
         yield from ()
         return Allow(score=0.0)
 
-    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> ScoringFlow[Step]:
         """Clear the text."""
         del lane, heard
         self._chars += len(text)
         yield from ()
         return Cleared(text=text)
 
-    def close(self, lane: Lane) -> Flow[Step]:
+    def close(self, lane: Lane) -> ScoringFlow[Step]:
         """Clear nothing: nothing was held."""
         del lane
         yield from ()
         return Cleared(text="")
 
-    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+    def finish(self) -> ScoringFlow[tuple[tuple[Lane, Step], ...]]:
         """Clear nothing: nothing was held."""
         yield from ()
         return ()
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> LaneCoverage:
         """Say that everything was scored."""
-        return Coverage(received=self._chars, scored=self._chars, released=self._chars)
+        return LaneCoverage(received=self._chars, scored=self._chars, released=self._chars)
 
-    def report(self) -> Report:
+    def report(self) -> SessionReport:
         """Report no score."""
-        return Report(
+        return SessionReport(
             prompt_score=0.0, reply_score=0.0, escalations=0, bypasses=(), coverage=self.coverage
         )
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from safehold.errors import LedgerError
 from safehold.exchange import Lane, user_says
-from safehold.guard.interface import Mode
+from safehold.guard.interface import DeliveryMode
 from safehold.guard.ledger.interface import (
     Action,
     Delivered,
     FinalRow,
-    Judged,
+    LedgerVerdict,
     Outcome,
     ProgressRow,
     PromptRow,
@@ -61,8 +61,8 @@ class Rows:
             "stream": True,
             "exchange": user_says("what is malt?"),
             "bundle_digest": "0" * 64,
-            "mode": Mode.HOLD,
-            "verdict": Judged.ALLOW,
+            "mode": DeliveryMode.HOLD,
+            "verdict": LedgerVerdict.ALLOW,
             "action": Action.FORWARD,
             "score": 0.25,
         }
@@ -79,7 +79,7 @@ class Rows:
         values: dict[str, Any] = {
             "at": NOW,
             "outcome": Outcome.COMPLIED,
-            "verdict": Judged.ALLOW,
+            "verdict": LedgerVerdict.ALLOW,
             "delivered": (Delivered(lane=Lane(), text=text),),
             "delivered_bytes": size,
             "scored_bytes": size,

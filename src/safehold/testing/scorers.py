@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
-from safehold.guard.scorers.ngram import Head, NgramScorer, word_features
+from safehold.guard.scorers.ngram import NgramHead, NgramScorer, word_features
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.session import Guard
 from safehold.testing.guards import PlainDecoder
@@ -13,7 +13,7 @@ from safehold.testing.guards import PlainDecoder
 _BITS = 18
 
 
-def keyword_head(*words: str, weight: float = 40.0, floor: int = 16) -> Head:
+def keyword_head(*words: str, weight: float = 40.0, floor: int = 16) -> NgramHead:
     """Return a head that knows a few words: each adds `weight` to its token's logit.
 
     The score is the mean over the last `floor` tokens (16 at most) minus 1.
@@ -21,7 +21,7 @@ def keyword_head(*words: str, weight: float = 40.0, floor: int = 16) -> Head:
     table = np.zeros(1 << _BITS, dtype=np.float32)
     for word in words:
         table[word_features(word, (1 << _BITS) - 1)[0]] = weight
-    return Head(table=table, bias=0.0, mix=(1.0, 0.0), offset=-1.0, floor=floor)
+    return NgramHead(table=table, bias=0.0, mix=(1.0, 0.0), offset=-1.0, floor=floor)
 
 
 class PhraseStage2:
@@ -43,7 +43,7 @@ class PhraseStage2:
         ]
 
 
-def keyword_guard(head: Head, *, has_stage2: bool = False) -> Guard:
+def keyword_guard(head: NgramHead, *, has_stage2: bool = False) -> Guard:
     """Return a guard that escalates above 0 and, without a stage 2, blocks above 0."""
     thresholds = Thresholds(escalate=0.0, weights=(0.0, 1.0, 0.0), block=0.0, alone=0.0)
     cascade = Cascade(

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.trust.grants.details import Details, NoDetails
-from safehold.trust.grants.events import Founding, Note
+from safehold.trust.grants.events import DecisionNote, Founding
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import (
     Granted,
@@ -339,9 +339,9 @@ class Enclave:
             request.sha256, host=request.host, workload_sha256=request.workload_sha256
         )
 
-    def note(self, request: GrantRequest, text: str = "because of the test") -> Note:
+    def note(self, request: GrantRequest, text: str = "because of the test") -> DecisionNote:
         """Return a note about a request."""
-        return Note(request=request.sha256, text=text)
+        return DecisionNote(request=request.sha256, text=text)
 
     def carry(self, operation: str, details: Details, requester: str = "dev-one") -> GrantRequest:
         """Request a governing change and have sec-one approve it: it takes effect at once."""

@@ -39,7 +39,7 @@ class Fault(StrEnum):
     REDIRECT = "redirect"
 
 
-class Said(msgspec.Struct, frozen=True):
+class SaidRun(msgspec.Struct, frozen=True):
     """One run of text of an answer: its deltas on one channel.
 
     `channel` is `text`, `reasoning`, `refusal` or `tool`; a tool's `name` precedes its deltas,
@@ -55,7 +55,7 @@ class Said(msgspec.Struct, frozen=True):
 class Script(msgspec.Struct, frozen=True):
     """What the server says, and how."""
 
-    said: tuple[Said, ...] = (Said(("Hello", " from", " the", " mock", ".")),)
+    said: tuple[SaidRun, ...] = (SaidRun(("Hello", " from", " the", " mock", ".")),)
     fault: Fault = Fault.NONE
     delay_s: float = 0.0
     error_text: str = "the mock refuses"
@@ -69,7 +69,7 @@ def split(text: str, size: int) -> tuple[str, ...]:
 
 def says(text: str, *, size: int = 4, channel: str = "text") -> Script:
     """Return a script of one text."""
-    return Script(said=(Said(split(text, size), channel=channel),))
+    return Script(said=(SaidRun(split(text, size), channel=channel),))
 
 
 # -- the three protocols, streamed ---------------------------------------------------------------
@@ -186,7 +186,7 @@ def responses_events(script: Script) -> Iterator[bytes]:
     yield event("response.completed", response=final)
 
 
-def _response_item(index: int, said: Said) -> tuple[dict[str, Any], str, dict[str, Any]]:
+def _response_item(index: int, said: SaidRun) -> tuple[dict[str, Any], str, dict[str, Any]]:
     item: dict[str, Any]
     if said.channel == "tool":
         item = {

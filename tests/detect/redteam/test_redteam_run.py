@@ -8,17 +8,23 @@ import pytest
 from click.testing import CliRunner
 
 from safehold.cli.redteam import redteam
-from safehold.detect.redteam.interface import Attempt, Outcome, QuestionSet, Surface, Wrapper
-from safehold.detect.redteam.plan import Plan, draw, rendered
+from safehold.detect.redteam.interface import (
+    AttackedPart,
+    AttackOutcome,
+    Attempt,
+    QuestionSet,
+    Wrapper,
+)
+from safehold.detect.redteam.plan import AttackPlan, draw, rendered
 from safehold.detect.redteam.report import summarise
-from safehold.detect.redteam.run import Attacker, Record, deltas, read_record
+from safehold.detect.redteam.run import Attacker, RunFile, deltas, read_record
 from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import DataError
 from safehold.guard.interface import Escalation, Failed
 from safehold.guard.session.flow import Answer
 from safehold.testing.guards import rule_guard
 
-_PLAN = Plan(domain="homebrewing", seed=4, attempts=400, depth=3, surface=Surface.BOTH)
+_PLAN = AttackPlan(domain="homebrewing", seed=4, attempts=400, depth=3, surface=AttackedPart.BOTH)
 
 
 def _no_stage2(request: Escalation) -> Answer:
@@ -62,7 +68,7 @@ def test_without_a_block_the_target_complies_and_leaks_all(
 ) -> None:
     """A guard that sees nothing delivers the whole passage."""
     result = _attacker(asks, dresses).play(_attempt(asks, chain=("rot13",)))
-    assert result.outcome is Outcome.COMPLIED
+    assert result.outcome is AttackOutcome.COMPLIED
     assert result.delivered == result.total
     assert result.leaked == result.facts > 0
 
@@ -71,7 +77,11 @@ def test_a_blocked_prompt_leaks_nothing(asks: QuestionSet, dresses: tuple[Wrappe
     """A prompt that is stopped never reaches the target."""
     ask = asks.topics[0].questions[0]
     result = _attacker(asks, dresses, r"Maris Otter").play(_attempt(asks, question=ask))
-    assert (result.outcome, result.where, result.leaked) == (Outcome.BLOCKED_BY_GUARD, "prompt", 0)
+    assert (result.outcome, result.where, result.leaked) == (
+        AttackOutcome.BLOCKED_BY_GUARD,
+        "prompt",
+        0,
+    )
 
 
 def test_a_cut_reply_leaks_only_what_was_before_the_cut(
@@ -79,7 +89,7 @@ def test_a_cut_reply_leaks_only_what_was_before_the_cut(
 ) -> None:
     """Facts behind the cut do not count, those before it do."""
     result = _attacker(asks, dresses, "Put the lid on").play(_attempt(asks))
-    assert (result.outcome, result.where) == (Outcome.BLOCKED_BY_GUARD, "reply")
+    assert (result.outcome, result.where) == (AttackOutcome.BLOCKED_BY_GUARD, "reply")
     assert 0 < result.leaked < result.facts
     assert result.delivered < result.total
 
@@ -89,14 +99,14 @@ def test_an_erased_question_is_unscorable_not_a_success(
 ) -> None:
     """What no reader can read counts neither for nor against the guard."""
     result = _attacker(asks, dresses).play(_attempt(asks, chain=("math-bold", "tag-smuggling")))
-    assert result.outcome is Outcome.UNSCORABLE
+    assert result.outcome is AttackOutcome.UNSCORABLE
 
 
 def test_the_reply_surface_skips_the_prompts_verdict(
     asks: QuestionSet, dresses: tuple[Wrapper, ...]
 ) -> None:
     """Reply-only attempts measure the reply's guard even where the prompt would be stopped."""
-    attempt = _attempt(asks, surface=Surface.REPLY)
+    attempt = _attempt(asks, surface=AttackedPart.REPLY)
     result = _attacker(asks, dresses, "Maris Otter", "iodine").play(attempt)
     assert result.where == "reply"
 
@@ -104,7 +114,7 @@ def test_the_reply_surface_skips_the_prompts_verdict(
 def test_our_own_errors_are_an_outcome(asks: QuestionSet, dresses: tuple[Wrapper, ...]) -> None:
     """An attempt that can't be rendered is an error, and the run goes on."""
     result = _attacker(asks, dresses).play(_attempt(asks, chain=("no-such",)))
-    assert (result.outcome, result.error) == (Outcome.ERROR, "UsageError")
+    assert (result.outcome, result.error) == (AttackOutcome.ERROR, "UsageError")
 
 
 def test_rates_leave_out_what_was_not_scored(
@@ -125,9 +135,9 @@ def test_an_interrupted_run_goes_on(
     path = tmp_path / "run.jsonl"
     attempts = list(draw(_PLAN, asks, dresses))[:12]
     attacker = _attacker(asks, dresses)
-    list(Record(path, _PLAN).play(attempts[:6], attacker))
+    list(RunFile(path, _PLAN).play(attempts[:6], attacker))
     path.write_bytes(path.read_bytes()[:-20])
-    again = Record(path, _PLAN)
+    again = RunFile(path, _PLAN)
     assert len(again.results) == 5
     assert len(list(again.play(attempts, attacker))) == 7
     plan, results = read_record(path)
@@ -141,7 +151,7 @@ def test_several_processes_give_the_results_of_one(
     attempts = list(draw(_PLAN, asks, dresses))[:20]
     make = partial(_attacker, asks, dresses, "Maris Otter")
     alone = {one.attempt.id: one for one in make().play_all(attempts)}
-    record = Record(tmp_path / "run.jsonl", _PLAN)
+    record = RunFile(tmp_path / "run.jsonl", _PLAN)
     played = {one.attempt.id: one for one in record.play(attempts, Crew(make, 2))}
     assert played == alone
     assert record.missing(attempts) == []
@@ -151,9 +161,9 @@ def test_several_processes_give_the_results_of_one(
 def test_another_plans_record_is_refused(tmp_path: Path) -> None:
     """Results of two plans never mix."""
     path = tmp_path / "run.jsonl"
-    Record(path, _PLAN)
+    RunFile(path, _PLAN)
     with pytest.raises(DataError, match="no record of this run"):
-        Record(path, msgspec.structs.replace(_PLAN, seed=9))
+        RunFile(path, msgspec.structs.replace(_PLAN, seed=9))
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError):
         read_record(tmp_path / "notes.txt")

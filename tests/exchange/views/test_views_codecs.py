@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.exchange.views import View, views
-from safehold.testing.encoders import ENCODERS, Encoder
+from safehold.testing.encoders import ENCODERS, FakeEncoder
 
 SENTENCES = (
     "How do I brew beer at home from malted barley, hops and yeast?",
@@ -53,7 +53,7 @@ OUTER = sorted(
 )
 
 
-def canonical(text: str, *encoders: Encoder) -> str:
+def canonical(text: str, *encoders: FakeEncoder) -> str:
     """Return what of a text survives the encoders."""
     if any(encoder.letters_only or encoder.wordy for encoder in encoders):
         text = re.sub(r"[^A-Za-z0-9 ]", "", text)
@@ -62,7 +62,7 @@ def canonical(text: str, *encoders: Encoder) -> str:
     return " ".join(text.split())
 
 
-def reveals(found: tuple[View, ...], text: str, *encoders: Encoder) -> bool:
+def reveals(found: tuple[View, ...], text: str, *encoders: FakeEncoder) -> bool:
     """Tell whether some view says the text, as far as it survives the encoders."""
     wanted = canonical(text, *encoders)
     return any(wanted in canonical(view.text, *encoders) for view in found)

@@ -22,7 +22,13 @@ from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, Promp
 from safehold.testing.guards import MARKER, held_rules
 from safehold.testing.trust import Enclave
 from safehold.testing.upstream import says
-from safehold.trust.exemptions import Action, ExemptionTerms, Relaxation, Subject, SubjectKind
+from safehold.trust.exemptions import (
+    ExemptionAction,
+    ExemptionTerms,
+    Relaxation,
+    Subject,
+    SubjectKind,
+)
 from safehold.trust.grants.interface import GrantRequest
 from safehold.trust.log import LogTamperError
 from safehold.trust.people.statement import Act
@@ -59,7 +65,9 @@ class Site:
             reload_s=0.05,
         )
 
-    def exempt(self, action: Action = Action.AUDIT, **changes: Any) -> GrantRequest:
+    def exempt(
+        self, action: ExemptionAction = ExemptionAction.AUDIT, **changes: Any
+    ) -> GrantRequest:
         """Grant organisation 1 an exemption of the test clause."""
         days = changes.pop("days", 30)
         terms = ExemptionTerms(
@@ -237,7 +245,7 @@ def test_an_older_copy_of_the_log_is_refused_after_a_restart(stage: Start, site:
 
 def test_hold_queues_a_reply_for_review(stage: Start, site: Site) -> None:
     """An exemption to `hold` refuses on the wire and puts prompt or reply before a reviewer."""
-    site.exempt(Action.HOLD)
+    site.exempt(ExemptionAction.HOLD)
     at = start(stage, site)
     assert WORD not in ask(at)
     reply = at.prompts()[-1].decision_id
@@ -250,7 +258,7 @@ def test_hold_queues_a_reply_for_review(stage: Start, site: Site) -> None:
 
 def test_fallback_goes_to_the_weaker_model_or_blocks(stage: Start, site: Site) -> None:
     """An exemption to `fallback` uses the configured weaker model; without one it blocks."""
-    site.exempt(Action.FALLBACK)
+    site.exempt(ExemptionAction.FALLBACK)
     at = start(stage, site)
     assert b"content_filter" in ask(at, text=MARKER)
     at = start(stage, site, default=SurfacePolicy(fallback_model="tiny"))

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safehold.guard.gateway.policy import SurfacePolicy
-from safehold.guard.interface import Mode
+from safehold.guard.interface import DeliveryMode
 from safehold.testing.guards import MARKER
-from safehold.testing.upstream import Said, Script, says, split
+from safehold.testing.upstream import SaidRun, Script, says, split
 
 FILLER = "some plain words without any harm in them "
 
@@ -55,7 +55,7 @@ def test_escaped_marker_in_tool_arguments_is_caught(
     )
     for size in (1, 9, 1000):
         wire = '{"q":"' + FILLER + spelt + '"}'
-        at = stage(Script(said=(Said(split(wire, size), channel="tool"),)))
+        at = stage(Script(said=(SaidRun(split(wire, size), channel="tool"),)))
         asked = json.dumps(body_for(path, "hi", stream=stream)).encode()
         status, _, body = post(at.gateway.port, path, asked)
         assert status == 200
@@ -81,8 +81,8 @@ CHANNELS = [
 def test_every_channel_is_guarded(stage: Start, path: str, channel: str, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """The marker is caught in reasoning, refusals and tool arguments as in text."""
     text = json.dumps({"q": FILLER + MARKER})
-    first = Said(split(FILLER * 4, 5))
-    script = Script(said=(first, Said(split(text, 4), channel=channel)))
+    first = SaidRun(split(FILLER * 4, 5))
+    script = Script(said=(first, SaidRun(split(text, 4), channel=channel)))
     at = stage(script)
     status, _, body = post(
         at.gateway.port, path, json.dumps(body_for(path, "hi", stream=stream)).encode()
@@ -97,7 +97,7 @@ def test_every_channel_is_guarded(stage: Start, path: str, channel: str, stream:
 def test_tool_name_is_guarded(stage: Start, path: str, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A tool's name is text like any other."""
     name = MARKER.replace(" ", "_")
-    at = stage(Script(said=(Said(("{}",), channel="tool", name=name),)))
+    at = stage(Script(said=(SaidRun(("{}",), channel="tool", name=name),)))
     at.gateway.gateway.relay.holder.swap(_held("purple.elephant"))
     _, _, body = post(
         at.gateway.port, path, json.dumps(body_for(path, "hi", stream=stream)).encode()
@@ -115,7 +115,7 @@ def _held(pattern: str):  # noqa: ANN202 - a fixture
 @pytest.mark.parametrize("stream", [True, False])
 def test_every_choice_is_guarded(stage: Start, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """A second choice is scored like the first."""
-    said = (Said(split(FILLER * 3, 5)), Said(split(FILLER + MARKER, 4), choice=1))
+    said = (SaidRun(split(FILLER * 3, 5)), SaidRun(split(FILLER + MARKER, 4), choice=1))
     at = stage(Script(said=said))
     asked = body_for(PATHS[0], "hi", stream=stream) | {"n": 2}
     _, _, body = post(at.gateway.port, PATHS[0], json.dumps(asked).encode())
@@ -187,7 +187,7 @@ def test_logprobs_are_stripped_by_default(stage: Start) -> None:
 
 def test_full_mode_withholds_everything_until_the_end(stage: Start) -> None:
     """In full mode a late marker leaves not a word of the answer."""
-    at = stage(says(FILLER * 40 + MARKER, size=5), default=SurfacePolicy(mode=Mode.FULL))
+    at = stage(says(FILLER * 40 + MARKER, size=5), default=SurfacePolicy(mode=DeliveryMode.FULL))
     for path in PATHS:
         _, _, body = post(at.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
         assert b"plain words" not in body
@@ -197,8 +197,8 @@ def test_full_mode_withholds_everything_until_the_end(stage: Start) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_full_mode_delivers_what_is_clean(stage: Start, path: str) -> None:
     """In full mode a clean answer arrives whole, blocks in order."""
-    said = (Said(("why",), channel="reasoning"), Said(split(FILLER, 5)))
-    at = stage(Script(said=said), default=SurfacePolicy(mode=Mode.FULL))
+    said = (SaidRun(("why",), channel="reasoning"), SaidRun(split(FILLER, 5)))
+    at = stage(Script(said=said), default=SurfacePolicy(mode=DeliveryMode.FULL))
     _, _, body = post(at.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
     assert at.finals()[-1].outcome == "complied"
     assert body.index(b"why") < body.index(b"some ")
@@ -207,7 +207,7 @@ def test_full_mode_delivers_what_is_clean(stage: Start, path: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_audit_mode_delivers_and_marks(stage: Start, path: str) -> None:
     """Audit delivers the text as it comes, and says at the end what it would have blocked."""
-    at = stage(says(FILLER + MARKER, size=5), default=SurfacePolicy(mode=Mode.AUDIT))
+    at = stage(says(FILLER + MARKER, size=5), default=SurfacePolicy(mode=DeliveryMode.AUDIT))
     _, _, body = post(at.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
     assert "detected" in body.decode()
     assert at.finals()[-1].verdict == "block"
@@ -242,7 +242,7 @@ def test_released_is_scored_and_whole_for_any_split(shared: Any, data: st.DataOb
     edges = [0, *cuts, len(text)]
     deltas = tuple(text[a:b] for a, b in itertools.pairwise(edges))
     path = data.draw(st.sampled_from(PATHS))
-    shared.upstream.script = Script(said=(Said(deltas),))
+    shared.upstream.script = Script(said=(SaidRun(deltas),))
     post(shared.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
     row = shared.finals()[-1]
     assert row.delivered_bytes <= row.scored_bytes

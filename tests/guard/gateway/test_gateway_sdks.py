@@ -8,10 +8,10 @@ from gateway_wire import Start
 
 from safehold.guard.gateway.interface import REFUSAL
 from safehold.testing.guards import MARKER
-from safehold.testing.upstream import Said, Script, says, split
+from safehold.testing.upstream import SaidRun, Script, says, split
 
 BAD = f"Before it. Then the {MARKER} and what comes after."
-TOOL = Script(said=(Said(("{", '"city"', ":", '"Oslo"', "}"), channel="tool"),))
+TOOL = Script(said=(SaidRun(("{", '"city"', ":", '"Oslo"', "}"), channel="tool"),))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_messages_plain(stage: Start, anthropic_at: Start) -> None:
 
 def test_messages_stream_with_thinking(stage: Start, anthropic_at: Start) -> None:
     """Thinking, its signature and text arrive as blocks in order."""
-    said = (Said(("think", "ing"), channel="reasoning"), Said(split("An answer.", 3)))
+    said = (SaidRun(("think", "ing"), channel="reasoning"), SaidRun(split("An answer.", 3)))
     client = anthropic_at(stage(Script(said=said)))
     with client.messages.stream(model="m", max_tokens=9, messages=asks("hi")) as stream:
         answer = stream.get_final_message()
@@ -198,7 +198,7 @@ def test_responses_plain(stage: Start, openai_at: Start) -> None:
 
 def test_responses_stream(stage: Start, openai_at: Start) -> None:
     """A streamed response with reasoning arrives event by event and ends completed."""
-    said = (Said(("thinking",), channel="reasoning"), Said(split("An answer.", 3)))
+    said = (SaidRun(("thinking",), channel="reasoning"), SaidRun(split("An answer.", 3)))
     client = openai_at(stage(Script(said=said)))
     with client.responses.stream(model="m", input="hi") as stream:
         events = list(stream)

@@ -16,14 +16,14 @@ from safehold.guard.gateway.app import CODECS
 from safehold.guard.gateway.interface import BrokenReplyError, Call, Rules
 from safehold.guard.gateway.protocols.sse import EventReader
 from safehold.testing.upstream import (
-    Said,
+    SaidRun,
     Script,
     chat_events,
     messages_events,
     responses_events,
 )
 
-SCRIPT = Script(said=(Said(("Hello", " there")),))
+SCRIPT = Script(said=(SaidRun(("Hello", " there")),))
 EVENTS = {
     PATHS[0]: [*chat_events(SCRIPT, usage=True)],
     PATHS[1]: [*messages_events(SCRIPT)],

@@ -17,7 +17,7 @@ from safehold.guard.ledger import (
     Outcome,
     Row,
 )
-from safehold.guard.ledger.coverage import Coverage, Limits, audit
+from safehold.guard.ledger.coverage import Coverage, StallLimits, audit
 from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.retention import prune, settle
@@ -40,7 +40,7 @@ def keep(url: str, *rows: Row, crash: bool = False, at: float = NOW) -> None:
 
 def look(url: str, *, now: float = NOW, **limits: Any) -> Coverage:
     """Audit a ledger."""
-    return audit(LedgerReader.open(url), now=now, limits=Limits(**limits))
+    return audit(LedgerReader.open(url), now=now, limits=StallLimits(**limits))
 
 
 def test_a_whole_exchange_is_no_gap(url: str, rows: Rows) -> None:
@@ -158,7 +158,7 @@ def test_settling_records_what_a_dead_gateway_may_have_delivered(url: str, rows:
 
     async def go() -> list[str]:
         async with await Ledger.open(url, clock=lambda: NOW + 100) as ledger:
-            return await settle(ledger, LedgerReader.open(url), now=NOW + 100, limits=Limits())
+            return await settle(ledger, LedgerReader.open(url), now=NOW + 100, limits=StallLimits())
 
     assert asyncio.run(go()) == ["d"]
     assert asyncio.run(go()) == []

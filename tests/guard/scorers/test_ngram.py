@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.guard.scorers.ngram import Head, NgramScorer
+from safehold.guard.scorers.ngram import NgramHead, NgramScorer
 from safehold.testing.scorers import keyword_head
 
 WORDS = st.lists(
@@ -16,7 +16,7 @@ WORDS = st.lists(
 def random_scorer() -> NgramScorer:
     """A scorer with random weights."""
     table = np.random.default_rng(7).normal(size=1 << 10).astype(np.float32)
-    head = Head(table=table, bias=0.1, mix=(0.7, 0.4), offset=-0.2, floor=6)
+    head = NgramHead(table=table, bias=0.1, mix=(0.7, 0.4), offset=-0.2, floor=6)
     return NgramScorer("random", head, head, "clause")
 
 
@@ -51,6 +51,6 @@ def test_a_long_stream_keeps_constant_state() -> None:
 
 def test_a_table_of_odd_size_is_refused() -> None:
     """A weight table that no mask fits is an error."""
-    head = Head(table=np.zeros(1000, np.float32), bias=0, mix=(1, 0), offset=0, floor=4)
+    head = NgramHead(table=np.zeros(1000, np.float32), bias=0, mix=(1, 0), offset=0, floor=4)
     with pytest.raises(ValueError, match="power of two"):
         NgramScorer("x", head, head, "c")

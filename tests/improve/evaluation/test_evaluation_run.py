@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safehold.cli.evaluate import evaluate_command
 from safehold.errors import BundleError, DataError, UsageError
 from safehold.improve.evaluation import page, plots
-from safehold.improve.evaluation.interface import Label, Report
+from safehold.improve.evaluation.interface import EvaluationReport, Label
 from safehold.improve.evaluation.run import EvaluationSettings, evaluate
 from safehold.improve.training.interface import Progress
 from safehold.testing.bundles import WordScorer, tiny_bundle, write_tiny
@@ -36,7 +36,9 @@ def test_report_has_every_slice_with_its_n(labelled: Path, tmp_path: Path) -> No
     assert (chat.flagged.events, chat.flagged.n) == (0, 20)
     assert report.separations[0].auc == 1.0
     assert report.skipped == ("net_dns.jsonl",)
-    kept = msgspec.json.decode((tmp_path / "out" / "report.json").read_bytes(), type=Report)
+    kept = msgspec.json.decode(
+        (tmp_path / "out" / "report.json").read_bytes(), type=EvaluationReport
+    )
     assert kept == report
 
 

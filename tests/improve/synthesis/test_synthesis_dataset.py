@@ -8,10 +8,10 @@ import pytest
 from safehold.errors import DataError, TamperError
 from safehold.improve.synthesis import dataset
 from safehold.improve.synthesis.build import Built
-from safehold.improve.synthesis.dataset import Journal, Plan
+from safehold.improve.synthesis.dataset import ExampleJournal, SynthesisPlan
 from safehold.improve.synthesis.interface import Split
 
-_PLAN = Plan(
+_PLAN = SynthesisPlan(
     domain="homebrewing",
     constitution="c0ffee",
     generators=("written",),
@@ -50,26 +50,26 @@ def test_examples_come_back_as_they_were_written(tmp_path: Path, built: Built) -
 
 def test_a_torn_journal_goes_on_after_its_last_whole_line(tmp_path: Path, built: Built) -> None:
     """What a crash cut in half is generated again, what was whole is kept."""
-    journal = Journal(tmp_path, _PLAN)
+    journal = ExampleJournal(tmp_path, _PLAN)
     list(journal.keep(built.examples[:4]))
     path = tmp_path / dataset.JOURNAL
     path.write_bytes(path.read_bytes()[:-30])
-    again = Journal(tmp_path, _PLAN)
+    again = ExampleJournal(tmp_path, _PLAN)
     assert again.examples == list(built.examples[:3])
     list(again.keep(built.examples[3:5]))
-    assert Journal(tmp_path, _PLAN).examples == list(built.examples[:5])
+    assert ExampleJournal(tmp_path, _PLAN).examples == list(built.examples[:5])
 
 
 def test_the_journal_of_another_plan_is_refused(tmp_path: Path, built: Built) -> None:
     """Two runs with different options never mix in one folder."""
-    list(Journal(tmp_path, _PLAN).keep(built.examples[:1]))
+    list(ExampleJournal(tmp_path, _PLAN).keep(built.examples[:1]))
     with pytest.raises(DataError, match="other options"):
-        Journal(tmp_path, msgspec.structs.replace(_PLAN, seed=4))
+        ExampleJournal(tmp_path, msgspec.structs.replace(_PLAN, seed=4))
 
 
 def test_a_foreign_journal_is_refused(tmp_path: Path) -> None:
     """A file that is no journal is not written over."""
     (tmp_path / dataset.JOURNAL).write_text("my notes\nmore notes\n")
     with pytest.raises(DataError):
-        Journal(tmp_path, _PLAN)
+        ExampleJournal(tmp_path, _PLAN)
     assert (tmp_path / dataset.JOURNAL).read_text().startswith("my notes")

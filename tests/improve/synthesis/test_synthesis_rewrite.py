@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safehold.exchange import Channel, Role
 from safehold.improve.synthesis import conversation, replies, rewrite
 from safehold.improve.synthesis.encodings import ENCODINGS
-from safehold.improve.synthesis.phrasebook import Wrapper, languages, phrasebook
+from safehold.improve.synthesis.phrasebook import PhraseWrapper, languages, phrasebook
 from safehold.improve.synthesis.seeds import domains
 
 _STEPS = (*rewrite.STYLES, *replies.RESTYLES, *replies.PARTS, replies.converted, replies.half)
@@ -63,7 +63,7 @@ def test_wrappers_keep_every_word_of_the_request() -> None:
 
 def test_a_request_with_slot_marks_cannot_pull_in_other_slots() -> None:
     """A request that holds a slot's name stays as it was written."""
-    assert Wrapper(family="x", text="Do <<ask>> now").around("<<json>>") == "Do <<json>> now"
+    assert PhraseWrapper(family="x", text="Do <<ask>> now").around("<<json>>") == "Do <<json>> now"
 
 
 def test_the_phrasebook_is_as_large_as_promised() -> None:

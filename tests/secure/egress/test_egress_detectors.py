@@ -9,7 +9,7 @@ from safehold.secure.egress.detectors.baseline import fit
 from safehold.secure.egress.detectors.calibration import Noise, autoregression, calibrate
 from safehold.secure.egress.detectors.detectors import (
     Detector,
-    Progress,
+    DetectorState,
     first_alarm,
     start,
     step,
@@ -120,7 +120,9 @@ def test_stepwise_and_batch_agree_over_a_restart(detector: Detector) -> None:
     progress, found = start(detector), None
     for number, value in enumerate(series):
         raw = msgspec.json.encode(progress)
-        progress, alarms = step(detector, msgspec.json.decode(raw, type=Progress), float(value))
+        progress, alarms = step(
+            detector, msgspec.json.decode(raw, type=DetectorState), float(value)
+        )
         if alarms:
             found = number
             break

@@ -11,7 +11,7 @@ import pytest
 
 from safehold.secure.egress.declare.register import parse_register
 from safehold.secure.egress.detectors import recorded_series as recorded
-from safehold.secure.egress.interface import Mode
+from safehold.secure.egress.interface import EgressMode
 from safehold.secure.egress.kernel.attribution import connections, enable_accounting, tcp_sockets
 from safehold.secure.egress.kernel.netns import enter
 from safehold.secure.egress.kernel.nft import NftKernel
@@ -46,7 +46,7 @@ def test_learned_rows_are_a_register_once_finished(world: World) -> None:
 
 def test_map_mode_lets_pass_and_counts(world: World) -> None:
     """In map mode an undeclared flow is a finding, not a drop."""
-    mapped = plan(mode=Mode.MAP)
+    mapped = plan(mode=EgressMode.MAP)
     enforcer = world.enforcer(register(row()), mapped)
     enforcer.apply(first=True)
     world.send("udp", 20_000, port=9000)

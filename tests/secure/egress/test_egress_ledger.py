@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.secure.egress.explain.ledger import (
+    ChainPosition,
     Ed25519Signer,
     Ed25519Verifier,
     ExplainedReader,
     ExplainedRow,
     ExplainedWriter,
     HmacKey,
-    Position,
     Sender,
     decode_row,
 )
@@ -46,7 +46,7 @@ def test_genuine_rows_are_followed_over_restarts(tmp_path: Path) -> None:
     """Rows written by two processes are one chain, and reading goes on where it stopped."""
     path = tmp_path / "rows.jsonl"
     write(path, 2)
-    first = list(reader().follow(path, Position(), NOW))
+    first = list(reader().follow(path, ChainPosition(), NOW))
     write(path, 3)
     rest = list(reader().follow(path, first[-1][1], NOW))
     assert [item.seq for item, _ in first + rest] == [0, 1, 2, 3, 4]
@@ -58,7 +58,7 @@ def test_torn_row_waits_for_its_rest(tmp_path: Path) -> None:
     write(path, 2)
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    assert len(list(reader().follow(path, Position(), NOW))) == 1
+    assert len(list(reader().follow(path, ChainPosition(), NOW))) == 1
 
 
 @pytest.mark.parametrize("attack", ["replay", "drop", "swap", "edit", "shorten", "alien"])
@@ -67,8 +67,8 @@ def test_manipulated_file_is_refused(tmp_path: Path, attack: str) -> None:
     path = tmp_path / "rows.jsonl"
     write(path)
     one, two, three = path.read_bytes().splitlines(keepends=True)
-    position = list(reader().follow(path, Position(), NOW))[-1][1]
-    start = Position()
+    position = list(reader().follow(path, ChainPosition(), NOW))[-1][1]
+    start = ChainPosition()
     match attack:
         case "replay":
             path.write_bytes(one + one)
@@ -92,7 +92,7 @@ def test_sender_explains_only_its_flows(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write(path, 1, flow="checkpoints")
     with pytest.raises(ExplainedRowError, match="may not explain"):
-        list(reader().follow(path, Position(), NOW))
+        list(reader().follow(path, ChainPosition(), NOW))
 
 
 def test_row_from_the_future_is_refused(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_row_from_the_future_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write(path, 1)
     with pytest.raises(ExplainedRowError, match="future"):
-        list(reader().follow(path, Position(), 500.0))
+        list(reader().follow(path, ChainPosition(), 500.0))
 
 
 @given(st.binary(max_size=300))

@@ -7,11 +7,11 @@ import pytest
 
 from safehold.errors import EgressError
 from safehold.secure.egress.explain.accounting import expected_by_flow, learn_overhead
-from safehold.secure.egress.explain.ledger import ExplainedReader, ExplainedRow, Position
+from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedReader, ExplainedRow
 from safehold.secure.egress.explain.replies import ExplainedReplies, open_replies
 from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.testing.egress import World
-from safehold.testing.egress_gateway import ASK, FLOWS, KEY, PORT, Gateway, process, serving
+from safehold.testing.egress_gateway import ASK, FLOWS, KEY, PORT, GovernedGateway, process, serving
 
 LEAVE = """
 import http.client, json, sys
@@ -40,13 +40,13 @@ with socket.create_connection((sys.argv[1], 9443), timeout=300) as link:
 
 
 @pytest.fixture
-def gateway(world: World, tmp_path: Path) -> Iterator[Gateway]:
+def gateway(world: World, tmp_path: Path) -> Iterator[GovernedGateway]:
     """A gateway process that signs for what it sends."""
     with serving(world, tmp_path) as made:
         yield made
 
 
-def test_kernel_counter_is_explained_by_signed_replies(gateway: Gateway) -> None:
+def test_kernel_counter_is_explained_by_signed_replies(gateway: GovernedGateway) -> None:
     """Rows of a real gateway explain the kernel's bytes; a second sender's bytes stay over."""
     kernel, explained, items = [], [], []
     before = gateway.kernel()
@@ -79,7 +79,7 @@ def test_kernel_counter_is_explained_by_signed_replies(gateway: Gateway) -> None
     assert 395_000 <= loose < 450_000
 
 
-def test_client_that_leaves_is_counted_all_the_same(gateway: Gateway) -> None:
+def test_client_that_leaves_is_counted_all_the_same(gateway: GovernedGateway) -> None:
     """A reply that a client abandons has its row, with bytes and estimated tokens."""
     gateway.outside(LEAVE, str(PORT), KEY)
     rows = gateway.rows(1)
@@ -109,7 +109,7 @@ def read(folder: Path) -> list[ExplainedRow]:
     )
     reader = load_sources(folder / "s.toml", FLOWS).reader
     assert isinstance(reader, ExplainedReader)
-    return [row for row, _ in reader.follow(folder / "rows.jsonl", Position(), 100.0)]
+    return [row for row, _ in reader.follow(folder / "rows.jsonl", ChainPosition(), 100.0)]
 
 
 def test_replies_of_one_second_are_one_row_per_account(tmp_path: Path) -> None:

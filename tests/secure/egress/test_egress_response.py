@@ -11,7 +11,7 @@ import pytest
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.interface import StateError
 from safehold.secure.egress.watch.alerts import Alert, AlertFile, Webhook, tell
-from safehold.secure.egress.watch.metrics import OtelMetrics, Reading, prometheus_text
+from safehold.secure.egress.watch.metrics import OtelMetrics, TickReading, prometheus_text
 from safehold.secure.egress.watch.response import Ladder, Level, Signals, Step, decide, released
 
 LINE = 1_000
@@ -132,7 +132,7 @@ def test_broken_audit_chain_is_found(tmp_path: Path) -> None:
     assert len(list(log.read())) == 4
 
 
-READING = Reading(
+READING = TickReading(
     passed={"replies": 10},
     dropped={"replies": 1},
     remaining={"replies": {"hour": 5}},

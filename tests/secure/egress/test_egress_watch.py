@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import DataError, TrustError
-from safehold.secure.egress.declare.plan import Bound, Link, Local, Plan
+from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link, Local
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.explain.accounting import Overhead
@@ -32,7 +32,7 @@ FLOWS = register(
 )
 
 
-def small_plan() -> Plan:
+def small_plan() -> EgressPlan:
     """A plan whose residual line is about two megabytes."""
     return plan(
         bound=Bound(weight_bytes=10_000_000, compression=1.0, alpha=0.8, review_days=30.0),

@@ -8,10 +8,10 @@ import pytest
 from safehold.testing.trust import Enclave, person_id
 from safehold.trust.exemptions import (
     NO_EXEMPTION,
-    Action,
     Admitted,
     Caller,
     Exemption,
+    ExemptionAction,
     ExemptionBook,
     ExemptionError,
     ExemptionTerms,
@@ -32,7 +32,7 @@ from safehold.trust.people.statement import Act
 DAY = 86_400
 TERMS = ExemptionTerms(
     subject=Subject(SubjectKind.ORGANISATION, "org-1"),
-    relaxations=(Relaxation("brewing.process", Action.AUDIT),),
+    relaxations=(Relaxation("brewing.process", ExemptionAction.AUDIT),),
     surfaces=("api",),
     use_case="brewing school",
     seats=2,
@@ -50,7 +50,7 @@ def ruling(
     clause: str = "brewing.process",
     surface: str = "api",
     now: int = 2000,
-) -> Action:
+) -> ExemptionAction:
     """Return the action in one situation."""
     book = ExemptionBook((exemption,), RELAXABLE)
     return book.action_for(caller, clause, surface, now).action
@@ -58,7 +58,7 @@ def ruling(
 
 def test_exempt_caller_gets_the_approved_action() -> None:
     """Inside its terms the exemption's action applies."""
-    assert ruling() is Action.AUDIT
+    assert ruling() is ExemptionAction.AUDIT
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_exempt_caller_gets_the_approved_action() -> None:
 )
 def test_others_and_other_use_cases_are_blocked(caller: Caller) -> None:
     """Another organisation, an id of another kind, or another use case is not exempt."""
-    assert ruling(caller=caller) is Action.BLOCK
+    assert ruling(caller=caller) is ExemptionAction.BLOCK
 
 
 def test_empty_id_matches_nobody() -> None:
@@ -80,46 +80,51 @@ def test_empty_id_matches_nobody() -> None:
     terms = msgspec.structs.replace(TERMS, subject=Subject(SubjectKind.USER, ""))
     nobody = Caller("", "", "", "brewing school")
     assert ruling(exemption=msgspec.structs.replace(EXEMPTION, terms=terms), caller=nobody) is (
-        Action.BLOCK
+        ExemptionAction.BLOCK
     )
 
 
 def test_other_clause_surface_and_time_are_blocked() -> None:
     """Outside its clause, its surface or its dates the exemption does nothing."""
-    assert ruling(clause="brewing.recipe") is Action.BLOCK
-    assert ruling(surface="chat") is Action.BLOCK
-    assert ruling(now=999) is Action.BLOCK
-    assert ruling(now=EXEMPTION.expires - 1) is Action.AUDIT
-    assert ruling(now=EXEMPTION.expires) is Action.BLOCK
+    assert ruling(clause="brewing.recipe") is ExemptionAction.BLOCK
+    assert ruling(surface="chat") is ExemptionAction.BLOCK
+    assert ruling(now=999) is ExemptionAction.BLOCK
+    assert ruling(now=EXEMPTION.expires - 1) is ExemptionAction.AUDIT
+    assert ruling(now=EXEMPTION.expires) is ExemptionAction.BLOCK
 
 
 def test_ended_exemption_is_blocked() -> None:
     """A revoked exemption does nothing."""
-    assert ruling(exemption=msgspec.structs.replace(EXEMPTION, ended=True)) is Action.BLOCK
+    assert ruling(exemption=msgspec.structs.replace(EXEMPTION, ended=True)) is ExemptionAction.BLOCK
 
 
 def test_prohibited_clause_blocks_under_every_grant() -> None:
     """A clause that may not be relaxed blocks even if a grant names it."""
     terms = msgspec.structs.replace(
-        TERMS, relaxations=(Relaxation("brewing.prohibited", Action.AUDIT),)
+        TERMS, relaxations=(Relaxation("brewing.prohibited", ExemptionAction.AUDIT),)
     )
     exemption = msgspec.structs.replace(EXEMPTION, terms=terms)
-    assert ruling(exemption=exemption, clause="brewing.prohibited") is Action.BLOCK
+    assert ruling(exemption=exemption, clause="brewing.prohibited") is ExemptionAction.BLOCK
     with pytest.raises(ExemptionError, match="prohibited"):
         exemption_book([exemption], RELAXABLE)
 
 
 def test_there_is_no_off() -> None:
     """No action of an exemption means that nothing happens."""
-    assert {action.value for action in Action} == {"block", "hold", "fallback", "audit"}
+    assert {action.value for action in ExemptionAction} == {"block", "hold", "fallback", "audit"}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"relaxations": ()},
-        {"relaxations": (Relaxation("a", Action.BLOCK),)},
-        {"relaxations": (Relaxation("a", Action.AUDIT), Relaxation("a", Action.HOLD))},
+        {"relaxations": (Relaxation("a", ExemptionAction.BLOCK),)},
+        {
+            "relaxations": (
+                Relaxation("a", ExemptionAction.AUDIT),
+                Relaxation("a", ExemptionAction.HOLD),
+            )
+        },
         {"surfaces": ()},
         {"surfaces": ("*",)},
     ],

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from safehold.trust.exemptions import Action, Admitted, Caller, ExemptionError, Ruling
+from safehold.trust.exemptions import Admitted, Caller, ExemptionAction, ExemptionError, Ruling
 from safehold.trust.exemptions.exemption_book import ExpiryNotice
 from safehold.trust.exemptions.seat_file import SeatFile
 from safehold.trust.exemptions.seats import RateOverrun, SeatOverrun
 
-RULING = Ruling(action=Action.AUDIT, grant="g1", seats=2, rate_per_hour=1000)
+RULING = Ruling(action=ExemptionAction.AUDIT, grant="g1", seats=2, rate_per_hour=1000)
 
 
 def caller(user: str) -> Caller:
@@ -60,7 +60,7 @@ def test_threads_take_no_more_seats_than_approved(tmp_path: Path) -> None:
 def test_the_rate_is_counted_over_an_hour(tmp_path: Path) -> None:
     """One exchange more than the rate is not exempt, until an hour has gone."""
     seats = SeatFile(tmp_path / "seats")
-    slow = Ruling(action=Action.AUDIT, grant="g1", seats=2, rate_per_hour=2)
+    slow = Ruling(action=ExemptionAction.AUDIT, grant="g1", seats=2, rate_per_hour=2)
     assert [seats.admit(slow, caller("ann"), at) for at in (0, 1, 2)] == [
         Admitted(),
         Admitted(),

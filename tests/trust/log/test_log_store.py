@@ -24,7 +24,7 @@ from safehold.trust.log import (
     LogTamperError,
     SigningKey,
     Statement,
-    Subject,
+    StatementSubject,
     TileReader,
     Witness,
     attach,
@@ -65,7 +65,7 @@ def leaf(key: SigningKey, number: int) -> bytes:
     return seal(
         Statement(
             type="https://in-toto.io/Statement/v1",
-            subject=(Subject("test", {"sha256": f"{number:064x}"}),),
+            subject=(StatementSubject("test", {"sha256": f"{number:064x}"}),),
             predicate_type="urn:test",
             predicate={"number": number},
         ),

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from safehold.canonical import canonical
 from safehold.trust.grants.approval_text import in_words
-from safehold.trust.grants.events import Note
+from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import Granted, GrantError, Line, Refused, SignedRequest
 from safehold.trust.people.interface import (
@@ -125,7 +125,7 @@ class ApprovalsApi:
         """Record a denial, a revocation, an end or a review."""
         posted = msgspec.json.decode(body, type=NoteBody)
         with self._desk.store.exclusive():
-            note = Note(request=self._digest(request), text=posted.text)
+            note = DecisionNote(request=self._digest(request), text=posted.text)
             acts = {
                 "deny": self._desk.deny,
                 "revoke": self._desk.revoke,

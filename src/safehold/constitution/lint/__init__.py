@@ -6,18 +6,27 @@ from safehold.constitution.document import Document, words
 from safehold.constitution.interface import Constitution
 from safehold.constitution.lint import identity, neighbours, seeds, wording, workflow
 from safehold.constitution.lint.interface import (
-    Finding,
+    LintFinding,
+    LintRule,
+    LintSubject,
     Problem,
-    Rule,
     SeedCount,
     Severity,
-    Subject,
 )
 
-__all__ = ["RULES", "Finding", "Problem", "Rule", "SeedCount", "Severity", "Subject", "lint"]
+__all__ = [
+    "RULES",
+    "LintFinding",
+    "LintRule",
+    "LintSubject",
+    "Problem",
+    "SeedCount",
+    "Severity",
+    "lint",
+]
 
 # Adding a rule is one entry in the table of its module.
-RULES: Final[tuple[Rule, ...]] = (
+RULES: Final[tuple[LintRule, ...]] = (
     *identity.RULES,
     *neighbours.RULES,
     *workflow.RULES,
@@ -28,20 +37,22 @@ RULES: Final[tuple[Rule, ...]] = (
 
 def lint(
     document: Document | Constitution, *, seeds: tuple[SeedCount, ...] | None = None
-) -> tuple[Finding, ...]:
+) -> tuple[LintFinding, ...]:
     """Return what the rules find, in the order of the file.
 
     Args:
         document: A constitution; findings carry line and column if it comes with its document.
         seeds: Counts of the written seeds of its domain, or None where there are no seed books.
     """
-    subject = Subject(document.constitution if isinstance(document, Document) else document, seeds)
+    subject = LintSubject(
+        document.constitution if isinstance(document, Document) else document, seeds
+    )
     findings = []
     for rule in RULES:
         for problem in rule.check(subject):
             place = document.position(problem.path) if isinstance(document, Document) else None
             findings.append(
-                Finding(
+                LintFinding(
                     rule=rule.name,
                     severity=rule.severity,
                     path=words(problem.path),

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from safehold.constitution.document import ValuePath
-from safehold.constitution.lint.interface import Problem, Rule, Severity, Subject
+from safehold.constitution.lint.interface import LintRule, LintSubject, Problem, Severity
 
 
-def _duplicate_clauses(subject: Subject) -> Iterator[Problem]:
+def _duplicate_clauses(subject: LintSubject) -> Iterator[Problem]:
     constitution = subject.constitution
     places: list[tuple[ValuePath, str]] = [
         (("restricted", n, "id"), c.id) for n, c in enumerate(constitution.restricted)
@@ -16,12 +16,12 @@ def _duplicate_clauses(subject: Subject) -> Iterator[Problem]:
     yield from _repeats(places, "clause")
 
 
-def _duplicate_stages(subject: Subject) -> Iterator[Problem]:
+def _duplicate_stages(subject: LintSubject) -> Iterator[Problem]:
     stages = enumerate(subject.constitution.stages)
     yield from _repeats(((("stages", n, "id"), stage.id) for n, stage in stages), "stage")
 
 
-def _repeated_references(subject: Subject) -> Iterator[Problem]:
+def _repeated_references(subject: LintSubject) -> Iterator[Problem]:
     for n, clause in enumerate(subject.constitution.restricted):
         for field, ids in (("stages", clause.stages), ("neighbours", clause.neighbours)):
             places: Iterator[tuple[ValuePath, str]] = (
@@ -39,14 +39,14 @@ def _repeats(places: Iterable[tuple[ValuePath, str]], what: str) -> Iterator[Pro
 
 
 RULES: Final = (
-    Rule(
+    LintRule(
         "duplicate-clause-id",
         Severity.ERROR,
         "two clauses, on whichever side, have one id",
         _duplicate_clauses,
     ),
-    Rule("duplicate-stage-id", Severity.ERROR, "two stages have one id", _duplicate_stages),
-    Rule(
+    LintRule("duplicate-stage-id", Severity.ERROR, "two stages have one id", _duplicate_stages),
+    LintRule(
         "repeated-reference",
         Severity.ERROR,
         "a clause lists one stage or one neighbour twice",

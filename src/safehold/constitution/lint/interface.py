@@ -29,7 +29,7 @@ class SeedCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class LintSubject:
     """What is checked. `seeds` is None where the domain has no seed books to hold it against."""
 
     constitution: Constitution
@@ -45,17 +45,17 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class LintRule:
     """One check. `name` is stable: machines and exceptions refer to it."""
 
     name: str
     severity: Severity
     summary: str
-    check: Callable[[Subject], Iterator[Problem]]
+    check: Callable[[LintSubject], Iterator[Problem]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """One problem of one constitution, at a path and, where a file was read, a line and column."""
 
     rule: str

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Final
 
-from safehold.constitution.interface import Role, Tier
-from safehold.constitution.lint.interface import Problem, Rule, Severity, Subject
+from safehold.constitution.interface import ClauseRole, Tier
+from safehold.constitution.lint.interface import LintRule, LintSubject, Problem, Severity
 
 FEW = 3
 
 
-def _missing(subject: Subject) -> Iterator[Problem]:
+def _missing(subject: LintSubject) -> Iterator[Problem]:
     for n, clause in enumerate(subject.constitution.restricted):
         if not clause.neighbours:
             yield Problem(
@@ -19,7 +19,7 @@ def _missing(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _few(subject: Subject) -> Iterator[Problem]:
+def _few(subject: LintSubject) -> Iterator[Problem]:
     for n, clause in enumerate(subject.constitution.restricted):
         if 0 < len(set(clause.neighbours)) < FEW:
             yield Problem(
@@ -29,7 +29,7 @@ def _few(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _unknown(subject: Subject) -> Iterator[Problem]:
+def _unknown(subject: LintSubject) -> Iterator[Problem]:
     constitution = subject.constitution
     permitted = {clause.id for clause in constitution.permitted}
     restricted = {clause.id for clause in constitution.restricted}
@@ -42,7 +42,7 @@ def _unknown(subject: Subject) -> Iterator[Problem]:
                 )
 
 
-def _restricted(subject: Subject) -> Iterator[Problem]:
+def _restricted(subject: LintSubject) -> Iterator[Problem]:
     constitution = subject.constitution
     restricted = {clause.id for clause in constitution.restricted}
     for n, clause in enumerate(constitution.restricted):
@@ -54,10 +54,10 @@ def _restricted(subject: Subject) -> Iterator[Problem]:
                 )
 
 
-def _unnamed(subject: Subject) -> Iterator[Problem]:
+def _unnamed(subject: LintSubject) -> Iterator[Problem]:
     named = {name for clause in subject.constitution.restricted for name in clause.neighbours}
     for n, clause in enumerate(subject.constitution.permitted):
-        if clause.role is Role.NEIGHBOUR and clause.id not in named:
+        if clause.role is ClauseRole.NEIGHBOUR and clause.id not in named:
             yield Problem(
                 ("permitted", n, "id"),
                 f"no restricted clause names permitted clause {clause.id} as a neighbour "
@@ -65,22 +65,22 @@ def _unnamed(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _general(subject: Subject) -> Iterator[Problem]:
-    if not any(clause.role is Role.GENERAL for clause in subject.constitution.permitted):
+def _general(subject: LintSubject) -> Iterator[Problem]:
+    if not any(clause.role is ClauseRole.GENERAL for clause in subject.constitution.permitted):
         yield Problem(
             ("permitted",),
             "no permitted clause has role: general, so ordinary use would go uncalibrated",
         )
 
 
-def _sides(subject: Subject) -> Iterator[Problem]:
+def _sides(subject: LintSubject) -> Iterator[Problem]:
     if not subject.constitution.restricted:
         yield Problem(("restricted",), "expected at least one restricted clause, got none")
     if not subject.constitution.permitted:
         yield Problem(("permitted",), "expected at least one permitted clause, got none")
 
 
-def _tiers(subject: Subject) -> Iterator[Problem]:
+def _tiers(subject: LintSubject) -> Iterator[Problem]:
     for n, restricted in enumerate(subject.constitution.restricted):
         if restricted.tier is Tier.BENIGN:
             yield Problem(
@@ -97,17 +97,21 @@ def _tiers(subject: Subject) -> Iterator[Problem]:
 
 
 RULES: Final = (
-    Rule("empty-side", Severity.ERROR, "there is no restricted or no permitted clause", _sides),
-    Rule("missing-neighbours", Severity.ERROR, "a restricted clause names no neighbour", _missing),
-    Rule("few-neighbours", Severity.WARNING, f"… or fewer than {FEW}", _few),
-    Rule("unknown-neighbour", Severity.ERROR, "a neighbour is no clause at all", _unknown),
-    Rule("restricted-neighbour", Severity.ERROR, "a neighbour is itself restricted", _restricted),
-    Rule(
+    LintRule("empty-side", Severity.ERROR, "there is no restricted or no permitted clause", _sides),
+    LintRule(
+        "missing-neighbours", Severity.ERROR, "a restricted clause names no neighbour", _missing
+    ),
+    LintRule("few-neighbours", Severity.WARNING, f"… or fewer than {FEW}", _few),
+    LintRule("unknown-neighbour", Severity.ERROR, "a neighbour is no clause at all", _unknown),
+    LintRule(
+        "restricted-neighbour", Severity.ERROR, "a neighbour is itself restricted", _restricted
+    ),
+    LintRule(
         "unnamed-permitted",
         Severity.ERROR,
         "no restricted clause names a permitted one as its neighbour",
         _unnamed,
     ),
-    Rule("no-general-clause", Severity.WARNING, "no clause is for everything else", _general),
-    Rule("tier-contradicts-side", Severity.ERROR, "a tier belongs to the other side", _tiers),
+    LintRule("no-general-clause", Severity.WARNING, "no clause is for everything else", _general),
+    LintRule("tier-contradicts-side", Severity.ERROR, "a tier belongs to the other side", _tiers),
 )

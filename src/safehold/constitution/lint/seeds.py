@@ -6,12 +6,12 @@ from typing import Final
 
 from safehold.constitution.document import ValuePath
 from safehold.constitution.interface import GeneratorRule
-from safehold.constitution.lint.interface import Problem, Rule, Severity, Subject
+from safehold.constitution.lint.interface import LintRule, LintSubject, Problem, Severity
 
 THIN = 8
 
 
-def _operator_only(subject: Subject) -> Iterator[Problem]:
+def _operator_only(subject: LintSubject) -> Iterator[Problem]:
     if subject.seeds and subject.constitution.generator is GeneratorRule.OPERATOR_ONLY:
         yield Problem(
             ("generator",),
@@ -19,25 +19,25 @@ def _operator_only(subject: Subject) -> Iterator[Problem]:
         )
 
 
-def _clauses(subject: Subject) -> Iterator[Problem]:
+def _clauses(subject: LintSubject) -> Iterator[Problem]:
     for path, name, texts in _clause_counts(subject):
         if texts == 0:
             yield Problem(path, f"no written seed is about clause {name}")
 
 
-def _thin(subject: Subject) -> Iterator[Problem]:
+def _thin(subject: LintSubject) -> Iterator[Problem]:
     for path, name, texts in (*_clause_counts(subject), *_stage_counts(subject)):
         if 0 < texts < THIN:
             yield Problem(path, f"only {texts} written seeds are about {name}")
 
 
-def _stages(subject: Subject) -> Iterator[Problem]:
+def _stages(subject: LintSubject) -> Iterator[Problem]:
     for path, name, texts in _stage_counts(subject):
         if texts == 0:
             yield Problem(path, f"no written seed is about {name}")
 
 
-def _unknown(subject: Subject) -> Iterator[Problem]:
+def _unknown(subject: LintSubject) -> Iterator[Problem]:
     constitution = subject.constitution
     sides: dict[str, tuple[str, frozenset[str]]] = {
         clause.id: ("permitted", frozenset()) for clause in constitution.permitted
@@ -58,7 +58,7 @@ def _unknown(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _clause_counts(subject: Subject) -> Iterator[tuple[ValuePath, str, int]]:
+def _clause_counts(subject: LintSubject) -> Iterator[tuple[ValuePath, str, int]]:
     if not subject.seeds:
         return
     totals: Counter[str] = Counter()
@@ -71,7 +71,7 @@ def _clause_counts(subject: Subject) -> Iterator[tuple[ValuePath, str, int]]:
         yield ("permitted", n, "id"), permitted.id, totals[permitted.id]
 
 
-def _stage_counts(subject: Subject) -> Iterator[tuple[ValuePath, str, int]]:
+def _stage_counts(subject: LintSubject) -> Iterator[tuple[ValuePath, str, int]]:
     if not subject.seeds:
         return
     totals: Counter[tuple[str, str | None]] = Counter()
@@ -84,16 +84,18 @@ def _stage_counts(subject: Subject) -> Iterator[tuple[ValuePath, str, int]]:
 
 
 RULES: Final = (
-    Rule(
+    LintRule(
         "seeds-for-operator-only",
         Severity.ERROR,
         "an operator-only constitution has written seeds",
         _operator_only,
     ),
-    Rule("clause-without-seeds", Severity.ERROR, "no seed is about a clause", _clauses),
-    Rule("stage-without-seeds", Severity.ERROR, "no seed is about a stage of a clause", _stages),
-    Rule("thin-seeds", Severity.WARNING, f"fewer than {THIN} seeds are about it", _thin),
-    Rule(
+    LintRule("clause-without-seeds", Severity.ERROR, "no seed is about a clause", _clauses),
+    LintRule(
+        "stage-without-seeds", Severity.ERROR, "no seed is about a stage of a clause", _stages
+    ),
+    LintRule("thin-seeds", Severity.WARNING, f"fewer than {THIN} seeds are about it", _thin),
+    LintRule(
         "stray-seeds",
         Severity.ERROR,
         "a seed book names a clause, side or stage that does not exist",

@@ -8,19 +8,19 @@ import msgspec
 
 from safehold.constitution.document import ValuePath
 from safehold.constitution.interface import PermittedClause, RestrictedClause
-from safehold.constitution.lint.interface import Problem, Rule, Severity, Subject
+from safehold.constitution.lint.interface import LintRule, LintSubject, Problem, Severity
 
 SHORT = 60
 _POLICY = {"policy", "principle", "statement"}
 
 
-def _empty(subject: Subject) -> Iterator[Problem]:
+def _empty(subject: LintSubject) -> Iterator[Problem]:
     for path, text in _texts(subject):
         if not any(character.isalnum() for character in text):
             yield Problem(path, "expected a text, got an empty one")
 
 
-def _hidden(subject: Subject) -> Iterator[Problem]:
+def _hidden(subject: LintSubject) -> Iterator[Problem]:
     for path, text in _texts(subject):
         found = sorted({f"U+{ord(c):04X}" for c in text if _is_hidden(c)})
         if found:
@@ -32,7 +32,7 @@ def _is_hidden(character: str) -> bool:
     return unicodedata.category(character) in {"Cc", "Cf", "Co"} and character not in "\n\t"
 
 
-def _short(subject: Subject) -> Iterator[Problem]:
+def _short(subject: LintSubject) -> Iterator[Problem]:
     for path, text in _texts(subject):
         if path[-1] in _POLICY and 0 < len(text.strip()) < SHORT:
             yield Problem(
@@ -40,7 +40,7 @@ def _short(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _repeated(subject: Subject) -> Iterator[Problem]:
+def _repeated(subject: LintSubject) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     constitution = subject.constitution
     clauses: dict[ValuePath, RestrictedClause | PermittedClause] = {}
@@ -56,7 +56,7 @@ def _repeated(subject: Subject) -> Iterator[Problem]:
         seen.setdefault(folded, clause.id)
 
 
-def _texts(subject: Subject) -> Iterator[tuple[ValuePath, str]]:
+def _texts(subject: LintSubject) -> Iterator[tuple[ValuePath, str]]:
     """Yield every text that people write, with its path."""
     constitution = subject.constitution
     yield ("title",), constitution.title
@@ -82,8 +82,8 @@ def _within(path: ValuePath, fields: dict[str, object]) -> Iterator[tuple[ValueP
 
 
 RULES: Final = (
-    Rule("empty-text", Severity.ERROR, "a text holds no letter and no digit", _empty),
-    Rule("hidden-characters", Severity.ERROR, "a text holds what nobody sees", _hidden),
-    Rule("short-policy", Severity.WARNING, f"a policy has under {SHORT} characters", _short),
-    Rule("repeated-policy", Severity.WARNING, "two clauses have the same wording", _repeated),
+    LintRule("empty-text", Severity.ERROR, "a text holds no letter and no digit", _empty),
+    LintRule("hidden-characters", Severity.ERROR, "a text holds what nobody sees", _hidden),
+    LintRule("short-policy", Severity.WARNING, f"a policy has under {SHORT} characters", _short),
+    LintRule("repeated-policy", Severity.WARNING, "two clauses have the same wording", _repeated),
 )

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from safehold.constitution.interface import GeneratorRule
-from safehold.constitution.lint.interface import Problem, Rule, Severity, Subject
+from safehold.constitution.lint.interface import LintRule, LintSubject, Problem, Severity
 
 
-def _unknown(subject: Subject) -> Iterator[Problem]:
+def _unknown(subject: LintSubject) -> Iterator[Problem]:
     defined = {stage.id for stage in subject.constitution.stages}
     for n, clause in enumerate(subject.constitution.restricted):
         for m, name in enumerate(clause.stages):
@@ -18,14 +18,14 @@ def _unknown(subject: Subject) -> Iterator[Problem]:
                 )
 
 
-def _unreferenced(subject: Subject) -> Iterator[Problem]:
+def _unreferenced(subject: LintSubject) -> Iterator[Problem]:
     named = {name for clause in subject.constitution.restricted for name in clause.stages}
     for n, stage in enumerate(subject.constitution.stages):
         if stage.id not in named:
             yield Problem(("stages", n, "id"), f"no restricted clause covers stage {stage.id}")
 
 
-def _missing(subject: Subject) -> Iterator[Problem]:
+def _missing(subject: LintSubject) -> Iterator[Problem]:
     if subject.constitution.generator is GeneratorRule.OPERATOR_ONLY:
         return  # its stages, if any, are the operator's own knowledge
     for n, clause in enumerate(subject.constitution.restricted):
@@ -37,7 +37,7 @@ def _missing(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _commonly_known(subject: Subject) -> Iterator[Problem]:
+def _commonly_known(subject: LintSubject) -> Iterator[Problem]:
     for n, clause in enumerate(subject.constitution.restricted):
         if clause.commonly_known is None:
             yield Problem(
@@ -47,7 +47,7 @@ def _commonly_known(subject: Subject) -> Iterator[Problem]:
             )
 
 
-def _examples(subject: Subject) -> Iterator[Problem]:
+def _examples(subject: LintSubject) -> Iterator[Problem]:
     if subject.constitution.generator is GeneratorRule.OPERATOR_ONLY:
         return  # such a constitution may hold policy wording alone
     for n, clause in enumerate(subject.constitution.restricted):
@@ -59,14 +59,16 @@ def _examples(subject: Subject) -> Iterator[Problem]:
 
 
 RULES: Final = (
-    Rule("unknown-stage", Severity.ERROR, "a clause covers an undefined stage", _unknown),
-    Rule("unreferenced-stage", Severity.ERROR, "no clause covers a defined stage", _unreferenced),
-    Rule("missing-stages", Severity.ERROR, "a restricted clause covers no stage", _missing),
-    Rule(
+    LintRule("unknown-stage", Severity.ERROR, "a clause covers an undefined stage", _unknown),
+    LintRule(
+        "unreferenced-stage", Severity.ERROR, "no clause covers a defined stage", _unreferenced
+    ),
+    LintRule("missing-stages", Severity.ERROR, "a restricted clause covers no stage", _missing),
+    LintRule(
         "missing-commonly-known",
         Severity.ERROR,
         "a restricted clause does not say what stays free",
         _commonly_known,
     ),
-    Rule("no-known-examples", Severity.WARNING, "… or says it without an example", _examples),
+    LintRule("no-known-examples", Severity.WARNING, "… or says it without an example", _examples),
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 
-class Outcome(StrEnum):
+class AttackOutcome(StrEnum):
     """What became of an attempt: always one of five, never "passed or failed"."""
 
     COMPLIED = "complied"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     """Something broke."""
 
 
-class Surface(StrEnum):
+class AttackedPart(StrEnum):
     """Which part of the guard an attempt meets."""
 
     BOTH = "both"
@@ -97,7 +97,7 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     wrapper_family: str = "none"
     chain: tuple[str, ...] = ()
     reply_as: str | None = None
-    surface: Surface = Surface.BOTH
+    surface: AttackedPart = AttackedPart.BOTH
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,7 +108,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """
 
     attempt: Attempt
-    outcome: Outcome
+    outcome: AttackOutcome
     where: str = ""
     stage: str = ""
     delivered: int = 0

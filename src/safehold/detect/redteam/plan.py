@@ -6,25 +6,27 @@ from collections.abc import Iterator
 
 import msgspec
 
-from safehold.detect.redteam.interface import Attempt, QuestionSet, Surface, Wrapper
+from safehold.detect.redteam.interface import AttackedPart, Attempt, QuestionSet, Wrapper
 from safehold.detect.redteam.target import REPLY_AS, asked_as
 from safehold.detect.redteam.transforms import TRANSFORMS, apply, chains, instruction
 from safehold.exchange import Exchange, user_says
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AttackPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was asked for; equal plans draw equal attempts."""
 
     domain: str
     seed: int
     attempts: int
     depth: int
-    surface: Surface
+    surface: AttackedPart
     bundle: str = ""
     benign: bool = True
 
 
-def draw(plan: Plan, questions: QuestionSet, wrappers: tuple[Wrapper, ...]) -> Iterator[Attempt]:
+def draw(
+    plan: AttackPlan, questions: QuestionSet, wrappers: tuple[Wrapper, ...]
+) -> Iterator[Attempt]:
     """Yield every question plain, every question's benign neighbours, then mixed attacks.
 
     Of the mixed ones a third are transforms alone, a third wrappers alone, a third both; every
@@ -69,7 +71,7 @@ def _chain(rng: random.Random, order: list[str], turn: int, depth: int) -> tuple
 
 
 def _attempt(
-    plan: Plan,
+    plan: AttackPlan,
     ask: str,
     topic: str | None,
     clause: str,

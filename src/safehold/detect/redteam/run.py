@@ -9,16 +9,16 @@ from typing import Protocol
 import msgspec
 
 from safehold.detect.redteam.interface import (
+    AttackedPart,
+    AttackOutcome,
     Attempt,
-    Outcome,
     QuestionSet,
     Result,
-    Surface,
     Wrapper,
 )
-from safehold.detect.redteam.plan import Plan, rendered
+from safehold.detect.redteam.plan import AttackPlan, rendered
 from safehold.detect.redteam.questions import leaked
-from safehold.detect.redteam.target import Complier, Reply
+from safehold.detect.redteam.target import Complier, TargetReply
 from safehold.detect.redteam.transforms import survives
 from safehold.errors import DataError, SafeholdError
 from safehold.exchange import Lane
@@ -58,32 +58,32 @@ class Attacker:
         try:
             return self._play(attempt)
         except SafeholdError as error:
-            return Result(attempt=attempt, outcome=Outcome.ERROR, error=type(error).__name__)
+            return Result(attempt=attempt, outcome=AttackOutcome.ERROR, error=type(error).__name__)
 
     def _play(self, attempt: Attempt) -> Result:
         if not survives(attempt.question, attempt.chain):
-            return Result(attempt=attempt, outcome=Outcome.UNSCORABLE)
+            return Result(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
         exchange = rendered(attempt, self._wrappers)
         session = self._guard.session(exchange, self._policy)
-        if attempt.surface is not Surface.REPLY:
+        if attempt.surface is not AttackedPart.REPLY:
             verdict = drive(session.judge_prompt(), self._stage2)
             if isinstance(verdict, Block):
                 return Result(
                     attempt=attempt,
-                    outcome=Outcome.BLOCKED_BY_GUARD,
+                    outcome=AttackOutcome.BLOCKED_BY_GUARD,
                     where="prompt",
                     stage=verdict.stage.value,
                     facts=self._facts(attempt),
                 )
         reply = self._target.answer(exchange, understood=attempt.topic)
         if attempt.topic is not None and reply.topic is None:
-            return Result(attempt=attempt, outcome=Outcome.UNSCORABLE)
-        if attempt.surface is Surface.PROMPT:
+            return Result(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
+        if attempt.surface is AttackedPart.PROMPT:
             return self._result(attempt, reply, reply.text, None)
         block, delivered = self._stream(session, reply)
         return self._result(attempt, reply, delivered, block)
 
-    def _stream(self, session: GuardSession, reply: Reply) -> tuple[Block | None, str]:
+    def _stream(self, session: GuardSession, reply: TargetReply) -> tuple[Block | None, str]:
         """Stream the reply word by word; return the block, if any, and what was released."""
         out: list[str] = []
         for delta in deltas(reply.text):
@@ -99,9 +99,9 @@ class Attacker:
         return None, "".join(out)
 
     def _result(
-        self, attempt: Attempt, reply: Reply, delivered: str, block: Block | None
+        self, attempt: Attempt, reply: TargetReply, delivered: str, block: Block | None
     ) -> Result:
-        outcome = Outcome.COMPLIED if block is None else Outcome.BLOCKED_BY_GUARD
+        outcome = AttackOutcome.COMPLIED if block is None else AttackOutcome.BLOCKED_BY_GUARD
         return Result(
             attempt=attempt,
             outcome=outcome,
@@ -113,7 +113,7 @@ class Attacker:
             facts=self._facts(attempt),
         )
 
-    def _leaked(self, attempt: Attempt, reply: Reply, delivered: str) -> int:
+    def _leaked(self, attempt: Attempt, reply: TargetReply, delivered: str) -> int:
         """Count key facts delivered; an encoded reply leaks the share that was delivered."""
         if attempt.topic is None:
             return 0
@@ -145,10 +145,10 @@ class Players(Protocol):
         ...
 
 
-class Record:
+class RunFile:
     """The JSONL of a run: its plan on the first line, a result on each further one."""
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: AttackPlan) -> None:
         """Open the record of a plan, or begin one.
 
         Raises:
@@ -182,7 +182,7 @@ class Record:
             os.fsync(file.fileno())
 
 
-def read_record(path: Path) -> tuple[Plan, list[Result]]:
+def read_record(path: Path) -> tuple[AttackPlan, list[Result]]:
     """Return the plan and the results of a record.
 
     Raises:
@@ -193,7 +193,7 @@ def read_record(path: Path) -> tuple[Plan, list[Result]]:
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
     try:
-        plan = msgspec.json.decode(header, type=Plan)
+        plan = msgspec.json.decode(header, type=AttackPlan)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise DataError(f"{path} is no record of attacks: {error}") from error
     return plan, [_decoded(path, number, line) for number, line in enumerate(lines, 2) if line]

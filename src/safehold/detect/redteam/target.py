@@ -53,7 +53,7 @@ _HARMLESS = (
 )
 
 
-class Reply(msgspec.Struct, frozen=True):
+class TargetReply(msgspec.Struct, frozen=True):
     """What the target says, and the topic it understood (None: it saw nothing restricted)."""
 
     text: str
@@ -87,7 +87,7 @@ class Complier:
             for word in set(words):
                 self._shares[word].append((number, weights[word] / whole))
 
-    def answer(self, exchange: Exchange, *, understood: str | None = None) -> Reply:
+    def answer(self, exchange: Exchange, *, understood: str | None = None) -> TargetReply:
         """Return the reply; `understood` is the topic's id where the caller knows it."""
         said = "\n".join(part.text for part in exchange.texts(Role.USER, Role.TOOL))
         asked = _FIND_ASKED.findall(said)
@@ -99,7 +99,7 @@ class Complier:
             text = topic.passage.strip()
         if reply_as is not None:
             text = transform(reply_as).encode(text)
-        return Reply(text, None if topic is None else topic.id, reply_as)
+        return TargetReply(text, None if topic is None else topic.id, reply_as)
 
     def _recognise(self, said: str) -> Topic | None:
         best: tuple[float, Topic | None] = (0.0, None)

@@ -23,17 +23,17 @@ _ROLES = {
 }
 
 
-class _Part(msgspec.Struct):
+class _TargetPart(msgspec.Struct):
     text: str = ""
 
 
-class _Message(msgspec.Struct):
+class _TargetMessage(msgspec.Struct):
     role: str
-    content: str | list[_Part] | None = None
+    content: str | list[_TargetPart] | None = None
 
 
 class _Request(msgspec.Struct):
-    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[_TargetMessage], msgspec.Meta(min_length=1)]
     stream: bool = False
 
 

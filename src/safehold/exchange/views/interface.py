@@ -69,7 +69,7 @@ class Work:
         return self.left >= 0
 
 
-class Source:
+class ViewSource:
     """A text that decoders read, and what they share about it."""
 
     def __init__(self, text: str) -> None:
@@ -107,5 +107,5 @@ class Source:
         return Letters(self.text)
 
 
-Find = Callable[[Source, Work], Iterator[Found]]
+Find = Callable[[ViewSource, Work], Iterator[Found]]
 """Yield the parts of a text that an encoding explains; never raise, never yield ordinary text."""

@@ -4,7 +4,7 @@ from collections import deque
 
 import msgspec
 
-from safehold.exchange.views.interface import Found, Source, View, ViewLimits, Work
+from safehold.exchange.views.interface import Found, View, ViewLimits, ViewSource, Work
 from safehold.exchange.views.normalise import normalise
 from safehold.exchange.views.table import DECODERS, Decoder
 
@@ -35,7 +35,7 @@ def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
         parent, raw = waiting.popleft()
         if len(parent.chain) >= limits.depth:
             continue
-        sources = (Source(parent.text), Source(raw))
+        sources = (ViewSource(parent.text), ViewSource(raw))
         for decoder in DECODERS:
             # No decoder may use up what the others need: padding must not blind them.
             own = Work(min(work.left, limits.max_work // _SHARES))
@@ -81,7 +81,7 @@ class _Views:
 
 def _children(
     parent: View,
-    sources: tuple[Source, Source],
+    sources: tuple[ViewSource, ViewSource],
     decoder: Decoder,
     limits: ViewLimits,
     work: Work,

@@ -23,7 +23,7 @@ from safehold.guard.bundle.interface import (
 from safehold.guard.bundle.probes import probed
 from safehold.guard.scorers.encoder.onnx import EncoderScorer
 from safehold.guard.scorers.interface import ExchangeScorer
-from safehold.guard.scorers.ngram import Head, NgramScorer
+from safehold.guard.scorers.ngram import NgramHead, NgramScorer
 from safehold.guard.scorers.rules import RuleSet
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.session.cascade import Cascade
@@ -175,14 +175,14 @@ def _stage1(record: Stage1Record, files: Mapping[str, bytes]) -> NgramScorer:
     )
 
 
-def _head(record: HeadRecord, files: Mapping[str, bytes]) -> Head:
+def _head(record: HeadRecord, files: Mapping[str, bytes]) -> NgramHead:
     try:
         table = np.load(io.BytesIO(_file(files, record.file)), allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise BundleError(f"{record.file}: not a NumPy array") from error
     if table.dtype != np.float16 or table.ndim != 1 or not np.isfinite(table).all():
         raise BundleError(f"{record.file}: expected finite float16 weights in one dimension")
-    return Head(
+    return NgramHead(
         table=table.astype(np.float32),
         bias=record.bias,
         mix=record.mix,

@@ -15,7 +15,7 @@ from safehold.errors import BundleError, ConfigError, TamperError
 _CONTEXT = b"safehold-bundle-manifest/1\0"
 
 
-class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BundleSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who signed (the key's fingerprint) and the signature, base64."""
 
     key: str
@@ -31,7 +31,7 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
     """Return the signature file over a manifest."""
     signature = base64.b64encode(key.sign(_CONTEXT + manifest)).decode()
-    return msgspec.json.encode(Signature(fingerprint(key.public_key()), signature))
+    return msgspec.json.encode(BundleSignature(fingerprint(key.public_key()), signature))
 
 
 def verify(manifest: bytes, signature_file: bytes, trusted: tuple[Ed25519PublicKey, ...]) -> str:
@@ -44,7 +44,7 @@ def verify(manifest: bytes, signature_file: bytes, trusted: tuple[Ed25519PublicK
     if not trusted:
         raise BundleError("no trusted bundle key is configured; an empty list trusts nobody")
     try:
-        record = msgspec.json.decode(signature_file, type=Signature)
+        record = msgspec.json.decode(signature_file, type=BundleSignature)
         signature = base64.b64decode(record.signature, validate=True)
     except (msgspec.DecodeError, ValueError) as error:
         raise TamperError("the manifest's signature file is malformed") from error

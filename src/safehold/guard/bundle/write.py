@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safehold.errors import BundleError
 from safehold.guard.bundle import signing
 from safehold.guard.bundle.interface import MANIFEST, SIGNATURE, FileRecord, HeadRecord, Manifest
-from safehold.guard.scorers.ngram import Head
+from safehold.guard.scorers.ngram import NgramHead
 
 
 def write_bundle(
@@ -51,7 +51,7 @@ def write_bundle(
     return hashlib.sha256(encoded).hexdigest()
 
 
-def head_file(name: str, head: Head) -> tuple[HeadRecord, bytes]:
+def head_file(name: str, head: NgramHead) -> tuple[HeadRecord, bytes]:
     """Return a head's record and the content of its weight file."""
     record = HeadRecord(
         file=name, bias=head.bias, mix=head.mix, offset=head.offset, floor=head.floor

@@ -10,9 +10,15 @@ from typing import Any
 
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
-from safehold.guard.gateway.access.admission import Gate, Refusal, bearer, use_case
+from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
 from safehold.guard.gateway.access.refusals import Visit, note_refusal
-from safehold.guard.gateway.http import ClientGoneError, Head, SlowBodyError, read_body, read_head
+from safehold.guard.gateway.http import (
+    ClientGoneError,
+    RequestHead,
+    SlowBodyError,
+    read_body,
+    read_head,
+)
 from safehold.guard.gateway.interface import (
     Call,
     Codec,
@@ -225,16 +231,16 @@ class Gateway:
             else:
                 await self._other(head, receive, out, visit)
         except (WireError, TrustError) as error:
-            refusal = Refusal(_status(error), str(error))
+            refusal = HttpRefusal(_status(error), str(error))
             await self._refuse(codec, out, visit, refusal, type(error).__name__)
         except LedgerError:
-            refusal = Refusal(503, "the store of the gateway does not answer", 1)
+            refusal = HttpRefusal(503, "the store of the gateway does not answer", 1)
             await self._refuse(codec, out, visit, refusal, "LedgerError")
         finally:
             self._sending.pop(decision_id, None)
             self._told(decision_id, out, started, last=True)
 
-    async def _other(self, head: Head, receive: Receive, out: Outlet, visit: Visit) -> None:
+    async def _other(self, head: RequestHead, receive: Receive, out: Outlet, visit: Visit) -> None:
         match head.method, head.path:
             case "GET", "/healthz":
                 await out.whole(200, b'{"status":"alive"}')
@@ -257,11 +263,11 @@ class Gateway:
             case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
                 await self._pass(path, head, receive, out, visit)
             case _:
-                unknown = Refusal(404, "no such path on this gateway")
+                unknown = HttpRefusal(404, "no such path on this gateway")
                 await self._refuse(None, out, visit, unknown, "NoSuchPath")
 
     async def _pass(
-        self, path: str, head: Head, receive: Receive, out: Outlet, visit: Visit
+        self, path: str, head: RequestHead, receive: Receive, out: Outlet, visit: Visit
     ) -> None:
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
@@ -294,11 +300,11 @@ class Gateway:
     # -- the guarded protocols -------------------------------------------------------------------
 
     async def _guarded(
-        self, codec: Codec, head: Head, receive: Receive, out: Outlet, visit: Visit
+        self, codec: Codec, head: RequestHead, receive: Receive, out: Outlet, visit: Visit
     ) -> None:
         surface = codec.surface
         if head.method != "POST":
-            await self._refuse(codec, out, visit, Refusal(405, "expected POST"))
+            await self._refuse(codec, out, visit, HttpRefusal(405, "expected POST"))
             return
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
@@ -360,20 +366,20 @@ class Gateway:
             raise WireError("previous_response_id: expected a response that this gateway gave")
         return Exchange(turns=(*earlier.turns, *call.exchange.turns))
 
-    async def _admit(self, key: Key | None, surface: Surface) -> Refusal | None:
+    async def _admit(self, key: Key | None, surface: Surface) -> HttpRefusal | None:
         reason = self.surfaces.reason(surface)
         if reason is not None:
-            return Refusal(503, f"this surface is closed: {reason}", 60)
+            return HttpRefusal(503, f"this surface is closed: {reason}", 60)
         if len(self._open) >= self.settings.limits.max_streams:
-            return Refusal(503, "the gateway is at its limit of open exchanges", 1)
+            return HttpRefusal(503, "the gateway is at its limit of open exchanges", 1)
         try:
             return await self.gate.admit(key, surface)
         except LedgerError:
-            return Refusal(503, "the store of budgets does not answer", 1)
+            return HttpRefusal(503, "the store of budgets does not answer", 1)
 
     # -- checks ----------------------------------------------------------------------------------
 
-    def _check_head(self, head: Head) -> None:
+    def _check_head(self, head: RequestHead) -> None:
         """Refuse what a web page could make a browser send to a gateway without keys.
 
         Raises:
@@ -383,14 +389,14 @@ class Gateway:
         if head.media_type != "application/json":
             raise UnsupportedError("expected content-type application/json, came another")
 
-    def _check_host(self, head: Head) -> None:
+    def _check_host(self, head: RequestHead) -> None:
         if self.gate.needs_key:
             return
         host = head.headers.get("host", "").rpartition(":")[0] or head.headers.get("host", "")
         if host.strip("[]").lower() not in LOOPBACK:
             raise TrustError("expected a loopback Host header: this gateway asks for no key")
 
-    def _forwarded(self, head: Head) -> dict[str, str]:
+    def _forwarded(self, head: RequestHead) -> dict[str, str]:
         """Return the headers that go upstream; the client's key only where it is not ours."""
         names: tuple[str, ...] = _FORWARDED
         if not self.gate.needs_key and self.settings.upstream.api_key_file is None:
@@ -402,7 +408,7 @@ class Gateway:
         codec: Codec | None,
         out: Outlet,
         visit: Visit,
-        refusal: Refusal,
+        refusal: HttpRefusal,
         reason: str | None = None,
     ) -> None:
         """Keep a row of a request that never reached the guard, then answer it."""
@@ -434,7 +440,7 @@ def _account(key: Key | None) -> str:
     return f"{key.tenant}/{key.id}" if key else ""
 
 
-def _token(head: Head) -> str | None:
+def _token(head: RequestHead) -> str | None:
     return bearer(head.headers.get("authorization"), head.headers.get("x-api-key"))
 
 

@@ -32,7 +32,7 @@ class SlowBodyError(WireError):
     """Send the body faster."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class RequestHead(msgspec.Struct, frozen=True):
     """A request's line and headers, names in lower case."""
 
     method: str
@@ -45,7 +45,7 @@ class Head(msgspec.Struct, frozen=True):
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def read_head(scope: MutableMapping[str, Any], limits: Limits) -> Head:
+def read_head(scope: MutableMapping[str, Any], limits: Limits) -> RequestHead:
     """Read a request's line and headers.
 
     Raises:
@@ -65,10 +65,10 @@ def read_head(scope: MutableMapping[str, Any], limits: Limits) -> Head:
         headers[name] = value.decode("latin-1")
     if "transfer-encoding" in headers and "content-length" in headers:
         raise WireError("expected content-length or transfer-encoding, came both")
-    return Head(method=scope["method"], path=scope["path"], headers=headers)
+    return RequestHead(method=scope["method"], path=scope["path"], headers=headers)
 
 
-async def read_body(head: Head, receive: Receive, limits: Limits) -> bytes:
+async def read_body(head: RequestHead, receive: Receive, limits: Limits) -> bytes:
     """Read a request's body.
 
     Raises:

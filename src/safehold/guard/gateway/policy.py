@@ -9,7 +9,7 @@ import msgspec
 from safehold.errors import ConfigError
 from safehold.guard.gateway.access.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
-from safehold.guard.interface import FailMode, Mode
+from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
 
 MIN_KEY_CHARS = 24
@@ -45,7 +45,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and its row took; a client may learn from it which stages ran, so it is off by default.
     """
 
-    mode: Mode = Mode.HOLD
+    mode: DeliveryMode = DeliveryMode.HOLD
     hold_tokens: int = 16
     doubt_tokens: int = 64
     decoded_tokens: int = 1024
@@ -78,7 +78,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def session(self) -> SessionPolicy:
         """Return how a guard session runs under this policy."""
-        mode = Mode.AUDIT if self.shadow else self.mode
+        mode = DeliveryMode.AUDIT if self.shadow else self.mode
         return SessionPolicy(
             mode=mode,
             hold_tokens=self.hold_tokens,

@@ -29,14 +29,14 @@ class CoverageError(LedgerError):
     exit_status = 8
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StallLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a writer counts as dead and a running stream as stalled, in seconds."""
 
     dead_after_s: float = 60.0
     stalled_after_s: float = 3600.0
 
 
-class Surface(msgspec.Struct, kw_only=True):
+class SurfaceCounts(msgspec.Struct, kw_only=True):
     """Counts of one surface; `in_flight` exchanges run on a live writer and are no gap.
 
     `unscored_bytes` sums, over exchanges, what was delivered beyond what was scored; a surplus of
@@ -63,7 +63,7 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int
     pruned_rows: int
     missing_rows: int
-    surfaces: dict[str, Surface]
+    surfaces: dict[str, SurfaceCounts]
     gaps: tuple[str, ...]
 
 
@@ -75,13 +75,13 @@ class Unfinished(msgspec.Struct, frozen=True):
     why: Literal["in_flight", "stalled", "crashed"]
 
 
-def audit(reader: LedgerReader, *, now: float, limits: Limits) -> Coverage:
+def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> Coverage:
     """Compare the counters and rows of a whole ledger, as of one moment.
 
     Raises:
         LedgerError: the ledger can't be read.
     """
-    surfaces: dict[str, Surface] = {}
+    surfaces: dict[str, SurfaceCounts] = {}
     examples: dict[str, list[str]] = {}
     with reader.snapshot() as connection:
         head = connection.execute(select(HEAD.c.seq, HEAD.c.pruned)).one()
@@ -91,7 +91,7 @@ def audit(reader: LedgerReader, *, now: float, limits: Limits) -> Coverage:
         )
         prompts = select(PROMPTS.c.surface, func.count()).group_by(PROMPTS.c.surface)
         for name, count in connection.execute(prompts):
-            surfaces[name] = Surface(prompts=count)
+            surfaces[name] = SurfaceCounts(prompts=count)
         for left in unfinished(connection, now=now, limits=limits):
             _count_unfinished(surfaces[left.surface], left, examples)
         finals = select(FINALS, PROMPTS.c.surface).join_from(
@@ -100,7 +100,7 @@ def audit(reader: LedgerReader, *, now: float, limits: Limits) -> Coverage:
         for page in pages(connection, finals, FINALS.c.seq):
             for final in page:
                 name = final["surface"] or "(no prompt row)"
-                _count_final(surfaces.setdefault(name, Surface()), final, examples)
+                _count_final(surfaces.setdefault(name, SurfaceCounts()), final, examples)
     missing = head.seq - head.pruned - present
     return Coverage(
         last_seq=head.seq,
@@ -111,7 +111,7 @@ def audit(reader: LedgerReader, *, now: float, limits: Limits) -> Coverage:
     )
 
 
-def unfinished(connection: Connection, *, now: float, limits: Limits) -> Iterator[Unfinished]:
+def unfinished(connection: Connection, *, now: float, limits: StallLimits) -> Iterator[Unfinished]:
     """Yield every prompt that has no final row, in order."""
     query = (
         select(
@@ -141,7 +141,9 @@ def unfinished(connection: Connection, *, now: float, limits: Limits) -> Iterato
         yield Unfinished(row.decision_id, row.surface, why)
 
 
-def _count_unfinished(surface: Surface, left: Unfinished, examples: dict[str, list[str]]) -> None:
+def _count_unfinished(
+    surface: SurfaceCounts, left: Unfinished, examples: dict[str, list[str]]
+) -> None:
     match left.why:
         case "in_flight":
             surface.in_flight += 1
@@ -153,7 +155,9 @@ def _count_unfinished(surface: Surface, left: Unfinished, examples: dict[str, li
     examples.setdefault(left.why, []).append(left.decision_id)
 
 
-def _count_final(surface: Surface, final: dict[str, Any], examples: dict[str, list[str]]) -> None:
+def _count_final(
+    surface: SurfaceCounts, final: dict[str, Any], examples: dict[str, list[str]]
+) -> None:
     decision_id, delivered = final["decision_id"], final["delivered_bytes"]
     surface.outcomes[Outcome(final["outcome"])] += 1
     surface.delivered_bytes += delivered

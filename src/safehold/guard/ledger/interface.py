@@ -18,7 +18,7 @@ from typing import Protocol
 import msgspec
 
 from safehold.exchange import Exchange, Lane
-from safehold.guard.interface import Mode, Stage
+from safehold.guard.interface import DeliveryMode, Stage
 
 Detail = Mapping[str, str | int | float | bool | None]
 """What an event tells beside its kind: names, digests and numbers, never content."""
@@ -34,7 +34,7 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
-class Judged(StrEnum):
+class LedgerVerdict(StrEnum):
     """What the guard said about a prompt or a reply; `unscored` when it never came to a score."""
 
     ALLOW = "allow"
@@ -90,8 +90,8 @@ class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):
     stream: bool
     exchange: Exchange | None
     bundle_digest: str
-    mode: Mode
-    verdict: Judged
+    mode: DeliveryMode
+    verdict: LedgerVerdict
     action: Action
     tenant: str | None = None
     key_id: str | None = None
@@ -148,7 +148,7 @@ class FinalRow(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
     decision_id: str
     at: float
     outcome: Outcome
-    verdict: Judged
+    verdict: LedgerVerdict
     delivered: tuple[Delivered, ...]
     delivered_bytes: int
     scored_bytes: int

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from safehold.errors import UsageError
 from safehold.exchange import Lane
 from safehold.guard.ledger.codec import to_columns, to_entry
-from safehold.guard.ledger.coverage import SETTLED, Limits, unfinished
+from safehold.guard.ledger.coverage import SETTLED, StallLimits, unfinished
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.interface import (
     Delivered,
@@ -30,8 +30,8 @@ from safehold.guard.ledger.interface import (
     EventKind,
     EventRow,
     FinalRow,
-    Judged,
     LedgerSettings,
+    LedgerVerdict,
     Outcome,
     ProgressRow,
     RowSink,
@@ -56,7 +56,9 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
 
 
-async def settle(ledger: RowSink, reader: LedgerReader, *, now: float, limits: Limits) -> list[str]:
+async def settle(
+    ledger: RowSink, reader: LedgerReader, *, now: float, limits: StallLimits
+) -> list[str]:
     """Give every exchange of a dead writer its final row and return their decision ids.
 
     The row has the outcome `error`, the error name `WriterDied`, and as delivered text what the
@@ -93,7 +95,7 @@ def _last_words(connection: Connection, decision_id: str, now: float) -> FinalRo
         decision_id=decision_id,
         at=now,
         outcome=Outcome.ERROR,
-        verdict=Judged.UNSCORED,
+        verdict=LedgerVerdict.UNSCORED,
         delivered=tuple(Delivered(lane=lane, text=text) for lane, text in texts.items()),
         delivered_bytes=size,
         scored_bytes=size,

@@ -47,7 +47,7 @@ def pair_features(before: str, previous: str, word: str, mask: int) -> tuple[int
     )
 
 
-class Head(msgspec.Struct, frozen=True):
+class NgramHead(msgspec.Struct, frozen=True):
     """The weights of one surface (prompt or reply).
 
     `table` has a power of two of rows; `mix` weighs the two window means into one logit, to which
@@ -64,7 +64,7 @@ class Head(msgspec.Struct, frozen=True):
 class NgramScorer:
     """A stream scorer with one head for prompts and one for replies."""
 
-    def __init__(self, name: str, prompt: Head, reply: Head, clause: str) -> None:
+    def __init__(self, name: str, prompt: NgramHead, reply: NgramHead, clause: str) -> None:
         """Take the heads; `clause` is reported when the scorer alone must name one."""
         self.name = name
         self._prompt = _Compiled(prompt)
@@ -85,7 +85,7 @@ class _Compiled:
 
     __slots__ = ("bias", "cache", "floor", "mask", "mix", "offset", "table")
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: NgramHead) -> None:
         rows = len(head.table)
         if rows == 0 or rows & (rows - 1):
             raise ValueError(f"a weight table needs a power of two of rows, got {rows}")

@@ -11,7 +11,7 @@ from safehold.guard.scorers.rules import RuleHit
 from safehold.guard.session.cascade import probability
 
 
-class Place(Protocol):
+class BlockPlace(Protocol):
     """Where in an exchange something was found, as a block names it."""
 
     @property
@@ -46,7 +46,7 @@ class Failures:
         self._policy = policy
         self.bypasses: list[str] = []
 
-    def failed(self, failure: Failed, stage: Stage, place: Place) -> Block | None:
+    def failed(self, failure: Failed, stage: Stage, place: BlockPlace) -> Block | None:
         """Return the block that a broken scorer means; None where the policy bypasses it."""
         policy = self._policy
         mode = policy.fail_mode_stage1 if stage is Stage.STAGE1 else policy.fail_mode_stage2
@@ -56,7 +56,7 @@ class Failures:
         return block_at("", math.inf, 0.0, Stage.FAIL_MODE, place)
 
     def finite(
-        self, logit: float | Failed, stage: Stage, place: Place, *, empty_ok: bool = False
+        self, logit: float | Failed, stage: Stage, place: BlockPlace, *, empty_ok: bool = False
     ) -> float | Block:
         """Return a usable logit; a failure or nonsense goes to the fail mode."""
         if isinstance(logit, Failed):
@@ -69,7 +69,7 @@ class Failures:
         return -math.inf if stop is None else stop
 
 
-def block_at(clause: str, logit: float, threshold: float, stage: Stage, place: Place) -> Block:
+def block_at(clause: str, logit: float, threshold: float, stage: Stage, place: BlockPlace) -> Block:
     """Return the block of a score that passed its threshold."""
     return Block(
         clause=clause,
@@ -81,6 +81,6 @@ def block_at(clause: str, logit: float, threshold: float, stage: Stage, place: P
     )
 
 
-def rule_block(hit: RuleHit, place: Place) -> Block:
+def rule_block(hit: RuleHit, place: BlockPlace) -> Block:
     """Return the block of a written rule that matched."""
     return block_at(hit.rule.clause, math.inf, 0.0, Stage.RULE, place)

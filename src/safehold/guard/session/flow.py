@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
 from safehold.errors import SafeholdError, ScorerError
-from safehold.guard.interface import Escalation, Failed, Flow, Scored
+from safehold.guard.interface import Escalation, Failed, Scored, ScoringFlow
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ async def contained(work: Awaitable[T]) -> T:
         raise ScorerError(f"the guard broke ({reason}); nothing more is released") from error
 
 
-def drive(flow: Flow[T], stage2: Callable[[Escalation], Answer]) -> T:
+def drive(flow: ScoringFlow[T], stage2: Callable[[Escalation], Answer]) -> T:
     """Run a flow to its end, answering its escalations with a function."""
     try:
         request = next(flow)
@@ -51,7 +51,7 @@ def drive(flow: Flow[T], stage2: Callable[[Escalation], Answer]) -> T:
         return result
 
 
-async def drive_async(flow: Flow[T], stage2: Callable[[Escalation], Awaitable[Answer]]) -> T:
+async def drive_async(flow: ScoringFlow[T], stage2: Callable[[Escalation], Awaitable[Answer]]) -> T:
     """Run a flow to its end, awaiting the answers to its escalations.
 
     `stage2` must itself answer `Failed` rather than raise, as `batching.Stage2` does.

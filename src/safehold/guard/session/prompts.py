@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from safehold.exchange import Exchange
-from safehold.guard.interface import Allow, Block, Escalation, Failed, Flow, Stage, Verdict
+from safehold.guard.interface import Allow, Block, Escalation, Failed, ScoringFlow, Stage, Verdict
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
@@ -37,7 +37,7 @@ class PromptJudge:
         self.final = -math.inf
         self.escalations = 0
 
-    def judge(self, exchange: Exchange) -> Flow[Verdict]:
+    def judge(self, exchange: Exchange) -> ScoringFlow[Verdict]:
         """Score every segment and view of the prompt; the verdict is final for the prompt."""
         cascade = self._cascade
         found: list[_Found] = []
@@ -64,7 +64,7 @@ class PromptJudge:
         logit = guarded(lane.feed, tokens(text))
         return self._failures.finite(logit, Stage.STAGE1, InPrompt(turn), empty_ok=True)
 
-    def _decide(self, found: Sequence[_Found]) -> Flow[Verdict]:
+    def _decide(self, found: Sequence[_Found]) -> ScoringFlow[Verdict]:
         cascade, surface = self._cascade, self._cascade.prompt
         if not cascade.has_stage2:
             hottest = found[0]

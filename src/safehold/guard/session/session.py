@@ -13,14 +13,14 @@ from safehold.exchange import Channel, Exchange, Lane
 from safehold.guard.interface import (
     Block,
     Cleared,
-    Coverage,
+    DeliveryMode,
     Escalation,
     Failed,
-    Flow,
     Heard,
-    Mode,
-    Report,
+    LaneCoverage,
+    ScoringFlow,
     SessionPolicy,
+    SessionReport,
     Stage,
     Step,
     Verdict,
@@ -35,20 +35,20 @@ from safehold.guard.session.prompts import PromptJudge
 from safehold.guard.session.segments import READ, last_answer, reading
 
 __all__ = [
-    "Coverage",
-    "Decoder",
     "GrowingViews",
     "Guard",
     "GuardSession",
-    "Report",
+    "LaneCoverage",
     "SessionPolicy",
+    "SessionReport",
+    "TextDecoder",
 ]
 
 _BITE = 256
 """Characters of a delta that are scored at once, so that a huge delta is released in steps."""
 
 
-class Decoder(Protocol):
+class TextDecoder(Protocol):
     """Gives the texts that a text means beside itself."""
 
     def views(self, text: str) -> Sequence[str]:
@@ -68,7 +68,7 @@ class GuardSession:
         cascade: Cascade,
         exchange: Exchange,
         policy: SessionPolicy,
-        decoder: Decoder,
+        decoder: TextDecoder,
         exempt: Callable[[str], bool] | None = None,
     ) -> None:
         """Take the cascade, the prompt with its history, and how to deliver.
@@ -91,13 +91,13 @@ class GuardSession:
 
     # --- the prompt -----------------------------------------------------------------------------
 
-    def judge_prompt(self) -> Flow[Verdict]:
+    def judge_prompt(self) -> ScoringFlow[Verdict]:
         """Score every segment and view of the prompt; the verdict is final for the prompt."""
         return self._prompt.judge(self._exchange)
 
     # --- the reply ------------------------------------------------------------------------------
 
-    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> ScoringFlow[Step]:
         """Take the next characters of a lane; return what may leave, or the block.
 
         `heard` are the probe's logits of the tokens that made the text, for a cascade with one.
@@ -125,7 +125,7 @@ class GuardSession:
             released.append(self._release(state, last=False))
         return Cleared(text="".join(released))
 
-    def close(self, lane: Lane) -> Flow[Step]:
+    def close(self, lane: Lane) -> ScoringFlow[Step]:
         """Score and release the tail of one lane that the upstream declared complete.
 
         Nothing may be fed to the lane after this. In `full` mode everything waits for `finish`.
@@ -133,11 +133,11 @@ class GuardSession:
         if self._blocked is not None:
             return self._blocked
         state = self._lanes.get(lane)
-        if state is None or self._policy.mode is Mode.FULL:
+        if state is None or self._policy.mode is DeliveryMode.FULL:
             return Cleared(text="")
         return (yield from self._end(state))
 
-    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+    def finish(self) -> ScoringFlow[tuple[tuple[Lane, Step], ...]]:
         """Score and release the tail of every lane; a block ends the list."""
         steps: list[tuple[Lane, Step]] = []
         for lane, state in self._lanes.items():
@@ -158,14 +158,14 @@ class GuardSession:
         state.hear(found)
         return None
 
-    def _end(self, state: LaneState) -> Flow[Step]:
+    def _end(self, state: LaneState) -> ScoringFlow[Step]:
         words, chars = state.cutter.finish()
         block = yield from self._advance(state, "", words, chars, last=True)
         if block is None and state.meant is not None:
             block = yield from self._end_meant(state.meant)
         return Cleared(text=self._release(state, last=True)) if block is None else block
 
-    def _feed_meant(self, meant: Meant, bite: str) -> Flow[Block | None]:
+    def _feed_meant(self, meant: Meant, bite: str) -> ScoringFlow[Block | None]:
         """Score what the wire's characters mean; count which of them that clears."""
         state, text = meant.state, meant.unescaping.feed(bite)
         state.received += len(text)
@@ -177,7 +177,7 @@ class GuardSession:
             meant.cleared += meant.unescaping.spent(len(cleared))
         return block
 
-    def _end_meant(self, meant: Meant) -> Flow[Block | None]:
+    def _end_meant(self, meant: Meant) -> ScoringFlow[Block | None]:
         state, text = meant.state, meant.unescaping.finish()
         state.received += len(text)
         state.waiting += text
@@ -207,7 +207,7 @@ class GuardSession:
 
     def _advance(
         self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
-    ) -> Flow[Block | None]:
+    ) -> ScoringFlow[Block | None]:
         """Score what became whole; None means that nothing must be stopped."""
         if state.rules is not None and (fresh or last):
             hit = state.rules.finish() if last else state.rules.feed(fresh)
@@ -229,7 +229,7 @@ class GuardSession:
 
     def _score_own(
         self, state: LaneState, words: list[str], chars: int, *, last: bool
-    ) -> Flow[Block | None]:
+    ) -> ScoringFlow[Block | None]:
         if words and state.score is not None:
             logit = self._failures.finite(guarded(state.score.feed, words), Stage.STAGE1, state)
             if isinstance(logit, Block):
@@ -257,7 +257,9 @@ class GuardSession:
         probe = self._cascade.probe
         return probe is not None and state.probe_fresh and state.probe_level >= probe.escalate
 
-    def _score_views(self, state: LaneState, fresh: str, *, last: bool) -> Flow[Block | None]:
+    def _score_views(
+        self, state: LaneState, fresh: str, *, last: bool
+    ) -> ScoringFlow[Block | None]:
         decoded = [*state.views.feed(fresh)] if fresh else []
         if last:
             decoded += state.views.finish()
@@ -284,7 +286,7 @@ class GuardSession:
                     return block
         return None
 
-    def _ask(self, state: LaneState, stage1: float, reply: str) -> Flow[Block | None]:
+    def _ask(self, state: LaneState, stage1: float, reply: str) -> ScoringFlow[Block | None]:
         """Ask stage 2 about a lane and decide by the ensemble."""
         self._escalations += 1
         state.doubted = True
@@ -305,9 +307,9 @@ class GuardSession:
         """Take what may leave now out of the lane: all but the last tokens, whole chunks only."""
         policy = self._policy
         hold = 0
-        if policy.mode is Mode.FULL and not last:
+        if policy.mode is DeliveryMode.FULL and not last:
             return ""
-        if policy.mode is Mode.HOLD and not last:
+        if policy.mode is DeliveryMode.HOLD and not last:
             doubt = state.doubted or self._prompt.escalations > 0
             hold = max(
                 policy.hold_tokens,
@@ -323,7 +325,7 @@ class GuardSession:
 
         What a broken scorer never saw is not released in any mode: that takes the `bypass`.
         """
-        noted = self._policy.mode is Mode.AUDIT or self._exempt(block.clause)
+        noted = self._policy.mode is DeliveryMode.AUDIT or self._exempt(block.clause)
         if noted and block.stage is not Stage.FAIL_MODE:
             self.would_block = self.would_block or block
             return None
@@ -333,10 +335,10 @@ class GuardSession:
     # --- what the operator is told --------------------------------------------------------------
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> LaneCoverage:
         """Characters fed, scored and released over all lanes."""
         lanes = self._lanes.values()
-        return Coverage(
+        return LaneCoverage(
             received=sum(state.received for state in lanes),
             scored=sum(state.scored for state in lanes),
             released=sum(state.released for state in lanes),
@@ -354,14 +356,14 @@ class GuardSession:
         replies = (state.best for state in self._every_text())
         return self._prompt.stage1, max(replies, default=-math.inf)
 
-    def report(self) -> Report:
+    def report(self) -> SessionReport:
         """Return the scores, escalations and bypasses so far."""
         cascade = self._cascade
         best = max(
             (state.final if cascade.has_stage2 else state.best for state in self._every_text()),
             default=-math.inf,
         )
-        return Report(
+        return SessionReport(
             prompt_score=cascade.score(cascade.prompt, self._prompt.final),
             reply_score=cascade.score(cascade.reply, best),
             escalations=self._prompt.escalations + self._escalations,
@@ -379,7 +381,7 @@ def _nobody(clause: str) -> bool:
 class Guard:
     """A loaded guard: makes sessions. Immutable, shared by all of them."""
 
-    def __init__(self, cascade: Cascade, decoder: Decoder) -> None:
+    def __init__(self, cascade: Cascade, decoder: TextDecoder) -> None:
         """Take the cascade and the decoder of obfuscated text."""
         self.cascade = cascade
         self._decoder = decoder

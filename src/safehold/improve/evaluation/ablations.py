@@ -10,7 +10,7 @@ from safehold.exchange import user_says
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.session import Decoder, GrowingViews
+from safehold.guard.session.session import GrowingViews, TextDecoder
 from safehold.improve.evaluation.cache import ScoreCache, code_digest, run_key
 from safehold.improve.evaluation.figures import Ranked, ranking, scores_on, separation
 from safehold.improve.evaluation.interface import (
@@ -18,10 +18,10 @@ from safehold.improve.evaluation.interface import (
     DataFile,
     Frequency,
     Item,
-    Judged,
+    ItemSide,
+    JudgedItem,
     Label,
     Score,
-    Surface,
 )
 from safehold.improve.evaluation.scoring import Examiner, Listener
 from safehold.improve.synthesis.encodings import ENCODINGS
@@ -66,7 +66,7 @@ class Variant(msgspec.Struct, frozen=True):
     name: str
     bundle: Bundle
     cascade: Cascade
-    decoder: Decoder
+    decoder: TextDecoder
     ranked: Ranked
     calibrated: bool = True
 
@@ -74,7 +74,7 @@ class Variant(msgspec.Struct, frozen=True):
 def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[Variant]:
     """Return the guards to compare: this bundle's, it without each part, and other bundles."""
     cascade = bundle.cascade
-    own = ranking(cascade, Surface.REPLY)
+    own = ranking(cascade, ItemSide.REPLY)
     views = ViewDecoder()
     found = [
         Variant("as it is", bundle, cascade, views, own),
@@ -82,7 +82,7 @@ def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[Variant]:
     ]
     if cascade.has_stage2:
         alone = msgspec.structs.replace(
-            cascade, prompt=_asks_always(cascade, Surface.PROMPT), reply=_asks_always(cascade)
+            cascade, prompt=_asks_always(cascade, ItemSide.PROMPT), reply=_asks_always(cascade)
         )
         found += [
             Variant("stage 1 alone", bundle, cascade, views, _by_stage1, calibrated=False),
@@ -91,13 +91,13 @@ def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[Variant]:
     if cascade.probe is not None:
         found.append(Variant("probe alone", bundle, cascade, views, _by_probe, calibrated=False))
     for name, other in beside.items():
-        ranked = ranking(other.cascade, Surface.REPLY)
+        ranked = ranking(other.cascade, ItemSide.REPLY)
         found.append(Variant(name, other, other.cascade, views, ranked))
     return found
 
 
-def _asks_always(cascade: Cascade, surface: Surface = Surface.REPLY) -> Thresholds:
-    given = cascade.prompt if surface is Surface.PROMPT else cascade.reply
+def _asks_always(cascade: Cascade, surface: ItemSide = ItemSide.REPLY) -> Thresholds:
+    given = cascade.prompt if surface is ItemSide.PROMPT else cascade.reply
     return msgspec.structs.replace(given, escalate=_ALWAYS, weights=(0.0, 1.0, 0.0))
 
 
@@ -157,7 +157,7 @@ def compare(
     code = code_digest()
     plain = len(items)
     found = []
-    kept: dict[tuple[str, int, int], list[Judged]] = {}
+    kept: dict[tuple[str, int, int], list[JudgedItem]] = {}
     for variant in variants(bundle, beside):
         # Stage 1 alone is read off the scores of the whole guard.
         same = (variant.bundle.digest, id(variant.cascade), _kind(variant.decoder))
@@ -170,7 +170,7 @@ def compare(
     return tuple(found)
 
 
-def _kind(decoder: Decoder) -> int:
+def _kind(decoder: TextDecoder) -> int:
     return int(isinstance(decoder, _NoViews))
 
 
@@ -183,19 +183,21 @@ def _parts(variant: Variant) -> str:
 
 def _examined(
     examiner: Examiner, items: Sequence[Item], cache: ScoreCache, run: str, progress: Progress
-) -> Iterator[Judged]:
+) -> Iterator[JudgedItem]:
     for item in items:
         scores = cache.get(run, item.key)
         if scores is None:
             scores = examiner.examine(item)
             cache.put(run, item.key, scores)
-        yield Judged(item, scores)
+        yield JudgedItem(item, scores)
         progress.advance()
 
 
-def _ablation(variant: Variant, plain: Sequence[Judged], hidden: Sequence[Judged]) -> Ablation:
+def _ablation(
+    variant: Variant, plain: Sequence[JudgedItem], hidden: Sequence[JudgedItem]
+) -> Ablation:
     def of(*labels: Label) -> list[Score]:
-        return scores_on((e for e in plain if e.item.label in labels), Surface.REPLY)
+        return scores_on((e for e in plain if e.item.label in labels), ItemSide.REPLY)
 
     restricted, benign = of(Label.RESTRICTED), of(Label.BENIGN, Label.OTHER_DOMAIN)
     calls = sum(score.escalations for score in restricted + benign)
@@ -210,12 +212,12 @@ def _ablation(variant: Variant, plain: Sequence[Judged], hidden: Sequence[Judged
         separation=separation(
             "restricted texts",
             "all benign",
-            Surface.REPLY,
+            ItemSide.REPLY,
             [variant.ranked(score) for score in restricted],
             [variant.ranked(score) for score in benign],
         ),
         restricted_flagged=flagged(restricted),
         benign_flagged=flagged(benign),
-        encoded_flagged=flagged(scores_on(hidden, Surface.REPLY)),
+        encoded_flagged=flagged(scores_on(hidden, ItemSide.REPLY)),
         stage2_calls_per_item=round(calls / max(1, len(restricted) + len(benign)), 3),
     )

@@ -10,12 +10,12 @@ from safehold.improve.evaluation.curves import auc, auc_lower, rank, tpr_at
 from safehold.improve.evaluation.interface import (
     Frequency,
     GroupFigures,
-    Judged,
+    ItemSide,
+    JudgedItem,
     Label,
     Score,
     Separation,
     Stops,
-    Surface,
     SurfaceFigures,
 )
 from safehold.stats import Rate
@@ -24,9 +24,9 @@ _BENIGN = (Label.BENIGN, Label.OTHER_DOMAIN)
 Ranked = Callable[[Score], float]
 
 
-def ranking(cascade: Cascade, surface: Surface) -> Ranked:
+def ranking(cascade: Cascade, surface: ItemSide) -> Ranked:
     """Return the function that orders scores of one surface; 0 is the operating point."""
-    operating = cascade.prompt if surface is Surface.PROMPT else cascade.reply
+    operating = cascade.prompt if surface is ItemSide.PROMPT else cascade.reply
     block = operating.block if cascade.has_stage2 else operating.alone
 
     def ranked(score: Score) -> float:
@@ -35,15 +35,17 @@ def ranking(cascade: Cascade, surface: Surface) -> Ranked:
     return ranked
 
 
-def scores_on(judged: Iterable[Judged], surface: Surface) -> list[Score]:
+def scores_on(judged: Iterable[JudgedItem], surface: ItemSide) -> list[Score]:
     """Return the scores that items have on a surface."""
     found = (entry.scores.on(surface) for entry in judged)
     return [score for score in found if score is not None]
 
 
-def grouped(judged: Iterable[Judged], key: Callable[[Judged], str]) -> tuple[GroupFigures, ...]:
+def grouped(
+    judged: Iterable[JudgedItem], key: Callable[[JudgedItem], str]
+) -> tuple[GroupFigures, ...]:
     """Return the figures of every (key, label), in the order of labels, then of names."""
-    groups: dict[tuple[Label, str], list[Judged]] = defaultdict(list)
+    groups: dict[tuple[Label, str], list[JudgedItem]] = defaultdict(list)
     for entry in judged:
         groups[entry.item.label, key(entry)].append(entry)
     order = list(Label)
@@ -51,13 +53,13 @@ def grouped(judged: Iterable[Judged], key: Callable[[Judged], str]) -> tuple[Gro
     return tuple(group(name, label, groups[label, name]) for label, name in ordered)
 
 
-def group(name: str, label: Label, judged: Sequence[Judged]) -> GroupFigures:
+def group(name: str, label: Label, judged: Sequence[JudgedItem]) -> GroupFigures:
     """Return the figures of one group."""
     return GroupFigures(
         name,
         label,
-        prompt=_surface(scores_on(judged, Surface.PROMPT)),
-        reply=_surface(scores_on(judged, Surface.REPLY)),
+        prompt=_surface(scores_on(judged, ItemSide.PROMPT)),
+        reply=_surface(scores_on(judged, ItemSide.REPLY)),
     )
 
 
@@ -72,7 +74,7 @@ def _surface(scores: Sequence[Score]) -> SurfaceFigures | None:
     )
 
 
-def headline(judged: Sequence[Judged]) -> tuple[GroupFigures, ...]:
+def headline(judged: Sequence[JudgedItem]) -> tuple[GroupFigures, ...]:
     """Return the figures that a reader looks for first."""
 
     def those(name: str, label: Label, *, adjacent: bool | None = None) -> GroupFigures | None:
@@ -94,19 +96,19 @@ def headline(judged: Sequence[Judged]) -> tuple[GroupFigures, ...]:
     return tuple(row for row in rows if row is not None)
 
 
-def separations(judged: Sequence[Judged], cascade: Cascade) -> tuple[Separation, ...]:
+def separations(judged: Sequence[JudgedItem], cascade: Cascade) -> tuple[Separation, ...]:
     """Return how restricted items stand apart from each benign slice, and from all of them."""
     found: list[Separation] = []
     restricted = [entry for entry in judged if entry.item.label is Label.RESTRICTED]
     benign = [entry for entry in judged if entry.item.label in _BENIGN]
-    groups: dict[str, list[Judged]] = {
+    groups: dict[str, list[JudgedItem]] = {
         "all benign": benign,
         "all adjacent benign": [entry for entry in benign if entry.item.adjacent],
         "all general benign": [entry for entry in benign if not entry.item.adjacent],
     }
     for entry in benign:
         groups.setdefault(entry.item.slice, []).append(entry)
-    for surface in (Surface.REPLY, Surface.PROMPT):
+    for surface in (ItemSide.REPLY, ItemSide.PROMPT):
         ranked = ranking(cascade, surface)
         positives = [ranked(score) for score in scores_on(restricted, surface)]
         for name, members in groups.items():
@@ -119,7 +121,7 @@ def separations(judged: Sequence[Judged], cascade: Cascade) -> tuple[Separation,
 def separation(
     restricted: str,
     others: str,
-    surface: Surface,
+    surface: ItemSide,
     positives: Sequence[float],
     negatives: Sequence[float],
 ) -> Separation:
@@ -139,7 +141,7 @@ def separation(
     )
 
 
-def stops(judged: Iterable[Judged]) -> dict[str, Stops]:
+def stops(judged: Iterable[JudgedItem]) -> dict[str, Stops]:
     """Return where the stopped restricted replies were stopped, slice by slice."""
     groups: dict[str, list[Score]] = defaultdict(list)
     for entry in judged:

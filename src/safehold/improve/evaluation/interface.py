@@ -24,7 +24,7 @@ class Label(StrEnum):
     OTHER_DOMAIN = "other_domain"
 
 
-class Surface(StrEnum):
+class ItemSide(StrEnum):
     """Where an item is shown to the guard."""
 
     PROMPT = "prompt"
@@ -88,12 +88,12 @@ class ItemScores(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt: Score | None
     reply: Score | None
 
-    def on(self, surface: Surface) -> Score | None:
+    def on(self, surface: ItemSide) -> Score | None:
         """Return the score on one surface."""
-        return self.prompt if surface is Surface.PROMPT else self.reply
+        return self.prompt if surface is ItemSide.PROMPT else self.reply
 
 
-class Judged(msgspec.Struct, frozen=True):
+class JudgedItem(msgspec.Struct, frozen=True):
     """An item with its scores."""
 
     item: Item
@@ -147,7 +147,7 @@ class Separation(msgspec.Struct, frozen=True):
 
     restricted: str
     others: str
-    surface: Surface
+    surface: ItemSide
     n_restricted: int
     n_others: int
     auc: float
@@ -190,7 +190,7 @@ class JudgeFigures(msgspec.Struct, frozen=True):
     separations: tuple[Separation, ...]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `report.json` holds."""
 
     safehold: str

@@ -19,17 +19,17 @@ _ADJACENT = ("standin_", "neighbour_")
 _LABELS = {label.value: label for label in Label if label is not Label.OTHER_DOMAIN}
 
 
-class _Message(msgspec.Struct, frozen=True):
+class _ItemMessage(msgspec.Struct, frozen=True):
     role: Role
     content: str
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _ItemLine(msgspec.Struct, frozen=True):
     """The fields that evaluation reads; data sets may have others beside them."""
 
     label: str
     text: str | None = None
-    messages: tuple[_Message, ...] | None = None
+    messages: tuple[_ItemMessage, ...] | None = None
     source: str = ""
     category: str = ""
     dataset: str = ""
@@ -78,7 +78,7 @@ def _spread(items: Sequence[Item], limit: int | None) -> list[Item]:
 def _item(path: Path, number: int, line: bytes, constitution: str) -> Item:
     where = f"{path.name}, line {number}"
     try:
-        given = msgspec.json.decode(line, type=_Line)
+        given = msgspec.json.decode(line, type=_ItemLine)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # msgspec names the place and the kinds, never the content.
         raise DataError(f"{where}: not a labelled item: {error}") from error
@@ -106,7 +106,7 @@ def _item(path: Path, number: int, line: bytes, constitution: str) -> Item:
     )
 
 
-def _shown(given: _Line, where: str) -> tuple[Exchange, Exchange, str, bool]:
+def _shown(given: _ItemLine, where: str) -> tuple[Exchange, Exchange, str, bool]:
     """Return the item as a prompt, what its reply answers, the reply, and if it had an answer."""
     if given.messages:
         turns = tuple(

@@ -15,11 +15,11 @@ from safehold.improve.evaluation.interface import (
     DataFile,
     Item,
     ItemScores,
-    Judged,
+    ItemSide,
+    JudgedItem,
     JudgeFigures,
     Label,
     Score,
-    Surface,
 )
 from safehold.improve.training.interface import Progress
 
@@ -42,7 +42,7 @@ def judge_figures(
     restricted = [entry for entry in judged if entry.item.label is Label.RESTRICTED]
     benign = [entry for entry in judged if entry.item.label is Label.BENIGN]
     separations = []
-    for surface in (Surface.REPLY, Surface.PROMPT):
+    for surface in (ItemSide.REPLY, ItemSide.PROMPT):
         high, low = _logits(restricted, surface), _logits(benign, surface)
         if high and low:
             separations.append(
@@ -51,20 +51,20 @@ def judge_figures(
     return JudgeFigures(second.model, figures.headline(judged), tuple(separations))
 
 
-def _logits(judged: Sequence[Judged], surface: Surface) -> list[float]:
+def _logits(judged: Sequence[JudgedItem], surface: ItemSide) -> list[float]:
     scores = figures.scores_on(judged, surface)
     return [score.final for score in scores if score.final is not None]
 
 
 def _judged(
     second: SecondOpinion, sources: Sequence[DataFile], cache: ScoreCache, progress: Progress
-) -> Iterator[Judged]:
+) -> Iterator[JudgedItem]:
     for source in sources:
         progress.start(f"judge: {source.name}", len(source.items))
         run = run_key("judge", source.sha256, second.judge.framing.digest, second.model)
         for start in range(0, len(source.items), _BATCH):
             for item, scores in _scored(second, cache, run, source.items[start : start + _BATCH]):
-                yield Judged(item, scores)
+                yield JudgedItem(item, scores)
                 progress.advance()
 
 
@@ -72,12 +72,12 @@ def _scored(
     second: SecondOpinion, cache: ScoreCache, run: str, items: Sequence[Item]
 ) -> list[tuple[Item, ItemScores]]:
     fresh = [item for item in items if cache.get(run, item.key) is None]
-    asked: list[tuple[str, Surface, ScoringInput]] = []
+    asked: list[tuple[str, ItemSide, ScoringInput]] = []
     for item in fresh:
         if item.asks:
-            asked.append((item.key, Surface.PROMPT, ScoringInput(reading(item.prompt), "")))
+            asked.append((item.key, ItemSide.PROMPT, ScoringInput(reading(item.prompt), "")))
         if item.reply:
-            asked.append((item.key, Surface.REPLY, ScoringInput(reading(item.before), item.reply)))
+            asked.append((item.key, ItemSide.REPLY, ScoringInput(reading(item.before), item.reply)))
     answers = second.judge.answers([given for _, _, given in asked]) if asked else []
     scores = {
         (key, surface): _score(answer)
@@ -88,7 +88,7 @@ def _scored(
         known = cache.get(run, item.key)
         if known is None:
             known = ItemScores(
-                scores.get((item.key, Surface.PROMPT)), scores.get((item.key, Surface.REPLY))
+                scores.get((item.key, ItemSide.PROMPT)), scores.get((item.key, ItemSide.REPLY))
             )
             if not any(one is not None and one.unscorable for one in (known.prompt, known.reply)):
                 cache.put(run, item.key, known)

@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 
 from safehold.improve.evaluation.interface import (
+    EvaluationReport,
     Frequency,
     GroupFigures,
     Label,
-    Report,
     Separation,
     SurfaceFigures,
 )
@@ -29,7 +29,7 @@ _MANY = 60
 """Rows of a long table that are shown; `report.json` has all of them."""
 
 
-def render(report: Report, pictures: Sequence[Path]) -> str:
+def render(report: EvaluationReport, pictures: Sequence[Path]) -> str:
     """Return the page of a report; everything that came from data is escaped."""
     title = f"{report.bundle} ({report.constitution})"
     parts = [
@@ -72,7 +72,7 @@ def render(report: Report, pictures: Sequence[Path]) -> str:
     )
 
 
-def _about(report: Report) -> str:
+def _about(report: EvaluationReport) -> str:
     return (
         f"<p class=note>bundle <code>{report.bundle_digest}</code> · safehold "
         f"{escape(report.safehold)} · {report.items:,} items of {len(report.files)} files. Every "
@@ -127,7 +127,7 @@ def _separations(rows: Iterable[Separation]) -> str:
     return _table(head, [cells(row) for row in rows])
 
 
-def _stops(report: Report) -> str:
+def _stops(report: EvaluationReport) -> str:
     rows = [
         (
             name,
@@ -142,7 +142,7 @@ def _stops(report: Report) -> str:
     return _table(head, rows)
 
 
-def _ablations(report: Report) -> str:
+def _ablations(report: EvaluationReport) -> str:
     rows = [
         (
             row.variant,

@@ -13,10 +13,10 @@ from safehold.improve.evaluation.curves import roc
 from safehold.improve.evaluation.figures import ranking, scores_on
 from safehold.improve.evaluation.interface import (
     GroupFigures,
-    Judged,
+    ItemSide,
+    JudgedItem,
     Label,
     Score,
-    Surface,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def require() -> None:
 
 
 def draw(
-    judged: Sequence[Judged], slices: Sequence[GroupFigures], cascade: Cascade, out: Path
+    judged: Sequence[JudgedItem], slices: Sequence[GroupFigures], cascade: Cascade, out: Path
 ) -> list[Path]:
     """Write the PNG files that the data allow and return their paths.
 
@@ -63,7 +63,7 @@ def draw(
         # No date and no version inside: the same scores give the same bytes.
         figure.savefig(paths[-1], dpi=110, metadata={"Software": None})
 
-    for surface in (Surface.REPLY, Surface.PROMPT):
+    for surface in (ItemSide.REPLY, ItemSide.PROMPT):
         curves = _curves(judged, cascade, surface)
         if curves:
             figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -97,7 +97,7 @@ class _Curve:
         )
 
 
-def _curves(judged: Sequence[Judged], cascade: Cascade, surface: Surface) -> list[_Curve]:
+def _curves(judged: Sequence[JudgedItem], cascade: Cascade, surface: ItemSide) -> list[_Curve]:
     ranked = ranking(cascade, surface)
 
     def values(*labels: Label, adjacent: bool | None = None) -> list[float]:
@@ -120,7 +120,7 @@ def _curves(judged: Sequence[Judged], cascade: Cascade, surface: Surface) -> lis
     return [_Curve(name, positives, negatives) for name, negatives in named if negatives]
 
 
-def _roc(axes: "Axes", curves: Sequence[_Curve], surface: Surface) -> None:
+def _roc(axes: "Axes", curves: Sequence[_Curve], surface: ItemSide) -> None:
     low = min(1 / curve.n for curve in curves) / 2
     for curve, colour in zip(curves, _LINES, strict=False):
         axes.step(np.maximum(curve.fpr, low), curve.tpr, where="post", color=colour, lw=1.6)
@@ -144,7 +144,7 @@ def _roc(axes: "Axes", curves: Sequence[_Curve], surface: Surface) -> None:
     axes.legend(loc="lower right", fontsize=8)
 
 
-def _det(axes: "Axes", curves: Sequence[_Curve], surface: Surface) -> None:
+def _det(axes: "Axes", curves: Sequence[_Curve], surface: ItemSide) -> None:
     low = min(1 / curve.n for curve in curves) / 2
     for curve, colour in zip(curves, _LINES, strict=False):
         missed = np.maximum(1 - curve.tpr, _FLOOR)
@@ -182,15 +182,17 @@ def _histogram(axes: "Axes", groups: dict[Label, list[float]], line: float, what
     axes.legend(fontsize=7)
 
 
-def _by_label(judged: Sequence[Judged], surface: Surface) -> dict[Label, list[Score]]:
+def _by_label(judged: Sequence[JudgedItem], surface: ItemSide) -> dict[Label, list[Score]]:
     return {
         label: scores_on((entry for entry in judged if entry.item.label is label), surface)
         for label in Label
     }
 
 
-def _stage1(axes: "Axes", judged: Sequence[Judged], cascade: Cascade, surface: Surface) -> None:
-    operating = cascade.prompt if surface is Surface.PROMPT else cascade.reply
+def _stage1(
+    axes: "Axes", judged: Sequence[JudgedItem], cascade: Cascade, surface: ItemSide
+) -> None:
+    operating = cascade.prompt if surface is ItemSide.PROMPT else cascade.reply
     line = operating.escalate if cascade.has_stage2 else operating.alone
     groups = {
         label: [score.stage1 for score in scores if score.stage1 is not None]
@@ -200,11 +202,11 @@ def _stage1(axes: "Axes", judged: Sequence[Judged], cascade: Cascade, surface: S
     _histogram(axes, groups, line, f"stage-1 logit, {surface} (line: {means})")
 
 
-def _final(axes: "Axes", judged: Sequence[Judged], cascade: Cascade, surface: Surface) -> None:
+def _final(axes: "Axes", judged: Sequence[JudgedItem], cascade: Cascade, surface: ItemSide) -> None:
     if not cascade.has_stage2:
         axes.set_axis_off()
         return
-    operating = cascade.prompt if surface is Surface.PROMPT else cascade.reply
+    operating = cascade.prompt if surface is ItemSide.PROMPT else cascade.reply
     groups = {
         label: [score.final for score in scores if score.final is not None]
         for label, scores in _by_label(judged, surface).items()

@@ -16,12 +16,12 @@ from safehold.improve.evaluation.cache import ScoreCache, code_digest, open_cach
 from safehold.improve.evaluation.interface import (
     Ablation,
     DataFile,
+    EvaluationReport,
     Item,
     ItemScores,
-    Judged,
+    ItemSide,
+    JudgedItem,
     Label,
-    Report,
-    Surface,
 )
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
@@ -46,15 +46,15 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class Evaluated(msgspec.Struct, frozen=True):
     """The report, and the judged items that its pictures are drawn from."""
 
-    report: Report
-    judged: tuple[Judged, ...]
+    report: EvaluationReport
+    judged: tuple[JudgedItem, ...]
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Misjudged(msgspec.Struct, frozen=True):
     """A misjudged item by its place in the data, never its text."""
 
     item: str
-    surface: Surface
+    surface: ItemSide
     label: Label
     slice: str
     category: str
@@ -94,7 +94,7 @@ def evaluate(
         if settings.ablations:
             few = [_few(path, constitution, settings.limit) for path in paths]
             ablations = compare(few, bundle, beside or {}, cache, progress, listener)
-    report = Report(
+    report = EvaluationReport(
         safehold=__version__,
         bundle=bundle.manifest.name,
         bundle_digest=bundle.digest,
@@ -128,8 +128,8 @@ def without_stage2(bundle: Bundle) -> Bundle:
     """
     cascade = bundle.cascade
 
-    def alone(surface: Surface) -> Thresholds:
-        given = cascade.prompt if surface is Surface.PROMPT else cascade.reply
+    def alone(surface: ItemSide) -> Thresholds:
+        given = cascade.prompt if surface is ItemSide.PROMPT else cascade.reply
         return msgspec.structs.replace(given, alone=min(given.alone, given.escalate))
 
     if not cascade.has_stage2:
@@ -137,8 +137,8 @@ def without_stage2(bundle: Bundle) -> Bundle:
     single = msgspec.structs.replace(
         cascade,
         has_stage2=False,
-        prompt=alone(Surface.PROMPT),
-        reply=alone(Surface.REPLY),
+        prompt=alone(ItemSide.PROMPT),
+        reply=alone(ItemSide.REPLY),
         probe=None,
     )
     return msgspec.structs.replace(bundle, cascade=single, stage2=None)
@@ -155,7 +155,7 @@ def _judged(
     settings: EvaluationSettings,
     progress: Progress,
     listener: Listener | None,
-) -> Iterator[Judged]:
+) -> Iterator[JudgedItem]:
     examiner = Examiner(bundle.cascade, bundle.stage2, ViewDecoder(), listener)
     code = code_digest()
     variant = "stage1" if settings.stage1_only else "whole"
@@ -163,7 +163,7 @@ def _judged(
         progress.start(source.name, len(source.items))
         run = run_key(bundle.digest, source.sha256, code, variant)
         for item in source.items:
-            yield Judged(item, _scores(examiner, cache, run, item))
+            yield JudgedItem(item, _scores(examiner, cache, run, item))
             progress.advance()
 
 
@@ -176,10 +176,10 @@ def _scores(examiner: Examiner, cache: ScoreCache, run: str, item: Item) -> Item
     return scores
 
 
-def failures(judged: Sequence[Judged], bundle: Bundle) -> Iterator[Failure]:
+def failures(judged: Sequence[JudgedItem], bundle: Bundle) -> Iterator[Misjudged]:
     """Yield what was misjudged, the clearest mistakes first."""
-    found: list[Failure] = []
-    for surface in Surface:
+    found: list[Misjudged] = []
+    for surface in ItemSide:
         ranked = figures.ranking(bundle.cascade, surface)
         for entry in judged:
             score, item = entry.scores.on(surface), entry.item
@@ -187,7 +187,7 @@ def failures(judged: Sequence[Judged], bundle: Bundle) -> Iterator[Failure]:
                 continue
             if score.blocked is not (item.label is Label.RESTRICTED):
                 found.append(
-                    Failure(
+                    Misjudged(
                         item=item.key,
                         surface=surface,
                         label=item.label,

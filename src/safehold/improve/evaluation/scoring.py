@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from safehold.exchange import Lane
-from safehold.guard.interface import Block, Cleared, Escalation, Failed, Heard, Mode, Stage
+from safehold.guard.interface import Block, Cleared, DeliveryMode, Escalation, Failed, Heard, Stage
 from safehold.guard.scorers.interface import ActivationScorer, ExchangeScorer
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.served.interface import ServedModel
@@ -20,7 +20,7 @@ from safehold.guard.served.turns import said
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.flow import Answer, drive
-from safehold.guard.session.session import Decoder, Guard, SessionPolicy
+from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.evaluation.interface import Item, ItemScores, Score
 
 Delta = tuple[str, Heard | None]
@@ -29,7 +29,7 @@ DELTA_CHARS = 12
 _PROMPT_CHARS = 600
 """Characters of each text of a conversation that the model reads before the reply."""
 _NEVER = 1e9
-_AUDIT = SessionPolicy(mode=Mode.AUDIT)
+_AUDIT = SessionPolicy(mode=DeliveryMode.AUDIT)
 _HOLD = SessionPolicy()
 
 
@@ -74,7 +74,7 @@ class Examiner:
         self,
         cascade: Cascade,
         stage2: ExchangeScorer | None,
-        decoder: Decoder,
+        decoder: TextDecoder,
         listener: Listener | None = None,
     ) -> None:
         """Take what a gateway is given: cascade, stage 2 and decoder of obfuscated text.

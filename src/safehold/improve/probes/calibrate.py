@@ -17,7 +17,7 @@ from safehold.improve.training.calibration import fit_logistic, umbrella_thresho
 _FOREVER = 1e9
 
 
-class Judged(msgspec.Struct, frozen=True):
+class ProbedReply(msgspec.Struct, frozen=True):
     """A labelled reply, what the probe heard of it, and what the cascade would decide by."""
 
     example: Example
@@ -41,7 +41,7 @@ def escalation(
     return max(wanted, float(np.quantile(scores[Side.PERMITTED], 1 - settings.escalate_most)))
 
 
-def fit_weights(judged: Sequence[Judged]) -> Weights:
+def fit_weights(judged: Sequence[ProbedReply]) -> Weights:
     """Return the weights (stage 1, stage 2, probe, constant) fitted to the hottest escalations.
 
     A scorer that is better turned round is broken, not informative: its weight is 0.
@@ -79,7 +79,7 @@ def _highest(weights: Weights, triples: Sequence[Triple]) -> float:
 def threshold_of(
     cascade: Cascade,
     weights: Weights,
-    judged: Sequence[Judged],
+    judged: Sequence[ProbedReply],
     settings: ProbeSettings,
 ) -> tuple[Cascade, Operating]:
     """Return the cascade with its weights and block threshold, and how the threshold was set.

@@ -9,7 +9,7 @@ from safehold.guard.served.model import HfModel
 from safehold.guard.session.cascade import Cascade
 from safehold.improve.evaluation.curves import auc, auc_lower, tpr_at
 from safehold.improve.evaluation.interface import Frequency
-from safehold.improve.probes.calibrate import Judged, combined
+from safehold.improve.probes.calibrate import ProbedReply, combined
 from safehold.improve.probes.interface import Separated, Weights
 from safehold.improve.probes.sessions import Decided
 
@@ -28,7 +28,7 @@ def separations(
     base: Cascade,
     cascade: Cascade,
     probe: LinearProbe,
-    judged: Sequence[Judged],
+    judged: Sequence[ProbedReply],
     alone: Sequence[Decided],
 ) -> tuple[Separated, ...]:
     """Return how the text scorers alone, the probe alone and both separate the same replies.

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import msgspec
 
 from safehold.exchange import Exchange, Lane
-from safehold.guard.interface import Block, Escalation, Mode
+from safehold.guard.interface import Block, DeliveryMode, Escalation
 from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.flow import Answer, drive
-from safehold.guard.session.session import Decoder, Guard, SessionPolicy
+from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 
 _LOW = -1e9
 
@@ -47,7 +47,7 @@ class HeardReply(msgspec.Struct, frozen=True):
         return probe.open_reply().feed(self.logits)
 
 
-class _Recording(Cascade, frozen=True):
+class _ProbeRecording(Cascade, frozen=True):
     """A cascade that never blocks and keeps the logits it is asked about."""
 
     kept: list[Triple] = msgspec.field(default_factory=list)
@@ -72,13 +72,13 @@ def hear(
 
 def decided_by(
     cascade: Cascade,
-    decoder: Decoder,
+    decoder: TextDecoder,
     answer: Callable[[Escalation], Answer],
     exchange: Exchange,
     heard: HeardReply,
 ) -> Decided:
     """Return the logits of every escalation of a streamed reply; nothing is blocked."""
-    recording = _Recording(
+    recording = _ProbeRecording(
         digest=cascade.digest,
         stage1=cascade.stage1,
         has_stage2=cascade.has_stage2,
@@ -86,7 +86,7 @@ def decided_by(
         reply=msgspec.structs.replace(cascade.reply, block=-_LOW, alone=-_LOW),
         probe=cascade.probe,
     )
-    session = Guard(recording, decoder).session(exchange, SessionPolicy(mode=Mode.AUDIT))
+    session = Guard(recording, decoder).session(exchange, SessionPolicy(mode=DeliveryMode.AUDIT))
     for piece, logit in zip(heard.pieces, heard.logits, strict=True):
         drive(session.feed(Lane(), piece, (logit,)), answer)
     drive(session.finish(), answer)

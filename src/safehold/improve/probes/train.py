@@ -40,7 +40,7 @@ from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.flow import Answer
 from safehold.guard.session.session import Guard
 from safehold.improve.evaluation.interface import Frequency
-from safehold.improve.probes.calibrate import Judged, escalation, fit_weights, threshold_of
+from safehold.improve.probes.calibrate import ProbedReply, escalation, fit_weights, threshold_of
 from safehold.improve.probes.fit import fit
 from safehold.improve.probes.interface import ProbeSettings, TrainedProbe
 from safehold.improve.probes.measure import costs, separations
@@ -218,24 +218,26 @@ def _judged(
     pairs: Sequence[tuple[Example, HeardReply]],
     what: str,
     progress: Progress,
-) -> list[Judged]:
+) -> list[ProbedReply]:
     decoder = ViewDecoder()
     progress.start(what, len(pairs))
     found = []
     for example, heard in pairs:
         decided = decided_by(cascade, decoder, answer, example.exchange, heard)
-        found.append(Judged(example, heard, decided))
+        found.append(ProbedReply(example, heard, decided))
         progress.advance()
     return found
 
 
-def _share(judged: Sequence[Judged], side: Side, what: Callable[[Judged], bool]) -> tuple[int, int]:
+def _share(
+    judged: Sequence[ProbedReply], side: Side, what: Callable[[ProbedReply], bool]
+) -> tuple[int, int]:
     those = [one for one in judged if one.example.side is side]
     return sum(what(one) for one in those), len(those)
 
 
 def _canaries(
-    model: HfModel, probe: LinearProbe, judged: Sequence[Judged], settings: ProbeSettings
+    model: HfModel, probe: LinearProbe, judged: Sequence[ProbedReply], settings: ProbeSettings
 ) -> list[ProbeCanary]:
     """Return fixed texts of both kinds with the scores that every later load must repeat."""
     found: list[ProbeCanary] = []

@@ -17,7 +17,7 @@ SIZES = {"small": 1_800, "default": 16_000, "large": 24_000}
 """Examples aimed at, base ones included; base examples are never left out for size."""
 
 
-class Progress(Protocol):
+class ExampleCount(Protocol):
     """Is told how many examples there are so far."""
 
     def __call__(self, done: int, total: int) -> None:
@@ -39,7 +39,7 @@ def build(
     phrases: Phrasebook,
     seed: int,
     target: int,
-    progress: Progress,
+    progress: ExampleCount,
     nearness: Nearness | None = None,
 ) -> Built:
     """Split base examples by family and make more of them; equal inputs give equal bytes.

@@ -17,7 +17,7 @@ JOURNAL = "generated.part.jsonl"
 SCHEMA = 1
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SynthesisPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was asked for: equal plans give equal datasets (a model's sampling aside)."""
 
     domain: str
@@ -29,10 +29,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Digest of the written seeds, empty where they were not used."""
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DatasetManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A dataset's identity card."""
 
-    plan: Plan
+    plan: SynthesisPlan
     sha256: str
     size_bytes: int
     examples: int
@@ -47,12 +47,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def write(
-    folder: Path, plan: Plan, examples: Iterable[Example], *, base: int, dropped: int
-) -> Manifest:
+    folder: Path, plan: SynthesisPlan, examples: Iterable[Example], *, base: int, dropped: int
+) -> DatasetManifest:
     """Write a dataset; the manifest appears last and only when the examples are whole."""
     kept = tuple(examples)
     body = b"".join(msgspec.json.encode(example) + b"\n" for example in kept)
-    manifest = Manifest(
+    manifest = DatasetManifest(
         plan=plan,
         sha256=hashlib.sha256(body).hexdigest(),
         size_bytes=len(body),
@@ -74,14 +74,14 @@ def write(
     return manifest
 
 
-def manifest_of(folder: Path) -> Manifest:
+def manifest_of(folder: Path) -> DatasetManifest:
     """Read a dataset's manifest.
 
     Raises:
         DataError: There is none, or it breaks the schema.
     """
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=DatasetManifest)
     except FileNotFoundError as error:
         raise DataError(f"{folder} is no finished dataset: {MANIFEST} is missing") from error
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -112,10 +112,10 @@ def read(folder: Path, *splits: Split) -> Iterator[Example]:
             yield example
 
 
-class Journal:
+class ExampleJournal:
     """Generated base examples on disk as they come, so that an interrupted run goes on."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: SynthesisPlan) -> None:
         """Open the journal of a plan, or begin one.
 
         Raises:

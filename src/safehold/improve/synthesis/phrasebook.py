@@ -11,7 +11,7 @@ from safehold.errors import DataError
 T = TypeVar("T")
 
 
-class Wrapper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PhraseWrapper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A jailbreak wrapper: text with slots around a request."""
 
     family: str
@@ -47,7 +47,7 @@ class Phrasebook(msgspec.Struct, frozen=True):
     """Everything that prompts and replies are dressed with."""
 
     frames: tuple[str, ...]
-    wrappers: tuple[Wrapper, ...]
+    wrappers: tuple[PhraseWrapper, ...]
     refusals: tuple[str, ...]
     systems: tuple[str, ...]
 
@@ -60,7 +60,7 @@ def phrasebook() -> Phrasebook:
     """
     return Phrasebook(
         frames=_read("frames.yaml", tuple[str, ...]),
-        wrappers=_read("wrappers.yaml", tuple[Wrapper, ...]),
+        wrappers=_read("wrappers.yaml", tuple[PhraseWrapper, ...]),
         refusals=_read("refusals.yaml", tuple[str, ...]),
         systems=_read("systems.yaml", tuple[str, ...]),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from safehold.constitution import Constitution, Role
+from safehold.constitution import ClauseRole, Constitution
 from safehold.errors import DataError
 from safehold.improve.synthesis.interface import Example, Side, Split
 
@@ -18,7 +18,7 @@ def without_hard_negatives(
     Raises:
         DataError: The training split has no hard negatives, or nothing permitted without them.
     """
-    near = {clause.id for clause in constitution.permitted if clause.role is Role.NEIGHBOUR}
+    near = {clause.id for clause in constitution.permitted if clause.role is ClauseRole.NEIGHBOUR}
 
     def hard(example: Example) -> bool:
         train, permitted = example.split is Split.TRAIN, example.side is Side.PERMITTED

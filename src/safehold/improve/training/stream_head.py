@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from safehold.guard.scorers.ngram import WINDOWS, Head, pair_features, word_features
+from safehold.guard.scorers.ngram import WINDOWS, NgramHead, pair_features, word_features
 from safehold.guard.scorers.tokens import tokens
 from safehold.improve.training.interface import LabelledText, Progress, Texts
 
@@ -44,7 +44,7 @@ class _Encoded(msgspec.Struct, frozen=True):
 
 def train_head(
     texts: Texts, settings: StreamHeadSettings, *, seed: int, progress: Progress
-) -> Head:
+) -> NgramHead:
     """Return the head that fits the labelled texts; the same seed gives the same head."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def train_head(
             schedule.step()
             progress.advance()
     short, long = (float(value) for value in mix.detach())
-    return Head(
+    return NgramHead(
         table=table.detach().numpy()[:, 0].copy(),
         bias=float(bias.detach()),
         mix=(short, long),

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import msgspec
 
 from safehold.exchange import Lane
-from safehold.guard.interface import Block, Escalation, Failed, Mode, Verdict
+from safehold.guard.interface import Block, DeliveryMode, Escalation, Failed, Verdict
 from safehold.guard.scorers.interface import ExchangeScorer
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.flow import Answer, drive
-from safehold.guard.session.session import Decoder, Guard, SessionPolicy
+from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.synthesis.interface import Example, Side
 from safehold.improve.training.interface import Progress
 
@@ -47,7 +47,7 @@ class _Recording(Cascade, frozen=True):
 def trace(
     cascade: Cascade,
     scorer: ExchangeScorer | None,
-    decoder: Decoder,
+    decoder: TextDecoder,
     examples: Iterable[Example],
     progress: Progress,
 ) -> list[Trace]:
@@ -64,7 +64,7 @@ def trace(
     )
     guard = Guard(recording, decoder)
     answer = InlineStage2(scorer) if scorer is not None else _no_stage2
-    policy = SessionPolicy(mode=Mode.AUDIT)
+    policy = SessionPolicy(mode=DeliveryMode.AUDIT)
     traces = []
     for example in examples:
         session = guard.session(example.exchange, policy)

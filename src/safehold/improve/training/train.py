@@ -37,7 +37,7 @@ from safehold.guard.bundle.write import head_file, write_bundle
 from safehold.guard.interface import Block
 from safehold.guard.scorers.encoder.onnx import EncoderScorer
 from safehold.guard.scorers.encoder.wordpiece import WordPiece
-from safehold.guard.scorers.ngram import Head, NgramScorer
+from safehold.guard.scorers.ngram import NgramHead, NgramScorer
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.segments import segments
@@ -107,8 +107,8 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class _Scorers(msgspec.Struct, frozen=True):
-    prompt: Head
-    reply: Head
+    prompt: NgramHead
+    reply: NgramHead
     stage1: NgramScorer
     stage2: EncoderScorer | None
     files: dict[str, bytes]
@@ -184,7 +184,7 @@ def _train_scorers(
     return _Scorers(prompt, reply, stage1, stage2, files)
 
 
-def _stored(head: Head) -> Head:
+def _stored(head: NgramHead) -> NgramHead:
     return msgspec.structs.replace(head, table=head.table.astype(np.float16).astype(np.float32))
 
 

@@ -69,7 +69,7 @@ class Direction(StrEnum):
     SERVE = "serve"
 
 
-class Mode(StrEnum):
+class EgressMode(StrEnum):
     """What happens to a byte no row declares: recorded (`map`) or dropped (`enforce`)."""
 
     MAP = "map"

@@ -26,7 +26,7 @@ from safehold.secure.weights.storage import read_exactly, storage
 _READ_BYTES = 4 * 2**20
 
 
-class Verified(msgspec.Struct, frozen=True):
+class VerifiedWeights(msgspec.Struct, frozen=True):
     """What was found sound."""
 
     header: Header
@@ -40,7 +40,7 @@ def verify_sealed(
     *,
     digests: bool = True,
     progress: Callable[[int], None] | None = None,
-) -> Verified:
+) -> VerifiedWeights:
     """Verify a sealed folder without any decryption key.
 
     Args:
@@ -74,7 +74,7 @@ def verify_sealed(
     for shard in header.shards:
         with open_sealed(folder, shard.name) as handle:
             _check_file(header, shard, handle, digests=digests, progress=progress)
-    return Verified(
+    return VerifiedWeights(
         header=header,
         shards=len(header.shards),
         sealed_bytes=sum(_layout(header, shard).sealed_bytes for shard in header.shards),

@@ -9,8 +9,8 @@ from safehold.trust.exemptions.exemption_book import (
     exemption_book,
 )
 from safehold.trust.exemptions.interface import (
-    Action,
     Exemption,
+    ExemptionAction,
     ExemptionError,
     ExemptionTerms,
     Relaxation,
@@ -29,11 +29,11 @@ from safehold.trust.exemptions.terms import check_clauses, check_terms
 
 __all__ = [
     "NO_EXEMPTION",
-    "Action",
     "Admission",
     "Admitted",
     "Caller",
     "Exemption",
+    "ExemptionAction",
     "ExemptionBook",
     "ExemptionError",
     "ExemptionTerms",

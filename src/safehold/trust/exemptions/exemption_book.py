@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from safehold.trust.exemptions.interface import Action, Exemption, Subject, SubjectKind
+from safehold.trust.exemptions.interface import Exemption, ExemptionAction, Subject, SubjectKind
 from safehold.trust.exemptions.terms import check_clauses, check_terms
 
 WARN_DAYS = (14, 3, 1)
@@ -37,13 +37,13 @@ class Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Ruling(msgspec.Struct, frozen=True):
     """The action for a blocked exchange, and the grant that says so (empty: none does)."""
 
-    action: Action
+    action: ExemptionAction
     grant: str
     seats: int = 0
     rate_per_hour: int = 0
 
 
-NO_EXEMPTION = Ruling(action=Action.BLOCK, grant="")
+NO_EXEMPTION = Ruling(action=ExemptionAction.BLOCK, grant="")
 
 
 class ExpiryNotice(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ class ExemptionError(TrustError):
     """Correct the exemption: its terms ask for what no exemption can give."""
 
 
-class Action(StrEnum):
+class ExemptionAction(StrEnum):
     """What the gateway does with an exchange that the guard would block.
 
     There is no "off": every member is taken after scoring, and is logged.
@@ -46,7 +46,7 @@ class Relaxation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One clause and the action that replaces blocking for it; `block` itself is no relaxation."""
 
     clause: ClauseId
-    action: Action
+    action: ExemptionAction
 
 
 class ExemptionTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="exemption"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Set as AbstractSet
 
-from safehold.trust.exemptions.interface import Action, ExemptionError, ExemptionTerms
+from safehold.trust.exemptions.interface import ExemptionAction, ExemptionError, ExemptionTerms
 
 MAX_DAYS = 366
 
@@ -18,7 +18,7 @@ def check_terms(terms: ExemptionTerms) -> None:
         raise ExemptionError("expected at least one clause to relax, got none")
     if len(set(clauses)) != len(clauses):
         raise ExemptionError("expected each clause once")
-    if any(relaxation.action is Action.BLOCK for relaxation in terms.relaxations):
+    if any(relaxation.action is ExemptionAction.BLOCK for relaxation in terms.relaxations):
         raise ExemptionError("expected hold, fallback or audit, got block: it relaxes nothing")
     if not terms.surfaces or "*" in terms.surfaces:
         raise ExemptionError("expected the surfaces by name, got none or all of them")

@@ -11,11 +11,11 @@ from safehold.trust.grants.interface import (
     Decision,
     Granted,
     GrantRequest,
+    GrantRule,
     LogView,
     Policy,
     Reason,
     Refused,
-    Rule,
     SignedRequest,
 )
 from safehold.trust.grants.quorum import assign
@@ -40,7 +40,7 @@ class _Case:
         return self.signed.request
 
     @property
-    def rule(self) -> Rule | None:
+    def rule(self) -> GrantRule | None:
         return self.policy.rule(self.asked.operation)
 
     def verify(self, act: Act, proof: Proof, *, floor: int = 0) -> Verified:
@@ -202,7 +202,7 @@ _STEPS: tuple[Callable[[_Case], Refused | None], ...] = (
 )
 
 
-def _approved(case: _Case, rule: Rule) -> tuple[str, ...] | Refused:
+def _approved(case: _Case, rule: GrantRule) -> tuple[str, ...] | Refused:
     # 9. Approvals that count.
     counted: dict[str, Person] = {}
     defects: list[Refused] = []
@@ -223,7 +223,7 @@ def _approved(case: _Case, rule: Rule) -> tuple[str, ...] | Refused:
     return carried
 
 
-def _approval(case: _Case, rule: Rule, approval: Approval) -> Person | Refused:
+def _approval(case: _Case, rule: GrantRule, approval: Approval) -> Person | Refused:
     # 9a. It says that it is about this request (9c proves it).
     if approval.request_sha256 != case.asked.sha256:
         return Refused(Reason.APPROVAL_OF_OTHER_REQUEST, "an approval of another request")
@@ -252,7 +252,7 @@ def _eligible(case: _Case, person: Person) -> Person | Refused:
     return person
 
 
-def _broken(case: _Case, rule: Rule) -> tuple[str, ...] | Refused:
+def _broken(case: _Case, rule: GrantRule) -> tuple[str, ...] | Refused:
     allowed = rule.break_glass
     person = case.roster.person(case.asked.requester)
     # B1. The rule has break-glass, and the requester is a human of its team.
@@ -291,6 +291,6 @@ def _rare(case: _Case, allowed: BreakGlass) -> Refused | None:
     return None
 
 
-def _missing(rule: Rule, count: int) -> str:
+def _missing(rule: GrantRule, count: int) -> str:
     wanted = " and ".join(f"{one.count} of {one.team}" for one in rule.thresholds)
     return f"expected {wanted}, got {count} person(s) who count"

@@ -40,7 +40,7 @@ class Approved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="app
     proof: Proof
 
 
-class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DecisionNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a denial, a revocation, an end or a review signs."""
 
     request: Sha256
@@ -51,7 +51,7 @@ class Denied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="denia
     """A person refuses; the request is closed."""
 
     time: Seconds
-    note: Note
+    note: DecisionNote
     proof: Proof
 
 
@@ -87,7 +87,7 @@ class Ended(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="end"):
     """The requester, or a service that watched the use, gives the grant back."""
 
     time: Seconds
-    note: Note
+    note: DecisionNote
     proof: Proof | None
 
 
@@ -95,7 +95,7 @@ class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="revo
     """An enrolled person takes the grant away."""
 
     time: Seconds
-    note: Note
+    note: DecisionNote
     proof: Proof
 
 
@@ -112,11 +112,11 @@ class Reviewed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rev
     """Another person has looked at a break-glass grant afterwards."""
 
     time: Seconds
-    note: Note
+    note: DecisionNote
     proof: Proof
 
 
-class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
+class RefusedUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
     """A use or release was asked for and refused."""
 
     time: Seconds
@@ -146,6 +146,6 @@ Event = (
     | Revoked
     | BrokeGlass
     | Reviewed
-    | Refusal
+    | RefusedUse
     | Alarm
 )

@@ -11,13 +11,13 @@ from safehold.trust.grants.events import (
     Alarm,
     Approved,
     BrokeGlass,
+    DecisionNote,
     Denied,
     Ended,
     Founded,
     Founding,
     GrantIssued,
-    Note,
-    Refusal,
+    RefusedUse,
     Released,
     Requested,
     Reviewed,
@@ -147,15 +147,15 @@ class Desk:
                     self.use(request, host=asked.host, workload_sha256=asked.workload_sha256)
             return decision
 
-    def deny(self, note: Note, proof: Proof) -> None:
+    def deny(self, note: DecisionNote, proof: Proof) -> None:
         """Record a denial: the request is closed."""
         self.record(Denied(time=self.now(), note=note, proof=proof))
 
-    def revoke(self, note: Note, proof: Proof) -> None:
+    def revoke(self, note: DecisionNote, proof: Proof) -> None:
         """Record a revocation: the grant is closed."""
         self.record(Revoked(time=self.now(), note=note, proof=proof))
 
-    def end(self, note: Note, proof: Proof | None) -> None:
+    def end(self, note: DecisionNote, proof: Proof | None) -> None:
         """Record that the requester, or the service that served the use, gives the grant back."""
         self.record(Ended(time=self.now(), note=note, proof=proof))
 
@@ -186,7 +186,7 @@ class Desk:
             self.record(BrokeGlass(time=self.now(), request=request, proof=proof, paged=paged))
             return decision
 
-    def review(self, note: Note, proof: Proof) -> None:
+    def review(self, note: DecisionNote, proof: Proof) -> None:
         """Record that another person has looked at a break-glass grant."""
         self.record(Reviewed(time=self.now(), note=note, proof=proof))
 
@@ -233,7 +233,7 @@ class Desk:
         """Log a refusal and return the error to raise. A clock set back can't be logged."""
         if refused.reason is not Reason.CLOCK:
             self.record(
-                Refusal(time=self.now(), request=request, reason=refused.reason.value, host=host)
+                RefusedUse(time=self.now(), request=request, reason=refused.reason.value, host=host)
             )
         return RefusedError(
             f"request {short(request)} refused ({refused.reason.value}): {refused.detail}"

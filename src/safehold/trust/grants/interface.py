@@ -97,7 +97,7 @@ class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proof: Proof
 
 
-class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Quorum(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`count` distinct persons of one team, nested teams included."""
 
     team: TeamId
@@ -114,11 +114,11 @@ class BreakGlass(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_per_week: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
 
 
-class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GrantRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who must approve one operation, how, and how far a grant of it may reach."""
 
     operation: Operation
-    thresholds: Annotated[tuple[Threshold, ...], msgspec.Meta(min_length=1)]
+    thresholds: Annotated[tuple[Quorum, ...], msgspec.Meta(min_length=1)]
     max_duration_s: Annotated[int, msgspec.Meta(ge=1, le=400 * 86_400)]
     approval_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=14 * 86_400)] = 86_400
     """How old an approval may be when the grant is used for the first time and after."""
@@ -135,11 +135,11 @@ class Policy(msgspec.Struct, frozen=True):
     version: int
     sha256: str
     relying_party: RelyingParty
-    rules: tuple[Rule, ...]
+    rules: tuple[GrantRule, ...]
     cedar: str
     """Cedar policies that must also permit (empty: none)."""
 
-    def rule(self, operation: str) -> Rule | None:
+    def rule(self, operation: str) -> GrantRule | None:
         """Return the one rule of the operation, or None: then it is refused."""
         return next((rule for rule in self.rules if rule.operation == operation), None)
 

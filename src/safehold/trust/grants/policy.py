@@ -7,7 +7,7 @@ import msgspec
 from safehold.canonical import sha256_hex
 from safehold.trust.grants.cedar import check_cedar
 from safehold.trust.grants.details import DETAILS_OF
-from safehold.trust.grants.interface import Policy, PolicyError, Rule
+from safehold.trust.grants.interface import GrantRule, Policy, PolicyError
 from safehold.trust.grants.quorum import assign
 from safehold.trust.people.interface import Kind, RelyingParty, Roster
 
@@ -15,13 +15,13 @@ MAX_POLICY_BYTES = 30_000
 GOVERNING = frozenset(DETAILS_OF) - {"exemption.give"}
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _PolicyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file's shape."""
 
     version: int
     rp_id: str
     origins: tuple[str, ...]
-    rule: tuple[Rule, ...]
+    rule: tuple[GrantRule, ...]
     cedar: str = ""
 
 
@@ -35,7 +35,7 @@ def load_policy(text: str) -> Policy:
     if len(text.encode()) > MAX_POLICY_BYTES:
         raise PolicyError(f"expected at most {MAX_POLICY_BYTES} bytes of policy")
     try:
-        file = msgspec.convert(tomllib.loads(text), _File)
+        file = msgspec.convert(tomllib.loads(text), _PolicyFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise PolicyError(f"policy file: {error}") from error
     if file.version < 1:
@@ -62,7 +62,7 @@ def load_policy(text: str) -> Policy:
     )
 
 
-def _check_rule(rule: Rule) -> None:
+def _check_rule(rule: GrantRule) -> None:
     if not rule.keys:
         raise PolicyError(f"rule {rule.operation}: expected at least one kind of key")
     teams = [threshold.team for threshold in rule.thresholds]

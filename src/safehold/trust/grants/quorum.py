@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from safehold.trust.grants.interface import Threshold
+from safehold.trust.grants.interface import Quorum
 
 
 def assign(
-    thresholds: Sequence[Threshold], persons: Mapping[str, frozenset[str]]
+    thresholds: Sequence[Quorum], persons: Mapping[str, frozenset[str]]
 ) -> tuple[str, ...] | None:
     """Return persons that fill every place of every threshold, or None if they don't reach.
 

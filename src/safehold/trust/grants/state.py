@@ -19,13 +19,13 @@ from safehold.trust.grants.events import (
     Alarm,
     Approved,
     BrokeGlass,
+    DecisionNote,
     Denied,
     Ended,
     Event,
     Founded,
     GrantIssued,
-    Note,
-    Refusal,
+    RefusedUse,
     Released,
     Requested,
     Reviewed,
@@ -270,7 +270,7 @@ class TrustState:
                 return self._plan_break_glass(event)
             case Reviewed():
                 return self._plan_review(event)
-            case GrantIssued() | Refusal():
+            case GrantIssued() | RefusedUse():
                 self._known(event.request)
                 return _nothing
             case Alarm():
@@ -349,7 +349,7 @@ class TrustState:
 
         return take
 
-    def _plan_closing(self, note: Note, proof: Proof, act: Act, how: str) -> Effect:
+    def _plan_closing(self, note: DecisionNote, proof: Proof, act: Act, how: str) -> Effect:
         case = self._known(note.request)
         signer = self._human(act, note, proof)
 

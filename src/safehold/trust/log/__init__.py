@@ -2,7 +2,7 @@
 
 from safehold.trust.log.audit import Finding, audit, check_size
 from safehold.trust.log.checkpoint import open_checkpoint
-from safehold.trust.log.dsse import Statement, Subject, seal, unseal
+from safehold.trust.log.dsse import Statement, StatementSubject, seal, unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import (
     Appender,
@@ -10,8 +10,8 @@ from safehold.trust.log.interface import (
     ConsistencyProof,
     InclusionProof,
     LogError,
+    LogSource,
     LogTamperError,
-    Source,
 )
 from safehold.trust.log.note import Algorithm, SigningKey, VerifierKey, parse_vkey
 from safehold.trust.log.proof import encode_proof, verify_proof_text
@@ -29,12 +29,12 @@ __all__ = [
     "InclusionProof",
     "LogError",
     "LogKeys",
+    "LogSource",
     "LogStore",
     "LogTamperError",
     "SigningKey",
-    "Source",
     "Statement",
-    "Subject",
+    "StatementSubject",
     "TileReader",
     "VerifierKey",
     "Witness",

@@ -6,7 +6,7 @@ import msgspec
 
 from safehold.trust.log.checkpoint import open_checkpoint, verify_cosignatures
 from safehold.trust.log.dsse import Statement, unseal
-from safehold.trust.log.interface import Checkpoint, LogError, LogTamperError, Source
+from safehold.trust.log.interface import Checkpoint, LogError, LogSource, LogTamperError
 from safehold.trust.log.merkle import (
     hash_leaf,
     prove_consistency,
@@ -31,7 +31,7 @@ LeafCheck = Callable[[int, Statement, str], None]
 
 
 def audit(
-    source: Source,
+    source: LogSource,
     keys: LogKeys,
     *,
     check_leaf: LeafCheck | None = None,
@@ -88,7 +88,7 @@ def audit(
     return Finding(checkpoint=head, leaves=frontier.size, witnesses=witnesses, witnessed_size=seen)
 
 
-def _grow(source: Source, frontier: Frontier, hashes: list[bytes]) -> None:
+def _grow(source: LogSource, frontier: Frontier, hashes: list[bytes]) -> None:
     for value in hashes:
         for level, index, tile in frontier.add(value):
             if level and source.read(tile_path(level, index)) != tile:
@@ -96,7 +96,7 @@ def _grow(source: Source, frontier: Frontier, hashes: list[bytes]) -> None:
 
 
 def _witnessed(
-    source: Source, keys: LogKeys, head: Checkpoint, reader: TileReader
+    source: LogSource, keys: LogKeys, head: Checkpoint, reader: TileReader
 ) -> tuple[tuple[str, ...], int]:
     data = source.read("witnessed")
     if data is None or not keys.witnesses:
@@ -110,7 +110,7 @@ def _witnessed(
     return tuple(one.witness for one in found), old.size
 
 
-def check_size(source: Source, keys: LogKeys, at_least: int) -> None:
+def check_size(source: LogSource, keys: LogKeys, at_least: int) -> None:
     """Refuse a copy that is shorter than what its reader saw before.
 
     Raises:

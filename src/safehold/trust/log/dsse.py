@@ -29,7 +29,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     signatures: tuple[Signed, ...]
 
 
-class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StatementSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a statement is about: a name and its digests."""
 
     name: str
@@ -40,7 +40,7 @@ class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An in-toto v1 statement: a typed predicate about subjects."""
 
     type: str = msgspec.field(name="_type")
-    subject: tuple[Subject, ...]
+    subject: tuple[StatementSubject, ...]
     predicate_type: str = msgspec.field(name="predicateType")
     predicate: dict[str, Any]
 

@@ -3,7 +3,7 @@
 import copy
 
 from safehold.trust.log.checkpoint import open_checkpoint
-from safehold.trust.log.interface import Checkpoint, LogTamperError, Source
+from safehold.trust.log.interface import Checkpoint, LogSource, LogTamperError
 from safehold.trust.log.merkle import hash_leaf
 from safehold.trust.log.store import LogKeys
 from safehold.trust.log.tiles import Frontier, TileReader
@@ -12,7 +12,7 @@ from safehold.trust.log.tiles import Frontier, TileReader
 class Follower:
     """Reads what is new in a log, each time against everything that was read before."""
 
-    def __init__(self, source: Source, keys: LogKeys, *, at_least: int = 0) -> None:
+    def __init__(self, source: LogSource, keys: LogKeys, *, at_least: int = 0) -> None:
         """Begin before the first entry.
 
         Args:

@@ -44,7 +44,7 @@ class ConsistencyProof(msgspec.Struct, frozen=True):
     hashes: tuple[bytes, ...]
 
 
-class Source(Protocol):
+class LogSource(Protocol):
     """Where a reader finds a log's static files, by C2SP path."""
 
     def read(self, path: str) -> bytes | None:
@@ -75,7 +75,7 @@ class LogBook(Appender, Protocol):
         ...
 
     @property
-    def source(self) -> Source:
+    def source(self) -> LogSource:
         """What was published, as static files."""
         ...
 

@@ -12,7 +12,7 @@ from safehold.trust.grants.events import (
     Event,
     Founded,
     GrantIssued,
-    Refusal,
+    RefusedUse,
     Released,
     Requested,
     Reviewed,
@@ -20,7 +20,7 @@ from safehold.trust.grants.events import (
     Used,
 )
 from safehold.trust.grants.interface import Line, Seconds, Sha256
-from safehold.trust.log.dsse import STATEMENT_TYPE, Statement, Subject
+from safehold.trust.log.dsse import STATEMENT_TYPE, Statement, StatementSubject
 from safehold.trust.log.interface import LogError
 from safehold.trust.people.interface import Label
 
@@ -52,7 +52,7 @@ EVENTS: tuple[type[Event], ...] = (
     Revoked,
     BrokeGlass,
     Reviewed,
-    Refusal,
+    RefusedUse,
     Alarm,
 )
 RECORDS: frozenset[str] = frozenset(
@@ -95,7 +95,7 @@ def statement_of(leaf: Leaf) -> Statement:
     match leaf:
         case Requested():
             digest, name = leaf.signed.request.sha256, "request"
-        case Approved() | GrantIssued() | Used() | Released() | BrokeGlass() | Refusal():
+        case Approved() | GrantIssued() | Used() | Released() | BrokeGlass() | RefusedUse():
             digest, name = leaf.request, "request"
         case Denied() | Ended() | Revoked() | Reviewed():
             digest, name = leaf.note.request, "request"
@@ -105,7 +105,7 @@ def statement_of(leaf: Leaf) -> Statement:
             digest, name = sha256_hex(canonical(predicate)), kind
     return Statement(
         type=STATEMENT_TYPE,
-        subject=(Subject(name=name, digest={"sha256": digest}),),
+        subject=(StatementSubject(name=name, digest={"sha256": digest}),),
         predicate_type=f"{_PREFIX}{kind}{_SUFFIX}",
         predicate=predicate,
     )

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from safehold.trust.log.interface import LogError, LogTamperError, Source
+from safehold.trust.log.interface import LogError, LogSource, LogTamperError
 from safehold.trust.log.merkle import EMPTY_ROOT, HASH_BYTES, fold, hash_children
 
 WIDTH = 256
@@ -77,7 +77,7 @@ def check_entry(entry: bytes) -> None:
 class TileReader:
     """Reads subtree hashes and entries of one tree size from static files, with a small cache."""
 
-    def __init__(self, source: Source, size: int) -> None:
+    def __init__(self, source: LogSource, size: int) -> None:
         self.size = size
         self._source = source
         self._tiles: OrderedDict[tuple[int, int], bytes] = OrderedDict()

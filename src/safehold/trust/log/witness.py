@@ -14,15 +14,15 @@ from safehold.trust.log.interface import (
     Checkpoint,
     ConsistencyProof,
     LogError,
+    LogSource,
     LogTamperError,
-    Source,
 )
 from safehold.trust.log.merkle import EMPTY_ROOT, prove_consistency, verify_consistency
 from safehold.trust.log.note import Note, SigningKey, VerifierKey, parse_note
 from safehold.trust.log.tiles import TileReader
 
 
-class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SeenTree(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The largest tree of one log that the witness has cosigned; `root` in hexadecimal."""
 
     origin: str
@@ -45,17 +45,17 @@ class Witness:
         self._state = state
         self._key = key
 
-    def seen(self, log: VerifierKey) -> Seen | None:
+    def seen(self, log: VerifierKey) -> SeenTree | None:
         """Return what was cosigned last of the log, or None."""
         path = self._path(log)
         if not path.exists():
             return None
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Seen)
+            return msgspec.json.decode(path.read_bytes(), type=SeenTree)
         except (OSError, msgspec.DecodeError) as error:
             raise LogError(f"the witness's memory {path.name} can't be read") from error
 
-    def cosign_copy(self, source: Source, log: VerifierKey, now: int) -> Note:
+    def cosign_copy(self, source: LogSource, log: VerifierKey, now: int) -> Note:
         """Cosign the checkpoint of a log's static files, fetching the proof from its tiles.
 
         Raises:
@@ -109,7 +109,7 @@ class Witness:
         return self._state / f"log-{log.id.hex()}-{log.public.hex()[:16]}.json"
 
     def _remember(self, log: VerifierKey, head: Checkpoint, now: int) -> None:
-        seen = Seen(origin=head.origin, size=head.size, root=head.root.hex(), time=now)
+        seen = SeenTree(origin=head.origin, size=head.size, root=head.root.hex(), time=now)
         write_durably(self._path(log), msgspec.json.encode(seen) + b"\n")
 
     @contextmanager

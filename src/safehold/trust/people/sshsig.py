@@ -28,7 +28,7 @@ _USER_PRESENT = 0x01
 _USER_VERIFIED = 0x04
 
 
-class _Reader:
+class _SshReader:
     """Reads the length-prefixed fields of RFC 4251 §5; leftovers and shortfalls refuse."""
 
     def __init__(self, data: bytes) -> None:
@@ -73,7 +73,7 @@ def parse_public_key(line: str) -> SshKey:
         _public_of(blob)
     except (binascii.Error, SignatureError) as error:
         raise PeopleError("expected a well-formed SSH public key") from error
-    if _Reader(blob).string() != fields[0].encode():
+    if _SshReader(blob).string() != fields[0].encode():
         raise PeopleError("expected the type of the line to be the type inside the key")
     return SshKey(public=f"{fields[0]} {fields[1]}", key_id=fingerprint(blob))
 
@@ -100,7 +100,7 @@ def ssh_key_of(public: bytes) -> SshKey:
 
 def _public_of(blob: bytes) -> tuple[bytes, bytes | None]:
     """Return the raw public key, and the application of a security key (None: a plain key)."""
-    reader = _Reader(blob)
+    reader = _SshReader(blob)
     kind = reader.string()
     public = reader.string()
     if len(public) != 32 or kind not in {ED25519, SK_ED25519}:  # noqa: PLR2004 - RFC 8032 §5.1.5
@@ -138,7 +138,7 @@ def verify_sshsig(key: SshKey, message: bytes, signature: str, *, namespace: str
         raise SignatureError("expected a base64 SSHSIG") from error
     if len(blob) > MAX_SIGNATURE_BYTES:
         raise SignatureError(f"expected a signature of at most {MAX_SIGNATURE_BYTES} bytes")
-    reader = _Reader(blob)
+    reader = _SshReader(blob)
     # 1. The frame is an SSHSIG of version 1.
     if reader.take(6) != MAGIC or reader.uint32() != 1:
         raise SignatureError("expected an SSHSIG of version 1")
@@ -153,7 +153,7 @@ def verify_sshsig(key: SshKey, message: bytes, signature: str, *, namespace: str
     name = reader.string()
     if name not in _HASHES:
         raise SignatureError("expected the hash sha256 or sha512")
-    inner = _Reader(reader.string())
+    inner = _SshReader(reader.string())
     reader.end()
     signed = MAGIC + b"".join(
         _string(part)
@@ -163,7 +163,7 @@ def verify_sshsig(key: SshKey, message: bytes, signature: str, *, namespace: str
     return _verify_inner(key, inner, signed)
 
 
-def _verify_inner(key: SshKey, inner: _Reader, signed: bytes) -> int:
+def _verify_inner(key: SshKey, inner: _SshReader, signed: bytes) -> int:
     public, application = _public_of(base64.b64decode(key.public.split()[1]))
     kind = inner.string()
     raw = inner.string()

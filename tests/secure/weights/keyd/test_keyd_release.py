@@ -20,8 +20,8 @@ from safehold.secure.weights.keyd.interface import (
     Rewrapped,
     Shred,
     Shredded,
-    Watch,
     Watching,
+    WatchRequest,
 )
 from safehold.secure.weights.keyd.peer import Peer
 from safehold.secure.weights.keyd.release import CONTENT_FACT
@@ -313,7 +313,7 @@ def test_service_that_is_gone_loads_nothing(vaulted: Vaulted) -> None:
 def test_watch_releases_no_key(vaulted: Vaulted) -> None:
     """The meter learns the budget of a grant, and spends no use of it."""
     request = vaulted.granted()
-    answer: Watching = ask_once(vaulted.socket, Watch(grant=request.sha256), Watching)
+    answer: Watching = ask_once(vaulted.socket, WatchRequest(grant=request.sha256), Watching)
     assert answer.byte_budget == request.byte_budget
     assert vaulted.enclave.desk.state.case(request.sha256).uses == 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from safehold.secure.weights.meter.budget import Active, Read, Tally
-from safehold.secure.weights.meter.fanotify import Gate, MeterError, open_gate
+from safehold.secure.weights.meter.fanotify import FanotifyGroup, MeterError, open_gate
 from safehold.secure.weights.meter.meter import ReadMeter, sealed_files
 from safehold.testing.weights import Publisher, write_model
 
@@ -34,7 +34,7 @@ def metered(tmp_path: Path) -> Iterator[Callable[..., ReadMeter]]:
             on_refusal: Callable[[Read, Tally], None] | None = None,
         ) -> ReadMeter:
             try:
-                gate = stack.enter_context(Gate([tmp_path / "file"], active))
+                gate = stack.enter_context(FanotifyGroup([tmp_path / "file"], active))
             except MeterError as error:
                 pytest.skip(str(error))
             meter = ReadMeter(gate, budget, on_refusal=on_refusal)

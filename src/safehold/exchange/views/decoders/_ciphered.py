@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from safehold.exchange.views.english_likeness import GAP, Floats, Letters, lowest_window
-from safehold.exchange.views.interface import Source
+from safehold.exchange.views.interface import ViewSource
 
 MIN_LETTERS = 10
 _WINDOW = 18
@@ -17,12 +17,12 @@ _NEAR = 300
 _STOPS = (". ", "\n", ": ", '"', "“", "”", "? ", "! ")
 
 
-def suspect(source: Source) -> bool:
+def suspect(source: ViewSource) -> bool:
     """Tell cheaply whether any stretch of a text is unlike English."""
     return lowest_window(source.letters.bits, _WINDOW) < _SUSPECT
 
 
-def stretches(source: Source) -> Iterator[tuple[int, int]]:
+def stretches(source: ViewSource) -> Iterator[tuple[int, int]]:
     """Yield spans of words that are together much less English than English is, in O(words)."""
     if source.letters.count >= MIN_LETTERS and suspect(source):
         yield from runs(source.letters, _ORDINARY - source.letters.bits)
@@ -55,7 +55,7 @@ def _span(letters: Letters, left: int, right: int) -> tuple[int, int]:
     return int(letters.at[left + 1]), int(letters.at[right - 1]) + 1
 
 
-def widened(source: Source, sums: Floats, start: int, end: int) -> tuple[int, int]:
+def widened(source: ViewSource, sums: Floats, start: int, end: int) -> tuple[int, int]:
     """Return a span with the words that belong to it up to a stop, quote, colon or line end.
 
     Some ciphered words look English by chance, and a run would begin or end one too late or early.

@@ -19,7 +19,7 @@ from safehold.exchange.views.decoders import (
     uu,
 )
 from safehold.exchange.views.english_likeness import Letters, likeness, mirrored, rotations
-from safehold.exchange.views.interface import Find, Source, Work
+from safehold.exchange.views.interface import Find, ViewSource, Work
 
 # What a text must look like for a decoder to be worth asking, whatever its letters are moved to.
 _SHAPES: tuple[tuple[re.Pattern[str], Find], ...] = (
@@ -52,7 +52,7 @@ def opened(text: str, work: Work) -> float | None:
     finds = [find for shape, find in _SHAPES if shape.search(sample)]
     if not finds or not work.take(len(finds) * _COST):
         return None
-    source = Source(sample)
+    source = ViewSource(sample)
     best = None
     for find in finds:
         for part in islice(find(source, work), 2):

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from safehold.exchange.views.english_likeness import likeness
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _ACCENTED = re.compile("[\u00c0-\u024f\u1e00-\u1eff]")
 _MARKS = re.compile("[\u0300-\u036f]")
@@ -13,7 +13,7 @@ _SHARE = 0.12
 _GOOD = 1.0
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the text without accents when it has many and is English without them."""
     if source.ascii:
         return

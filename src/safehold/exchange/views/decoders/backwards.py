@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from safehold.exchange.views.decoders._ciphered import running, runs, widened
 from safehold.exchange.views.decoders._envelopes import opened
 from safehold.exchange.views.english_likeness import Letters, lowest_window
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _WINDOW = 24
 _GAIN = 0.3
@@ -23,7 +23,7 @@ _COST = 1500
 _OPENS = 0.3
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the text, or stretches of it, that read as English from the other end."""
     letters = source.letters
     if letters.count >= _MIN_LETTERS:
@@ -48,7 +48,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
             yield Found(start, end, part[::-1], "reversed")
 
 
-def find_bidi(source: Source, work: Work) -> Iterator[Found]:
+def find_bidi(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield what stands under a right-to-left override, as it is shown: from the other end."""
     if source.ascii:
         return

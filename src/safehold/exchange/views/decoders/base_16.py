@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import SHORT_COST, text_of
 
 _RUN = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[0-9A-Fa-f]{2}){6,}+)(?![0-9A-Za-z])")
@@ -15,7 +15,7 @@ _NOT_DIGITS = re.compile(r"0x|[^0-9A-Fa-f]")
 _LINES = re.compile(r"(?<![0-9A-Za-z])(?:(?:[0-9A-Fa-f]{2}){6,}+\s){1,}+(?:[0-9A-Fa-f]{2})*+")
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs that decode to readable text."""
     if not source.digits:  # every printable byte has a digit in it
         return

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import SHORT_COST, text_of
 
 _TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:[A-Z2-7]{16,}+|[a-z2-7]{16,}+)={0,6}")
@@ -14,7 +14,7 @@ _MIN_TOKEN = 16
 _LENGTHS = {0: 0, 2: 2, 4: 4, 5: 5, 7: 7}
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield tokens that decode to readable text."""
     if not source.mixed and source.longest < _MIN_TOKEN:
         return

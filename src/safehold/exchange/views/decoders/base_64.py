@@ -4,7 +4,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import SHORT_COST, text_of
 
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{11,}+(?:\r?\n[A-Za-z0-9+/_-]{2,}+)*+={0,2}")
@@ -16,7 +16,7 @@ _STANDARD = str.maketrans("-_", "+/")
 _SPACES = re.compile(r"\s+")
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield what decodes to readable text, at any of the four alignments."""
     if not source.mixed:
         return

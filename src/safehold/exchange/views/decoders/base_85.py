@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Callable, Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import text_of
 
 _FRAMED = re.compile(r"<~([!-uz\s]{5,}?)~>")
@@ -16,7 +16,7 @@ _MIN_TOKEN = 15
 _MIN_SYMBOLS = 2
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield tokens that decode to readable text under one of the alphabets."""
     for match in _FRAMED.finditer(source.text):
         if not work.take(_SLOW * len(match[0])):

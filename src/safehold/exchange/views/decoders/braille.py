@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _RUN = re.compile("[\u2800-\u28ff][\u2800-\u28ff \\t\\n]{1,}[\u2800-\u28ff]")
 _BLANK = "\u2800"
@@ -18,7 +18,7 @@ _PLAIN = dict(
 _DIGITS = dict(zip("⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚", "1234567890", strict=True))
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of patterns as text, with number and capital signs obeyed."""
     if source.ascii:
         return

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import SHORT_COST, meaningful, text_of
 
 _NUMBERS = re.compile(r"(?<![\w.])\d{2,7}(?:(?:[,;]?\s{1,2}|[,;:\-|/])\d{2,7}(?!\w)){4,}+")
@@ -22,7 +22,7 @@ _HIDING = frozenset({0x00, 0x01, 0x02, 0x1D, 0x20, 0x28, 0xFE, 0xFF, 0x1F1, 0xE0
 _RUBBISH = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield lists of numbers that spell something."""
     if not source.digits:
         return
@@ -36,7 +36,7 @@ def find(source: Source, work: Work) -> Iterator[Found]:
                 yield Found(match.start(), match.end(), plain, how)
 
 
-def find_binary(source: Source, work: Work) -> Iterator[Found]:
+def find_binary(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of ones and zeros, of seven or eight to the character, that spell something."""
     if not source.digits:
         return

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import SHORT_COST, meaningful
 
 _FIRST = 0x1F1E6
@@ -14,7 +14,7 @@ _SPREAD = re.compile(rf"(?<={_LETTER})[ \u200b\u200c\u2060](?={_LETTER})")
 _EACH = re.compile(_LETTER)
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of regional letters as text; flags in a row spell nothing and are left."""
     if source.ascii:
         return

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _MIN_ESCAPES = 3
 _MAX_CODE = 0x10FFFF
@@ -27,17 +27,17 @@ _BYTE = re.compile(r"\\x(..)|\\(...)")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def find_url(source: Source, work: Work) -> Iterator[Found]:
+def find_url(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the text with %XX undone (and + as a space where no space is)."""
     return _undone(source, work, _URL, _unquoted, "url")
 
 
-def find_html(source: Source, work: Work) -> Iterator[Found]:
+def find_html(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the text with character references undone."""
     return _undone(source, work, _HTML, html.unescape, "html")
 
 
-def find_quoted_printable(source: Source, work: Work) -> Iterator[Found]:
+def find_quoted_printable(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the text with =XX and soft line ends undone (RFC 2045)."""
     if "=" not in source.text or not _QUOTED_SURE.search(source.text):
         return iter(())
@@ -50,7 +50,7 @@ def find_quoted_printable(source: Source, work: Work) -> Iterator[Found]:
     )
 
 
-def find_unicode(source: Source, work: Work) -> Iterator[Found]:
+def find_unicode(source: ViewSource, work: Work) -> Iterator[Found]:
     r"""Yield the text with \\uXXXX, \\xXX, \\ooo, %uXXXX and U+XXXX undone."""
     if "\\" not in source.text and "%u" not in source.text and "U+" not in source.text:
         return iter(())
@@ -65,7 +65,7 @@ def find_unicode(source: Source, work: Work) -> Iterator[Found]:
 
 
 def _undone(
-    source: Source, work: Work, pattern: re.Pattern[str], undo: Callable[[str], str], how: str
+    source: ViewSource, work: Work, pattern: re.Pattern[str], undo: Callable[[str], str], how: str
 ) -> Iterator[Found]:
     text = source.text
     first = pattern.search(text)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import text_of
 
 _TAGS = re.compile("[\U000e0001-\U000e007f](?:[\u200b\u200c\u200d\ufeff]?[\U000e0001-\U000e007f])+")
@@ -13,7 +13,7 @@ _TAG_BASE = 0xE0000
 _SUPPLEMENT = 0xE0100
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield what invisible characters spell; reads the text before it is normalised."""
     if source.ascii:
         return

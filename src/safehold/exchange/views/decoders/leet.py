@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from safehold.exchange.views.english_likeness import likeness
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _SURE = str.maketrans("03457@$68€£9", "oeastasgbelg")
 _ONE = re.compile(r"[1!|]")
@@ -32,7 +32,7 @@ _TWO = frozenset(
 )
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the stretch from the first to the last leet word with its words made plain.
 
     Signs between letters count for more than numbers at a word's end (`R10`, `60min`), and a lone

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _CODES = (
     "a.- b-... c-.-. d-.. e. f..-. g--. h.... i.. j.--- k-.- l.-.. m-- n-. o--- p.--. q--.- r.-. "
@@ -22,7 +22,7 @@ _MIN_KINDS = 3
 _MANY = 24
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of code as text; a slash, bar or wide gap ends a word."""
     if source.letters.count * 2 > len(source.text) and not _HINT.search(source.text):
         return

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _WORDS = (
     "alpha alfa bravo charlie delta echo foxtrot golf hotel india juliet juliett kilo lima mike "
@@ -20,7 +20,7 @@ _TOKEN = re.compile(rf"(?:{_ANY})\b", re.IGNORECASE)
 _MIN_LETTERS = 4
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of four and more spelled letters; a wide or marked gap ends a word."""
     lower = source.text.lower()
     if not any(word in lower for word in _WORDS):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.english_likeness import likeness
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _RUN = re.compile(r"\b[A-Za-z']{1,30}+(?<=ay)(?:[^A-Za-z\n]{1,4}+[A-Za-z']{1,30}+(?<=ay)){3,}+")
 _WORD = re.compile(r"[A-Za-z']+")
@@ -29,7 +29,7 @@ _MIN_WORDS = 4
 _MIN_ENGLISH = 0.2
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of four and more words in Pig Latin."""
     if source.text.lower().count("ay") < _MIN_WORDS:
         return

@@ -20,7 +20,7 @@ from safehold.exchange.views.english_likeness import (
     likeness_backwards,
     rotations,
 )
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _GOOD = 0.6
 _GAIN = 0.8
@@ -61,7 +61,7 @@ _MIRROR = str.maketrans(
 _ROT47 = str.maketrans({chr(33 + n): chr(33 + (n + 47) % 94) for n in range(94)})
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield stretches of un-English words that one rotation or the mirror makes English."""
     found: dict[tuple[int, int], Found] = {}
     for start, end in islice(stretches(source), _MAX_TRIES):
@@ -114,7 +114,7 @@ def _named(name: str, places: int) -> tuple[dict[int, int], str]:
     return table, f"atbash-rot{places}" if places else "atbash"
 
 
-def _find_blobs(source: Source, work: Work) -> Iterator[Found]:
+def _find_blobs(source: ViewSource, work: Work) -> Iterator[Found]:
     for start, end in source.dense:
         part = source.text[start:end]
         sample = part[:SAMPLE]
@@ -135,7 +135,7 @@ def _find_blobs(source: Source, work: Work) -> Iterator[Found]:
             yield Found(start, end, part.translate(key[0]), key[1])
 
 
-def find_rot47(source: Source, work: Work) -> Iterator[Found]:
+def find_rot47(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield runs of tokens of signs and digits that ROT47 makes English, or an encoding."""
     for start, end in source.dense:
         part = source.text[start:end]

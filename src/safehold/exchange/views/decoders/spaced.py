@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from safehold.exchange.views.decoders._envelopes import opened
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import SHORT_COST, meaningful
 
 _SEPARATORS = " \t.\\-_*|~·•,/+\u00a0"
@@ -17,7 +17,7 @@ _MIN_DIGITS = 24
 _MIN_SINGLES = 3
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield single characters with one separator between them, or with gaps that end words."""
     if not source.digits and source.letters.singles < _MIN_SINGLES and source.longest > 1:
         return

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from safehold.exchange.views.english_likeness import likeness
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 
 _TURNED = "ɐqɔpǝɟƃɥᴉɾʞןɯuodbɹsʇnʌʍxʎz" + "∀ꓭƆᗡƎℲפHIſꓘ⅂WNOԀΌᴚS┴∩ΛMX⅄Z" + "⇂ᄅƐㄣϛ9ㄥ860" + "˙‘¡¿,"
 _PLAIN = (
@@ -18,7 +18,7 @@ _SURE_LETTER = re.compile(f"[{_SURE}]")
 _MIN_SURE = 3
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield lines, or the part of a line, whose letters stand on their heads."""
     if source.ascii:
         return

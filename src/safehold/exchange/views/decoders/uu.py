@@ -4,7 +4,7 @@ import binascii
 import re
 from collections.abc import Iterator
 
-from safehold.exchange.views.interface import Found, Source, Work
+from safehold.exchange.views.interface import Found, ViewSource, Work
 from safehold.exchange.views.plausibility import text_of
 
 _LINES = re.compile(
@@ -14,7 +14,7 @@ _LINES = re.compile(
 _GROUP = 3
 
 
-def find(source: Source, work: Work) -> Iterator[Found]:
+def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield blocks of lines whose first character tells their length truly."""
     if not any(line and line == line.upper() for line in source.text.split("\n")):
         return  # uuencoding has no small letters

@@ -16,7 +16,7 @@ _MINUTE = 60
 _DAY = 86_400
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class HttpRefusal(msgspec.Struct, frozen=True):
     """Why a request is not admitted, as HTTP tells it."""
 
     status: int
@@ -61,7 +61,7 @@ class Gate:
             raise TrustError("expected an administrator's key")
         return key
 
-    async def admit(self, key: Key | None, surface: Surface) -> Refusal | None:
+    async def admit(self, key: Key | None, surface: Surface) -> HttpRefusal | None:
         """Count a request against its key's budgets; return why it may not go on, or None.
 
         Raises:
@@ -70,20 +70,20 @@ class Gate:
         if key is None:
             return None
         if key.surfaces and surface not in key.surfaces:
-            return Refusal(403, "this key may not use this surface")
+            return HttpRefusal(403, "this key may not use this surface")
         budget = key.budget
         if budget.flags_per_day is not None:
             flags = await self._store.add(f"flags:{key.id}", 0, _DAY)
             if flags >= budget.flags_per_day:
-                return Refusal(403, "this key is suspended: its daily budget of flags is spent")
+                return HttpRefusal(403, "this key is suspended: its daily budget of flags is spent")
         if budget.tokens_per_day is not None:
             tokens = await self._store.add(f"tokens:{key.id}", 0, _DAY)
             if tokens >= budget.tokens_per_day:
-                return Refusal(429, "this key's daily budget of tokens is spent", 3600)
+                return HttpRefusal(429, "this key's daily budget of tokens is spent", 3600)
         if budget.requests_per_minute is not None:
             count = await self._store.add(f"requests:{key.id}", 1, _MINUTE)
             if count > budget.requests_per_minute:
-                return Refusal(429, "this key's requests per minute are spent", _MINUTE)
+                return HttpRefusal(429, "this key's requests per minute are spent", _MINUTE)
         return None
 
     async def charge(self, key: Key | None, *, flagged: bool, tokens: int) -> None:

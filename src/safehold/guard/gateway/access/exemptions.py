@@ -16,10 +16,10 @@ from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 from safehold.trust.exemptions import (
-    Action,
     Admitted,
     Caller,
     Exemption,
+    ExemptionAction,
     ExemptionBook,
     ExemptionError,
     RateOverrun,
@@ -31,7 +31,7 @@ from safehold.trust.grants.state import TrustState
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
-from safehold.trust.log.interface import Source
+from safehold.trust.log.interface import LogSource
 from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.log.store import LogKeys, read_keys
 
@@ -45,7 +45,7 @@ class LogExemptions:
         self,
         settings: ExemptionSettings,
         *,
-        source: Source,
+        source: LogSource,
         keys: LogKeys,
         relaxable: frozenset[str],
         seats: SeatFile,
@@ -131,15 +131,15 @@ class LogExemptions:
         return True
 
 
-def _relief(action: Action) -> Relief | None:
+def _relief(action: ExemptionAction) -> Relief | None:
     match action:
-        case Action.AUDIT:
+        case ExemptionAction.AUDIT:
             return Relief.DELIVER
-        case Action.FALLBACK:
+        case ExemptionAction.FALLBACK:
             return Relief.FALLBACK
-        case Action.HOLD:
+        case ExemptionAction.HOLD:
             return Relief.REVIEW
-        case Action.BLOCK:
+        case ExemptionAction.BLOCK:
             return None
         case _:
             assert_never(action)

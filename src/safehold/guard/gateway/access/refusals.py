@@ -4,7 +4,7 @@ from safehold.errors import LedgerError
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.policy import Key, Settings
 from safehold.guard.gateway.relaying.relay import Relay
-from safehold.guard.ledger.interface import Action, FinalRow, Judged, Outcome, PromptRow
+from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, Outcome, PromptRow
 
 _REASON_CHARS = 100
 _SURFACES = {
@@ -51,7 +51,7 @@ async def note_refusal(relay: Relay, settings: Settings, visit: Visit, reason: s
         exchange=None,
         bundle_digest=relay.holder.current.digest,
         mode=policy.mode,
-        verdict=Judged.UNSCORED,
+        verdict=LedgerVerdict.UNSCORED,
         action=Action.REFUSE,
         tenant=key.tenant if key else None,
         key_id=key.id if key else None,
@@ -60,7 +60,7 @@ async def note_refusal(relay: Relay, settings: Settings, visit: Visit, reason: s
         decision_id=visit.decision_id,
         at=now,
         outcome=Outcome.ERROR,
-        verdict=Judged.UNSCORED,
+        verdict=LedgerVerdict.UNSCORED,
         delivered=(),
         delivered_bytes=0,
         scored_bytes=0,

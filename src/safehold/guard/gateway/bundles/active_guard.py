@@ -7,9 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 from safehold.errors import BundleError
 from safehold.exchange import Exchange, Lane
-from safehold.guard.interface import Block, Escalation, Failed, Flow, Heard, Step, Verdict
+from safehold.guard.interface import Block, Escalation, Failed, Heard, ScoringFlow, Step, Verdict
 from safehold.guard.session.flow import Answer
-from safehold.guard.session.session import Coverage, Report, SessionPolicy
+from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
 
 T = TypeVar("T")
 StageTwo = Callable[[Escalation], Awaitable[Answer]]
@@ -20,28 +20,28 @@ class Session(Protocol):
 
     would_block: Block | None
 
-    def judge_prompt(self) -> Flow[Verdict]:
+    def judge_prompt(self) -> ScoringFlow[Verdict]:
         """Score the prompt."""
         ...
 
-    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> Flow[Step]:
+    def feed(self, lane: Lane, text: str, heard: Heard | None = None) -> ScoringFlow[Step]:
         """Take the next characters of a lane, and what a probe heard while they were written."""
         ...
 
-    def close(self, lane: Lane) -> Flow[Step]:
+    def close(self, lane: Lane) -> ScoringFlow[Step]:
         """Score and release the tail of one lane."""
         ...
 
-    def finish(self) -> Flow[tuple[tuple[Lane, Step], ...]]:
+    def finish(self) -> ScoringFlow[tuple[tuple[Lane, Step], ...]]:
         """Score and release every tail."""
         ...
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> LaneCoverage:
         """Characters received, scored and released."""
         ...
 
-    def report(self) -> Report:
+    def report(self) -> SessionReport:
         """Scores, escalations and bypasses."""
         ...
 
@@ -71,7 +71,11 @@ async def no_stage2(request: Escalation) -> Answer:
 
 
 async def run_flow(
-    flow: "Flow[T]", stage2: StageTwo, *, first: Escalation | None = None, offload: bool = False
+    flow: "ScoringFlow[T]",
+    stage2: StageTwo,
+    *,
+    first: Escalation | None = None,
+    offload: bool = False,
 ) -> T:
     """Run a flow to its end; `offload` moves its own computation to a thread."""
     loop = asyncio.get_running_loop()

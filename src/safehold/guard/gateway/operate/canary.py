@@ -17,7 +17,7 @@ from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.protocols.sse import frame, named
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.relay import Ask, Relay
-from safehold.guard.interface import Block, Mode
+from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import EventKind, EventRow
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Canaries:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         run = await relay.serve(ask, Outlet(send, relay.ticks), gone)
         noticed = run.block is not None or isinstance(run.verdict, Block)
-        if policy.shadow or policy.mode is Mode.AUDIT or policy.on_block == "fallback":
+        if policy.shadow or policy.mode is DeliveryMode.AUDIT or policy.on_block == "fallback":
             return noticed
         return noticed and REFUSAL.encode() in bytes(sent)
 

@@ -9,7 +9,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from safehold.guard.gateway.interface import NotExempt, Surface
 from safehold.guard.interface import Block
-from safehold.guard.ledger.interface import Judged, Outcome
+from safehold.guard.ledger.interface import LedgerVerdict, Outcome
 
 if TYPE_CHECKING:
     from safehold.guard.gateway.relaying.relay import Run
@@ -143,7 +143,7 @@ class Metrics:
             multiprocess_mode="min",
         )
 
-    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
         """Count a finished exchange and compare its two byte counters."""
         surface = str(run.ask.surface)
         self._exchanges.labels(surface, str(outcome), str(judged)).inc()

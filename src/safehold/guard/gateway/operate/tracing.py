@@ -11,7 +11,7 @@ from safehold.errors import DependencyError
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.interface import Block
-from safehold.guard.ledger.interface import Judged, Outcome
+from safehold.guard.ledger.interface import LedgerVerdict, Outcome
 
 if TYPE_CHECKING:
     from safehold.guard.gateway.relaying.relay import Run, Watcher
@@ -32,7 +32,7 @@ class Both:
         self._metrics = metrics
         self._tracer = tracer
 
-    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
         """Take note of a finished exchange in both."""
         self._metrics.finished(run, outcome, judged)
         self._tracer.finished(run, outcome, judged)
@@ -48,7 +48,7 @@ class Tracer:
     def __init__(self, tracer: Any) -> None:  # noqa: ANN401 - opentelemetry.trace.Tracer
         self._tracer = tracer
 
-    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
         """Record the span of a finished exchange, from its own times."""
         timing, ask = run.timing, run.ask
         offset = time.time() - time.perf_counter()

@@ -14,8 +14,8 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.sse import EventReader
 from safehold.guard.gateway.upstreams.http import Answer, read_all
-from safehold.guard.interface import Block, Escalation, Flow, Mode, Step
-from safehold.guard.ledger.interface import Delivered, Judged, Outcome
+from safehold.guard.interface import Block, DeliveryMode, Escalation, ScoringFlow, Step
+from safehold.guard.ledger.interface import Delivered, LedgerVerdict, Outcome
 
 if TYPE_CHECKING:
     from safehold.guard.gateway.relaying.relay import Run
@@ -63,7 +63,7 @@ class Delivery:
         self._answer = answer
         self._session = run.session
         self._texts: dict[Lane, list[str]] = {}
-        self._full = run.ask.policy.session().mode is Mode.FULL
+        self._full = run.ask.policy.session().mode is DeliveryMode.FULL
         self._withheld: list[Piece] = []
         self._pending: list[tuple[Lane, str]] = []
         self._received = 0
@@ -142,7 +142,7 @@ class Delivery:
             await self._send(b"".join(frames))
         return block
 
-    async def _step(self, flow: "Flow[Step]") -> Step:
+    async def _step(self, flow: "ScoringFlow[Step]") -> Step:
         """Run a flow; most need no stage 2 and end at once."""
         try:
             first: Escalation = next(flow)
@@ -205,19 +205,19 @@ class Delivery:
     def _marks(self) -> bool:
         """Whether the client is told what an audit found: never in shadow, nor of an exemption."""
         policy = self._run.ask.policy
-        return policy.mode is Mode.AUDIT and not policy.shadow
+        return policy.mode is DeliveryMode.AUDIT and not policy.shadow
 
     async def _keep_normal(self, noted: Block | None) -> None:
         run = self._run
         outcome = Outcome.REFUSED_BY_MODEL if run.refused else Outcome.COMPLIED
         run.block = noted
-        await run.keep_final(outcome, Judged.ALLOW if noted is None else Judged.BLOCK)
+        await run.keep_final(outcome, LedgerVerdict.ALLOW if noted is None else LedgerVerdict.BLOCK)
 
     async def _block(self, stream: Stream, block: Block) -> None:
         run = self._run
         run.block, run.tokens = block, stream.tokens
         self._answer.abort()
-        await run.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)
+        await run.keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
         await run.out.end(stream.block(run.notice))
 
     async def _abandoned(self) -> None:
@@ -228,7 +228,7 @@ class Delivery:
         steps = await run_flow(self._session.finish(), run.held.stage2)
         blocks = [step for _, step in steps if isinstance(step, Block)]
         run.block = blocks[0] if blocks else self._session.would_block
-        judged = Judged.ALLOW if run.block is None else Judged.BLOCK
+        judged = LedgerVerdict.ALLOW if run.block is None else LedgerVerdict.BLOCK
         await run.keep_final(Outcome.ERROR, judged)
         run.out.finished = True
 
@@ -266,7 +266,7 @@ class Delivery:
         run.response_id = reply.response_id
         if block is not None:
             run.block = block
-            await run.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)
+            await run.keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
             await run.out.whole(200, run.ask.call.blocked(run.notice))
             return
         if cleared != fed:

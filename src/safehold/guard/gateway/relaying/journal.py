@@ -17,14 +17,14 @@ import msgspec
 
 from safehold.errors import LedgerError
 from safehold.exchange import Lane
-from safehold.guard.ledger.interface import Delivered, FinalRow, Judged, Outcome
+from safehold.guard.ledger.interface import Delivered, FinalRow, LedgerVerdict, Outcome
 
 _FULL_BYTES = 32 * 1024 * 1024
 _MAX_FRAME = 64 * 1024 * 1024
 KILLED = "WriterDied"
 
 
-class Entry(msgspec.Struct, array_like=True, frozen=True):
+class JournalEntry(msgspec.Struct, array_like=True, frozen=True):
     """Released text of one exchange; no texts means that its final row is durable."""
 
     decision_id: str
@@ -32,7 +32,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(Entry)
+_decoder = msgspec.msgpack.Decoder(JournalEntry)
 
 
 class _File:
@@ -77,13 +77,13 @@ class Journal:
         Raises:
             LedgerError: It could not be written; the text must not be released.
         """
-        self._append(Entry(decision_id, tuple(texts))).open.add(decision_id)
+        self._append(JournalEntry(decision_id, tuple(texts))).open.add(decision_id)
 
     def close(self, decision_id: str) -> None:
         """Note that the final row of an exchange is durable."""
         if not any(decision_id in file.open for file in self._files):
             return
-        self._append(Entry(decision_id, ()))
+        self._append(JournalEntry(decision_id, ()))
         for file in self._files:
             file.open.discard(decision_id)
         for file in self._files[:-1]:
@@ -91,7 +91,7 @@ class Journal:
                 self._files.remove(file)
                 file.remove()
 
-    def _append(self, entry: Entry) -> _File:
+    def _append(self, entry: JournalEntry) -> _File:
         body = _encode(entry)
         frame = len(body).to_bytes(4, "big") + body
         try:
@@ -153,7 +153,7 @@ def _last_words(decision_id: str, lanes: dict[Lane, list[str]], now: float) -> F
         decision_id=decision_id,
         at=now,
         outcome=Outcome.ERROR,
-        verdict=Judged.UNSCORED,
+        verdict=LedgerVerdict.UNSCORED,
         delivered=delivered,
         delivered_bytes=size,
         scored_bytes=size,
@@ -161,7 +161,7 @@ def _last_words(decision_id: str, lanes: dict[Lane, list[str]], now: float) -> F
     )
 
 
-def frames(data: bytes) -> Iterator[Entry]:
+def frames(data: bytes) -> Iterator[JournalEntry]:
     """Yield the whole entries of a journal file, up to a torn one.
 
     Raises:

@@ -43,7 +43,7 @@ from safehold.guard.gateway.relaying.rows import (
 )
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode, Verdict
-from safehold.guard.ledger.interface import Action, Judged, Outcome, RowSink
+from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
 from safehold.guard.session.flow import contained
 
 _PASSED_ERRORS = (400, 404, 409, 413, 422, 429)
@@ -53,7 +53,7 @@ _ERROR_CHARS = 2000
 class Watcher(Protocol):
     """What counts and traces exchanges; it never sees content."""
 
-    def finished(self, run: "Run", outcome: Outcome, judged: Judged) -> None:
+    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
         """Take note of a finished exchange."""
         ...
 
@@ -274,7 +274,7 @@ class Run:
             self.out.add_header(b"x-safehold-overhead-ms", f"{spent:.1f}".encode())
 
     async def _refuse_prompt(self) -> None:
-        await self.keep_final(Outcome.BLOCKED_BY_GUARD, Judged.BLOCK)
+        await self.keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
         if self.ask.call.streamed:
             await self.out.end(self.ask.call.stream().block(self.notice))
         else:
@@ -310,14 +310,14 @@ class Run:
         if text != message:
             text = "the model server refused the request"
         self.error = f"Upstream{status}"
-        await self.keep_final(Outcome.ERROR, Judged.ALLOW)
+        await self.keep_final(Outcome.ERROR, LedgerVerdict.ALLOW)
         headers = [(b"retry-after", answer.retry_after.encode())] if answer.retry_after else []
         body = self.ask.codec.error(status, text, self.ask.decision_id)
         await self.out.whole(status, body, text_bytes=len(text.encode()), headers=headers)
 
     # -- endings -----------------------------------------------------------------------------
 
-    async def keep_final(self, outcome: Outcome, judged: Judged) -> None:
+    async def keep_final(self, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Make the final row durable, once.
 
         Raises:
@@ -365,9 +365,9 @@ class Run:
             await self.out.whole(status, body, headers=headers)
 
     async def _keep_failure(self, outcome: Outcome) -> bool:
-        judged = Judged.UNSCORED if outcome is Outcome.UNSCORABLE else Judged.ALLOW
+        judged = LedgerVerdict.UNSCORED if outcome is Outcome.UNSCORABLE else LedgerVerdict.ALLOW
         if self.block is not None:
-            judged = Judged.BLOCK
+            judged = LedgerVerdict.BLOCK
         try:
             if not self._prompt_kept:
                 await self._keep_prompt()

@@ -9,8 +9,8 @@ from safehold.guard.ledger.interface import (
     EventKind,
     EventRow,
     FinalRow,
-    Judged,
     Latency,
+    LedgerVerdict,
     Outcome,
     PromptRow,
     Row,
@@ -49,9 +49,9 @@ def prompt_row(run: "Run") -> PromptRow:
     """Return the row that must be durable before anything is released."""
     ask, verdict = run.ask, run.verdict
     blocked = verdict if isinstance(verdict, Block) else None
-    judged = Judged.UNSCORED
+    judged = LedgerVerdict.UNSCORED
     if verdict is not None:
-        judged = Judged.ALLOW if isinstance(verdict, Allow) else Judged.BLOCK
+        judged = LedgerVerdict.ALLOW if isinstance(verdict, Allow) else LedgerVerdict.BLOCK
     action = Action.REFUSE if verdict is None else run.action
     return PromptRow(
         decision_id=ask.decision_id,
@@ -78,7 +78,7 @@ def prompt_row(run: "Run") -> PromptRow:
     )
 
 
-def final_row(run: "Run", outcome: Outcome, judged: Judged) -> FinalRow:
+def final_row(run: "Run", outcome: Outcome, judged: LedgerVerdict) -> FinalRow:
     """Return the row that must be durable before the response ends."""
     block = run.block
     report = run.session.report()

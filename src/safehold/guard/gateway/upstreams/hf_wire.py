@@ -30,7 +30,7 @@ class ActivationsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     layers: tuple[int, ...]
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HfMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message of text; anything else is a 400."""
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
@@ -42,7 +42,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChatBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The fields of a chat request that a bare model can honour; every other one is a 400."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[HfMessage, ...]
     model: str = ""
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -45,16 +45,16 @@ class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("judge: tries, parallel, most_tokens and timeout_s must be above 0")
 
 
-class _Message(msgspec.Struct):
+class _JudgeMessage(msgspec.Struct):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
-    message: _Message
+class _JudgeChoice(msgspec.Struct):
+    message: _JudgeMessage
 
 
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
+class _JudgeCompletion(msgspec.Struct):
+    choices: list[_JudgeChoice]
 
 
 class PromptedJudge:
@@ -138,7 +138,7 @@ class PromptedJudge:
         except (aiohttp.ClientError, OSError) as error:
             raise ScorerError("judge: can't be reached") from error
         try:
-            choices = msgspec.json.decode(content, type=_Completion).choices
+            choices = msgspec.json.decode(content, type=_JudgeCompletion).choices
         except msgspec.DecodeError as error:
             raise ScorerError("judge: expected a chat completion") from error
         if not choices or not choices[0].message.content:

@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from safehold.secure.egress.declare.plan import COMPRESSIONS, NEIGHBOUR_BYTES_PER_DAY, Bound, Plan
+from safehold.secure.egress.declare.plan import (
+    COMPRESSIONS,
+    NEIGHBOUR_BYTES_PER_DAY,
+    Bound,
+    EgressPlan,
+)
 from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.interface import BudgetError, Window
 from safehold.secure.egress.units import human_bytes, human_time
@@ -23,12 +28,12 @@ PACKET_BYTES = 65_536
 _CENTURY_S = 36_500 * 86_400.0
 
 
-def flow_leak(flow: Flow, plan: Plan, seconds: float) -> int:
+def flow_leak(flow: Flow, plan: EgressPlan, seconds: float) -> int:
     """The most bytes the kernel lets one flow send in any interval of this length."""
     return min(_windows(dict(flow.budget), seconds), shaped(plan, seconds, flow.peak_bit_s))
 
 
-def shaped(plan: Plan, seconds: float, peak_bit_s: int = 0) -> int:
+def shaped(plan: EgressPlan, seconds: float, peak_bit_s: int = 0) -> int:
     """The most bytes the shaper passes in an interval: burst + rate * seconds."""
     rate = min(peak_bit_s or plan.link.rate_bit_s, plan.link.rate_bit_s)
     return int(plan.link.burst_bytes + rate / 8 * seconds) if plan.link.shape else 2**62
@@ -44,7 +49,7 @@ def _windows(budget: dict[Window, int], seconds: float) -> int:
     )
 
 
-def total_leak(flows: Sequence[Flow], plan: Plan, seconds: float) -> int:
+def total_leak(flows: Sequence[Flow], plan: EgressPlan, seconds: float) -> int:
     """The most bytes all these flows, ARP and neighbour discovery send in such an interval."""
     each = sum(flow_leak(flow, plan, seconds) for flow in flows)
     each_day = int(plan.local.neighbour_discovery) + int(plan.local.raw_frame_guard)
@@ -88,7 +93,7 @@ class Proof(msgspec.Struct, frozen=True):
     flows: tuple[FlowProof, ...]
 
 
-def _honest_leak(flows: Sequence[Flow], plan: Plan, line: int, seconds: float) -> int:
+def _honest_leak(flows: Sequence[Flow], plan: EgressPlan, line: int, seconds: float) -> int:
     blind = [flow for flow in flows if not _reconciled(flow, plan)]
     reviews = math.ceil(seconds / (plan.bound.review_days * 86_400))
     each = line + lag_bytes(flows, plan) + slack_bytes(flows, plan)
@@ -96,11 +101,11 @@ def _honest_leak(flows: Sequence[Flow], plan: Plan, line: int, seconds: float) -
     return min(total_leak(blind, plan, seconds) + residual, total_leak(flows, plan, seconds))
 
 
-def _reconciled(flow: Flow, plan: Plan) -> bool:
+def _reconciled(flow: Flow, plan: EgressPlan) -> bool:
     return flow.reconciled and plan.trust_senders
 
 
-def lag_bytes(flows: Sequence[Flow], plan: Plan) -> int:
+def lag_bytes(flows: Sequence[Flow], plan: EgressPlan) -> int:
     """What reconciled flows can carry before the accounting can notice: lag and reaction."""
     seen = [flow for flow in flows if _reconciled(flow, plan)]
     if not seen:
@@ -109,7 +114,7 @@ def lag_bytes(flows: Sequence[Flow], plan: Plan) -> int:
     return min(sum(flow_leak(flow, plan, lag) for flow in seen), shaped(plan, lag))
 
 
-def slack_bytes(flows: Sequence[Flow], plan: Plan) -> int:
+def slack_bytes(flows: Sequence[Flow], plan: EgressPlan) -> int:
     """What a thief can hide between two reviews in the error of the learned overhead."""
     seen = [flow for flow in flows if _reconciled(flow, plan)]
     review = plan.bound.review_days * 86_400
@@ -127,7 +132,7 @@ def time_to_reach(leak: Callable[[float], int], wanted: int) -> float:
     return high
 
 
-def residual_line(flows: Sequence[Flow], plan: Plan) -> int:
+def residual_line(flows: Sequence[Flow], plan: EgressPlan) -> int:
     """How many unexplained bytes may leave between two reviews: what alpha leaves over.
 
     alpha * S * c, less what flows without reconciliation can leak in one incident, less what
@@ -146,7 +151,7 @@ def residual_line(flows: Sequence[Flow], plan: Plan) -> int:
     return int(min(per_incident, by_time))
 
 
-def prove(flows: Sequence[Flow], plan: Plan) -> Proof:
+def prove(flows: Sequence[Flow], plan: EgressPlan) -> Proof:
     """Compute the worst case of a register under a plan.
 
     Raises:
@@ -185,7 +190,7 @@ def _review_s(bound: Bound) -> float:
     return bound.review_days * 86_400
 
 
-def _owned(flows: Sequence[Flow], plan: Plan, wanted: int) -> float:
+def _owned(flows: Sequence[Flow], plan: EgressPlan, wanted: int) -> float:
     return time_to_reach(lambda s: total_leak(flows, plan, s), wanted)
 
 
@@ -193,7 +198,7 @@ def _days(seconds: float) -> float:
     return round(seconds / 86_400, 4)
 
 
-def _flow_proof(flow: Flow, plan: Plan) -> FlowProof:
+def _flow_proof(flow: Flow, plan: EgressPlan) -> FlowProof:
     steal = time_to_reach(lambda s: flow_leak(flow, plan, s), plan.bound.stolen_bytes)
     return FlowProof(
         flow=flow.id,
@@ -206,7 +211,7 @@ def _flow_proof(flow: Flow, plan: Plan) -> FlowProof:
     )
 
 
-def flows_to_cut(flows: Sequence[Flow], plan: Plan) -> tuple[str, ...]:
+def flows_to_cut(flows: Sequence[Flow], plan: EgressPlan) -> tuple[str, ...]:
     """The fewest flows whose removal makes the rest keep the bound, largest first."""
     incident = plan.bound.detect_s + plan.bound.respond_s
 
@@ -222,7 +227,7 @@ def flows_to_cut(flows: Sequence[Flow], plan: Plan) -> tuple[str, ...]:
     return tuple(cut)
 
 
-def _refusal(flows: Sequence[Flow], plan: Plan) -> str:
+def _refusal(flows: Sequence[Flow], plan: EgressPlan) -> str:
     bound = plan.bound
     incident = bound.detect_s + bound.respond_s
     blind = [flow for flow in flows if not _reconciled(flow, plan)]

@@ -1,14 +1,14 @@
 """The proof document: what the compiled rules guarantee, in words and numbers to check."""
 
 from safehold.secure.egress.bounds.budget import Proof, total_leak
-from safehold.secure.egress.declare.plan import Plan, describe
+from safehold.secure.egress.declare.plan import EgressPlan, describe
 from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.units import human_bytes
 
 _HORIZONS = (("1 hour", 3_600), ("1 day", 86_400), ("1 week", 604_800), ("30 days", 2_592_000))
 
 
-def proof_markdown(proof: Proof, flows: tuple[Flow, ...], plan: Plan) -> str:
+def proof_markdown(proof: Proof, flows: tuple[Flow, ...], plan: EgressPlan) -> str:
     """Return the proof document as Markdown."""
     bound = plan.bound
     lines = [

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from safehold.secure.egress.declare.register import MAX_REGISTER_BYTES
-from safehold.secure.egress.interface import BudgetError, Mode, RegisterError, Window
+from safehold.secure.egress.interface import BudgetError, EgressMode, RegisterError, Window
 from safehold.secure.egress.units import human_bytes, parse_bytes, parse_rate
 
 COMPRESSIONS = (1.0, 1 / 16, 1 / 100)
@@ -68,13 +68,13 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw_frame_guard: bool = True
 
 
-class Plan(msgspec.Struct, frozen=True):
+class EgressPlan(msgspec.Struct, frozen=True):
     """A checked plan file."""
 
     bound: Bound
     link: Link
     local: Local = Local()
-    mode: Mode = Mode.ENFORCE
+    mode: EgressMode = EgressMode.ENFORCE
     total: dict[Window, int] = {}
     accounting_lag_s: float = ACCOUNTING_LAG_S
     trust_senders: bool = True
@@ -102,20 +102,20 @@ class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     burst: int | str = 65_536
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _PlanFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     weights: _Weights
     link: _Link
     bound: _Bound = _Bound()
     local: Local = Local()
     total: dict[Window, int | str] = {}
-    mode: Mode = Mode.ENFORCE
+    mode: EgressMode = EgressMode.ENFORCE
     accounting_lag_s: float = ACCOUNTING_LAG_S
     trust_senders: bool = True
     overhead_slack: float = OVERHEAD_SLACK
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path) -> EgressPlan:
     """Read and check a plan file; a weights manifest is found relative to it.
 
     Raises:
@@ -125,7 +125,7 @@ def load_plan(path: Path) -> Plan:
     try:
         if path.stat().st_size > MAX_REGISTER_BYTES:
             raise RegisterError(f"{path.name}: expected at most {MAX_REGISTER_BYTES} bytes")
-        raw = msgspec.convert(tomllib.loads(path.read_bytes().decode("utf-8")), _File)
+        raw = msgspec.convert(tomllib.loads(path.read_bytes().decode("utf-8")), _PlanFile)
     except OSError as error:
         raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
@@ -135,7 +135,7 @@ def load_plan(path: Path) -> Plan:
     return _check(raw, _weight_bytes(raw.weights, path.parent))
 
 
-def _check(raw: _File, weight_bytes: int) -> Plan:
+def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
     bound = Bound(
         weight_bytes=weight_bytes,
         compression=raw.bound.compression,
@@ -173,7 +173,7 @@ def _check(raw: _File, weight_bytes: int) -> Plan:
             "\\",
         }:
             raise RegisterError("link.interfaces: expected interface names")
-    return Plan(
+    return EgressPlan(
         bound=bound,
         link=link,
         local=raw.local,

@@ -21,8 +21,8 @@ from numpy.random import Generator
 from safehold.errors import EgressError
 from safehold.secure.egress.detectors.baseline import DAY_S, Baseline, Floats, fit
 from safehold.secure.egress.detectors.detectors import (
+    AlarmLevels,
     Detector,
-    Thresholds,
     cusum_steps,
     run_cusum,
     run_scan,
@@ -81,7 +81,7 @@ def calibrate(
             steps.append(cusum_steps(again, design, z, again.trained))
             scan.append(run_scan(again, z, again.trained).max(axis=-1))
         cusum.append(run_cusum(np.concatenate(steps)).max(axis=-1))
-    thresholds = Thresholds(
+    thresholds = AlarmLevels(
         cusum=_level(np.concatenate(cusum), alarms_per_year * CUSUM_SHARE),
         scan=_level(np.concatenate(scan), alarms_per_year * (1 - CUSUM_SHARE)),
         design=design,

@@ -20,7 +20,7 @@ SCALES_S = (600, 3_600, 86_400, 604_800, 2_592_000)
 _LARGEST_STEP = 4.0
 
 
-class Thresholds(msgspec.Struct, frozen=True):
+class AlarmLevels(msgspec.Struct, frozen=True):
     """Alarm levels of both statistics, and what they were set for."""
 
     cusum: float
@@ -33,10 +33,10 @@ class Detector(msgspec.Struct, frozen=True):
     """A baseline with its thresholds: all that judging one stream needs."""
 
     baseline: Baseline
-    thresholds: Thresholds
+    thresholds: AlarmLevels
 
 
-class Progress(msgspec.Struct, frozen=True):
+class DetectorState(msgspec.Struct, frozen=True):
     """The running statistics of one stream; a value that is kept over restarts.
 
     `bin` counts bins since the training began; `recent` holds the last 30 days of excess and
@@ -50,7 +50,7 @@ class Progress(msgspec.Struct, frozen=True):
     variance: tuple[float, ...] = (0.0,)
 
 
-class Alarm(msgspec.Struct, frozen=True):
+class ShapeAlarm(msgspec.Struct, frozen=True):
     """A statistic passed its threshold."""
 
     statistic: str
@@ -124,14 +124,14 @@ def _widen(phi: float, width: int) -> float:
     return 1.0 + (_inflation(phi) - 1.0) * (1 - 1 / width)
 
 
-def start(detector: Detector, index: int | None = None) -> Progress:
+def start(detector: Detector, index: int | None = None) -> DetectorState:
     """Begin to watch, at bin number `index` (default: right after the training)."""
-    return Progress(bin=detector.baseline.trained if index is None else index)
+    return DetectorState(bin=detector.baseline.trained if index is None else index)
 
 
 def step(
-    detector: Detector, progress: Progress, value: float
-) -> tuple[Progress, tuple[Alarm, ...]]:
+    detector: Detector, progress: DetectorState, value: float
+) -> tuple[DetectorState, tuple[ShapeAlarm, ...]]:
     """Judge one more bin; the statistics start again at 0 after their alarm."""
     baseline, thresholds = detector.baseline, detector.thresholds
     z = baseline.standardise(np.array([value]), progress.bin)
@@ -141,9 +141,9 @@ def step(
     longest = scan_widths(baseline.bin_s)[-1]
     excess = (*progress.excess, progress.excess[-1] + float(z[0]) * sigma)[-longest - 1 :]
     variance = (*progress.variance, progress.variance[-1] + sigma**2)[-longest - 1 :]
-    alarms: list[Alarm] = []
+    alarms: list[ShapeAlarm] = []
     if cusum > thresholds.cusum:
-        alarms.append(Alarm("cusum", cusum, thresholds.cusum))
+        alarms.append(ShapeAlarm("cusum", cusum, thresholds.cusum))
         cusum = 0.0
     for width in scan_widths(baseline.bin_s):
         if len(excess) <= width:
@@ -151,10 +151,10 @@ def step(
         wide = math.sqrt((variance[-1] - variance[-width - 1]) * _widen(baseline.phi, width))
         score = (excess[-1] - excess[-width - 1]) / max(wide, 1e-12)
         if score > thresholds.scan:
-            alarms.append(Alarm("scan", score, thresholds.scan, width * baseline.bin_s))
+            alarms.append(ShapeAlarm("scan", score, thresholds.scan, width * baseline.bin_s))
     if any(alarm.statistic == "scan" for alarm in alarms):
         excess, variance = excess[-1:], variance[-1:]
-    after = Progress(
+    after = DetectorState(
         bin=progress.bin + 1,
         cusum=cusum,
         last_z=float(z[0]),

@@ -14,7 +14,7 @@ from safehold.secure.egress.interface import StateError
 _START = "0" * 64
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AuditEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One event; `previous` is the SHA-256 of the line before."""
 
     index: int
@@ -38,7 +38,7 @@ class ChainedLog:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 size = self._mend(file.fileno())
                 count, last = self._tail(file.fileno())
-                entry = Entry(count, time.time(), kind, dict(body), last)
+                entry = AuditEntry(count, time.time(), kind, dict(body), last)
                 try:
                     file.write(msgspec.json.encode(entry) + b"\n")
                     file.flush()
@@ -69,12 +69,12 @@ class ChainedLog:
         step = min(size, 1 << 16)
         tail = os.pread(descriptor, step, size - step).rstrip(b"\n").rsplit(b"\n", 1)[-1]
         try:
-            entry = msgspec.json.decode(tail, type=Entry)
+            entry = msgspec.json.decode(tail, type=AuditEntry)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise StateError(f"{self.path.name}: the last line is not an event") from error
         return entry.index + 1, hashlib.sha256(tail).hexdigest()
 
-    def read(self) -> Iterator[Entry]:
+    def read(self) -> Iterator[AuditEntry]:
         """Yield every event; raises StateError where the chain is broken."""
         previous = _START
         try:
@@ -83,7 +83,7 @@ class ChainedLog:
             return
         for number, line in enumerate(lines):
             try:
-                entry = msgspec.json.decode(line, type=Entry)
+                entry = msgspec.json.decode(line, type=AuditEntry)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise StateError(f"{self.path.name}: line {number + 1} is no event") from error
             if entry.index != number or entry.previous != previous:

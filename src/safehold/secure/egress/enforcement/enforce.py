@@ -14,20 +14,20 @@ import msgspec
 
 from safehold.secure.egress.bounds.budget import shaped
 from safehold.secure.egress.bounds.odometer import Account
-from safehold.secure.egress.declare.plan import Plan
+from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow, Register
 from safehold.secure.egress.enforcement.state import BootClock, Clock, State, StateFile
 from safehold.secure.egress.interface import (
     AuditLog,
     Authorizer,
+    EgressMode,
     KernelError,
-    Mode,
     StateError,
     Window,
 )
 from safehold.secure.egress.kernel import netns
 from safehold.secure.egress.kernel.cgroup import fill_cgroup_chains
-from safehold.secure.egress.kernel.nft import NftKernel, Reading
+from safehold.secure.egress.kernel.nft import CounterReading, NftKernel
 from safehold.secure.egress.kernel.ruleset import (
     Desired,
     Quota,
@@ -66,7 +66,7 @@ class Enforcer:
         self,
         *,
         register: Register,
-        plan: Plan,
+        plan: EgressPlan,
         store: StateFile,
         audit: AuditLog,
         authorizer: Authorizer,
@@ -333,7 +333,11 @@ class Enforcer:
 
 
 def settle(
-    state: State, reading: Reading | None, clock: Clock, flows: Sequence[Flow], plan: Plan
+    state: State,
+    reading: CounterReading | None,
+    clock: Clock,
+    flows: Sequence[Flow],
+    plan: EgressPlan,
 ) -> tuple[State, tuple[str, ...]]:
     """Bring the state up to what the kernel says now.
 
@@ -380,9 +384,9 @@ def settle(
 
 def _quotas(
     remaining: Mapping[str, Mapping[Window, int]],
-    reading: Reading | None,
+    reading: CounterReading | None,
     flows: Sequence[Flow],
-    plan: Plan,
+    plan: EgressPlan,
 ) -> Iterator[tuple[QuotaKey, Quota]]:
     held = reading.quotas if reading else {}
     for name, windows in remaining.items():
@@ -399,10 +403,10 @@ def _quotas(
                 yield (name, window), Quota(limit=used + left, fresh=False)
 
 
-def posture(plan: Plan) -> dict[str, int]:
+def posture(plan: EgressPlan) -> dict[str, int]:
     """The settings of a plan as numbers of which a larger one is looser."""
     return {
-        "map_mode": int(plan.mode is Mode.MAP),
+        "map_mode": int(plan.mode is EgressMode.MAP),
         "loopback": int(plan.local.loopback),
         "link_local": int(plan.local.link_local),
         "neighbour_discovery": int(plan.local.neighbour_discovery),
@@ -438,7 +442,7 @@ def _uids(flows: Sequence[Flow]) -> dict[str, int]:
 
 def _snapshot(
     state: State,
-    reading: Reading | None,
+    reading: CounterReading | None,
     remaining: Mapping[str, Mapping[Window, int]],
     findings: tuple[str, ...],
 ) -> Snapshot:

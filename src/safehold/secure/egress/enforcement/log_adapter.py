@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.errors import TrustError
 from safehold.secure.egress.interface import AuditLog, Authorization
-from safehold.trust.grants.events import Note
+from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import RefusedError
 from safehold.trust.log.log_entries import Record
@@ -118,6 +118,8 @@ class DeskWeightGrants:
         for sha256, case in list(self._desk.state.cases.items()):
             if case.closed or not case.signed.request.operation.startswith("weights."):
                 continue
-            self._desk.end(Note(request=sha256, text=_line(f"egress alarm: {reason}")), None)
+            self._desk.end(
+                DecisionNote(request=sha256, text=_line(f"egress alarm: {reason}")), None
+            )
             count += 1
         return count

@@ -283,7 +283,7 @@ def _check_values(row: ExplainedRow) -> None:
         raise ExplainedRowError("a row's numbers are outside their bounds")
 
 
-class Position(msgspec.Struct, frozen=True):
+class ChainPosition(msgspec.Struct, frozen=True):
     """How far a sender's chain has been read: next sequence number, last digest, file offset."""
 
     seq: int = 0
@@ -302,7 +302,9 @@ class ExplainedReader:
             raise ExplainedRowError(f"expected between 1 and {MAX_FLOWS} senders")
         self._senders = dict(senders)
 
-    def check(self, line: bytes, position: Position, now: float) -> tuple[ExplainedRow, Position]:
+    def check(
+        self, line: bytes, position: ChainPosition, now: float
+    ) -> tuple[ExplainedRow, ChainPosition]:
         """Return the row of a line and the position after it.
 
         Raises:
@@ -329,12 +331,12 @@ class ExplainedReader:
         if not sender.verifier.verify(signature, row.signed_part()):
             raise ExplainedRowError(f"sender {row.sender}: the signature is false")
         digest = hashlib.sha256(line).hexdigest()
-        after = Position(row.seq + 1, digest, position.offset + len(line) + 1)
+        after = ChainPosition(row.seq + 1, digest, position.offset + len(line) + 1)
         return row, after
 
     def follow(
-        self, path: Path, position: Position, now: float
-    ) -> Iterator[tuple[ExplainedRow, Position]]:
+        self, path: Path, position: ChainPosition, now: float
+    ) -> Iterator[tuple[ExplainedRow, ChainPosition]]:
         """Yield the new whole rows of a file; a torn last line waits for its rest."""
         try:
             with path.open("rb") as file:

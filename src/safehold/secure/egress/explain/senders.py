@@ -38,7 +38,7 @@ class _Sender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret_file: str = ""
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _SendersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     sender: tuple[_Sender, ...]
     overhead: dict[str, Overhead] = {}
@@ -52,7 +52,7 @@ def load_sources(path: Path, register: Register) -> Sources:
         ExplainedRowError: A key can't be used.
     """
     try:
-        raw = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File)
+        raw = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _SendersFile)
     except OSError as error:
         raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:

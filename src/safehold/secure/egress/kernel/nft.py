@@ -14,7 +14,7 @@ _TIMEOUT_S = 20.0
 NETNS_FOLDER = Path("/run/netns")
 
 
-class Reading(msgspec.Struct, frozen=True):
+class CounterReading(msgspec.Struct, frozen=True):
     """What the kernel's objects said at one moment, by object name, in bytes.
 
     Quotas are read before counters, so a byte that passes in between is charged, never lost.
@@ -32,7 +32,7 @@ class Kernel(Protocol):
         """Apply every command or none."""
         ...
 
-    def read(self) -> Reading | None:
+    def read(self) -> CounterReading | None:
         """Return what the objects say, or None when our table does not exist."""
         ...
 
@@ -54,7 +54,7 @@ class NftKernel:
         """
         self._run(["-f", "-"], msgspec.json.encode(transaction))
 
-    def read(self) -> Reading | None:
+    def read(self) -> CounterReading | None:
         """Read quotas, then counters; our table always has counters."""
         quotas = {
             item["quota"]["name"]: (int(item["quota"]["bytes"]), int(item["quota"].get("used", 0)))
@@ -68,7 +68,7 @@ class NftKernel:
         ]
         if not any(item["table"] == TABLE for item in counters):
             return None
-        return Reading(
+        return CounterReading(
             quotas=quotas,
             counters={item["name"]: int(item["bytes"]) for item in counters},
             packets={item["name"]: int(item["packets"]) for item in counters},

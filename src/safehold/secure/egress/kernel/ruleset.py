@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from safehold.secure.egress.declare.plan import NEIGHBOUR_BYTES_PER_DAY, Plan
+from safehold.secure.egress.declare.plan import NEIGHBOUR_BYTES_PER_DAY, EgressPlan
 from safehold.secure.egress.declare.register import Flow
-from safehold.secure.egress.interface import Mode, Window
+from safehold.secure.egress.interface import EgressMode, Window
 from safehold.secure.egress.kernel.dispatch import (
     DISPATCH,
     Owners,
@@ -80,7 +80,7 @@ class Desired(msgspec.Struct, frozen=True):
     """All that a transaction is made from."""
 
     flows: tuple[Flow, ...]
-    plan: Plan
+    plan: EgressPlan
     uids: Mapping[str, int]
     interfaces: Mapping[str, str]
     quotas: Mapping[QuotaKey, Quota]
@@ -90,7 +90,7 @@ class Desired(msgspec.Struct, frozen=True):
     mark: int = 1
 
 
-def windows_of(name: str, flows: Sequence[Flow], plan: Plan) -> Mapping[Window, int]:
+def windows_of(name: str, flows: Sequence[Flow], plan: EgressPlan) -> Mapping[Window, int]:
     """The budgets of a flow, of the total (`total`) or of neighbour discovery."""
     if name == TOTAL:
         return plan.total
@@ -99,7 +99,7 @@ def windows_of(name: str, flows: Sequence[Flow], plan: Plan) -> Mapping[Window, 
     return next(flow.budget for flow in flows if flow.id == name)
 
 
-def accounts(flows: Sequence[Flow], plan: Plan) -> tuple[str, ...]:
+def accounts(flows: Sequence[Flow], plan: EgressPlan) -> tuple[str, ...]:
     """Every name that has budgets: the flows, the total and neighbour discovery."""
     total = (TOTAL,) if plan.total else ()
     neighbours = (NEIGHBOURS,) if plan.local.neighbour_discovery else ()
@@ -186,7 +186,7 @@ def _flow_counters(desired: Desired) -> Iterable[str]:
 
 
 def _chains(desired: Desired) -> list[Json]:
-    policy = "drop" if desired.plan.mode is Mode.ENFORCE or desired.sealed else "accept"
+    policy = "drop" if desired.plan.mode is EgressMode.ENFORCE or desired.sealed else "accept"
     hooked = [
         add("chain", name=hook, type="filter", hook=hook, prio=0, policy=policy)
         for hook in ("output", "forward")
@@ -248,7 +248,7 @@ def _refuse_local(desired: Desired) -> list[Json]:
 
 
 def _verdict(desired: Desired) -> Json:
-    return {"drop": None} if desired.plan.mode is Mode.ENFORCE else {"accept": None}
+    return {"drop": None} if desired.plan.mode is EgressMode.ENFORCE else {"accept": None}
 
 
 def _neighbour_rules(desired: Desired) -> list[list[Json]]:
@@ -310,7 +310,7 @@ def _remove(name: str) -> list[Json]:
     return commands
 
 
-def _wire_guard(plan: Plan, mark: int) -> list[Json]:
+def _wire_guard(plan: EgressPlan, mark: int) -> list[Json]:
     """Stop frames that never met the rules above, at each device's own egress hook.
 
     A process with CAP_NET_RAW can hand complete frames to a device (AF_PACKET), past `output`
@@ -318,7 +318,7 @@ def _wire_guard(plan: Plan, mark: int) -> list[Json]:
     last accepting rule go on. The mark is this host's secret: a process may mark its own frames.
     """
     inside = {"family": "netdev", "table": WIRE_TABLE}
-    policy = "drop" if plan.mode is Mode.ENFORCE else "accept"
+    policy = "drop" if plan.mode is EgressMode.ENFORCE else "accept"
     arp = [match(meta("protocol"), "arp")]
     commands: list[Json] = []
     for interface in plan.link.interfaces:

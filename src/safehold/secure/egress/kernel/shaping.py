@@ -7,7 +7,7 @@ before a block. Classes are changed in place, so a reload does not refill their 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from safehold.secure.egress.declare.plan import Plan
+from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.interface import KernelError
 from safehold.secure.egress.kernel.netns import open_links
@@ -30,7 +30,7 @@ class Shaper:
     def __init__(self, netns: str | None) -> None:
         self._netns = netns
 
-    def apply(self, plan: Plan, flows: Sequence[Flow], throttled: frozenset[str]) -> None:
+    def apply(self, plan: EgressPlan, flows: Sequence[Flow], throttled: frozenset[str]) -> None:
         """Shape every uplink so that all together send at the plan's rate.
 
         Raises:
@@ -61,7 +61,7 @@ class Shaper:
         links: "IPRoute",
         index: int,
         *,
-        plan: Plan,
+        plan: EgressPlan,
         flows: Sequence[Flow],
         throttled: frozenset[str],
         share: int,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.secure.egress.declare.plan import Bound, Link, Plan
+from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link
 from safehold.secure.egress.declare.register import parse_register
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
@@ -43,7 +43,7 @@ budget = {{ hour = {BUDGET}, day = {BUDGET}, week = {BUDGET}, month = {BUDGET} }
 """
 
 
-class Attempt(msgspec.Struct, frozen=True):
+class DrillAttempt(msgspec.Struct, frozen=True):
     """One way out that was tried: what was pushed, what may pass, what truly arrived."""
 
     name: str
@@ -60,7 +60,7 @@ class Attempt(msgspec.Struct, frozen=True):
 class DrillReport(msgspec.Struct, frozen=True):
     """What got through, and how fast a block took hold."""
 
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[DrillAttempt, ...]
     block_s: float
     host: str
     kernel: str
@@ -117,7 +117,7 @@ def run_drill(say: Callable[[str], None] | None = None) -> DrillReport:
     with tempfile.TemporaryDirectory() as folder, pair(f"shd{os.getpid()}") as both:
         enforcer = Enforcer(
             register=parse_register(_REGISTER),
-            plan=Plan(
+            plan=EgressPlan(
                 bound=Bound(weight_bytes=10**12),
                 link=Link((both.inside_interface,), 10**9, shape=False),
             ),
@@ -143,7 +143,7 @@ def run_drill(say: Callable[[str], None] | None = None) -> DrillReport:
     return DrillReport(tuple(attempts), block_s, os.uname().nodename, os.uname().release)
 
 
-def _attempts(both: Pair, enforcer: Enforcer, receiver: Receiver) -> Iterator[Attempt]:
+def _attempts(both: Pair, enforcer: Enforcer, receiver: Receiver) -> Iterator[DrillAttempt]:
     v4, v6 = both.outside_v4, both.outside_v6
     for name, channel, port, address in (
         ("TCP to an undeclared port", "tcp", _CLOSED, v4),
@@ -175,7 +175,7 @@ def _try(
     address: str = "",
     pushed: int = _TRY,
     uid: int | None = None,
-) -> Attempt:
+) -> DrillAttempt:
     before = receiver.total()
     target = [
         channel,
@@ -187,4 +187,4 @@ def _try(
     command = [sys.executable, "-m", "safehold.secure.egress.simulation.traffic", "send", *target]
     command += [str(uid)] if uid is not None else []
     subprocess.run(enter(both.inside, command), check=False, timeout=180)
-    return Attempt(name, pushed, 0, receiver.total() - before)
+    return DrillAttempt(name, pushed, 0, receiver.total() - before)

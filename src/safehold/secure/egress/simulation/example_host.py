@@ -1,6 +1,6 @@
 """The shipped example host: 1 TB of weights behind 220 GB a day of explained traffic."""
 
-from safehold.secure.egress.declare.plan import Bound, Link, Plan
+from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link
 from safehold.secure.egress.declare.register import Register, parse_register
 from safehold.secure.egress.detectors.traffic_model import HOUR_S, Traffic
 from safehold.secure.egress.simulation.simulate import Setup
@@ -71,9 +71,9 @@ def shipped_register() -> Register:
     return parse_register(REGISTER)
 
 
-def shipped_plan(compression: float = 1 / 16) -> Plan:
+def shipped_plan(compression: float = 1 / 16) -> EgressPlan:
     """The plan of the example."""
-    return Plan(
+    return EgressPlan(
         bound=Bound(weight_bytes=10**12, compression=compression),
         link=Link(interfaces=("eth0",), rate_bit_s=200_000_000),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 from safehold.secure.egress.bounds.budget import lag_bytes, residual_line, slack_bytes
-from safehold.secure.egress.declare.plan import Plan
+from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.detectors.baseline import Baseline, Floats, fit
 from safehold.secure.egress.detectors.calibration import calibrate
@@ -42,7 +42,7 @@ class Setup(msgspec.Struct, frozen=True):
     """
 
     traffic: Traffic
-    plan: Plan
+    plan: EgressPlan
     flows: tuple[Flow, ...]
     noise: float = 0.003
     alarms_per_year: float = 1.0

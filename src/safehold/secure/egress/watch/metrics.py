@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 
-class Reading(msgspec.Struct, frozen=True):
+class TickReading(msgspec.Struct, frozen=True):
     """The numbers of one tick."""
 
     passed: Mapping[str, int]
@@ -53,7 +53,7 @@ _METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def prometheus_text(reading: Reading) -> bytes:
+def prometheus_text(reading: TickReading) -> bytes:
     """Return one tick in Prometheus' text format."""
     registry = CollectorRegistry()
     gauges = {
@@ -66,7 +66,7 @@ def prometheus_text(reading: Reading) -> bytes:
     return generate_latest(registry)
 
 
-def write_textfile(reading: Reading, path: Path) -> None:
+def write_textfile(reading: TickReading, path: Path) -> None:
     """Write the metrics where node_exporter's textfile collector finds them."""
     write_durably(path, prometheus_text(reading))
 
@@ -74,7 +74,7 @@ def write_textfile(reading: Reading, path: Path) -> None:
 class OtelMetrics:
     """Observable gauges on an OpenTelemetry meter; `latest` is what they show."""
 
-    def __init__(self, meter: "Meter", first: Reading) -> None:
+    def __init__(self, meter: "Meter", first: TickReading) -> None:
         self.latest = first
         for name, (text, _) in _METRICS.items():
             meter.create_observable_gauge(

@@ -24,7 +24,7 @@ _ENTRIES = 65_536
 HEADROOM = 1.5
 
 
-class Seen(msgspec.Struct, frozen=True):
+class SeenFlow(msgspec.Struct, frozen=True):
     """One observed flow with what it sent."""
 
     flow: Tuple5
@@ -111,13 +111,13 @@ def _update(name: str, key: list[Json]) -> Json:
     return {"set": {"op": "update", "elem": elem, "set": f"@{name}", "stmt": [{"counter": None}]}}
 
 
-def seen(kernel: NftKernel) -> list[Seen]:
+def seen(kernel: NftKernel) -> list[SeenFlow]:
     """Return what the observer recorded.
 
     Raises:
         KernelError: Nobody observes: `learn` was never run, or without `--keep`.
     """
-    found: list[Seen] = []
+    found: list[SeenFlow] = []
     if not any(item.get("table", {}).get("name") == TABLE for item in kernel.listing("tables")):
         raise KernelError("nothing observes this host: run `safehold egress learn --keep` first")
     for item in kernel.listing("table", "inet", TABLE):
@@ -127,7 +127,7 @@ def seen(kernel: NftKernel) -> list[Seen]:
     return found
 
 
-def _seen(way: Direction, element: dict[str, Any]) -> Seen:
+def _seen(way: Direction, element: dict[str, Any]) -> SeenFlow:
     inner = element["elem"]
     values = inner["val"]["concat"]
     uid = values[-1]
@@ -141,7 +141,7 @@ def _seen(way: Direction, element: dict[str, Any]) -> Seen:
         uid=uid if isinstance(uid, int) else None,
         user=_user(uid),
     )
-    return Seen(flow, int(inner["counter"]["bytes"]), int(inner["counter"]["packets"]))
+    return SeenFlow(flow, int(inner["counter"]["bytes"]), int(inner["counter"]["packets"]))
 
 
 def _user(uid: object) -> str:
@@ -158,12 +158,12 @@ class Compared(msgspec.Struct, frozen=True):
     """Declared against seen."""
 
     declared: dict[str, int]
-    undeclared: tuple[Seen, ...]
+    undeclared: tuple[SeenFlow, ...]
     unused: tuple[str, ...]
     expired: tuple[str, ...]
 
 
-def compare(register: Register, observed: Sequence[Seen], today: dt.date) -> Compared:
+def compare(register: Register, observed: Sequence[SeenFlow], today: dt.date) -> Compared:
     """Say which rows carried what, which seen flows no row declares, and which rows were idle."""
     by_row: dict[str, int] = defaultdict(int)
     undeclared = []
@@ -182,14 +182,14 @@ def compare(register: Register, observed: Sequence[Seen], today: dt.date) -> Com
     )
 
 
-def propose(observed: Sequence[Seen], seconds: float, today: dt.date) -> str:
+def propose(observed: Sequence[SeenFlow], seconds: float, today: dt.date) -> str:
     """Write rows for what was seen, as TOML that a person must finish.
 
     Destinations of one (protocol, port, user, direction) become one row; its budgets are what was
     seen scaled to each window with half as much again. Owner and purpose say `FILL IN`, the data
     class `internal`, and the row expires in 90 days.
     """
-    groups: dict[tuple[str, int, Direction, int | None], list[Seen]] = defaultdict(list)
+    groups: dict[tuple[str, int, Direction, int | None], list[SeenFlow]] = defaultdict(list)
     for item in observed:
         flow = item.flow
         groups[flow.protocol, flow.port, flow.direction, flow.uid].append(item)

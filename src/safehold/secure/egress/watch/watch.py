@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 
 from safehold.secure.egress.bounds.budget import residual_line
-from safehold.secure.egress.detectors.detectors import Detector, Progress, start, step
+from safehold.secure.egress.detectors.detectors import Detector, DetectorState, start, step
 from safehold.secure.egress.enforcement.enforce import Enforcer, Snapshot
 from safehold.secure.egress.enforcement.state import Clock, write_durably
 from safehold.secure.egress.explain.accounting import Overhead, Residual, expected_by_flow
-from safehold.secure.egress.explain.ledger import ExplainedReader, ExplainedRow, Position
+from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedReader, ExplainedRow
 from safehold.secure.egress.explain.tokens import Quotas, Rescorer, TokenLedger, hidden_bits
 from safehold.secure.egress.interface import (
     AuditLog,
@@ -21,7 +21,7 @@ from safehold.secure.egress.interface import (
 )
 from safehold.secure.egress.kernel.attribution import SocketUse
 from safehold.secure.egress.watch.alerts import AlertSink, tell
-from safehold.secure.egress.watch.metrics import Reading
+from safehold.secure.egress.watch.metrics import TickReading
 from safehold.secure.egress.watch.response import (
     Ladder,
     Signals,
@@ -43,10 +43,10 @@ BANK_SHARE = 0.01
 _BANK_FLOOR = 65_536
 
 
-class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StreamState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One detector's memory: its progress, and the bin that is filling."""
 
-    progress: Progress
+    progress: DetectorState
     began: float
     filled: float = 0.0
 
@@ -55,8 +55,8 @@ class WatchState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that the watch remembers between ticks and over restarts."""
 
     residuals: dict[str, Residual] = {}
-    positions: dict[str, Position] = {}
-    streams: dict[str, Stream] = {}
+    positions: dict[str, ChainPosition] = {}
+    streams: dict[str, StreamState] = {}
     ladder: Ladder = Ladder()
     passed: dict[str, int] = {}
     undeclared: int = 0
@@ -144,7 +144,7 @@ class Watch:
         """What the watch remembers now."""
         return self._state
 
-    def tick(self) -> tuple[Reading, tuple[Step, ...]]:
+    def tick(self) -> tuple[TickReading, tuple[Step, ...]]:
         """Look once: enforce, reconcile, detect, respond, remember."""
         snapshot = self._enforcer.tick()
         line = max(1, residual_line(self._enforcer.flows, self._enforcer.plan))
@@ -226,7 +226,7 @@ class Watch:
         for sender, path in self._sources.files.items():
             try:
                 for row, position in reader.follow(
-                    path, positions.get(sender, Position()), self._clock.wall_s()
+                    path, positions.get(sender, ChainPosition()), self._clock.wall_s()
                 ):
                     rows.append(row)
                     positions[sender] = position
@@ -265,7 +265,7 @@ class Watch:
         streams, alarms = dict(state.streams), {}
         for name, detector in self._detectors.items():
             flow = name.removeprefix("residual:")
-            stream = streams.get(name) or Stream(progress=start(detector), began=snapshot.at)
+            stream = streams.get(name) or StreamState(progress=start(detector), began=snapshot.at)
             before = self._state.residuals.get(flow, Residual()).odometer
             new = (
                 residuals.get(flow, 0.0) - before
@@ -276,7 +276,7 @@ class Watch:
             while snapshot.at - stream.began >= detector.baseline.bin_s:
                 progress, found = step(detector, stream.progress, stream.filled)
                 began = stream.began + detector.baseline.bin_s
-                stream = Stream(progress=progress, began=began)
+                stream = StreamState(progress=progress, began=began)
                 if found:
                     worst = found[0]
                     alarms[flow] = f"{worst.statistic} {worst.value:.1f} > {worst.threshold:.1f}"
@@ -337,8 +337,8 @@ class Watch:
 
 def _reading(
     snapshot: Snapshot, residuals: Mapping[str, float], ladder: Ladder, line: int
-) -> Reading:
-    return Reading(
+) -> TickReading:
+    return TickReading(
         passed=snapshot.passed,
         dropped=snapshot.dropped,
         remaining=snapshot.remaining,

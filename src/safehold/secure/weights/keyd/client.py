@@ -19,10 +19,10 @@ from safehold.secure.weights.keyd.interface import (
     Alive,
     Answer,
     Ask,
+    GrantRevoked,
     KeydError,
+    KeyRefusal,
     Receipt,
-    Refusal,
-    Revoked,
     receive,
     send,
 )
@@ -136,7 +136,7 @@ class Lease:
             match message:
                 case Alive():
                     continue
-                case Revoked():
+                case GrantRevoked():
                     return f"the grant ended: {message.reason}"
                 case _:
                     return "the key service ended the lease"
@@ -176,7 +176,7 @@ def _exchange(connection: socket.socket, ask: Ask, kind: type[msgspec.Struct]) -
         answer = receive(connection, Answer)
     except OSError as error:
         raise KeydError("the key service did not answer") from error
-    if isinstance(answer, Refusal):
+    if isinstance(answer, KeyRefusal):
         raise GrantRefusedError(answer.reason) if answer.trust else KeydError(answer.reason)
     if not isinstance(answer, kind):
         raise KeydError("expected another answer of the key service")

@@ -31,7 +31,7 @@ class Load(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="load"):
     parts: Parts
 
 
-class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="watch"):
+class WatchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="watch"):
     """Release nothing; tell me the grant's budget and when it ends (for the read meter)."""
 
     grant: Hex32
@@ -52,7 +52,7 @@ class Shred(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="shred"
     header: str
 
 
-Ask = Load | Watch | Rewrap | Shred
+Ask = Load | WatchRequest | Rewrap | Shred
 
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,20 +96,20 @@ class Alive(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="alive"
     """The grant still holds."""
 
 
-class Revoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="revoked"):
+class GrantRevoked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="revoked"):
     """The grant holds no more: wipe."""
 
     reason: str
 
 
-class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
+class KeyRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="refusal"):
     """No; one line says why. `trust` tells a missing authorization from other errors."""
 
     reason: str
     trust: bool
 
 
-Answer = Keys | Watching | Rewrapped | Shredded | Alive | Revoked | Refusal
+Answer = Keys | Watching | Rewrapped | Shredded | Alive | GrantRevoked | KeyRefusal
 T = TypeVar("T")
 
 

@@ -20,8 +20,8 @@ from safehold.secure.weights.keyd.interface import (
     Rewrapped,
     Shred,
     Shredded,
-    Watch,
     Watching,
+    WatchRequest,
 )
 from safehold.secure.weights.keyd.peer import Peer
 from safehold.secure.weights.keys import derive_keys, unwrap_data_key, wrap_context
@@ -179,7 +179,7 @@ class Releaser:
         )
         return Shredded(report=tuple(report), receipt=receipt)
 
-    def watch(self, ask: Watch, peer: Peer) -> Watching:
+    def watch(self, ask: WatchRequest, peer: Peer) -> Watching:
         """Return the budget of a grant that holds; nothing is released.
 
         Raises:

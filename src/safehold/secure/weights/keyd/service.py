@@ -14,13 +14,13 @@ from safehold.secure.weights.keyd.interface import (
     Alive,
     Answer,
     Ask,
+    GrantRevoked,
     KeydError,
+    KeyRefusal,
     Load,
-    Refusal,
-    Revoked,
     Rewrap,
     Shred,
-    Watch,
+    WatchRequest,
     receive,
     send,
 )
@@ -101,17 +101,17 @@ class KeyService:
             with peer_of(connection, self._code) as peer, self._decide:
                 answer, seal_id = self._answer(ask, peer)
         except SafeholdError as error:
-            send(connection, Refusal(reason=str(error), trust=isinstance(error, TrustError)))
+            send(connection, KeyRefusal(reason=str(error), trust=isinstance(error, TrustError)))
             return
         send(connection, answer)
-        if isinstance(ask, Load | Watch):
+        if isinstance(ask, Load | WatchRequest):
             self._lease(connection, ask.grant, seal_id)
 
     def _answer(self, ask: Ask, peer: Peer) -> tuple[Answer, str]:
         match ask:
             case Load():
                 return self._releaser.load(ask, peer)
-            case Watch():
+            case WatchRequest():
                 return self._releaser.watch(ask, peer), ""
             case Rewrap():
                 return self._releaser.rewrap(ask, peer), ""
@@ -126,7 +126,7 @@ class KeyService:
             with self._decide:
                 reason = self._releaser.ended(grant, seal_id)
             if reason is not None:
-                send(connection, Revoked(reason=reason))
+                send(connection, GrantRevoked(reason=reason))
                 return
             send(connection, Alive())
             # The loader says nothing more; its silence is right, its end is the lease's.

@@ -37,7 +37,7 @@ class MeterError(WeightsError):
     """Look at the kernel, the file system or the privileges: reads can't be metered."""
 
 
-class Event:
+class AccessEvent:
     """One question of the kernel; exactly one answer is owed."""
 
     def __init__(self, group: int, handle: int, read: Read) -> None:
@@ -58,7 +58,7 @@ class Event:
             os.close(self._handle)
 
 
-class Gate:
+class FanotifyGroup:
     """A fanotify group that is asked about the given files.
 
     When the last descriptor of the group closes, also by SIGKILL, the kernel allows everything:
@@ -112,7 +112,7 @@ class Gate:
     ) -> None:
         os.close(self._group)
 
-    def events(self, timeout_s: float) -> Iterator[Event]:
+    def events(self, timeout_s: float) -> Iterator[AccessEvent]:
         """Yield the questions that are waiting, after at most `timeout_s` seconds."""
         if not select.select([self._group], [], [], timeout_s)[0]:
             return
@@ -128,7 +128,7 @@ class Gate:
             found = os.fstat(handle)
             offset, count = _range(info, found.st_size)
             name = self._names.get(_identity(found), "unknown")
-            yield Event(self._group, handle, Read(name, pid, offset, count))
+            yield AccessEvent(self._group, handle, Read(name, pid, offset, count))
 
 
 def _range(info: bytes, size: int) -> tuple[int, int]:
@@ -153,13 +153,13 @@ def _reason() -> str:
     return os.strerror(ctypes.get_errno())
 
 
-def open_gate(files: Sequence[Path]) -> Gate:
+def open_gate(files: Sequence[Path]) -> FanotifyGroup:
     """Return the finest gate that this kernel and file system have.
 
     Raises:
         MeterError: none at all.
     """
     try:
-        return Gate(files, Active.PRE_ACCESS)
+        return FanotifyGroup(files, Active.PRE_ACCESS)
     except MeterError:
-        return Gate(files, Active.OPEN)
+        return FanotifyGroup(files, Active.OPEN)

@@ -13,7 +13,7 @@ from pathlib import Path
 from safehold.secure.weights.header import read_header
 from safehold.secure.weights.interface import SEALED_SUFFIX
 from safehold.secure.weights.meter.budget import Active, Read, Tally, closed, judge
-from safehold.secure.weights.meter.fanotify import Gate, MeterError
+from safehold.secure.weights.meter.fanotify import FanotifyGroup, MeterError
 
 _POLL_S = 0.2
 
@@ -32,7 +32,7 @@ class ReadMeter:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: FanotifyGroup,
         budget: int,
         *,
         on_refusal: OnRefusal | None = None,

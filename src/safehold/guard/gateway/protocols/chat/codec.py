@@ -23,7 +23,7 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.chat import wire as w
 from safehold.guard.gateway.protocols.chat.stream import ChatStream
-from safehold.guard.gateway.protocols.chat.wire import ChatReply, ChatRequest, Message
+from safehold.guard.gateway.protocols.chat.wire import ChatMessage, ChatReply, ChatRequest
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
     decode_reply,
@@ -110,7 +110,7 @@ def exchange_of(request: ChatRequest, rules: Rules) -> Exchange:
     return Exchange(turns=tuple(turns))
 
 
-def parts_of(message: Message, rules: Rules) -> Iterator[Part]:  # noqa: C901 - one short case per kind
+def parts_of(message: ChatMessage, rules: Rules) -> Iterator[Part]:  # noqa: C901 - one short case per kind
     """Yield the parts of one message, every channel of it."""
     plain = Channel.TOOL_RESULT if ROLES[message.role] is Role.TOOL else Channel.TEXT
     if message.name:
@@ -222,7 +222,7 @@ class ChatCall:
                 "created": self._created,
                 "model": self.model,
                 "choices": choices,
-                "usage": w.Usage().counts(),
+                "usage": w.ChatUsage().counts(),
                 "safehold": {"decision_id": notice.decision_id},
             }
         )
@@ -295,7 +295,7 @@ class ChatWhole:
                 "created": reply.created or self._created,
                 "model": model_name(reply.model, self._model),
                 "choices": [self._choice(choice) for choice in reply.choices],
-                "usage": (reply.usage or w.Usage()).counts(),
+                "usage": (reply.usage or w.ChatUsage()).counts(),
             }
         )
 

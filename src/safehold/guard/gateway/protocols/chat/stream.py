@@ -17,11 +17,11 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
 from safehold.guard.gateway.protocols.chat.wire import (
+    ChatUsage,
     Chunk,
     ChunkChoice,
     ReplyDelta,
     ToolCallDelta,
-    Usage,
 )
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
@@ -74,7 +74,7 @@ class ChatStream:
         self._calls: dict[tuple[int, int], str] = {}
         self._names: dict[Lane, str] = {}
         self._named: set[Lane] = set()
-        self._usage: Usage | None = None
+        self._usage: ChatUsage | None = None
         self._done = False
         self._refused = False
 
@@ -288,7 +288,7 @@ class ChatStream:
         return b"".join((*frames, b"data: [DONE]\n\n"))
 
     def _counts(self) -> bytes:
-        usage = (self._usage or Usage()).counts()
+        usage = (self._usage or ChatUsage()).counts()
         return frame(self._header() + encode({"choices": [], "usage": usage})[1:])
 
     def block(self, notice: Notice) -> bytes:
@@ -300,7 +300,7 @@ class ChatStream:
         }
         top: dict[str, Any] = {"safehold": {"decision_id": notice.decision_id}}
         if not self._want_usage:
-            top["usage"] = (self._usage or Usage()).counts()
+            top["usage"] = (self._usage or ChatUsage()).counts()
         frames = []
         for choice in range(self._choices):
             frames.append(self._open_choice(choice))

@@ -69,7 +69,7 @@ class FileContent(msgspec.Struct, tag="file", tag_field="type", forbid_unknown_f
 Content = TextContent | RefusalContent | ImageContent | AudioContent | FileContent
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One message of a request."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
@@ -95,7 +95,7 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
 class ChatRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: list[Message]
+    messages: list[ChatMessage]
     model: str = ""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -142,7 +142,7 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     priority: int | None = None
 
 
-class Usage(msgspec.Struct, omit_defaults=True):
+class ChatUsage(msgspec.Struct, omit_defaults=True):
     """Token counts."""
 
     prompt_tokens: int = 0
@@ -229,7 +229,7 @@ class Chunk(msgspec.Struct, forbid_unknown_fields=True):
     object: str | None = None
     created: int | None = None
     model: str | None = None
-    usage: Usage | None = None
+    usage: ChatUsage | None = None
     system_fingerprint: Dropped = None
     service_tier: Dropped = None
     obfuscation: Dropped = None
@@ -276,7 +276,7 @@ class ChatReply(msgspec.Struct, forbid_unknown_fields=True):
     object: str | None = None
     created: int | None = None
     model: str | None = None
-    usage: Usage | None = None
+    usage: ChatUsage | None = None
     system_fingerprint: Dropped = None
     service_tier: Dropped = None
     metadata: Dropped = None

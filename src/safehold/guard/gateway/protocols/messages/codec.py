@@ -207,7 +207,7 @@ class MessagesCall:
                 "stop_reason": "refusal",
                 "stop_sequence": None,
                 "stop_details": refusal_details(notice),
-                "usage": w.Usage().counts(),
+                "usage": w.MessagesUsage().counts(),
                 "safehold": {"decision_id": notice.decision_id},
             }
         )

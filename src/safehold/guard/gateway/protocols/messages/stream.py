@@ -60,7 +60,7 @@ class MessagesStream:
         self._opaque = opaque
         self._lanes = Lanes(max_lanes)
         self._id = "msg_safehold"
-        self._usage = w.Usage()
+        self._usage = w.MessagesUsage()
         self._stop: w.StopDelta | None = None
         self._done = False
         self._begun = False

@@ -143,7 +143,7 @@ class CountRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     cache_control: Cache | None = None
 
 
-class Usage(msgspec.Struct):
+class MessagesUsage(msgspec.Struct):
     """Token counts; other fields of an upstream's usage are not read."""
 
     input_tokens: int | None = None
@@ -163,7 +163,7 @@ class Usage(msgspec.Struct):
             counts["cache_read_input_tokens"] = self.cache_read_input_tokens
         return counts
 
-    def plus(self, later: "Usage") -> "Usage":
+    def plus(self, later: "MessagesUsage") -> "MessagesUsage":
         """Return these counts, overlaid by those that a later event gave."""
         given = {
             name: value
@@ -195,7 +195,7 @@ class Reply(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
     stop_reason: Stop | None = None
     stop_sequence: str | None = None
-    usage: Usage = msgspec.field(default_factory=Usage)
+    usage: MessagesUsage = msgspec.field(default_factory=MessagesUsage)
     stop_details: Dropped = None
     container: Dropped = None
     diagnostics: Dropped = None
@@ -282,7 +282,7 @@ class MessageDelta(
     """The message's ending and counts."""
 
     delta: StopDelta
-    usage: Usage = msgspec.field(default_factory=Usage)
+    usage: MessagesUsage = msgspec.field(default_factory=MessagesUsage)
     context_management: Dropped = None
 
 

@@ -238,7 +238,7 @@ class ResponsesCall:
         body = skeleton(self._settled(), f"resp_{notice.decision_id}", "incomplete")
         body["incomplete_details"] = {"reason": "content_filter"}
         body["output"] = [message_item(f"msg_{notice.decision_id}", REFUSAL, "incomplete")]
-        body["usage"] = w.Usage().counts()
+        body["usage"] = w.ResponsesUsage().counts()
         body["safehold"] = {"decision_id": notice.decision_id}
         return encode(body)
 
@@ -288,7 +288,7 @@ class ResponsesWhole:
             known = reason if reason in ("max_output_tokens", "content_filter") else None
             body["incomplete_details"] = {"reason": known or "max_output_tokens"}
         body["output"] = [_item(item, index) for index, item in enumerate(reply.output)]
-        body["usage"] = (reply.usage or w.Usage()).counts()
+        body["usage"] = (reply.usage or w.ResponsesUsage()).counts()
         return encode(body)
 
 

@@ -32,7 +32,7 @@ from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton, text_part
 from safehold.guard.gateway.protocols.sse import named
 
-_EVENT = msgspec.json.Decoder(w.Event)
+_EVENT = msgspec.json.Decoder(w.ResponsesEvent)
 _BEGUN = msgspec.json.Decoder(w.Begun)
 _RESPONSE = msgspec.json.Decoder(w.Response)
 _ITEM: msgspec.json.Decoder[w.OutputItem] = msgspec.json.Decoder(w.OutputItem)
@@ -168,7 +168,7 @@ class ResponsesStream:
             return self._end_part(self._find(given, kind), whole)
         return self._other(given)
 
-    def _other(self, given: w.Event) -> Sequence[Piece]:
+    def _other(self, given: w.ResponsesEvent) -> Sequence[Piece]:
         match given.type:
             case "response.created" | "response.in_progress":
                 begun = decode_reply(_BEGUN, bytes(given.response))
@@ -196,7 +196,7 @@ class ResponsesStream:
         model = model_name(given.model, self._settled.model)
         self._settled = msgspec.structs.replace(self._settled, created=created, model=model)
 
-    def _add(self, given: w.Event) -> list[Piece]:
+    def _add(self, given: w.ResponsesEvent) -> list[Piece]:
         item = decode_reply(_ITEM, bytes(given.item))
         number = len(self._items)
         key = item.id or f"item_{number}"
@@ -222,7 +222,7 @@ class ResponsesStream:
             raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
         entry.secret = sealed(secret)
 
-    def _find(self, given: w.Event, kind: str) -> _Part:
+    def _find(self, given: w.ResponsesEvent, kind: str) -> _Part:
         """Return the part that an event is about, opening it at its first mention."""
         item = self._items.get(given.item_id) if given.item_id else self._last
         if item is None:
@@ -246,7 +246,7 @@ class ResponsesStream:
         part.read += len(rest)
         return [Delta(part.lane, rest), Closed(part.lane)] if rest else [Closed(part.lane)]
 
-    def _end_item(self, given: w.Event) -> list[Piece]:
+    def _end_item(self, given: w.ResponsesEvent) -> list[Piece]:
         item = decode_reply(_ITEM, bytes(given.item))
         entry = self._items.get(item.id) if item.id else self._last
         if entry is None:
@@ -399,7 +399,7 @@ class ResponsesStream:
         usage = self._final.usage if self._final else None
         body = self._object(status) | {
             "output": self._written,
-            "usage": (usage or w.Usage()).counts(),
+            "usage": (usage or w.ResponsesUsage()).counts(),
             **more,
         }
         return self._event(kind, {"response": body})

@@ -176,7 +176,7 @@ class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults
     background: Literal[False] | None = None
 
 
-class Usage(msgspec.Struct):
+class ResponsesUsage(msgspec.Struct):
     """Token counts; other fields of an upstream's usage are not read."""
 
     input_tokens: int = 0
@@ -248,7 +248,7 @@ class Response(msgspec.Struct):
     created_at: float | None = None
     model: str | None = None
     output: list[OutputItem] = []
-    usage: Usage | None = None
+    usage: ResponsesUsage | None = None
     incomplete_details: dict[str, Any] | None = None
     error: Dropped = None
 
@@ -261,7 +261,7 @@ class Begun(msgspec.Struct):
     model: str | None = None
 
 
-class Event(msgspec.Struct, forbid_unknown_fields=True):
+class ResponsesEvent(msgspec.Struct, forbid_unknown_fields=True):
     """Any event of a stream; `type` says which fields matter."""
 
     type: str
