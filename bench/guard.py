@@ -24,7 +24,7 @@ from safehold.guard.interface import Block, Escalation
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.batching import InlineStage2, Stage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer, drive, drive_async
+from safehold.guard.session.flow import Answer, drive, run_flow
 from safehold.guard.session.session import Guard, SessionPolicy
 
 SEEDS = Path(__file__).parents[1] / "src/safehold/improve/synthesis/seeds/homebrewing"
@@ -193,12 +193,12 @@ def crowds(bundle: Bundle, texts: list[str]) -> Table:
         session = guard.session(user_says("Please go on."), SessionPolicy())
         for delta in deltas(text):
             began = time.perf_counter()
-            step = await drive_async(session.feed(Lane(), delta), stage2)
+            step = await run_flow(session.feed(Lane(), delta), stage2)
             waits.append((time.perf_counter() - began) * 1000)
             if isinstance(step, Block):
                 return
             await asyncio.sleep(0)
-        await drive_async(session.finish(), stage2)
+        await run_flow(session.finish(), stage2)
 
     async def crowd(count: int) -> tuple[float, list[float], Stage2]:
         if bundle.stage2 is None:

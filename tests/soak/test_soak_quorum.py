@@ -24,9 +24,9 @@ from safehold.trust.grants.events import Event
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.dsse import seal
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.log_entries import statement_of
 from safehold.trust.log.note import SigningKey
-from safehold.trust.log.store import LogKeys
 
 HISTORIES = int(os.environ.get("SAFEHOLD_SOAK_HISTORIES", "100000"))
 BATCH = 1000

@@ -16,7 +16,7 @@ from safehold.guard.served.model import HfModel
 from safehold.improve.probes.interface import ProbeSettings, TrainedProbe
 from safehold.improve.probes.train import train_probe
 from safehold.improve.synthesis import dataset
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 
 class ProbeRequest(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from typing import Self
 import rich.progress
 from rich.console import Console
 
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 
 class Bars(Progress):

@@ -13,7 +13,7 @@ from safehold.guard.gateway.upstreams.embedded import GivenModel, LocalModel, Lo
 from safehold.secure.weights.interface import LeaseError
 from safehold.secure.weights.loader import LoadOrder, load_model, only_shard
 from safehold.secure.weights.signer import SealVerifier
-from safehold.trust.log.store import read_keys
+from safehold.trust.log.keys import read_keys
 
 
 def sealed_engine(

@@ -28,10 +28,11 @@ from safehold.trust.log.checkpoint import open_checkpoint
 from safehold.trust.log.dsse import Statement, unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import LogError
+from safehold.trust.log.keys import LogKeys, read_keys, write_keys
 from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.log.note import Algorithm, SigningKey, parse_vkey
 from safehold.trust.log.proof import encode_proof, verify_proof_text
-from safehold.trust.log.store import LogKeys, create_log, read_keys, write_keys
+from safehold.trust.log.store import create_log
 from safehold.trust.log.witness import Witness, attach, create_witness
 
 directory = click.argument("log_dir", type=click.Path(path_type=Path))

@@ -30,7 +30,7 @@ from safehold.trust.grants.details import (
     RemovePerson,
 )
 from safehold.trust.grants.events import Founding
-from safehold.trust.log.store import read_keys, write_keys
+from safehold.trust.log.keys import read_keys, write_keys
 from safehold.trust.people.interface import Kind, Passkey, Person, Roster, SshKey, Team
 from safehold.trust.people.sshsig import armour, parse_public_key
 from safehold.trust.people.statement import Act

@@ -55,7 +55,7 @@ from safehold.secure.weights.signer import SealSigner, SealVerifier
 from safehold.secure.weights.verify import verify_sealed
 from safehold.trust.grants.details import Facts
 from safehold.trust.grants.interface import GrantRequest, Resource
-from safehold.trust.log.store import read_keys
+from safehold.trust.log.keys import read_keys
 
 _OPERATIONS = ("load", "rewrap", "shred")
 _REPORT_S = 1.0

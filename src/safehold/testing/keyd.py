@@ -15,8 +15,8 @@ from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.testing.weights import MemoryProvider, Publisher
 from safehold.trust.grants.details import Facts
 from safehold.trust.grants.interface import GrantRequest, Resource
+from safehold.trust.log.keys import read_keys
 from safehold.trust.log.note import Algorithm, SigningKey
-from safehold.trust.log.store import read_keys
 from safehold.trust.log.witness import Witness, create_witness
 
 REWRAP = """

@@ -23,8 +23,9 @@ from safehold.trust.grants.interface import (
     Resource,
     SignedRequest,
 )
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.note import SigningKey
-from safehold.trust.log.store import LogKeys, LogStore, create_log
+from safehold.trust.log.store import LogStore, create_log
 from safehold.trust.people.interface import (
     Key,
     Kind,

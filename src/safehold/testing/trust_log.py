@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from safehold.trust.log.checkpoint import sign_checkpoint
 from safehold.trust.log.interface import Checkpoint, InclusionProof
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.merkle import hash_leaf, prove_inclusion
 from safehold.trust.log.note import SigningKey
-from safehold.trust.log.store import LogKeys
 from safehold.trust.log.tiles import (
     WIDTH,
     Frontier,

@@ -7,7 +7,7 @@ from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
 from safehold.improve.evaluation import page
 from safehold.improve.evaluation.judging import SecondOpinion
 from safehold.improve.evaluation.run import EvaluationSettings, evaluate
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 from safehold.testing.bundles import tiny_bundle
 from safehold.testing.judge import JudgeServer, by_words
 

@@ -14,7 +14,7 @@ from safehold.errors import BundleError, DataError, UsageError
 from safehold.improve.evaluation import page, plots
 from safehold.improve.evaluation.interface import EvaluationReport, Label
 from safehold.improve.evaluation.run import EvaluationSettings, evaluate
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 from safehold.testing.bundles import WordScorer, tiny_bundle, write_tiny
 
 Write = Callable[..., Path]

@@ -19,7 +19,7 @@ from safehold.improve.probes.interface import ProbeSettings, TrainedProbe
 from safehold.improve.probes.train import train_probe
 from safehold.improve.probes.windows import windows
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 from safehold.testing.models import tiny_model
 
 BREWING = (

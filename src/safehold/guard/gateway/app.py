@@ -37,6 +37,7 @@ from safehold.guard.gateway.relaying.client_response import Outlet, Receive, Sen
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.relay import Ask, Relay
 from safehold.guard.gateway.side_endpoints import Passing
+from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.ledger.interface import (
     EventKind,
     EventRow,
@@ -50,29 +51,6 @@ CODECS: dict[str, Callable[[], Codec]] = {
 _FORWARDED = ("anthropic-version", "openai-organization", "openai-project")
 _SWEEP_S = 1.0
 _BYTES_PER_TOKEN = 4
-
-
-class Surfaces:
-    """Which surfaces are open; a canary that passes unblocked closes its surface."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._closed: dict[Surface, str] = {
-            surface: "closed by configuration"
-            for surface, policy in settings.surfaces.items()
-            if policy.closed
-        }
-
-    def reason(self, surface: Surface) -> str | None:
-        """Return why a surface is closed, or None while it is open."""
-        return self._closed.get(surface)
-
-    def close(self, surface: Surface, reason: str) -> None:
-        """Refuse every request of a surface from now on."""
-        self._closed[surface] = reason
-
-    def open(self, surface: Surface) -> None:
-        """Let requests in again."""
-        self._closed.pop(surface, None)
 
 
 class Gateway:

@@ -17,7 +17,7 @@ from safehold.errors import ConfigError, LedgerError, SafeholdError
 from safehold.guard.gateway.access.admission import Gate
 from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptions, open_exemptions
 from safehold.guard.gateway.access.store import open_store
-from safehold.guard.gateway.app import CODECS, Gateway, Surfaces
+from safehold.guard.gateway.app import CODECS, Gateway
 from safehold.guard.gateway.bundles.active_guard import Held, Holder
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
@@ -32,6 +32,7 @@ from safehold.guard.gateway.relaying.client_response import Receive, Send
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.journal import worker_journal
 from safehold.guard.gateway.relaying.relay import Relay
+from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow

@@ -1,13 +1,15 @@
 """Drivers of a flow, and the one place where a scorer's failure is caught.
 
-A flow is written once, without I/O; `drive` runs it with a synchronous stage 2, `drive_async` with
-an asynchronous one. `guarded` and `contained` hold the product's only broad `except`s: whatever
-breaks inside a scorer becomes `Failed`, which the session turns into the configured fail mode, and
-whatever breaks around it ends the exchange, with a row.
+A flow is written once, without I/O; `drive` runs it with a synchronous stage 2 (training,
+evaluation, tests), `run_flow` on the event loop (serving and its benchmark). `guarded` and
+`contained` hold the product's only broad `except`s: whatever breaks inside a scorer becomes
+`Failed`, which the session turns into the configured fail mode, and whatever breaks around it ends
+the exchange, with a row.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 from safehold.errors import SafeholdError, ScorerError
 from safehold.guard.interface import Escalation, Failed, Scored, ScoringFlow
@@ -15,6 +17,7 @@ from safehold.guard.interface import Escalation, Failed, Scored, ScoringFlow
 P = ParamSpec("P")
 T = TypeVar("T")
 Answer = Scored | Failed
+StageTwo = Callable[[Escalation], Awaitable[Answer]]
 
 
 def guarded(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Failed:
@@ -51,15 +54,38 @@ def drive(flow: ScoringFlow[T], stage2: Callable[[Escalation], Answer]) -> T:
         return result
 
 
-async def drive_async(flow: ScoringFlow[T], stage2: Callable[[Escalation], Awaitable[Answer]]) -> T:
-    """Run a flow to its end, awaiting the answers to its escalations.
+async def no_stage2(request: Escalation) -> Answer:
+    """Answer for a guard without a stage 2: an escalation is a failure, never a pass."""
+    del request
+    return Failed(reason="NoStage2")
 
-    `stage2` must itself answer `Failed` rather than raise, as `batching.Stage2` does.
+
+async def run_flow(flow: ScoringFlow[T], stage2: StageTwo, *, offload: bool = False) -> T:
+    """Run a flow to its end on the event loop; this is the driver that serves.
+
+    `stage2` must itself answer `Failed` rather than raise, as `batching.Stage2` does. `offload`
+    moves the flow's own computation to a thread, for texts that would hold up other exchanges.
     """
+    answer: Answer | None = None
+    while True:
+        if offload:
+            step = await asyncio.to_thread(_advance, flow, answer)
+        else:
+            step = _advance(flow, answer)
+        if isinstance(step, Escalation):
+            answer = await stage2(step)
+        else:
+            return step.value
+
+
+class _Ended(NamedTuple, Generic[T]):
+    """What a flow returned; `StopIteration` itself can't cross a thread."""
+
+    value: T
+
+
+def _advance(flow: ScoringFlow[T], answer: Answer | None) -> Escalation | _Ended[T]:
     try:
-        request = next(flow)
-        while True:
-            request = flow.send(await stage2(request))
+        return next(flow) if answer is None else flow.send(answer)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return _Ended(stop.value)

@@ -25,7 +25,7 @@ from safehold.improve.evaluation.interface import (
 )
 from safehold.improve.evaluation.scoring import Examiner, Listener
 from safehold.improve.synthesis.encodings import ENCODINGS
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 from safehold.stats import Rate
 
 _ENCODINGS = ("base64", "rot13", "leet", "reversed", "hex")

@@ -21,7 +21,7 @@ from safehold.improve.evaluation.interface import (
     Label,
     Score,
 )
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 _BATCH = 8
 _UNSCORABLE = Score(None, None, blocked=False, escalations=0, stage=Stage.FAIL_MODE)

@@ -26,7 +26,7 @@ from safehold.improve.evaluation.interface import (
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
 from safehold.improve.evaluation.scoring import Examiner, Listener
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 SCORES = "scores.jsonl"
 FAILURES = "failures.jsonl"

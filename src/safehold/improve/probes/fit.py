@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from safehold.guard.scorers.probe import ProbeHead
 from safehold.improve.probes.interface import ProbeSettings, Windows
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 
 def fit(found: Sequence[Windows], settings: ProbeSettings, progress: Progress) -> ProbeHead:

@@ -48,7 +48,7 @@ from safehold.improve.probes.sessions import HeardReply, decided_by, hear, stopp
 from safehold.improve.probes.windows import collect
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.examples import of_split
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 from safehold.stats import Rate
 
 PROBE_FILE = "probe.npy"

@@ -14,7 +14,7 @@ from safehold.guard.served.model import HfModel
 from safehold.guard.served.turns import said
 from safehold.improve.probes.interface import ProbeSettings, Windows
 from safehold.improve.synthesis.interface import Example, Side
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 _LARGEST = 60_000.0
 """float16 ends at 65,504; a few features of some models are larger than all others."""

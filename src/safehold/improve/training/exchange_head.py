@@ -10,7 +10,8 @@ from torch.nn import functional
 from safehold.guard.scorers.encoder.onnx import PAIR_LIMITS, PROMPT_ONLY_LIMITS
 from safehold.guard.scorers.encoder.wordpiece import WordPiece
 from safehold.improve.training.encoder import Encoder
-from safehold.improve.training.interface import LabelledPair, Pairs, Progress
+from safehold.improve.training.interface import LabelledPair, Pairs
+from safehold.progress import Progress
 
 
 class ExchangeHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

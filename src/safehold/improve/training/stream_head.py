@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from safehold.guard.scorers.ngram import WINDOWS, NgramHead, pair_features, word_features
 from safehold.guard.scorers.tokens import tokens
-from safehold.improve.training.interface import LabelledText, Progress, Texts
+from safehold.improve.training.interface import LabelledText, Texts
+from safehold.progress import Progress
 
 
 class StreamHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

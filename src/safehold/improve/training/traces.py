@@ -12,7 +12,7 @@ from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.flow import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.synthesis.interface import Example, Side
-from safehold.improve.training.interface import Progress
+from safehold.progress import Progress
 
 _LOW = -1e9
 

@@ -53,9 +53,9 @@ from safehold.improve.training.encoder import (
 from safehold.improve.training.examples import of_split, pairs, prompt_texts, reply_texts
 from safehold.improve.training.exchange_head import ExchangeHeadSettings, train_encoder
 from safehold.improve.training.export import to_onnx
-from safehold.improve.training.interface import Progress
 from safehold.improve.training.stream_head import StreamHeadSettings, train_head
 from safehold.improve.training.traces import Trace, outcome, trace
+from safehold.progress import Progress
 
 _FOREVER = 1e9
 

@@ -25,7 +25,7 @@ from safehold.secure.weights.memory import protect_process
 from safehold.secure.weights.signer import SealVerifier
 from safehold.trust.grants.events import Released
 from safehold.trust.log.interface import LogTamperError
-from safehold.trust.log.store import LogKeys
+from safehold.trust.log.keys import LogKeys
 
 
 class LoadedModel(Protocol):

@@ -34,8 +34,9 @@ from safehold.trust.grants.interface import (
     short,
 )
 from safehold.trust.grants.state import TrustState
+from safehold.trust.log.book import LogBook
 from safehold.trust.log.dsse import seal, unseal
-from safehold.trust.log.interface import LogBook, LogError
+from safehold.trust.log.interface import LogError
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf, statement_of
 from safehold.trust.log.note import SigningKey
 from safehold.trust.people.interface import Proof

@@ -1,11 +1,11 @@
 """The transparency log: append-only, provable offline with public keys alone."""
 
 from safehold.trust.log.audit import Finding, audit, check_size
+from safehold.trust.log.book import Appender
 from safehold.trust.log.checkpoint import open_checkpoint
 from safehold.trust.log.dsse import Statement, StatementSubject, seal, unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import (
-    Appender,
     Checkpoint,
     ConsistencyProof,
     InclusionProof,
@@ -13,9 +13,10 @@ from safehold.trust.log.interface import (
     LogSource,
     LogTamperError,
 )
+from safehold.trust.log.keys import LogKeys, read_keys, write_keys
 from safehold.trust.log.note import Algorithm, SigningKey, VerifierKey, parse_vkey
 from safehold.trust.log.proof import encode_proof, verify_proof_text
-from safehold.trust.log.store import LogKeys, LogStore, create_log, read_keys, write_keys
+from safehold.trust.log.store import LogStore, create_log
 from safehold.trust.log.tiles import TileReader
 from safehold.trust.log.witness import Witness, attach, create_witness
 

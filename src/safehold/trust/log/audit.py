@@ -7,13 +7,13 @@ import msgspec
 from safehold.trust.log.checkpoint import open_checkpoint, verify_cosignatures
 from safehold.trust.log.dsse import Statement, unseal
 from safehold.trust.log.interface import Checkpoint, LogError, LogSource, LogTamperError
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.merkle import (
     hash_leaf,
     prove_consistency,
     tree_root,
     verify_consistency,
 )
-from safehold.trust.log.store import LogKeys
 from safehold.trust.log.tiles import WIDTH, Frontier, TileReader, tile_path
 
 

@@ -4,8 +4,8 @@ import copy
 
 from safehold.trust.log.checkpoint import open_checkpoint
 from safehold.trust.log.interface import Checkpoint, LogSource, LogTamperError
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.merkle import hash_leaf
-from safehold.trust.log.store import LogKeys
 from safehold.trust.log.tiles import Frontier, TileReader
 
 

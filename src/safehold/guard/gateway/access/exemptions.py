@@ -32,8 +32,8 @@ from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.interface import LogSource
+from safehold.trust.log.keys import LogKeys, read_keys
 from safehold.trust.log.log_entries import Record, read_leaf
-from safehold.trust.log.store import LogKeys, read_keys
 
 _DAY_S = 86_400
 

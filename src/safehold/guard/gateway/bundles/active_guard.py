@@ -1,18 +1,16 @@
 """The guard in use: exchanged atomically, the one before it kept warm, streams never dropped."""
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 from safehold.errors import BundleError
 from safehold.exchange import Exchange, Lane
-from safehold.guard.interface import Block, Escalation, Failed, Heard, ScoringFlow, Step, Verdict
-from safehold.guard.session.flow import Answer
+from safehold.guard.interface import Block, Heard, ScoringFlow, Step, Verdict
+from safehold.guard.session.flow import StageTwo, no_stage2
 from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
 
 T = TypeVar("T")
-StageTwo = Callable[[Escalation], Awaitable[Answer]]
 
 
 class Session(Protocol):
@@ -62,47 +60,6 @@ class AnyGuard(Protocol):
     ) -> Session:
         """Start guarding one exchange."""
         ...
-
-
-async def no_stage2(request: Escalation) -> Answer:
-    """Answer for a guard without a stage 2: an escalation is a failure, never a pass."""
-    del request
-    return Failed(reason="NoStage2")
-
-
-async def run_flow(
-    flow: "ScoringFlow[T]",
-    stage2: StageTwo,
-    *,
-    first: Escalation | None = None,
-    offload: bool = False,
-) -> T:
-    """Run a flow to its end; `offload` moves its own computation to a thread."""
-    loop = asyncio.get_running_loop()
-
-    def step(answer: Answer | None) -> tuple[bool, Any]:
-        try:
-            return False, next(flow) if answer is None else flow.send(answer)
-        except StopIteration as stop:
-            return True, stop.value
-
-    request: Any
-    if first is not None:
-        done, request = False, first
-    elif offload:
-        done, request = await loop.run_in_executor(None, step, None)
-    else:
-        done, request = step(None)
-    while not done:
-        if not isinstance(request, Escalation):
-            raise TypeError("a flow yields escalations only")
-        answer = await stage2(request)
-        if offload:
-            done, request = await loop.run_in_executor(None, step, answer)
-        else:
-            done, request = step(answer)
-    result: T = request
-    return result
 
 
 class Held:

@@ -9,7 +9,7 @@ from safehold.errors import BundleError, ConfigError
 from safehold.guard.bundle.interface import Golden
 from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
-from safehold.guard.gateway.bundles.active_guard import Held, no_stage2
+from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import Loaded, Loader, Probe
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.interface import Heard
@@ -20,6 +20,7 @@ from safehold.guard.served.interface import AttachedModel, Said
 from safehold.guard.session.batching import Stage2
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import no_stage2
 from safehold.guard.session.session import Guard
 
 _NEVER = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=100.0)

@@ -14,10 +14,11 @@ import msgspec
 
 from safehold.errors import BundleError, LedgerError
 from safehold.exchange import Lane, user_says
-from safehold.guard.gateway.bundles.active_guard import Held, Holder, run_flow
+from safehold.guard.gateway.bundles.active_guard import Held, Holder
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.interface import Block, Heard
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
+from safehold.guard.session.flow import run_flow
 from safehold.guard.session.session import SessionPolicy
 
 _FOLLOW_S = 0.25

@@ -19,7 +19,7 @@ from safehold.guard.gateway.protocols.json_border import decode_request, encode
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 
 if TYPE_CHECKING:
-    from safehold.guard.gateway.app import Surfaces
+    from safehold.guard.gateway.surfaces import Surfaces
 
 _SURFACE = re.compile(r"/admin/surfaces/([a-z.]{1,40})/(open|close)")
 Reply = tuple[int, dict[str, Any]]

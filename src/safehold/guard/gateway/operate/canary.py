@@ -21,8 +21,8 @@ from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import EventKind, EventRow
 
 if TYPE_CHECKING:
-    from safehold.guard.gateway.app import Surfaces
     from safehold.guard.gateway.operate.metrics import Metrics
+    from safehold.guard.gateway.surfaces import Surfaces
 
 
 class CanaryText(msgspec.Struct, frozen=True):

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from safehold.errors import UpstreamError
 from safehold.exchange import Lane
-from safehold.guard.gateway.bundles.active_guard import run_flow
 from safehold.guard.gateway.interface import (
     BrokenReplyError,
     Delta,
@@ -14,8 +13,9 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.sse import EventReader
 from safehold.guard.gateway.upstreams.http import Answer, read_all
-from safehold.guard.interface import Block, DeliveryMode, Escalation, ScoringFlow, Step
+from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import Delivered, LedgerVerdict, Outcome
+from safehold.guard.session.flow import run_flow
 
 if TYPE_CHECKING:
     from safehold.guard.gateway.relaying.relay import Run
@@ -127,9 +127,11 @@ class Delivery:
                 self._withheld.append(piece)
             if type(piece) is Delta:
                 self._run.bytes_fed += utf8_bytes(piece.text)
-                step = await self._step(self._session.feed(piece.lane, piece.text, piece.heard))
+                step = await run_flow(
+                    self._session.feed(piece.lane, piece.text, piece.heard), self._run.held.stage2
+                )
             else:
-                step = await self._step(self._session.close(piece.lane))
+                step = await run_flow(self._session.close(piece.lane), self._run.held.stage2)
             if isinstance(step, Block):
                 block = step
                 break
@@ -141,15 +143,6 @@ class Delivery:
         if frames:
             await self._send(b"".join(frames))
         return block
-
-    async def _step(self, flow: "ScoringFlow[Step]") -> Step:
-        """Run a flow; most need no stage 2 and end at once."""
-        try:
-            first: Escalation = next(flow)
-        except StopIteration as stop:
-            step: Step = stop.value
-            return step
-        return await run_flow(flow, self._run.held.stage2, first=first)
 
     async def _send(self, frames: bytes) -> None:
         """Note, journal, then hand over text that was cleared."""
@@ -251,7 +244,9 @@ class Delivery:
         for piece in reply.pieces():
             run.bytes_fed += utf8_bytes(piece.text)
             fed[piece.lane] = fed.get(piece.lane, "") + piece.text
-            step = await self._step(self._session.feed(piece.lane, piece.text, piece.heard))
+            step = await run_flow(
+                self._session.feed(piece.lane, piece.text, piece.heard), self._run.held.stage2
+            )
             if isinstance(step, Block):
                 block = step
                 break

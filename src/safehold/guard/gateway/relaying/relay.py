@@ -15,7 +15,7 @@ import msgspec
 
 from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
 from safehold.exchange import Channel, Exchange, Lane
-from safehold.guard.gateway.bundles.active_guard import Held, Holder, run_flow
+from safehold.guard.gateway.bundles.active_guard import Held, Holder
 from safehold.guard.gateway.interface import (
     Call,
     Codec,
@@ -44,7 +44,7 @@ from safehold.guard.gateway.relaying.rows import (
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode, Verdict
 from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
-from safehold.guard.session.flow import contained
+from safehold.guard.session.flow import contained, run_flow
 
 _PASSED_ERRORS = (400, 404, 409, 413, 422, 429)
 _ERROR_CHARS = 2000

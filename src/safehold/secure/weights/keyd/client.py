@@ -27,9 +27,9 @@ from safehold.secure.weights.keyd.interface import (
     send,
 )
 from safehold.trust.log.dsse import unseal
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.log_entries import Leaf, read_leaf
 from safehold.trust.log.proof import verify_proof_text
-from safehold.trust.log.store import LogKeys
 
 _ANSWER_S = 60.0
 

@@ -19,8 +19,9 @@ from safehold.secure.weights.providers.config import nobody, open_provider, read
 from safehold.secure.weights.signer import SealVerifier
 from safehold.secure.weights.storage import replace_file
 from safehold.trust.grants.grant_service import Desk
+from safehold.trust.log.keys import read_keys
 from safehold.trust.log.note import Algorithm, SigningKey
-from safehold.trust.log.store import LogStore, read_keys
+from safehold.trust.log.store import LogStore
 from safehold.trust.log.witness import Witness, create_witness
 
 MEMORY_KEY = "memory.key"

@@ -35,9 +35,9 @@ from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import GrantRequest, Refused, RefusedError, short
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.interface import LogTamperError
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.log.proof import encode_proof, verify_proof_text
-from safehold.trust.log.store import LogKeys
 from safehold.trust.log.witness import Witness
 
 CONTENT_FACT = "content-sha256"

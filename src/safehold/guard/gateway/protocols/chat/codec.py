@@ -1,6 +1,5 @@
 """OpenAI Chat Completions: requests to exchanges, answers to lanes, and every ending."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import msgspec
 
 from safehold.errors import WireError
-from safehold.exchange import Channel, Exchange, OpaquePart, Part, Role, TextPart, Turn
+from safehold.exchange import Channel, Exchange, Part, Role, TextPart, Turn
 from safehold.exchange import Lane as LaneOf
 from safehold.guard.gateway.interface import (
     REFUSAL,
@@ -19,7 +18,6 @@ from safehold.guard.gateway.interface import (
     Surface,
     Tokens,
     TooLargeError,
-    UnsupportedError,
 )
 from safehold.guard.gateway.protocols.chat import wire as w
 from safehold.guard.gateway.protocols.chat.stream import ChatStream
@@ -33,6 +31,7 @@ from safehold.guard.gateway.protocols.json_border import (
     model_name,
     text_of,
 )
+from safehold.guard.gateway.protocols.parts import opaque
 
 ROLES = {
     "developer": Role.SYSTEM,
@@ -42,21 +41,6 @@ ROLES = {
     "tool": Role.TOOL,
     "function": Role.TOOL,
 }
-
-
-def opaque(media_type: str, identity: str, rules: Rules) -> OpaquePart:
-    """Return content that no scorer here reads as a part, if the rules let it pass.
-
-    Raises:
-        UnsupportedError: The rules refuse it (the default).
-    """
-    if rules.images != "pass":
-        raise UnsupportedError(
-            f"expected text, came {media_type}: this surface does not pass content it can't score"
-        )
-    data = identity.encode()
-    digest = hashlib.sha256(data).hexdigest()
-    return OpaquePart(media_type=media_type, sha256=digest, size_bytes=len(data))
 
 
 class ChatCodec:

@@ -17,7 +17,6 @@ from safehold.guard.gateway.interface import (
     UnknownReplyError,
     UnsupportedError,
 )
-from safehold.guard.gateway.protocols.chat.codec import opaque
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
     decode_reply,
@@ -30,6 +29,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.stream import MessagesStream, refusal_details
+from safehold.guard.gateway.protocols.parts import opaque
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 ERRORS = {

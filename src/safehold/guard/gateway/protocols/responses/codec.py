@@ -19,7 +19,7 @@ from safehold.guard.gateway.interface import (
     UnknownReplyError,
     UnsupportedError,
 )
-from safehold.guard.gateway.protocols.chat.codec import ChatCodec, opaque
+from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.json_border import (
     IDENTIFIER,
     Lanes,
@@ -31,6 +31,7 @@ from safehold.guard.gateway.protocols.json_border import (
     sealed,
     text_of,
 )
+from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.response_object import (
     Settled,
