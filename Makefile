@@ -18,6 +18,7 @@ test: system $(VENV)/.test lint
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: system $(VENV)/.test
 	$(BIN)/python -m bench
