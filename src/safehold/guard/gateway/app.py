@@ -11,7 +11,6 @@ from typing import Any
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
-from safehold.guard.gateway.access.refusals import Visit, note_refusal
 from safehold.guard.gateway.http import (
     ClientGoneError,
     RequestHead,
@@ -35,7 +34,9 @@ from safehold.guard.gateway.protocols.messages.codec import MessagesCodec
 from safehold.guard.gateway.protocols.responses.codec import ResponsesCodec
 from safehold.guard.gateway.relaying.client_response import Outlet, Receive, Send
 from safehold.guard.gateway.relaying.conversations import Histories
-from safehold.guard.gateway.relaying.relay import Ask, Relay
+from safehold.guard.gateway.relaying.refusals import Visit, note_refusal
+from safehold.guard.gateway.relaying.relay import Relay
+from safehold.guard.gateway.relaying.run_state import Ask, RunState
 from safehold.guard.gateway.side_endpoints import Passing
 from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.ledger.interface import (
@@ -320,20 +321,23 @@ class Gateway:
             self._open[task] = out
         self.metrics.streams.inc()
         try:
-            run = await self.relay.serve(ask, out, gone)
+            state = await self.relay.serve(ask, out, gone)
         finally:
             listener.cancel()
             self.metrics.streams.dec()
             if task is not None:
                 self._open.pop(task, None)
-        out.tokens = run.tokens.written
-        await self.histories.keep(ask, run)
-        flagged = run.block is not None
-        used = (run.tokens.read or 0) + (run.tokens.written or 0)
+        out.tokens = state.tokens.written
+        try:
+            await self.histories.keep(state)
+        except LedgerError:
+            self.relay.watcher.ledger_failed(ask.surface)
+        flagged = state.block is not None
+        used = (state.tokens.read or 0) + (state.tokens.written or 0)
         with contextlib.suppress(LedgerError):
             await self.gate.charge(ask.key, flagged=flagged, tokens=used)
         if self._log.isEnabledFor(logging.INFO):
-            self._log.info("exchange", extra={"fields": log_fields(ask, run)})
+            self._log.info("exchange", extra={"fields": log_fields(state)})
 
     async def _history(self, call: Call, key: Key | None) -> Exchange:
         """Return the exchange with the turns that an earlier response id stands for."""
@@ -436,21 +440,21 @@ def _status(error: SafeholdError) -> int:
             return 400
 
 
-def log_fields(ask: Ask, run: Any) -> dict[str, Any]:  # noqa: ANN401 - Run
+def log_fields(state: RunState) -> dict[str, Any]:
     """Return what the log says about an exchange: ids, counts and times, never content."""
-    latency = run.timing.latency()
+    ask, latency = state.ask, state.timing.latency()
     return {
         "decision_id": ask.decision_id,
         "surface": str(ask.surface),
         "tenant": ask.key.tenant if ask.key else None,
         "key": ask.key.id if ask.key else None,
-        "status": run.out.status,
-        "action": str(run.action),
-        "blocked": run.block is not None,
-        "delivered_bytes": run.out.text_bytes,
-        "scored_bytes": run.bytes_fed,
+        "status": state.out.status,
+        "action": str(state.action),
+        "blocked": state.block is not None,
+        "delivered_bytes": state.out.text_bytes,
+        "scored_bytes": state.bytes_fed,
         "total_ms": latency.total_ms,
         "first_byte_ms": latency.first_byte_ms,
         "guard_ms": latency.guard_ms,
-        "error": run.error,
+        "error": state.error,
     }

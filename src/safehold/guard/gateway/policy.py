@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from safehold.errors import ConfigError
-from safehold.guard.gateway.access.exemption_settings import ExemptionSettings
+from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy

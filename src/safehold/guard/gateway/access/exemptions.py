@@ -11,7 +11,7 @@ from typing import assert_never
 
 from safehold.constitution.library import load
 from safehold.errors import LedgerError, TrustError
-from safehold.guard.gateway.access.exemption_settings import ExemptionSettings
+from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink

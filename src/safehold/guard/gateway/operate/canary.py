@@ -16,7 +16,8 @@ from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.protocols.sse import frame, named
 from safehold.guard.gateway.relaying.client_response import Outlet
-from safehold.guard.gateway.relaying.relay import Ask, Relay
+from safehold.guard.gateway.relaying.relay import Relay
+from safehold.guard.gateway.relaying.run_state import Ask
 from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import EventKind, EventRow
 
@@ -204,8 +205,8 @@ class Canaries:
             sent.extend(message.get("body", b""))
 
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        run = await relay.serve(ask, Outlet(send, relay.ticks), gone)
-        noticed = run.block is not None or isinstance(run.verdict, Block)
+        state = await relay.serve(ask, Outlet(send, relay.ticks), gone)
+        noticed = state.block is not None or isinstance(state.verdict, Block)
         if policy.shadow or policy.mode is DeliveryMode.AUDIT or policy.on_block == "fallback":
             return noticed
         return noticed and REFUSAL.encode() in bytes(sent)

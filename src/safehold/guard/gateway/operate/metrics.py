@@ -2,17 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from safehold.guard.gateway.interface import NotExempt, Surface
+from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.interface import Block
 from safehold.guard.ledger.interface import LedgerVerdict, Outcome
-
-if TYPE_CHECKING:
-    from safehold.guard.gateway.relaying.relay import Run
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 
@@ -143,28 +140,31 @@ class Metrics:
             multiprocess_mode="min",
         )
 
-    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
+    def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Count a finished exchange and compare its two byte counters."""
-        surface = str(run.ask.surface)
+        surface = str(state.ask.surface)
         self._exchanges.labels(surface, str(outcome), str(judged)).inc()
-        block = run.block if run.block is not None else run.verdict
+        block = state.block if state.block is not None else state.verdict
         if isinstance(block, Block):
             if outcome is Outcome.BLOCKED_BY_GUARD:
                 self._blocks.labels(surface, str(block.stage), block.clause).inc()
             else:
                 self._would_block.labels(surface).inc()
-        for ruling in run.rulings.values():
+        for ruling in state.rulings.values():
             if isinstance(ruling, NotExempt) and ruling.alarm:
                 self.alarms.labels(f"exemption-{ruling.overrun}").inc()
-        report = run.session.report()
-        self.scored.labels(surface).inc(run.bytes_fed)
-        self.delivered.labels(surface).inc(run.out.text_bytes)
+        report = state.session.report()
+        self.scored.labels(surface).inc(state.bytes_fed)
+        self.delivered.labels(surface).inc(state.out.text_bytes)
         self._escalations.labels(surface).inc(report.escalations)
         self._bypasses.labels(surface).inc(len(report.bypasses))
-        if run.out.text_bytes > run.bytes_fed or report.coverage.released > report.coverage.scored:
+        if (
+            state.out.text_bytes > state.bytes_fed
+            or report.coverage.released > report.coverage.scored
+        ):
             self._gaps.labels(surface).inc()
             self.alarms.labels("coverage").inc()
-        timing = run.timing
+        timing = state.timing
         if timing.first_release_at is not None:
             self._first.labels(surface).observe(timing.first_release_at - timing.started_at)
         if timing.ended_at is not None:

@@ -5,16 +5,15 @@ event per score. No content is recorded.
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safehold.errors import DependencyError
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.gateway.relaying.relay import Watcher
+from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.interface import Block
 from safehold.guard.ledger.interface import LedgerVerdict, Outcome
-
-if TYPE_CHECKING:
-    from safehold.guard.gateway.relaying.relay import Run, Watcher
 
 _SYSTEMS = {
     Surface.CHAT: "openai",
@@ -32,10 +31,10 @@ class Both:
         self._metrics = metrics
         self._tracer = tracer
 
-    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
+    def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Take note of a finished exchange in both."""
-        self._metrics.finished(run, outcome, judged)
-        self._tracer.finished(run, outcome, judged)
+        self._metrics.finished(state, outcome, judged)
+        self._tracer.finished(state, outcome, judged)
 
     def ledger_failed(self, surface: Surface) -> None:
         """Count a row that could not be kept."""
@@ -48,9 +47,9 @@ class Tracer:
     def __init__(self, tracer: Any) -> None:  # noqa: ANN401 - opentelemetry.trace.Tracer
         self._tracer = tracer
 
-    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
+    def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Record the span of a finished exchange, from its own times."""
-        timing, ask = run.timing, run.ask
+        timing, ask = state.timing, state.ask
         offset = time.time() - time.perf_counter()
         start = int((timing.started_at + offset) * _NS)
         operation = "chat" if ask.surface is not Surface.EMBEDDINGS else "embeddings"
@@ -60,25 +59,25 @@ class Tracer:
             "gen_ai.request.model": ask.call.model,
             "safehold.decision_id": ask.decision_id,
             "safehold.surface": str(ask.surface),
-            "safehold.action": str(run.action),
+            "safehold.action": str(state.action),
             "safehold.outcome": str(outcome),
-            "safehold.bundle": run.held.digest,
-            "safehold.delivered_bytes": run.out.text_bytes,
-            "safehold.scored_bytes": run.bytes_fed,
+            "safehold.bundle": state.bundle_digest,
+            "safehold.delivered_bytes": state.out.text_bytes,
+            "safehold.scored_bytes": state.bytes_fed,
         }
-        if run.tokens.read is not None:
-            attributes["gen_ai.usage.input_tokens"] = run.tokens.read
-        if run.tokens.written is not None:
-            attributes["gen_ai.usage.output_tokens"] = run.tokens.written
-        if run.response_id is not None:
-            attributes["gen_ai.response.id"] = run.response_id
-        if run.error is not None:
-            attributes["error.type"] = run.error
+        if state.tokens.read is not None:
+            attributes["gen_ai.usage.input_tokens"] = state.tokens.read
+        if state.tokens.written is not None:
+            attributes["gen_ai.usage.output_tokens"] = state.tokens.written
+        if state.response_id is not None:
+            attributes["gen_ai.response.id"] = state.response_id
+        if state.error is not None:
+            attributes["error.type"] = state.error
         span = self._tracer.start_span(
             f"{operation} {ask.surface}", start_time=start, attributes=attributes
         )
-        report = run.session.report()
-        prompt = "block" if isinstance(run.verdict, Block) else "allow"
+        report = state.session.report()
+        prompt = "block" if isinstance(state.verdict, Block) else "allow"
         self._score(span, "safehold.prompt", report.prompt_score, prompt)
         self._score(span, "safehold.reply", report.reply_score, str(judged))
         ended = timing.ended_at if timing.ended_at is not None else timing.started_at
@@ -96,7 +95,7 @@ class Tracer:
         )
 
 
-def watchers(metrics: Metrics, endpoint: str | None) -> "Watcher":
+def watchers(metrics: Metrics, endpoint: str | None) -> Watcher:
     """Return the metrics alone, or with a tracer that exports to an OTLP endpoint.
 
     Raises:

@@ -4,17 +4,12 @@ An upstream that keeps conversations (`previous_response_id`) reads turns that t
 hold. The gateway keeps them itself; an id that it did not give refuses.
 """
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
-from safehold.errors import LedgerError
 from safehold.exchange import Exchange, Role, TextPart, Turn
 from safehold.guard.gateway.access.store import Store
 from safehold.guard.gateway.interface import Surface
-
-if TYPE_CHECKING:
-    from safehold.guard.gateway.relaying.relay import Ask, Run
+from safehold.guard.gateway.relaying.run_state import RunState
 
 _LIFE_S = 30 * 86_400
 _MAX_CHARS = 1_000_000
@@ -36,19 +31,21 @@ class Histories:
         value = await self._store.get(f"history:{owner}:{response_id}")
         return None if value is None else self._decoder.decode(value)
 
-    async def keep(self, ask: "Ask", run: "Run") -> None:
-        """Keep the conversation that a response ended; a store that fails only forgets it."""
-        if ask.surface is not Surface.RESPONSES or run.response_id is None or run.delivery is None:
+    async def keep(self, state: RunState) -> None:
+        """Keep the conversation that a response ended.
+
+        Raises:
+            LedgerError: The store can't be reached, so the conversation is forgotten.
+        """
+        ask = state.ask
+        if ask.surface is not Surface.RESPONSES or state.response_id is None:
             return
         said = tuple(
-            TextPart(text=item.text, channel=item.lane.channel) for item in run.delivery.delivered()
+            TextPart(text=item.text, channel=item.lane.channel) for item in state.delivered()
         )
         whole = ask.exchange.with_turn(Turn(role=Role.ASSISTANT, parts=said))
         value = msgspec.json.encode(whole)
         if len(value) > _MAX_CHARS:
             return
         owner = ask.key.id if ask.key else ""
-        try:
-            await self._store.put(f"history:{owner}:{run.response_id}", value, _LIFE_S)
-        except LedgerError:
-            run.relay.watcher.ledger_failed(ask.surface)
+        await self._store.put(f"history:{owner}:{state.response_id}", value, _LIFE_S)

@@ -1,7 +1,8 @@
 """The answer on its way through the session: streamed or whole, scored before it leaves."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from safehold.errors import UpstreamError
 from safehold.exchange import Lane
@@ -11,14 +12,14 @@ from safehold.guard.gateway.interface import (
     Piece,
     Stream,
 )
+from safehold.guard.gateway.policy import Limits
 from safehold.guard.gateway.protocols.sse import EventReader
+from safehold.guard.gateway.relaying.journal import Journal
+from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.gateway.upstreams.http import Answer, read_all
 from safehold.guard.interface import Block, DeliveryMode
-from safehold.guard.ledger.interface import Delivered, LedgerVerdict, Outcome
-from safehold.guard.session.flow import run_flow
-
-if TYPE_CHECKING:
-    from safehold.guard.gateway.relaying.relay import Run
+from safehold.guard.ledger.interface import LedgerVerdict, Outcome
+from safehold.guard.session.flow import StageTwo, run_flow
 
 
 def utf8_bytes(text: str) -> int:
@@ -55,23 +56,44 @@ def _together(run: list[Delta]) -> Delta:
     return Delta(run[0].lane, text, tuple(heard))
 
 
+class KeepFinal(Protocol):
+    """Makes the final row durable; raises `LedgerError` where it can't be kept."""
+
+    async def __call__(self, outcome: Outcome, judged: LedgerVerdict) -> None:
+        """Keep the row, once."""
+        ...
+
+
 class Delivery:
     """Moves one answer from the upstream through the session to the client."""
 
-    def __init__(self, run: "Run", answer: Answer) -> None:
-        self._run = run
+    def __init__(
+        self,
+        state: RunState,
+        answer: Answer,
+        *,
+        gone: "asyncio.Future[None]",
+        stage2: StageTwo,
+        limits: Limits,
+        journal: Journal | None,
+        ticks: Callable[[], float],
+        keep_final: KeepFinal,
+    ) -> None:
+        """Take what is known of the request, its answer, and what the relay lends."""
+        self._state = state
         self._answer = answer
-        self._session = run.session
-        self._texts: dict[Lane, list[str]] = {}
-        self._full = run.ask.policy.session().mode is DeliveryMode.FULL
+        self._gone = gone
+        self._stage2 = stage2
+        self._limits = limits
+        self._journal = journal
+        self._ticks = ticks
+        self._keep_final = keep_final
+        self._session = state.session
+        self._full = state.ask.policy.session().mode is DeliveryMode.FULL
         self._withheld: list[Piece] = []
         self._pending: list[tuple[Lane, str]] = []
         self._received = 0
         self.events: Stream | None = None
-
-    def delivered(self) -> tuple[Delivered, ...]:
-        """Return what the client was sent, lane by lane."""
-        return tuple(Delivered(lane, "".join(texts)) for lane, texts in self._texts.items())
 
     # -- streamed ------------------------------------------------------------------------------
 
@@ -82,16 +104,16 @@ class Delivery:
             UpstreamError: The upstream broke off, fell silent or broke its protocol.
             LedgerError: A row could not be kept.
         """
-        run = self._run
+        state = self._state
         if self._answer.content_type != "text/event-stream":
             raise BrokenReplyError("upstream: expected an event stream, came another content type")
-        stream = self.events = run.ask.call.stream()
-        reader = EventReader(run.relay.limits.max_event_bytes)
-        run.gone.add_done_callback(lambda _: self._answer.abort())
+        stream = self.events = state.ask.call.stream()
+        reader = EventReader(self._limits.max_event_bytes)
+        self._gone.add_done_callback(lambda _: self._answer.abort())
         try:
             async for data in self._answer.chunks():
                 self._count(len(data))
-                if run.gone.done():
+                if self._gone.done():
                     break
                 events = reader.feed(data)
                 if len(events) == 1:
@@ -103,9 +125,9 @@ class Delivery:
                     await self._block(stream, block)
                     return
         except UpstreamError:
-            if not run.gone.done():
+            if not self._gone.done():
                 raise
-        if run.gone.done():
+        if self._gone.done():
             await self._abandoned()
             return
         if not stream.complete or reader.unfinished:
@@ -114,7 +136,7 @@ class Delivery:
 
     def _count(self, size: int) -> None:
         self._received += size
-        limit = self._run.relay.limits.max_reply_bytes
+        limit = self._limits.max_reply_bytes
         if self._received > limit * 8:  # frames weigh more than the text they carry
             raise BrokenReplyError(f"upstream: expected at most {limit} bytes of answer")
 
@@ -126,12 +148,12 @@ class Delivery:
             if self._full:
                 self._withheld.append(piece)
             if type(piece) is Delta:
-                self._run.bytes_fed += utf8_bytes(piece.text)
+                self._state.bytes_fed += utf8_bytes(piece.text)
                 step = await run_flow(
-                    self._session.feed(piece.lane, piece.text, piece.heard), self._run.held.stage2
+                    self._session.feed(piece.lane, piece.text, piece.heard), self._stage2
                 )
             else:
-                step = await run_flow(self._session.close(piece.lane), self._run.held.stage2)
+                step = await run_flow(self._session.close(piece.lane), self._stage2)
             if isinstance(step, Block):
                 block = step
                 break
@@ -148,28 +170,28 @@ class Delivery:
         """Note, journal, then hand over text that was cleared."""
         if not frames and not self._pending:
             return
-        run = self._run
+        state = self._state
         size = 0
         for lane, text in self._pending:
             size += utf8_bytes(text)
-            texts = self._texts.get(lane)
+            texts = state.texts.get(lane)
             if texts is None:
-                texts = self._texts[lane] = []
+                texts = state.texts[lane] = []
             texts.append(text)
-        if run.relay.journal is not None and self._pending:
-            run.relay.journal.write(run.ask.decision_id, self._pending)
+        if self._journal is not None and self._pending:
+            self._journal.write(state.ask.decision_id, self._pending)
         self._pending = []
         if frames:
-            if run.timing.first_release_at is None:
-                run.timing.first_release_at = run.relay.ticks()
-            await run.out.write(frames, size)
+            if state.timing.first_release_at is None:
+                state.timing.first_release_at = self._ticks()
+            await state.out.write(frames, size)
 
     async def _finish(self, stream: Stream) -> None:
         """Score and release every tail, then end; the final row comes first."""
-        run = self._run
+        state = self._state
         frames: list[bytes] = []
         cleared: dict[Lane, int] = {}
-        for lane, step in await run_flow(self._session.finish(), run.held.stage2):
+        for lane, step in await run_flow(self._session.finish(), self._stage2):
             if isinstance(step, Block):
                 await self._send(b"".join(frames))
                 await self._block(stream, step)
@@ -188,42 +210,44 @@ class Delivery:
             else:
                 frames.append(stream.close(piece.lane))
         await self._send(b"".join(frames))
-        run.tokens, run.refused = stream.tokens, stream.refused
-        run.response_id = stream.response_id
+        state.tokens, state.refused = stream.tokens, stream.refused
+        state.response_id = stream.response_id
         noted = self._session.would_block
         await self._keep_normal(noted)
-        mark = run.notice if noted is not None and self._marks() else None
-        await run.out.end(stream.end(mark))
+        mark = state.notice if noted is not None and self._marks() else None
+        await state.out.end(stream.end(mark))
 
     def _marks(self) -> bool:
         """Whether the client is told what an audit found: never in shadow, nor of an exemption."""
-        policy = self._run.ask.policy
+        policy = self._state.ask.policy
         return policy.mode is DeliveryMode.AUDIT and not policy.shadow
 
     async def _keep_normal(self, noted: Block | None) -> None:
-        run = self._run
-        outcome = Outcome.REFUSED_BY_MODEL if run.refused else Outcome.COMPLIED
-        run.block = noted
-        await run.keep_final(outcome, LedgerVerdict.ALLOW if noted is None else LedgerVerdict.BLOCK)
+        state = self._state
+        outcome = Outcome.REFUSED_BY_MODEL if state.refused else Outcome.COMPLIED
+        state.block = noted
+        await self._keep_final(
+            outcome, LedgerVerdict.ALLOW if noted is None else LedgerVerdict.BLOCK
+        )
 
     async def _block(self, stream: Stream, block: Block) -> None:
-        run = self._run
-        run.block, run.tokens = block, stream.tokens
+        state = self._state
+        state.block, state.tokens = block, stream.tokens
         self._answer.abort()
-        await run.keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
-        await run.out.end(stream.block(run.notice))
+        await self._keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
+        await state.out.end(stream.block(state.notice))
 
     async def _abandoned(self) -> None:
         """The client hung up: finish scoring what was read, and record what it got."""
-        run = self._run
+        state = self._state
         self._answer.abort()
-        run.error = "ClientGone"
-        steps = await run_flow(self._session.finish(), run.held.stage2)
+        state.error = "ClientGone"
+        steps = await run_flow(self._session.finish(), self._stage2)
         blocks = [step for _, step in steps if isinstance(step, Block)]
-        run.block = blocks[0] if blocks else self._session.would_block
-        judged = LedgerVerdict.ALLOW if run.block is None else LedgerVerdict.BLOCK
-        await run.keep_final(Outcome.ERROR, judged)
-        run.out.finished = True
+        state.block = blocks[0] if blocks else self._session.would_block
+        judged = LedgerVerdict.ALLOW if state.block is None else LedgerVerdict.BLOCK
+        await self._keep_final(Outcome.ERROR, judged)
+        state.out.finished = True
 
     # -- whole ---------------------------------------------------------------------------------
 
@@ -234,43 +258,43 @@ class Delivery:
             UpstreamError: The upstream broke off, fell silent or broke its protocol.
             LedgerError: A row could not be kept.
         """
-        run = self._run
+        state = self._state
         if self._answer.content_type != "application/json":
             raise BrokenReplyError("upstream: expected JSON, came another content type")
-        reply = run.ask.call.whole(await read_all(self._answer, run.relay.limits))
+        reply = state.ask.call.whole(await read_all(self._answer, self._limits))
         cleared: dict[Lane, str] = {}
         fed: dict[Lane, str] = {}
         block: Block | None = None
         for piece in reply.pieces():
-            run.bytes_fed += utf8_bytes(piece.text)
+            state.bytes_fed += utf8_bytes(piece.text)
             fed[piece.lane] = fed.get(piece.lane, "") + piece.text
             step = await run_flow(
-                self._session.feed(piece.lane, piece.text, piece.heard), self._run.held.stage2
+                self._session.feed(piece.lane, piece.text, piece.heard), self._stage2
             )
             if isinstance(step, Block):
                 block = step
                 break
             cleared[piece.lane] = cleared.get(piece.lane, "") + step.text
         if block is None:
-            for lane, last in await run_flow(self._session.finish(), run.held.stage2):
+            for lane, last in await run_flow(self._session.finish(), self._stage2):
                 if isinstance(last, Block):
                     block = last
                     break
                 cleared[lane] = cleared.get(lane, "") + last.text
-        run.tokens, run.refused = reply.tokens, reply.refused
-        run.response_id = reply.response_id
+        state.tokens, state.refused = reply.tokens, reply.refused
+        state.response_id = reply.response_id
         if block is not None:
-            run.block = block
-            await run.keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
-            await run.out.whole(200, run.ask.call.blocked(run.notice))
+            state.block = block
+            await self._keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
+            await state.out.whole(200, state.ask.call.blocked(state.notice))
             return
         if cleared != fed:
             raise BrokenReplyError("the session cleared other text than it was fed")
         body = reply.render()
-        self._texts = {lane: [text] for lane, text in fed.items()}
-        if run.relay.journal is not None:
-            run.relay.journal.write(run.ask.decision_id, list(fed.items()))
-        run.timing.first_release_at = run.relay.ticks()
+        state.texts = {lane: [text] for lane, text in fed.items()}
+        if self._journal is not None:
+            self._journal.write(state.ask.decision_id, list(fed.items()))
+        state.timing.first_release_at = self._ticks()
         await self._keep_normal(self._session.would_block)
         size = sum(utf8_bytes(text) for text in fed.values())
-        await run.out.whole(200, body, text_bytes=size)
+        await state.out.whole(200, body, text_bytes=size)

@@ -8,41 +8,37 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
-from safehold.exchange import Channel, Exchange, Lane
+from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.bundles.active_guard import Held, Holder
 from safehold.guard.gateway.interface import (
-    Call,
-    Codec,
     Exempt,
     Exemptions,
     NotExempt,
-    Notice,
     Relief,
     SilentUpstreamError,
     Surface,
-    Tokens,
     UnknownReplyError,
 )
-from safehold.guard.gateway.policy import Key, Limits, SurfacePolicy
+from safehold.guard.gateway.policy import Limits
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.delivery import Delivery
 from safehold.guard.gateway.relaying.journal import Journal
 from safehold.guard.gateway.relaying.rows import (
-    Timing,
     bypass_rows,
     exemption_rows,
     final_row,
     prompt_row,
     review_row,
 )
+from safehold.guard.gateway.relaying.run_state import Ask, RunState
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
-from safehold.guard.interface import Allow, Block, Cleared, FailMode, Verdict
+from safehold.guard.interface import Allow, Block, Cleared, FailMode
 from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
 from safehold.guard.session.flow import contained, run_flow
 
@@ -53,28 +49,13 @@ _ERROR_CHARS = 2000
 class Watcher(Protocol):
     """What counts and traces exchanges; it never sees content."""
 
-    def finished(self, run: "Run", outcome: Outcome, judged: LedgerVerdict) -> None:
+    def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Take note of a finished exchange."""
         ...
 
     def ledger_failed(self, surface: Surface) -> None:
         """Take note of a row that could not be kept."""
         ...
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """A request that was admitted: who asks, where, and under which policy."""
-
-    decision_id: str
-    surface: Surface
-    codec: Codec
-    call: Call
-    exchange: Exchange
-    policy: SurfacePolicy
-    key: Key | None = None
-    use_case: str | None = None
-    headers: Mapping[str, str] = {}
-    canary: bool = False
 
 
 class Relay:
@@ -103,7 +84,7 @@ class Relay:
         self.ticks = ticks
         self.journal = journal
 
-    async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> "Run":
+    async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> RunState:
         """Answer one request; every path ends in a final row and a valid ending."""
         with self.holder.use() as held:
             run = Run(self, ask, out, gone, held)
@@ -127,7 +108,7 @@ class Relay:
                 await run.fail(error, 500)
             finally:
                 await run.settle()
-        return run
+        return run.state
 
 
 class Run:
@@ -141,28 +122,16 @@ class Run:
         self.out = out
         self.gone = gone
         self.held = held
-        self.timing = Timing(relay.ticks())
-        self.session = held.guard.session(ask.exchange, ask.policy.session(), self._granted)
-        self.verdict: Verdict | None = None
-        self.action = Action.FORWARD
-        self.grant_id: str | None = None
-        self.rulings: dict[str, Exempt | NotExempt] = {}
-        self.block: Block | None = None
-        self.tokens = Tokens()
-        self.refused = False
-        self.delivery: Delivery | None = None
-        self.bytes_fed = 0
-        self.response_id: str | None = None
-        self.error: str | None = None
+        session = held.guard.session(ask.exchange, ask.policy.session(), self._granted)
+        self.session = session
+        self.state = RunState(
+            ask, out, session, bundle_digest=held.digest, started_at=relay.ticks()
+        )
+        self._delivery: Delivery | None = None
         self._prompt_kept = False
         self._final_kept = False
         self._bypasses_kept = 0
         self._upstream: asyncio.Task[Answer] | None = None
-
-    @property
-    def notice(self) -> Notice:
-        """What the client is told about a block."""
-        return Notice(decision_id=self.ask.decision_id, category=self.ask.policy.category)
 
     # -- the prompt --------------------------------------------------------------------------
 
@@ -172,21 +141,23 @@ class Run:
         self._start_upstream(ask.call.model)  # 1
         started = self.relay.ticks()
         large = sum(len(part.text) for part in ask.exchange.texts()) > 16_000  # noqa: PLR2004 - a status of HTTP or a plain bound
-        self.verdict = await run_flow(self.session.judge_prompt(), self.held.stage2, offload=large)
-        self.timing.guard_s += self.relay.ticks() - started
-        match self.verdict:  # 2
+        self.state.verdict = await run_flow(
+            self.session.judge_prompt(), self.held.stage2, offload=large
+        )
+        self.state.timing.guard_s += self.relay.ticks() - started
+        match self.state.verdict:  # 2
             case Block() as block:
-                self.action = self._action(block)
+                self.state.action = self._action(block)
             case Allow():
-                self.action = Action.FORWARD
-        if self.action is not Action.FORWARD:
+                self.state.action = Action.FORWARD
+        if self.state.action is not Action.FORWARD:
             self._drop_upstream()
         await self._keep_prompt()  # 3
-        if self.action in (Action.BLOCK, Action.REVIEW):
-            self.block = self.verdict if isinstance(self.verdict, Block) else None
+        if self.state.action in (Action.BLOCK, Action.REVIEW):
+            self.state.block = self.state.verdict if isinstance(self.state.verdict, Block) else None
             await self._refuse_prompt()
             return
-        if self.action is Action.FALLBACK:
+        if self.state.action is Action.FALLBACK:
             self._start_upstream(policy.fallback_model or ask.call.model)
         await self._answer(await self._opened())
 
@@ -213,7 +184,7 @@ class Run:
         except asyncio.CancelledError:
             task.add_done_callback(_discard)
             raise
-        self.timing.upstream_first_byte_at = self.relay.ticks()
+        self.state.timing.upstream_first_byte_at = self.relay.ticks()
         return answer
 
     def _action(self, block: Block) -> Action:
@@ -238,28 +209,28 @@ class Run:
         """Return what a grant gives instead of a block; asked, and counted, once for a clause."""
         if not clause:
             return None
-        if clause not in self.rulings:
+        if clause not in self.state.rulings:
             key = self.ask.key
-            self.rulings[clause] = self.relay.exemptions.action_for(
+            self.state.rulings[clause] = self.relay.exemptions.action_for(
                 key.id if key else None,
                 self.ask.use_case,
                 clause,
                 self.ask.surface,
                 self.relay.clock(),
             )
-        match self.rulings[clause]:
+        match self.state.rulings[clause]:
             case Exempt() as exempt:
-                self.grant_id = exempt.grant_id
+                self.state.grant_id = exempt.grant_id
                 return exempt.relief
             case NotExempt():
                 return None
 
     async def _keep_prompt(self) -> None:
         started = self.relay.ticks()
-        bypasses = self.session.report().bypasses
-        rows = [prompt_row(self), *bypass_rows(self, bypasses)]
-        if self.action is Action.REVIEW and not self.ask.canary:
-            rows.append(review_row(self))
+        bypasses, now = self.session.report().bypasses, self.relay.clock()
+        rows = [prompt_row(self.state, now), *bypass_rows(self.state, now, bypasses)]
+        if self.state.action is Action.REVIEW and not self.ask.canary:
+            rows.append(review_row(self.state, now))
         try:
             await self.relay.ledger.append(rows[0], *rows[1:])
         except LedgerError:
@@ -268,17 +239,17 @@ class Run:
             self.relay.watcher.ledger_failed(self.ask.surface)
         self._prompt_kept = True
         self._bypasses_kept = len(bypasses)
-        self.timing.ledger_s += self.relay.ticks() - started
+        self.state.timing.ledger_s += self.relay.ticks() - started
         if self.ask.policy.expose_overhead:
-            spent = (self.timing.guard_s + self.timing.ledger_s) * 1000
+            spent = (self.state.timing.guard_s + self.state.timing.ledger_s) * 1000
             self.out.add_header(b"x-safehold-overhead-ms", f"{spent:.1f}".encode())
 
     async def _refuse_prompt(self) -> None:
         await self.keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)
         if self.ask.call.streamed:
-            await self.out.end(self.ask.call.stream().block(self.notice))
+            await self.out.end(self.ask.call.stream().block(self.state.notice))
         else:
-            await self.out.whole(200, self.ask.call.blocked(self.notice))
+            await self.out.whole(200, self.ask.call.blocked(self.state.notice))
 
     # -- the answer --------------------------------------------------------------------------
 
@@ -287,7 +258,16 @@ class Run:
             if answer.status != 200:  # noqa: PLR2004 - a status of HTTP or a plain bound
                 await self._pass_error(answer)
                 return
-            delivery = self.delivery = Delivery(self, answer)
+            delivery = self._delivery = Delivery(
+                self.state,
+                answer,
+                gone=self.gone,
+                stage2=self.held.stage2,
+                limits=self.relay.limits,
+                journal=self.relay.journal,
+                ticks=self.relay.ticks,
+                keep_final=self.keep_final,
+            )
             if self.ask.call.streamed:
                 await delivery.stream()
             else:
@@ -305,11 +285,11 @@ class Run:
         lane = Lane(channel=Channel.TEXT)
         steps = [await run_flow(self.session.feed(lane, message), self.held.stage2)]
         steps += [step for _, step in await run_flow(self.session.finish(), self.held.stage2)]
-        self.bytes_fed += len(message.encode())
+        self.state.bytes_fed += len(message.encode())
         text = "".join(step.text for step in steps if isinstance(step, Cleared))
         if text != message:
             text = "the model server refused the request"
-        self.error = f"Upstream{status}"
+        self.state.error = f"Upstream{status}"
         await self.keep_final(Outcome.ERROR, LedgerVerdict.ALLOW)
         headers = [(b"retry-after", answer.retry_after.encode())] if answer.retry_after else []
         body = self.ask.codec.error(status, text, self.ask.decision_id)
@@ -325,15 +305,15 @@ class Run:
         """
         if self._final_kept:
             return
-        self.timing.ended_at = self.relay.ticks()
+        self.state.timing.ended_at = self.relay.ticks()
         self._final_kept = True
-        self.relay.watcher.finished(self, outcome, judged)
-        bypasses = self.session.report().bypasses[self._bypasses_kept :]
+        self.relay.watcher.finished(self.state, outcome, judged)
+        bypasses, now = self.session.report().bypasses[self._bypasses_kept :], self.relay.clock()
         try:
             await self.relay.ledger.append(
-                final_row(self, outcome, judged),
-                *bypass_rows(self, bypasses),
-                *exemption_rows(self),
+                final_row(self.state, now, outcome, judged),
+                *bypass_rows(self.state, now, bypasses),
+                *exemption_rows(self.state, now),
             )
         except LedgerError:
             if self.ask.policy.ledger_fail_mode is not FailMode.BYPASS:
@@ -347,7 +327,7 @@ class Run:
         self, error: SafeholdError, status: int, outcome: Outcome = Outcome.ERROR
     ) -> None:
         """End with a protocol error; what was withheld stays withheld."""
-        self.error = type(error).__name__
+        self.state.error = type(error).__name__
         self._drop_upstream()
         if self.out.finished:
             return
@@ -356,7 +336,7 @@ class Run:
             status = 503
         message = str(error)
         if self.out.started:
-            stream = self.delivery.events if self.delivery else None
+            stream = self._delivery.events if self._delivery else None
             stream = stream or self.ask.call.stream()
             await self.out.end(stream.fail(message, self.ask.decision_id))
         else:
@@ -366,7 +346,7 @@ class Run:
 
     async def _keep_failure(self, outcome: Outcome) -> bool:
         judged = LedgerVerdict.UNSCORED if outcome is Outcome.UNSCORABLE else LedgerVerdict.ALLOW
-        if self.block is not None:
+        if self.state.block is not None:
             judged = LedgerVerdict.BLOCK
         try:
             if not self._prompt_kept:
@@ -381,7 +361,7 @@ class Run:
         self._drop_upstream()
         if self._final_kept or not self._prompt_kept:
             return
-        self.error = self.error or "Cancelled"
+        self.state.error = self.state.error or "Cancelled"
         await asyncio.shield(asyncio.ensure_future(self._keep_failure(Outcome.ERROR)))
 
 
