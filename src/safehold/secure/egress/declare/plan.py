@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -68,12 +68,26 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw_frame_guard: bool = True
 
 
+class EgressJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is checked from outside the rules, and what a difference leads to.
+
+    `bound_bytes` may leave past the rules before everything is closed. `on_bypass` says how: `cut`
+    takes the devices down (the one thing that AF_XDP obeys), `seal` drops in the rules, `warn` only
+    tells. `dead_man_s` closes everything when no look renewed the rules for so long (0: never).
+    """
+
+    bound_bytes: int = 65_536
+    on_bypass: Literal["cut", "seal", "warn"] = "cut"
+    dead_man_s: int = 900
+
+
 class EgressPlan(msgspec.Struct, frozen=True):
     """A checked plan file."""
 
     bound: Bound
     link: Link
     local: Local = Local()
+    judge: EgressJudge = EgressJudge()
     mode: EgressMode = EgressMode.ENFORCE
     total: dict[Window, int] = {}
     accounting_lag_s: float = ACCOUNTING_LAG_S
@@ -108,6 +122,7 @@ class _PlanFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     link: _Link
     bound: _Bound = _Bound()
     local: Local = Local()
+    judge: EgressJudge = EgressJudge()
     total: dict[Window, int | str] = {}
     mode: EgressMode = EgressMode.ENFORCE
     accounting_lag_s: float = ACCOUNTING_LAG_S
@@ -157,6 +172,7 @@ def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
         raise BudgetError("accounting_lag_s: expected between 1 and 86400")
     if not 0 <= raw.overhead_slack <= 0.1:  # noqa: PLR2004 - a tenth is no accounting any more
         raise BudgetError("overhead_slack: expected a share between 0 and 0.1")
+    _check_judge(raw.judge)
     link = Link(
         interfaces=raw.link.interfaces,
         rate_bit_s=parse_rate(raw.link.rate, "link.rate"),
@@ -177,12 +193,20 @@ def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
         bound=bound,
         link=link,
         local=raw.local,
+        judge=raw.judge,
         mode=raw.mode,
         total={window: parse_bytes(v, f"total.{window}") for window, v in raw.total.items()},
         accounting_lag_s=raw.accounting_lag_s,
         trust_senders=raw.trust_senders,
         overhead_slack=raw.overhead_slack,
     )
+
+
+def _check_judge(given: EgressJudge) -> None:
+    if given.bound_bytes < 0:
+        raise BudgetError("judge.bound_bytes: expected 0 or more")
+    if given.dead_man_s != 0 and not 30 <= given.dead_man_s <= 86_400:  # noqa: PLR2004 - a day
+        raise BudgetError("judge.dead_man_s: expected 0 (never), or between 30 and 86400")
 
 
 def _weight_bytes(weights: _Weights, folder: Path) -> int:

@@ -7,15 +7,24 @@ logged, and only then done.
 import datetime as dt
 import hashlib
 import pwd
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from safehold.secure.egress.bounds.budget import shaped
+from safehold.secure.egress.bounds.judge import (
+    LEAST_SEGMENT,
+    Look,
+    acquitted,
+    judge,
+    strangers,
+    verdict,
+)
 from safehold.secure.egress.bounds.odometer import Account
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow, Register
+from safehold.secure.egress.enforcement.loosening import loosened, posture
+from safehold.secure.egress.enforcement.settle import quotas as new_quotas
+from safehold.secure.egress.enforcement.settle import settle
 from safehold.secure.egress.enforcement.state import BootClock, Clock, State, StateFile
 from safehold.secure.egress.interface import (
     AuditLog,
@@ -27,13 +36,22 @@ from safehold.secure.egress.interface import (
 )
 from safehold.secure.egress.kernel import netns
 from safehold.secure.egress.kernel.cgroup import fill_cgroup_chains
+from safehold.secure.egress.kernel.devices import (
+    guarded,
+    least_segment,
+    read_devices,
+    set_down,
+    set_up,
+)
 from safehold.secure.egress.kernel.nft import CounterReading, NftKernel
 from safehold.secure.egress.kernel.ruleset import (
+    RAW,
+    TOTAL,
+    UNDECLARED,
     Desired,
     Quota,
     QuotaKey,
     accounts,
-    quota_name,
     quota_update,
     transaction,
     windows_of,
@@ -43,12 +61,13 @@ from safehold.secure.egress.kernel.shaping import Shaper
 THROTTLE = 10
 """A throttled flow keeps this fraction (one tenth) of its budgets and its rate."""
 
-_REFILL_BYTES = 65_536
-"""A depleted quota is made anew once its window has this much again (or its whole budget)."""
-
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What one look at the kernel found."""
+    """What one look at the kernel found.
+
+    `findings` say that rules or counters were changed, `bypass` that more left the devices than the
+    rules let through, `strangers` name devices that are new.
+    """
 
     at: float
     wall_s: float
@@ -57,6 +76,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     remaining: dict[str, dict[str, int]]
     undeclared: int
     findings: tuple[str, ...]
+    bypass: str = ""
+    strangers: tuple[str, ...] = ()
 
 
 class Enforcer:
@@ -101,6 +122,7 @@ class Enforcer:
         with self._store.locked():
             state = self._state(first=first, applying=True)
             self._check_loosening(state)
+            least_segment(self._kernel.netns, LEAST_SEGMENT)
             return self._enforce(state, rebuild=True, approve=True)
 
     def tick(self) -> Snapshot:
@@ -129,6 +151,13 @@ class Enforcer:
         """Drop everything that leaves, now."""
         return self._tighten("seal", "*", reason, sealed=True)
 
+    def cut(self, reason: str) -> Snapshot:
+        """Take every device down and drop everything: nothing leaves, whoever hands it over."""
+        found = read_devices(self._kernel.netns)
+        names = tuple(device.name for device in found if device.up and not device.loopback)
+        set_down(self._kernel.netns, names)
+        return self._tighten("cut", "*", reason, sealed=True, cut=names)
+
     def release(self, flow: str, reason: str) -> Snapshot:
         """Undo a block, a throttle or (`*`) a seal; needs a two-party grant.
 
@@ -144,13 +173,18 @@ class Enforcer:
             self._audit.append(
                 "egress.release", {"flow": flow, "reason": reason, "grant": grant.grant_id}
             )
-            loosened = msgspec.structs.replace(
+            opened = msgspec.structs.replace(
                 state,
                 blocked=state.blocked - {flow},
                 throttled=state.throttled - {flow},
                 sealed=state.sealed and flow != "*",
+                cut=() if flow == "*" else state.cut,
+                bench=acquitted(state.bench) if flow == "*" else state.bench,
             )
-            return self._enforce(loosened, rebuild=True)
+            snapshot = self._enforce(opened, rebuild=True)
+            if flow == "*":
+                set_up(self._kernel.netns, state.cut)
+            return snapshot
 
     def state(self) -> State | None:
         """The state as it was last made durable."""
@@ -169,6 +203,7 @@ class Enforcer:
         blocked: frozenset[str] = frozenset(),
         throttled: frozenset[str] = frozenset(),
         sealed: bool = False,
+        cut: tuple[str, ...] = (),
     ) -> Snapshot:
         with self._store.locked():
             state = self._state(first=False)
@@ -178,6 +213,7 @@ class Enforcer:
                 blocked=state.blocked | blocked,
                 throttled=state.throttled | throttled,
                 sealed=state.sealed or sealed or bool(self._loosened_now(state)),
+                cut=tuple(dict.fromkeys((*state.cut, *cut))),
             )
             try:
                 self._store.save(tightened)
@@ -207,30 +243,29 @@ class Enforcer:
         return State(
             boot_id=self._clock.boot_id(),
             uptime_s=self._clock.uptime_s(),
-            mark=secrets.randbits(31) | 1 << 31,
         )
 
     def _check_loosening(self, state: State) -> None:
-        loosened = self._loosened_now(state)
-        if not loosened:
+        looser = self._loosened_now(state)
+        if not looser:
             return
         resource = self.plan_digest()
         grant = self._authorizer.require("egress.raise", resource)
         self._audit.append(
-            "egress.raise", {"plan": resource, "changes": loosened, "grant": grant.grant_id}
+            "egress.raise", {"plan": resource, "changes": looser, "grant": grant.grant_id}
         )
 
     def _loosened_now(self, state: State) -> list[str]:
         if not state.approved:
             return []
-        return sorted(_loosened(state, self.budgets(), posture(self.plan)))
+        return sorted(loosened(state, self.budgets(), posture(self.plan)))
 
     def _refuse_loosened(self, state: State) -> None:
         """Only `apply` takes a looser register, with its grant; nothing else picks one up."""
-        loosened = self._loosened_now(state)
-        if loosened:
+        looser = self._loosened_now(state)
+        if looser:
             raise StateError(
-                f"the register or plan was loosened since it was applied ({', '.join(loosened)}); "
+                f"the register or plan was loosened since it was applied ({', '.join(looser)}); "
                 "`apply` takes that, with a grant"
             )
 
@@ -259,13 +294,20 @@ class Enforcer:
         durable: bool = True,
     ) -> Snapshot:
         flows = self.flows
+        if state.cut:
+            set_down(self._kernel.netns, state.cut)
+        before = read_devices(self._kernel.netns)
         reading = self._kernel.read()
+        devices = read_devices(self._kernel.netns, late=True)
+        look = Look(before, devices, *_let_through(reading, self.plan))
         state, findings = settle(state, reading, self._clock, flows, self.plan)
+        new = strangers(state.bench, devices)
+        state = self._judged(state, look, ruled=reading is not None)
         # Durable before the lines move: a crash here costs nothing and refunds nothing.
         if durable:
             self._store.save(state)
         remaining = self._remaining(state, flows)
-        quotas = dict(_quotas(remaining, reading, flows, self.plan))
+        quotas = dict(new_quotas(remaining, reading, flows, self.plan))
         names = accounts(flows, self.plan)
         rules_gone = reading is None or any(f"c_{name}" not in reading.counters for name in names)
         gone = tuple(
@@ -273,8 +315,19 @@ class Enforcer:
             for name in state.approved
             if reading is not None and name not in names and f"c_{name}" in reading.counters
         )
-        if rebuild or rules_gone or gone or any(quota.fresh for quota in quotas.values()):
-            self._replace(state, flows, quotas, gone, shape=shape and (rebuild or rules_gone))
+        missing = set(self.plan.link.interfaces) - set(guarded(devices))
+        if missing and approve:
+            raise KernelError(f"interface {min(missing)} does not exist, or others send through it")
+        fresh = any(quota.fresh for quota in quotas.values())
+        if rebuild or rules_gone or gone or new or fresh:
+            self._replace(
+                state,
+                flows,
+                quotas,
+                gone,
+                devices=guarded(devices),
+                shape=shape and (rebuild or rules_gone),
+            )
         else:
             lines = {key: quota.limit for key, quota in quotas.items()}
             self._kernel.apply(quota_update(lines))
@@ -291,7 +344,14 @@ class Enforcer:
                 "egress.apply",
                 {"plan": self.plan_digest(), "blocked": sorted(state.blocked)},
             )
-        return _snapshot(state, reading, remaining, findings)
+        return _snapshot(state, reading, remaining, findings, self.plan, new)
+
+    def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
+        bench = judge(state.bench, look)
+        if not ruled:
+            # Until the rules are there, nothing counts what leaves: the next look only remembers.
+            bench = msgspec.structs.replace(bench, started=False)
+        return msgspec.structs.replace(state, bench=bench)
 
     def _remaining(self, state: State, flows: Sequence[Flow]) -> dict[str, dict[Window, int]]:
         result = {}
@@ -309,6 +369,7 @@ class Enforcer:
         quotas: Mapping[QuotaKey, Quota],
         gone: tuple[str, ...],
         *,
+        devices: tuple[str, ...],
         shape: bool,
     ) -> None:
         desired = Desired(
@@ -324,109 +385,12 @@ class Enforcer:
             blocked=state.blocked,
             sealed=state.sealed,
             gone=gone,
-            mark=state.mark,
+            devices=devices,
         )
         self._kernel.apply(transaction(desired))
         fill_cgroup_chains(flows, self._kernel)
         if shape and self.plan.link.shape:
             self._shaper.apply(self.plan, flows, state.throttled)
-
-
-def settle(
-    state: State,
-    reading: CounterReading | None,
-    clock: Clock,
-    flows: Sequence[Flow],
-    plan: EgressPlan,
-) -> tuple[State, tuple[str, ...]]:
-    """Bring the state up to what the kernel says now.
-
-    Where the kernel's memory was lost (a reboot, a deleted table, a reset counter), every account
-    is charged the most it could have sent since the last durable reading.
-    """
-    uptime, boot = clock.uptime_s(), clock.boot_id()
-    rebooted = boot != state.boot_id
-    elapsed = 0.0 if rebooted else max(0.0, uptime - state.uptime_s)
-    at = state.at + elapsed
-    findings: list[str] = []
-    lost = reading is None or rebooted
-    if lost and state.accounts:
-        findings.append("rebooted" if rebooted else "the kernel's table had disappeared")
-    updated = dict(state.accounts)
-    counters = reading.counters if reading else {}
-    leaving = (name for name in state.approved if f"c_{name}" in counters)
-    for name in dict.fromkeys((*accounts(flows, plan), *leaving)):
-        account = state.accounts.get(name, Account())
-        raw = counters.get(f"c_{name}", 0)
-        expected = name in state.approved or name in state.accounts
-        reset = lost or f"c_{name}" not in counters or raw < account.raw
-        extra = 0
-        if reset and expected and account.samples:
-            if not lost and name in state.approved:
-                findings.append(f"the counter of {name} went backwards or vanished")
-            budget = {Window(w): b for w, b in state.approved.get(name, {}).items()}
-            remaining = min(account.remaining(budget, state.at).values(), default=0)
-            # How long the old boot went on after the last reading is not known.
-            extra = remaining if rebooted else min(remaining, shaped(plan, elapsed))
-        if reset:
-            account = msgspec.structs.replace(account, raw=0)
-        updated[name] = account.advance(raw, extra, at)
-    fresh = msgspec.structs.replace(
-        state,
-        boot_id=boot,
-        uptime_s=uptime,
-        at=at,
-        wall_s=clock.wall_s(),
-        accounts=updated,
-    )
-    return fresh, tuple(findings)
-
-
-def _quotas(
-    remaining: Mapping[str, Mapping[Window, int]],
-    reading: CounterReading | None,
-    flows: Sequence[Flow],
-    plan: EgressPlan,
-) -> Iterator[tuple[QuotaKey, Quota]]:
-    held = reading.quotas if reading else {}
-    for name, windows in remaining.items():
-        for window, left in windows.items():
-            limit, used = held.get(quota_name(name, window), (0, -1))
-            budget = windows_of(name, flows, plan)[window]
-            if used < 0:
-                yield (name, window), Quota(limit=left, fresh=True)
-            elif used >= limit and left < min(_REFILL_BYTES, budget):
-                yield (name, window), Quota(limit=limit, fresh=False)
-            elif used >= limit:
-                yield (name, window), Quota(limit=left, fresh=True)
-            else:
-                yield (name, window), Quota(limit=used + left, fresh=False)
-
-
-def posture(plan: EgressPlan) -> dict[str, int]:
-    """The settings of a plan as numbers of which a larger one is looser."""
-    return {
-        "map_mode": int(plan.mode is EgressMode.MAP),
-        "loopback": int(plan.local.loopback),
-        "link_local": int(plan.local.link_local),
-        "neighbour_discovery": int(plan.local.neighbour_discovery),
-        "raw_frames": int(not plan.local.raw_frame_guard),
-        "unshaped": int(not plan.link.shape),
-        "rate_bit_s": plan.link.rate_bit_s,
-    }
-
-
-def _loosened(
-    state: State, budgets: Mapping[str, Mapping[str, int]], looks: Mapping[str, int]
-) -> Iterator[str]:
-    for name, windows in budgets.items():
-        for window, limit in windows.items():
-            if limit > state.approved.get(name, {}).get(window, 0):
-                yield f"{name}.{window}"
-    for name, windows_before in state.approved.items():
-        if name == "total":
-            yield from (f"{name}.{w}" for w in windows_before if w not in budgets.get(name, {}))
-    yield from (key for key, value in looks.items() if value > state.posture.get(key, 0))
 
 
 def _uids(flows: Sequence[Flow]) -> dict[str, int]:
@@ -445,6 +409,8 @@ def _snapshot(
     reading: CounterReading | None,
     remaining: Mapping[str, Mapping[Window, int]],
     findings: tuple[str, ...],
+    plan: EgressPlan,
+    new: tuple[str, ...],
 ) -> Snapshot:
     counters = reading.counters if reading else {}
     return Snapshot(
@@ -458,4 +424,21 @@ def _snapshot(
         },
         undeclared=counters.get("undeclared", 0) + counters.get("raw", 0),
         findings=findings,
+        bypass=verdict(state.bench, plan.judge.bound_bytes),
+        strangers=new,
+    )
+
+
+def _let_through(
+    reading: CounterReading | None, plan: EgressPlan
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The counters of what passed, in bytes and in packets; the total counts flows again."""
+    if reading is None:
+        return {}, {}
+    names = {name for name in reading.counters if name[:2] == "c_" and name != f"c_{TOTAL}"}
+    if plan.mode is EgressMode.MAP:
+        names |= {*UNDECLARED, RAW} & set(reading.counters)
+    return (
+        {name: reading.counters[name] for name in names},
+        {name: reading.packets[name] for name in names},
     )

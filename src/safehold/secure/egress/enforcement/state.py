@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from safehold.secure.egress.bounds.judge import Bench
 from safehold.secure.egress.bounds.odometer import Account
 from safehold.secure.egress.interface import StateError
 
@@ -58,7 +59,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `at` is the egress clock, `uptime_s` the machine's at the same moment. `approved` holds the
     budgets last applied, by account and window, and `posture` the settings that may not be
-    loosened without a grant; `mark` is the secret that permitted packets carry to the device.
+    loosened without a grant; `cut` names the devices that were taken down, `bench` is what the
+    judge of the devices remembers. `mark` has no use any more; states of old have it.
     """
 
     boot_id: str
@@ -72,7 +74,9 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocked: frozenset[str] = frozenset()
     throttled: frozenset[str] = frozenset()
     sealed: bool = False
-    mark: int = 1
+    cut: tuple[str, ...] = ()
+    bench: Bench = Bench()
+    mark: int = 0
 
 
 class StateFile:

@@ -43,11 +43,10 @@ _SYN_ACK_BYTES = 128
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """The names of this host: user ids, interfaces by namespace, and its secret mark."""
+    """The names of this host: user ids, and interfaces by namespace."""
 
     uids: Mapping[str, int]
     interfaces: Mapping[str, str]
-    mark: int
 
 
 def serves_group(flow: Flow) -> bool:
@@ -83,17 +82,17 @@ def dispatch(flow: Flow, owners: Owners) -> list[Json]:
     return rules
 
 
-def bind(flow: Flow, mark: int) -> list[Json]:
+def bind(flow: Flow) -> list[Json]:
     """Rules at the head of a flow's chain that bind a connection to the flow.
 
     A mark that other software gave is left alone: then only what has no owner is lost.
     """
     if not _bound(flow):
         return []
-    return [rule(f"f_{flow.id}", [match(meta("l4proto"), "tcp"), *_give(flow, mark)])]
+    return [rule(f"f_{flow.id}", [match(meta("l4proto"), "tcp"), *_give(flow)])]
 
 
-def handshakes(flows: Sequence[Flow], owners: Owners) -> list[Json]:
+def handshakes(flows: Sequence[Flow]) -> list[Json]:
     """Rules that let a control group answer new connections.
 
     The chain `i_<flow>`, filled over netlink, goes on to `h_<flow>` when the listener is in the
@@ -101,7 +100,7 @@ def handshakes(flows: Sequence[Flow], owners: Owners) -> list[Json]:
     """
     rules = []
     for flow in filter(serves_group, flows):
-        rules.append(rule(f"h_{flow.id}", _give(flow, owners.mark)))
+        rules.append(rule(f"h_{flow.id}", _give(flow)))
         rules += [
             rule("input", [*expr, {"jump": {"target": f"i_{flow.id}"}}], flow.id)
             for expr in _arriving(flow)
@@ -111,16 +110,16 @@ def handshakes(flows: Sequence[Flow], owners: Owners) -> list[Json]:
             match(meta("length"), _SYN_ACK_BYTES, "<="),
             match({"&": [{"ct": {"key": "status"}}, "assured"]}, 0),
         ]
-        rules += _follow(flow, owners.mark, answer)
+        rules += _follow(flow, answer)
     return rules
 
 
-def ownerless(flows: Sequence[Flow], owners: Owners) -> list[Json]:
+def ownerless(flows: Sequence[Flow]) -> list[Json]:
     """The last rules for local packets: what has no owner follows its connection's mark."""
     known = [match(meta("skuid"), _NO_UID, "!="), {"goto": {"target": "undeclared"}}]
     rules = [rule(DISPATCH["output"], known, "an owner, and no row for it")]
     for flow in filter(_bound, flows):
-        rules += _follow(flow, owners.mark, [match(meta("l4proto"), "tcp")])
+        rules += _follow(flow, [match(meta("l4proto"), "tcp")])
     return rules
 
 
@@ -131,19 +130,23 @@ def _bound(flow: Flow) -> bool:
     return named and not source.forwarded and "tcp" in flow.transport()
 
 
-def _binding(flow: Flow, mark: int) -> int:
-    """The connection mark of a flow: the same after every reload, and not to be guessed."""
-    digest = hashlib.sha256(f"{mark}/{flow.id}".encode()).digest()
+def _binding(flow: Flow) -> int:
+    """The connection mark of a flow: the same after every reload, and no secret.
+
+    It lives in the kernel's table of connections, where no process can write it and no tap on a
+    device can see it; one that may change that table (CAP_NET_ADMIN) may change these rules too.
+    """
+    digest = hashlib.sha256(f"safehold egress flow {flow.id}".encode()).digest()
     return int.from_bytes(digest[:4], "big") | 1
 
 
-def _give(flow: Flow, mark: int) -> list[Json]:
-    value = _binding(flow, mark)
+def _give(flow: Flow) -> list[Json]:
+    value = _binding(flow)
     return [match(CT_MARK, 0), {"mangle": {"key": CT_MARK, "value": value}}]
 
 
-def _follow(flow: Flow, mark: int, more: list[Json]) -> list[Json]:
-    who = [*more, match(CT_MARK, _binding(flow, mark))]
+def _follow(flow: Flow, more: list[Json]) -> list[Json]:
+    who = [*more, match(CT_MARK, _binding(flow))]
     return [
         rule(DISPATCH["output"], [*expr, {"goto": {"target": f"f_{flow.id}"}}], flow.id)
         for expr in _leaving(flow, who)

@@ -53,6 +53,8 @@ ARP = "arp"
 RAW = "raw"
 LINK_LOCAL = "link_local"
 PLAIN_COUNTERS = ("undeclared", "invalid", "loopback", "sealed", LINK_LOCAL)
+UNDECLARED = ("undeclared", "invalid", LINK_LOCAL)
+"""Counters of packets that no row declares: dropped, or in map mode let through."""
 TOTAL = "total"
 
 LOCAL_NETWORKS = {
@@ -87,7 +89,7 @@ class Desired(msgspec.Struct, frozen=True):
     blocked: frozenset[str] = frozenset()
     sealed: bool = False
     gone: tuple[str, ...] = ()
-    mark: int = 1
+    devices: tuple[str, ...] = ()
 
 
 def windows_of(name: str, flows: Sequence[Flow], plan: EgressPlan) -> Mapping[Window, int]:
@@ -133,16 +135,16 @@ def transaction(desired: Desired) -> Json:
             )
         commands.append(_quota(name, window, quota.limit))
     commands += _hooks(desired)
-    owners = Owners(desired.uids, desired.interfaces, desired.mark)
+    owners = Owners(desired.uids, desired.interfaces)
     for flow in desired.flows:
         commands += dispatch(flow, owners)
         commands += _pay(flow, desired)
-    commands += handshakes(desired.flows, owners)
-    commands += ownerless(desired.flows, owners)
+    commands += handshakes(desired.flows)
+    commands += ownerless(desired.flows)
     for name in desired.gone:
         commands += _remove(name)
     if desired.plan.local.raw_frame_guard:
-        commands += _wire_guard(desired.plan, desired.mark)
+        commands += _wire_guard(desired)
     return {"nftables": commands}
 
 
@@ -238,8 +240,7 @@ def _hooks(desired: Desired) -> list[Json]:
     )
     rules.append(rule("undeclared", [_verdict(desired)]))
     rules += [rule("pass", expr) for expr in _paid(TOTAL, desired)] if desired.plan.total else []
-    mark = {"mangle": {"key": meta("mark"), "value": desired.mark}}
-    rules.append(rule("pass", [mark, {"accept": None}]))
+    rules.append(rule("pass", [{"accept": None}]))
     return rules
 
 
@@ -260,10 +261,9 @@ def _neighbour_rules(desired: Desired) -> list[list[Json]]:
         match(payload("ip6", "hoplimit"), 255),
     ]
     quota = {"quota": quota_name(NEIGHBOURS, Window.DAY)}
-    mark = {"mangle": {"key": meta("mark"), "value": desired.mark}}
     return [
         [*nd, quota, {"counter": f"d_{NEIGHBOURS}"}, {"drop": None}],
-        [*nd, {"counter": f"c_{NEIGHBOURS}"}, mark, {"accept": None}],
+        [*nd, {"counter": f"c_{NEIGHBOURS}"}, {"accept": None}],
     ]
 
 
@@ -275,7 +275,7 @@ def _pay(flow: Flow, desired: Desired) -> list[Json]:
         "mangle": {"key": meta("priority"), "value": class_id(flow.id, desired.flows)},
     }
     return [
-        *bind(flow, desired.mark),
+        *bind(flow),
         *(rule(chain, expr) for expr in _paid(flow.id, desired)),
         rule(chain, [priority, {"goto": {"target": "pass"}}]),
     ]
@@ -310,18 +310,20 @@ def _remove(name: str) -> list[Json]:
     return commands
 
 
-def _wire_guard(plan: EgressPlan, mark: int) -> list[Json]:
+def _wire_guard(desired: Desired) -> list[Json]:
     """Stop frames that never met the rules above, at each device's own egress hook.
 
     A process with CAP_NET_RAW can hand complete frames to a device (AF_PACKET), past `output`
-    and `forward`. Here only ARP, within its quota, and packets that carry the mark set by the
-    last accepting rule go on. The mark is this host's secret: a process may mark its own frames.
+    and `forward`. Here only ARP, within its quota, and packets that have a route go on. The kernel
+    attaches the route where it routes, before those hooks, and a frame that a process made has
+    none: there is no secret that a tap could read and no value that a process could set.
     """
     inside = {"family": "netdev", "table": WIRE_TABLE}
-    policy = "drop" if plan.mode is EgressMode.ENFORCE else "accept"
+    policy = "drop" if desired.plan.mode is EgressMode.ENFORCE else "accept"
     arp = [match(meta("protocol"), "arp")]
     commands: list[Json] = []
-    for interface in plan.link.interfaces:
+    routed = match(meta("rtclassid"), 2**32 - 1, "<=")
+    for interface in desired.devices or desired.plan.link.interfaces:
         chain = {**inside, "name": f"wire_{interface}"}
         hook = {"type": "filter", "hook": "egress", "dev": interface, "prio": 0}
         commands.append({"add": {"chain": {**chain, **hook, "policy": policy}}})
@@ -329,7 +331,7 @@ def _wire_guard(plan: EgressPlan, mark: int) -> list[Json]:
         commands += [
             {"add": {"rule": {**inside, "chain": chain["name"], "expr": expr}}}
             for expr in (
-                [match(meta("mark"), mark), {"accept": None}],
+                [routed, {"accept": None}],
                 [
                     *arp,
                     {"quota": quota_name(ARP, Window.DAY)},

@@ -25,6 +25,7 @@ class Level(IntEnum):
     THROTTLE = 2
     BLOCK = 3
     SEAL = 4
+    CUT = 5
 
 
 RESIDUAL_RUNGS = ((Level.BLOCK, 1.0), (Level.THROTTLE, 0.75), (Level.WARN, 0.5))
@@ -46,6 +47,7 @@ class Signals(msgspec.Struct, frozen=True):
     with a detector alarm now, `forged` flows with a false row, `tampered` says that the kernel's
     rules or counters were changed behind our back, `undeclared` counts new undeclared bytes, `odd`
     names shapes and accounts that are over their limits: a warning, once until it is over.
+    `bypass` says what left the devices past the rules, and `on_bypass` what the plan wants then.
     """
 
     now: float
@@ -56,6 +58,8 @@ class Signals(msgspec.Struct, frozen=True):
     tampered: tuple[str, ...] = ()
     undeclared: int = 0
     odd: Mapping[str, str] = {}
+    bypass: str = ""
+    on_bypass: str = "cut"
 
 
 class Ladder(msgspec.Struct, frozen=True):
@@ -116,6 +120,9 @@ def _other_steps(signals: Signals) -> Iterator[Step]:
         yield Step(Level.WARN, name, what)
     for what in signals.tampered:
         yield Step(Level.SEAL, "*", f"enforcement was tampered with: {what}")
+    if signals.bypass:
+        level = {"cut": Level.CUT, "seal": Level.SEAL}.get(signals.on_bypass, Level.WARN)
+        yield Step(level, "*", signals.bypass)
     if signals.undeclared:
         size = human_bytes(signals.undeclared)
         yield Step(Level.WARN, UNDECLARED, f"{size} of undeclared traffic")
@@ -159,9 +166,10 @@ def _carry_out(step: Step, enforcer: Enforcer, grants: WeightGrants, audit: Audi
             enforcer.throttle(step.flow, step.reason)
         case Level.BLOCK:
             enforcer.block(step.flow, step.reason)
-        case Level.SEAL:
+        case Level.SEAL | Level.CUT:
             try:
-                enforcer.seal(step.reason)
+                close = enforcer.cut if step.level is Level.CUT else enforcer.seal
+                close(step.reason)
             finally:
                 count = grants.revoke_all(step.reason)
             audit.append("egress.revoke", {"grants": count, "reason": step.reason})

@@ -160,7 +160,9 @@ class Watch:
             forged=state.forged,
             tampered=tuple(f for f in snapshot.findings if f != "rebooted"),
             undeclared=max(0, snapshot.undeclared - state.undeclared),
-            odd=odd,
+            odd=odd | {f"device:{name}": "a new device" for name in snapshot.strangers},
+            bypass=snapshot.bypass,
+            on_bypass=self._enforcer.plan.judge.on_bypass,
         )
         ladder, steps = decide(state.ladder, signals)
         carry_out(steps, self._enforcer, self._grants, self._audit)
