@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.guard.scorers.tokens import MAX_RUN, TokenStream, tokens
+from safehold.guard.scorers.tokens import MAX_RUN, TokenStream, shape, tokens
 
 
 @given(st.text(max_size=400), st.lists(st.integers(0, 400), max_size=20))
@@ -25,9 +25,14 @@ def test_any_split_gives_the_same_tokens(text: str, places: list[int]) -> None:
     assert chars + count == len(text)
 
 
-def test_numbers_keep_their_shape_only() -> None:
-    """An amount counts as an amount, a gravity as a gravity."""
-    assert tokens("5 kg at 67 or 1.050, 1:10") == [
+def test_tokens_keep_their_numbers() -> None:
+    """A number reaches the scorers as it stands, with its separators."""
+    assert tokens("5 kg at 67 or 1.050") == ["5", "kg", "at", "67", "or", "1.050"]
+
+
+def test_shapes_fold_numbers() -> None:
+    """By shape an amount counts as an amount, a gravity as a gravity."""
+    assert [shape(token) for token in tokens("5 kg at 67 or 1.050, 1:10")] == [
         "<n1>",
         "kg",
         "at",

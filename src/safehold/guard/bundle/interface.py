@@ -21,14 +21,19 @@ class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_bytes: int
 
 
-class HeadRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A stage-1 head: its weight file (float16, .npy) and its scalars."""
+class HeadRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A stage-1 head: its weight file (float16, .npy) and its scalars.
+
+    With `window` the head scores the set of n-grams in so many tokens; without, it adds up token by
+    token, and `mix` and `offset` belong to that.
+    """
 
     file: str
     bias: float
-    mix: tuple[float, float]
-    offset: float
     floor: int
+    mix: tuple[float, float] = (1.0, 0.0)
+    offset: float = 0.0
+    window: int = 0
 
 
 class Stage1Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,13 +45,18 @@ class Stage1Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clause: str
 
 
-class Stage2Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The stage-2 scorer: an ONNX model and its vocabulary; `clauses` name its outputs."""
+class Stage2Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The stage-2 scorer: an ONNX model and its vocabulary; `clauses` name its outputs.
+
+    With `words`, a file of packed word rows, the model reads many languages and the vocabulary
+    holds a piece and its log-probability a line, apart by a tab.
+    """
 
     name: str
     model: str
     vocabulary: str
     clauses: tuple[str, ...]
+    words: str = ""
 
 
 class ProbeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

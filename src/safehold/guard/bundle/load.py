@@ -4,9 +4,11 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from safehold.errors import BundleError, ConfigError, TamperError
@@ -21,10 +23,13 @@ from safehold.guard.bundle.interface import (
     Stage1Record,
 )
 from safehold.guard.bundle.probes import probed
+from safehold.guard.scorers.encoder.multilingual import MultilingualScorer
 from safehold.guard.scorers.encoder.onnx import EncoderScorer
-from safehold.guard.scorers.interface import ExchangeScorer
+from safehold.guard.scorers.encoder.unigram import Unigram
+from safehold.guard.scorers.interface import ExchangeScorer, StreamScorer
 from safehold.guard.scorers.ngram import NgramHead, NgramScorer
 from safehold.guard.scorers.rules import RuleSet
+from safehold.guard.scorers.windowed import WINDOW, WindowHead, WindowScorer
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.session.cascade import Cascade
 
@@ -169,21 +174,31 @@ def _rules(manifest: Manifest) -> RuleSet | None:
         raise BundleError(f"the manifest's rules: {error}") from error
 
 
-def _stage1(record: Stage1Record, files: Mapping[str, bytes]) -> NgramScorer:
-    return NgramScorer(
-        record.name, _head(record.prompt, files), _head(record.reply, files), record.clause
+def _stage1(record: Stage1Record, files: Mapping[str, bytes]) -> StreamScorer:
+    windows = {record.prompt.window, record.reply.window}
+    if windows == {0}:
+        return NgramScorer(
+            record.name, _head(record.prompt, files), _head(record.reply, files), record.clause
+        )
+    if windows != {WINDOW}:
+        raise BundleError(f"stage 1 with windows of {sorted(windows)} tokens, expected {WINDOW}")
+    prompt, reply = (
+        WindowHead(table=_table(head, files), bias=head.bias, floor=head.floor)
+        for head in (record.prompt, record.reply)
     )
+    return WindowScorer(record.name, prompt, reply, record.clause)
+
+
+def _table(record: HeadRecord, files: Mapping[str, bytes]) -> npt.NDArray[np.float32]:
+    table = _array(record.file, files)
+    if table.dtype != np.float16 or table.ndim != 1 or not np.isfinite(table).all():
+        raise BundleError(f"{record.file}: expected finite float16 weights in one dimension")
+    return table.astype(np.float32)
 
 
 def _head(record: HeadRecord, files: Mapping[str, bytes]) -> NgramHead:
-    try:
-        table = np.load(io.BytesIO(_file(files, record.file)), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise BundleError(f"{record.file}: not a NumPy array") from error
-    if table.dtype != np.float16 or table.ndim != 1 or not np.isfinite(table).all():
-        raise BundleError(f"{record.file}: expected finite float16 weights in one dimension")
     return NgramHead(
-        table=table.astype(np.float32),
+        table=_table(record, files),
         bias=record.bias,
         mix=record.mix,
         offset=record.offset,
@@ -191,15 +206,31 @@ def _head(record: HeadRecord, files: Mapping[str, bytes]) -> NgramHead:
     )
 
 
+def _array(name: str, files: Mapping[str, bytes]) -> npt.NDArray[Any]:
+    try:
+        found: npt.NDArray[Any] = np.load(io.BytesIO(_file(files, name)), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise BundleError(f"{name}: not a NumPy array") from error
+    return found
+
+
 def _stage2(manifest: Manifest, files: Mapping[str, bytes]) -> ExchangeScorer | None:
     record = manifest.stage2
     if record is None:
         return None
-    vocabulary = _file(files, record.vocabulary).decode("utf-8").splitlines()
+    model = _file(files, record.model)
+    lines = _file(files, record.vocabulary).decode("utf-8").splitlines()
     try:
-        return EncoderScorer(record.name, _file(files, record.model), vocabulary, record.clauses)
+        if not record.words:
+            return EncoderScorer(record.name, model, lines, record.clauses)
+        pieces, scores = zip(*(line.split("\t") for line in lines), strict=True)
+        unigram = Unigram(pieces, [float(score) for score in scores])
     except ValueError as error:
         raise BundleError(f"{record.vocabulary}: {error}") from error
+    words = _array(record.words, files)
+    if words.dtype != np.uint8 or words.shape[:1] != (len(pieces),):
+        raise BundleError(f"{record.words}: expected a row of bytes for each of the pieces")
+    return MultilingualScorer(record.name, model, words, unigram, record.clauses)
 
 
 def _golden(manifest: Manifest, files: Mapping[str, bytes]) -> tuple[Golden, ...]:

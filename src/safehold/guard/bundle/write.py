@@ -16,6 +16,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle import signing
 from safehold.guard.bundle.interface import MANIFEST, SIGNATURE, FileRecord, HeadRecord, Manifest
 from safehold.guard.scorers.ngram import NgramHead
+from safehold.guard.scorers.windowed import WINDOW, WindowHead
 
 
 def write_bundle(
@@ -52,14 +53,22 @@ def write_bundle(
 
 
 def head_file(name: str, head: NgramHead) -> tuple[HeadRecord, bytes]:
-    """Return a head's record and the content of its weight file."""
+    """Return an additive head's record and the content of its weight file."""
     record = HeadRecord(
         file=name, bias=head.bias, mix=head.mix, offset=head.offset, floor=head.floor
     )
     return record, array_file(head.table.astype(np.float16))
 
 
-def array_file(values: npt.NDArray[np.float16] | npt.NDArray[np.float32]) -> bytes:
+def window_head_file(name: str, head: WindowHead) -> tuple[HeadRecord, bytes]:
+    """Return a head's record and the content of its weight file."""
+    record = HeadRecord(file=name, bias=head.bias, floor=head.floor, window=WINDOW)
+    return record, array_file(head.table.astype(np.float16))
+
+
+def array_file(
+    values: npt.NDArray[np.float16] | npt.NDArray[np.float32] | npt.NDArray[np.uint8],
+) -> bytes:
     """Return the content of a weight file."""
     buffer = io.BytesIO()
     np.save(buffer, values, allow_pickle=False)

@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from safehold.guard.scorers.tokens import shape
+
 WINDOWS: Final = (16, 64)
 """Lengths of the sliding windows, in tokens."""
 _CACHE_WORDS: Final = 50_000
@@ -144,7 +146,7 @@ class NgramLane:
         window = self._long
         short, long = WINDOWS
         best = -np.inf
-        for word in tokens:
+        for word in map(shape, tokens):
             pair, skip = pair_features(self._before, self._previous, word, mask)
             logit = head.bias + head.word(word) + table[pair] + table[skip]
             self._short_sum += logit - window[long - short]

@@ -21,17 +21,17 @@ _PIECE = re.compile(rf"\S{{1,{MAX_RUN}}}")
 
 
 def tokens(text: str) -> list[str]:
-    """Return the tokens of a whole text, folded for case, width and number shape."""
+    """Return the tokens of a whole text, folded for case and width."""
     if text.isascii() and (len(text) <= MAX_RUN or not _LONG_RUN.search(text)):
-        return [_shape(token) for token in _TOKEN.findall(text.lower())]
+        return _TOKEN.findall(text.lower())
     return [
-        _shape(token)
+        token
         for piece in _PIECE.findall(text)
         for token in _TOKEN.findall(unicodedata.normalize("NFKC", piece).lower())
     ]
 
 
-def _shape(token: str) -> str:
+def shape(token: str) -> str:
     """Fold numbers to their shape: the amount matters less than that there is one."""
     if not token[0].isdigit():
         return token

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Iterator
 
+from safehold.constitution.lexicon import lexicon_of
 from safehold.exchange import user_says
 from safehold.improve.synthesis import seeds
 from safehold.improve.synthesis.ask import ask_list
+from safehold.improve.synthesis.crafts import crafts
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.phrasebook import languages
 
@@ -26,7 +28,12 @@ class WrittenGenerator:
         Raises:
             DataError: The domain has no seed books, or one breaks the schema.
         """
-        examples = [*self._from_books(seed), *self._from_languages(seed)]
+        examples = [
+            *self._from_books(seed),
+            *self._from_languages(seed),
+            *self._from_lexicon(seed),
+            *self._from_crafts(seed),
+        ]
         random.Random(seed).shuffle(examples)  # noqa: S311 - repeatable, not secret
         yield from (example for example in examples if example.id not in skip)
 
@@ -82,6 +89,50 @@ class WrittenGenerator:
                         lineage=self._lineage(seed),
                         language=language,
                     )
+
+    def _from_lexicon(self, seed: int) -> Iterator[Example]:
+        lexicon = lexicon_of(self._domain)
+        if lexicon is None:
+            return
+        rng = random.Random(f"{seed}/lexicon")  # noqa: S311 - repeatable, not secret
+        for language, words in lexicon.languages.items():
+            for side, asks in (
+                (Side.RESTRICTED, words.restricted),
+                (Side.PERMITTED, words.permitted),
+            ):
+                for number, ask in enumerate(asks):
+                    family = f"lexicon-{language}-{side}-{number:02}"
+                    for which, (drink, clause) in enumerate(words.drinks):
+                        yield Example(
+                            id=f"lexicon/{language}-{side}-{number:02}-{which:02}",
+                            family=family,
+                            split=Split.TRAIN,
+                            side=side,
+                            clause=clause if side is Side.RESTRICTED else lexicon.permitted_clause,
+                            exchange=user_says(
+                                ask.replace("{d}", drink).replace("{n}", str(rng.randint(2, 30)))
+                            ),
+                            reply="",
+                            ask=side is Side.RESTRICTED,
+                            lineage=self._lineage(seed),
+                            language=language,
+                        )
+
+    def _from_crafts(self, seed: int) -> Iterator[Example]:
+        for number, craft in enumerate(crafts(seed)):
+            told = number % 2 == 0
+            yield Example(
+                id=craft.id,
+                family=craft.family,
+                split=Split.TRAIN,
+                side=Side.PERMITTED,
+                clause="general",
+                exchange=user_says("Please go on." if told else craft.text),
+                reply=craft.text if told else "",
+                ask=False,
+                lineage=self._lineage(seed),
+                language=craft.language,
+            )
 
     def _lineage(self, seed: int) -> Lineage:
         return Lineage(constitution=self._constitution, generator=self.name, seed=seed)

@@ -1,4 +1,4 @@
-"""Exports the trained encoder as an int8 ONNX model."""
+"""Exports the trained stage 2 as an int8 ONNX model."""
 
 import tempfile
 import warnings
@@ -7,22 +7,18 @@ from pathlib import Path
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from safehold.improve.training.encoder import Encoder
+from safehold.improve.training.multilingual import MultilingualEncoder
 
 
-def to_onnx(model: Encoder) -> bytes:
-    """Return the network as ONNX with int8 weights: matrix products and embeddings.
+def to_onnx(model: MultilingualEncoder) -> bytes:
+    """Return the network as ONNX with int8 weights in its matrix products.
 
     Weights use 7 of 8 bits (`reduce_range`): the multiply-add of processors without VNNI would
     saturate on more.
     """
     with tempfile.TemporaryDirectory() as folder:
         full, small = Path(folder) / "full.onnx", Path(folder) / "int8.onnx"
-        example = (
-            torch.ones(2, 8, dtype=torch.long),
-            torch.zeros(2, 8, dtype=torch.long),
-            torch.ones(2, 8, dtype=torch.long),
-        )
+        example = (torch.zeros(1, 8, 384),)
         shape = {0: "batch", 1: "tokens"}
         with warnings.catch_warnings():
             # The TorchScript exporter is deprecated in favour of one that needs onnxscript; it is
@@ -32,16 +28,16 @@ def to_onnx(model: Encoder) -> bytes:
                 model.eval(),
                 example,
                 str(full),
-                input_names=["ids", "kinds", "mask"],
+                input_names=["words"],
                 output_names=["logits"],
-                dynamic_axes={"ids": shape, "kinds": shape, "mask": shape, "logits": {0: "batch"}},
+                dynamic_axes={"words": shape, "logits": {0: "batch"}},
                 opset_version=17,
                 dynamo=False,
             )
         quantize_dynamic(
             full,
             small,
-            op_types_to_quantize=["MatMul", "Gather"],
+            op_types_to_quantize=["MatMul"],
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,

@@ -33,28 +33,32 @@ from safehold.guard.bundle.interface import (
     Stage1Record,
     Stage2Record,
 )
-from safehold.guard.bundle.write import head_file, write_bundle
+from safehold.guard.bundle.write import array_file, window_head_file, write_bundle
 from safehold.guard.interface import Block
-from safehold.guard.scorers.encoder.onnx import EncoderScorer
-from safehold.guard.scorers.encoder.wordpiece import WordPiece
-from safehold.guard.scorers.ngram import NgramHead, NgramScorer
+from safehold.guard.scorers.encoder.multilingual import MultilingualScorer
+from safehold.guard.scorers.encoder.unigram import Unigram
+from safehold.guard.scorers.windowed import WindowHead, WindowScorer
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.segments import segments
 from safehold.guard.session.session import Guard
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
-from safehold.improve.training.encoder import (
-    EncoderShape,
-    kept_pieces,
-    load_pretrained,
-    pretrained_home,
-)
 from safehold.improve.training.examples import of_split, pairs, prompt_texts, reply_texts
-from safehold.improve.training.exchange_head import ExchangeHeadSettings, train_encoder
 from safehold.improve.training.export import to_onnx
-from safehold.improve.training.stream_head import StreamHeadSettings, train_head
+from safehold.improve.training.multilingual import (
+    MultilingualShape,
+    kept_by_use,
+    load_multilingual,
+    pretrained_file,
+    read_pretrained,
+)
+from safehold.improve.training.multilingual_head import (
+    MultilingualHeadSettings,
+    train_multilingual,
+)
 from safehold.improve.training.traces import Trace, outcome, trace
+from safehold.improve.training.window_head import WindowHeadSettings, train_window_head
 from safehold.progress import Progress
 
 _FOREVER = 1e9
@@ -77,10 +81,10 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     escalate_recall: float = 0.99
     escalate_most: tuple[float, float] = (0.12, 0.5)
     stage2: bool = True
-    prompt_head: StreamHeadSettings = StreamHeadSettings(floor=6)
-    reply_head: StreamHeadSettings = StreamHeadSettings(floor=16)
-    shape: EncoderShape = EncoderShape()
-    exchange_head: ExchangeHeadSettings = ExchangeHeadSettings()
+    prompt_head: WindowHeadSettings = WindowHeadSettings(floor=1)
+    reply_head: WindowHeadSettings = WindowHeadSettings(floor=24)
+    shape: MultilingualShape = MultilingualShape()
+    exchange_head: MultilingualHeadSettings = MultilingualHeadSettings()
 
 
 class Provenance(msgspec.Struct, frozen=True):
@@ -107,10 +111,10 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class _Scorers(msgspec.Struct, frozen=True):
-    prompt: NgramHead
-    reply: NgramHead
-    stage1: NgramScorer
-    stage2: EncoderScorer | None
+    prompt: WindowHead
+    reply: WindowHead
+    stage1: WindowScorer
+    stage2: MultilingualScorer | None
     files: dict[str, bytes]
 
 
@@ -160,23 +164,17 @@ def _train_scorers(
     progress: Progress,
 ) -> _Scorers:
     # 1.
-    prompt = train_head(
-        prompt_texts(examples, seed=settings.seed),
-        settings.prompt_head,
-        seed=settings.seed,
-        progress=progress,
+    prompt = train_window_head(
+        prompt_texts(examples, seed=settings.seed), settings.prompt_head, progress
     )
-    reply = train_head(
-        reply_texts(examples, seed=settings.seed),
-        settings.reply_head,
-        seed=settings.seed + 1,
-        progress=progress,
+    reply = train_window_head(
+        reply_texts(examples, seed=settings.seed), settings.reply_head, progress
     )
     files: dict[str, bytes] = {}
     for name, head in (("stage1.prompt.npy", prompt), ("stage1.reply.npy", reply)):
-        _, files[name] = head_file(name, head)
+        _, files[name] = window_head_file(name, head)
     # The served scorer uses the weights as they are stored.
-    stage1 = NgramScorer("ngram", _stored(prompt), _stored(reply), clauses[0])
+    stage1 = WindowScorer("ngram-sets", _stored(prompt), _stored(reply), clauses[0])
     # 2.
     stage2 = None
     if settings.stage2:
@@ -184,7 +182,7 @@ def _train_scorers(
     return _Scorers(prompt, reply, stage1, stage2, files)
 
 
-def _stored(head: NgramHead) -> NgramHead:
+def _stored(head: WindowHead) -> WindowHead:
     return msgspec.structs.replace(head, table=head.table.astype(np.float16).astype(np.float32))
 
 
@@ -194,32 +192,37 @@ def _train_stage2(
     settings: TrainingSettings,
     progress: Progress,
     files: dict[str, bytes],
-) -> EncoderScorer:
-    home = pretrained_home([Path(entry) for entry in sys.path if entry])
-    vocabulary = (home / "vocab.txt").read_text(encoding="utf-8").splitlines()
+) -> MultilingualScorer:
+    source = read_pretrained(
+        pretrained_file([Path(entry) for entry in sys.path if entry]), settings.shape.layers
+    )
     epochs = [
         pairs(examples, clauses, seed=settings.seed + epoch)
         for epoch in range(settings.exchange_head.epochs)
     ]
-    whole = WordPiece(vocabulary)
-    counts = Counter(
-        piece for pair in epochs[0] for piece in whole.encode(f"{pair.prompt} {pair.reply}")
-    )
-    kept = kept_pieces(vocabulary, counts, settings.shape.vocabulary)
-    pieces = [vocabulary[index] for index in kept]
+    whole = Unigram(source.pieces, source.scores.tolist())
+    used = Counter(piece for pair in epochs[0] for piece in whole.encode(pair.reply or pair.prompt))
+    kept = kept_by_use(source.pieces, used, settings.shape.vocabulary)
+    pieces = [source.pieces[index] for index in kept]
+    scores = [float(source.scores[index]) for index in kept]
+    words = np.ascontiguousarray(source.words[kept])
+    unigram = Unigram(pieces, scores)
     torch.manual_seed(settings.seed)
-    model = load_pretrained(home, settings.shape, kept, len(clauses))
-    train_encoder(
+    model = load_multilingual(source, settings.shape, len(clauses))
+    train_multilingual(
         model,
-        WordPiece(pieces),
+        unigram,
+        words,
         epochs,
         settings.exchange_head,
         seed=settings.seed,
         progress=progress,
     )
     files["stage2.onnx"] = to_onnx(model)
-    files["stage2.vocab.txt"] = ("\n".join(pieces) + "\n").encode()
-    return EncoderScorer("encoder", files["stage2.onnx"], pieces, clauses)
+    files["stage2.words.npy"] = array_file(words)
+    lines = (f"{piece}\t{score:.6g}" for piece, score in zip(pieces, scores, strict=True))
+    files["stage2.vocab.txt"] = ("\n".join(lines) + "\n").encode()
+    return MultilingualScorer("e5", files["stage2.onnx"], words, unigram, clauses)
 
 
 def _calibrate(
@@ -398,18 +401,20 @@ def _manifest(
     calibration: dict[str, Operating],
     split: dict[Split, list[Example]],
 ) -> Manifest:
-    prompt, _ = head_file("stage1.prompt.npy", scorers.prompt)
-    reply, _ = head_file("stage1.reply.npy", scorers.reply)
+    prompt, _ = window_head_file("stage1.prompt.npy", scorers.prompt)
+    reply, _ = window_head_file("stage1.reply.npy", scorers.reply)
     stage2 = None
     if scorers.stage2 is not None:
-        stage2 = Stage2Record("encoder", "stage2.onnx", "stage2.vocab.txt", provenance.clauses)
+        stage2 = Stage2Record(
+            "e5", "stage2.onnx", "stage2.vocab.txt", provenance.clauses, words="stage2.words.npy"
+        )
     packages = ("numpy", "torch", "onnx", "onnxruntime")
     return Manifest(
         schema=SCHEMA,
         name=provenance.name,
         constitution=provenance.constitution,
         constitution_digest=provenance.constitution_digest,
-        stage1=Stage1Record("ngram", prompt, reply, provenance.clauses[0]),
+        stage1=Stage1Record("ngram-sets", prompt, reply, provenance.clauses[0]),
         stage2=stage2,
         prompt=cascade.prompt,
         reply=cascade.reply,

@@ -32,7 +32,7 @@ class EncoderScorer:
         self.name = name
         self._clauses = tuple(clauses)
         self._wordpiece = WordPiece(vocabulary)
-        self._session = _session(model)
+        self._session = onnx_session(model)
 
     def score(self, batch: Sequence[ScoringInput]) -> list[ExchangeScore]:
         """Score every input of a batch, in order.
@@ -73,7 +73,13 @@ class EncoderScorer:
         return np.asarray(logits, dtype=np.float32)
 
 
-def _session(model: bytes) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
+def onnx_session(model: bytes) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
+    """Return a session of one thread over a serialised model.
+
+    Raises:
+        DependencyError: ONNX Runtime is not installed.
+        BundleError: The model can't be loaded.
+    """
     try:
         import onnxruntime  # noqa: PLC0415 - an extra: only bundles with a stage 2 need it
         from onnxruntime.capi import onnxruntime_pybind11_state as ort  # noqa: PLC0415 - same
