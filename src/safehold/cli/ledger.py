@@ -19,6 +19,7 @@ from rich.text import Text
 from safehold.cli._visible import visible
 from safehold.errors import UsageError
 from safehold.exchange import OpaquePart, TextPart
+from safehold.guard.gateway.relaying.journal import default_journal, journalled
 from safehold.guard.ledger import (
     Entry,
     EventRow,
@@ -180,21 +181,36 @@ def coverage(url: str, dead_after: float, stalled_after: float, as_json: bool) -
     metavar="SECONDS",
     help="A writer that was not seen for so long is dead.",
 )
+@click.option(
+    "--journal",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the gateway's crash journal (default: where `serve` keeps it).",
+)
 @_json_option
 @click.pass_obj
-def settle(url: str, dead_after: float, as_json: bool) -> None:
+def settle(url: str, dead_after: float, journal: Path | None, as_json: bool) -> None:
     """Give exchanges of a killed gateway their final row, from what is known.
+
+    The gateway's journal holds what it had delivered. Where it is missing and needed, nothing is
+    settled.
 
     \b
     Examples:
       safehold ledger settle
+      safehold ledger settle --journal /var/lib/safehold/journal
     """
+    folder = journal or default_journal(url)
+    proved = journalled(folder, time.time()) if journal or folder.is_dir() else None
 
     async def run() -> list[str]:
         async with await Ledger.open(url) as kept:
             reader = LedgerReader.open(url)
             return await settle_rows(
-                kept, reader, now=time.time(), limits=StallLimits(dead_after_s=dead_after)
+                kept,
+                reader,
+                now=time.time(),
+                limits=StallLimits(dead_after_s=dead_after),
+                journalled=proved,
             )
 
     settled = asyncio.run(run())

@@ -19,6 +19,7 @@ from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.gateway.bundles.loading import loader_for
 from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
 from safehold.guard.gateway.policy import Explain, Settings, Upstream
+from safehold.guard.gateway.relaying.journal import default_journal
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.guard.gateway.upstreams.embedded import LocalModel, LocalServer
 from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
@@ -172,9 +173,10 @@ def serve(
 
 
 def with_defaults(settings: Settings) -> Settings:
-    """Return settings with a journal beside a ledger that is a file, and the stock bundle."""
-    if settings.journal is None and "://" not in settings.ledger:
-        settings = msgspec.structs.replace(settings, journal=f"{settings.ledger}.journal")
+    """Return settings with a journal, whatever the ledger is, and the stock bundle."""
+    if settings.journal is None:
+        journal = str(default_journal(settings.ledger))
+        settings = msgspec.structs.replace(settings, journal=journal)
     if settings.bundle is None:
         folder, pinned = stock_bundle()
         settings = msgspec.structs.replace(

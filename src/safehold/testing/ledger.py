@@ -36,6 +36,11 @@ class MemoryLedger:
         self.rows += (row, *more)
         return len(self.rows)
 
+    @property
+    def trouble(self) -> str | None:
+        """What a failing disk would be reported as."""
+        return self.fail
+
     async def close(self) -> None:
         """Refuse every later row."""
         self.closed = True

@@ -158,7 +158,10 @@ def test_settling_records_what_a_dead_gateway_may_have_delivered(url: str, rows:
 
     async def go() -> list[str]:
         async with await Ledger.open(url, clock=lambda: NOW + 100) as ledger:
-            return await settle(ledger, LedgerReader.open(url), now=NOW + 100, limits=StallLimits())
+            reader = LedgerReader.open(url)
+            return await settle(
+                ledger, reader, now=NOW + 100, limits=StallLimits(), journalled=None
+            )
 
     assert asyncio.run(go()) == ["d"]
     assert asyncio.run(go()) == []
@@ -168,6 +171,24 @@ def test_settling_records_what_a_dead_gateway_may_have_delivered(url: str, rows:
     assert final.delivered[0].text == "malted grain"
     found = look(url, now=NOW + 100)
     assert (found.gaps, found.surfaces["main"].settled) == ((), 1)
+
+
+def test_settling_takes_the_delivered_text_from_the_journal(url: str, rows: Rows) -> None:
+    """What only the journal knows is in the final row; without a journal nothing is settled."""
+    keep(url, rows.prompt("d"), crash=True)
+    proved = {"d": rows.final("d", delivered_bytes=6, scored_bytes=6)}
+
+    async def go(journalled: dict[str, FinalRow] | None) -> list[str]:
+        async with await Ledger.open(url, clock=lambda: NOW + 100) as ledger:
+            reader = LedgerReader.open(url)
+            limits = StallLimits()
+            return await settle(ledger, reader, now=NOW + 100, limits=limits, journalled=journalled)
+
+    with pytest.raises(LedgerError, match="--journal"):
+        asyncio.run(go(None))
+    assert len(LedgerReader.open(url).decision("d")) == 1
+    assert asyncio.run(go(proved)) == ["d"]
+    assert LedgerReader.open(url).decision("d")[-1].row == proved["d"]
 
 
 def test_pruning_removes_old_decisions_and_says_so(url: str, rows: Rows) -> None:

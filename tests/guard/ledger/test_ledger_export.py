@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from safehold.errors import LedgerError
+from safehold.exchange import Lane
 from safehold.guard.ledger import EventKind, EventRow, Ledger
 from safehold.guard.ledger.export import export
 from safehold.guard.ledger.reader import LedgerReader
@@ -56,3 +57,32 @@ def test_an_export_is_never_overwritten(filled: str, tmp_path: Path) -> None:
     export(LedgerReader.open(filled), tmp_path / "out", after=2400)
     with pytest.raises(LedgerError, match="without an export"):
         export(LedgerReader.open(filled), tmp_path / "out")
+
+
+def test_every_column_of_every_row_is_exported(url: str, rows: Rows, tmp_path: Path) -> None:
+    """No column is left empty here, so one that Parquet would take for another type is seen."""
+    lane = Lane()
+    prompt = rows.prompt(
+        "d", tenant="t", key_id="k", use_case="u", grant_id="g", clause="c", score=0.5, turn=-1
+    )
+    final = rows.final("d", clause="c", score=0.5, lane=lane, offset=3, tokens_in=1, tokens_out=2)
+
+    async def go() -> None:
+        async with await Ledger.open(url) as ledger:
+            await ledger.append(prompt, rows.progress("d", "text"), final)
+            await ledger.append(EventRow(at=1.0, kind=EventKind.CANARY, detail={"passed": True}))
+
+    asyncio.run(go())
+    export(LedgerReader.open(url), tmp_path / "out")
+    assert parquet.read_table(tmp_path / "out" / "prompts.parquet")["turn"].to_pylist() == [-1]
+
+
+def test_an_export_that_fails_leaves_no_content_behind(filled: str, tmp_path: Path) -> None:
+    """An error in the middle removes the half-written file."""
+
+    def stop(_: int) -> None:
+        raise LedgerError("the reader went away")
+
+    with pytest.raises(LedgerError, match="went away"):
+        export(LedgerReader.open(filled), tmp_path / "out", progress=stop)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from safehold.errors import LedgerError
@@ -194,3 +196,80 @@ def test_postgresql_with_a_wrong_address_shows_no_password(tmp_path: Path) -> No
     with pytest.raises(LedgerError, match="can't be reached") as caught:
         asyncio.run(Ledger.open(url))
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["moved", "deleted", "replaced"])
+def test_a_ledger_that_lost_its_place_takes_no_row(tmp_path: Path, rows: Rows, harm: str) -> None:
+    """Nothing is acknowledged into a file that nobody will find again."""
+    path = tmp_path / "ledger.db"
+
+    async def go() -> None:
+        async with await Ledger.open(str(path)) as ledger:
+            await ledger.append(rows.prompt())
+            assert ledger.trouble is None
+            if harm == "replaced":
+                (tmp_path / "other.db").write_bytes(path.read_bytes())
+                (tmp_path / "other.db").rename(path)
+            elif harm == "moved":
+                path.rename(tmp_path / "elsewhere.db")
+            else:
+                path.unlink()
+            with pytest.raises(LedgerError, match="moved, deleted or replaced"):
+                await ledger.append(rows.prompt())
+            assert ledger.trouble is not None
+
+    asyncio.run(go())
+
+
+def test_a_heartbeat_notices_a_ledger_that_is_gone(tmp_path: Path) -> None:
+    """An idle gateway learns that its ledger was deleted before a request does."""
+    path = tmp_path / "ledger.db"
+
+    async def go() -> None:
+        settings = LedgerSettings(heartbeat_s=0.02)
+        async with await Ledger.open(str(path), settings) as ledger:
+            path.unlink()
+            for _ in range(500):
+                if ledger.trouble is not None:
+                    return
+                await asyncio.sleep(0.02)
+            pytest.fail("no heartbeat noticed it")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_letter_is_refused(
+    postgres: EmbeddedPostgres, encoding: str
+) -> None:
+    """A request with one strange letter must not be the first to find out."""
+    name = f"narrow_{encoding.lower()}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' "
+            "TEMPLATE template0"
+        )
+    with pytest.raises(LedgerError, match="ENCODING 'UTF8'"):
+        asyncio.run(Ledger.open(postgres.url.replace("/postgres?", f"/{name}?")))
+
+
+def test_a_database_swapped_under_the_gateway_takes_no_row(
+    new_database: Callable[[], str], rows: Rows
+) -> None:
+    """A server that comes back with another ledger behind the same name is refused."""
+    url = new_database()
+
+    async def go() -> None:
+        async with await Ledger.open(url) as ledger:
+            await ledger.append(rows.prompt())
+            with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+                connection.execute("DELETE FROM ledger_writers")
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            with pytest.raises(LedgerError, match="does not know this writer"):
+                await ledger.append(rows.prompt())
+            assert ledger.trouble is not None
+
+    asyncio.run(go())

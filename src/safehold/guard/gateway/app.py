@@ -269,12 +269,15 @@ class Gateway:
             for surface in Surface
             if (reason := self.surfaces.reason(surface)) is not None
         }
+        sound = self.relay.ledger.trouble is None
+        ready = self.ready and sound
         body = {
-            "ready": self.ready,
+            "ready": ready,
+            "ledger": "sound" if sound else "not writable",
             "bundle": self.relay.holder.current.digest,
             "closed_surfaces": closed,
         }
-        await out.whole(200 if self.ready else 503, json.dumps(body).encode())
+        await out.whole(200 if ready else 503, json.dumps(body).encode())
 
     # -- the guarded protocols -------------------------------------------------------------------
 

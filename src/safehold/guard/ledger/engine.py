@@ -6,8 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, StatementError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlalchemy.pool import NullPool
 
 from safehold.errors import ConfigError, DependencyError, LedgerError
@@ -135,6 +141,63 @@ def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
     return engine
 
 
+class Place:
+    """Where a ledger lies: a file that is moved, deleted or put in its place is noticed.
+
+    SQLite goes on writing to a file that has lost its name, and to a write-ahead log that has; the
+    rows would be acknowledged and gone. For a server it knows the name alone: there the writer's
+    own row tells one database from another.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.name = _name(engine)
+        sqlite = engine.dialect.name == "sqlite"
+        self._path = Path(str(engine.url.database)) if sqlite else None
+        self._identity: tuple[int, int] | None = None
+
+    def remember(self) -> None:
+        """Take the file that is there now for the ledger."""
+        self._identity = self._found()
+
+    def check(self) -> None:
+        """Refuse where another file, or none, has the ledger's name.
+
+        Raises:
+            LedgerError: The file was moved, deleted or replaced.
+        """
+        if self._identity is not None and self._found() != self._identity:
+            raise LedgerError(
+                f"ledger {self.name}: the file was moved, deleted or replaced while in use; "
+                "put it back, or restart the gateway"
+            )
+
+    def _found(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            found = self._path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_dev, found.st_ino)
+
+
+def check_encoding(connection: Connection) -> None:
+    """Refuse a server's database that cannot hold every letter.
+
+    Raises:
+        LedgerError: Its encoding is not UTF8.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    text = encoding.decode() if isinstance(encoding, bytes) else str(encoding)
+    if text != "UTF8":
+        raise LedgerError(
+            f"ledger {_name(connection.engine)}: expected a database with ENCODING 'UTF8', "
+            f"came {text}"
+        )
+
+
 @contextmanager
 def told(engine: Engine) -> Iterator[None]:
     """Turn a database's error into one LedgerError that names the ledger and what to do."""
@@ -144,6 +207,14 @@ def told(engine: Engine) -> Iterator[None]:
         raise LedgerError(f"ledger {_name(engine)}: {sentence(error)}") from error
     except StatementError as error:
         raise LedgerError(f"ledger {_name(engine)}: a row holds a value of a wrong type") from error
+    except UnicodeError as error:  # a driver's own, which SQLAlchemy passes on as it is
+        raise LedgerError(
+            f"ledger {_name(engine)}: a row holds a letter that the database's encoding has not"
+        ) from error
+    except SQLAlchemyError as error:
+        raise LedgerError(
+            f"ledger {_name(engine)}: the database layer refused ({type(error).__name__})"
+        ) from error
 
 
 def sentence(error: DBAPIError) -> str:

@@ -3,12 +3,13 @@
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Double, Table, select
+from sqlalchemy import Boolean, Column, Float, Integer, String, Table, select
 
 from safehold.errors import DependencyError, LedgerError
 from safehold.guard.ledger.reader import LedgerReader, pages
@@ -79,17 +80,16 @@ def _write(
         ) from error
     schema = pa.schema([(column.name, _arrow_type(column, pa)) for column in table.c])
     rows, first, last = 0, 0, 0
-    partial = path.with_suffix(".partial")
-    with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for page in found:
-            for columns in page:
-                columns["at"] = round(columns["at"] * 1_000_000)
-            writer.write_table(pa.Table.from_pylist(page, schema=schema))
-            rows, first, last = rows + len(page), first or page[0]["seq"], page[-1]["seq"]
-            progress(len(page))
-    with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    partial.rename(path)
+    with _complete_or_absent(path) as partial:
+        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for page in found:
+                for columns in page:
+                    columns["at"] = round(columns["at"] * 1_000_000)
+                writer.write_table(pa.Table.from_pylist(page, schema=schema))
+                rows, first, last = rows + len(page), first or page[0]["seq"], page[-1]["seq"]
+                progress(len(page))
+        with partial.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     return ExportedFile(name=path.name, rows=rows, first_seq=first, last_seq=last, sha256=digest)
 
 
@@ -97,19 +97,30 @@ def _arrow_type(column: Column[Any], pa: Any) -> Any:  # noqa: ANN401 - pyarrow 
     if column.name == "at":
         return pa.timestamp("us", tz="UTC")
     match column.type:
-        case BigInteger():
+        case Integer():  # BigInteger is one, too
             return pa.int64()
         case Boolean():
             return pa.bool_()
-        case Double():
+        case Float():  # Double is one, too
             return pa.float64()
-        case _:
+        case String():
             return pa.large_string()
+        case other:
+            raise LedgerError(f"expected a column type that Parquet has, came {other!r}")
+
+
+@contextmanager
+def _complete_or_absent(path: Path) -> Iterator[Path]:
+    """Give a file that its owner alone may read; it takes its name only if the block ends well."""
+    partial = path.with_suffix(".partial")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _finish(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    partial.rename(path)
+    with _complete_or_absent(path) as partial:
+        partial.write_bytes(content)

@@ -201,6 +201,14 @@ class RowSink(Protocol):
         """Keep what is still queued, then let go of the storage."""
         ...
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the storage, as of the last row or heartbeat; None when it is sound.
+
+        A sentence for the operator; it may name hosts and files, so no client ever sees it.
+        """
+        ...
+
 
 class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of one ledger.

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from safehold.errors import UsageError
+from safehold.errors import LedgerError, UsageError
 from safehold.exchange import Lane
 from safehold.guard.ledger.codec import to_columns, to_entry
 from safehold.guard.ledger.coverage import SETTLED, StallLimits, unfinished
@@ -56,16 +56,28 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
 
 
+Journalled = Mapping[str, FinalRow]
+"""What the journals of crashed gateways prove: a final row by decision id."""
+
+
 async def settle(
-    ledger: RowSink, reader: LedgerReader, *, now: float, limits: StallLimits
+    ledger: RowSink,
+    reader: LedgerReader,
+    *,
+    now: float,
+    limits: StallLimits,
+    journalled: Journalled | None,
 ) -> list[str]:
     """Give every exchange of a dead writer its final row and return their decision ids.
 
     The row has the outcome `error`, the error name `WriterDied`, and as delivered text what the
-    progress rows hold: an upper bound of what the client received, all of it scored.
+    journal holds, else what the progress rows hold: an upper bound of what the client received,
+    all of it scored. `journalled` is None where there is no journal to read: then an exchange that
+    has no progress rows either is left as it is, because nobody knows what it delivered.
 
     Raises:
-        LedgerError: the ledger can't be read or written.
+        LedgerError: the ledger can't be read or written; or an exchange's delivered text is
+            unknown (`journalled` is None), and nothing was settled.
     """
     with reader.snapshot() as connection:
         crashed = [
@@ -74,6 +86,16 @@ async def settle(
             if left.why == "crashed"
         ]
         finals = [_last_words(connection, decision_id, now) for decision_id in crashed]
+    unknown = [row.decision_id for row in finals if journalled is None and not row.delivered]
+    if unknown:
+        raise LedgerError(
+            f"{len(unknown)} exchanges of a dead writer have no record here of what they "
+            f"delivered ({unknown[0]}, …); expected the gateway's journal: name its folder with "
+            "--journal, or start the gateway, which reads it"
+        )
+    finals = [
+        (journalled or {}).get(row.decision_id, row) if not row.delivered else row for row in finals
+    ]
     for final in finals:
         await ledger.append(final)
     if crashed:

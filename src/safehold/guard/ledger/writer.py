@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
 from safehold.errors import LedgerError
 from safehold.guard.ledger.codec import Columns, table_of, to_columns
-from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.engine import Place, check_encoding, open_engine, told
 from safehold.guard.ledger.interface import LedgerSettings, Row
 from safehold.guard.ledger.schema import HEAD, ROW_TABLES, WRITERS, migrate
 
@@ -103,6 +103,13 @@ class Ledger:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the storage, as of the last row or heartbeat."""
+        if self._stopped:
+            return "the ledger's writer has stopped; restart the gateway"
+        return self._storage.trouble
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -149,6 +156,16 @@ class Ledger:
         return jobs
 
     def _keep(self, jobs: list[_Job]) -> None:
+        """Write what waits, and answer every waiter, whatever is thrown."""
+        died = LedgerError("the ledger's writer failed at these rows")
+        answers: list[tuple[asyncio.Future[int], int | LedgerError]]
+        answers = [(job.waiter, died) for job in jobs]
+        try:
+            answers = self._kept(jobs)
+        finally:
+            _wake(answers)
+
+    def _kept(self, jobs: list[_Job]) -> list[tuple["asyncio.Future[int]", int | LedgerError]]:
         answers: list[tuple[asyncio.Future[int], int | LedgerError]] = []
         good: list[tuple[_Job, list[tuple[Table, Columns]]]] = []
         for job in jobs:
@@ -169,7 +186,7 @@ class Ledger:
                 answers += [self._keep_alone(job, rows) for job, rows in good]
             else:
                 answers += [(job.waiter, error) for job, _ in good]
-        _wake(answers)
+        return answers
 
     def _keep_alone(
         self, job: _Job, rows: list[tuple[Table, Columns]]
@@ -190,15 +207,19 @@ class _Storage:
         self._clock = clock
         self._connection: Connection | None = None
         self._beaten = 0.0
+        self._place = Place(engine)
+        self.trouble: str | None = None
 
     def begin(self) -> None:
         """Make the tables if need be and register this writer."""
         now = self._clock()
         with told(self._engine), self._engine.begin() as connection:
+            check_encoding(connection)
             migrate(connection, now=now)
             connection.execute(
                 insert(WRITERS), {"writer": self.writer, "opened_at": now, "seen_at": now}
             )
+        self._place.remember()
 
     def write(self, rows: list[tuple[Table, Columns]]) -> int:
         """Commit the rows in order and return the last one's sequence number.
@@ -206,6 +227,16 @@ class _Storage:
         A connection that had gone stale while idle is opened once more, but only if it broke
         before COMMIT was sent: after that the rows may be kept already.
         """
+        try:
+            last = self._written(rows)
+        except LedgerError as error:
+            if not _blames_a_row(error.__cause__):
+                self.trouble = str(error)
+            raise
+        self.trouble = None
+        return last
+
+    def _written(self, rows: list[tuple[Table, Columns]]) -> int:
         with told(self._engine):
             reused = self._connection is not None
             while True:
@@ -214,6 +245,7 @@ class _Storage:
                 try:
                     with connection.begin() as transaction:
                         last = self._insert(connection, rows)
+                        self._place.check()
                         committing = True
                         transaction.commit()
                 except DBAPIError as error:
@@ -247,15 +279,22 @@ class _Storage:
     def _insert(self, connection: Connection, rows: list[tuple[Table, Columns]]) -> int:
         last = keep(connection, self.writer, rows)
         if (now := self._clock()) - self._beaten > 1 or now < self._beaten or not rows:
-            connection.execute(
+            seen = connection.execute(
                 update(WRITERS).where(WRITERS.c.writer == self.writer).values(seen_at=now)
             )
+            if seen.rowcount != 1:
+                raise LedgerError(
+                    f"ledger {self._place.name}: it does not know this writer, so it is another "
+                    "one than at the start; bring the first one back, or restart the gateway"
+                )
             self._beaten = now
         return last
 
     def _connect(self) -> Connection:
         if self._connection is None:
+            self._place.check()
             self._connection = self._engine.connect()
+            self._beaten = 0.0  # the first row after a new connection asks: is it the same ledger?
         return self._connection
 
     def _drop(self) -> None:
@@ -281,7 +320,7 @@ def keep(connection: Connection, writer: str, rows: list[tuple[Table, Columns]])
 
 def _blames_a_row(cause: BaseException | None) -> bool:
     """Tell an impossible row from a storage that failed."""
-    return isinstance(cause, IntegrityError | DataError) or (
+    return isinstance(cause, IntegrityError | DataError | UnicodeError) or (
         isinstance(cause, StatementError) and not isinstance(cause, DBAPIError)
     )
 

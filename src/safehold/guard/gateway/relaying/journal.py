@@ -8,15 +8,17 @@ one and removed once every stream that wrote to it has its final row.
 """
 
 import fcntl
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from safehold.errors import LedgerError
+from safehold.errors import ConfigError, LedgerError
 from safehold.exchange import Lane
+from safehold.guard.ledger.engine import parse_url
 from safehold.guard.ledger.interface import Delivered, FinalRow, LedgerVerdict, Outcome
 
 _FULL_BYTES = 32 * 1024 * 1024
@@ -116,18 +118,7 @@ class Journal:
         Raises:
             LedgerError: A journal file can't be read.
         """
-        texts: dict[str, dict[Lane, list[str]]] = {}
-        for path in self._old:
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise LedgerError(f"journal {path.name}: can't be read") from error
-            for entry in frames(data):
-                if not entry.texts:
-                    texts.pop(entry.decision_id, None)
-                for lane, text in entry.texts:
-                    texts.setdefault(entry.decision_id, {}).setdefault(lane, []).append(text)
-        return [_last_words(decision_id, lanes, now) for decision_id, lanes in texts.items()]
+        return _last_rows(self._old, now)
 
     def forget(self) -> None:
         """Remove what `leftovers` told, once its rows are durable."""
@@ -144,6 +135,21 @@ class Journal:
                 file.remove()
         self._files = []
         os.close(self._lock)
+
+
+def _last_rows(files: Iterable[Path], now: float) -> list[FinalRow]:
+    texts: dict[str, dict[Lane, list[str]]] = {}
+    for path in files:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise LedgerError(f"journal {path.name}: can't be read") from error
+        for entry in frames(data):
+            if not entry.texts:
+                texts.pop(entry.decision_id, None)
+            for lane, text in entry.texts:
+                texts.setdefault(entry.decision_id, {}).setdefault(lane, []).append(text)
+    return [_last_words(decision_id, lanes, now) for decision_id, lanes in texts.items()]
 
 
 def _last_words(decision_id: str, lanes: dict[Lane, list[str]], now: float) -> FinalRow:
@@ -177,6 +183,33 @@ def frames(data: bytes) -> Iterator[JournalEntry]:
         except msgspec.DecodeError as error:
             raise LedgerError("journal: an entry can't be read") from error
         at += 4 + size
+
+
+def journalled(folder: Path, now: float) -> dict[str, FinalRow]:
+    """Return what the journals under a folder prove, without changing them.
+
+    Raises:
+        ConfigError: There is no such folder.
+        LedgerError: A journal file can't be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"expected the folder of a gateway's journal, came {folder}")
+    files = sorted(folder.glob("worker-*/*.journal"))
+    return {row.decision_id: row for row in _last_rows(files, now)}
+
+
+def default_journal(ledger: str) -> Path:
+    """Return where a gateway keeps its journal if nobody says otherwise.
+
+    A ledger that is a file has it beside the file; one on a server has it in the working folder,
+    under a digest of its address without the password.
+    """
+    url = parse_url(ledger)
+    if url.get_backend_name() == "sqlite":
+        return Path(f"{url.database}.journal")
+    address = url.set(password=None).render_as_string()
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return Path(f"safehold-{digest}.journal")
 
 
 def worker_journal(folder: Path, workers: int) -> Journal:
