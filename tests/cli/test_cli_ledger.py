@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from safehold.cli.ledger import ledger
-from safehold.errors import UsageError
+from safehold.errors import LedgerError, UsageError
 from safehold.exchange import user_says
 from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.coverage import CoverageError
@@ -74,15 +74,20 @@ def test_coverage_tells_by_its_exit_status(kept: str) -> None:
     assert json.loads(result.stdout)["surfaces"]["main"]["crashed"] == 1
 
 
-def test_settle_closes_the_gap(kept: str) -> None:
-    """After settling, the audit is content."""
+def test_settle_closes_the_gap(kept: str, tmp_path: Path) -> None:
+    """Without the journal nothing is settled; with it, the audit is content."""
 
     async def leave_open() -> None:
         async with await Ledger.open(kept) as opened:
             await opened.append(Rows().prompt("d2"))
 
     asyncio.run(leave_open())
-    assert json.loads(typed(kept, "settle", "--json").stdout) == {"settled": ["d2"]}
+    refused = typed(kept, "settle", "--json")
+    assert isinstance(refused.exception, LedgerError)
+    assert "--journal" in str(refused.exception)
+    (tmp_path / "journal").mkdir()
+    settled = typed(kept, "settle", "--json", "--journal", str(tmp_path / "journal"))
+    assert json.loads(settled.stdout) == {"settled": ["d2"]}
     assert typed(kept, "coverage").exit_code == 0
 
 

@@ -97,6 +97,7 @@ def open_engine(url: str, *, wait_s: float, write: bool) -> Engine:
                 "connect_timeout": max(2, round(wait_s)),
                 "tcp_user_timeout": milliseconds,  # a vanished host must not hang a stream
                 "application_name": "safehold-ledger",
+                "client_encoding": "utf8",  # whatever the server keeps: check_encoding looks
                 "options": f"-c lock_timeout={milliseconds} -c synchronous_commit=on"
                 + (f" -c statement_timeout={milliseconds * 2}" if write else ""),
             },
