@@ -1,0 +1,1 @@
+"""What may take effect: released artefacts, and whether a change weakens a safeguard."""
