@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safehold.errors import ConfigError
-from safehold.guard.gateway.exemption_settings import ExemptionSettings, Member
 from safehold.guard.gateway.access.exemptions import open_exemptions
+from safehold.guard.gateway.exemption_settings import ExemptionSettings, Member
 from safehold.guard.gateway.policy import Key, Settings, SurfacePolicy, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, PromptRow
