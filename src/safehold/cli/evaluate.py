@@ -18,6 +18,8 @@ from safehold.guard.served.model import HfModel
 from safehold.improve.evaluation import page, plots
 from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures
 from safehold.improve.evaluation.judging import SecondOpinion
+from safehold.improve.evaluation.looks import record_look
+from safehold.improve.evaluation.parts import Part
 from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
 
 _LIMIT = click.IntRange(min=1)
@@ -44,6 +46,16 @@ _LIMIT = click.IntRange(min=1)
 @click.option("--bundle-sha256", help="Digest of the one manifest to trust.")
 @click.option("--unsafe-unsigned-bundle", "unsigned", is_flag=True, help="Trust any manifest.")
 @click.option("--limit", type=_LIMIT, help="At most so many items of each file, evenly spaced.")
+@click.option(
+    "--part",
+    type=click.Choice([part.value for part in Part]),
+    help="Only the repositories that settings may be chosen on, or only those they may not.",
+)
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add the figures to a record of looks; a second look at blind data is marked seen.",
+)
 @click.option("--stage1-only", is_flag=True, help="Without stage 2: the escalation decides.")
 @click.option("--ablations", is_flag=True, help="Also measure the guard without each of its parts.")
 @click.option(
@@ -78,6 +90,8 @@ def evaluate_command(
     bundle_sha256: str | None,
     unsigned: bool,
     limit: int | None,
+    part: str | None,
+    record: Path | None,
     stage1_only: bool,
     ablations: bool,
     beside: tuple[str, ...],
@@ -102,6 +116,8 @@ def evaluate_command(
       safehold eval bundles/mine --data labelled/ --limit 50 --json | jq .headline
       safehold eval a --data d/ --ablations --beside "no hard negatives=bundles/b"
       safehold eval probed/ --data d/ --model models/mine --ablations --beside text=bundles/mine
+      safehold eval bundles/mine --data labelled/ --part tune
+      safehold eval homebrewing --data labelled/ --part blind --record docs/figures.json
       safehold eval homebrewing --data labelled/ --limit 100 --judge http://127.0.0.1:8000/v1
     """
     if beside and not ablations:
@@ -115,7 +131,12 @@ def evaluate_command(
         if not (name and separator and folder):
             raise UsageError("--beside: expected NAME=BUNDLE")
         others[name] = open_bundle(folder, keys, None, unsigned=unsigned, served=served)
-    settings = EvaluationSettings(limit=limit, stage1_only=stage1_only, ablations=ablations)
+    settings = EvaluationSettings(
+        limit=limit,
+        stage1_only=stage1_only,
+        ablations=ablations,
+        part=None if part is None else Part(part),
+    )
     second = None
     if judge is not None:
         constitution = load(loaded.manifest.constitution)
@@ -127,6 +148,9 @@ def evaluate_command(
     shown = without_stage2(loaded) if stage1_only else loaded
     pictures = plots.draw(found.judged, found.report.slices, shown.cascade, out)
     (out / "report.html").write_text(page.render(found.report, pictures), encoding="utf-8")
+    if record is not None:
+        look = record_look(record, found.report)
+        console.print(f"Look {look.look} at this data: {look.status}", highlight=False)
     if as_json:
         click.echo(msgspec.json.encode(found.report).decode())
         return

@@ -1,6 +1,6 @@
 """From scores to the report's figures; every rate with its n and exact bounds."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -20,6 +20,8 @@ from safehold.improve.evaluation.interface import (
 )
 from safehold.stats import Rate
 
+_ONE_BY_ONE = 100
+_BANDS = (200, 1000, 4000)
 _BENIGN = (Label.BENIGN, Label.OTHER_DOMAIN)
 Ranked = Callable[[Score], float]
 
@@ -51,6 +53,24 @@ def grouped(
     order = list(Label)
     ordered = sorted(groups, key=lambda pair: (order.index(pair[0]), pair[1]))
     return tuple(group(name, label, groups[label, name]) for label, name in ordered)
+
+
+def by_language(judged: Sequence[JudgedItem]) -> tuple[GroupFigures, ...]:
+    """Return the figures by language: those of `_ONE_BY_ONE` rows and more alone, others as one."""
+    counts = Counter((entry.item.label, entry.item.language) for entry in judged)
+
+    def name(entry: JudgedItem) -> str:
+        own = entry.item.language
+        return own if counts[entry.item.label, own] >= _ONE_BY_ONE else "other languages"
+
+    return grouped(judged, name)
+
+
+def length_of(entry: JudgedItem) -> str:
+    """Return the band of a text's length, in characters."""
+    size = len(entry.item.reply)
+    band = next((str(most) for most in _BANDS if size <= most), None)
+    return f"over {_BANDS[-1]} characters" if band is None else f"up to {band} characters"
 
 
 def group(name: str, label: Label, judged: Sequence[JudgedItem]) -> GroupFigures:

@@ -35,6 +35,7 @@ class Item(msgspec.Struct, frozen=True):
     """One labelled text, as the prompt it makes and the reply it makes.
 
     `before` is what the reply answers. `asks` is false where the label is about the reply only.
+    `origin` is the whole source, `language` the text's, where the data says so.
     """
 
     key: str
@@ -47,6 +48,8 @@ class Item(msgspec.Struct, frozen=True):
     before: Exchange
     reply: str
     asks: bool = True
+    origin: str = ""
+    language: str = "unnamed"
 
 
 class DataFile(msgspec.Struct, frozen=True):
@@ -209,3 +212,7 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     stops: dict[str, Stops]
     ablations: tuple[Ablation, ...] = ()
     judge: JudgeFigures | None = None
+    part: str = ""
+    limit: int | None = None
+    languages: tuple[GroupFigures, ...] = ()
+    lengths: tuple[GroupFigures, ...] = ()

@@ -10,12 +10,13 @@ import msgspec
 from safehold.errors import DataError
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.improve.evaluation.interface import DataFile, Item, Label
+from safehold.improve.evaluation.parts import Part, part_of
 
 NEUTRAL = user_says("Please go on.")
 """What a text without a conversation answers when it is shown as a reply."""
 _NETWORK = "net_"
 _DOMAIN = re.compile(r"standin_([a-z]+)_")
-_ADJACENT = ("standin_", "neighbour_")
+_ADJACENT = ("standin_", "neighbour_", "benign_adjacent")
 _LABELS = {label.value: label for label in Label if label is not Label.OTHER_DOMAIN}
 
 
@@ -33,6 +34,7 @@ class _ItemLine(msgspec.Struct, frozen=True):
     source: str = ""
     category: str = ""
     dataset: str = ""
+    lang: str = ""
 
 
 def data_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
@@ -49,8 +51,12 @@ def data_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     return paths, skipped
 
 
-def read_items(path: Path, constitution: str, limit: int | None = None) -> DataFile:
+def read_items(
+    path: Path, constitution: str, limit: int | None = None, part: Part | None = None
+) -> DataFile:
     """Return the items of a file; with `limit`, that many of them, evenly spaced.
+
+    With `part`, only what comes from that part's repositories: there may be none.
 
     A file `standin_X_….jsonl` is about the domain X: what it calls restricted or boundary is so
     only for a constitution whose name contains X.
@@ -66,6 +72,8 @@ def read_items(path: Path, constitution: str, limit: int | None = None) -> DataF
     items = [_item(path, number, line, constitution) for number, line in lines]
     if not items:
         raise DataError(f"{path.name}: expected labelled texts, came an empty file")
+    if part is not None:
+        items = [item for item in items if part_of(item.origin) is part]
     return DataFile(path.name, hashlib.sha256(content).hexdigest(), tuple(_spread(items, limit)))
 
 
@@ -98,6 +106,8 @@ def _item(path: Path, number: int, line: bytes, constitution: str) -> Item:
         category=given.category or "none",
         source=given.source.split("#")[0].split(":")[0] or path.stem,
         adjacent=path.name.startswith(_ADJACENT),
+        origin=given.source,
+        language=given.lang or "unnamed",
         prompt=prompt,
         before=before,
         reply=reply,

@@ -54,6 +54,8 @@ def render(report: EvaluationReport, pictures: Sequence[Path]) -> str:
     parts += [
         "<h2>By slice</h2>",
         _groups(report.slices),
+        "<h2>By language and by length</h2>",
+        _groups((*report.languages, *report.lengths)),
         "<h2>By category, where anything was misjudged</h2>",
         _groups([row for row in report.categories if _wrong(row)][:_MANY]),
         "<h2>By source, where anything was misjudged</h2>",

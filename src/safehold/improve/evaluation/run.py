@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from safehold import __version__
+from safehold.errors import DataError
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.session.cascade import Thresholds
@@ -25,6 +26,7 @@ from safehold.improve.evaluation.interface import (
 )
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
+from safehold.improve.evaluation.parts import Part
 from safehold.improve.evaluation.scoring import Examiner, Listener
 from safehold.progress import Progress
 
@@ -41,6 +43,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     limit: int | None = None
     stage1_only: bool = False
     ablations: bool = False
+    part: Part | None = None
 
 
 class Evaluated(msgspec.Struct, frozen=True):
@@ -82,7 +85,9 @@ def evaluate(
     paths, skipped = data_files(data)
     constitution = bundle.manifest.constitution
     # Every file is read before the first score, so that a bad line costs no waiting.
-    sources = [read_items(path, constitution, settings.limit) for path in paths]
+    sources = [read_items(path, constitution, settings.limit, settings.part) for path in paths]
+    if not any(source.items for source in sources):
+        raise DataError(f"{data}: nothing in it belongs to the {settings.part} part")
     if settings.stage1_only:
         bundle = without_stage2(bundle)
     out.mkdir(parents=True, exist_ok=True)
@@ -113,6 +118,10 @@ def evaluate(
         stops=figures.stops(judged),
         ablations=ablations,
         judge=judge,
+        part=settings.part or "",
+        limit=settings.limit,
+        languages=figures.by_language(judged),
+        lengths=figures.grouped(judged, figures.length_of),
     )
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (out / REPORT).write_bytes(encoded + b"\n")
