@@ -43,6 +43,13 @@ from safehold.secure.egress.kernel.devices import (
     set_down,
     set_up,
 )
+from safehold.secure.egress.kernel.inforce import (
+    Rules,
+    differences,
+    foreign_chains,
+    rules_compiled,
+    rules_in_force,
+)
 from safehold.secure.egress.kernel.nft import CounterReading, NftKernel
 from safehold.secure.egress.kernel.ruleset import (
     RAW,
@@ -52,6 +59,7 @@ from safehold.secure.egress.kernel.ruleset import (
     Quota,
     QuotaKey,
     accounts,
+    foreign_removal,
     quota_update,
     transaction,
     windows_of,
@@ -104,6 +112,7 @@ class Enforcer:
         self._clock = clock or BootClock()
         self._today = today
         self._shaper = Shaper(self._kernel.netns)
+        self._wanted: tuple[str, Rules] = ("", {})
 
     @property
     def flows(self) -> tuple[Flow, ...]:
@@ -319,18 +328,22 @@ class Enforcer:
         if missing and approve:
             raise KernelError(f"interface {min(missing)} does not exist, or others send through it")
         fresh = any(quota.fresh for quota in quotas.values())
+        desired = self._desired(state, flows, quotas, gone, guarded(devices))
+        compiled = meaning(desired)
+        if reading is not None and compiled == state.compiled:
+            changed = self._compare(desired, compiled)
+            findings = (*findings, *changed)
+            rebuild = rebuild or bool(changed)
+        else:
+            rebuild = True
         if rebuild or rules_gone or gone or new or fresh:
-            self._replace(
-                state,
-                flows,
-                quotas,
-                gone,
-                devices=guarded(devices),
-                shape=shape and (rebuild or rules_gone),
-            )
+            self._replace(state, desired, shape=shape and (rebuild or rules_gone))
         else:
             lines = {key: quota.limit for key, quota in quotas.items()}
-            self._kernel.apply(quota_update(lines))
+            self._kernel.apply(quota_update(lines, self.plan))
+        if durable and compiled != state.compiled:
+            state = msgspec.structs.replace(state, compiled=compiled)
+            self._store.save(state)
         if durable and (approve or gone):
             kept = {name: state.approved[name] for name in names if name in state.approved}
             state = msgspec.structs.replace(
@@ -362,17 +375,27 @@ class Enforcer:
             result[name] = state.accounts.get(name, Account()).remaining(budget, state.at)
         return result
 
-    def _replace(
+    def _compare(self, desired: Desired, compiled: str) -> tuple[str, ...]:
+        """Compare the rules in force with those compiled; take foreign chains out."""
+        if self._wanted[0] != compiled:
+            listed = rules_compiled(transaction(plain(desired)), desired.devices, desired.flows)
+            self._wanted = (compiled, listed)
+        force = rules_in_force(self._kernel)
+        changed = differences(self._wanted[1], force)
+        foreign = foreign_chains(self._wanted[1], force)
+        if changed and foreign:
+            self._kernel.apply(foreign_removal(foreign))
+        return tuple(f"rules in force are not those compiled: {what}" for what in changed[:5])
+
+    def _desired(
         self,
         state: State,
         flows: tuple[Flow, ...],
         quotas: Mapping[QuotaKey, Quota],
         gone: tuple[str, ...],
-        *,
         devices: tuple[str, ...],
-        shape: bool,
-    ) -> None:
-        desired = Desired(
+    ) -> Desired:
+        return Desired(
             flows=flows,
             plan=self.plan,
             uids=_uids(flows),
@@ -387,10 +410,24 @@ class Enforcer:
             gone=gone,
             devices=devices,
         )
+
+    def _replace(self, state: State, desired: Desired, *, shape: bool) -> None:
         self._kernel.apply(transaction(desired))
-        fill_cgroup_chains(flows, self._kernel)
+        fill_cgroup_chains(desired.flows, self._kernel)
         if shape and self.plan.link.shape:
-            self._shaper.apply(self.plan, flows, state.throttled)
+            self._shaper.apply(self.plan, desired.flows, state.throttled)
+
+
+def plain(desired: Desired) -> Desired:
+    """The same rules, whatever the quotas have left."""
+    quotas = {key: Quota(limit=1, fresh=False) for key in desired.quotas}
+    return msgspec.structs.replace(desired, quotas=quotas, gone=())
+
+
+def meaning(desired: Desired) -> str:
+    """Name the rules that a host must hold: the digest of what they are compiled to."""
+    text = msgspec.json.encode(transaction(plain(desired)), order="deterministic")
+    return hashlib.sha256(text).hexdigest()
 
 
 def _uids(flows: Sequence[Flow]) -> dict[str, int]:

@@ -46,6 +46,8 @@ def settle(
         expected = name in state.approved or name in state.accounts
         reset = lost or f"c_{name}" not in counters or raw < account.raw
         extra = 0
+        if not reset and _overrun(state, account, name, raw):
+            findings.append(f"more passed than the budget of {name} had left")
         if reset and expected and account.samples:
             if not lost and name in state.approved:
                 findings.append(f"the counter of {name} went backwards or vanished")
@@ -65,6 +67,13 @@ def settle(
         accounts=updated,
     )
     return fresh, tuple(findings)
+
+
+def _overrun(state: State, account: Account, name: str, raw: int) -> bool:
+    """Whether more passed since the last look than any quota object left: its limit was moved."""
+    budget = {Window(w): b for w, b in state.approved.get(name, {}).items()}
+    left = min(account.remaining(budget, state.at).values(), default=None)
+    return left is not None and raw - account.raw > left + _REFILL_BYTES
 
 
 def quotas(

@@ -60,7 +60,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `at` is the egress clock, `uptime_s` the machine's at the same moment. `approved` holds the
     budgets last applied, by account and window, and `posture` the settings that may not be
     loosened without a grant; `cut` names the devices that were taken down, `bench` is what the
-    judge of the devices remembers. `mark` has no use any more; states of old have it.
+    judge of the devices remembers, `compiled` the digest of the rules last put in force. `mark` has
+    no use any more; states of old have it.
     """
 
     boot_id: str
@@ -76,6 +77,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sealed: bool = False
     cut: tuple[str, ...] = ()
     bench: Bench = Bench()
+    compiled: str = ""
     mark: int = 0
 
 

@@ -74,6 +74,10 @@ class NftKernel:
             packets={item["name"]: int(item["packets"]) for item in counters},
         )
 
+    def text(self) -> str:
+        """Every rule in nft's own words, without the numbers that move."""
+        return self._nft(["-n", "-s", "list", "ruleset"], b"").decode(errors="replace")
+
     def ruleset(self) -> list[dict[str, Any]]:
         """Every object and rule, as libnftables lists them."""
         return self._list("ruleset")
@@ -90,7 +94,10 @@ class NftKernel:
             raise KernelError(f"nft list {kind}: expected its JSON") from error
 
     def _run(self, arguments: list[str], stdin: bytes) -> bytes:
-        command = ["nft", "-j", *arguments]
+        return self._nft(["-j", *arguments], stdin)
+
+    def _nft(self, arguments: list[str], stdin: bytes) -> bytes:
+        command = ["nft", *arguments]
         if self.netns:
             command = ["nsenter", f"--net={NETNS_FOLDER / self.netns}", "--", *command]
         try:

@@ -52,7 +52,8 @@ NEIGHBOURS = "neighbours"
 ARP = "arp"
 RAW = "raw"
 LINK_LOCAL = "link_local"
-PLAIN_COUNTERS = ("undeclared", "invalid", "loopback", "sealed", LINK_LOCAL)
+ALIVE, DEAD = "alive", "dead"
+PLAIN_COUNTERS = (DEAD, "undeclared", "invalid", "loopback", "sealed", LINK_LOCAL)
 UNDECLARED = ("undeclared", "invalid", LINK_LOCAL)
 """Counters of packets that no row declares: dropped, or in map mode let through."""
 TOTAL = "total"
@@ -134,6 +135,7 @@ def transaction(desired: Desired) -> Json:
                 {"delete": {"quota": {**_place(name), "name": quota_name(name, window)}}}
             )
         commands.append(_quota(name, window, quota.limit))
+    commands += renewal(desired.plan)
     commands += _hooks(desired)
     owners = Owners(desired.uids, desired.interfaces)
     for flow in desired.flows:
@@ -148,9 +150,45 @@ def transaction(desired: Desired) -> Json:
     return {"nftables": commands}
 
 
-def quota_update(lines: Mapping[QuotaKey, int]) -> Json:
-    """Return the transaction that only moves quota limits; `used` stays."""
-    return {"nftables": [_quota(name, window, limit) for (name, window), limit in lines.items()]}
+def quota_update(lines: Mapping[QuotaKey, int], plan: EgressPlan) -> Json:
+    """Return the transaction that only moves quota limits and renews the dead man; `used` stays."""
+    moved = [_quota(name, window, limit) for (name, window), limit in lines.items()]
+    return {"nftables": [*moved, *renewal(plan)]}
+
+
+def renewal(plan: EgressPlan) -> list[Json]:
+    """Commands that let packets pass for another `dead_man_s`.
+
+    The set `alive` holds both address families for that long; the kernel drops the elements, and
+    with them every packet, by itself.
+    """
+    if not dead_man(plan):
+        return []
+    body = {**in_table(), "name": ALIVE}
+    elements = [
+        {"elem": {"val": family, "timeout": plan.judge.dead_man_s}} for family in ("ipv4", "ipv6")
+    ]
+    place = {"element": {**body, "elem": elements}}
+    return [
+        {"add": {"set": {**body, "type": "nf_proto", "flags": ["timeout"]}}},
+        {"add": place},
+        {"delete": {"element": {**body, "elem": ["ipv4", "ipv6"]}}},
+        {"add": place},
+    ]
+
+
+def dead_man(plan: EgressPlan) -> bool:
+    """Whether the kernel closes by itself when no look renews the rules."""
+    return bool(plan.judge.dead_man_s) and plan.mode is EgressMode.ENFORCE
+
+
+def foreign_removal(chains: Iterable[tuple[str, str]]) -> Json:
+    """Return the transaction that takes chains out of our tables that nobody compiled."""
+    commands: list[Json] = []
+    for name, chain in chains:
+        place = {"family": FAMILY if name == TABLE else "netdev", "table": name, "name": chain}
+        commands += [{"flush": {"chain": place}}, {"delete": {"chain": place}}]
+    return {"nftables": commands}
 
 
 def removal() -> Json:
@@ -218,6 +256,9 @@ def _hooks(desired: Desired) -> list[Json]:
         if desired.sealed:
             rules.append(rule(hook, [{"counter": "sealed"}, {"drop": None}]))
             continue
+        if dead_man(desired.plan):
+            dead = match(meta("nfproto"), f"@{ALIVE}", "!=")
+            rules.append(rule(hook, [dead, {"counter": DEAD}, {"drop": None}]))
         bad = [match({"ct": {"key": "state"}}, ["invalid", "untracked"], "in")]
         if hook == "output":
             # Neighbour discovery is untracked by the kernel; it pays its own quota.
