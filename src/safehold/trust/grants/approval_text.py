@@ -18,6 +18,7 @@ from safehold.trust.grants.details import (
 )
 from safehold.trust.grants.interface import GrantRequest
 from safehold.trust.people.interface import Person, Roster
+from safehold.trust.release.interface import PublishRelease
 
 Words = tuple[tuple[str, str], ...]
 
@@ -115,6 +116,12 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911 
                 ("Use case", details.use_case),
                 ("Seats", str(details.seats)),
                 ("Exempted exchanges an hour", str(details.rate_per_hour)),
+            )
+        case PublishRelease():
+            return (
+                ("Release", f"version {details.version} of channel {details.channel}"),
+                ("Release (SHA-256)", details.release_sha256),
+                ("After", details.previous or "nothing: the first release"),
             )
         case _:
             assert_never(details)

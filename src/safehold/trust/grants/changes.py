@@ -20,6 +20,7 @@ from safehold.trust.grants.details import (
 from safehold.trust.grants.interface import GrantRequest, Policy, PolicyError
 from safehold.trust.grants.policy import check_achievable, load_policy
 from safehold.trust.people.interface import EMPTY_ROSTER, PeopleError, Roster
+from safehold.trust.release.interface import PublishRelease
 
 
 def changed_roster(roster: Roster, change: PeopleChange) -> Roster:
@@ -58,7 +59,7 @@ def apply_details(
     """
     details = request.details
     match details:
-        case NoDetails() | Facts():
+        case NoDetails() | Facts() | PublishRelease():
             return roster, policy, None
         case ExemptionTerms():
             check_terms(details)

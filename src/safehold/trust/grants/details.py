@@ -6,6 +6,7 @@ import msgspec
 
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.people.interface import Key, Label, Person, PersonId, Team, TeamId
+from safehold.trust.release.interface import PublishRelease, ReleaseOperation
 
 
 class NoDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="none"):
@@ -77,6 +78,7 @@ Details = (
     | AddTeam
     | ChangePolicy
     | ExemptionTerms
+    | PublishRelease
 )
 
 # An operation named here takes this kind of details and no other, and no other operation takes
@@ -90,6 +92,9 @@ DETAILS_OF: dict[str, type[Details]] = {
     "people.add-team": AddTeam,
     "policy.change": ChangePolicy,
     "exemption.give": ExemptionTerms,
+    ReleaseOperation.PUBLISH.value: PublishRelease,
+    ReleaseOperation.WEAKEN.value: PublishRelease,
+    ReleaseOperation.EMERGENCY.value: PublishRelease,
 }
 
 

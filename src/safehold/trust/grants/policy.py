@@ -10,9 +10,12 @@ from safehold.trust.grants.details import DETAILS_OF
 from safehold.trust.grants.interface import GrantRule, Policy, PolicyError
 from safehold.trust.grants.quorum import assign
 from safehold.trust.people.interface import Kind, RelyingParty, Roster
+from safehold.trust.release.interface import ReleaseOperation
 
 MAX_POLICY_BYTES = 30_000
-GOVERNING = frozenset(DETAILS_OF) - {"exemption.give"}
+GOVERNING = frozenset(DETAILS_OF) - {"exemption.give", *ReleaseOperation}
+_APPROVALS = {ReleaseOperation.PUBLISH.value: 2, ReleaseOperation.WEAKEN.value: 3}
+"""How many approvals a release needs at least, beside its requester."""
 
 
 class _PolicyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,10 +71,15 @@ def _check_rule(rule: GrantRule) -> None:
     teams = [threshold.team for threshold in rule.thresholds]
     if len(teams) != len(set(teams)):
         raise PolicyError(f"rule {rule.operation}: expected each team once")
-    if rule.break_glass is not None and rule.operation in DETAILS_OF:
+    least = _APPROVALS.get(rule.operation, 0)
+    count = sum(threshold.count for threshold in rule.thresholds)
+    if count < least:
+        raise PolicyError(f"rule {rule.operation}: expected {least} approvals, got {count}")
+    alone = rule.operation == ReleaseOperation.EMERGENCY
+    if rule.break_glass is not None and rule.operation in DETAILS_OF and not alone:
         raise PolicyError(
             f"rule {rule.operation}: expected no break_glass: one person alone may not change "
-            "people, policy or exemptions"
+            "people, policy, exemptions or a weaker release"
         )
 
 

@@ -54,9 +54,11 @@ from safehold.trust.people.interface import (
 )
 from safehold.trust.people.proofs import verify_proof
 from safehold.trust.people.statement import Act
+from safehold.trust.release.interface import LoggedRelease, LogHead, PublishRelease
 
 WEEK_S = 7 * 86_400
 MIN_FOUNDERS = 2
+
 
 Effect = Callable[[], None]
 
@@ -82,6 +84,8 @@ class Case:
     reviews_until: int = 0
     reviewers: list[str] = field(default_factory=list)
     exemption: ExemptionTerms | None = None
+    used_at: int | None = None
+    """When it was used first."""
 
     @property
     def closed(self) -> bool:
@@ -212,6 +216,28 @@ class TrustState:
             )
             for digest, case in self.cases.items()
             if case.exemption is not None
+        )
+
+    def head(self, size: int) -> LogHead:
+        """Return what the log of `size` leaves says of releases, for a `ReleaseSet`."""
+        return LogHead(
+            origin=self.origin,
+            size=size,
+            last_time=self.last_time,
+            releases=tuple(
+                LoggedRelease(
+                    request=digest,
+                    operation=case.signed.request.operation,
+                    host=case.signed.request.host,
+                    details=case.signed.request.details,
+                    used_at=case.used_at,
+                    ended=case.closed,
+                )
+                for digest, case in self.cases.items()
+                if isinstance(case.signed.request.details, PublishRelease)
+                and case.used_at is not None
+            ),
+            reviews_overdue=len(self.overdue_reviews(self.last_time)),
         )
 
     # ---- growing -------------------------------------------------------------------------
@@ -387,6 +413,7 @@ class TrustState:
 
         def take() -> None:
             case.uses += 1
+            case.used_at = event.time if case.used_at is None else case.used_at
             case.carried_by = decision.approvers
             case.exemption = exemption
             self.roster, self._policy = roster, policy

@@ -1,0 +1,72 @@
+"""Which operation a release needs: computed from the old and the new release alone."""
+
+from safehold.trust.release.interface import (
+    Artefact,
+    ArtefactKind,
+    Release,
+    ReleaseOperation,
+)
+from safehold.trust.release.orders import Direction
+from safehold.trust.release.weaker import Change, changes, weakens
+
+_BY_BEHAVIOUR = frozenset({ArtefactKind.BUNDLE})
+_BY_PROVENANCE = frozenset({ArtefactKind.PRODUCT})
+
+
+def release_changes(old: Release | None, new: Release) -> tuple[Change, ...]:
+    """Return every difference that guards more or less, over all artefacts.
+
+    A first release is weaker by definition: nothing is known to compare it with.
+    """
+    if old is None:
+        return (Change("release", Direction.WEAKER, "a first release"),)
+    before = {one.path: one for one in old.artefacts}
+    after = {one.path: one for one in new.artefacts}
+    found: list[Change] = []
+    for path in sorted(before.keys() | after.keys()):
+        if path not in before or path not in after:
+            why = "an artefact that is gone" if path in before else "an artefact that was not there"
+            found.append(Change(path, Direction.WEAKER, why))
+        else:
+            found += _artefact(before[path], after[path], new)
+    return tuple(found)
+
+
+def permits(operation: str, old: Release | None, new: Release) -> bool:
+    """Tell whether an operation is enough for this change.
+
+    `release.weaken` has the highest quorum and permits all. A change that weakens nothing may
+    also come by `release.publish` or, in need, by `release.emergency`.
+    """
+    if operation == ReleaseOperation.WEAKEN:
+        return True
+    if weakens(release_changes(old, new)):
+        return False
+    return operation in {ReleaseOperation.PUBLISH, ReleaseOperation.EMERGENCY}
+
+
+def _artefact(old: Artefact, new: Artefact, release: Release) -> list[Change]:
+    if old.kind is not new.kind:
+        return [Change(new.path, Direction.WEAKER, "another kind of artefact")]
+    if new.kind in _BY_BEHAVIOUR:
+        return [] if old.sha256 == new.sha256 else [_behaviour(old, new, release)]
+    if new.kind in _BY_PROVENANCE:
+        if old.sha256 == new.sha256:
+            return []
+        known = release.provenance.get(new.path)
+        how = Direction.WEAKER if known is None else Direction.EQUAL
+        return [Change(new.path, how, "provenance" if known else "no provenance")]
+    if new.document is None or old.document is None:
+        return [Change(new.path, Direction.WEAKER, "settings without their document")]
+    found = changes(new.kind.value, old.document, new.document)
+    return [Change(f"{new.path}: {one.path}", one.direction, one.why) for one in found]
+
+
+def _behaviour(old: Artefact, new: Artefact, release: Release) -> Change:
+    reports = [one for one in release.behaviour if (one.old, one.new) == (old.sha256, new.sha256)]
+    if len(reports) != 1:
+        return Change(new.path, Direction.WEAKER, "no comparison with the bundle in force")
+    lost = len(reports[0].lost)
+    if lost:
+        return Change(new.path, Direction.WEAKER, f"{lost} items that it no longer stops")
+    return Change(new.path, Direction.EQUAL, f"none of {reports[0].items} items lost")
