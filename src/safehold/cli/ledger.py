@@ -28,6 +28,7 @@ from safehold.guard.ledger import (
     ProgressRow,
     PromptRow,
 )
+from safehold.guard.ledger.backup import backup, restore
 from safehold.guard.ledger.coverage import Coverage, CoverageError, StallLimits, audit
 from safehold.guard.ledger.export import export as export_to
 from safehold.guard.ledger.reader import LedgerReader
@@ -240,6 +241,42 @@ def export(url: str, folder: Path, after: int, as_json: bool) -> None:
     else:
         for file in files:
             click.echo(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256}")
+
+
+@ledger.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_json_option
+@click.pass_obj
+def backup_command(url: str, file: Path, as_json: bool) -> None:
+    """Write the whole ledger, content included, into one new SQLite file.
+
+    It may run while gateways write. A plain copy of the file may not: rows would be left out.
+
+    \b
+    Examples:
+      safehold ledger backup ledger-monday.db
+      safehold ledger --ledger postgresql://safehold@db/safehold backup ledger-monday.db
+    """
+    with _progress("rows", quiet=as_json) as advance:
+        copied = backup(url, file, now=time.time(), progress=advance)
+    click.echo(_json(copied) if as_json else f"{copied.rows} rows in {file}")
+
+
+@ledger.command("restore")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_json_option
+@click.pass_obj
+def restore_command(url: str, file: Path, as_json: bool) -> None:
+    """Fill an empty ledger from a backup.
+
+    \b
+    Examples:
+      safehold ledger --ledger new.db restore ledger-monday.db
+      safehold ledger --ledger postgresql://safehold@db/empty restore ledger-monday.db
+    """
+    with _progress("rows", quiet=as_json) as advance:
+        copied = restore(file, url, now=time.time(), progress=advance)
+    click.echo(_json(copied) if as_json else f"{copied.rows} rows restored from {file}")
 
 
 @ledger.command()

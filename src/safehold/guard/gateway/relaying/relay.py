@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -41,6 +42,8 @@ from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode
 from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
 from safehold.guard.session.flow import contained, run_flow
+
+_log = logging.getLogger("safehold.gateway")
 
 _PASSED_ERRORS = (400, 404, 409, 413, 422, 429)
 _ERROR_CHARS = 2000
@@ -100,8 +103,10 @@ class Relay:
             except UpstreamError as error:
                 await run.fail(error, 502)
             except LedgerError as error:
+                # The reason names hosts and files: it is the operator's, never a client's.
                 self.watcher.ledger_failed(ask.surface)
-                await run.fail(error, 503)
+                _log.error("ledger", extra={"fields": {"error": str(error)}})
+                await run.fail(LedgerError("the record can't be kept now; try again later"), 503)
             except ScorerError as error:
                 await run.fail(error, 500, Outcome.UNSCORABLE)
             except SafeholdError as error:
