@@ -71,7 +71,7 @@ def safehold() -> None:
     """
 
 
-def main(argv: list[str] | None = None) -> Any:  # noqa: ANN401 - click's own return type
+def main(argv: list[str] | None = None) -> Any:
     """Run the command line; an error or a warning of ours becomes one line, an error a status."""
     warnings.showwarning = _show_warning
     try:

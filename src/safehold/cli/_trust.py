@@ -148,6 +148,6 @@ def emit(value: object) -> None:
     click.echo(json.dumps(json.loads(canonical(value)), indent=2, ensure_ascii=False))
 
 
-def plain(value: object) -> Any:  # noqa: ANN401 - JSON
+def plain(value: object) -> Any:
     """Return the JSON form of a value."""
     return msgspec.to_builtins(value, str_keys=True, order="sorted")

@@ -211,7 +211,7 @@ def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> 
 @egress.command()
 @host
 @click.option("--first", is_flag=True, help="This host was never enforced before.")
-def apply(first: bool, as_json: bool, **where: Any) -> None:  # noqa: ANN401 - click's options
+def apply(first: bool, as_json: bool, **where: Any) -> None:
     """Make the kernel hold the register and plan; spent budget stays spent.
 
     Anything that loosens (a larger budget, a new flow, map mode) needs a two-party grant of
@@ -230,7 +230,7 @@ def apply(first: bool, as_json: bool, **where: Any) -> None:  # noqa: ANN401 - c
 
 @egress.command()
 @host
-def status(as_json: bool, **where: Any) -> None:  # noqa: ANN401 - click's options
+def status(as_json: bool, **where: Any) -> None:
     """Read the kernel's counters, move the windows, and say what is left.
 
     \b
@@ -297,7 +297,7 @@ def explain(
       safehold egress explain tcp 192.0.2.10 4317 --user otel
       safehold egress explain udp 2001:db8::1 443
     """
-    import ipaddress  # noqa: PLC0415 - one use
+    import ipaddress
 
     try:
         ipaddress.ip_address(destination)
@@ -328,7 +328,7 @@ def explain(
 @host
 @click.argument("flow")
 @click.option("--reason", required=True)
-def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
+def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:
     """Drop everything of FLOW now (`*` drops everything that leaves).
 
     \b
@@ -344,7 +344,7 @@ def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:  # noqa:
 @host
 @click.argument("flow")
 @click.option("--reason", required=True)
-def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
+def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:
     """Undo a block or throttle of FLOW (`*`: a seal); needs a grant of `egress.release`.
 
     \b
@@ -360,7 +360,7 @@ def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:  # noq
 @egress.command()
 @host
 @click.option("--reason", required=True)
-def review(reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
+def review(reason: str, as_json: bool, **where: Any) -> None:
     """Clear the residual odometers after two persons looked; needs a grant of `egress.review`.
 
     \b
@@ -375,7 +375,7 @@ def review(reason: str, as_json: bool, **where: Any) -> None:  # noqa: ANN401
     click.echo("the residual odometers are at 0")
 
 
-def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:  # noqa: ANN401 - Watch's own
+def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:
     return Watch(
         enforcer=opened.enforcer,
         folder=state_dir,
@@ -413,7 +413,7 @@ def run(
     quotas: Path | None,
     ticks: int | None,
     as_json: bool,
-    **where: Any,  # noqa: ANN401 - click's options
+    **where: Any,
 ) -> None:
     """Watch: move windows, reconcile explained bytes, detect, respond. The rules hold without it.
 
@@ -424,7 +424,7 @@ def run(
       safehold egress run --senders senders.toml --quotas quotas.toml --sockets \\
           --dns-log queries.jsonl --shape-limits limits.json
     """
-    import time  # noqa: PLC0415 - one use
+    import time
 
     opened = _open(**where)
     sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
@@ -496,7 +496,7 @@ def flows(
       safehold egress flows
       safehold egress flows --json
     """
-    from safehold.secure.egress.watch.observe_flows import compare, seen  # noqa: PLC0415 - only here
+    from safehold.secure.egress.watch.observe_flows import compare, seen
 
     del plan_file, log_dir
     rules = load_register(register_file)

@@ -219,7 +219,7 @@ def _noted(
 
 def checked_note(request_sha256: str, text: str) -> DecisionNote:
     """Return a note whose text is one printable line."""
-    import msgspec  # noqa: PLC0415 - only here
+    import msgspec
 
     try:
         return msgspec.convert({"request": request_sha256, "text": text}, DecisionNote)
@@ -501,7 +501,7 @@ def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold grant apply 5f1c2a9e41d0
     """
-    from safehold.trust.grants.details import DETAILS_OF  # noqa: PLC0415 - only here
+    from safehold.trust.grants.details import DETAILS_OF
 
     desk = open_desk(log_dir, key_dir)
     asked = desk.state.case(request_id).signed.request
@@ -522,6 +522,6 @@ def serve(host: str, port: int, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold grant serve --port 8443
     """
-    from safehold.console.approvals import serve_approvals  # noqa: PLC0415 - an extra
+    from safehold.console.approvals import serve_approvals
 
     serve_approvals(open_desk(log_dir, key_dir), host=host, port=port)

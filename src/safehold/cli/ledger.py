@@ -382,7 +382,7 @@ def _why(clause: str | None, stage: str | None, score: float | None) -> str:
 def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
     for name, value in _without_content(entry)["row"].items():
         if isinstance(value, dict):
-            value = {key: inner for key, inner in value.items() if inner is not None}  # noqa: PLW2901
+            value = {key: inner for key, inner in value.items() if inner is not None}  # noqa: PLW2901 - the same value without its empty fields
         if value is not None and value != {} and name != "type":
             shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
             yield name, shown

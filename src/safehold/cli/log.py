@@ -160,8 +160,8 @@ def prove(log_dir: Path, index: int) -> None:
     Example:
       safehold log prove trust-log 7 > seven.tlog-proof
     """
-    from safehold.trust.log.merkle import prove_inclusion  # noqa: PLC0415 - only here
-    from safehold.trust.log.tiles import TileReader  # noqa: PLC0415 - only here
+    from safehold.trust.log.merkle import prove_inclusion
+    from safehold.trust.log.tiles import TileReader
 
     source = DirectorySource(log_dir)
     data = source.read("checkpoint")
@@ -183,7 +183,7 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     Example:
       safehold log show trust-log 0
     """
-    from safehold.trust.log.tiles import WIDTH, TileReader  # noqa: PLC0415 - only here
+    from safehold.trust.log.tiles import WIDTH, TileReader
 
     source = DirectorySource(log_dir)
     keys = read_keys(log_dir / "log.json")
@@ -382,8 +382,8 @@ def list_(log_dir: Path, as_json: bool) -> None:
     Example:
       safehold log list trust-log
     """
-    from safehold.trust.log.log_entries import kind_of  # noqa: PLC0415 - only here
-    from safehold.trust.log.tiles import TileReader  # noqa: PLC0415 - only here
+    from safehold.trust.log.log_entries import kind_of
+    from safehold.trust.log.tiles import TileReader
 
     source = DirectorySource(log_dir)
     keys = read_keys(log_dir / "log.json")

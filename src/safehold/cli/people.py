@@ -92,8 +92,8 @@ def draft(
       safehold people draft founding.json --origin example.org/enclave --policy policy.toml \\
           --team t-ops=Operations --person "Ada,t-ops,ada.pub" --person "Ben,t-ops,ben.pub"
     """
-    from safehold.trust.grants.changes import check_roster  # noqa: PLC0415 - only here
-    from safehold.trust.grants.policy import check_achievable, load_policy  # noqa: PLC0415
+    from safehold.trust.grants.changes import check_roster
+    from safehold.trust.grants.policy import check_achievable, load_policy
 
     roster = Roster(
         persons=tuple(_founder(text) for text in persons), teams=tuple(_team(one) for one in teams)
@@ -201,7 +201,7 @@ def list_(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
 def _ask(
     *, log_dir: Path, key_dir: Path | None, operation: str, change: PeopleChange, ssh_key: Path
 ) -> None:
-    from safehold.trust.grants.changes import changed_roster  # noqa: PLC0415 - only here
+    from safehold.trust.grants.changes import changed_roster
 
     desk = open_desk(log_dir, key_dir)
     state = desk.state

@@ -158,7 +158,7 @@ def serve(
     engine: Engine = embedded
     if sealed is not None:
         # The enclave's half of the package (and its extras) is wanted here only.
-        from safehold.cli._sealed import sealed_engine  # noqa: PLC0415 - extras
+        from safehold.cli._sealed import sealed_engine
 
         engine = sealed_engine(
             sealed,
@@ -243,7 +243,7 @@ def explained(explain: Explain | None) -> Callable[[], OutgoingBytes] | None:
     if explain is None:
         return None
     # The enclave's half of the package is wanted here only.
-    from safehold.secure.egress.explain.replies import open_replies  # noqa: PLC0415 - a second half
+    from safehold.secure.egress.explain.replies import open_replies
 
     opener = functools.partial(
         open_replies, Path(explain.to), Path(explain.key), explain.flow, explain.sender

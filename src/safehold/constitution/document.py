@@ -113,7 +113,7 @@ class _Reader:
             self._refuse("expected a constitution, got an empty file", None)
         return self.roots[0], self.positions
 
-    def _take(self, event: Any) -> None:  # noqa: ANN401 - PyYAML's events carry no types
+    def _take(self, event: Any) -> None:
         mark = event.start_mark
         if getattr(event, "tag", None) not in (None, "!"):
             self._refuse("expected plain YAML, got a tag", mark)
@@ -133,7 +133,7 @@ class _Reader:
             case _:
                 pass
 
-    def _scalar(self, event: Any, mark: Any) -> None:  # noqa: ANN401 - as above
+    def _scalar(self, event: Any, mark: Any) -> None:
         text: str = event.value
         try:
             text.encode()
@@ -148,13 +148,13 @@ class _Reader:
             return
         self._put(_plain(text) if event.implicit[0] else text, mark)
 
-    def _open(self, container: dict[str, object] | list[object], mark: Any) -> None:  # noqa: ANN401 - as above
+    def _open(self, container: dict[str, object] | list[object], mark: Any) -> None:
         if len(self.frames) >= _MAX_DEPTH:
             self._refuse(f"expected at most {_MAX_DEPTH} levels, got more", mark)
         path = self._put(container, mark)
         self.frames.append(_Frame(container, path))
 
-    def _put(self, value: object, mark: Any) -> ValuePath:  # noqa: ANN401 - as above
+    def _put(self, value: object, mark: Any) -> ValuePath:
         if not self.frames:
             self.roots.append(value)
             self.positions[()] = _position(mark)
@@ -172,10 +172,10 @@ class _Reader:
         frame.key = None
         return path
 
-    def _refuse(self, problem: str, mark: Any) -> NoReturn:  # noqa: ANN401 - as above
+    def _refuse(self, problem: str, mark: Any) -> NoReturn:
         raise self._error(problem, mark)
 
-    def _error(self, problem: str, mark: Any) -> SchemaError:  # noqa: ANN401 - as above
+    def _error(self, problem: str, mark: Any) -> SchemaError:
         place = Position(1, 1) if mark is None else _position(mark)
         return SchemaError(problem, source=self.source, line=place.line, column=place.column)
 
@@ -187,7 +187,7 @@ def _plain(text: str) -> object:
     return int(text) if _INTEGER.fullmatch(text) else text
 
 
-def _position(mark: Any) -> Position:  # noqa: ANN401 - PyYAML's marks carry no types
+def _position(mark: Any) -> Position:
     return Position(mark.line + 1, mark.column + 1)
 
 

@@ -105,8 +105,7 @@ def _zero_width(text: str) -> str:
 
 def _selectors(text: str) -> str:
     return "".join(
-        chr(0xFE00 + byte) if byte < 16 else chr(0xE0100 + byte - 16)  # noqa: PLR2004
-        for byte in text.encode()
+        chr(0xFE00 + byte) if byte < 16 else chr(0xE0100 + byte - 16) for byte in text.encode()
     )
 
 

@@ -79,7 +79,7 @@ class JudgeServer:
         body = await request.json()
         self.asked.append(body)
         await asyncio.sleep(self._delay_s)
-        if self._status != 200:  # noqa: PLR2004 - a status of HTTP
+        if self._status != 200:
             return web.Response(status=self._status)
         asked = body["messages"][-1]["content"]
         name, data = _ID.findall(asked)[-1], _DATA.findall(asked)[0]

@@ -72,7 +72,7 @@ class Vaulted:
         """Return the sealed model's header file."""
         return read_header(self.root / "sealed").decode()
 
-    def ask(self, operation: str = "weights.load", **changes: Any) -> GrantRequest:  # noqa: ANN401 - any field of the request
+    def ask(self, operation: str = "weights.load", **changes: Any) -> GrantRequest:
         """Return a request for the sealed model on this host, with the given fields changed."""
         fields: dict[str, Any] = {
             "workload_sha256": self.workload,
@@ -81,7 +81,7 @@ class Vaulted:
         }
         return self.enclave.ask("dev-one", operation, **(fields | changes))
 
-    def granted(self, operation: str = "weights.load", **changes: Any) -> GrantRequest:  # noqa: ANN401 - any field of the request
+    def granted(self, operation: str = "weights.load", **changes: Any) -> GrantRequest:
         """Return a request that the quorum has approved."""
         request = self.ask(operation, **changes)
         self.enclave.file(request)

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401 - a row's fields have many types
 """A ledger without a disk, and rows to put into one."""
 
 import itertools

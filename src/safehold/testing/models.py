@@ -41,9 +41,9 @@ def tiny_model(folder: Path, *, seed: int = 0, layers: int = 2, hidden: int = 32
 
     It writes nonsense, but it is a real model: safetensors, a tokenizer and a chat template.
     """
-    import torch  # noqa: PLC0415 - an extra
-    import transformers  # noqa: PLC0415 - an extra
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415 - an extra
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {piece: index for index, piece in enumerate(alphabet)} | {_END: _BYTES}

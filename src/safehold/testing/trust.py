@@ -99,7 +99,7 @@ class SoftPasskey:
     """A software WebAuthn authenticator (ES256); needs the `trust` extra."""
 
     def __init__(self, seed: bytes, *, flags: int = 0x05, counts: bool = True) -> None:
-        import cbor2  # noqa: PLC0415 - comes with the extra
+        import cbor2
 
         number = int.from_bytes(hashlib.sha256(seed).digest(), "big") % (2**255) + 1
         self._private = ec.derive_private_key(number, ec.SECP256R1())
@@ -296,7 +296,7 @@ class Enclave:
         operation: str = "weights.load",
         *,
         details: Details | None = None,
-        **changes: Any,  # noqa: ANN401 - any field of the request
+        **changes: Any,
     ) -> GrantRequest:
         """Return a request that the policy allows, with the given fields changed."""
         policy = self.desk.state.policy

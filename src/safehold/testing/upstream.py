@@ -507,7 +507,7 @@ async def _json(
         data = data.replace(b"mock", b"\xff\xfe")
     kind = "text/html" if broken is Fault.WRONG_TYPE else "application/json"
     size = len(data) + (10 if broken in (Fault.HALF_CLOSE, Fault.RESET) else 0)
-    extra = "retry-after: 3\r\n" if status == 429 else ""  # noqa: PLR2004 - a status of HTTP or a plain bound
+    extra = "retry-after: 3\r\n" if status == 429 else ""
     head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n{extra}\r\n"
     writer.write(head.encode() + data)
     await writer.drain()

@@ -33,7 +33,7 @@ def draw(
     transform and every wrapper is used about equally often; one in eight asks for an encoded
     reply. Benign questions are dressed alike, so that a false alarm on dress shows.
     """
-    rng = random.Random(f"{plan.seed}/{plan.domain}")  # noqa: S311 - repeatable, not secret
+    rng = random.Random(f"{plan.seed}/{plan.domain}")
     asks = [(topic, ask) for topic in questions.topics for ask in topic.questions]
     count = 0
     for topic, ask in asks[: plan.attempts]:

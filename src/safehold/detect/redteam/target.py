@@ -27,6 +27,7 @@ _FIND_ASKED = re.compile(r"Write your whole answer in ([a-z0-9-]+), nothing else
 _WORD = re.compile(r"[a-z]{3,}")
 _LIKE = 0.6
 _LONGEST = 4_000
+_SHORTEST = 8  # shorter lines hold no question
 _HARMLESS = (
     (
         "Happy to help. The short version is that it depends on what you have at hand, and that "
@@ -133,7 +134,7 @@ def _readings(said: str) -> Iterator[str]:
     seen = [view.text for view in views(said)]
     yield said
     yield from seen
-    lines = [line.strip() for line in (*said.splitlines(), said) if len(line.strip()) > 8]  # noqa: PLR2004
+    lines = [line.strip() for line in (*said.splitlines(), said) if len(line.strip()) > _SHORTEST]
     once = [text for line in lines for text in _undone(line)]
     yield from once
     for text in once:

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - characters that are taken for others are this file's matter
 """Characters that look like an ASCII letter and that NFKC leaves alone."""
 
 # Each line: the plain letter, then what looks like it (Cyrillic, Greek, Armenian, Cherokee, small

@@ -60,8 +60,7 @@ _BITS = _table(_TABLE.split())
 _FLAT = _BITS.ravel()
 _BACKWARDS = (_BITS.T - _BITS).ravel()
 _CODES = bytes(
-    (code | 32) - ord("a") + 1 if chr(code).isalpha() and code < 128 else GAP  # noqa: PLR2004
-    for code in range(256)
+    (code | 32) - ord("a") + 1 if chr(code).isalpha() and code < 128 else GAP for code in range(256)
 )
 
 
@@ -142,7 +141,7 @@ def rotations(codes: Codes) -> Floats:
 
     Entry n is for letters moved n places up the alphabet, entry 0 for the text itself.
     """
-    if len(codes) < 2:  # noqa: PLR2004 - no pairs
+    if len(codes) < 2:
         return np.full(LETTERS, -9.0)
     shifts = np.arange(LETTERS, dtype=np.int64)[:, None]
     moved = np.where(codes == GAP, GAP, (codes - 1 + shifts) % LETTERS + 1)
@@ -157,7 +156,7 @@ def flipped(codes: Codes) -> Codes:
 
 def mirrored(codes: Codes) -> float:
     """Return the mean log-odds of the text with its alphabet reversed (atbash)."""
-    if len(codes) < 2:  # noqa: PLR2004 - no pairs
+    if len(codes) < 2:
         return -9.0
     return float(_FLAT[_pairs(flipped(codes))].mean())
 

@@ -125,8 +125,8 @@ def _try85(token: str, decoder: Callable[[str], bytes]) -> bytes:
 
 def _readable(raw: bytes) -> bool:
     """Tell printable ASCII text with mostly letters, digits and spaces from random bytes."""
-    common = sum(chr(byte).isalnum() or byte in b" .,/+=-\n" for byte in raw if byte < 128)  # noqa: PLR2004
-    return len(raw) >= 8 and common >= 0.9 * len(raw)  # noqa: PLR2004
+    common = sum(chr(byte).isalnum() or byte in b" .,/+=-\n" for byte in raw if byte < 128)
+    return len(raw) >= 8 and common >= 0.9 * len(raw)
 
 
 def _one_alphabet(text: str) -> bool:
@@ -135,11 +135,11 @@ def _one_alphabet(text: str) -> bool:
     blocks = {ord(character) >> 8 for character in others}
     if len(text) >= _SHORT_BYTES and len(blocks) * 6 <= len(others):
         return True
-    if len(blocks) > 2 and not all("\u2e80" <= c <= "\ud7ff" or c > "\uf900" for c in others):  # noqa: PLR2004
+    if len(blocks) > 2 and not all("\u2e80" <= c <= "\ud7ff" or c > "\uf900" for c in others):
         return False
     if len(others) * 2 < len(text):
         return len(text) >= _SHORT_BYTES or all(
             character < "\u0250" or "\u2010" <= character < "\u2100" or character >= "\U0001f300"
             for character in others
         )
-    return len(text) >= 4 and len(blocks) * 3 <= max(len(others), 3)  # noqa: PLR2004
+    return len(text) >= 4 and len(blocks) * 3 <= max(len(others), 3)

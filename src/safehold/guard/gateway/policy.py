@@ -14,6 +14,8 @@ from safehold.guard.session.session import SessionPolicy
 
 MIN_KEY_CHARS = 24
 MIN_KEY_DISTINCT = 10
+MAX_HOLD_TOKENS = 4096
+MAX_WORKERS = 64
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -68,11 +70,11 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if self.on_block == "fallback" and not self.fallback_model:
             raise ConfigError("on_block: fallback needs a fallback_model")
-        if not 0 <= self.hold_tokens <= 4096:  # noqa: PLR2004 - a status of HTTP or a plain bound
-            raise ConfigError("hold_tokens: expected 0 to 4096")
+        if not 0 <= self.hold_tokens <= MAX_HOLD_TOKENS:
+            raise ConfigError(f"hold_tokens: expected 0 to {MAX_HOLD_TOKENS}")
         for name in ("doubt_tokens", "decoded_tokens"):
-            if not 0 <= getattr(self, name) <= 4096:  # noqa: PLR2004 - a plain bound
-                raise ConfigError(f"{name}: expected 0 to 4096")
+            if not 0 <= getattr(self, name) <= MAX_HOLD_TOKENS:
+                raise ConfigError(f"{name}: expected 0 to {MAX_HOLD_TOKENS}")
         if re.fullmatch(r"[a-z0-9_-]{1,32}", self.category) is None:
             raise ConfigError("category: expected up to 32 of a-z, 0-9, _ and -")
 
@@ -204,8 +206,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for caller in self.exemptions.callers if self.exemptions else ():
             if caller not in known:
                 raise ConfigError(f"exemptions: callers: {caller} is no id of a client's key")
-        if not 1 <= self.workers <= 64:  # noqa: PLR2004 - a status of HTTP or a plain bound
-            raise ConfigError("workers: expected 1 to 64")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise ConfigError(f"workers: expected 1 to {MAX_WORKERS}")
         if self.workers > 1 and self.store is None:
             raise ConfigError("workers: several need a store that they share (sqlite:///… will do)")
 

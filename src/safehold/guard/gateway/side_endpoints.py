@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.upstreams.http import Answer, read_all
 
+_MAX_INPUTS = 2048  # OpenAI's own limit for one call
 _MODEL_PATH = re.compile(r"/v1/models(/[A-Za-z0-9._:/-]{1,200})?")
 
 
@@ -138,8 +140,8 @@ class Passing:
         if self._settings.embeddings != "pass":
             raise UnsupportedError("embeddings are refused by this gateway's configuration")
         request = decode_request(self._embeddings, body)
-        if isinstance(request.input, list) and len(request.input) > 2048:  # noqa: PLR2004 - a status of HTTP or a plain bound
-            raise TooLargeError("expected at most 2048 inputs")
+        if isinstance(request.input, list) and len(request.input) > _MAX_INPUTS:
+            raise TooLargeError(f"expected at most {_MAX_INPUTS} inputs")
         try:
             answer = await self._post("/embeddings", encode(request), headers)
             given = decode_reply(msgspec.json.Decoder(Embeddings), answer)
@@ -168,7 +170,7 @@ class Passing:
 
     async def _read(self, answer: Answer) -> bytes:
         try:
-            if answer.status != 200:  # noqa: PLR2004 - a status of HTTP or a plain bound
+            if answer.status != HTTPStatus.OK:
                 raise UpstreamError(f"upstream: expected status 200, came {answer.status}")
             return await read_all(answer, self._relay.limits)
         finally:

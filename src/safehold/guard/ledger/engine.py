@@ -124,7 +124,7 @@ def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _record: object) -> None:  # noqa: ANN401 - a foreign driver
+    def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         # WAL syncs its log at every commit under FULL: an acknowledged row survives power loss,
         # at one fsync per commit, which the writer shares among all that wait.
@@ -136,7 +136,7 @@ def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
             connection.execute(f"PRAGMA {pragma}").fetchall()
 
     @event.listens_for(engine, "begin")
-    def on_begin(connection: Any) -> None:  # noqa: ANN401 - a foreign driver
+    def on_begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine

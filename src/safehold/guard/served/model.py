@@ -81,8 +81,8 @@ class HfModel:
         for name in ("HF_HUB_OFFLINE", "TQDM_DISABLE"):  # the libraries read these at their import
             os.environ.setdefault(name, "1")
         try:
-            import torch  # noqa: PLC0415 - an extra
-            import transformers  # noqa: PLC0415 - an extra
+            import torch
+            import transformers
         except ModuleNotFoundError as error:
             raise DependencyError(
                 "a Hugging Face model needs: pip install 'safehold[torch]'"

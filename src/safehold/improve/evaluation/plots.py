@@ -54,7 +54,7 @@ def draw(
         DependencyError: Matplotlib is not installed.
     """
     require()
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    from matplotlib.figure import Figure
 
     paths: list[Path] = []
 

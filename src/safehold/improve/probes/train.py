@@ -189,7 +189,7 @@ def _chosen(examples: Sequence[Example], part: Split, settings: ProbeSettings) -
             raise DataError(f"the {part} split has no {side} reply")
     most = settings.limit if part is Split.TRAIN else settings.limit // 2
     if len(replies) > most:
-        chance = random.Random(settings.seed)  # noqa: S311 - a seeded choice, not a secret
+        chance = random.Random(settings.seed)
         replies = chance.sample(replies, most)
     return replies
 

@@ -59,7 +59,7 @@ def build(
         if len(made) % 100 == 0:
             progress(len(made), len(ground) + wanted)
     progress(len(made), len(made))
-    random.Random(seed).shuffle(made)  # noqa: S311 - repeatable, not secret
+    random.Random(seed).shuffle(made)
     return Built(tuple(made), base=len(ground), dropped=first.dropped + second.dropped)
 
 
@@ -85,14 +85,14 @@ def _all(
         ):
             parents = [one for one in ground if one.side is side and recipe.fits(one)]
             count = math.floor(wanted * weight / total) if parents else 0
-            random.Random(f"{seed}/{recipe.name}/{side}").shuffle(parents)  # noqa: S311
+            random.Random(f"{seed}/{recipe.name}/{side}").shuffle(parents)
             for number in range(count):
                 parent = parents[number % len(parents)]
                 yield _child(recipe, parent, pools[parent.split], seed, number // len(parents))
 
 
 def _child(recipe: Recipe, parent: Example, pool: Pool, seed: int, turn: int) -> Example:
-    rng = random.Random(f"{seed}/{recipe.name}/{parent.id}/{turn}")  # noqa: S311 - repeatable
+    rng = random.Random(f"{seed}/{recipe.name}/{parent.id}/{turn}")
     made = recipe.make(parent, pool, rng)
     return Example(
         id=f"{parent.id}~{recipe.name}-{turn}",

@@ -60,7 +60,7 @@ def split_over_turns(ask: str, rng: random.Random) -> Exchange:
     pieces = min(len(words), rng.randint(2, 4))
     cuts = sorted(rng.sample(range(1, len(words)), pieces - 1)) if pieces > 1 else []
     turns: list[Turn] = []
-    if rng.random() < 0.5:  # noqa: PLR2004 - half of them announce it
+    if rng.random() < 0.5:
         turns += [user(rng.choice(_OPENERS)), assistant(rng.choice(_NODS))]
     for start, end in zip([0, *cuts], [*cuts, len(words)], strict=True):
         turns += [user(glue.join(words[start:end])), assistant(rng.choice(_NODS))]

@@ -34,7 +34,7 @@ def crafts(seed: int) -> Iterator[Craft]:
     folder = resources.files("safehold.improve.synthesis") / "crafts"
     for entry in sorted(folder.iterdir(), key=lambda file: file.name):
         language = entry.name.removesuffix(".txt")
-        rng = random.Random(f"{seed}/crafts/{language}")  # noqa: S311 - repeatable, not secret
+        rng = random.Random(f"{seed}/crafts/{language}")
         told: list[Craft] = []
         for number, line in enumerate(entry.read_text(encoding="utf-8").splitlines()):
             if not line.strip():
@@ -68,7 +68,7 @@ def _drawn(line: str, rng: random.Random) -> str:
 
 
 def _told(text: str, language: str, form: int, rng: random.Random) -> str:
-    if language in _COMMA and rng.random() < 0.6:  # noqa: PLR2004 - a share
+    if language in _COMMA and rng.random() < 0.6:
         text = re.sub(r"(\d)\.(\d)", r"\1,\2", text)
     steps = [step.strip() for step in _SENTENCES.split(text) if step and step.strip()]
     numbered = list(enumerate(steps, 1))

@@ -59,7 +59,7 @@ def emphasised(text: str, rng: random.Random) -> tuple[str, str]:
 
 def converted(text: str, rng: random.Random) -> tuple[str, str]:
     """Convert every quantity of one or more kinds to the other system of units."""
-    patterns = [unit for unit in _UNITS if rng.random() < 0.6] or list(_UNITS)  # noqa: PLR2004
+    patterns = [unit for unit in _UNITS if rng.random() < 0.6] or list(_UNITS)
     combined = re.compile("|".join(f"(?:{unit[0].pattern})" for unit in patterns))
 
     def swap(match: re.Match[str]) -> str:
@@ -77,7 +77,7 @@ def dropped(text: str, rng: random.Random) -> tuple[str, str]:
     lines = sentences(text)
     if len(lines) < _FEWEST:
         return text, "dropout"
-    kept = [line for line in lines if rng.random() > 0.25]  # noqa: PLR2004 - a quarter
+    kept = [line for line in lines if rng.random() > 0.25]
     return " ".join(kept or lines[:1]), "dropout"
 
 

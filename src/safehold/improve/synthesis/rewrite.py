@@ -78,7 +78,7 @@ def typos(text: str, rng: random.Random) -> tuple[str, str]:
     index = 0
     while index < len(text):
         here = text[index]
-        if here.isalpha() and rng.random() < 0.04:  # noqa: PLR2004 - about what thumbs do
+        if here.isalpha() and rng.random() < 0.04:
             kind = rng.randrange(4)
             after = text[index + 1] if index + 1 < len(text) else ""
             if kind == 0:
@@ -86,7 +86,7 @@ def typos(text: str, rng: random.Random) -> tuple[str, str]:
             elif kind == 1 and after.isalpha():
                 out.append(after + here)
                 index += 1
-            elif kind == 2:  # noqa: PLR2004 - the third kind: doubled
+            elif kind == 2:
                 out.append(here * 2)
             # The last kind drops the letter.
         else:
@@ -119,7 +119,7 @@ def texting(text: str, rng: random.Random) -> tuple[str, str]:
 
     def swap(match: re.Match[str]) -> str:
         short = _SHORT.get(match[0].lower())
-        return short if short is not None and rng.random() < 0.8 else match[0]  # noqa: PLR2004
+        return short if short is not None and rng.random() < 0.8 else match[0]
 
     return _WORD.sub(swap, text).lower(), "texting"
 

@@ -34,7 +34,7 @@ class WrittenGenerator:
             *self._from_lexicon(seed),
             *self._from_crafts(seed),
         ]
-        random.Random(seed).shuffle(examples)  # noqa: S311 - repeatable, not secret
+        random.Random(seed).shuffle(examples)
         yield from (example for example in examples if example.id not in skip)
 
     def _from_books(self, seed: int) -> Iterator[Example]:
@@ -94,7 +94,7 @@ class WrittenGenerator:
         lexicon = lexicon_of(self._domain)
         if lexicon is None:
             return
-        rng = random.Random(f"{seed}/lexicon")  # noqa: S311 - repeatable, not secret
+        rng = random.Random(f"{seed}/lexicon")
         for language, words in lexicon.languages.items():
             for side, asks in (
                 (Side.RESTRICTED, words.restricted),

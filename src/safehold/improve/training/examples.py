@@ -1,12 +1,10 @@
 """From labelled exchanges to what the trainers read."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from safehold.errors import DataError
 from safehold.exchange import Exchange
 from safehold.guard.session.segments import PIECE, pieces, reading, segments
 from safehold.improve.synthesis.interface import Example, Side, Split
@@ -20,24 +18,6 @@ _PASTED = 0.25
 """Share of the stretches of replies that stage 2 also reads as if somebody had pasted them."""
 _TURNING = "preamble"
 """Augmentation whose replies begin harmlessly: only their end carries the label."""
-
-
-def read_examples(path: Path) -> Iterator[Example]:
-    """Yield the examples of a JSONL file.
-
-    Raises:
-        DataError: The file is missing, or a line is not an example.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield msgspec.json.decode(line, type=Example)
-                    except msgspec.DecodeError as error:
-                        raise DataError(f"{path.name}, line {number}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
 
 
 def of_split(examples: Iterable[Example], split: Split) -> list[Example]:
@@ -75,7 +55,7 @@ def reply_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]
 
 
 def _stretches(examples: Sequence[Example], *, seed: int, weight: float) -> list[LabelledText]:
-    rng = random.Random(seed)  # noqa: S311 - a seeded choice, not a secret
+    rng = random.Random(seed)
     return [
         LabelledText(window, example.side is Side.RESTRICTED, weight)
         for example in examples
@@ -92,7 +72,7 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
     A stretch is shown with its own prompt half of the time and without any otherwise, so that the
     reply must be judged by what it says.
     """
-    rng = random.Random(seed)  # noqa: S311 - a seeded shuffle, not a secret
+    rng = random.Random(seed)
     found: list[LabelledPair] = []
     for example in examples:
         clause = clauses.index(example.clause) if example.side is Side.RESTRICTED else -1
@@ -105,7 +85,7 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
         if example.reply:
             turning = _TURNING in example.lineage.chain
             for window in _windows(example.reply, rng, tail=turning):
-                prompt = reading(example.exchange) if rng.random() < 0.5 else ""  # noqa: PLR2004
+                prompt = reading(example.exchange) if rng.random() < 0.5 else ""  # noqa: PLR2004 - one in two
                 found.append(LabelledPair(prompt, window, clause))
                 if rng.random() < _PASTED:
                     found.append(LabelledPair(window, "", clause))

@@ -28,7 +28,7 @@ def new_digest(algorithm: str) -> Digest:
     if algorithm == "sha256":
         return hashlib.sha256()
     try:
-        import blake3  # noqa: PLC0415 - an extra
+        import blake3
     except ImportError as error:
         raise DependencyError("digest blake3: expected `pip install safehold[weights]`") from error
     digest: Digest = blake3.blake3()

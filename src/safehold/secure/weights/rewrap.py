@@ -9,7 +9,7 @@ from safehold.errors import WeightsError
 from safehold.secure.weights.header import open_header, read_header, sign_header
 from safehold.secure.weights.interface import HEADER_NAME, Header, KeyProvider, Wrapped
 from safehold.secure.weights.keys import check_data_key, wrap_context
-from safehold.secure.weights.signer import SealSigner, SealVerifier
+from safehold.secure.weights.signer import SealSigner
 from safehold.secure.weights.storage import replace_file, sole_owner
 
 
@@ -61,8 +61,3 @@ def store_header(folder: Path, header: Header, signer: SealSigner) -> None:
                 f"expected the next revision after {there.revision}, got {header.revision}"
             )
         replace_file(folder / HEADER_NAME, sign_header(header, signer))
-
-
-def current_header(folder: Path, verifier: SealVerifier) -> Header:
-    """Return the verified header of a sealed folder."""
-    return open_header(read_header(folder), verifier)

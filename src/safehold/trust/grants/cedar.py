@@ -8,9 +8,9 @@ from safehold.trust.grants.interface import GrantRequest, PolicyError
 from safehold.trust.people.interface import Roster
 
 
-def _cedar() -> Any:  # noqa: ANN401 - the optional library itself
+def _cedar() -> Any:
     try:
-        import cedarpy  # noqa: PLC0415 - an extra
+        import cedarpy
     except ImportError as error:
         raise DependencyError(
             "this policy has Cedar text, which needs the extra: pip install 'safehold[trust]'"

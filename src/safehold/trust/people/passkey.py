@@ -35,9 +35,9 @@ def unb64url(text: str) -> bytes:
     return data
 
 
-def _webauthn() -> Any:  # noqa: ANN401 - the optional library itself
+def _webauthn() -> Any:
     try:
-        import webauthn  # noqa: PLC0415 - an extra
+        import webauthn
     except ImportError as error:
         raise DependencyError("passkeys need the extra: pip install 'safehold[trust]'") from error
     return webauthn
@@ -79,7 +79,7 @@ def verify_registration(response: str, *, challenge: bytes, relying_party: Relyi
 
 
 def _webauthn_error() -> type[Exception]:
-    from webauthn.helpers.exceptions import WebAuthnException  # noqa: PLC0415 - an extra
+    from webauthn.helpers.exceptions import WebAuthnException
 
     return WebAuthnException
 

@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_ssh_private_key,
 )
 
 from safehold.trust.people.interface import PeopleError, SignatureError, SshKey
@@ -82,14 +81,6 @@ def fingerprint(blob: bytes) -> str:
     """Return the fingerprint that `ssh-keygen -l` prints."""
     digest = hashlib.sha256(blob).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
-def ed25519_public_key(key: SshKey) -> bytes:
-    """Return the raw 32 bytes of a plain Ed25519 key."""
-    public, application = _public_of(base64.b64decode(key.public.split()[1]))
-    if application is not None:
-        raise PeopleError("expected a plain Ed25519 key, got a security key")
-    return public
 
 
 def ssh_key_of(public: bytes) -> SshKey:
@@ -200,21 +191,6 @@ def sign_sshsig(private: Ed25519PrivateKey, message: bytes, *, namespace: str) -
     blob = MAGIC + (1).to_bytes(4, "big") + _string(_string(ED25519) + _string(public))
     blob += tail + _string(_string(ED25519) + _string(raw))
     return base64.b64encode(blob).decode()
-
-
-def load_private_key(data: bytes, password: bytes | None) -> Ed25519PrivateKey:
-    """Return the Ed25519 key of an OpenSSH private key file.
-
-    Raises:
-        PeopleError: another key type, a wrong password, or not a key at all.
-    """
-    try:
-        key = load_ssh_private_key(data, password)
-    except (ValueError, TypeError) as error:
-        raise PeopleError("expected an OpenSSH private key that this password opens") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise PeopleError("expected an Ed25519 key; sign with ssh-keygen -Y for security keys")
-    return key
 
 
 def private_key_text(key: Ed25519PrivateKey) -> bytes:

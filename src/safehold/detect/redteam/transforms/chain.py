@@ -53,6 +53,6 @@ def chains(rng: random.Random, *, depth: int) -> tuple[str, ...]:
         for one in picked:
             growth *= one.growth
         wordless = sum(one.family in _LAST for one in picked)
-        if growth <= _MAX_GROWTH and wordless <= 2:  # noqa: PLR2004 - an encoding of a cipher
+        if growth <= _MAX_GROWTH and wordless <= 2:
             return tuple(one.name for one in picked)
     return ()

@@ -182,7 +182,7 @@ def _entities_hex(text: str) -> str:
 
 
 def _escapes(text: str) -> str:
-    return "".join(f"\\u{ord(mark):04x}" for mark in text if ord(mark) <= 0xFFFF)  # noqa: PLR2004
+    return "".join(f"\\u{ord(mark):04x}" for mark in text if ord(mark) <= 0xFFFF)
 
 
 def _unescapes(text: str) -> str:

@@ -44,7 +44,7 @@ def _vertical(text: str) -> str:
 def _boxed(text: str) -> str:
     words, lines = text.split(), [""]
     for word in words:
-        if len(lines[-1]) + len(word) > 28:  # noqa: PLR2004 - the width of the box
+        if len(lines[-1]) + len(word) > 28:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     edge = "+" + "-" * 32 + "+"

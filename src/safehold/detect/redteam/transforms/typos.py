@@ -40,7 +40,7 @@ def _heavy(text: str) -> str:
 def _swapped(text: str) -> str:
     def swap(match: re.Match[str]) -> str:
         word = match[0]
-        if len(word) < 4:  # noqa: PLR2004 - short words stay readable
+        if len(word) < 4:
             return word
         at = 1 + _dice(word, len(word) - 2)
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :] if at + 1 < len(word) else word
@@ -63,7 +63,7 @@ def _dropped(text: str) -> str:
     def drop(match: re.Match[str]) -> str:
         word = match[0]
         at = 1 + _dice(word, max(1, len(word) - 1))
-        return word[:at] + word[at + 1 :] if len(word) > 3 else word  # noqa: PLR2004
+        return word[:at] + word[at + 1 :] if len(word) > 3 else word
 
     return _WORD.sub(drop, text)
 
@@ -84,7 +84,7 @@ def _random_capitals(text: str) -> str:
 
 def _neighbours(text: str) -> str:
     return "".join(
-        mark.translate(_NEXT) if mark.isalpha() and at % 9 == 4 else mark  # noqa: PLR2004
+        mark.translate(_NEXT) if mark.isalpha() and at % 9 == 4 else mark
         for at, mark in enumerate(text)
     )
 
@@ -96,13 +96,13 @@ def _punctuated(text: str) -> str:
 
 def _inner_spaces(text: str) -> str:
     return _WORD.sub(
-        lambda m: f"{m[0][: len(m[0]) // 2]} {m[0][len(m[0]) // 2 :]}" if len(m[0]) > 4 else m[0],  # noqa: PLR2004
+        lambda m: f"{m[0][: len(m[0]) // 2]} {m[0][len(m[0]) // 2 :]}" if len(m[0]) > 4 else m[0],
         text,
     )
 
 
 def _stars(text: str) -> str:
-    return _WORD.sub(lambda m: m[0][:1] + "*" + m[0][2:] if len(m[0]) > 4 else m[0], text)  # noqa: PLR2004
+    return _WORD.sub(lambda m: m[0][:1] + "*" + m[0][2:] if len(m[0]) > 4 else m[0], text)
 
 
 _T = Family.TYPING

@@ -65,8 +65,7 @@ def _tags(text: str) -> str:
 def _selectors(text: str) -> str:
     """Hide bytes in variation selectors behind one visible character."""
     hidden = (
-        chr(0xFE00 + byte) if byte < 16 else chr(_SELECTOR + byte - 16)  # noqa: PLR2004
-        for byte in text.encode()
+        chr(0xFE00 + byte) if byte < 16 else chr(_SELECTOR + byte - 16) for byte in text.encode()
     )
     return "🙂" + "".join(hidden)
 

@@ -77,4 +77,4 @@ def _spelled(groups: list[str], base: int) -> str | None:
         return text if meaningful(text) else None
     alphabets = {code >> 8 for code in codes if code > _ASCII}
     hiding = alphabets <= _HIDING and len(text) >= _MIN_HIDING
-    return text if hiding or (" " in text and len(alphabets) <= 2) else None  # noqa: PLR2004
+    return text if hiding or (" " in text and len(alphabets) <= 2) else None

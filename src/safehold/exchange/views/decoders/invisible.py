@@ -43,7 +43,7 @@ def _from_bits(run: str) -> str | None:
     kinds = sorted(set(run))
     if len(kinds) not in (2, 3):
         return None
-    if len(kinds) == 3:  # noqa: PLR2004 - the rarest only separates
+    if len(kinds) == 3:
         kinds.remove(min(kinds, key=run.count))
         run = "".join(c for c in run if c in kinds)
     for zero, one in (kinds, kinds[::-1]):

@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905 - a list of words reads best as words
 """Leet: digits and signs in place of letters they look like."""
 
 import re
@@ -81,12 +80,12 @@ def _plain(token: str, *, sure: bool) -> str | None:
     """Return the word that a token is in leet; numbers only `sure` in the middle of leet."""
     if _HEX.fullmatch(token) and len(token) >= _DIGEST_CHARS:
         return None
-    if not _LETTER.search(token) and not (sure and len(token) == 2):  # noqa: PLR2004
+    if not _LETTER.search(token) and not (sure and len(token) == 2):
         return None
     plain = _best(token)
     if not plain.isalpha() or plain == token:
         return None
-    wordlike = plain.lower() in _TWO if len(plain) == 2 else likeness(plain) >= _WORDLIKE  # noqa: PLR2004
+    wordlike = plain.lower() in _TWO if len(plain) == 2 else likeness(plain) >= _WORDLIKE
     return plain if wordlike else None
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - characters that are taken for others are this file's matter
 """Morse code (ITU-R M.1677-1), with dots and dashes of many kinds."""
 
 import re

@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905 - a list of words reads best as words
 """The spelling alphabet of NATO and ICAO."""
 
 import re

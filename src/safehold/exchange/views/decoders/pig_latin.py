@@ -1,4 +1,3 @@
-# ruff: noqa: SIM905 - a list of words reads best as words
 """Pig Latin: the first consonants of a word at its end, then `ay`."""
 
 import re

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - characters that are taken for others are this file's matter
 """Letters turned upside down, in reversed order."""
 
 import re

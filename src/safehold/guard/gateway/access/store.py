@@ -165,7 +165,7 @@ class SqlStore:
             connection.execute(sa.delete(self._values).where(self._values.c.until < now))
             connection.execute(statement)
 
-    async def _run(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401
+    async def _run(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever the call returns
         try:
             return await asyncio.to_thread(call, *args)
         except sa.exc.SQLAlchemyError as error:
@@ -186,8 +186,8 @@ class RedisStore:
             DependencyError: The package `redis` is not installed.
         """
         try:
-            from redis import asyncio as redis  # noqa: PLC0415 - an extra, or for one process only
-            from redis.exceptions import RedisError  # noqa: PLC0415 - an extra, or for one process only
+            from redis import asyncio as redis
+            from redis.exceptions import RedisError
         except ImportError as error:
             raise DependencyError("store redis://: install safehold[redis]") from error
         self._error: type[Exception] = RedisError

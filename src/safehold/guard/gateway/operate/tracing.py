@@ -44,7 +44,7 @@ class Both:
 class Tracer:
     """Makes spans with an OpenTelemetry tracer."""
 
-    def __init__(self, tracer: Any) -> None:  # noqa: ANN401 - opentelemetry.trace.Tracer
+    def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
 
     def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
@@ -84,7 +84,7 @@ class Tracer:
         span.end(int((ended + offset) * _NS))
 
     @staticmethod
-    def _score(span: Any, name: str, value: float, label: str) -> None:  # noqa: ANN401 - Span
+    def _score(span: Any, name: str, value: float, label: str) -> None:
         span.add_event(
             "gen_ai.evaluation.result",
             {
@@ -104,12 +104,12 @@ def watchers(metrics: Metrics, endpoint: str | None) -> Watcher:
     if endpoint is None:
         return metrics
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra, or for one process only
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
             OTLPSpanExporter,
         )
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra, or for one process only
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - an extra, or for one process only
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - an extra, or for one process only
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise DependencyError("otlp: install safehold[otel]") from error
     provider = TracerProvider(resource=Resource.create({"service.name": "safehold-gateway"}))

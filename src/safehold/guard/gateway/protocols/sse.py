@@ -4,6 +4,8 @@ Source: WHATWG HTML, "Server-sent events", 9.2.5 and 9.2.6. A reader keeps at mo
 event; whatever is longer than the limit, or is no field of an event, is a broken reply.
 """
 
+import codecs
+
 from safehold.guard.gateway.interface import BrokenReplyError
 
 FIELDS = (b"event", b"id", b"retry")
@@ -69,9 +71,9 @@ class EventReader:
         """Join `data` to what was kept and take the finished events off, in O(new bytes)."""
         rest = self._rest
         rest += data
-        if self._first and len(rest) >= 3:  # noqa: PLR2004 - a status of HTTP or a plain bound
-            if rest.startswith(b"\xef\xbb\xbf"):
-                del rest[:3]
+        if self._first and len(rest) >= len(codecs.BOM_UTF8):
+            if rest.startswith(codecs.BOM_UTF8):
+                del rest[: len(codecs.BOM_UTF8)]
             self._first = False
         end = rest.rfind(b"\n\n", max(0, self._scanned - 1))
         if end < 0:

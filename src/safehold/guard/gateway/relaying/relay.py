@@ -10,6 +10,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
@@ -47,6 +48,7 @@ _log = logging.getLogger("safehold.gateway")
 
 _PASSED_ERRORS = (400, 404, 409, 413, 422, 429)
 _ERROR_CHARS = 2000
+_LARGE_CHARS = 16_000  # from here on a prompt is scored in a thread, off the event loop
 
 
 class Watcher(Protocol):
@@ -145,7 +147,7 @@ class Run:
         ask, policy = self.ask, self.ask.policy
         self._start_upstream(ask.call.model)  # 1
         started = self.relay.ticks()
-        large = sum(len(part.text) for part in ask.exchange.texts()) > 16_000  # noqa: PLR2004 - a status of HTTP or a plain bound
+        large = sum(len(part.text) for part in ask.exchange.texts()) > _LARGE_CHARS
         self.state.verdict = await run_flow(
             self.session.judge_prompt(), self.held.stage2, offload=large
         )
@@ -260,7 +262,7 @@ class Run:
 
     async def _answer(self, answer: Answer) -> None:
         try:
-            if answer.status != 200:  # noqa: PLR2004 - a status of HTTP or a plain bound
+            if answer.status != HTTPStatus.OK:
                 await self._pass_error(answer)
                 return
             delivery = self._delivery = Delivery(
@@ -283,7 +285,7 @@ class Run:
     async def _pass_error(self, answer: Answer) -> None:
         """Answer with the upstream's error; its message is text like any other, so it is scored."""
         status = answer.status
-        forwarded = status == 401 and "authorization" in self.ask.headers  # noqa: PLR2004 - a status of HTTP or a plain bound
+        forwarded = status == HTTPStatus.UNAUTHORIZED and "authorization" in self.ask.headers
         if status not in _PASSED_ERRORS and not forwarded:
             raise UpstreamError(f"upstream: expected status 200, came {status}")
         message = _error_message(await read_all(answer, self.relay.limits))
@@ -346,7 +348,7 @@ class Run:
             await self.out.end(stream.fail(message, self.ask.decision_id))
         else:
             body = self.ask.codec.error(status, message, self.ask.decision_id)
-            headers = [(b"retry-after", b"1")] if status == 503 else []  # noqa: PLR2004 - a status of HTTP or a plain bound
+            headers = [(b"retry-after", b"1")] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
             await self.out.whole(status, body, headers=headers)
 
     async def _keep_failure(self, outcome: Outcome) -> bool:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 def main() -> None:
     """Serve the model that the first line of stdin describes, until stdin ends."""
-    import xllamacpp  # noqa: PLC0415 - an extra, or for one process only
+    import xllamacpp
 
     settings = json.loads(sys.stdin.buffer.readline())
     params = xllamacpp.CommonParams()

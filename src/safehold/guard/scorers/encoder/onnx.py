@@ -1,7 +1,6 @@
 """The stage-2 scorer: an int8 transformer on ONNX Runtime with a prompt head and a reply head."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +80,8 @@ def onnx_session(model: bytes) -> Any:  # noqa: ANN401 - ONNX Runtime ships no t
         BundleError: The model can't be loaded.
     """
     try:
-        import onnxruntime  # noqa: PLC0415 - an extra: only bundles with a stage 2 need it
-        from onnxruntime.capi import onnxruntime_pybind11_state as ort  # noqa: PLC0415 - same
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as ort
     except ImportError as error:
         raise DependencyError(
             "this bundle's stage 2 needs ONNX Runtime: pip install 'safehold[stage2]'"
@@ -95,8 +94,3 @@ def onnx_session(model: bytes) -> Any:  # noqa: ANN401 - ONNX Runtime ships no t
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except (ort.Fail, ort.InvalidGraph, ort.InvalidProtobuf, ort.NotImplemented) as error:
         raise BundleError("the stage-2 model can't be loaded by ONNX Runtime") from error
-
-
-def vocabulary_from(path: Path) -> list[str]:
-    """Return the pieces of a vocabulary file, one a line."""
-    return path.read_text(encoding="utf-8").splitlines()

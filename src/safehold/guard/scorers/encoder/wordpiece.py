@@ -114,8 +114,8 @@ def _is_cjk(char: str) -> bool:
     """Say whether a character is a CJK ideograph, which stands alone."""
     code = ord(char)
     return (
-        0x4E00 <= code <= 0x9FFF  # noqa: PLR2004 - Unicode block borders
-        or 0x3400 <= code <= 0x4DBF  # noqa: PLR2004
-        or 0x20000 <= code <= 0x2CEAF  # noqa: PLR2004
-        or 0xF900 <= code <= 0xFAFF  # noqa: PLR2004
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x20000 <= code <= 0x2CEAF
+        or 0xF900 <= code <= 0xFAFF
     )

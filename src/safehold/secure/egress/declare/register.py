@@ -15,6 +15,7 @@ from safehold.secure.egress.units import parse_bytes, parse_rate
 
 MAX_REGISTER_BYTES = 4 * 2**20
 MAX_FLOWS = 512
+_MAX_TEXT = 200
 _ID = re.compile(r"[a-z][a-z0-9_]{0,23}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,31}", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", re.ASCII)
@@ -205,8 +206,10 @@ def _parse_flow(number: int, row: object) -> Flow:
     where = f"flow {raw.id}"
     for field in ("owner", "purpose"):
         value = getattr(raw, field)
-        if not value.strip() or len(value) > 200 or not value.isprintable():  # noqa: PLR2004
-            raise RegisterError(f"{where}: expected 1 to 200 printable characters in `{field}`")
+        if not value.strip() or len(value) > _MAX_TEXT or not value.isprintable():
+            raise RegisterError(
+                f"{where}: expected 1 to {_MAX_TEXT} printable characters in `{field}`"
+            )
     return Flow(
         id=raw.id,
         owner=raw.owner,

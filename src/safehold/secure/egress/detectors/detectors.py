@@ -9,7 +9,6 @@ Their thresholds come from `calibration`.
 """
 
 import math
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -173,8 +172,3 @@ def first_alarm(detector: Detector, values: Floats, index: int | None = None) ->
     over = (paths > thresholds.cusum) | (run_scan(detector.baseline, z, begin) > thresholds.scan)
     found = np.flatnonzero(over)
     return int(found[0]) if len(found) else None
-
-
-def odometer_share(values: Sequence[float], stolen_bytes: int) -> float:
-    """Cumulative bytes as a fraction of the compressed weights."""
-    return sum(values) / stolen_bytes if stolen_bytes else math.inf

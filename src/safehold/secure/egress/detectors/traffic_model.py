@@ -33,7 +33,7 @@ class Traffic(msgspec.Struct, frozen=True):
         """The expected bytes of consecutive bins from a Monday midnight."""
         at = (np.arange(bins) + 0.5) * bin_s
         shape = 1 + self.swing * np.sin(2 * np.pi * (at / DAY_S - 0.3))
-        weekend = (at // DAY_S) % 7 >= 5  # noqa: PLR2004 - Saturday and Sunday
+        weekend = (at // DAY_S) % 7 >= 5
         shape = np.where(weekend, shape * self.weekend, shape)
         norm = (5 + 2 * self.weekend) / 7
         mean: Floats = shape / norm * self.level * bin_s / HOUR_S
@@ -94,11 +94,11 @@ def wish(
         case Thief.BULK:
             return each
         case Thief.BURSTS:
-            on = rng.random(bins) < 0.1  # noqa: PLR2004 - a tenth of the time
+            on = rng.random(bins) < 0.1
             return np.where(on, each * 10, 0.0)
         case Thief.NIGHT:
             hour = (np.arange(bins) * bin_s % DAY_S) / HOUR_S
-            return np.where(hour < 6, each * 4, 0.0)  # noqa: PLR2004 - until six
+            return np.where(hour < 6, each * 4, 0.0)
         case Thief.DRIP | Thief.DESTINATIONS | Thief.ACCOUNTS | Thief.ADAPTIVE:
             return each
         case Thief.MIMICRY:

@@ -122,11 +122,6 @@ class Residual(msgspec.Struct, frozen=True):
             pending=tuple(left),
         )
 
-    @property
-    def unexplained(self) -> float:
-        """Everything that no row explains yet, waiting bytes included."""
-        return self.odometer + sum(size for _, size in self.pending)
-
     def reviewed(self) -> "Residual":
         """Return the residual after a two-party review cleared the odometer."""
         return msgspec.structs.replace(self, odometer=0.0, over_explained=0.0)

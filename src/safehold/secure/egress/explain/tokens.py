@@ -151,10 +151,6 @@ class HiddenBits(msgspec.Struct, frozen=True):
     upper_bits_per_token: float
     missing: int
 
-    def bytes_per(self, tokens: int) -> float:
-        """The most bytes that this many tokens hide, at the upper bound."""
-        return tokens * self.upper_bits_per_token / 8
-
 
 def hidden_bits(
     rows: Sequence[ExplainedRow], rescorer: Rescorer, *, most_choices: int = 64

@@ -95,11 +95,11 @@ def tcp_sockets(
     netns: str | None = None, grants: Mapping[str, str] | None = None
 ) -> list[SocketUse]:
     """Every connected TCP socket with the bytes it sent (tcp_info's bytes_acked)."""
-    import socket  # noqa: PLC0415 - constants only
+    import socket
 
-    from pyroute2 import DiagSocket  # noqa: PLC0415 - an extra
-    from pyroute2.netlink.diag import SS_ESTABLISHED  # noqa: PLC0415 - an extra
-    from pyroute2.netns import popns, pushns  # noqa: PLC0415 - an extra
+    from pyroute2 import DiagSocket
+    from pyroute2.netlink.diag import SS_ESTABLISHED
+    from pyroute2.netns import popns, pushns
 
     owners = socket_owners(grants=grants)
     found: list[SocketUse] = []
@@ -149,9 +149,9 @@ def enable_accounting(netns: str | None = None) -> None:
 
 def connections(netns: str | None = None) -> list[Connection]:
     """Every tracked connection with its byte counts."""
-    import socket  # noqa: PLC0415 - constants only
+    import socket
 
-    from pyroute2 import NFCTSocket  # noqa: PLC0415 - an extra
+    from pyroute2 import NFCTSocket
 
     found = []
     for family in (socket.AF_INET, socket.AF_INET6):

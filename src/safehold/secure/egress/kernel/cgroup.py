@@ -117,7 +117,7 @@ def _netlink(netns: str | None) -> socket.socket:
     """Open a netfilter socket inside a namespace: a socket stays where it was made."""
     if netns is None:
         return _bound()
-    from pyroute2.netns import popns, pushns  # noqa: PLC0415 - an extra
+    from pyroute2.netns import popns, pushns
 
     pushns(netns)
     try:

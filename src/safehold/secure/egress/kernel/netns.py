@@ -4,7 +4,6 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +24,7 @@ def open_links(netns: str | None = None) -> "IPRoute":
         KernelError: The namespace does not exist.
     """
     try:
-        from pyroute2 import IPRoute  # noqa: PLC0415 - an extra
+        from pyroute2 import IPRoute
     except ImportError as error:
         raise DependencyError("egress needs pyroute2: pip install 'safehold[egress]'") from error
     if netns is not None and not (NETNS_FOLDER / netns).exists():
@@ -53,7 +52,7 @@ class Pair(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def pair(name: str) -> Iterator[Pair]:
     """Make two joined namespaces and remove them afterwards, whatever happened."""
-    from pyroute2 import netns  # noqa: PLC0415 - an extra
+    from pyroute2 import netns
 
     both = Pair(inside=f"{name}-in", outside=f"{name}-out")
     with contextlib.ExitStack() as stack:
@@ -140,11 +139,3 @@ def host_interface(space: str) -> str:
             ):
                 return str(link.get_attr("IFLA_IFNAME"))
     raise KernelError(f"network namespace {space} has no veth whose other end is here")
-
-
-def link_exists(interface: str, netns: str | None = None) -> bool:
-    """Whether an interface is there."""
-    if netns is None:
-        return Path(f"/sys/class/net/{interface}").exists()
-    with open_links(netns) as links:
-        return bool(links.link_lookup(ifname=interface))

@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -23,18 +23,6 @@ class CounterReading(msgspec.Struct, frozen=True):
     quotas: dict[str, tuple[int, int]]
     counters: dict[str, int]
     packets: dict[str, int]
-
-
-class Kernel(Protocol):
-    """The seam to the packet filter."""
-
-    def apply(self, transaction: Json) -> None:
-        """Apply every command or none."""
-        ...
-
-    def read(self) -> CounterReading | None:
-        """Return what the objects say, or None when our table does not exist."""
-        ...
 
 
 class NftKernel:

@@ -36,7 +36,7 @@ class Shaper:
         Raises:
             KernelError: An interface is missing or the kernel refused.
         """
-        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - an extra
+        from pyroute2.netlink.exceptions import NetlinkError
 
         share = max(_MIN_BIT_S, plan.link.rate_bit_s // len(plan.link.interfaces))
         with open_links(self._netns) as links:

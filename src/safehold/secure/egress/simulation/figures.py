@@ -17,8 +17,8 @@ def plot_simulation(report: SimulationReport, path: Path) -> None:
         DependencyError: matplotlib is not installed.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an extra
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError("pictures need matplotlib: pip install 'safehold[report]'") from error
     figure = Figure(figsize=(12, 4), layout="constrained")

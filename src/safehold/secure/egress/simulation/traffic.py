@@ -74,7 +74,7 @@ def _listeners(ports: list[int]) -> dict[socket.socket, str]:
         for port in ports:
             for kind, name in ((socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")):
                 listeners[_listen(family, kind, port)] = f"{name}{version}:{port}"
-        number = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6  # noqa: PLR2004 - the IP version
+        number = socket.IPPROTO_ICMP if version == 4 else socket.IPPROTO_ICMPV6
         listeners[socket.socket(family, socket.SOCK_RAW, number)] = f"icmp{version}"
     return listeners
 
@@ -106,8 +106,8 @@ def _datagram(source: socket.socket) -> int:
         return len(data)
     # An echo request: type 8 behind an IPv4 header, type 128 without an IPv6 one.
     if source.family == socket.AF_INET:
-        return max(0, len(data) - 28) if data[20] == 8 else 0  # noqa: PLR2004 - RFC 792
-    return max(0, len(data) - 8) if data[0] == 128 else 0  # noqa: PLR2004 - RFC 4443
+        return max(0, len(data) - 28) if data[20] == 8 else 0
+    return max(0, len(data) - 8) if data[0] == 128 else 0
 
 
 def _listen(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> socket.socket:

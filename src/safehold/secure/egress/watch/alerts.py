@@ -5,6 +5,7 @@ import http.client
 import os
 import urllib.parse
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Protocol
 
@@ -87,7 +88,7 @@ class Webhook:
             raise StateError("the webhook did not answer") from error
         finally:
             connection.close()
-        if not 200 <= status < 300:  # noqa: PLR2004 - HTTP success
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise StateError(f"the webhook answered {status}")
 
 

@@ -97,7 +97,7 @@ class Observer:
 
     def __call__(self, options: "CallbackOptions") -> "Iterable[Observation]":
         """Return the observations of this metric."""
-        from opentelemetry.metrics import Observation  # noqa: PLC0415 - an optional package
+        from opentelemetry.metrics import Observation
 
         del options
         return [

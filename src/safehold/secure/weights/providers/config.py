@@ -107,17 +107,17 @@ def open_provider(config: ProviderConfig, ask: Ask) -> KeyProvider:
             )
         case Pkcs11():
             with _extra("pkcs11"):
-                from safehold.secure.weights.providers.hsm import Pkcs11Provider  # noqa: PLC0415 - an extra
+                from safehold.secure.weights.providers.hsm import Pkcs11Provider
 
             return Pkcs11Provider(config.module, config.token, _secret(config.pin_file))
         case Vault():
             with _extra("vault"):
-                from safehold.secure.weights.providers.vault import VaultProvider  # noqa: PLC0415 - an extra
+                from safehold.secure.weights.providers.vault import VaultProvider
 
             return VaultProvider(config.url, _secret(config.token_file), mount=config.mount)
         case AwsKms():
             with _extra("aws"):
-                from safehold.secure.weights.providers.kms import KmsProvider  # noqa: PLC0415 - an extra
+                from safehold.secure.weights.providers.kms import KmsProvider
 
             return KmsProvider(config.region, endpoint=config.endpoint)
         case _:

@@ -112,7 +112,7 @@ class Pkcs11Provider:
         return f"key {reference} destroyed in token {self._token}; token backups must follow"
 
 
-def _key(session: Any, label: str) -> Any:  # noqa: ANN401 - the library has no types
+def _key(session: Any, label: str) -> Any:
     return session.get_key(
         object_class=pkcs11.ObjectClass.SECRET_KEY, key_type=pkcs11.KeyType.AES, label=label
     )

@@ -197,7 +197,7 @@ def _split(key: bytes, shares: int, threshold: int) -> list[bytes]:
     if threshold == 1:
         return [key]
     try:
-        from pyshamir import split  # noqa: PLC0415 - an extra
+        from pyshamir import split
     except ImportError as error:
         raise DependencyError("shares: expected `pip install safehold[weights]`") from error
     return [bytes(part) for part in split(key, shares, threshold)]
@@ -205,7 +205,7 @@ def _split(key: bytes, shares: int, threshold: int) -> list[bytes]:
 
 def _join(parts: list[bytes]) -> bytes:
     try:
-        from pyshamir import combine  # noqa: PLC0415 - an extra
+        from pyshamir import combine
     except ImportError as error:
         raise DependencyError("shares: expected `pip install safehold[weights]`") from error
     try:

@@ -130,7 +130,7 @@ def _ours(error: vault_errors.VaultError) -> ProviderError | WrongKeyError:
             return ProviderError(f"vault: it failed ({type(error).__name__})")
 
 
-def _field(answer: Any, name: str) -> str:  # noqa: ANN401 - foreign JSON
+def _field(answer: Any, name: str) -> str:
     try:
         value = answer["data"][name]
     except (KeyError, TypeError) as error:

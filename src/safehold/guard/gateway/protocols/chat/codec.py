@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -68,7 +69,7 @@ class ChatCodec:
 
     def error(self, status: int, message: str, decision_id: str) -> bytes:
         """Return the body of an error response."""
-        kind = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004 - a status of HTTP or a plain bound
+        kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
         error = {"message": message, "type": kind, "param": None, "code": None}
         return encode({"error": error, "safehold": {"decision_id": decision_id}})
 

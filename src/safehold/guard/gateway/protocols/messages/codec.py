@@ -1,6 +1,7 @@
 """Anthropic Messages: requests to exchanges, answers to lanes, and every ending."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any, assert_never
 
 import msgspec
@@ -66,7 +67,9 @@ class MessagesCodec:
 
     def error(self, status: int, message: str, decision_id: str) -> bytes:
         """Return the body of an error response."""
-        default = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004 - a status of HTTP or a plain bound
+        default = (
+            "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
+        )
         error = {"type": ERRORS.get(status, default), "message": message}
         return encode({"type": "error", "error": error, "request_id": decision_id})
 
