@@ -4,7 +4,6 @@ A scorer that never met a drink's name can't know that it is one. Synthesis cros
 the asks of the same language, restricted and permitted alike, so that no name alone decides.
 """
 
-import hashlib
 from importlib import resources
 
 import msgspec
@@ -40,12 +39,6 @@ def lexicon_of(domain: str) -> Lexicon | None:
         return msgspec.yaml.decode(content, type=Lexicon)
     except msgspec.DecodeError as error:
         raise ConfigError(f"lexicons/{domain}.yaml: {error}") from error
-
-
-def lexicon_digest(domain: str) -> str:
-    """Return the SHA-256 of a domain's lexicon; empty where there is none."""
-    content = _content(domain)
-    return "" if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _content(domain: str) -> bytes | None:

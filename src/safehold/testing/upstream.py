@@ -394,7 +394,7 @@ class MockUpstream:
             self.seen.append((path, headers))
         return await self._answer(path, given, writer)
 
-    async def _answer(self, path: str, given: dict[str, Any], writer: asyncio.StreamWriter) -> bool:  # noqa: PLR0911 - one short case per kind
+    async def _answer(self, path: str, given: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
         script = self.script
         status = {Fault.STATUS_500: 500, Fault.STATUS_400: 400, Fault.STATUS_429: 429}.get(
             script.fault
@@ -440,7 +440,7 @@ class MockUpstream:
         return await _play(script, events, writer)
 
 
-async def _play(script: Script, events: Sequence[bytes], writer: asyncio.StreamWriter) -> bool:  # noqa: C901 - one short case per kind
+async def _play(script: Script, events: Sequence[bytes], writer: asyncio.StreamWriter) -> bool:
     """Send the events of a stream, breaking as the script says at two thirds of them."""
     breaking = len(events) * 2 // 3
     for at, event in enumerate(events):

@@ -15,7 +15,7 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-TOKEN = "s.fake-token"  # noqa: S105 - a fake server's
+TOKEN = "s.fake-token"
 _NONCE = 12
 
 

@@ -93,7 +93,7 @@ def _write(
     return ExportedFile(name=path.name, rows=rows, first_seq=first, last_seq=last, sha256=digest)
 
 
-def _arrow_type(column: Column[Any], pa: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _arrow_type(column: Column[Any], pa: Any) -> Any:
     if column.name == "at":
         return pa.timestamp("us", tz="UTC")
     match column.type:

@@ -131,7 +131,7 @@ def prune(
     older_than_s: float,
     dry_run: bool = False,
     clock: Callable[[], float] = time.time,
-    settings: LedgerSettings = LedgerSettings(),  # noqa: B008 - frozen, so shareable
+    settings: LedgerSettings = LedgerSettings(),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Pruned:
     """Remove the decisions whose last row is older than this many seconds.

@@ -60,7 +60,7 @@ class Ledger:
     async def open(
         cls,
         url: str,
-        settings: LedgerSettings = LedgerSettings(),  # noqa: B008 - frozen, so shareable
+        settings: LedgerSettings = LedgerSettings(),
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Open or make the ledger behind a path, `sqlite:///` or `postgresql://` URL.

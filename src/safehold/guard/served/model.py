@@ -217,7 +217,7 @@ class HfModel:
             written.append(token)
             step = torch.tensor([[token]])
 
-    def _next(self, logits: Any, sampling: Sampling, random: Any) -> int:  # noqa: ANN401 - tensors of an extra
+    def _next(self, logits: Any, sampling: Sampling, random: Any) -> int:
         if sampling.temperature <= 0:
             return int(logits.argmax())
         chances = (logits / sampling.temperature).softmax(dim=-1)

@@ -72,7 +72,7 @@ class EncoderScorer:
         return np.asarray(logits, dtype=np.float32)
 
 
-def onnx_session(model: bytes) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
+def onnx_session(model: bytes) -> Any:
     """Return a session of one thread over a serialised model.
 
     Raises:

@@ -164,13 +164,13 @@ def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
         raise BudgetError("bound.compression: expected a share in (0, 1]")
     if not 0 < bound.alpha <= 1:
         raise BudgetError("bound.alpha: expected a share in (0, 1]")
-    if not 0 < bound.steal_days <= 36_500:  # noqa: PLR2004 - a century
+    if not 0 < bound.steal_days <= 36_500:
         raise BudgetError("bound.steal_days: expected between 0 and 36500")
     if bound.detect_s <= 0 or bound.respond_s < 0 or bound.review_days <= 0:
         raise BudgetError("bound: expected positive detect_hours, respond_s and review_days")
-    if not 1 <= raw.accounting_lag_s <= 86_400:  # noqa: PLR2004 - one second to one day
+    if not 1 <= raw.accounting_lag_s <= 86_400:
         raise BudgetError("accounting_lag_s: expected between 1 and 86400")
-    if not 0 <= raw.overhead_slack <= 0.1:  # noqa: PLR2004 - a tenth is no accounting any more
+    if not 0 <= raw.overhead_slack <= 0.1:
         raise BudgetError("overhead_slack: expected a share between 0 and 0.1")
     _check_judge(raw.judge)
     link = Link(
@@ -182,7 +182,7 @@ def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
     if not link.interfaces or link.rate_bit_s == 0:
         raise RegisterError("link: expected at least one interface and a rate above 0")
     for name in link.interfaces:
-        if not (0 < len(name) < 16 and name.isprintable() and name.isascii()) or set(name) & {  # noqa: PLR2004 - IFNAMSIZ
+        if not (0 < len(name) < 16 and name.isprintable() and name.isascii()) or set(name) & {
             "/",
             " ",
             '"',
@@ -205,7 +205,7 @@ def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
 def _check_judge(given: EgressJudge) -> None:
     if given.bound_bytes < 0:
         raise BudgetError("judge.bound_bytes: expected 0 or more")
-    if given.dead_man_s != 0 and not 30 <= given.dead_man_s <= 86_400:  # noqa: PLR2004 - a day
+    if given.dead_man_s != 0 and not 30 <= given.dead_man_s <= 86_400:
         raise BudgetError("judge.dead_man_s: expected 0 (never), or between 30 and 86400")
 
 

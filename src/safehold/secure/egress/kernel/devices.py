@@ -106,7 +106,7 @@ def _devices(links: Iterable[Any], backlogs: dict[int, int]) -> tuple[Device, ..
 
 
 def _device(
-    link: Any,  # noqa: ANN401 - a netlink message
+    link: Any,
     backlog: int,
     lower: set[int],
     tagged: set[int],
@@ -134,7 +134,7 @@ def _device(
     )
 
 
-def _kind(link: Any) -> str:  # noqa: ANN401 - a netlink message
+def _kind(link: Any) -> str:
     return str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "")
 
 
@@ -174,7 +174,7 @@ def _inside(netns: str | None) -> Iterator[None]:
     if netns is None:
         yield
         return
-    from pyroute2.netns import popns, pushns  # noqa: PLC0415 - an extra
+    from pyroute2.netns import popns, pushns
 
     pushns(netns)
     try:

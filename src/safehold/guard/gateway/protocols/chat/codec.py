@@ -95,7 +95,7 @@ def exchange_of(request: ChatRequest, rules: Rules) -> Exchange:
     return Exchange(turns=tuple(turns))
 
 
-def parts_of(message: ChatMessage, rules: Rules) -> Iterator[Part]:  # noqa: C901 - one short case per kind
+def parts_of(message: ChatMessage, rules: Rules) -> Iterator[Part]:
     """Yield the parts of one message, every channel of it."""
     plain = Channel.TOOL_RESULT if ROLES[message.role] is Role.TOOL else Channel.TEXT
     if message.name:

@@ -104,7 +104,7 @@ class ChatStream:
             self._choice(choice, pieces)
         return pieces
 
-    def _choice(self, choice: ChunkChoice, pieces: list[Piece]) -> None:  # noqa: C901 - one short case per kind
+    def _choice(self, choice: ChunkChoice, pieces: list[Piece]) -> None:
         at, delta = choice.index, choice.delta
         if not 0 <= at < self._choices:
             raise BrokenReplyError("upstream: expected the asked number of choices, came more")

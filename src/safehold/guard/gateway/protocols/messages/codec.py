@@ -113,7 +113,7 @@ def exchange_of(request: w.MessagesRequest | w.CountRequest, rules: Rules) -> Ex
     return Exchange(turns=tuple(turns))
 
 
-def _parts(  # noqa: C901, PLR0912 - one short case per kind
+def _parts(
     content: str | Sequence[w.Block] | None, rules: Rules, plain: Channel = Channel.TEXT
 ) -> Iterator[Part]:
     if isinstance(content, str):
