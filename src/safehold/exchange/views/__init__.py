@@ -2,7 +2,17 @@
 
 from safehold.exchange.views.interface import View, ViewLimits
 from safehold.exchange.views.normalise import normalise
+from safehold.exchange.views.reader import Reader, readable
 from safehold.exchange.views.search import views
 from safehold.exchange.views.streaming import StreamingSettings, StreamingViews
 
-__all__ = ["StreamingSettings", "StreamingViews", "View", "ViewLimits", "normalise", "views"]
+__all__ = [
+    "Reader",
+    "StreamingSettings",
+    "StreamingViews",
+    "View",
+    "ViewLimits",
+    "normalise",
+    "readable",
+    "views",
+]

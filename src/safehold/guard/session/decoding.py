@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from safehold.exchange.views import StreamingViews, ViewLimits, views
+from safehold.exchange.views import StreamingViews, ViewLimits, readable, views
+
+_OVERLAP = 4096
+"""Characters that two parts of a long text share."""
 
 
 class ViewDecoder:
@@ -13,8 +16,20 @@ class ViewDecoder:
         self._limits = limits or ViewLimits()
 
     def views(self, text: str) -> Sequence[str]:
-        """Return the normalised text first, then its decoded views, without repeats."""
-        found = [view.text for view in views(text, self._limits)]
+        """Return the normalised text first, then its other views, without repeats.
+
+        The reader's form (without marks and fillers around words) is among them where it differs.
+        A text longer than the limits of one search is read in overlapping parts, so that every
+        character stands in some view.
+        """
+        room = self._limits.max_chars
+        found: list[str] = []
+        for start in range(0, max(len(text) - _OVERLAP, 1), room - _OVERLAP):
+            part = text[start : start + room]
+            found += [view.text for view in views(part, self._limits)]
+            shown = readable(part)
+            if shown is not None:
+                found.append(shown)
         return tuple(dict.fromkeys(found)) or (text,)
 
     def growing(self) -> "GrowingText":

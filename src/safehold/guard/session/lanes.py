@@ -10,7 +10,9 @@ from safehold.guard.scorers.interface import ActivationLane, LaneScore
 from safehold.guard.scorers.rules import RuleStream
 from safehold.guard.scorers.tokens import TokenStream
 from safehold.guard.session.escapes import Unescaping
+from safehold.guard.session.seen import SeenState
 from safehold.guard.session.segments import READ
+from safehold.guard.session.steps import Steps
 
 
 class GrowingViews(Protocol):
@@ -53,6 +55,8 @@ class LaneState:
         "rules",
         "score",
         "scored",
+        "seen",
+        "steps",
         "tail",
         "unchecked",
         "views",
@@ -72,6 +76,8 @@ class LaneState:
         self.rules = rules
         self.views = views
         self.meant: Meant | None = None
+        self.steps = Steps()
+        self.seen = SeenState()
         self.cutter = TokenStream()
         self.waiting = ""
         self.tail = ""
@@ -135,7 +141,7 @@ class LaneState:
         What the decoder has not looked at yet stays too, and while the lane waits for stage 2
         nothing leaves.
         """
-        if self.recent > -math.inf and not everything:
+        if max(self.recent, self.seen.recent) > -math.inf and not everything:
             return ""
         chars = 0
         most = len(self.waiting) - (0 if everything or not hold else self._unseen())

@@ -25,7 +25,7 @@ from safehold.guard.interface import (
     Step,
     Verdict,
 )
-from safehold.guard.scorers.rules import RuleStream
+from safehold.guard.scorers.rules import RuleHit, RuleStream
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, block_at, rule_block
@@ -43,9 +43,6 @@ __all__ = [
     "SessionReport",
     "TextDecoder",
 ]
-
-_BITE = 256
-"""Characters of a delta that are scored at once, so that a huge delta is released in steps."""
 
 
 class TextDecoder(Protocol):
@@ -87,6 +84,7 @@ class GuardSession:
         self._failures = Failures(policy)
         self._prompt = PromptJudge(cascade, decoder.views, self._failures)
         self._blocked: Block | None = None
+        self._untold: tuple[Lane, Block] | None = None
         self.would_block: Block | None = None
 
     # --- the prompt -----------------------------------------------------------------------------
@@ -101,8 +99,11 @@ class GuardSession:
         """Take the next characters of a lane; return what may leave, or the block.
 
         `heard` are the probe's logits of the tokens that made the text, for a cascade with one.
+        Where some of the text was cleared before the place that blocks, that text is returned and
+        the next call tells of the block: what leaves does not depend on the deltas.
         """
         if self._blocked is not None:
+            self._untold = None
             return self._blocked
         state = self._lanes.get(lane)
         if state is None:
@@ -113,15 +114,13 @@ class GuardSession:
             if block is not None:
                 return block
         released: list[str] = []
-        for start in range(0, len(text), _BITE):
-            bite = text[start : start + _BITE]
-            state.waiting += bite
-            words, chars = state.cutter.feed(bite)
-            block = yield from self._advance(state, bite, words, chars, last=False)
-            if block is None and state.meant is not None:
-                block = yield from self._feed_meant(state.meant, bite)
+        for step in state.steps.feed(text):
+            block = yield from self._step(state, step)
             if block is not None:
-                return block
+                cleared = "".join(released)
+                if cleared:
+                    self._untold = (lane, block)
+                return Cleared(text=cleared) if cleared else block
             released.append(self._release(state, last=False))
         return Cleared(text="".join(released))
 
@@ -131,6 +130,7 @@ class GuardSession:
         Nothing may be fed to the lane after this. In `full` mode everything waits for `finish`.
         """
         if self._blocked is not None:
+            self._untold = None
             return self._blocked
         state = self._lanes.get(lane)
         if state is None or self._policy.mode is DeliveryMode.FULL:
@@ -140,6 +140,9 @@ class GuardSession:
     def finish(self) -> ScoringFlow[tuple[tuple[Lane, Step], ...]]:
         """Score and release the tail of every lane; a block ends the list."""
         steps: list[tuple[Lane, Step]] = []
+        if self._untold is not None:
+            steps.append(self._untold)
+            self._untold = None
         for lane, state in self._lanes.items():
             if self._blocked is not None:
                 break
@@ -158,9 +161,22 @@ class GuardSession:
         state.hear(found)
         return None
 
+    def _step(self, state: LaneState, step: str) -> ScoringFlow[Block | None]:
+        """Score one step of a lane, and what it means where the lane is JSON."""
+        state.waiting += step
+        words, chars = state.cutter.feed(step)
+        block = yield from self._advance(state, step, words, chars, last=False)
+        if block is None and state.meant is not None:
+            block = yield from self._feed_meant(state.meant, step)
+        return block
+
     def _end(self, state: LaneState) -> ScoringFlow[Step]:
-        words, chars = state.cutter.finish()
-        block = yield from self._advance(state, "", words, chars, last=True)
+        block: Block | None = None
+        if left := state.steps.finish():
+            block = yield from self._step(state, left)
+        if block is None:
+            words, chars = state.cutter.finish()
+            block = yield from self._advance(state, "", words, chars, last=True)
         if block is None and state.meant is not None:
             block = yield from self._end_meant(state.meant)
         return Cleared(text=self._release(state, last=True)) if block is None else block
@@ -219,6 +235,8 @@ class GuardSession:
         else:
             block = yield from self._score_own(state, words, chars, last=last)
         if block is None:
+            block = yield from self._score_seen(state, fresh, last=last)
+        if block is None:
             block = yield from self._score_views(state, fresh, last=last)
         if block is None:
             return None
@@ -251,6 +269,30 @@ class GuardSession:
         block = yield from self._ask(state, state.known(), state.tail)
         state.checked()
         return block
+
+    def _score_seen(self, state: LaneState, fresh: str, *, last: bool) -> ScoringFlow[Block | None]:
+        """Score the text as a reader sees it, where that is not what stands on the wire."""
+        seen, cascade, surface = state.seen, self._cascade, self._cascade.reply
+        found = seen.look(fresh, cascade)
+        if isinstance(found, RuleHit):
+            return rule_block(found, state)
+        if found is None:
+            return None
+        logit = self._failures.finite(found, Stage.STAGE1, state, empty_ok=True)
+        if isinstance(logit, Block):
+            return logit
+        seen.recent = max(seen.recent, logit)
+        if not cascade.has_stage2:
+            level, seen.recent = seen.recent, -math.inf
+            if level >= surface.alone:
+                return block_at(state.clause(), level, surface.alone, Stage.STAGE1, state)
+        elif seen.recent < surface.escalate:
+            seen.recent = -math.inf
+        elif seen.unchecked >= self._policy.hold_tokens or last:
+            block = yield from self._ask(state, seen.recent, seen.tail)
+            seen.checked()
+            return block
+        return None
 
     def _heard(self, state: LaneState) -> bool:
         """Whether the probe asks for stage 2 by itself."""

@@ -34,14 +34,17 @@ class EncoderScorer:
         self._session = onnx_session(model)
 
     def score(self, batch: Sequence[ScoringInput]) -> list[ExchangeScore]:
-        """Score every input of a batch, in order.
+        """Score every input of a batch, in order; neighbours change no score.
+
+        Each input is a run of its own: a dynamically quantised model scales by the whole tensor,
+        so beside other inputs, or padded to their length, one text would have other scores.
 
         Raises:
             ScorerError: The model broke or an answer is not finite.
         """
         if not batch:
             return []
-        logits = self._run(batch)
+        logits = np.concatenate([self._run([item]) for item in batch])
         if not np.isfinite(logits).all():
             raise ScorerError("stage 2 gave a score that is not finite")
         answers = []
