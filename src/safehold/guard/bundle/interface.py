@@ -115,6 +115,34 @@ class LineageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: dict[str, str]
 
 
+class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A surface's thresholds from traffic, and the scores that gave them; no text.
+
+    `above` counts the general and the near texts at or above `block`; `quantiles` are those of the
+    general scores at 0.5, 0.9, 0.99 and 0.999.
+    """
+
+    n: int
+    near_n: int
+    rank: int
+    escalate: float
+    block: float
+    above: tuple[int, int]
+    quantiles: tuple[float, ...]
+
+
+class TrafficRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A calibration on traffic: of which bundle, on what (digests), with which promise."""
+
+    bundle: Sha256
+    sources: dict[str, str]
+    surfaces: dict[str, SurfaceTraffic]
+    alpha: float
+    near_alpha: float
+    delta: float
+    contamination: float
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything about a bundle that is not a weight.
 
@@ -138,6 +166,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     files: dict[str, FileRecord]
     probe: ProbeRecord | None = None
     known_attacks: tuple[KnownAttack, ...] = ()
+    traffic: TrafficRecord | None = None
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,7 +28,7 @@ class _ItemMessage(msgspec.Struct, frozen=True):
 class _ItemLine(msgspec.Struct, frozen=True):
     """The fields that evaluation reads; data sets may have others beside them."""
 
-    label: str
+    label: str | None = None
     text: str | None = None
     messages: tuple[_ItemMessage, ...] | None = None
     source: str = ""
@@ -52,11 +52,17 @@ def data_files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def read_items(
-    path: Path, constitution: str, limit: int | None = None, part: Part | None = None
+    path: Path,
+    constitution: str,
+    limit: int | None = None,
+    part: Part | None = None,
+    *,
+    unlabelled: Label | None = None,
 ) -> DataFile:
     """Return the items of a file; with `limit`, that many of them, evenly spaced.
 
-    With `part`, only what comes from that part's repositories: there may be none.
+    With `part`, only what comes from that part's repositories: there may be none. `unlabelled` is
+    what a line without a label is; without it, such a line is an error.
 
     A file `standin_X_….jsonl` is about the domain X: what it calls restricted or boundary is so
     only for a constitution whose name contains X.
@@ -69,7 +75,7 @@ def read_items(
     except OSError as error:
         raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
     lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
-    items = [_item(path, number, line, constitution) for number, line in lines]
+    items = [_item(path, number, line, constitution, unlabelled) for number, line in lines]
     if not items:
         raise DataError(f"{path.name}: expected labelled texts, came an empty file")
     if part is not None:
@@ -83,17 +89,21 @@ def _spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     return [items[index * len(items) // limit] for index in range(limit)]
 
 
-def _item(path: Path, number: int, line: bytes, constitution: str) -> Item:
+def _item(
+    path: Path, number: int, line: bytes, constitution: str, unlabelled: Label | None
+) -> Item:
     where = f"{path.name}, line {number}"
     try:
         given = msgspec.json.decode(line, type=_ItemLine)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # msgspec names the place and the kinds, never the content.
         raise DataError(f"{where}: not a labelled item: {error}") from error
-    if given.label not in _LABELS:
+    found = unlabelled if given.label is None else _LABELS.get(given.label)
+    if found is None:
         expected = ", ".join(_LABELS)
-        raise DataError(f"{where}: expected a label of {expected}; came another one")
-    label: Label = _LABELS[given.label]
+        came = "none" if given.label is None else "another one"
+        raise DataError(f"{where}: expected a label of {expected}; came {came}")
+    label: Label = found
     domain = _DOMAIN.match(path.name)
     foreign = domain is not None and domain[1] not in constitution
     if foreign and label in (Label.RESTRICTED, Label.BOUNDARY):

@@ -81,6 +81,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     escalate_recall: float = 0.99
     escalate_most: tuple[float, float] = (0.12, 0.5)
     stage2: bool = True
+    measured: int = 1_200
     prompt_head: WindowHeadSettings = WindowHeadSettings(floor=1)
     reply_head: WindowHeadSettings = WindowHeadSettings(floor=24)
     shape: MultilingualShape = MultilingualShape()
@@ -137,6 +138,8 @@ def train(
     # Filling fresh memory costs a third of the run time and no result reads it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     split = {part: of_split(examples, part) for part in Split}
+    for part in (Split.CALIBRATE, Split.TEST):
+        split[part] = split[part][: settings.measured]
     _check(split)
     scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress)
     plain = [example for example in split[Split.CALIBRATE] if not example.lineage.chain]

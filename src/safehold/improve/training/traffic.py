@@ -1,0 +1,202 @@
+"""Thresholds from unlabelled, mostly benign traffic: the same weights, another operating point.
+
+1. Stage 1 scores all traffic; the escalation threshold lets a wanted share of it through.
+2. Stage 2 reads what escalates, in the session that will serve.
+3. The block threshold is the umbrella rule's order statistic of the final scores. Texts that never
+   escalate score lowest. Where texts near the subject are given too, their own looser bound must
+   hold as well, so the higher of both thresholds is taken.
+4. Traffic may hold attacks: the stated share of the highest scores is left out before the rule.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from safehold.exchange import Exchange
+from safehold.guard.bundle.interface import SurfaceTraffic, TrafficRecord
+from safehold.guard.bundle.load import Bundle
+from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.training.calibration import umbrella_threshold
+from safehold.improve.training.traces import Trace, trace
+from safehold.progress import Progress
+
+_LOWEST = -1e9
+_QUANTILES = (0.5, 0.9, 0.99, 0.999)
+
+
+class TrafficSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the traffic shall bear: rates that are bounded with probability 1 - `delta`.
+
+    `alpha` is the most of it that may be blocked, `near_alpha` the most of the texts near the
+    subject, `escalate` the share that stage 2 reads, `contamination` the share of the traffic that
+    may be restricted after all.
+    """
+
+    alpha: float = 0.002
+    near_alpha: float = 0.03
+    delta: float = 0.05
+    escalate: float = 0.06
+    contamination: float = 0.0
+
+
+class TrafficText(msgspec.Struct, frozen=True):
+    """One exchange of the traffic: what was asked, and what was answered where that counts too.
+
+    `asks` is false where the exchange only leads up to the reply.
+    """
+
+    exchange: Exchange
+    reply: str
+    asks: bool = True
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    """Traffic with the digests of what it was read from; `near` is near the subject."""
+
+    general: tuple[TrafficText, ...]
+    near: tuple[TrafficText, ...]
+    sources: dict[str, str]
+
+
+def calibrated(
+    bundle: Bundle, traffic: Traffic, settings: TrafficSettings, progress: Progress
+) -> tuple[Cascade, TrafficRecord]:
+    """Return the bundle's cascade at the traffic's operating point, and the record of it.
+
+    Raises:
+        DataError: The traffic is too small for the bound.
+    """
+    cascade = bundle.cascade
+    texts = (*traffic.general, *traffic.near)
+    progress.start("traffic, stage 1", len(texts))
+    silent = msgspec.structs.replace(cascade, has_stage2=False, probe=None)
+    first = _rows(silent, bundle, texts, progress, stage2=False)
+    general = len(traffic.general)
+    levels = [
+        float(
+            np.quantile(
+                [max(row[surface].stage1, _LOWEST) for row in first[:general] if surface in row],
+                1 - settings.escalate,
+            )
+        )
+        for surface in (True, False)
+    ]
+    cascade = msgspec.structs.replace(
+        cascade,
+        prompt=msgspec.structs.replace(cascade.prompt, escalate=levels[0]),
+        reply=msgspec.structs.replace(cascade.reply, escalate=levels[1]),
+    )
+    if cascade.has_stage2:
+        hot = [
+            text
+            for text, row in zip(texts, first, strict=True)
+            if any(one.stage1 >= levels[0 if prompt else 1] for prompt, one in row.items())
+        ]
+        progress.start("traffic, stage 2", len(hot))
+        found = iter(_rows(cascade, bundle, hot, progress, stage2=True))
+        chosen = {id(text) for text in hot}
+        first = [
+            next(found) if id(text) in chosen else row
+            for text, row in zip(texts, first, strict=True)
+        ]
+    surfaces: dict[str, SurfaceTraffic] = {}
+    for name, prompt in (("prompt", True), ("reply", False)):
+        base = cascade.prompt if prompt else cascade.reply
+        scores = [_final(cascade, base, row[prompt]) for row in first[:general] if prompt in row]
+        near = [_final(cascade, base, row[prompt]) for row in first[general:] if prompt in row]
+        surfaces[name] = _surface(base, scores, near, settings)
+    record = TrafficRecord(
+        bundle=bundle.digest, sources=traffic.sources, surfaces=surfaces,
+        alpha=settings.alpha, near_alpha=settings.near_alpha, delta=settings.delta,
+        contamination=settings.contamination,
+    )  # fmt: skip
+    return at_record(cascade, record), record
+
+
+def at_record(cascade: Cascade, record: TrafficRecord) -> Cascade:
+    """Return the cascade at the operating point of a record, without the traffic itself."""
+
+    def placed(base: Thresholds, surface: SurfaceTraffic) -> Thresholds:
+        if cascade.has_stage2:
+            return msgspec.structs.replace(base, escalate=surface.escalate, block=surface.block)
+        return msgspec.structs.replace(base, escalate=surface.block, alone=surface.block)
+
+    return msgspec.structs.replace(
+        cascade,
+        prompt=placed(cascade.prompt, record.surfaces["prompt"]),
+        reply=placed(cascade.reply, record.surfaces["reply"]),
+    )
+
+
+def _rows(
+    cascade: Cascade,
+    bundle: Bundle,
+    texts: Sequence[TrafficText],
+    progress: Progress,
+    *,
+    stage2: bool,
+) -> list[dict[bool, Trace]]:
+    """Return each text's traces, by whether they are the prompt's."""
+    scorer = bundle.stage2 if stage2 else None
+    rows = []
+    for text in texts:
+        found = trace(cascade, scorer, ViewDecoder(), [_example(text)], progress)
+        rows.append({one.prompt: one for one in found if text.asks or not one.prompt})
+    return rows
+
+
+def _example(text: TrafficText) -> Example:
+    return Example(
+        id="",
+        family="",
+        split=Split.CALIBRATE,
+        side=Side.PERMITTED,
+        clause="",
+        exchange=text.exchange,
+        reply=text.reply,
+        ask=False,
+        lineage=Lineage(constitution="", generator="traffic", seed=0),
+    )
+
+
+def _final(cascade: Cascade, surface: Thresholds, row: Trace) -> float:
+    if not cascade.has_stage2:
+        return max(row.stage1, _LOWEST)
+    return max((cascade.ensemble(surface, *pair) for pair in row.pairs), default=_LOWEST)
+
+
+def _surface(
+    base: Thresholds,
+    scores: Sequence[float],
+    near: Sequence[float],
+    settings: TrafficSettings,
+) -> SurfaceTraffic:
+    kept = sorted(scores)[: len(scores) - math.ceil(settings.contamination * len(scores))]
+    rule = umbrella_threshold(kept, settings.alpha, settings.delta)
+    value = rule.value
+    if near:
+        value = max(value, umbrella_threshold(near, settings.near_alpha, settings.delta).value)
+    block = float(np.nextafter(value, np.inf))
+    return SurfaceTraffic(
+        n=len(scores),
+        near_n=len(near),
+        rank=rule.rank,
+        escalate=base.escalate,
+        block=block,
+        above=(sum(one >= block for one in scores), sum(one >= block for one in near)),
+        quantiles=tuple(float(np.quantile(scores, level)) for level in _QUANTILES),
+    )
+
+
+def read_record(path: Path) -> TrafficRecord:
+    """Read a committed record of a calibration.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=TrafficRecord)

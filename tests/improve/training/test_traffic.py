@@ -1,0 +1,93 @@
+"""Thresholds from traffic keep their promise, and their record is enough to make them again."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from safehold.cli.calibrate import calibrate
+from safehold.errors import DataError
+from safehold.exchange import user_says
+from safehold.guard.bundle.load import UnsafeUnsigned, load_bundle
+from safehold.improve.training.traffic import Traffic, TrafficSettings, TrafficText, calibrated
+from safehold.progress import Progress
+from safehold.testing.bundles import WORDS, tiny_bundle, write_tiny
+from safehold.testing.scorers import PhraseStage2
+
+_HOT = " ".join(sorted(WORDS))
+
+
+def traffic(hot: int, n: int = 400, near: int = 0) -> Traffic:
+    """Benign texts, of which some score as the subject does; near texts all do."""
+    cold = [TrafficText(user_says(f"number {i} of many"), f"answer {i}") for i in range(n - hot)]
+    warm = [TrafficText(user_says(f"{_HOT} {i}"), f"{_HOT} {i}") for i in range(hot)]
+    close = tuple(TrafficText(user_says(f"{_HOT} near {i}"), "") for i in range(near))
+    return Traffic((*cold, *warm), close, {"made": "0" * 64})
+
+
+def settings(**changes: float) -> TrafficSettings:
+    """Settings for a few hundred texts."""
+    return msgspec.structs.replace(TrafficSettings(alpha=0.02, near_alpha=0.5), **changes)
+
+
+def test_no_more_than_alpha_of_the_traffic_is_above() -> None:
+    """Whatever the traffic scores, the umbrella rule leaves at most alpha of it above."""
+    for hot in (0, 1, 8, 40):
+        _, record = calibrated(tiny_bundle(), traffic(hot), settings(), Progress())
+        for surface in record.surfaces.values():
+            assert surface.above[0] <= 0.02 * surface.n
+
+
+def test_contamination_is_not_mistaken_for_benign() -> None:
+    """Attacks in the traffic do not raise the threshold when their share is stated."""
+    _, clean = calibrated(tiny_bundle(), traffic(0), settings(), Progress())
+    _, dirty = calibrated(tiny_bundle(), traffic(20), settings(), Progress())
+    _, robust = calibrated(tiny_bundle(), traffic(20), settings(contamination=0.05), Progress())
+    assert dirty.surfaces["prompt"].block > clean.surfaces["prompt"].block
+    assert robust.surfaces["prompt"].block == pytest.approx(clean.surfaces["prompt"].block, abs=0.2)
+
+
+def test_texts_near_the_subject_raise_the_threshold() -> None:
+    """Their own bound must hold as well."""
+    _, without = calibrated(tiny_bundle(), traffic(0), settings(), Progress())
+    _, beside = calibrated(tiny_bundle(), traffic(0, near=40), settings(), Progress())
+    assert beside.surfaces["prompt"].block > without.surfaces["prompt"].block
+
+
+def test_stage_2_reads_the_wanted_share() -> None:
+    """About that share of the traffic escalates, whatever the bundle's own threshold was."""
+    stage2 = PhraseStage2("never")
+    calibrated(tiny_bundle(stage2), traffic(24), settings(escalate=0.06), Progress())
+    assert stage2.seen
+    assert len({item.prompt for item in stage2.seen if not item.reply}) <= 40
+
+
+def test_too_little_traffic_is_an_error() -> None:
+    """A promise that so few texts can't keep is not made."""
+    with pytest.raises(DataError, match="needs"):
+        calibrated(tiny_bundle(), traffic(0, n=50), settings(), Progress())
+
+
+def test_a_record_makes_the_same_bundle_without_the_traffic(tmp_path: Path) -> None:
+    """A bundle that loads is written; its record alone makes it again, byte by byte."""
+    write_tiny(tmp_path / "tiny")
+    rows = [json.dumps({"text": f"a line of traffic, number {n}"}) for n in range(200)]
+    (tmp_path / "traffic.jsonl").write_text("\n".join(rows))
+    base = [str(tmp_path / "tiny"), "--unsafe-unsigned-bundle", "--unsigned"]
+    record = str(tmp_path / "record.json")
+    first = CliRunner().invoke(
+        calibrate,
+        [*base, "--benign", str(tmp_path / "traffic.jsonl"), "--alpha", "0.05",
+         "--out", str(tmp_path / "one"), "--record", record],
+    )  # fmt: skip
+    assert first.exit_code == 0, first.output
+    again = CliRunner().invoke(
+        calibrate, [*base, "--from-record", record, "--out", str(tmp_path / "two")]
+    )
+    assert again.exit_code == 0, again.output
+    one, two = (load_bundle(tmp_path / name, UnsafeUnsigned()) for name in ("one", "two"))
+    assert one.digest == two.digest
+    assert one.manifest.traffic is not None
+    assert "traffic, number" not in (tmp_path / "one" / "manifest.json").read_text()
