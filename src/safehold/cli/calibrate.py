@@ -11,6 +11,7 @@ from safehold.cli._bundles import open_bundle
 from safehold.cli._progress_bars import Bars
 from safehold.errors import DataError, DependencyError, UsageError
 from safehold.guard.bundle.signing import load_or_make_key
+from safehold.guard.bundle.stock import stock_bundle
 from safehold.improve.evaluation.interface import DataFile, Label
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.parts import Part
@@ -138,8 +139,6 @@ def calibrate(
 
 
 def _folder(bundle: str) -> Path:
-    from safehold.guard.bundle.stock import stock_bundle  # noqa: PLC0415 - only for stock names
-
     return Path(bundle) if Path(bundle).is_dir() else stock_bundle(bundle)[0]
 
 
