@@ -13,6 +13,7 @@ from gateway_wire import PATHS, Start, body_for, post
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from safehold.constitution import library
 from safehold.errors import ConfigError
 from safehold.guard.gateway.access.exemptions import open_exemptions
 from safehold.guard.gateway.exemption_settings import ExemptionSettings, Member
@@ -107,9 +108,7 @@ def relaxing(tmp_path: Path) -> str:
 
 
 def _constitution(path: Path, clause: str) -> str:
-    from safehold.constitution import library  # noqa: PLC0415 - for its folder
-
-    stock = next(Path(library.__file__).parent.rglob("homebrewing*.yaml")).read_text()
+    stock = (Path(library.__file__).parent / "stock" / "homebrewing.yaml").read_text()
     path.write_text(stock.replace("beer-production", clause))
     return str(path)
 

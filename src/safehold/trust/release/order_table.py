@@ -200,6 +200,9 @@ _EGRESS_PLAN: dict[str, Order] = {
     "accounting_lag_s": _PINNED,
     "trust_senders": _LOWER,
     "overhead_slack": _PINNED,
+    "judge.bound_bytes": _LOWER,
+    "judge.on_bypass": Ranked(("cut", "seal", "warn")),
+    "judge.dead_man_s": _PINNED,  # 0 means never, so no number is simply the stronger one
 }
 
 _EGRESS_REGISTER: dict[str, Order] = {
