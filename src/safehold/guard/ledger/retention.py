@@ -37,7 +37,15 @@ from safehold.guard.ledger.interface import (
     RowSink,
 )
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.ledger.schema import EVENTS, FINALS, HEAD, PROGRESS, PROMPTS, check_version
+from safehold.guard.ledger.schema import (
+    EVENTS,
+    FINALS,
+    HEAD,
+    HOLDS,
+    PROGRESS,
+    PROMPTS,
+    check_version,
+)
 from safehold.guard.ledger.writer import keep
 
 SHORTEST_RETENTION_S = 3600.0
@@ -134,7 +142,7 @@ def prune(
     settings: LedgerSettings = LedgerSettings(),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Pruned:
-    """Remove the decisions whose last row is older than this many seconds.
+    """Remove the decisions whose last row is older than this many seconds and that nobody holds.
 
     Events stay: they hold no content, and they are the record of what was pruned. One event says
     what is about to go, before it does; one says what went. Rows go in small transactions, so
@@ -155,13 +163,14 @@ def prune(
     limit = settings.max_row_bytes
     with told(engine), engine.begin() as connection:
         check_version(connection)
-        due = select(func.count()).select_from(_due(cutoff).subquery())
+        now = clock()
+        due = select(func.count()).select_from(_due(cutoff, now).subquery())
         decisions: int = connection.execute(due).scalar_one()
         if dry_run or not decisions:
             return Pruned(cutoff=cutoff, decisions=decisions, rows=0, dry_run=dry_run)
         detail: Detail = {"phase": "begin", "cutoff": cutoff, "decisions": decisions}
         _event(connection, writer, detail, now=clock(), limit=limit)
-    rows = _remove_all(engine, cutoff, progress)
+    rows = _remove_all(engine, cutoff, now, progress)
     with told(engine), engine.begin() as connection:
         detail = {"phase": "end", "cutoff": cutoff, "decisions": decisions, "rows": rows}
         _event(connection, writer, detail, now=clock(), limit=limit)
@@ -172,11 +181,12 @@ def prune(
     return Pruned(cutoff=cutoff, decisions=decisions, rows=rows, dry_run=False)
 
 
-def _remove_all(engine: Engine, cutoff: float, progress: Callable[[int], None]) -> int:
+def _remove_all(engine: Engine, cutoff: float, now: float, progress: Callable[[int], None]) -> int:
     rows = 0
     while True:
         with told(engine), engine.begin() as connection:
-            batch = connection.execute(_due(cutoff).limit(_DECISIONS_PER_COMMIT)).scalars().all()
+            some = _due(cutoff, now).limit(_DECISIONS_PER_COMMIT)
+            batch = connection.execute(some).scalars().all()
             if not batch:
                 return rows
             removed = sum(
@@ -189,8 +199,8 @@ def _remove_all(engine: Engine, cutoff: float, progress: Callable[[int], None]) 
         time.sleep(_PAUSE_S)  # lets a waiting gateway take the write lock
 
 
-def _due(cutoff: float) -> Select[tuple[str]]:
-    """Select the decisions of which no row is younger than the cutoff."""
+def _due(cutoff: float, now: float) -> Select[tuple[str]]:
+    """Select the decisions of which no row is younger than the cutoff, and that nobody holds."""
 
     def without(table: Table, outer: Table, *, young: bool = False) -> ColumnElement[bool]:
         found = select(table.c.seq).where(table.c.decision_id == outer.c.decision_id)
@@ -207,7 +217,10 @@ def _due(cutoff: float) -> Select[tuple[str]]:
             PROGRESS.c.at < cutoff, without(PROMPTS, PROGRESS), without(FINALS, PROGRESS)
         ),
     ).subquery()
-    return select(due.c.decision_id)
+    held = select(HOLDS.c.decision_id).where(
+        HOLDS.c.decision_id == due.c.decision_id, HOLDS.c.until > now
+    )
+    return select(due.c.decision_id).where(~held.exists())
 
 
 def _event(connection: Connection, writer: str, detail: Detail, *, now: float, limit: int) -> None:

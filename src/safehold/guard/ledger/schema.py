@@ -109,6 +109,14 @@ EVENTS = Table(
     Column("decision_id", String),
     Column("detail", String, nullable=False),
 )
+HOLDS = Table(
+    "ledger_holds",
+    METADATA,
+    Column("decision_id", String, primary_key=True),
+    Column("holder", String, primary_key=True),
+    Column("held_at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+)
 ROW_TABLES = (PROMPTS, PROGRESS, FINALS, EVENTS)
 
 VERSIONS = Table(

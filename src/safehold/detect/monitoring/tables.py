@@ -1,0 +1,133 @@
+"""The monitor's own tables, in a database apart from the gateway's ledger."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    insert,
+    select,
+)
+
+from safehold.errors import LedgerError
+from safehold.guard.ledger.engine import open_engine, told
+
+METADATA = MetaData()
+VERSION = 1
+
+HEAD = Table(
+    "monitor_schema",
+    METADATA,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+)
+SCANNERS = Table(
+    "monitor_scanners",
+    METADATA,
+    Column("scanner", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("planned", BigInteger, nullable=False),
+)
+UNITS = Table(
+    "monitor_units",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("scanner", String, nullable=False, index=True),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("row_count", Integer, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("lease", Double, nullable=False),
+    Column("worker", String, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("cpu_s", Double, nullable=False),
+    UniqueConstraint("scanner", "first"),
+)
+RESULTS = Table(
+    "monitor_results",
+    METADATA,
+    Column("scanner", String, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("decision_id", String, nullable=False),
+    Column("account", String, nullable=False, index=True),
+    Column("happened_at", Double, nullable=False),
+    Column("value", Double),
+    Column("label", String, nullable=False),
+    Column("clause", String),
+    Column("reason", String),
+)
+ACCOUNTS = Table(
+    "monitor_accounts",
+    METADATA,
+    Column("account", String, primary_key=True),
+    Column("seen", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+)
+CURSORS = Table(
+    "monitor_cursors",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+LABELS = Table(
+    "monitor_labels",
+    METADATA,
+    Column("account", String, primary_key=True),
+    Column("label", String, primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("evidence", String, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("expires", Double, nullable=False),
+    Column("queries", BigInteger, nullable=False),
+)
+
+
+class MonitorStore:
+    """Opens transactions on the monitor's database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str, *, wait_s: float = 30.0) -> "MonitorStore":
+        """Open the database behind a path or URL, and make its tables where there are none.
+
+        Raises:
+            ConfigError: the URL can't be used.
+            LedgerError: it can't be written, or another release made its tables.
+        """
+        store = cls(open_engine(url, wait_s=wait_s, write=True))
+        with store.begin() as connection:
+            METADATA.create_all(connection)
+            found = connection.execute(select(HEAD.c.version)).scalars().all()
+            if not found:
+                connection.execute(insert(HEAD), {"version": VERSION})
+            elif found != [VERSION]:
+                raise LedgerError(
+                    f"the monitor's tables have version {found[0]}, this release knows {VERSION}; "
+                    "use another --monitor database or upgrade safehold"
+                )
+        return store
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Give one transaction; it commits at the end or leaves nothing.
+
+        Raises:
+            LedgerError: the database can't be reached, read or written.
+        """
+        with told(self._engine), self._engine.begin() as connection:
+            yield connection
+
+    @property
+    def skips_locked(self) -> bool:
+        """Whether rows that another transaction holds can be passed over."""
+        return self._engine.dialect.name == "postgresql"

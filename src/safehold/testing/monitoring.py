@@ -1,0 +1,71 @@
+"""Scanners that misbehave on purpose, and a ledger full of exchanges to scan."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+
+from safehold.detect.monitoring.scan.interface import Finding, Scanner, ScannerSpec
+from safehold.exchange import user_says
+from safehold.guard.ledger import Action, FinalRow, Ledger, LedgerVerdict, PromptRow
+from safehold.guard.ledger.joined import Joined
+from safehold.testing.ledger import NOW, Rows
+
+
+class HashScanner:
+    """Gives each exchange a value that depends on its text alone; some texts do harm.
+
+    `kills me` kills the process, `hangs me` never returns, `lies` gives no number, `breaks` raises.
+    """
+
+    digest = "hash:1"
+
+    def __init__(self, pause_s: float) -> None:
+        self._pause_s = pause_s
+
+    def scan(self, one: Joined) -> Finding:
+        """Do what the text says."""
+        time.sleep(self._pause_s)
+        text = "".join(part.text for part in one.exchange.texts()) if one.exchange else ""
+        match text:
+            case "kills me":
+                os.abort()
+            case "hangs me":
+                time.sleep(3600)
+            case "lies":
+                return Finding(value=float("nan"), label="allow")
+            case "breaks":
+                raise RuntimeError(text)
+        first = hashlib.sha256(text.encode()).digest()[0]
+        return Finding(value=first / 255, label="allow")
+
+
+def load_hash_scanner(spec: ScannerSpec) -> Scanner:
+    """Build the scanner; the option `pause_s` is how long it takes for one exchange."""
+    return HashScanner(float(spec.options.get("pause_s", "0")))
+
+
+def fill(url: str, asked: Sequence[tuple[str, str, bool]]) -> None:
+    """Keep one ended exchange for each (account, prompt, blocked), a second after the other."""
+    rows = Rows()
+
+    async def write() -> None:
+        ledger = await Ledger.open(url)
+        for number, (account, text, blocked) in enumerate(asked):
+            await ledger.append(*_exchange(rows, number, account, text, blocked=blocked))
+        await ledger.close()
+
+    asyncio.run(write())
+
+
+def _exchange(
+    rows: Rows, number: int, account: str, text: str, *, blocked: bool
+) -> tuple[PromptRow, FinalRow]:
+    at = NOW + number
+    about = {"key_id": account, "exchange": user_says(text), "at": at}
+    if not blocked:
+        prompt = rows.prompt(f"d{number}", **about)
+        return prompt, rows.final(f"d{number}", at=at)
+    stop = {"verdict": LedgerVerdict.BLOCK, "clause": "c", "action": Action.BLOCK, "score": 0.9}
+    return rows.prompt(f"d{number}", **about, **stop), rows.final(f"d{number}", "", at=at)
