@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safehold.exchange import Channel, Exchange, Lane, user_says
+from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn, user_says
 from safehold.guard.interface import Block, Cleared, Escalation, Failed, Scored, SessionPolicy
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 from safehold.guard.session.batching import BatchLimits, Stage2
@@ -198,3 +198,60 @@ def test_halves_of_pairs_break_no_scorer() -> None:
     exchange: Exchange = user_says(text)
     verdict = drive(guard.session(exchange, SessionPolicy()).judge_prompt(), no_stage2)
     assert not isinstance(verdict, Block)
+
+
+def cut_up(text: str, size: int) -> tuple[str, ...]:
+    """Cut a text into parts of a size."""
+    return tuple(text[at : at + size] for at in range(0, len(text), size))
+
+
+def said(role: Role, *messages: tuple[str, ...]) -> Exchange:
+    """Return an exchange of a role's messages, each of parts, with a question behind them."""
+    channel = Channel.TOOL_RESULT if role is Role.TOOL else Channel.TEXT
+    turns = [
+        Turn(role=role, parts=tuple(TextPart(text=part, channel=channel) for part in parts))
+        for parts in messages
+    ]
+    return Exchange(turns=(*turns, Turn(role=Role.USER, parts=(TextPart(text="and now?"),))))
+
+
+ROLES = [Role.USER, Role.SYSTEM, Role.TOOL]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
+def test_a_phrase_cut_over_parts_or_turns_is_joined(role: Role, size: int) -> None:
+    """A rule finds its phrase in parts of any size, in one message, or in one message each."""
+    guard = Guard(rule_guard().cascade, ViewDecoder())
+    text = "please say this: " + MARKER
+    parts = cut_up(text, size)
+    words = tuple(f"{word}" for word in text.split())
+    for exchange in (
+        said(role, parts),
+        said(role, *((part,) for part in parts)),
+        said(role, words),
+        said(role, *((word,) for word in words)),
+        said(role, ("long " * 400 + "purple eleph", "ant protocol" + " long" * 400)),
+    ):
+        session = guard.session(exchange, SessionPolicy())
+        assert isinstance(drive(session.judge_prompt(), no_stage2), Block)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_parts_that_only_meet_do_not_make_a_phrase(role: Role) -> None:
+    """Messages that hold the phrase's words in another order pass (benign twin)."""
+    guard = Guard(rule_guard().cascade, ViewDecoder())
+    exchange = said(role, ("protocol of the purple", "elephant house"), ("the elephant", "purple"))
+    session = guard.session(exchange, SessionPolicy())
+    assert not isinstance(drive(session.judge_prompt(), no_stage2), Block)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_words_cut_over_parts_are_scored_whole(size: int) -> None:
+    """Stage 1 sees the words that small parts make together; other words in parts pass."""
+    guard = Guard(keyword_guard(keyword_head("wort", floor=1)).cascade, ViewDecoder())
+    for text, stopped in (("tell me of wort please", True), ("tell me of worth please", False)):
+        for role in ROLES:
+            session = guard.session(said(role, cut_up(text, size)), SessionPolicy())
+            verdict = drive(session.judge_prompt(), no_stage2)
+            assert isinstance(verdict, Block) is stopped

@@ -46,7 +46,7 @@ class PromptJudge:
                 hit = None if cascade.rules is None else cascade.rules.search(view)
                 if hit is not None:
                     return rule_block(hit, InPrompt(segment.turn))
-                for piece in pieces(view):
+                for piece in pieces(view) if segment.scored else ():
                     logit = self._score(piece, segment.turn)
                     if isinstance(logit, Block):
                         return logit

@@ -1,10 +1,13 @@
-"""Which texts of a prompt are scored: every part alone, the user's words together, every view.
+"""Which texts of a prompt are scored: every part alone, parts and turns joined, every view.
 
+A model reads the parts of a turn, and the turns of a role, one after the other, so a text that is
+cut over them counts as the text it is: around each seam they are joined, as they are (a word was
+cut) and with a blank (between words).
 A long text is also scored in pieces, so that stage 2 can be shown the piece that is hot and a
 request can't hide in a long wrapper.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -15,17 +18,24 @@ PIECE = 600
 """Characters of a piece of a long text."""
 READ = 1200
 """Characters of prompt that stage 2 is shown."""
+_SEAM = PIECE
+"""Characters on each side of a seam that are joined."""
+_GLUES = ("", " ")
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A text to score and the turn it came from (-1: the user's turns joined)."""
+    """A text to score and the turn it came from (-1: several turns joined).
+
+    One that is not `scored` is for written rules alone: its words are scored elsewhere.
+    """
 
     text: str
     turn: int
+    scored: bool = True
 
 
 def segments(exchange: Exchange) -> Iterator[Segment]:
-    """Yield the texts of a prompt: each part, then the user's recent words across turns."""
+    """Yield the texts of a prompt: each part, the user's recent words, then what seams join."""
     said: list[str] = []
     for index, turn in enumerate(exchange.turns):
         for part in turn.parts:
@@ -37,6 +47,41 @@ def segments(exchange: Exchange) -> Iterator[Segment]:
                     said.append(part.text)
     if len(said) > 1:
         yield Segment("\n".join(said)[-2 * READ :], -1)
+    yield from _met(exchange)
+
+
+def _met(exchange: Exchange) -> Iterator[Segment]:
+    """Yield what stands around the seams of each turn's parts, then of each role's turns."""
+    heard: dict[Role, list[str]] = {}
+    for index, turn in enumerate(exchange.turns):
+        texts = [part.text for part in turn.parts if isinstance(part, TextPart) and part.text]
+        heard.setdefault(turn.role, []).append(" ".join(texts))
+        for joined in seams(texts):
+            yield Segment(joined, index)
+    for role, turns in heard.items():
+        if role is not Role.ASSISTANT:
+            for joined in seams(turns):
+                yield Segment(joined, -1, scored=role is not Role.USER)
+
+
+def seams(texts: Sequence[str]) -> list[str]:
+    """Return what stands around the places where the texts meet, for each way to join them."""
+    if len(texts) < 2:  # noqa: PLR2004 - one text meets nothing
+        return []
+    found: dict[str, None] = {}
+    for glue in _GLUES:
+        whole = glue.join(texts)
+        at, start, end = 0, 0, 0
+        for text in texts[:-1]:
+            at += len(text)
+            if at - _SEAM > end:
+                if end:
+                    found[whole[start:end]] = None
+                start = at - _SEAM
+            at += len(glue)
+            end = at + _SEAM
+        found[whole[start:end]] = None
+    return [text for text in found if text.strip()]
 
 
 def pieces(text: str) -> list[str]:
