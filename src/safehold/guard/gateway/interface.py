@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from safehold.errors import UpstreamError, WireError
+from safehold.errors import ConfigError, UpstreamError, WireError
 from safehold.exchange import Exchange, Lane
 from safehold.guard.interface import Heard
 
@@ -86,14 +86,31 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `logprobs`: `strip` removes them from request and reply, `chosen` keeps the numbers of the
     tokens that were released and drops every alternative. `images`: `pass` forwards images,
     sounds and files, which no scorer here reads. `opaque_reasoning`: `pass` forwards encrypted
-    reasoning.
+    reasoning. `unknown_request_fields`: a field that is neither known nor on its dialect's list of
+    safe ones is dropped and counted, passed with its strings scored as a part of the prompt, or
+    refused. `unknown_reply_fields`: dropped unread and counted, or the answer is an error.
+
+    Raises:
+        ConfigError: A bound is out of range.
     """
 
-    logprobs: str = "strip"
-    images: str = "refuse"
-    opaque_reasoning: str = "refuse"
+    logprobs: Literal["strip", "chosen"] = "strip"
+    images: Literal["refuse", "pass"] = "refuse"
+    opaque_reasoning: Literal["refuse", "pass"] = "refuse"
+    unknown_request_fields: Literal["drop", "pass", "refuse"] = "drop"
+    unknown_reply_fields: Literal["drop", "refuse"] = "drop"
     max_choices: int = 8
     max_lanes: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that no reply fits in.
+
+        Raises:
+            ConfigError: A bound is out of range.
+        """
+        for name, most in (("max_choices", 128), ("max_lanes", 65_536)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"rules: {name}: expected 1 to {most}")
 
 
 class Whole(Protocol):
@@ -199,6 +216,11 @@ class Call(Protocol):
     @property
     def streamed(self) -> bool:
         """Whether the client asked for a stream."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """How many unknown fields of the request and its answer were dropped so far."""
         ...
 
     @property

@@ -4,6 +4,7 @@ A request is never forwarded as it came: it is parsed into known fields and writ
 two parsers can't read two meanings (doubled keys, odd encodings) out of one body.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -108,13 +109,12 @@ def text_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
 def identifier(value: str | None, default: str) -> str:
     """Return an upstream's id if it is one; ids are not scored, so they must be small and plain.
 
-    Raises:
-        BrokenReplyError: The value is not an identifier.
+    Another id is replaced by one of ours, made of `default` and a digest, the same each time.
     """
     if value is None or not value:
         return default
     if IDENTIFIER.fullmatch(value) is None:
-        raise BrokenReplyError("upstream: expected an identifier, came other text")
+        return f"{default}_{hashlib.sha256(value.encode()).hexdigest()[:12]}"
     return value
 
 

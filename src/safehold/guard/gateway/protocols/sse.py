@@ -1,14 +1,12 @@
 """Server-sent events: an incremental reader with limits, and the two shapes that are written.
 
 Source: WHATWG HTML, "Server-sent events", 9.2.5 and 9.2.6. A reader keeps at most one unfinished
-event; whatever is longer than the limit, or is no field of an event, is a broken reply.
+event; whatever is longer than the limit is a broken reply, and an unknown field is ignored.
 """
 
 import codecs
 
 from safehold.guard.gateway.interface import BrokenReplyError
-
-FIELDS = (b"event", b"id", b"retry")
 
 
 class EventReader:
@@ -33,7 +31,7 @@ class EventReader:
         """Take the next bytes; return the data of every event that they complete.
 
         Raises:
-            BrokenReplyError: A line is no field, or an event passes the size limit.
+            BrokenReplyError: An event passes the size limit.
         """
         if b"\r" in data or self._cr:
             data = self._newlines(data)
@@ -95,9 +93,7 @@ class EventReader:
             name, _, value = line.partition(b":")
             if name == b"data":
                 data.append(value.removeprefix(b" "))
-            elif name not in FIELDS:
-                raise BrokenReplyError("expected a field of an event stream, came another line")
-        return b"\n".join(data) if data else None
+        return b"\n".join(data) or None
 
 
 def frame(payload: bytes) -> bytes:

@@ -80,6 +80,10 @@ class Outlet:
         """Add a header to a response that has not started."""
         self._base.append((name, value))
 
+    def promise(self, text_bytes: int) -> None:
+        """Count model text of a whole body before its row is kept, which is before it is sent."""
+        self.text_bytes += text_bytes
+
     async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
         """Send the status and headers."""
         self.status = status

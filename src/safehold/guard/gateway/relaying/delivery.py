@@ -295,6 +295,7 @@ class Delivery:
         if self._journal is not None:
             self._journal.write(state.ask.decision_id, list(fed.items()))
         state.timing.first_release_at = self._ticks()
-        await self._keep_normal(self._session.would_block)
         size = sum(utf8_bytes(text) for text in fed.values())
-        await state.out.whole(200, body, text_bytes=size)
+        state.out.promise(size)
+        await self._keep_normal(self._session.would_block)
+        await state.out.whole(200, body)

@@ -297,10 +297,12 @@ class Run:
         if text != message:
             text = "the model server refused the request"
         self.state.error = f"Upstream{status}"
+        self.out.promise(len(text.encode()) if text == message else 0)
+        self.state.texts = {lane: [text]} if text == message else {}
         await self.keep_final(Outcome.ERROR, LedgerVerdict.ALLOW)
         headers = [(b"retry-after", answer.retry_after.encode())] if answer.retry_after else []
         body = self.ask.codec.error(status, text, self.ask.decision_id)
-        await self.out.whole(status, body, text_bytes=len(text.encode()), headers=headers)
+        await self.out.whole(status, body, headers=headers)
 
     # -- endings -----------------------------------------------------------------------------
 

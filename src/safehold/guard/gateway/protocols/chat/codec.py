@@ -1,7 +1,7 @@
 """OpenAI Chat Completions: requests to exchanges, answers to lanes, and every ending."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,18 +21,18 @@ from safehold.guard.gateway.interface import (
     TooLargeError,
 )
 from safehold.guard.gateway.protocols.chat import wire as w
+from safehold.guard.gateway.protocols.chat.dialects import mend
 from safehold.guard.gateway.protocols.chat.stream import ChatStream
 from safehold.guard.gateway.protocols.chat.wire import ChatMessage, ChatReply, ChatRequest
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
-    decode_reply,
-    decode_request,
     encode,
     identifier,
     model_name,
     text_of,
 )
 from safehold.guard.gateway.protocols.parts import opaque
+from safehold.guard.gateway.protocols.straining import Strainer
 
 ROLES = {
     "developer": Role.SYSTEM,
@@ -60,12 +60,14 @@ class ChatCodec:
         Raises:
             WireError: The request is malformed, or holds what `rules` do not let pass.
         """
-        request = decode_request(self._decoder, body)
+        strainer = Strainer(rules)
+        request = strainer.request(self._decoder, body)
         if not request.messages:
             raise WireError("expected at least one message, came none")
         if not 1 <= (1 if request.n is None else request.n) <= rules.max_choices:
             raise TooLargeError(f"expected n from 1 to {rules.max_choices}, came another")
-        return ChatCall(request, exchange_of(request, rules), rules, int(self._clock()))
+        exchange = exchange_of(request, rules, strainer.texts())
+        return ChatCall(request, exchange, rules, int(self._clock()), strainer)
 
     def error(self, status: int, message: str, decision_id: str) -> bytes:
         """Return the body of an error response."""
@@ -74,7 +76,7 @@ class ChatCodec:
         return encode({"error": error, "safehold": {"decision_id": decision_id}})
 
 
-def exchange_of(request: ChatRequest, rules: Rules) -> Exchange:
+def exchange_of(request: ChatRequest, rules: Rules, extras: Sequence[str] = ()) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
     turns: list[Turn] = []
     offered = (
@@ -85,9 +87,10 @@ def exchange_of(request: ChatRequest, rules: Rules) -> Exchange:
         request.function_call,
         request.prediction,
     )
-    texts = tuple(TextPart(text=text_of(value)) for value in offered if value)
+    texts = [TextPart(text=text_of(value)) for value in offered if value]
+    texts += [TextPart(text=text) for text in extras]
     if texts:
-        turns.append(Turn(role=Role.SYSTEM, parts=texts))
+        turns.append(Turn(role=Role.SYSTEM, parts=tuple(texts)))
     turns += [
         Turn(role=ROLES[message.role], parts=tuple(parts_of(message, rules)))
         for message in request.messages
@@ -142,14 +145,25 @@ class ChatCall:
     previous: str | None = None
 
     def __init__(
-        self, request: ChatRequest, exchange: Exchange, rules: Rules, created: int
+        self,
+        request: ChatRequest,
+        exchange: Exchange,
+        rules: Rules,
+        created: int,
+        strainer: Strainer,
     ) -> None:
         self._request = request
+        self._strainer = strainer
         self._rules = rules
         self._created = created
         self.exchange = exchange
         self.model = request.model
         self.streamed = bool(request.stream)
+
+    @property
+    def dropped(self) -> int:
+        """How many unknown fields of the request and its answer were dropped so far."""
+        return self._strainer.dropped
 
     def body(self, model: str) -> bytes:
         """Return the request to send upstream, written anew from the parsed fields."""
@@ -158,7 +172,7 @@ class ChatCall:
             changes |= {"logprobs": None, "top_logprobs": None}
         elif self._request.top_logprobs:
             changes["top_logprobs"] = 0
-        return encode(msgspec.structs.replace(self._request, **changes))
+        return self._strainer.woven(encode(msgspec.structs.replace(self._request, **changes)))
 
     def stream(self) -> ChatStream:
         """Start reading a streamed answer."""
@@ -170,6 +184,7 @@ class ChatCall:
             usage=bool(options and options.include_usage),
             logprobs=bool(self._request.logprobs) and self._rules.logprobs == "chosen",
             max_lanes=self._rules.max_lanes,
+            strainer=self._strainer,
         )
 
     def whole(self, body: bytes) -> "ChatWhole":
@@ -181,7 +196,7 @@ class ChatCall:
         """
         keep = bool(self._request.logprobs) and self._rules.logprobs == "chosen"
         limit = self._rules.max_lanes
-        reply = decode_reply(_REPLY, body)
+        reply = self._strainer.reply(_REPLY, body, mend)
         if not reply.choices or len(reply.choices) > (self._request.n or 1):
             raise BrokenReplyError("upstream: expected the asked number of choices")
         return ChatWhole(reply, self.model, self._created, keep_logprobs=keep, max_lanes=limit)
@@ -273,16 +288,16 @@ class ChatWhole:
     def render(self) -> bytes:
         """Return the answer's body, built from the fields that were scored."""
         reply = self._reply
-        return encode(
-            {
-                "id": identifier(reply.id, "chatcmpl-safehold"),
-                "object": "chat.completion",
-                "created": reply.created or self._created,
-                "model": model_name(reply.model, self._model),
-                "choices": [self._choice(choice) for choice in reply.choices],
-                "usage": (reply.usage or w.ChatUsage()).counts(),
-            }
-        )
+        body = {
+            "id": identifier(reply.id, "chatcmpl-safehold"),
+            "object": "chat.completion",
+            "created": reply.created or self._created,
+            "model": model_name(reply.model, self._model),
+            "choices": [self._choice(choice) for choice in reply.choices],
+        }
+        if reply.usage is not None:
+            body["usage"] = reply.usage.counts()
+        return encode(body)
 
     def _choice(self, choice: w.ReplyChoice) -> dict[str, Any]:
         message = choice.message
@@ -312,7 +327,7 @@ class ChatWhole:
         return {
             "index": choice.index,
             "message": said,
-            "finish_reason": choice.finish_reason or "stop",
+            "finish_reason": choice.finish_reason,
             "logprobs": self._logprobs(choice),
         }
 

@@ -15,6 +15,7 @@ from safehold.guard.gateway.interface import (
     Piece,
     Tokens,
 )
+from safehold.guard.gateway.protocols.chat.dialects import mend
 from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
 from safehold.guard.gateway.protocols.chat.wire import (
     ChatUsage,
@@ -25,12 +26,12 @@ from safehold.guard.gateway.protocols.chat.wire import (
 )
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
-    decode_reply,
     encode,
     identifier,
     model_name,
 )
 from safehold.guard.gateway.protocols.sse import frame
+from safehold.guard.gateway.protocols.straining import Strainer
 
 _CHUNK = msgspec.json.Decoder(Chunk)
 FIELDS = {
@@ -40,7 +41,18 @@ FIELDS = {
     (Channel.REASONING, 1): "reasoning",
 }
 FILTERED = "content_filter"
-_NOTHING = ReplyDelta()
+
+
+def _says(delta: ReplyDelta) -> bool:
+    """Whether a piece of a choice carries anything but its role."""
+    return bool(
+        delta.content
+        or delta.refusal
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.tool_calls
+        or delta.function_call
+    )
 
 
 class ChatStream:
@@ -57,6 +69,7 @@ class ChatStream:
         usage: bool,
         logprobs: bool,
         max_lanes: int,
+        strainer: Strainer,
     ) -> None:
         self._model = model
         self._created = created
@@ -64,6 +77,7 @@ class ChatStream:
         self._want_usage = usage
         self._chosen = ChosenTokens() if logprobs else None
         self._lanes = Lanes(max_lanes)
+        self._strainer = strainer
         self._head: bytes | None = None
         self._id: str | None = None
         self._frames: dict[Lane, tuple[bytes, bytes]] = {}
@@ -74,8 +88,9 @@ class ChatStream:
         self._calls: dict[tuple[int, int], str] = {}
         self._names: dict[Lane, str] = {}
         self._named: set[Lane] = set()
+        self._said: dict[Lane, str] = {}
+        self._given: dict[tuple[int, int], str] = {}
         self._usage: ChatUsage | None = None
-        self._done = False
         self._refused = False
 
     # -- what the upstream says ------------------------------------------------------------
@@ -88,9 +103,8 @@ class ChatStream:
             UnknownReplyError: The event or its content is of an unknown kind.
         """
         if event == b"[DONE]":
-            self._done = True
             return ()
-        chunk = decode_reply(_CHUNK, event)
+        chunk = self._strainer.reply(_CHUNK, event, mend)
         if chunk.error is not None:
             raise BrokenReplyError("upstream: ended its stream with an error")
         if self._id is None and chunk.id:
@@ -108,7 +122,7 @@ class ChatStream:
         at, delta = choice.index, choice.delta
         if not 0 <= at < self._choices:
             raise BrokenReplyError("upstream: expected the asked number of choices, came more")
-        if at in self._finish and delta != _NOTHING:
+        if at in self._finish and _says(delta):
             raise BrokenReplyError("upstream: expected nothing after a choice's finish reason")
         if delta.content:
             lane = self._lane(at, Channel.TEXT, 0)
@@ -153,29 +167,46 @@ class ChatStream:
 
     def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> None:
         """Read a piece of a tool call: its name ends where its arguments begin."""
-        if call.type not in (None, "function"):
+        if call.type not in (None, "", "function"):
             raise BrokenReplyError("upstream: expected function calls, came another kind of call")
-        key = (at, call.index)
-        name_lane = self._lanes.get(at, Channel.TOOL_NAME, call.index)
+        index = self._which(at, call)
+        key = (at, index)
+        name_lane = self._lanes.get(at, Channel.TOOL_NAME, index)
         if key not in self._calls:
-            self._calls[key] = identifier(call.id, f"call_{at}_{call.index}")
+            self._calls[key] = identifier(call.id, f"call_{at}_{index}")
+            self._given[key] = call.id or ""
         if call.function is None:
             return
         if call.function.name:
-            if name_lane in self._named:
+            said = self._said.get(name_lane, "")
+            if name_lane not in self._named:
+                self._said[name_lane] = said + call.function.name
+                pieces.append(Delta(name_lane, call.function.name))
+            elif call.function.name != said:  # some servers repeat the name in each piece
                 raise BrokenReplyError("upstream: expected arguments, came a second tool name")
-            pieces.append(Delta(name_lane, call.function.name))
         if call.function.arguments:
             if name_lane not in self._named:
                 self._named.add(name_lane)
                 pieces.append(Closed(name_lane))
-            lane = self._lane(at, Channel.TOOL_ARGUMENTS, call.index)
+            lane = self._lane(at, Channel.TOOL_ARGUMENTS, index)
             pieces.append(Delta(lane, call.function.arguments))
+
+    def _which(self, at: int, call: ToolCallDelta) -> int:
+        """Return a call's index; without one, a new id or a name begins the next call."""
+        if call.index is not None:
+            return call.index
+        indices = [index for choice, index in self._calls if choice == at]
+        last = max(indices, default=-1)
+        if last < 0 or (call.id and call.id != self._given[at, last]):
+            return last + 1
+        named = self._lanes.get(at, Channel.TOOL_NAME, last) in self._named
+        fresh = not call.id and call.function is not None and call.function.name
+        return last + 1 if named and fresh else last
 
     @property
     def complete(self) -> bool:
-        """Whether every choice was finished."""
-        return self._done or len(self._finish) >= self._choices
+        """Whether every choice was finished; `[DONE]` alone is no finish."""
+        return len(self._finish) >= self._choices
 
     @property
     def tokens(self) -> Tokens:
@@ -281,9 +312,9 @@ class ChatStream:
             more = {"content_filter_results": {mark.category: found}}
         for choice in range(self._choices):
             frames.append(self._open_choice(choice))
-            finish = self._finish.get(choice, "stop")
+            finish = self._finish.get(choice)
             frames.append(self._frame(choice, {}, finish=finish, more=more))
-        if self._want_usage:
+        if self._want_usage and self._usage is not None:
             frames.append(self._counts())
         return b"".join((*frames, b"data: [DONE]\n\n"))
 

@@ -187,7 +187,7 @@ Finish = Literal["stop", "length", "tool_calls", "function_call", "content_filte
 class ToolCallDelta(msgspec.Struct, forbid_unknown_fields=True):
     """A piece of a tool call."""
 
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     type: str | None = None
     function: FunctionCall | None = None

@@ -20,8 +20,6 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
-    decode_reply,
-    decode_request,
     encode,
     identifier,
     model_name,
@@ -31,6 +29,7 @@ from safehold.guard.gateway.protocols.json_border import (
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.stream import MessagesStream, refusal_details
 from safehold.guard.gateway.protocols.parts import opaque
+from safehold.guard.gateway.protocols.straining import Strainer
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 ERRORS = {
@@ -60,10 +59,12 @@ class MessagesCodec:
         Raises:
             WireError: The request is malformed, or holds what `rules` do not let pass.
         """
-        request = decode_request(self._decoder, body)
+        strainer = Strainer(rules)
+        request = strainer.request(self._decoder, body)
         if not request.messages:
             raise WireError("expected at least one message, came none")
-        return MessagesCall(request, exchange_of(request, rules), rules)
+        exchange = exchange_of(request, rules, strainer.texts())
+        return MessagesCall(request, exchange, rules, strainer)
 
     def error(self, status: int, message: str, decision_id: str) -> bytes:
         """Return the body of an error response."""
@@ -86,12 +87,15 @@ class CountCodec:
         Raises:
             WireError: The request is malformed, or holds what `rules` do not let pass.
         """
-        request = decode_request(self._decoder, body)
+        strainer = Strainer(rules)
+        request = strainer.request(self._decoder, body)
         exchange_of(request, rules)
-        return encode(request)
+        return strainer.woven(encode(request))
 
 
-def exchange_of(request: w.MessagesRequest | w.CountRequest, rules: Rules) -> Exchange:
+def exchange_of(
+    request: w.MessagesRequest | w.CountRequest, rules: Rules, extras: Sequence[str] = ()
+) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
     turns: list[Turn] = []
     for tool in request.tools or ():
@@ -100,6 +104,7 @@ def exchange_of(request: w.MessagesRequest | w.CountRequest, rules: Rules) -> Ex
     texts = [
         TextPart(text=text_of(value)) for value in (request.tools, request.output_config) if value
     ]
+    texts += [TextPart(text=text) for text in extras]
     if isinstance(request.system, str):
         texts.append(TextPart(text=request.system))
     else:
@@ -163,16 +168,24 @@ class MessagesCall:
 
     previous: str | None = None
 
-    def __init__(self, request: w.MessagesRequest, exchange: Exchange, rules: Rules) -> None:
+    def __init__(
+        self, request: w.MessagesRequest, exchange: Exchange, rules: Rules, strainer: Strainer
+    ) -> None:
+        self._strainer = strainer
         self._request = request
         self._rules = rules
         self.exchange = exchange
         self.model = request.model
         self.streamed = bool(request.stream)
 
+    @property
+    def dropped(self) -> int:
+        """How many unknown fields of the request and its answer were dropped so far."""
+        return self._strainer.dropped
+
     def body(self, model: str) -> bytes:
         """Return the request to send upstream, written anew from the parsed fields."""
-        return encode(msgspec.structs.replace(self._request, model=model))
+        return self._strainer.woven(encode(msgspec.structs.replace(self._request, model=model)))
 
     def stream(self) -> MessagesStream:
         """Start reading a streamed answer."""
@@ -181,6 +194,7 @@ class MessagesCall:
             stops=self._request.stop_sequences or (),
             opaque=self._rules.opaque_reasoning == "pass",
             max_lanes=self._rules.max_lanes,
+            strainer=self._strainer,
         )
 
     def whole(self, body: bytes) -> "MessagesWhole":
@@ -190,7 +204,7 @@ class MessagesCall:
             BrokenReplyError: The body does not follow the protocol.
             UnknownReplyError: The body holds content of an unknown kind.
         """
-        reply = decode_reply(_REPLY, body)
+        reply = self._strainer.reply(_REPLY, body)
         for block in reply.content:
             if isinstance(block, w.RedactedBlock) and self._rules.opaque_reasoning != "pass":
                 raise UnknownReplyError("upstream: redacted_thinking can't be scored")
@@ -264,7 +278,7 @@ class MessagesWhole:
                 "role": "assistant",
                 "model": model_name(reply.model, self._request.model),
                 "content": [self._block(block) for block in reply.content],
-                "stop_reason": reply.stop_reason or "end_turn",
+                "stop_reason": reply.stop_reason,
                 "stop_sequence": reply.stop_sequence if reply.stop_sequence in stops else None,
                 "usage": reply.usage.counts(),
             }

@@ -22,7 +22,6 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
-    decode_reply,
     encode,
     identifier,
     model_name,
@@ -30,6 +29,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.sse import named
+from safehold.guard.gateway.protocols.straining import Strainer
 
 _EVENT: msgspec.json.Decoder[w.Event] = msgspec.json.Decoder(w.Event)
 CATEGORIES = ("cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms")
@@ -54,7 +54,16 @@ class MessagesStream:
 
     response_id: str | None = None
 
-    def __init__(self, *, model: str, stops: Sequence[str], opaque: bool, max_lanes: int) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        stops: Sequence[str],
+        opaque: bool,
+        max_lanes: int,
+        strainer: Strainer,
+    ) -> None:
+        self._strainer = strainer
         self._model = model
         self._stops = stops
         self._opaque = opaque
@@ -76,14 +85,16 @@ class MessagesStream:
 
     # -- what the upstream says ------------------------------------------------------------
 
-    def read(self, event: bytes) -> Sequence[Piece]:
+    def read(self, event: bytes) -> Sequence[Piece]:  # noqa: C901 - one short case per kind
         """Take the data of one upstream event.
 
         Raises:
             BrokenReplyError: The event does not follow the protocol.
             UnknownReplyError: The event or its content is of an unknown kind.
         """
-        match decode_reply(_EVENT, event):
+        if event == b"[DONE]":  # vLLM before March 2026
+            return ()
+        match self._strainer.reply(_EVENT, event):
             case w.BlockDelta(index=index, delta=delta):
                 return self._delta(index, delta)
             case w.BlockStart(index=index, content_block=block):
@@ -174,7 +185,7 @@ class MessagesStream:
     @property
     def complete(self) -> bool:
         """Whether the upstream said why its message ended, and left no block open."""
-        return self._done or (self._stop is not None and not self._reading)
+        return self._stop is not None and (self._done or not self._reading)
 
     @property
     def tokens(self) -> Tokens:
@@ -258,9 +269,9 @@ class MessagesStream:
 
     def end(self, mark: Notice | None = None) -> bytes:
         """Return the final frames; `mark` says what an audit would have blocked."""
-        stop = self._stop or w.StopDelta(stop_reason="end_turn")
+        stop = self._stop or w.StopDelta()
         sequence = stop.stop_sequence if stop.stop_sequence in self._stops else None
-        delta = {"stop_reason": stop.stop_reason or "end_turn", "stop_sequence": sequence}
+        delta = {"stop_reason": stop.stop_reason, "stop_sequence": sequence}
         more = {} if mark is None else {"safehold": audit_mark(mark)}
         return (
             self.begin()

@@ -23,8 +23,6 @@ from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.json_border import (
     IDENTIFIER,
     Lanes,
-    decode_reply,
-    decode_request,
     encode,
     identifier,
     model_name,
@@ -39,6 +37,7 @@ from safehold.guard.gateway.protocols.responses.response_object import (
     skeleton,
 )
 from safehold.guard.gateway.protocols.responses.stream import ResponsesStream
+from safehold.guard.gateway.protocols.straining import Strainer
 
 ROLES = {
     "user": Role.USER,
@@ -48,6 +47,11 @@ ROLES = {
 }
 INCLUDES = ("reasoning.encrypted_content", "message.output_text.logprobs")
 _REPLY = msgspec.json.Decoder(w.Response)
+_ITEM: msgspec.json.Decoder[w.InputItem] = msgspec.json.Decoder(w.InputItem)
+_ITEMS = (
+    "input: expected message, function_call, function_call_output or reasoning items "
+    "with known fields, came another"
+)
 
 
 class ResponsesCodec:
@@ -67,30 +71,32 @@ class ResponsesCodec:
         Raises:
             WireError: The request is malformed, or holds what `rules` do not let pass.
         """
-        request = decode_request(self._decoder, body)
-        items = _items(request)
+        strainer = Strainer(rules)
+        request = strainer.request(self._decoder, body)
+        items = _items(request, strainer)
         _check(request)
-        exchange = exchange_of(request, items, rules)
-        return ResponsesCall(request, items, exchange, rules, int(self._clock()))
+        exchange = exchange_of(request, items, rules, strainer.texts())
+        return ResponsesCall(request, items, exchange, rules, int(self._clock()), strainer)
 
     def error(self, status: int, message: str, decision_id: str) -> bytes:
         """Return the body of an error response."""
         return self._errors.error(status, message, decision_id)
 
 
-def _items(request: w.ResponsesRequest) -> list[w.InputItem]:
+def _items(request: w.ResponsesRequest, strainer: Strainer) -> list[w.InputItem]:
     if isinstance(request.input, str):
         return [w.MessageItem(role="user", content=request.input)]
     items: list[w.InputItem] = []
-    for given in request.input:
+    for index, given in enumerate(request.input):
         typed = given if "type" in given or "role" not in given else {"type": "message", **given}
         try:
-            items.append(msgspec.convert(typed, w.InputItem))
-        except msgspec.ValidationError:
-            raise UnsupportedError(
-                "input: expected message, function_call, function_call_output or reasoning items "
-                "with known fields, came another"
-            ) from None
+            items.append(strainer.request(_ITEM, encode(typed), ("input", index)))
+        except UnsupportedError as error:
+            if "opens a channel" in str(error):
+                raise
+            raise UnsupportedError(_ITEMS) from None
+        except WireError:
+            raise UnsupportedError(_ITEMS) from None
     if not items:
         raise WireError("expected at least one input item, came none")
     return items
@@ -109,11 +115,15 @@ def _check(request: w.ResponsesRequest) -> None:
 
 
 def exchange_of(
-    request: w.ResponsesRequest, items: Sequence[w.InputItem], rules: Rules
+    request: w.ResponsesRequest,
+    items: Sequence[w.InputItem],
+    rules: Rules,
+    extras: Sequence[str] = (),
 ) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
     offered = (request.tools, request.text, request.tool_choice)
     texts = [TextPart(text=text_of(value)) for value in offered if value]
+    texts += [TextPart(text=text) for text in extras]
     if request.instructions:
         texts.append(TextPart(text=request.instructions))
     turns = [Turn(role=Role.SYSTEM, parts=tuple(texts))] if texts else []
@@ -171,7 +181,9 @@ class ResponsesCall:
         exchange: Exchange,
         rules: Rules,
         created: int,
+        strainer: Strainer,
     ) -> None:
+        self._strainer = strainer
         self._request = request
         self._items = items
         self._rules = rules
@@ -180,6 +192,11 @@ class ResponsesCall:
         self.model = request.model
         self.streamed = bool(request.stream)
         self.previous = request.previous_response_id
+
+    @property
+    def dropped(self) -> int:
+        """How many unknown fields of the request and its answer were dropped so far."""
+        return self._strainer.dropped
 
     def body(self, model: str) -> bytes:
         """Return the request to send upstream, written anew from the parsed fields."""
@@ -214,7 +231,10 @@ class ResponsesCall:
         """Start reading a streamed answer."""
         opaque_passes = self._rules.opaque_reasoning == "pass"
         return ResponsesStream(
-            self._settled(), opaque=opaque_passes, max_lanes=self._rules.max_lanes
+            self._settled(),
+            opaque=opaque_passes,
+            max_lanes=self._rules.max_lanes,
+            strainer=self._strainer,
         )
 
     def whole(self, body: bytes) -> "ResponsesWhole":
@@ -224,7 +244,7 @@ class ResponsesCall:
             BrokenReplyError: The body does not follow the protocol.
             UnknownReplyError: The body holds content of an unknown kind.
         """
-        reply = decode_reply(_REPLY, body)
+        reply = self._strainer.reply(_REPLY, body)
         if reply.status not in ("completed", "incomplete") or reply.error is not None:
             raise BrokenReplyError("upstream: expected a completed response")
         for item in reply.output:
@@ -289,7 +309,7 @@ class ResponsesWhole:
             known = reason if reason in ("max_output_tokens", "content_filter") else None
             body["incomplete_details"] = {"reason": known or "max_output_tokens"}
         body["output"] = [_item(item, index) for index, item in enumerate(reply.output)]
-        body["usage"] = (reply.usage or w.ResponsesUsage()).counts()
+        body["usage"] = reply.usage.counts() if reply.usage else None
         return encode(body)
 
 

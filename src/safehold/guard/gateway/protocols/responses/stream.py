@@ -5,7 +5,7 @@ the client gets of them is built from the text that was released.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -22,7 +22,6 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
-    decode_reply,
     encode,
     identifier,
     model_name,
@@ -31,6 +30,7 @@ from safehold.guard.gateway.protocols.json_border import (
 from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton, text_part
 from safehold.guard.gateway.protocols.sse import named
+from safehold.guard.gateway.protocols.straining import Strainer
 
 _EVENT = msgspec.json.Decoder(w.ResponsesEvent)
 _BEGUN = msgspec.json.Decoder(w.Begun)
@@ -67,6 +67,32 @@ KINDS = {
     "summary": Channel.REASONING,
     "arguments": Channel.TOOL_ARGUMENTS,
 }
+
+
+KIND_OF = {
+    w.OutputMessage: "message",
+    w.OutputCall: "function_call",
+    w.OutputReasoning: "reasoning",
+}
+
+
+def texts_of(item: w.OutputItem) -> list[tuple[str, int, str]]:
+    """Return the texts of a whole item: their kind, place and text."""
+    match item:
+        case w.OutputMessage(content=parts):
+            return [
+                ("text", at, part.text)
+                if isinstance(part, w.OutputText)
+                else ("refusal", at, part.refusal)
+                for at, part in enumerate(parts)
+            ]
+        case w.OutputCall(arguments=arguments):
+            return [("arguments", 0, arguments)]
+        case w.OutputReasoning(summary=summary, content=content):
+            told = [("summary", at, part.text) for at, part in enumerate(summary)]
+            return told + [("reasoning", at, part.text) for at, part in enumerate(content or ())]
+        case other:
+            assert_never(other)
 
 
 class _Part:
@@ -126,7 +152,10 @@ class _Item:
 class ResponsesStream:
     """One streamed response; writes fresh events around text that was cleared."""
 
-    def __init__(self, settled: Settled, *, opaque: bool, max_lanes: int) -> None:
+    def __init__(
+        self, settled: Settled, *, opaque: bool, max_lanes: int, strainer: Strainer
+    ) -> None:
+        self._strainer = strainer
         self._settled = settled
         self._opaque = opaque
         self._lanes = Lanes(max_lanes)
@@ -153,7 +182,7 @@ class ResponsesStream:
         """
         if event == b"[DONE]":
             return ()
-        given = decode_reply(_EVENT, event)
+        given = self._strainer.reply(_EVENT, event)
         kind = GROWING.get(given.type)
         if kind is not None:
             part = self._find(given, kind)
@@ -171,15 +200,16 @@ class ResponsesStream:
     def _other(self, given: w.ResponsesEvent) -> Sequence[Piece]:
         match given.type:
             case "response.created" | "response.in_progress":
-                begun = decode_reply(_BEGUN, bytes(given.response))
+                begun = self._strainer.reply(_BEGUN, bytes(given.response))
                 self._take(begun)
             case "response.output_item.added":
                 return self._add(given)
             case "response.output_item.done":
                 return self._end_item(given)
             case "response.completed" | "response.incomplete":
-                self._final = decode_reply(_RESPONSE, bytes(given.response))
+                self._final = self._strainer.reply(_RESPONSE, bytes(given.response))
                 self._take(self._final)
+                return self._rest(self._final)
             case "response.failed" | "error":
                 raise BrokenReplyError("upstream: ended its stream with an error")
             case quiet if quiet in QUIET:
@@ -197,17 +227,18 @@ class ResponsesStream:
         self._settled = msgspec.structs.replace(self._settled, created=created, model=model)
 
     def _add(self, given: w.ResponsesEvent) -> list[Piece]:
-        item = decode_reply(_ITEM, bytes(given.item))
+        return self._begin_item(self._strainer.reply(_ITEM, bytes(given.item)))
+
+    def _begin_item(self, item: w.OutputItem) -> list[Piece]:
         number = len(self._items)
         key = item.id or f"item_{number}"
         if key in self._items:
             raise BrokenReplyError("upstream: expected a new item, came one that began before")
         pieces: list[Piece] = []
         call = item.call_id if isinstance(item, w.OutputCall) else None
-        kind = {w.OutputMessage: "message", w.OutputCall: "function_call"}.get(
-            type(item), "reasoning"
+        entry = _Item(
+            KIND_OF[type(item)], identifier(item.id, key), identifier(call, f"call_{number}")
         )
-        entry = _Item(kind, identifier(item.id, key), identifier(call, f"call_{number}"))
         self._items[key] = self._last = entry
         if isinstance(item, w.OutputCall):
             lane = self._lanes.get(0, Channel.TOOL_NAME, number)
@@ -226,8 +257,21 @@ class ResponsesStream:
         """Return the part that an event is about, opening it at its first mention."""
         item = self._items.get(given.item_id) if given.item_id else self._last
         if item is None:
-            raise BrokenReplyError("upstream: expected an event about an open item")
+            item = self._unannounced(given.item_id, kind)
         at = (given.summary_index if kind == "summary" else given.content_index) or 0
+        return self._part_of(item, kind, at)
+
+    def _unannounced(self, item_id: str | None, kind: str) -> _Item:
+        """Begin the item of a server that does not announce its items (a call needs its name)."""
+        if kind == "arguments":
+            raise BrokenReplyError("upstream: expected an event about an open item")
+        number = len(self._items)
+        key = item_id or f"item_{number}"
+        of = "message" if kind in ("text", "refusal") else "reasoning"
+        item = self._items[key] = self._last = _Item(of, identifier(item_id, key), "")
+        return item
+
+    def _part_of(self, item: _Item, kind: str, at: int) -> _Part:
         part = item.parts.get((kind, at))
         if part is None:
             allowed = {"message": ("text", "refusal"), "function_call": ("arguments",)}
@@ -247,15 +291,36 @@ class ResponsesStream:
         return [Delta(part.lane, rest), Closed(part.lane)] if rest else [Closed(part.lane)]
 
     def _end_item(self, given: w.ResponsesEvent) -> list[Piece]:
-        item = decode_reply(_ITEM, bytes(given.item))
+        item = self._strainer.reply(_ITEM, bytes(given.item))
         entry = self._items.get(item.id) if item.id else self._last
+        return self._whole_item(item, entry)
+
+    def _whole_item(self, item: w.OutputItem, entry: _Item | None) -> list[Piece]:
+        """End an item; what a server told only now is scored and delivered like any text."""
+        pieces: list[Piece] = []
         if entry is None:
-            raise BrokenReplyError("upstream: expected the end of an open item")
+            pieces += self._begin_item(item)
+            entry = self._last
+        if entry is None or entry.kind != KIND_OF[type(item)]:
+            raise BrokenReplyError("upstream: expected the end of an open item of its own kind")
         if isinstance(item, w.OutputReasoning) and item.encrypted_content:
             self._seal(entry, item.encrypted_content)
-        pieces: list[Piece] = []
+        for kind, at, text in texts_of(item):
+            if text:
+                pieces += self._end_part(self._part_of(entry, kind, at), text)
         for part in entry.parts.values():
             pieces += self._end_part(part, None)
+        return pieces
+
+    def _rest(self, final: w.Response) -> list[Piece]:
+        """Return what a server told in its last event only."""
+        entries = list(self._items.values())
+        pieces: list[Piece] = []
+        for index, item in enumerate(final.output):
+            entry = self._items.get(item.id or "")
+            if entry is None and index < len(entries):
+                entry = entries[index]  # a server that renames its items
+            pieces += self._whole_item(item, entry)
         return pieces
 
     @property
@@ -399,7 +464,7 @@ class ResponsesStream:
         usage = self._final.usage if self._final else None
         body = self._object(status) | {
             "output": self._written,
-            "usage": (usage or w.ResponsesUsage()).counts(),
+            "usage": usage.counts() if usage else None,
             **more,
         }
         return self._event(kind, {"response": body})

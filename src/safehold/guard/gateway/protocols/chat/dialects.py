@@ -1,0 +1,66 @@
+"""Chat Completions as servers really write it, put into the protocol's own form.
+
+Sources: Azure (chunks without a delta), Gemini's OpenAI mode (calls without an index), Ollama and
+SGLang (arguments as an object, an index that is null), LM Studio (an empty type), OpenRouter.
+"""
+
+from typing import Any
+
+from safehold.guard.gateway.interface import BrokenReplyError
+from safehold.guard.gateway.protocols.json_border import encode
+
+FINISHES = {
+    "": None,
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
+    "safety": "content_filter",
+}
+"""Other words for a finish reason, lower case."""
+GAVE_UP = ("abort", "error", "cancelled", "insufficient_system_resource")
+
+
+def mend(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Rewrite one body or event in place.
+
+    Raises:
+        BrokenReplyError: The server says that it gave up.
+    """
+    if value.get("choices", ()) is None:
+        value["choices"] = []
+    for choice in _dicts(value.get("choices")):
+        if "message" not in choice and choice.get("delta") is None:
+            choice["delta"] = {}
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str):
+            choice["finish_reason"] = _finish(reason)
+        for said in (choice.get("delta"), choice.get("message")):
+            if isinstance(said, dict):
+                _calls(said)
+
+
+def _finish(reason: str) -> str | None:
+    word = reason.lower()
+    if word in GAVE_UP:
+        raise BrokenReplyError(f"upstream: gave up before its answer was complete ({word})")
+    return FINISHES.get(word, word)
+
+
+def _calls(said: dict[str, Any]) -> None:
+    calls = _dicts(said.get("tool_calls"))
+    for call in calls:
+        if call.get("type") in ("", None):
+            call.pop("type", None)
+        if call.get("index", 0) is None:
+            del call["index"]
+    for function in _dicts([call.get("function") for call in calls] + [said.get("function_call")]):
+        if isinstance(function.get("arguments"), dict):
+            function["arguments"] = encode(function["arguments"]).decode()
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON value
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,241 @@
+"""What a dialect adds beyond its protocol: strained by principle, not by a list of vendors.
+
+A body that fits its protocol is read at once. One that does not is read as plain JSON, put into
+the protocol's own form, and strained by the shape of the wire values: an unknown field is dropped
+and counted, a count that is no number is dropped, and only then is the body read again. So a field
+of a vendor's bookkeeping costs no answer, and nothing unread reaches a client or a model.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from safehold.guard.gateway.interface import Rules, UnsupportedError
+from safehold.guard.gateway.protocols.json_border import (
+    MAX_DEPTH,
+    decode_reply,
+    decode_request,
+    encode,
+    text_of,
+)
+from safehold.guard.gateway.protocols.safe_fields import OPENS_A_CHANNEL, SAFE
+
+T = TypeVar("T")
+Mend = Callable[[Any], None]
+Path = tuple[str | int, ...]
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NUMERIC = (inspect.IntType, inspect.FloatType, inspect.BoolType, inspect.NoneType)
+
+
+class Strainer:
+    """What one exchange met that its protocol does not know.
+
+    `dropped` counts fields that were read and not passed on, in both directions. `extras` are the
+    request's fields that go on beside the known ones, with their places in the body.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.dropped = 0
+        self.extras: list[tuple[Path, Any]] = []
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def request(self, decoder: "msgspec.json.Decoder[T]", body: bytes, at: Path = ()) -> T:
+        """Read a client's body; `at` is its place in the body that goes upstream.
+
+        Raises:
+            UnsupportedError: A field opens a channel that nobody scores, or the policy refuses it.
+            WireError: The body is no JSON of the expected shape.
+        """
+        try:
+            return decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value = _plain(body)
+        if value is None or self._rules.unknown_request_fields == "refuse":
+            return decode_request(decoder, body if value is None else encode(value))
+        return decode_request(decoder, encode(self._strain(decoder.type, value, at, self._asked)))
+
+    def _asked(self, struct: str, at: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Pass, drop or refuse one unknown field of a request."""
+        name = str(at[-1])
+        if value is None:
+            return
+        if name in OPENS_A_CHANNEL:
+            raise UnsupportedError(
+                f"`{name}` opens a channel that this gateway does not score: "
+                f"{OPENS_A_CHANNEL[name]}"
+            )
+        if self._rules.unknown_request_fields == "pass" or name in SAFE.get(struct, ()):
+            self.extras.append((at, value))
+        else:
+            self.dropped += 1
+
+    def texts(self) -> list[str]:
+        """Return the strings of the fields that go on: the model may read them."""
+        return [text for _, value in self.extras if (text := text_of(value))]
+
+    def woven(self, body: bytes) -> bytes:
+        """Return a request's body with the passed fields back in their places."""
+        if not self.extras:
+            return body
+        whole = msgspec.json.decode(body)
+        for path, value in self.extras:
+            place = whole
+            for step in path[:-1]:
+                place = place[step]
+            place[path[-1]] = value
+        return encode(whole)
+
+    # -- replies -------------------------------------------------------------------------------
+
+    def reply(self, decoder: "msgspec.json.Decoder[T]", body: bytes, mend: Mend | None = None) -> T:
+        """Read an upstream's body or event; `mend` puts a dialect into the protocol's form.
+
+        Raises:
+            UnknownReplyError: Content of an unknown kind, or a field that the policy refuses.
+            BrokenReplyError: It is no JSON of the expected shape.
+        """
+        try:
+            return decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value = _plain(body)
+        if value is None:
+            return decode_reply(decoder, body)
+        if mend is not None:
+            mend(value)
+        if self._rules.unknown_reply_fields != "refuse":
+            value = self._strain(decoder.type, value, (), self._told)
+        return decode_reply(decoder, encode(value))
+
+    def _told(self, struct: str, at: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+        del struct, at, value
+        self.dropped += 1
+
+    # -- both ----------------------------------------------------------------------------------
+
+    def _strain(
+        self,
+        kind: Any,  # noqa: ANN401 - what a decoder reads
+        value: Any,  # noqa: ANN401 - any JSON value
+        at: Path,
+        unknown: Callable[[str, Path, Any], None],
+    ) -> Any:  # noqa: ANN401 - any JSON value
+        return _walk(_shape(kind), value, at, unknown)
+
+
+@cache
+def _shape(kind: Any) -> inspect.Type:  # noqa: ANN401 - what a decoder reads
+    return inspect.type_info(kind)
+
+
+def _plain(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON object as plain values, halves of surrogate pairs as U+FFFD; None if none."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = _with_halves(body)
+    return value if isinstance(value, dict) else None
+
+
+def _with_halves(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    if b"\\u" not in body:
+        return None
+    try:
+        text = json.dumps(json.loads(body.decode()), ensure_ascii=False, allow_nan=False)
+        return msgspec.json.decode(_SURROGATES.sub("\ufffd", text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _walk(  # noqa: C901 - one short case per kind
+    kind: inspect.Type,
+    value: Any,  # noqa: ANN401 - any JSON value
+    at: Path,
+    unknown: Callable[[str, Path, Any], None],
+) -> Any:  # noqa: ANN401 - any JSON value
+    """Return `value` without what `kind` does not know; each such field is given to `unknown`."""
+    kind = _member(kind, value)
+    if len(at) > MAX_DEPTH:
+        return value
+    if isinstance(kind, inspect.ListType) and isinstance(value, list):
+        return [
+            _walk(kind.item_type, item, (*at, index), unknown) for index, item in enumerate(value)
+        ]
+    if isinstance(kind, inspect.IntType) and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(kind, inspect.DictType) and isinstance(value, dict) and _counts(kind):
+        return {name: item for name, item in value.items() if _fits(kind.value_type, item)}
+    if not isinstance(kind, inspect.StructType) or not isinstance(value, dict):
+        return value
+    fields = {field.encode_name: field for field in kind.fields}
+    kept: dict[str, Any] = {}
+    for name, item in value.items():
+        field = fields.get(name)
+        if field is None:
+            if name == kind.tag_field:
+                kept[name] = item
+            elif kind.forbid_unknown_fields:
+                unknown(kind.cls.__name__, (*at, name), item)
+            continue
+        item = _walk(field.type, item, (*at, name), unknown)  # noqa: PLW2901 - strained
+        if not field.required and _counts(field.type) and not _fits(field.type, item):
+            unknown("", (*at, name), None)
+        else:
+            kept[name] = item
+    return kept
+
+
+def _member(kind: inspect.Type, value: Any) -> inspect.Type:  # noqa: ANN401 - any JSON value
+    """Return the member of a union that a value is meant to be."""
+    if not isinstance(kind, inspect.UnionType):
+        return kind
+    if isinstance(value, dict):
+        structs = [one for one in kind.types if isinstance(one, inspect.StructType)]
+        for one in structs:
+            if one.tag_field is None or value.get(one.tag_field) == one.tag:
+                return one
+        wanted: type = inspect.DictType
+    else:
+        wanted = inspect.ListType if isinstance(value, list) else inspect.IntType
+    return next((one for one in kind.types if isinstance(one, wanted)), kind)
+
+
+def _counts(kind: inspect.Type) -> bool:
+    """Whether a shape holds numbers and switches only, so that it can carry no text."""
+    match kind:
+        case inspect.UnionType(types=types):
+            return any(not isinstance(one, inspect.NoneType) for one in types) and all(
+                _counts(one) for one in types
+            )
+        case inspect.DictType(value_type=inner):
+            return _counts(inner)
+        case inspect.StructType(fields=fields):
+            return all(_counts(field.type) for field in fields)
+        case _:
+            return isinstance(kind, _NUMERIC)
+
+
+def _fits(kind: inspect.Type, value: Any) -> bool:  # noqa: ANN401, PLR0911 - one short case per kind
+    match kind:
+        case inspect.UnionType(types=types):
+            return any(_fits(one, value) for one in types)
+        case inspect.BoolType():
+            return isinstance(value, bool)
+        case inspect.IntType():
+            return isinstance(value, int) and not isinstance(value, bool)
+        case inspect.FloatType():
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case inspect.NoneType():
+            return value is None
+        case inspect.DictType(value_type=inner):
+            return isinstance(value, dict) and all(_fits(inner, item) for item in value.values())
+        case inspect.StructType():
+            return isinstance(value, dict)
+        case _:
+            return False

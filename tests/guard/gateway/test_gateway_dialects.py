@@ -1,0 +1,275 @@
+"""Dialects: what servers and clients add to a protocol costs no answer and leaks no text."""
+
+import json
+from typing import Any
+
+import pytest
+from gateway_wire import PATHS, body_for
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safehold.errors import UpstreamError
+from safehold.guard.gateway.app import CODECS
+from safehold.guard.gateway.interface import BrokenReplyError, Call, Closed, Delta, Rules
+from safehold.guard.gateway.interface import UnsupportedError as Unsupported
+from safehold.testing.upstream import (
+    SaidRun,
+    Script,
+    chat_whole,
+    messages_whole,
+    responses_whole,
+)
+
+SECRET = "purple-elephant"
+SCRIPT = Script(said=(SaidRun(("Hello", " there")),))
+WHOLES = {
+    PATHS[0]: chat_whole(SCRIPT),
+    PATHS[1]: messages_whole(SCRIPT),
+    PATHS[2]: responses_whole(SCRIPT),
+}
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.just(SECRET),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def objects(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path of every object inside a JSON value."""
+    found = [at] if isinstance(value, dict) else []
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            found += objects(item, (*at, key))
+    return found
+
+
+def with_field(value: Any, at: tuple[Any, ...], name: str, by: Any) -> Any:
+    """Return a copy of a JSON value with one more field in the object at a path."""
+    copy = json.loads(json.dumps(value))
+    place = copy
+    for step in at:
+        place = place[step]
+    place[name] = by
+    return copy
+
+
+def parsed(path: str, body: Any, **rules: Any) -> Call:
+    """Parse a request."""
+    return CODECS[path]().parse(json.dumps(body).encode(), Rules(**rules))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@given(data=st.data())
+def test_unknown_reply_field_at_any_depth_costs_nothing(path: str, data: st.DataObject) -> None:
+    """An unknown field anywhere in a whole answer is dropped: same pieces, no unscored text."""
+    whole = WHOLES[path]
+    at = data.draw(st.sampled_from(objects(whole)))
+    altered = with_field(whole, at, "novel", data.draw(VALUES))
+    call = parsed(path, body_for(path, "hi", stream=False))
+    reply = call.whole(json.dumps(altered).encode())
+    assert "".join(piece.text for piece in reply.pieces()) == "Hello there"
+    assert SECRET not in reply.render().decode()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@given(data=st.data())
+def test_unknown_request_field_is_scored_or_stays_here(path: str, data: st.DataObject) -> None:
+    """An unknown field anywhere in a request goes on only if its strings are in the prompt."""
+    body = body_for(path, "hi", stream=False)
+    if path == PATHS[2]:
+        body["input"] = [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]
+    at = data.draw(st.sampled_from(objects(body)))
+    name = data.draw(st.sampled_from(["novel", "chat_template_kwargs", "client_metadata", "id"]))
+    policy = data.draw(st.sampled_from(["drop", "pass"]))
+    altered = with_field(body, at, name, data.draw(VALUES))
+    try:
+        call = parsed(path, altered, unknown_request_fields=policy)
+    except Unsupported:
+        return
+    sent = call.body("m").decode()
+    scored = "\n".join(part.text for part in call.exchange.texts())
+    known = at == ("input", 0) and name == "id"  # an item's id is an identifier, not a text
+    assert known or sent.count(SECRET) <= scored.count(SECRET)
+    assert policy == "pass" or name != "novel" or "novel" not in sent
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_policy_refuse_keeps_unknown_fields_out_loudly(path: str) -> None:
+    """With `refuse`, an unknown field is a 400 in a request and an error in an answer."""
+    with pytest.raises(Unsupported, match="unknown field `novel`"):
+        parsed(path, body_for(path, "hi") | {"novel": 1}, unknown_request_fields="refuse")
+    call = parsed(path, body_for(path, "hi", stream=False), unknown_reply_fields="refuse")
+    if path != PATHS[2]:  # a response echoes its settings, so its top is never read strictly
+        with pytest.raises(UpstreamError):
+            call.whole(json.dumps(WHOLES[path] | {"novel": 1}).encode())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["web_search_options", "prompt_token_ids", "plugins", "mcp_servers", "kv_transfer_params"],
+)
+def test_field_that_opens_a_channel_is_refused_by_name(name: str) -> None:
+    """What lets unscored content reach a model is refused whatever the policy says."""
+    with pytest.raises(Unsupported, match=name):
+        parsed(PATHS[0], body_for(PATHS[0], "hi") | {name: [1]}, unknown_request_fields="pass")
+
+
+def chunk(choice: dict[str, Any] | None, **more: Any) -> bytes:
+    """Return a chat chunk of one choice."""
+    return json.dumps({"id": "c", "choices": [choice] if choice else [], **more}).encode()
+
+
+def said(*events: bytes, **body: Any) -> tuple[str, dict[tuple[str, int], str], Any]:
+    """Read chat events; return the text, the tool texts by (channel, index), and the stream."""
+    stream = parsed(PATHS[0], body_for(PATHS[0], "hi") | body).stream()
+    text, tools = "", {}
+    for event in events:
+        for piece in stream.read(event):
+            match piece:
+                case Delta(lane=lane, text=new) if lane.channel == "text":
+                    text += new
+                case Delta(lane=lane, text=new):
+                    key = (str(lane.channel), lane.index)
+                    tools[key] = tools.get(key, "") + new
+                case Closed():
+                    pass
+    return text, tools, stream
+
+
+STOP = chunk({"index": 0, "delta": {}, "finish_reason": "stop"})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk({"index": 0, "delta": {"content": "hi"}}, provider="DeepInfra"),
+        chunk({"index": 0, "delta": {"content": "hi"}, "native_finish_reason": None}),
+        chunk({"index": 0, "delta": {"content": "hi"}}, x_groq={"id": "r"}, citations=["u"]),
+        chunk({"index": 0, "delta": {"content": "hi", "reasoning_details": [{"a": "b"}]}}),
+        chunk({"index": 0, "delta": {"content": "hi"}, "finish_reason": ""}),
+        chunk({"index": 0, "delta": {"content": "hi"}}, created=17.5),
+        chunk({"index": 0, "delta": {"content": "hi"}}, usage={"completion_tokens": None}),
+        chunk(
+            {"index": 0, "delta": {"content": "hi"}},
+            usage={"prompt_tokens_details": {"cached_tokens": [1]}},
+        ),
+        chunk({"index": 0, "delta": {"content": "hi"}}, id="a b c"),
+    ],
+)
+def test_bookkeeping_of_a_dialect_costs_no_text(event: bytes) -> None:
+    """A vendor's own fields and odd counts beside the text leave it whole."""
+    text, _, stream = said(event, STOP)
+    assert text == "hi"
+    assert stream.complete
+
+
+@pytest.mark.parametrize("event", [b'{"id":"c","choices":null}', chunk({"index": 0})])
+def test_chunk_without_choices_or_delta_is_empty(event: bytes) -> None:
+    """Azure's chunk without a delta, and null choices, say nothing."""
+    assert said(event, STOP)[0] == ""
+
+
+def call_chunk(**call: Any) -> bytes:
+    """Return a chunk with one piece of a tool call."""
+    return chunk({"index": 0, "delta": {"tool_calls": [call]}})
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (
+            [
+                call_chunk(id="a", function={"name": "f", "arguments": "{}"}),
+                call_chunk(id="b", function={"name": "g", "arguments": "[]"}),
+            ],
+            ["f", "{}", "g", "[]"],
+        ),
+        (
+            [
+                call_chunk(index=0, id="a", function={"name": "f", "arguments": "{"}),
+                call_chunk(index=0, id="", type="", function={"name": "f", "arguments": "}"}),
+            ],
+            ["f", "{}"],
+        ),
+        (
+            [call_chunk(index=None, id="a|b", function={"name": "f", "arguments": {"x": 1}})],
+            ["f", '{"x":1}'],
+        ),
+    ],
+)
+def test_tool_calls_of_dialects_are_read(events: list[bytes], expected: list[str]) -> None:
+    """Calls without an index, with a repeated name, an empty type or an object are whole calls."""
+    assert list(said(*events, STOP)[1].values()) == expected
+
+
+def test_second_name_of_one_call_is_still_refused() -> None:
+    """A name that is not the call's own, once its arguments began, is a broken reply."""
+    first = call_chunk(index=0, id="a", function={"name": "f", "arguments": "{"})
+    with pytest.raises(BrokenReplyError, match="second tool name"):
+        said(first, call_chunk(index=0, function={"name": "g"}))
+
+
+def test_finish_is_never_invented() -> None:
+    """`[DONE]` without a finish reason, or with one of two choices, is no complete answer."""
+    hello = chunk({"index": 0, "delta": {"content": "hi"}})
+    assert not said(hello, b"[DONE]")[2].complete
+    assert not said(hello, STOP, b"[DONE]", n=2)[2].complete
+    assert said(hello, STOP)[2].complete
+
+
+def test_server_that_gave_up_says_why() -> None:
+    """`finish_reason: abort` is an error that names it, not an unknown field."""
+    with pytest.raises(BrokenReplyError, match="abort"):
+        said(chunk({"index": 0, "delta": {}, "finish_reason": "abort"}))
+
+
+def test_empty_piece_after_the_finish_is_harmless_and_text_is_not() -> None:
+    """A role beside the usage after the finish is nothing; text there breaks the protocol."""
+    said(STOP, chunk({"index": 0, "delta": {"role": "assistant", "content": ""}}, usage={}))
+    with pytest.raises(BrokenReplyError):
+        said(STOP, chunk({"index": 0, "delta": {"content": "more"}}))
+
+
+def test_lost_halves_of_surrogates_become_replacement_characters() -> None:
+    """Escapes of lone surrogates in a stream and in a request end in U+FFFD."""
+    event = b'{"choices":[{"index":0,"delta":{"content":"a\\ud83d"}}]}'
+    assert said(event, STOP)[0] == "a\ufffd"
+    body = b'{"model":"m","messages":[{"role":"user","content":"b\\ude00"}]}'
+    call = CODECS[PATHS[0]]().parse(body, Rules())
+    assert [part.text for part in call.exchange.texts()] == ["b\ufffd"]
+
+
+def response_event(kind: str, **fields: Any) -> bytes:
+    """Return an event of a Responses stream."""
+    return json.dumps({"type": kind, **fields}).encode()
+
+
+MESSAGE = {
+    "type": "message",
+    "id": "m1",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": "Hello there", "annotations": []}],
+}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [response_event("response.output_item.done", output_index=0, item=MESSAGE)],
+        [],
+        [response_event("response.output_text.delta", item_id="x", delta="Hello there")],
+        [
+            response_event("response.output_text.delta", item_id="m1", delta="Hello"),
+            response_event("response.output_item.done", item=MESSAGE),
+        ],
+    ],
+)
+def test_response_text_is_delivered_once_wherever_it_comes(events: list[bytes]) -> None:
+    """Text in a delta, an item's end or the last event only is read, and read once."""
+    stream = parsed(PATHS[2], body_for(PATHS[2], "hi")).stream()
+    last = {"id": "r", "status": "completed", "output": [MESSAGE]}
+    text = ""
+    for event in [*events, response_event("response.completed", response=last)]:
+        text += "".join(piece.text for piece in stream.read(event) if isinstance(piece, Delta))
+    assert text == "Hello there"
+    assert stream.complete
