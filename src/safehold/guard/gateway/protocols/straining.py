@@ -153,7 +153,7 @@ def _with_halves(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
         return None
 
 
-def _walk(  # noqa: C901 - one short case per kind
+def _walk(
     kind: inspect.Type,
     value: Any,  # noqa: ANN401 - any JSON value
     at: Path,

@@ -85,7 +85,7 @@ class MessagesStream:
 
     # -- what the upstream says ------------------------------------------------------------
 
-    def read(self, event: bytes) -> Sequence[Piece]:  # noqa: C901 - one short case per kind
+    def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
 
         Raises:
