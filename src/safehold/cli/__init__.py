@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "keyd": ("safehold.cli.keyd", "keyd", "Run the key service that releases weight keys."),
     "ledger": ("safehold.cli.ledger", "ledger", "Read the ledger of exchanges."),
     "log": ("safehold.cli.log", "log", "The transparency log: append, prove, verify."),
+    "monitor": ("safehold.cli.monitor", "monitor", "Look again at what was served."),
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
     "redteam": ("safehold.cli.redteam", "redteam", "Attack a guard and measure what gets through."),
     "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),

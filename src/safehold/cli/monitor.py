@@ -1,0 +1,187 @@
+"""`safehold monitor`: look again at what was served, by exchange, account and campaign."""
+
+import time
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from safehold.detect.monitoring.account_book import AccountBook, stopped
+from safehold.detect.monitoring.accounts import Caps
+from safehold.detect.monitoring.campaigns import Background, Sighting, campaigns
+from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec
+from safehold.detect.monitoring.scan.pool import run_pool
+from safehold.detect.monitoring.scan.ray_runner import run_ray
+from safehold.detect.monitoring.scan.scanners import SCANNERS, load_scanner, texts
+from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
+from safehold.detect.monitoring.simulate import TAILS, simulate
+from safehold.detect.monitoring.tables import MonitorStore
+from safehold.errors import UsageError
+from safehold.guard.ledger.joined import joined, watermark
+from safehold.guard.ledger.reader import LedgerReader
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+class _Places(msgspec.Struct, frozen=True):
+    ledger: str
+    monitor: str
+
+
+@click.group()
+@click.option(
+    "--ledger",
+    "url",
+    default="safehold-ledger.db",
+    envvar="SAFEHOLD_LEDGER",
+    show_default=True,
+    show_envvar=True,
+    help="The gateway's ledger: path, sqlite:/// or postgresql:// URL. Only read.",
+)
+@click.option(
+    "--monitor",
+    "store",
+    default="safehold-monitor.db",
+    envvar="SAFEHOLD_MONITOR",
+    show_default=True,
+    show_envvar=True,
+    help="The monitor's own database.",
+)
+@click.pass_context
+def monitor(context: click.Context, url: str, store: str) -> None:
+    """Look again at what was served.
+
+    \b
+    Examples:
+      safehold monitor scan --scanner session --processes 2
+      safehold monitor accounts
+      safehold monitor campaigns --json
+      safehold monitor simulate --tail heavy --accounts 100000
+    """
+    context.obj = _Places(url, store)
+
+
+@monitor.command()
+@click.option(
+    "--scanner", default="session", show_default=True, type=click.Choice(sorted(SCANNERS))
+)
+@click.option("-o", "--option", "options", multiple=True, help="Of the scanner, as NAME=VALUE.")
+@click.option("--runner", default="pool", show_default=True, type=click.Choice(["pool", "ray"]))
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--budget-cpu-s", type=float, help="Stop after so many CPU seconds.")
+@_json_option
+@click.pass_obj
+def scan(
+    places: _Places,
+    scanner: str,
+    options: tuple[str, ...],
+    runner: str,
+    processes: int,
+    budget_cpu_s: float | None,
+    as_json: bool,
+) -> None:
+    """Judge every exchange that this scanner has not judged yet.
+
+    \b
+    Examples:
+      safehold monitor scan
+      safehold monitor scan -o bundle=out/bundle -o sha256=DIGEST --processes 2
+      safehold monitor scan --scanner known -o file=attack.txt
+    """
+    limits = ScanLimits() if budget_cpu_s is None else ScanLimits(budget_cpu_s=budget_cpu_s)
+    spec = ScannerSpec(scanner, dict(_pairs(options)))
+    job = ScanJob(places.ledger, places.monitor, spec, load_scanner, limits)
+    planner = ScanWorker(job, "planner")
+    planned = planner.queue.plan(LedgerReader.open(places.ledger), name=scanner)
+    run = run_ray if runner == "ray" else run_pool
+    counts = run(job, processes=processes)
+    if as_json:
+        click.echo(msgspec.json.encode({"planned": planned, **counts}))
+    else:
+        click.echo(f"{planned} new units; {counts['done']} done, {counts['open']} open")
+
+
+@monitor.command()
+@_json_option
+@click.pass_obj
+def accounts(places: _Places, as_json: bool) -> None:
+    """Take in what ended since the last time, and list the accounts that have a label.
+
+    \b
+    Examples:
+      safehold monitor accounts
+      safehold monitor accounts --json | jq .account
+    """
+    book = AccountBook(MonitorStore.open(places.monitor), caps=Caps())
+    taken = book.follow(LedgerReader.open(places.ledger))
+    found = book.labels(now=time.time())
+    for one in found:
+        if as_json:
+            click.echo(msgspec.json.encode(one))
+        else:
+            click.echo(f"{one.account}  {one.label}  {one.reason}  (query {one.queries})")
+    if not as_json:
+        click.echo(f"{taken} new exchanges, {len(found)} labels")
+
+
+@monitor.command("campaigns")
+@click.option(
+    "--background",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0.0, 1.0),
+    help="The oldest share of the ledger, whose wording counts as usual.",
+)
+@_json_option
+@click.pass_obj
+def campaigns_command(places: _Places, background: float, as_json: bool) -> None:
+    """Find texts of many accounts that share rare wording.
+
+    \b
+    Examples:
+      safehold monitor campaigns
+      safehold monitor campaigns --background 0.8 --json
+    """
+    usual, seen = Background(), []
+    with LedgerReader.open(places.ledger).snapshot() as connection:
+        through = watermark(connection)
+        for one in joined(connection, after=0, through=through):
+            text = "\n".join(texts(one)[:-1] or texts(one))
+            if one.seq <= background * through:
+                usual.learn(text, at=one.final.at, stopped=stopped(one))
+            else:
+                about = {"decision_id": one.decision_id, "account": one.account}
+                seen.append(Sighting(**about, text=text, stopped=stopped(one)))
+    for found in campaigns(seen, usual):
+        if as_json:
+            click.echo(msgspec.json.encode(found))
+        elif found.alarm:
+            click.echo(
+                f"{len(found.decision_ids)} texts of {len(found.accounts)} accounts, "
+                f"{found.stopped} stopped; first {found.decision_ids[0]}"
+            )
+
+
+@monitor.command("simulate")
+@click.option("--tail", default="medium", show_default=True, type=click.Choice(list(TAILS)))
+@click.option("--accounts", "count", default=10_000, show_default=True, type=click.IntRange(min=1))
+@click.option("--walk-share", default=0.2, show_default=True, type=click.FloatRange(0.0, 1.0))
+@click.option("--seed", default=1, show_default=True)
+def simulate_command(tail: str, count: int, walk_share: float, seed: int) -> None:
+    """Show what the account statistics do to honest accounts and to a search.
+
+    \b
+    Examples:
+      safehold monitor simulate
+      safehold monitor simulate --tail heavy --accounts 100000 --walk-share 0.3
+    """
+    done = simulate(tail=tail, accounts=count, walk_share=walk_share, caps=Caps(), seed=seed)
+    click.echo(msgspec.json.format(msgspec.json.encode(done)))
+
+
+def _pairs(options: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"expected NAME=VALUE, came {option}")
+        yield name, value

@@ -1,0 +1,154 @@
+"""The accounts' states and labels, kept in the monitor's database and moved along the ledger."""
+
+import msgspec
+from sqlalchemy import Connection, delete, insert, select
+
+from safehold.detect.monitoring.accounts import AccountState, Caps, labels, observe
+from safehold.detect.monitoring.tables import ACCOUNTS, CURSORS, LABELS, MonitorStore
+from safehold.guard.ledger import LedgerVerdict
+from safehold.guard.ledger.joined import Joined, joined, watermark
+from safehold.guard.ledger.reader import LedgerReader
+
+_STRIDE = 2_000
+_LABEL_LASTS_S = 90 * 86_400.0
+_CURSOR = "accounts"
+EXEMPT = " (exempt)"
+"""Ends the name of an account's exempt half: its traffic under a grant has caps of its own."""
+
+
+class KeptLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """A label as it stands: when it began, when it ends, after how many queries it came."""
+
+    account: str
+    label: str
+    reason: str
+    evidence: tuple[str, ...]
+    since: float
+    expires: float
+    queries: int
+
+
+class AccountBook:
+    """Follows a ledger; each exchange counts once, whatever is killed."""
+
+    def __init__(self, store: MonitorStore, *, caps: Caps, exempt_caps: Caps | None = None) -> None:
+        """Take the store and the caps; exempt accounts have `exempt_caps` or never a label."""
+        self._store, self._caps, self._exempt = store, caps, exempt_caps
+
+    def follow(self, reader: LedgerReader) -> int:
+        """Take in what ended since the last time; return how many exchanges.
+
+        Raises:
+            LedgerError: the ledger or the monitor's database can't be used.
+        """
+        taken = 0
+        with reader.snapshot() as ledger:
+            through = watermark(ledger)
+            while True:
+                with self._store.begin() as connection:
+                    query = select(CURSORS.c.seq).where(CURSORS.c.name == _CURSOR)
+                    after = connection.execute(query).scalar() or 0
+                    end = min(through, after + _STRIDE)
+                    if end <= after:
+                        return taken
+                    taken += self._take(connection, list(joined(ledger, after=after, through=end)))
+                    connection.execute(delete(CURSORS).where(CURSORS.c.name == _CURSOR))
+                    connection.execute(insert(CURSORS), {"name": _CURSOR, "seq": end})
+
+    def states(self) -> dict[str, AccountState]:
+        """Return every account's state."""
+        with self._store.begin() as connection:
+            return {
+                row.account: msgspec.json.decode(row.state, type=AccountState)
+                for row in connection.execute(select(ACCOUNTS))
+            }
+
+    def labels(self, *, now: float) -> list[KeptLabel]:
+        """Return the labels that have not expired, newest first."""
+        query = select(LABELS).where(LABELS.c.expires > now).order_by(LABELS.c.since.desc())
+        with self._store.begin() as connection:
+            return [
+                KeptLabel(
+                    account=row.account,
+                    label=row.label,
+                    reason=row.reason,
+                    evidence=tuple(msgspec.json.decode(row.evidence, type=list[str])),
+                    since=row.since,
+                    expires=row.expires,
+                    queries=row.queries,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def _take(self, connection: Connection, rows: list[Joined]) -> int:
+        names = {_name(one) for one in rows}
+        kept = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
+        states = {row.account: msgspec.json.decode(row.state, type=AccountState) for row in kept}
+        for one in rows:
+            name = _name(one)
+            states[name] = state = observe(
+                states.get(name, AccountState()),
+                decision_id=one.decision_id,
+                at=one.final.at,
+                text=_asked(one),
+                stopped=stopped(one),
+            )
+            if stopped(one):
+                self._label(connection, name, state, at=one.final.at)
+        connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
+        if states:
+            connection.execute(
+                insert(ACCOUNTS),
+                [
+                    {
+                        "account": name,
+                        "seen": rows[-1].seq,
+                        "state": msgspec.json.encode(state).decode(),
+                    }
+                    for name, state in states.items()
+                ],
+            )
+        return len(rows)
+
+    def _label(self, connection: Connection, name: str, state: AccountState, *, at: float) -> None:
+        caps = self._exempt if name.endswith(EXEMPT) else self._caps
+        if caps is None:
+            return
+        for label in labels(state, caps):
+            here = (LABELS.c.account == name) & (LABELS.c.label == label.label)
+            earlier = connection.execute(select(LABELS).where(here)).one_or_none()
+            connection.execute(delete(LABELS).where(here))
+            fresh = earlier is None or earlier.expires <= at
+            connection.execute(
+                insert(LABELS),
+                {
+                    "account": name,
+                    "label": label.label,
+                    "reason": label.reason,
+                    "evidence": msgspec.json.encode(label.evidence).decode(),
+                    "since": at if earlier is None or fresh else earlier.since,
+                    "expires": at + _LABEL_LASTS_S,
+                    "queries": state.queries if earlier is None or fresh else earlier.queries,
+                },
+            )
+
+
+def stopped(one: Joined) -> bool:
+    """Say whether the guard stopped the exchange, or would have."""
+    asked = one.prompt is not None and (
+        one.prompt.would_block or one.prompt.verdict is LedgerVerdict.BLOCK
+    )
+    return asked or one.final.verdict is LedgerVerdict.BLOCK
+
+
+def _asked(one: Joined) -> str:
+    """Return the last turn's text: what this exchange asked anew."""
+    if one.exchange is None or not one.exchange.turns:
+        return ""
+    last = type(one.exchange)(one.exchange.turns[-1:])
+    return "\n".join(part.text for part in last.texts())
+
+
+def _name(one: Joined) -> str:
+    exempt = one.prompt is not None and one.prompt.grant_id is not None
+    return one.account + (EXEMPT if exempt else "")

@@ -1,0 +1,190 @@
+"""Accounts: statistics that hold at any time, so that looking every day costs no false alarm.
+
+Two rates and a count for each account, each a few numbers that one exchange updates:
+
+1. *Block rate*: how often the guard stops the account.
+2. *Search walk*: how often a stopped text resembles one of the account's last stopped texts, which
+   is what an optimising search does and a clumsy user seldom.
+3. *Lineage*: the longest chain of resembling stopped texts; a count, so that harmless traffic in
+   between does not dilute it.
+
+A rate's evidence is a mixture of likelihood ratios against "the rate is at most the cap". Its
+expectation under that is at most one at every moment, so by Ville's inequality it ever exceeds
+1/alpha with a probability of at most alpha (Ville 1939; Howard et al., "Time-uniform Chernoff
+bounds", 2020). Over all accounts e-BH controls false discoveries under any dependence (Wang and
+Ramdas, 2022).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from safehold.guard.scorers.similar import folded, grams
+
+_BLOCK_RATES = (0.1, 0.2, 0.4, 0.7)
+_WALK_RATES = (0.03, 0.1, 0.3, 0.6, 0.9)
+_SKETCH = 64
+_REMEMBERED = 64
+_RESEMBLES = 1 / 3
+"""Jaccard similarity that texts of one length have which hold half of each other's 5-grams."""
+_FORGET_S = 30 * 86_400.0
+_EVIDENCE = 16
+_LEAST_QUERIES = 50
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an honest account may do: rates in [0, 1], and a chain's length.
+
+    `alpha` bounds, for each account and statistic, the probability that an account within the
+    caps is ever labelled. Fit the caps on your own honest accounts (`fit_caps`).
+    """
+
+    block: float = 0.2
+    walk: float = 0.1
+    lineage: int = 30
+    alpha: float = 1e-4
+
+
+class Hot(msgspec.Struct, frozen=True):
+    """A stopped text: the least hashes of its 5-grams, its place in a chain, and when."""
+
+    sketch: tuple[int, ...]
+    chain: int
+    at: float
+
+
+class AccountState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is kept about one account; no text."""
+
+    queries: int = 0
+    blocked: int = 0
+    walked: int = 0
+    lineage: int = 0
+    hot: tuple[Hot, ...] = ()
+    evidence: tuple[str, ...] = ()
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding about an account: a name, a sentence, and the decisions that show it."""
+
+    label: str
+    reason: str
+    evidence: tuple[str, ...]
+
+
+def observe(
+    state: AccountState, *, decision_id: str, at: float, text: str, stopped: bool
+) -> AccountState:
+    """Return the account's state after one exchange; `stopped` includes "would have been"."""
+    queries = state.queries + 1
+    if not stopped:
+        return msgspec.structs.replace(state, queries=queries)
+    mine = sketch(text)
+    recent = [one for one in state.hot if at - one.at <= _FORGET_S]
+    before = max((one.chain for one in recent if resemble(one.sketch, mine)), default=0)
+    hot = (*recent, Hot(mine, before + 1, at))[-_REMEMBERED:]
+    return AccountState(
+        queries=queries,
+        blocked=state.blocked + 1,
+        walked=state.walked + (before > 0),
+        lineage=max(state.lineage, before + 1),
+        hot=hot,
+        evidence=(*state.evidence, decision_id)[-_EVIDENCE:],
+    )
+
+
+def sketch(text: str) -> tuple[int, ...]:
+    """Return the least hashes of a text's 5-grams (bottom-k, Cohen and Kaplan 2007)."""
+    found = grams(folded(text))
+    mixed = (found ^ (found >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    return tuple(int(one) for one in np.unique(mixed)[:_SKETCH])
+
+
+def resemble(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Say whether two texts share enough of their 5-grams, judged by their sketches."""
+    left, right = set(one), set(other)
+    least = sorted(left | right)[:_SKETCH]
+    both = left & right
+    return bool(least) and sum(item in both for item in least) >= _RESEMBLES * len(least)
+
+
+def log_evidence(events: int, n: int, *, cap: float, rates: Sequence[float]) -> float:
+    """Return the log of the mixture likelihood ratio against "the rate is at most `cap`".
+
+    The ratio against the cap itself is the least favourable one: it bounds every lower rate's.
+    """
+    logs = [
+        events * math.log(rate / cap) + (n - events) * math.log((1 - rate) / (1 - cap))
+        for rate in rates
+        if rate > cap
+    ]
+    if not logs:
+        return 0.0
+    top = max(logs)
+    return top + math.log(sum(math.exp(one - top) for one in logs) / len(logs))
+
+
+def evidence(state: AccountState, caps: Caps) -> dict[str, float]:
+    """Return the log evidence of each rate."""
+    return {
+        "blocked-often": log_evidence(
+            state.blocked, state.queries, cap=caps.block, rates=_BLOCK_RATES
+        ),
+        "search-walk": log_evidence(state.walked, state.queries, cap=caps.walk, rates=_WALK_RATES),
+    }
+
+
+def labels(state: AccountState, caps: Caps) -> Iterator[Label]:
+    """Yield what the account has earned as of now."""
+    counts = {"blocked-often": state.blocked, "search-walk": state.walked}
+    limits = {"blocked-often": caps.block, "search-walk": caps.walk}
+    for name, log_e in evidence(state, caps).items():
+        if log_e >= -math.log(caps.alpha):
+            yield Label(
+                label=name,
+                reason=f"{counts[name]} of {state.queries} exchanges, an honest account has at "
+                f"most {limits[name]:.0%}; chance of this label at or below that: {caps.alpha:g}",
+                evidence=state.evidence,
+            )
+    if state.lineage >= caps.lineage:
+        yield Label(
+            label="long-lineage",
+            reason=f"a chain of {state.lineage} stopped texts that resemble each other, "
+            f"at most {caps.lineage - 1} are usual",
+            evidence=state.evidence,
+        )
+
+
+def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
+    """Return caps that the operator's own honest accounts keep: their greatest rates and chain.
+
+    Accounts with fewer than 50 queries tell no rate and are left out; caps never fall below a
+    block rate of 2 %, a walk share of 1 % and a chain of 10.
+    """
+    known = [one for one in honest if one.queries >= _LEAST_QUERIES]
+    block = max((one.blocked / one.queries for one in known), default=0.2)
+    walk = max((one.walked / one.queries for one in known), default=0.1)
+    chain = max((one.lineage for one in known), default=29)
+    return Caps(
+        block=min(0.6, max(0.02, block)),
+        walk=min(0.6, max(0.01, walk)),
+        lineage=max(10, chain + 1),
+        alpha=alpha,
+    )
+
+
+def e_bh(log_evidences: Sequence[float], *, q: float = 0.05) -> list[int]:
+    """Return which accounts to open: e-BH, false discoveries at most `q` whatever depends on what.
+
+    Wang and Ramdas, "False discovery rate control with e-values", JRSS B 84 (2022).
+    """
+    total = len(log_evidences)
+    order = sorted(range(total), key=lambda i: -log_evidences[i])
+    best = 0
+    for rank, index in enumerate(order, start=1):
+        if log_evidences[index] >= math.log(total / (rank * q)):
+            best = rank
+    return sorted(order[:best])
