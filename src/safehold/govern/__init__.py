@@ -1,0 +1,1 @@
+"""What an organisation decides and shows: standards, controls and reports."""

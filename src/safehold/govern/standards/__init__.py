@@ -1,0 +1,1 @@
+"""Standards as documents and files; the rules themselves are in `trust.standing`."""

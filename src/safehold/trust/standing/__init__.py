@@ -1,0 +1,1 @@
+"""What the standards in force demand: values in, verdict out, no files and no settings."""
