@@ -1,0 +1,1 @@
+"""People who judge: cases, blind verdicts, decisions, and how far reviewers agree."""

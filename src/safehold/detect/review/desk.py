@@ -1,0 +1,313 @@
+"""The review desk: who looks at what, blind at first, with a leaf before every look.
+
+1. An item is one person's at a time, under a lock that runs out, so that nothing is judged twice
+   by accident and a person who leaves loses nothing for the others.
+2. Content is read from the ledger when it is shown, after its leaf is in the log.
+3. What a scorer or another person said is told to a person only after that person's own verdict.
+4. The order is severity, then age: a step of severity is worth a week. An item's rank never
+   changes, so every item is some day the first.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from safehold.detect.review.interface import (
+    BY_TWO,
+    Assignment,
+    Authority,
+    CaseAction,
+    CaseKind,
+    Context,
+    Evidence,
+    GivenVerdict,
+    LeafSink,
+    Revealed,
+    ReviewVerdict,
+)
+from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
+from safehold.errors import TrustError, UsageError
+from safehold.guard.ledger import FinalRow, PromptRow
+from safehold.guard.ledger.engine import open_engine, told
+
+LOCK_S = 900.0
+_SEVERITY_S = 7 * 86_400.0
+_HIGH = 3
+_SECOND_OF = 10
+_APPEAL_WORKING_DAYS = 5
+
+
+class ReviewDesk:
+    """Hands out items, takes verdicts and decisions; every call is one person's."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        evidence: Evidence,
+        leaves: LeafSink,
+        authority: Authority,
+        sampling_key: bytes,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open the desk's database (path, SQLite or PostgreSQL URL) and make its tables.
+
+        `sampling_key` decides, unforeseeably, which items get a second review.
+
+        Raises:
+            LedgerError: the database can't be used.
+        """
+        self._engine = open_engine(url, wait_s=30.0, write=True)
+        self._evidence, self._leaves, self._authority = evidence, leaves, authority
+        self._key, self._clock = sampling_key, clock
+        with told(self._engine), self._engine.begin() as connection:
+            METADATA.create_all(connection)
+
+    def open_case(
+        self,
+        kind: CaseKind,
+        decision_ids: Sequence[str],
+        *,
+        severity: int,
+        opened_by: str,
+        account: str | None = None,
+        gold: ReviewVerdict | None = None,
+    ) -> int:
+        """Open a case about these decisions and return its number; severity from 0 to 4.
+
+        Raises:
+            UsageError: there is no decision, or no such severity.
+        """
+        if not decision_ids or not 0 <= severity <= 4:  # noqa: PLR2004 - the scale's end
+            raise UsageError("a case needs a decision and a severity from 0 to 4")
+        now = self._clock()
+        case: dict[str, object] = {"kind": kind, "severity": severity, "account": account}
+        due = _working_days_after(now, _APPEAL_WORKING_DAYS) if kind is CaseKind.APPEAL else None
+        case |= {"opened_by": opened_by, "opened_at": now, "due_at": due, "state": "open"}
+        with told(self._engine), self._engine.begin() as connection:
+            made = connection.execute(insert(CASES).values(**case)).inserted_primary_key
+            number = int(made[0]) if made else 0
+            rows = [
+                {
+                    "case_id": number,
+                    "decision_id": decision_id,
+                    "needed": 2 if severity >= _HIGH or self._chosen(number, decision_id) else 1,
+                    "gold": gold,
+                    "rank": now - severity * _SEVERITY_S,
+                    "locked_by": "",
+                    "locked_until": 0.0,
+                }
+                for decision_id in dict.fromkeys(decision_ids)
+            ]
+            connection.execute(insert(ITEMS), rows)
+            return number
+
+    def next(self, person: str) -> Assignment | None:
+        """Give a person the first item that needs one more verdict, not theirs; None: no work."""
+        now = self._clock()
+        given = select(func.count()).where(VERDICTS.c.item == ITEMS.c.id).scalar_subquery()
+        mine = select(VERDICTS.c.item).where(
+            VERDICTS.c.item == ITEMS.c.id, VERDICTS.c.person == person
+        )
+        query = (
+            select(ITEMS)
+            .where(
+                (ITEMS.c.locked_until < now)
+                | (ITEMS.c.locked_until > now + 2 * LOCK_S)  # a clock was set back
+                | (ITEMS.c.locked_by == person),
+                given < ITEMS.c.needed,
+                ~mine.exists(),
+            )
+            .order_by(ITEMS.c.rank, ITEMS.c.id)
+            .limit(1)
+        )
+        if self._engine.dialect.name == "postgresql":
+            query = query.with_for_update(skip_locked=True)
+        with told(self._engine), self._engine.begin() as connection:
+            item = connection.execute(query).one_or_none()
+            if item is None:
+                return None
+            until = now + LOCK_S
+            lock = update(ITEMS).where(ITEMS.c.id == item.id)
+            connection.execute(lock.values(locked_by=person, locked_until=until))
+            case = connection.execute(select(CASES).where(CASES.c.id == item.case_id)).one()
+            kind = CaseKind(case.kind)
+            return Assignment(item=item.id, case=case.id, kind=kind, locked_until=until)
+
+    def give_back(self, item: int, person: str) -> None:
+        """Free an item that a person does not want to judge.
+
+        Raises:
+            TrustError: the item is not theirs.
+        """
+        with told(self._engine), self._engine.begin() as connection:
+            self._held(connection, item, person)
+            _free(connection, item)
+
+    def reveal(self, item: int, person: str, *, reason: str) -> Revealed:
+        """Return the exchange's content, once its leaf is in the log.
+
+        Raises:
+            TrustError: the item is not theirs, no reason is given, or the log took no leaf.
+        """
+        if not reason.strip():
+            raise TrustError("a reveal needs a reason: say in a few words why you look")
+        now = self._clock()
+        with told(self._engine), self._engine.begin() as connection:
+            held = self._held(connection, item, person)
+            look = {"item": item, "person": person, "opened_at": now, "reason": reason}
+            connection.execute(insert(OPENS).values(**look))
+            # The leaf comes before the first byte is read; a log that fails shows nothing.
+            facts = {"person": person, "item": str(item), "case": str(held.case_id)}
+            self._leaves.append("review-open", {**facts, "decision": _digest(held.decision_id)})
+        rows = [entry.row for entry in self._evidence.decision(held.decision_id)]
+        prompt = next((row for row in rows if isinstance(row, PromptRow)), None)
+        final = next((row for row in rows if isinstance(row, FinalRow)), None)
+        return Revealed(
+            exchange=None if prompt is None else prompt.exchange,
+            delivered=() if final is None else final.delivered,
+        )
+
+    def verdict(self, item: int, person: str, verdict: ReviewVerdict, *, note: str = "") -> None:
+        """Take a person's verdict; it can't be given unseen and can't be changed.
+
+        Raises:
+            TrustError: the item is not theirs, or they have not looked at it.
+        """
+        now = self._clock()
+        with told(self._engine), self._engine.begin() as connection:
+            self._held(connection, item, person)
+            looks = select(func.count()).where(OPENS.c.item == item, OPENS.c.person == person)
+            if not connection.execute(looks).scalar_one():
+                raise TrustError(f"item {item} was not revealed to {person}: look first")
+            note_digest = _digest(note)
+            facts = {"person": person, "item": str(item), "verdict": verdict.value}
+            self._leaves.append("review-verdict", {**facts, "note": note_digest})
+            given = {"item": item, "person": person, "verdict": verdict, "given_at": now}
+            connection.execute(insert(VERDICTS).values(**given, note_digest=note_digest))
+            _free(connection, item)
+
+    def context(self, item: int, person: str) -> Context:
+        """Return what scorers and other people said, to a person who has given a verdict.
+
+        Raises:
+            TrustError: they have not.
+        """
+        with told(self._engine), self._engine.begin() as connection:
+            found = connection.execute(select(VERDICTS).where(VERDICTS.c.item == item)).all()
+            if person not in {row.person for row in found}:
+                raise TrustError(f"item {item}: give your own verdict first")
+            query = select(ITEMS.c.decision_id).where(ITEMS.c.id == item)
+            decision_id = connection.execute(query).scalar_one()
+        rows = [entry.row for entry in self._evidence.decision(decision_id)]
+        judged = [row for row in rows if isinstance(row, PromptRow | FinalRow)]
+        return Context(
+            score=max((row.score for row in judged if row.score is not None), default=None),
+            clause=next((row.clause for row in judged if row.clause is not None), None),
+            verdicts=tuple(
+                GivenVerdict(person=row.person, verdict=ReviewVerdict(row.verdict)) for row in found
+            ),
+        )
+
+    def decide(
+        self, case: int, action: CaseAction, *, by: str, grant_id: str | None = None
+    ) -> None:
+        """End a case with an action.
+
+        Stepping up and suspending need every item judged restricted by two people who agree,
+        and a grant, which is spent.
+
+        Raises:
+            TrustError: items are unjudged, two people are needed, or the grant is missing.
+            UsageError: there is no such open case.
+        """
+        now = self._clock()
+        with told(self._engine), self._engine.begin() as connection:
+            found = select(CASES).where(CASES.c.id == case, CASES.c.state == "open")
+            if self._engine.dialect.name == "postgresql":
+                found = found.with_for_update()
+            if connection.execute(found).one_or_none() is None:
+                raise UsageError(f"there is no open case {case}")
+            judged = self._judged(connection, case)
+            if action in BY_TWO:
+                _agreed(judged, action)
+                if grant_id is None:
+                    raise TrustError(f"{action} needs a grant: safehold grant request")
+                self._authority.spend(action, case=case, grant_id=grant_id)
+            elif any(len(given) < needed for needed, given in judged):
+                raise TrustError(f"case {case}: items still need a verdict")
+            facts = {"person": by, "case": str(case), "action": action.value}
+            self._leaves.append("case-close", facts)
+            row = {"case_id": case, "action": action, "decided_by": by, "decided_at": now}
+            connection.execute(insert(DECISIONS).values(**row, grant_id=grant_id))
+            closed = {"state": "closed", "outcome": action.value}
+            connection.execute(update(CASES).where(CASES.c.id == case).values(**closed))
+
+    def appeal_state(self, case: int) -> dict[str, str]:
+        """Return what a client may know of an appeal: open until when, or its outcome.
+
+        Raises:
+            UsageError: there is no such appeal.
+        """
+        query = select(CASES).where(CASES.c.id == case, CASES.c.kind == CaseKind.APPEAL)
+        with told(self._engine), self._engine.begin() as connection:
+            found = connection.execute(query).one_or_none()
+        if found is None:
+            raise UsageError(f"there is no appeal {case}")
+        if found.state == "closed":
+            return {"state": "answered", "outcome": found.outcome}
+        return {"state": "open", "due": datetime.fromtimestamp(found.due_at, UTC).isoformat()}
+
+    def _chosen(self, case: int, decision_id: str) -> bool:
+        code = hmac.new(self._key, f"{case} {decision_id}".encode(), hashlib.sha256).digest()
+        return int.from_bytes(code[:4]) % _SECOND_OF == 0
+
+    def _held(self, connection: Connection, item: int, person: str) -> "Row[tuple[object, ...]]":
+        query = select(ITEMS).where(ITEMS.c.id == item)
+        found = connection.execute(query).one_or_none()
+        if found is None or found.locked_by != person or found.locked_until < self._clock():
+            raise TrustError(f"item {item} is not {person}'s now: take it with next")
+        return found
+
+    def _judged(self, connection: Connection, case: int) -> list[tuple[int, list[str]]]:
+        items = connection.execute(select(ITEMS).where(ITEMS.c.case_id == case)).all()
+        return [
+            (
+                item.needed,
+                list(
+                    connection.execute(
+                        select(VERDICTS.c.verdict).where(VERDICTS.c.item == item.id)
+                    ).scalars()
+                ),
+            )
+            for item in items
+        ]
+
+
+_RESTRICTED = {ReviewVerdict.RESTRICTED_HELPFUL.value, ReviewVerdict.RESTRICTED_NOT_GIVEN.value}
+
+
+def _agreed(judged: Sequence[tuple[int, list[str]]], action: CaseAction) -> None:
+    if not any(len(given) > 1 and set(given) <= _RESTRICTED for _, given in judged):
+        raise TrustError(f"{action} needs an item that two people judged restricted")
+
+
+def _free(connection: Connection, item: int) -> None:
+    free = update(ITEMS).where(ITEMS.c.id == item)
+    connection.execute(free.values(locked_by="", locked_until=0.0))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _working_days_after(now: float, days: int) -> float:
+    moment = datetime.fromtimestamp(now, UTC)
+    while days:
+        moment += timedelta(days=1)
+        days -= moment.weekday() < 5  # noqa: PLR2004 - Saturday
+    return moment.timestamp()

@@ -1,0 +1,115 @@
+"""Cases, verdicts and actions of the review desk, and what it needs from outside."""
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from safehold.errors import TrustError
+from safehold.exchange import Exchange
+from safehold.guard.ledger import Delivered, Entry
+
+
+class CaseKind(StrEnum):
+    """Why a case was opened."""
+
+    ACCOUNT = "account"
+    CAMPAIGN = "campaign"
+    SAMPLE = "sample"
+    BOUNTY = "bounty"
+    INTEL = "intel"
+    APPEAL = "appeal"
+    FALSE_ALARM = "false_alarm"
+
+
+class ReviewVerdict(StrEnum):
+    """What a reviewer says of one exchange; `border` goes to the constitution's owner."""
+
+    RESTRICTED_HELPFUL = "restricted_helpful"
+    RESTRICTED_NOT_GIVEN = "restricted_not_given"
+    PERMITTED = "permitted"
+    BORDER = "border"
+    CANT_TELL = "cant_tell"
+
+
+class CaseAction(StrEnum):
+    """What is done about a case; the last two are beyond one person's power."""
+
+    NONE = "none"
+    LABEL = "label"
+    RATE_LIMIT = "rate_limit"
+    OVERTURN = "overturn"
+    UPHOLD = "uphold"
+    STEP_UP = "step_up"
+    SUSPEND = "suspend"
+
+
+BY_TWO = frozenset({CaseAction.STEP_UP, CaseAction.SUSPEND})
+"""Actions that need two reviewers who agree, and a grant."""
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reviewer learns with an item: nothing that another person or a scorer said."""
+
+    item: int
+    case: int
+    kind: CaseKind
+    locked_until: float
+
+
+class Revealed(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of one exchange; no score, label, clause, outcome or verdict."""
+
+    exchange: Exchange | None
+    delivered: tuple[Delivered, ...]
+
+
+class GivenVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One person's verdict on an item."""
+
+    person: str
+    verdict: ReviewVerdict
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told after the verdict: the guard's score and clause, and the others' verdicts."""
+
+    score: float | None
+    clause: str | None
+    verdicts: tuple[GivenVerdict, ...]
+
+
+class LeafSink(Protocol):
+    """The transparency log, as the desk uses it; a kind and facts without content."""
+
+    def append(self, kind: str, facts: dict[str, str]) -> None:
+        """Keep a leaf durably, or raise; what it tells of happens only afterwards."""
+        ...
+
+
+class Evidence(Protocol):
+    """The ledger, as the desk uses it."""
+
+    def decision(self, decision_id: str) -> list[Entry]:
+        """Return every row about one decision."""
+        ...
+
+
+class Authority(Protocol):
+    """Checks and spends a grant."""
+
+    def spend(self, action: CaseAction, *, case: int, grant_id: str) -> None:
+        """Spend the grant for this action on this case.
+
+        Raises:
+            TrustError: there is no such grant, or it is for something else.
+        """
+        ...
+
+
+class NoAuthority:
+    """Has no grant for anybody: every action by grant is refused."""
+
+    def spend(self, action: CaseAction, *, case: int, grant_id: str) -> None:
+        """Refuse."""
+        raise TrustError(f"no grant service is configured: {action} on case {case} by {grant_id}")
