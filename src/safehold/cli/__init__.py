@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
     "redteam": ("safehold.cli.redteam", "redteam", "Attack a guard and measure what gets through."),
     "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),
+    "standards": ("safehold.cli.standards", "standards", "Capability thresholds and standards."),
     "synth": ("safehold.cli.synth", "synth", "Make a labelled dataset from a constitution."),
     "train": ("safehold.cli.train", "train_command", "Train and calibrate a bundle."),
     "weights": ("safehold.cli.weights", "weights", "Seal, check and load model weights."),

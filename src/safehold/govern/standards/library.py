@@ -117,3 +117,15 @@ def _read(path: Path) -> bytes:
     if len(data) > _MAX_BYTES:
         raise ConfigError(f"{path}: expected at most {_MAX_BYTES} bytes")
     return data
+
+
+def read_controls(path: Path) -> dict[str, int]:
+    """Return until when each control's result holds, from a JSON file.
+
+    Raises:
+        ConfigError: It can't be read, or is not an object of seconds.
+    """
+    try:
+        return msgspec.json.decode(_read(path), type=dict[str, int])
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path.name}: {error}") from error

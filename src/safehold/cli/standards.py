@@ -1,0 +1,206 @@
+"""`safehold standards`: capability thresholds, the standards they demand, and the gate."""
+
+import time
+from pathlib import Path
+
+import click
+
+from safehold.cli._trust import emit, json_option, plain
+from safehold.errors import UsageError
+from safehold.govern.standards.library import (
+    document_digest,
+    load_standards,
+    read_history,
+    stock_names,
+)
+from safehold.trust.standing.gate import GateAllowed, GatedAction, gate, standing_of
+from safehold.trust.standing.interface import StandingRecord
+from safehold.trust.standing.rule_out import least_items
+
+
+@click.group()
+def standards() -> None:
+    """Thresholds, determinations and standards in force, computed from the log.
+
+    \b
+    Examples:
+      safehold standards list
+      safehold standards show rsp
+      safehold standards check my-standards.toml
+      safehold standards status rsp --model SHA256 --compute 1e25 --log DIR --log-keys log.json
+      safehold standards gate rsp serve --model SHA256 --compute 1e25 --log DIR \\
+          --log-keys log.json --controls controls.json
+    """
+
+
+_history = click.option(
+    "--history",
+    type=click.Path(path_type=Path),
+    help="JSONL of records (unsigned: a draft).",
+)
+_log = click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
+_keys = click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+_model = click.option("--model", required=True, help="SHA-256 of the model.")
+_compute = click.option("--compute", type=float, required=True, help="Its effective compute.")
+_at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
+
+
+@standards.command("list")
+@json_option
+def list_standards(as_json: bool) -> None:
+    """List the stock documents."""
+    found = [load_standards(name) for name in stock_names()]
+    if as_json:
+        emit([{"id": one.id, "version": one.version, "title": one.title} for one in found])
+        return
+    for one in found:
+        click.echo(f"{one.id} {one.version}: {one.title}")
+
+
+@standards.command("show")
+@click.argument("document")
+@json_option
+def show_standards(document: str, as_json: bool) -> None:
+    """Show a document: thresholds, what they demand, and the least items of a rule-out."""
+    found = load_standards(document)
+    if as_json:
+        emit({**plain(found), "sha256": document_digest(found)})
+        return
+    click.echo(f"{found.title} ({found.id} {found.version})\nsource: {found.source}")
+    for threshold in found.thresholds:
+        least = least_items(threshold.below, 0.95)
+        click.echo(
+            f"  {threshold.id}: {threshold.text}\n    demands {', '.join(threshold.requires)}; "
+            f"a rule-out shows a rate below {threshold.below:g} (at least {least} items)"
+        )
+    for standard in found.standards:
+        controls = ", ".join(standard.controls) or "none"
+        click.echo(f"  {standard.id} ({standard.kind}): {standard.title}; controls: {controls}")
+
+
+@standards.command("check")
+@click.argument("document")
+def check_standards(document: str) -> None:
+    """Check a document; a contradiction is an error."""
+    found = load_standards(document)
+    click.echo(
+        f"{found.id} {found.version}: {len(found.thresholds)} thresholds, "
+        f"{len(found.standards)} standards, SHA-256 {document_digest(found)}"
+    )
+
+
+@standards.command("status")
+@click.argument("document")
+@_model
+@_compute
+@_history
+@_log
+@_keys
+@_at
+@json_option
+def show_status(
+    document: str,
+    model: str,
+    compute: float,
+    history: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    at: int | None,
+    as_json: bool,
+) -> None:
+    """Say where a model stands at every threshold, and which standards it demands."""
+    records = _records(history, log_dir, log_keys)
+    found = standing_of(
+        load_standards(document), records, model=model, compute=compute, at=_now(at)
+    )
+    if as_json:
+        emit(found)
+        return
+    for one in found.thresholds:
+        why = f" ({'; '.join(one.reasons)})" if one.reasons else ""
+        click.echo(f"{one.threshold}: {one.status.value.replace('_', ' ')}{why}")
+    click.echo(f"demanded: {', '.join(found.required) or 'nothing'}")
+    for force in found.active:
+        how = [
+            word
+            for word, is_so in (
+                ("as a precaution", force.precautionary),
+                ("provisionally", force.provisional),
+                (f"without {', '.join(sorted(force.without))}", bool(force.without)),
+            )
+            if is_so
+        ]
+        click.echo(f"in force: {force.standard} {', '.join(how)}".rstrip())
+
+
+@standards.command("gate")
+@click.argument("document")
+@click.argument("action", type=click.Choice([str(one) for one in GatedAction]))
+@_model
+@_compute
+@_history
+@_log
+@_keys
+@_at
+@click.option(
+    "--controls", type=click.Path(path_type=Path), help="JSON: control id to valid-until seconds."
+)
+@json_option
+@click.pass_context
+def ask_gate(
+    context: click.Context,
+    document: str,
+    action: str,
+    model: str,
+    compute: float,
+    history: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    at: int | None,
+    controls: Path | None,
+    as_json: bool,
+) -> None:
+    """Allow an action (exit 0), or say everything that is missing (exit 1)."""
+    from safehold.govern.standards.library import read_controls
+
+    verdict = gate(
+        load_standards(document),
+        _records(history, log_dir, log_keys),
+        GatedAction(action),
+        model=model,
+        compute=compute,
+        at=_now(at),
+        controls=read_controls(controls) if controls else {},
+    )
+    allowed = isinstance(verdict, GateAllowed)
+    if as_json:
+        emit({"allowed": allowed, **plain(verdict)})
+    elif isinstance(verdict, GateAllowed):
+        click.echo(f"{action}: allowed")
+    else:
+        for reason in verdict.reasons:
+            click.echo(f"{action}: refused: {reason}")
+    if not allowed:
+        context.exit(1)
+
+
+def _now(at: int | None) -> int:
+    return int(time.time()) if at is None else at
+
+
+def _records(
+    history: Path | None, log_dir: Path | None, log_keys: Path | None
+) -> tuple[StandingRecord, ...]:
+    if (history is None) == (log_dir is None) or (log_dir is None) != (log_keys is None):
+        raise UsageError("expected --log DIR with --log-keys FILE, or --history FILE alone")
+    if history is not None:
+        click.echo("warning: --history is unsigned: its approvers are claims", err=True)
+        return read_history(history)
+    if log_dir is None or log_keys is None:
+        raise UsageError("expected --log DIR with --log-keys FILE")
+    from safehold.govern.standards.reading import read_log
+
+    found = read_log(log_dir, log_keys)
+    for void in found.voids:
+        click.echo(f"warning: {void}", err=True)
+    return found.records
