@@ -3,7 +3,7 @@
 import datetime as dt
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from safehold.secure.egress.enforcement.log_adapter import (
     DeskAuthorizer,
     DeskWeightGrants,
 )
+from safehold.secure.egress.enforcement.loosening import file_digests
 from safehold.secure.egress.enforcement.state import BootClock, StateFile
 from safehold.secure.egress.explain.senders import load_sources
 from safehold.secure.egress.explain.tokens import load_quotas
@@ -126,6 +127,7 @@ def _open(
     netns: str | None,
     log_dir: Path | None,
     key_dir: Path | None,
+    files: Mapping[str, Path | None] | None = None,
 ) -> EnforcerHost:
     audit: AuditLog = ChainedLog(state_dir / "audit.jsonl")
     authorizer: Authorizer = RefuseAll()
@@ -142,6 +144,7 @@ def _open(
         audit=audit,
         authorizer=authorizer,
         kernel=NftKernel(netns),
+        files=file_digests(files or {}),
     )
     return EnforcerHost(enforcer, audit, authorizer, grants)
 
@@ -426,7 +429,7 @@ def run(
     """
     import time
 
-    opened = _open(**where)
+    opened = _open(**where, files={"senders": senders, "quotas": quotas, "detectors": detectors})
     sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
     sinks += [Webhook(webhook)] if webhook else []
     watch = _watch(

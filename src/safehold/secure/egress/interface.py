@@ -8,7 +8,7 @@ EgressError (safehold.errors)
 └── ExplainedRowError  a row of explained bytes is false, replayed or malformed
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -113,6 +113,10 @@ class AuditLog(Protocol):
 
     def append(self, kind: str, body: Mapping[str, object]) -> int:
         """Make the event durable before returning its index."""
+        ...
+
+    def events(self) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield every event's kind and body, oldest first; nothing if it can't be read back."""
         ...
 
 

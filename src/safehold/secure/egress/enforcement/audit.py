@@ -74,6 +74,11 @@ class ChainedLog:
             raise StateError(f"{self.path.name}: the last line is not an event") from error
         return entry.index + 1, hashlib.sha256(tail).hexdigest()
 
+    def events(self) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield every event's kind and body; raises StateError where the chain is broken."""
+        for entry in self.read():
+            yield entry.kind, entry.body
+
     def read(self) -> Iterator[AuditEntry]:
         """Yield every event; raises StateError where the chain is broken."""
         previous = _START

@@ -22,7 +22,13 @@ from safehold.secure.egress.bounds.judge import (
 from safehold.secure.egress.bounds.odometer import Account
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow, Register
-from safehold.secure.egress.enforcement.loosening import loosened, posture
+from safehold.secure.egress.enforcement.loosening import (
+    Recorded,
+    digest,
+    documents,
+    looser,
+    recorded,
+)
 from safehold.secure.egress.enforcement.settle import quotas as new_quotas
 from safehold.secure.egress.enforcement.settle import settle
 from safehold.secure.egress.enforcement.state import BootClock, Clock, State, StateFile
@@ -102,6 +108,7 @@ class Enforcer:
         kernel: NftKernel | None = None,
         clock: Clock | None = None,
         today: dt.date | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> None:
         self.register = register
         self.plan = plan
@@ -111,6 +118,7 @@ class Enforcer:
         self._kernel = kernel or NftKernel()
         self._clock = clock or BootClock()
         self._today = today
+        self._files = dict(files or {})
         self._shaper = Shaper(self._kernel.netns)
         self._wanted: tuple[str, Rules] = ("", {})
 
@@ -239,7 +247,7 @@ class Enforcer:
     def _state(self, *, first: bool, applying: bool = False) -> State:
         state = self._store.load()
         if state is not None:
-            return state
+            return self._believed(state, applying=applying)
         if self._kernel.read() is not None:
             # A state that vanished under live rules would forget what was approved and sent.
             if not applying:
@@ -254,36 +262,60 @@ class Enforcer:
             uptime_s=self._clock.uptime_s(),
         )
 
+    def _believed(self, state: State, *, applying: bool) -> State:
+        """Hold the state against the audit log: a file that says less is closed is not believed."""
+        said: Recorded = recorded(self._audit.events())
+        if said.approved and said.approved != _approval(state):
+            if not applying:
+                raise StateError(
+                    "the approved budgets and settings in the state are not those in the audit "
+                    "log: the state was edited; `apply` takes it, with a grant of egress.raise"
+                )
+            state = msgspec.structs.replace(state, documents={})
+        return msgspec.structs.replace(
+            state,
+            blocked=state.blocked | said.blocked,
+            throttled=state.throttled | said.throttled,
+            sealed=state.sealed or said.sealed,
+        )
+
     def _check_loosening(self, state: State) -> None:
-        looser = self._loosened_now(state)
-        if not looser:
+        loose = self._loosened_now(state)
+        if not loose:
             return
         resource = self.plan_digest()
         grant = self._authorizer.require("egress.raise", resource)
         self._audit.append(
-            "egress.raise", {"plan": resource, "changes": looser, "grant": grant.grant_id}
+            "egress.raise", {"plan": resource, "changes": loose, "grant": grant.grant_id}
         )
 
     def _loosened_now(self, state: State) -> list[str]:
         if not state.approved:
             return []
-        return sorted(loosened(state, self.budgets(), posture(self.plan)))
+        now = self._documents(state)
+        return sorted(looser(state.documents, now))
+
+    def _documents(self, state: State) -> dict[str, object]:
+        """What is asked for now; a command that names no file asks for the approved one."""
+        kept = {
+            kind.removeprefix("egress-"): value
+            for kind, value in state.documents.items()
+            if isinstance(value, str)
+        }
+        return documents(self.register, self.plan, {**kept, **self._files})
 
     def _refuse_loosened(self, state: State) -> None:
         """Only `apply` takes a looser register, with its grant; nothing else picks one up."""
-        looser = self._loosened_now(state)
-        if looser:
+        loose = self._loosened_now(state)
+        if loose:
             raise StateError(
-                f"the register or plan was loosened since it was applied ({', '.join(looser)}); "
+                f"the register or plan was loosened since it was applied ({', '.join(loose[:5])}); "
                 "`apply` takes that, with a grant"
             )
 
     def plan_digest(self) -> str:
         """Name exactly the budgets and settings that a grant to raise must cover."""
-        text = msgspec.json.encode(
-            [self.budgets(), posture(self.plan), self.register], order="deterministic"
-        )
-        return hashlib.sha256(text).hexdigest()
+        return digest(self._documents(self._store.load() or State(boot_id="", uptime_s=0.0)))
 
     def budgets(self) -> dict[str, dict[str, int]]:
         """Every budget in force, by account and window."""
@@ -349,13 +381,17 @@ class Enforcer:
             state = msgspec.structs.replace(
                 state,
                 approved=self.budgets() if approve else kept,
-                posture=posture(self.plan) if approve else state.posture,
+                documents=self._documents(state) if approve else state.documents,
             )
             self._store.save(state)
         if approve:
             self._audit.append(
                 "egress.apply",
-                {"plan": self.plan_digest(), "blocked": sorted(state.blocked)},
+                {
+                    "plan": self.plan_digest(),
+                    "approved": _approval(state),
+                    "blocked": sorted(state.blocked),
+                },
             )
         return _snapshot(state, reading, remaining, findings, self.plan, new)
 
@@ -416,6 +452,11 @@ class Enforcer:
         fill_cgroup_chains(desired.flows, self._kernel)
         if shape and self.plan.link.shape:
             self._shaper.apply(self.plan, desired.flows, state.throttled)
+
+
+def _approval(state: State) -> str:
+    """Name what a state says was approved."""
+    return digest({"documents": state.documents})
 
 
 def plain(desired: Desired) -> Desired:

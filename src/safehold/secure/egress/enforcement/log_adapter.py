@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -87,6 +87,10 @@ class DeskAudit:
             )
         )
 
+    def events(self) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield nothing: facts in the transparency log are cut to one line for people."""
+        return iter(())
+
 
 def _line(value: object) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
@@ -104,6 +108,10 @@ class BothLogs:
     def append(self, kind: str, body: Mapping[str, object]) -> int:
         """Append to each; return the last index."""
         return [log.append(kind, body) for log in self._logs][-1]
+
+    def events(self) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield the events of the first, which is the local chain."""
+        return self._logs[0].events()
 
 
 class DeskWeightGrants:

@@ -1,34 +1,111 @@
-"""What is looser than what was approved."""
+"""What is looser than what was approved: anything but a pure tightening needs the grant.
 
-from collections.abc import Iterator, Mapping
+The approved state is the whole register, the whole plan, and the digests of the files that say what
+is explained and allowed beside them (senders, quotas, detectors). The one table of orders in
+`trust/release` says which value of each field guards more; a field that is new, gone or without an
+order counts as looser.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
 
 from safehold.secure.egress.declare.plan import EgressPlan
-from safehold.secure.egress.enforcement.state import State
-from safehold.secure.egress.interface import EgressMode
+from safehold.secure.egress.declare.register import Register
+from safehold.secure.egress.interface import StateError
+from safehold.trust.release.orders import Direction
+from safehold.trust.release.weaker import changes, settings_document
+
+Documents = Mapping[str, object]
+"""What was approved: `egress-plan` and `egress-register` as documents, other files by digest."""
+
+FILES = ("senders", "quotas", "detectors")
 
 
-def posture(plan: EgressPlan) -> dict[str, int]:
-    """The settings of a plan as numbers of which a larger one is looser."""
+def documents(register: Register, plan: EgressPlan, files: Mapping[str, str]) -> dict[str, object]:
+    """Return what an `apply` approves."""
     return {
-        "map_mode": int(plan.mode is EgressMode.MAP),
-        "loopback": int(plan.local.loopback),
-        "link_local": int(plan.local.link_local),
-        "neighbour_discovery": int(plan.local.neighbour_discovery),
-        "raw_frames": int(not plan.local.raw_frame_guard),
-        "unshaped": int(not plan.link.shape),
-        "rate_bit_s": plan.link.rate_bit_s,
+        "egress-plan": settings_document(plan),
+        "egress-register": settings_document(register),
+        **{f"egress-{name}": files.get(name, "") for name in FILES},
     }
 
 
-def loosened(
-    state: State, budgets: Mapping[str, Mapping[str, int]], looks: Mapping[str, int]
-) -> Iterator[str]:
-    """Yield the budgets and settings that are looser than the approved ones."""
-    for name, windows in budgets.items():
-        for window, limit in windows.items():
-            if limit > state.approved.get(name, {}).get(window, 0):
-                yield f"{name}.{window}"
-    for name, windows_before in state.approved.items():
-        if name == "total":
-            yield from (f"{name}.{w}" for w in windows_before if w not in budgets.get(name, {}))
-    yield from (key for key, value in looks.items() if value > state.posture.get(key, 0))
+def digest(approved: Documents) -> str:
+    """Name exactly these documents."""
+    return hashlib.sha256(msgspec.json.encode(approved, order="deterministic")).hexdigest()
+
+
+def file_digests(files: Mapping[str, Path | None]) -> dict[str, str]:
+    """Return the digest of each file that is given.
+
+    Raises:
+        StateError: One can't be read.
+    """
+    found = {}
+    for name, path in files.items():
+        if path is not None:
+            try:
+                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                raise StateError(f"{path.name}: can't be read ({error.strerror})") from error
+    return found
+
+
+def looser(approved: Documents, now: Documents) -> tuple[str, ...]:
+    """Say which fields are looser than the approved ones; empty for a pure tightening."""
+    if not approved:
+        return ("the state of an earlier version, which did not keep what was approved",)
+    said: list[str] = []
+    for kind in sorted({*approved, *now}):
+        before, after = approved.get(kind), now.get(kind)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found = changes(kind, before, after)
+            said += [
+                change.path.removeprefix("egress-")
+                for change in found
+                if change.direction is Direction.WEAKER
+            ]
+        elif after not in (before, ""):
+            # A file that is not given explains and allows nothing.
+            said.append(kind.removeprefix("egress-"))
+    return tuple(said)
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What the audit log says was done: the approved digest, and what is closed."""
+
+    approved: str = ""
+    blocked: frozenset[str] = frozenset()
+    throttled: frozenset[str] = frozenset()
+    sealed: bool = False
+
+
+def recorded(events: Iterable[tuple[str, Mapping[str, object]]]) -> Recorded:
+    """Fold the events of an audit log, oldest first."""
+    approved, sealed = "", False
+    blocked: set[str] = set()
+    throttled: set[str] = set()
+    for kind, body in events:
+        flow = str(body.get("flow", ""))
+        match kind:
+            case "egress.apply":
+                approved = str(body.get("approved", ""))
+            case "egress.block":
+                blocked.add(flow)
+            case "egress.throttle":
+                throttled.add(flow)
+            case "egress.seal" | "egress.cut":
+                sealed = True
+            case "egress.release":
+                blocked.discard(flow)
+                throttled.discard(flow)
+                sealed = sealed and flow != "*"
+            case "egress.reset":
+                approved, sealed = "", False
+                blocked, throttled = set(), set()
+            case _:
+                pass
+    return Recorded(approved, frozenset(blocked), frozenset(throttled), sealed)

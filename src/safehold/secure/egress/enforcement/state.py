@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -58,10 +58,10 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that enforcement must remember.
 
     `at` is the egress clock, `uptime_s` the machine's at the same moment. `approved` holds the
-    budgets last applied, by account and window, and `posture` the settings that may not be
-    loosened without a grant; `cut` names the devices that were taken down, `bench` is what the
-    judge of the devices remembers, `compiled` the digest of the rules last put in force. `mark` has
-    no use any more; states of old have it.
+    budgets last applied, by account and window, and `documents` all that may not be loosened
+    without a grant; `cut` names the devices that were taken down, `bench` is what the
+    judge of the devices remembers, `compiled` the digest of the rules last put in force. `mark` and
+    `posture` have no use any more; states of old have them.
     """
 
     boot_id: str
@@ -72,6 +72,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accounts: dict[str, Account] = {}
     approved: dict[str, dict[str, int]] = {}
     posture: dict[str, int] = {}
+    documents: dict[str, Any] = {}
     blocked: frozenset[str] = frozenset()
     throttled: frozenset[str] = frozenset()
     sealed: bool = False

@@ -29,6 +29,9 @@ from safehold.secure.egress.explain.ledger import (
 from safehold.secure.egress.interface import ExplainedRowError, RegisterError
 from safehold.secure.egress.watch.watch import Sources
 
+MAX_PER_ITEM = 16_384.0
+"""More than any handshake, header and close of one reply."""
+
 
 class _Sender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
@@ -66,7 +69,8 @@ def load_sources(path: Path, register: Register) -> Sources:
             )
         senders[item.name] = Sender(_verifier(item, path.parent), frozenset(item.flows))
     for flow, overhead in raw.overhead.items():
-        if flow not in reconciled or not 0 <= overhead.per_byte <= MAX_OVERHEAD:
+        fits = 0 <= overhead.per_byte <= MAX_OVERHEAD and 0 <= overhead.per_item <= MAX_PER_ITEM
+        if flow not in reconciled or not fits or not overhead.sigma >= 0:
             raise RegisterError(f"{path.name}: overhead of {flow[:40]!r} is out of bounds")
     return Sources(
         reader=ExplainedReader(senders),
