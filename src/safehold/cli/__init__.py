@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("safehold.cli.monitor", "monitor", "Look again at what was served."),
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
     "redteam": ("safehold.cli.redteam", "redteam", "Attack a guard and measure what gets through."),
+    "review": ("safehold.cli.review", "review", "Judge what was served, blind at first."),
     "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),
     "standards": ("safehold.cli.standards", "standards", "Capability thresholds and standards."),
     "synth": ("safehold.cli.synth", "synth", "Make a labelled dataset from a constitution."),

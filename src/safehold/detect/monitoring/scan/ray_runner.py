@@ -1,4 +1,4 @@
-"""The runner for clusters: Ray actors over the same queue (`pip install 'safehold[ray]'`).
+"""The runner for clusters: Ray actors over the same queue (`pip install 'ray>=2.46,<2.54'`).
 
 Ray only starts and restarts processes. Units, leases and results stay in our own database, so that
 the rows are the pool's, each once, whatever is killed. Both databases must be reachable from every
@@ -48,9 +48,7 @@ def run_ray(
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError as error:
-        raise DependencyError(
-            "the Ray runner needs the extra: pip install 'safehold[ray]'"
-        ) from error
+        raise DependencyError("the Ray runner needs Ray: pip install 'ray>=2.46,<2.54'") from error
     queue = ScanWorker(job, "leader").queue
     local: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False}
     where: dict[str, Any] = {"address": address} if address else local
