@@ -51,6 +51,8 @@ _SURFACE: dict[str, Order] = {
     "rules.logprobs": Ranked(("strip", "chosen")),
     "rules.images": _REFUSE,
     "rules.opaque_reasoning": _REFUSE,
+    "rules.unknown_request_fields": Ranked(("refuse", "drop", "pass")),
+    "rules.unknown_reply_fields": Ranked(("refuse", "drop", "pass")),
     "rules.max_choices": _LOWER,
     "rules.max_lanes": _LOWER,
 }

@@ -60,6 +60,8 @@ class EventReader:
 
     def _newlines(self, data: bytes) -> bytes:
         """Turn CR LF and CR into LF, also where a CR LF is cut in two."""
+        if not data:
+            return data  # nothing came, so a CR before it may still be half of a CR LF
         if self._cr and data.startswith(b"\n"):
             data = data[1:]
         self._cr = data.endswith(b"\r")
