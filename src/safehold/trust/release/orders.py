@@ -113,7 +113,7 @@ class NarrowerNetworks(msgspec.Struct, frozen=True):
 class Free(msgspec.Struct, frozen=True):
     """Guards nothing: a name for people, a port, a number of threads."""
 
-    def compare(self, old: object, new: object) -> Direction:  # noqa: ARG002 - any pair
+    def compare(self, old: object, new: object) -> Direction:
         """Return `EQUAL`."""
         return Direction.EQUAL
 
@@ -121,7 +121,7 @@ class Free(msgspec.Struct, frozen=True):
 class Pinned(msgspec.Struct, frozen=True):
     """No order is known: any other value counts as weaker."""
 
-    def compare(self, old: object, new: object) -> Direction:  # noqa: ARG002 - any pair
+    def compare(self, old: object, new: object) -> Direction:
         """Return `WEAKER`."""
         return Direction.WEAKER
 
@@ -151,7 +151,7 @@ class Rows(msgspec.Struct, frozen=True):
     removed: Direction
     key: str = "id"
 
-    def compare(self, old: object, new: object) -> Direction:  # noqa: ARG002 - no rows at all
+    def compare(self, old: object, new: object) -> Direction:
         """Return `WEAKER`: one of the two is not made of rows."""
         return Direction.WEAKER
 

@@ -113,7 +113,7 @@ class UnitQueue:
         """Return how many units are open, leased and done."""
         query = select(UNITS.c.state, func.count()).where(self._mine).group_by(UNITS.c.state)
         with self._store.begin() as connection:
-            found = {state: count for state, count in connection.execute(query)}  # noqa: C416
+            found = {state: count for state, count in connection.execute(query)}  # noqa: C416 - rows are unpacked on purpose
         return {state: found.get(state, 0) for state in ("open", "leased", "done")}
 
     def cpu_s(self) -> float:

@@ -80,7 +80,7 @@ def _field(match: "re.Match[str]") -> str:
     return f"unknown field `{name}`" if re.fullmatch(r"\w{1,40}", name) else "unknown field"
 
 
-def strings_of(value: Any, depth: int = 0) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+def strings_of(value: Any, depth: int = 0) -> Iterator[str]:
     """Yield every string and number inside a JSON value, keys included, in order.
 
     Raises:
@@ -101,7 +101,7 @@ def strings_of(value: Any, depth: int = 0) -> Iterator[str]:  # noqa: ANN401 - a
             yield from strings_of(item, depth + 1)
 
 
-def text_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def text_of(value: Any) -> str:
     """Return every string inside a JSON value, one a line."""
     return "\n".join(strings_of(value))
 
@@ -141,7 +141,7 @@ class Lanes:
         self._lanes: dict[tuple[int, str, int], Lane] = {}
         self._limit = limit
 
-    def get(self, choice: int, channel: Any, index: int = 0) -> Lane:  # noqa: ANN401 - Channel
+    def get(self, choice: int, channel: Any, index: int = 0) -> Lane:
         """Return the lane.
 
         Raises:

@@ -61,7 +61,7 @@ class Strainer:
             return decode_request(decoder, body if value is None else encode(value))
         return decode_request(decoder, encode(self._strain(decoder.type, value, at, self._asked)))
 
-    def _asked(self, struct: str, at: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    def _asked(self, struct: str, at: Path, value: Any) -> None:
         """Pass, drop or refuse one unknown field of a request."""
         name = str(at[-1])
         if value is None:
@@ -113,7 +113,7 @@ class Strainer:
             value = self._strain(decoder.type, value, (), self._told)
         return decode_reply(decoder, encode(value))
 
-    def _told(self, struct: str, at: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    def _told(self, struct: str, at: Path, value: Any) -> None:
         del struct, at, value
         self.dropped += 1
 
@@ -121,20 +121,20 @@ class Strainer:
 
     def _strain(
         self,
-        kind: Any,  # noqa: ANN401 - what a decoder reads
-        value: Any,  # noqa: ANN401 - any JSON value
+        kind: Any,
+        value: Any,
         at: Path,
         unknown: Callable[[str, Path, Any], None],
-    ) -> Any:  # noqa: ANN401 - any JSON value
+    ) -> Any:
         return _walk(_shape(kind), value, at, unknown)
 
 
 @cache
-def _shape(kind: Any) -> inspect.Type:  # noqa: ANN401 - what a decoder reads
+def _shape(kind: Any) -> inspect.Type:
     return inspect.type_info(kind)
 
 
-def _plain(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def _plain(body: bytes) -> Any:
     """Return a JSON object as plain values, halves of surrogate pairs as U+FFFD; None if none."""
     try:
         value = msgspec.json.decode(body)
@@ -143,7 +143,7 @@ def _plain(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     return value if isinstance(value, dict) else None
 
 
-def _with_halves(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def _with_halves(body: bytes) -> Any:
     if b"\\u" not in body:
         return None
     try:
@@ -155,10 +155,10 @@ def _with_halves(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 def _walk(
     kind: inspect.Type,
-    value: Any,  # noqa: ANN401 - any JSON value
+    value: Any,
     at: Path,
     unknown: Callable[[str, Path, Any], None],
-) -> Any:  # noqa: ANN401 - any JSON value
+) -> Any:
     """Return `value` without what `kind` does not know; each such field is given to `unknown`."""
     kind = _member(kind, value)
     if len(at) > MAX_DEPTH:
@@ -191,7 +191,7 @@ def _walk(
     return kept
 
 
-def _member(kind: inspect.Type, value: Any) -> inspect.Type:  # noqa: ANN401 - any JSON value
+def _member(kind: inspect.Type, value: Any) -> inspect.Type:
     """Return the member of a union that a value is meant to be."""
     if not isinstance(kind, inspect.UnionType):
         return kind
@@ -221,7 +221,7 @@ def _counts(kind: inspect.Type) -> bool:
             return isinstance(kind, _NUMERIC)
 
 
-def _fits(kind: inspect.Type, value: Any) -> bool:  # noqa: ANN401, PLR0911 - one short case per kind
+def _fits(kind: inspect.Type, value: Any) -> bool:
     match kind:
         case inspect.UnionType(types=types):
             return any(_fits(one, value) for one in types)

@@ -24,7 +24,7 @@ FINISHES = {
 GAVE_UP = ("abort", "error", "cancelled", "insufficient_system_resource")
 
 
-def mend(value: Any) -> None:  # noqa: ANN401 - any JSON value
+def mend(value: Any) -> None:
     """Rewrite one body or event in place.
 
     Raises:
@@ -62,5 +62,5 @@ def _calls(said: dict[str, Any]) -> None:
             function["arguments"] = encode(function["arguments"]).decode()
 
 
-def _dicts(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON value
+def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
