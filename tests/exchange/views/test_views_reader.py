@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safehold.detect.redteam.transforms import TRANSFORMS, Family, Transform
 from safehold.exchange.views import Reader, normalise, readable
 
 TEXT = (
@@ -60,3 +61,14 @@ def test_the_form_does_not_depend_on_how_words_came(words: list[str]) -> None:
     """Word by word or all at once, a reader sees the same."""
     one, many = Reader(), Reader()
     assert one.feed(" ".join(words)) == "".join(many.feed(word + " ") for word in words)
+
+
+AFFIXES = [one for one in TRANSFORMS if one.family is Family.AFFIX]
+
+
+@pytest.mark.parametrize("one", AFFIXES, ids=lambda one: one.name)
+def test_every_affix_of_the_red_team_is_undone(one: Transform) -> None:
+    """What the red team puts around words is not in the reader's form."""
+    seen = readable(one.encode(TEXT))
+    assert seen is not None
+    assert [word.strip(".,") for word in seen.split()][-20:] == WORDS[-20:]

@@ -16,6 +16,7 @@ class Family(StrEnum):
     TYPING = "typing"
     LANGUAGE = "language-like"
     STRUCTURE = "structure"
+    AFFIX = "affix"
 
 
 class Transform(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """The one table of transforms; adding one is one line in its family's file."""
 
+from safehold.detect.redteam.transforms.affixes import AFFIXES
 from safehold.detect.redteam.transforms.ciphers import CIPHERS
 from safehold.detect.redteam.transforms.encodings import ENCODINGS
 from safehold.detect.redteam.transforms.interface import Transform
@@ -18,6 +19,7 @@ TRANSFORMS: tuple[Transform, ...] = (
     *TYPING,
     *LANGUAGE,
     *STRUCTURE,
+    *AFFIXES,
 )
 
 
