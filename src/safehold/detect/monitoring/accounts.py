@@ -41,9 +41,9 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     caps is ever labelled. Fit the caps on your own honest accounts (`fit_caps`).
     """
 
-    block: float = 0.2
+    block: float = 0.3
     walk: float = 0.1
-    lineage: int = 30
+    lineage: int = 35
     alpha: float = 1e-4
 
 
