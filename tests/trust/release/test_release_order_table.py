@@ -29,6 +29,7 @@ KINDS: dict[str, type] = {
     "key-service": KeydConfig,
 }
 NO_SAFEGUARD = {
+    "EvaluationPlan": "a leaf of the log: what will be measured, fixed before the run",
     "JudgeSettings": "how an evaluation is judged",
     "ChangePolicy": "a request that carries a whole policy file",
     "LedgerSettings": "sizes of queues, set in code",
