@@ -219,10 +219,12 @@ def _stage2(manifest: Manifest, files: Mapping[str, bytes]) -> ExchangeScorer | 
     if record is None:
         return None
     model = _file(files, record.model)
-    lines = _file(files, record.vocabulary).decode("utf-8").splitlines()
+    text = _file(files, record.vocabulary).decode("utf-8")
     try:
         if not record.words:
-            return EncoderScorer(record.name, model, lines, record.clauses)
+            return EncoderScorer(record.name, model, text.splitlines(), record.clauses)
+        # A piece may be any character that Unicode calls a line break, but "\n".
+        lines = text.removesuffix("\n").split("\n")
         pieces, scores = zip(*(line.split("\t") for line in lines), strict=True)
         unigram = Unigram(pieces, [float(score) for score in scores])
     except ValueError as error:

@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import Pinned
 
 _PINS = {
-    "homebrewing": "993ff955dddf713c040d23f41fdd73072e32b1b28070d4473dd20eb5909ebcc4",
+    "homebrewing": "31c621ff31e50ba2f88b0b041cde38421fc0d753128e30e8e046ea4a249cb777",
 }
 
 
