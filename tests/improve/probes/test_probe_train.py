@@ -27,8 +27,8 @@ BREWING = (
     "chill it to 20 degrees, pitch the yeast and ferment for two weeks. Batch {}."
 )
 PLAIN = (
-    "The museum opens at nine and closes at five; children pay half, and on the first Sunday of "
-    "the month nobody pays at all. Room {}."
+    "The brewery tour passes the copper kettle, where the wort was boiled with hops, and the "
+    "cellar, where yeast turned it into beer for the museum's visitors; children pay half. Room {}."
 )
 SETTINGS = ProbeSettings(threads=1, dtype="float32", epochs=4, reply_tokens=60, alpha=0.2)
 
