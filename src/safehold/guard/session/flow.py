@@ -66,16 +66,24 @@ async def run_flow(flow: ScoringFlow[T], stage2: StageTwo, *, offload: bool = Fa
     `stage2` must itself answer `Failed` rather than raise, as `batching.Stage2` does. `offload`
     moves the flow's own computation to a thread, for texts that would hold up other exchanges.
     """
+    if offload:
+        return await _run_offloaded(flow, stage2)
+    try:  # nearly every delta needs no stage 2 and ends in the first line
+        request = next(flow)
+        while True:
+            request = flow.send(await stage2(request))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def _run_offloaded(flow: ScoringFlow[T], stage2: StageTwo) -> T:
     answer: Answer | None = None
     while True:
-        if offload:
-            step = await asyncio.to_thread(_advance, flow, answer)
-        else:
-            step = _advance(flow, answer)
-        if isinstance(step, Escalation):
-            answer = await stage2(step)
-        else:
+        step = await asyncio.to_thread(_advance, flow, answer)
+        if not isinstance(step, Escalation):
             return step.value
+        answer = await stage2(step)
 
 
 class _Ended(NamedTuple, Generic[T]):
