@@ -30,6 +30,7 @@ from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes, Unexpl
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
 from safehold.guard.gateway.protocols.chat.codec import ChatCodec
+from safehold.guard.gateway.protocols.messages.betas import allowed_betas
 from safehold.guard.gateway.protocols.messages.codec import MessagesCodec
 from safehold.guard.gateway.protocols.responses.codec import ResponsesCodec
 from safehold.guard.gateway.relaying.client_response import Outlet, Receive, Send
@@ -270,7 +271,12 @@ class Gateway:
             if (reason := self.surfaces.reason(surface)) is not None
         }
         sound = self.relay.ledger.trouble is None
-        ready = self.ready and sound
+        is_open = any(
+            codec.surface
+            for codec in self._codecs.values()
+            if self.surfaces.reason(codec.surface) is None
+        )
+        ready = self.ready and sound and is_open
         body = {
             "ready": ready,
             "ledger": "sound" if sound else "not writable",
@@ -386,7 +392,9 @@ class Gateway:
         names: tuple[str, ...] = _FORWARDED
         if not self.gate.needs_key and self.settings.upstream.api_key_file is None:
             names = (*names, "authorization", "x-api-key")
-        return {name: head.headers[name] for name in names if name in head.headers}
+        sent = {name: head.headers[name] for name in names if name in head.headers}
+        betas = allowed_betas(head.headers.get("anthropic-beta", ""))
+        return sent | ({"anthropic-beta": betas} if betas else {})
 
     async def _refuse(
         self,

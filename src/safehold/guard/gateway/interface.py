@@ -40,6 +40,23 @@ class BrokenReplyError(UpstreamError):
     """Look at the model server: its answer does not follow its protocol."""
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What an upstream's error names beside its message; None where it named nothing."""
+
+    kind: str | None = None
+    code: str | None = None
+    param: str | None = None
+
+
+class ToldError(BrokenReplyError):
+    """An upstream ended its stream with an error whose kind a client acts on."""
+
+    def __init__(self, message: str, *, status: int, told: Told) -> None:
+        super().__init__(message)
+        self.status = status
+        self.told = told
+
+
 class UnknownReplyError(BrokenReplyError):
     """The model server sent a kind of content that no scorer here can read."""
 
@@ -185,7 +202,7 @@ class Stream(Protocol):
         """Return the frames that end the stream with a refusal."""
         ...
 
-    def fail(self, message: str, decision_id: str) -> bytes:
+    def fail(self, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the frames that end the stream with an error."""
         ...
 
@@ -271,8 +288,8 @@ class Codec(Protocol):
         """
         ...
 
-    def error(self, status: int, message: str, decision_id: str) -> bytes:
-        """Return the body of an error response."""
+    def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
+        """Return the body of an error response; `told` is what an upstream named."""
         ...
 
 

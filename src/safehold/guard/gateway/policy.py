@@ -16,6 +16,7 @@ MIN_KEY_CHARS = 24
 MIN_KEY_DISTINCT = 10
 MAX_HOLD_TOKENS = 4096
 MAX_WORKERS = 64
+_WEEK_S = 7 * 86_400.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -30,9 +31,23 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     body_timeout_s: float = 30.0
     connect_timeout_s: float = 10.0
     idle_timeout_s: float = 120.0
+    keepalive_s: float = 10.0
     stall_timeout_s: float = 60.0
     total_timeout_s: float = 1800.0
     drain_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse bounds under which no request could end well.
+
+        Raises:
+            ConfigError: A size is not positive, or a time is not between 0 and a week.
+        """
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int) and name.startswith("max_") and value < 1:
+                raise ConfigError(f"limits: {name}: expected at least 1, came {value}")
+            if name.endswith("_s") and not 0 < value <= _WEEK_S:
+                raise ConfigError(f"limits: {name}: expected seconds above 0, up to a week")
 
 
 class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,8 +10,8 @@ class Surfaces:
     def __init__(self, settings: Settings) -> None:
         self._closed: dict[Surface, str] = {
             surface: "closed by configuration"
-            for surface, policy in settings.surfaces.items()
-            if policy.closed
+            for surface in Surface
+            if settings.policy(surface, None).closed
         }
 
     def reason(self, surface: Surface) -> str | None:

@@ -38,7 +38,7 @@ class MemoryAnswer:
 
     status = 200
     content_type = "text/event-stream"
-    retry_after: str | None = None
+    headers: Mapping[str, str] = {}
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -169,13 +169,16 @@ class Canaries:
             try:
                 caught = await self._caught(codec, text)
             except SafeholdError:
-                caught = False
-            results[codec.surface] = caught
-            await self._conclude(codec.surface, caught=caught)
+                caught = None
+            results[codec.surface] = caught is True
+            await self._conclude(codec.surface, caught)
         return results
 
-    async def _caught(self, codec: Codec, text: CanaryText) -> bool:
-        """Send one canary; True if it was stopped (or, where nothing is stopped, noticed)."""
+    async def _caught(self, codec: Codec, text: CanaryText) -> bool | None:
+        """Send one canary; True if it was stopped (or, where nothing is stopped, noticed).
+
+        None where it was not judged: a row could not be kept, or a scorer broke.
+        """
         relay = Relay(
             client=CanaryClient(text.reply),
             holder=self._relay.holder,
@@ -206,16 +209,22 @@ class Canaries:
 
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         state = await relay.serve(ask, Outlet(send, relay.ticks), gone)
+        if state.verdict is None or (state.error is not None and state.block is None):
+            return None
         noticed = state.block is not None or isinstance(state.verdict, Block)
         if policy.shadow or policy.mode is DeliveryMode.AUDIT or policy.on_block == "fallback":
             return noticed
         return noticed and REFUSAL.encode() in bytes(sent)
 
-    async def _conclude(self, surface: Surface, *, caught: bool) -> None:
-        self._metrics.canaries.labels(str(surface), "blocked" if caught else "passed").inc()
-        rows = [self._event(EventKind.CANARY, surface, {"blocked": caught})]
+    async def _conclude(self, surface: Surface, caught: bool | None) -> None:  # noqa: FBT001 - a result
+        result = {True: "blocked", False: "passed", None: "unjudged"}[caught]
+        self._metrics.canaries.labels(str(surface), result).inc()
+        rows = [
+            self._event(EventKind.CANARY, surface, {"blocked": caught is True, "result": result})
+        ]
         if not caught:
-            self._surfaces.close(surface, "its canary passed unblocked")
+            why = "passed unblocked" if caught is False else "could not be judged"
+            self._surfaces.close(surface, f"its canary {why}")
             self._metrics.closed.labels(str(surface)).set(1)
             self._metrics.alarms.labels("canary").inc()
             rows.append(self._event(EventKind.ALARM, surface, {"alarm": "canary"}))

@@ -110,6 +110,7 @@ class Delivery:
         stream = self.events = state.ask.call.stream()
         reader = EventReader(self._limits.max_event_bytes)
         self._gone.add_done_callback(lambda _: self._answer.abort())
+        alive = asyncio.ensure_future(self._keep_alive())
         try:
             async for data in self._answer.chunks():
                 self._count(len(data))
@@ -127,12 +128,26 @@ class Delivery:
         except UpstreamError:
             if not self._gone.done():
                 raise
+        finally:
+            alive.cancel()
         if self._gone.done():
             await self._abandoned()
             return
         if not stream.complete or reader.unfinished:
             raise BrokenReplyError("upstream: ended its stream in the middle of an answer")
         await self._finish(stream)
+
+    async def _keep_alive(self) -> None:
+        """Send a comment, which carries no text, while nothing may be released for long."""
+        out = self._state.out
+        sent = -1
+        while not out.finished:
+            await asyncio.sleep(self._limits.keepalive_s)
+            if out.sent_bytes == sent or not out.started:
+                if out.sending_since is not None or out.finished or out.gone:
+                    continue
+                await out.write(b": keep-alive\n\n", 0)
+            sent = out.sent_bytes
 
     def _count(self, size: int) -> None:
         self._received += size

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
-import msgspec
-
 from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.bundles.active_guard import Held, Holder
@@ -25,6 +23,8 @@ from safehold.guard.gateway.interface import (
     Relief,
     SilentUpstreamError,
     Surface,
+    Told,
+    ToldError,
     UnknownReplyError,
 )
 from safehold.guard.gateway.policy import Limits
@@ -39,6 +39,7 @@ from safehold.guard.gateway.relaying.rows import (
     review_row,
 )
 from safehold.guard.gateway.relaying.run_state import Ask, RunState
+from safehold.guard.gateway.relaying.upstream_errors import PLAIN, hints, told
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode
 from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
@@ -46,8 +47,8 @@ from safehold.guard.session.flow import contained, run_flow
 
 _log = logging.getLogger("safehold.gateway")
 
-_PASSED_ERRORS = (400, 404, 409, 413, 422, 429)
-_ERROR_CHARS = 2000
+_OURS = (401, 407)
+"""Statuses that are about the key that the gateway presents, not about the client."""
 _LARGE_CHARS = 16_000  # from here on a prompt is scored in a thread, off the event loop
 
 
@@ -102,6 +103,8 @@ class Relay:
                 await run.fail(error, 502, Outcome.UNSCORABLE)
             except SilentUpstreamError as error:
                 await run.fail(error, 504)
+            except ToldError as error:
+                await run.fail(error, error.status, named=error.told)
             except UpstreamError as error:
                 await run.fail(error, 502)
             except LedgerError as error:
@@ -286,22 +289,25 @@ class Run:
         """Answer with the upstream's error; its message is text like any other, so it is scored."""
         status = answer.status
         forwarded = status == HTTPStatus.UNAUTHORIZED and "authorization" in self.ask.headers
-        if status not in _PASSED_ERRORS and not forwarded:
+        ours = status in _OURS and not forwarded
+        if status < HTTPStatus.BAD_REQUEST or ours:
             raise UpstreamError(f"upstream: expected status 200, came {status}")
-        message = _error_message(await read_all(answer, self.relay.limits))
+        message, named = told(await read_all(answer, self.relay.limits))
+        names = " ".join(name for name in (named.kind, named.code, named.param) if name)
+        scored = f"{message}\n{names}" if names else message
         lane = Lane(channel=Channel.TEXT)
-        steps = [await run_flow(self.session.feed(lane, message), self.held.stage2)]
+        steps = [await run_flow(self.session.feed(lane, scored), self.held.stage2)]
         steps += [step for _, step in await run_flow(self.session.finish(), self.held.stage2)]
-        self.state.bytes_fed += len(message.encode())
-        text = "".join(step.text for step in steps if isinstance(step, Cleared))
-        if text != message:
-            text = "the model server refused the request"
+        self.state.bytes_fed += len(scored.encode())
+        text = message
+        if "".join(step.text for step in steps if isinstance(step, Cleared)) != scored:
+            text, named = PLAIN, Told()
         self.state.error = f"Upstream{status}"
         self.out.promise(len(text.encode()) if text == message else 0)
         self.state.texts = {lane: [text]} if text == message else {}
         await self.keep_final(Outcome.ERROR, LedgerVerdict.ALLOW)
-        headers = [(b"retry-after", answer.retry_after.encode())] if answer.retry_after else []
-        body = self.ask.codec.error(status, text, self.ask.decision_id)
+        headers = [(name.encode(), value.encode()) for name, value in hints(answer.headers).items()]
+        body = self.ask.codec.error(status, text, self.ask.decision_id, named)
         await self.out.whole(status, body, headers=headers)
 
     # -- endings -----------------------------------------------------------------------------
@@ -333,7 +339,11 @@ class Run:
             self.relay.journal.close(self.ask.decision_id)
 
     async def fail(
-        self, error: SafeholdError, status: int, outcome: Outcome = Outcome.ERROR
+        self,
+        error: SafeholdError,
+        status: int,
+        outcome: Outcome = Outcome.ERROR,
+        named: Told | None = None,
     ) -> None:
         """End with a protocol error; what was withheld stays withheld."""
         self.state.error = type(error).__name__
@@ -347,9 +357,9 @@ class Run:
         if self.out.started:
             stream = self._delivery.events if self._delivery else None
             stream = stream or self.ask.call.stream()
-            await self.out.end(stream.fail(message, self.ask.decision_id))
+            await self.out.end(stream.fail(message, self.ask.decision_id, named))
         else:
-            body = self.ask.codec.error(status, message, self.ask.decision_id)
+            body = self.ask.codec.error(status, message, self.ask.decision_id, named)
             headers = [(b"retry-after", b"1")] if status == HTTPStatus.SERVICE_UNAVAILABLE else []
             await self.out.whole(status, body, headers=headers)
 
@@ -378,16 +388,3 @@ def _discard(task: "asyncio.Future[Answer]") -> None:
     """Drop an answer that nobody waits for any more."""
     if not task.cancelled() and task.exception() is None:
         task.result().abort()
-
-
-def _error_message(body: bytes) -> str:
-    """Return the message of an upstream's error body, or a plain sentence."""
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "the model server refused the request"
-    error = given.get("error", given) if isinstance(given, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    if not isinstance(message, str) or not message:
-        return "the model server refused the request"
-    return message[:_ERROR_CHARS]

@@ -29,8 +29,8 @@ class Answer(Protocol):
         ...
 
     @property
-    def retry_after(self) -> str | None:
-        """The Retry-After header, if it is a number of seconds."""
+    def headers(self) -> Mapping[str, str]:
+        """The headers as they came."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -104,8 +104,7 @@ class HttpAnswer:
         self._timer: asyncio.TimerHandle | None = None
         self.status = response.status
         self.content_type = response.content_type.lower()
-        after = response.headers.get("retry-after", "")
-        self.retry_after = after if after.isdigit() else None
+        self.headers = response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes.

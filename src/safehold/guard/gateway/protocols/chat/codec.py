@@ -18,6 +18,7 @@ from safehold.guard.gateway.interface import (
     Rules,
     Surface,
     Tokens,
+    Told,
     TooLargeError,
 )
 from safehold.guard.gateway.protocols.chat import wire as w
@@ -69,10 +70,16 @@ class ChatCodec:
         exchange = exchange_of(request, rules, strainer.texts())
         return ChatCall(request, exchange, rules, int(self._clock()), strainer)
 
-    def error(self, status: int, message: str, decision_id: str) -> bytes:
+    def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
         kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
-        error = {"message": message, "type": kind, "param": None, "code": None}
+        told = told or Told()
+        error = {
+            "message": message,
+            "type": told.kind or kind,
+            "param": told.param,
+            "code": told.code,
+        }
         return encode({"error": error, "safehold": {"decision_id": decision_id}})
 
 

@@ -14,6 +14,7 @@ from safehold.guard.gateway.interface import (
     Notice,
     Piece,
     Tokens,
+    Told,
 )
 from safehold.guard.gateway.protocols.chat.dialects import mend
 from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
@@ -32,6 +33,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.sse import frame
 from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.stream_errors import told_error
 
 _CHUNK = msgspec.json.Decoder(Chunk)
 FIELDS = {
@@ -106,7 +108,7 @@ class ChatStream:
             return ()
         chunk = self._strainer.reply(_CHUNK, event, mend)
         if chunk.error is not None:
-            raise BrokenReplyError("upstream: ended its stream with an error")
+            raise told_error(chunk.error)
         if self._id is None and chunk.id:
             self._id = identifier(chunk.id, "")
             self._model = model_name(chunk.model, self._model)
@@ -341,8 +343,14 @@ class ChatStream:
             frames.append(self._counts())
         return b"".join((*frames, b"data: [DONE]\n\n"))
 
-    def fail(self, message: str, decision_id: str) -> bytes:
+    def fail(self, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the frames that end the stream with an error."""
-        error = {"message": message, "type": "api_error", "param": None, "code": None}
+        told = told or Told()
+        error = {
+            "message": message,
+            "type": told.kind or "api_error",
+            "param": None,
+            "code": told.code,
+        }
         body = {"error": error, "safehold": {"decision_id": decision_id}}
         return frame(encode(body)) + b"data: [DONE]\n\n"

@@ -15,6 +15,7 @@ from safehold.guard.gateway.interface import (
     Rules,
     Surface,
     Tokens,
+    Told,
     UnknownReplyError,
     UnsupportedError,
 )
@@ -35,12 +36,15 @@ ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    504: "timeout_error",
     529: "overloaded_error",
 }
+KINDS = (*ERRORS.values(), "api_error", "billing_error", "timeout_error")
 _REPLY = msgspec.json.Decoder(w.Reply)
 
 
@@ -66,12 +70,13 @@ class MessagesCodec:
         exchange = exchange_of(request, rules, strainer.texts())
         return MessagesCall(request, exchange, rules, strainer)
 
-    def error(self, status: int, message: str, decision_id: str) -> bytes:
+    def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
         default = (
             "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
         )
-        error = {"type": ERRORS.get(status, default), "message": message}
+        kind = told.kind if told is not None and told.kind in KINDS else None
+        error = {"type": kind or ERRORS.get(status, default), "message": message}
         return encode({"type": "error", "error": error, "request_id": decision_id})
 
 

@@ -18,6 +18,7 @@ from safehold.guard.gateway.interface import (
     Notice,
     Piece,
     Tokens,
+    Told,
     UnknownReplyError,
 )
 from safehold.guard.gateway.protocols.json_border import (
@@ -30,6 +31,7 @@ from safehold.guard.gateway.protocols.json_border import (
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.sse import named
 from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.stream_errors import told_error
 
 _EVENT: msgspec.json.Decoder[w.Event] = msgspec.json.Decoder(w.Event)
 CATEGORIES = ("cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms")
@@ -114,8 +116,8 @@ class MessagesStream:
                 self._done = True
             case w.Ping():
                 pass
-            case w.Failure():
-                raise BrokenReplyError("upstream: ended its stream with an error")
+            case w.Failure(error=given):
+                raise told_error(given)
             case other:
                 assert_never(other)
         return ()
@@ -307,9 +309,10 @@ class MessagesStream:
             + _event("message_stop", {})
         )
 
-    def fail(self, message: str, decision_id: str) -> bytes:
+    def fail(self, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the frames that end the stream with an error."""
-        error = {"type": "api_error", "message": message}
+        kind = told.kind if told is not None else None
+        error = {"type": kind or "api_error", "message": message}
         return _event("error", {"error": error, "safehold": {"decision_id": decision_id}})
 
 

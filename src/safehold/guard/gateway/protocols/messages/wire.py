@@ -297,6 +297,8 @@ class Ping(msgspec.Struct, tag="ping", tag_field="type"):
 class Failure(msgspec.Struct, tag="error", tag_field="type"):
     """The upstream gave up."""
 
+    error: Dropped = None
+
 
 Event = (
     MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping | Failure

@@ -16,6 +16,7 @@ from safehold.guard.gateway.interface import (
     Rules,
     Surface,
     Tokens,
+    Told,
     UnknownReplyError,
     UnsupportedError,
 )
@@ -78,9 +79,9 @@ class ResponsesCodec:
         exchange = exchange_of(request, items, rules, strainer.texts())
         return ResponsesCall(request, items, exchange, rules, int(self._clock()), strainer)
 
-    def error(self, status: int, message: str, decision_id: str) -> bytes:
+    def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
-        return self._errors.error(status, message, decision_id)
+        return self._errors.error(status, message, decision_id, told)
 
 
 def _items(request: w.ResponsesRequest, strainer: Strainer) -> list[w.InputItem]:

@@ -18,6 +18,7 @@ from safehold.guard.gateway.interface import (
     Notice,
     Piece,
     Tokens,
+    Told,
     UnknownReplyError,
 )
 from safehold.guard.gateway.protocols.json_border import (
@@ -31,6 +32,7 @@ from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton, text_part
 from safehold.guard.gateway.protocols.sse import named
 from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.stream_errors import told_error
 
 _EVENT = msgspec.json.Decoder(w.ResponsesEvent)
 _BEGUN = msgspec.json.Decoder(w.Begun)
@@ -93,6 +95,16 @@ def texts_of(item: w.OutputItem) -> list[tuple[str, int, str]]:
             return told + [("reasoning", at, part.text) for at, part in enumerate(content or ())]
         case other:
             assert_never(other)
+
+
+def _failure(given: w.ResponsesEvent) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the error of an event that ends a stream: in the event, or in its response."""
+    if given.error is not None:
+        return given.error
+    if given.code is not None:
+        return {"code": given.code}
+    whole = msgspec.json.decode(given.response)
+    return whole.get("error") if isinstance(whole, dict) else None
 
 
 class _Part:
@@ -211,7 +223,7 @@ class ResponsesStream:
                 self._take(self._final)
                 return self._rest(self._final)
             case "response.failed" | "error":
-                raise BrokenReplyError("upstream: ended its stream with an error")
+                raise told_error(_failure(given))
             case quiet if quiet in QUIET:
                 pass
             case _:
@@ -497,11 +509,14 @@ class ResponsesStream:
         }
         return frames + self._last_event("response.incomplete", "incomplete", more)
 
-    def fail(self, message: str, decision_id: str) -> bytes:
+    def fail(self, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the events that end the stream with an error."""
         frames = self.begin() + self._close_item("incomplete")
         more = {
-            "error": {"code": "server_error", "message": message},
+            "error": {
+                "code": (told and (told.code or told.kind)) or "server_error",
+                "message": message,
+            },
             "safehold": {"decision_id": decision_id},
         }
         return frames + self._last_event("response.failed", "failed", more)
