@@ -83,7 +83,7 @@ def test_one_byte_chunks_arrive_whole(stage: Start, path: str) -> None:
     [
         (Fault.HANG, 504),
         (Fault.WRONG_TYPE, 502),
-        (Fault.STATUS_500, 502),
+        (Fault.STATUS_500, 500),
         (Fault.REDIRECT, 502),
         (Fault.STATUS_400, 400),
         (Fault.STATUS_429, 429),

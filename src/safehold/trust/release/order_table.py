@@ -124,6 +124,7 @@ _GATEWAY: dict[str, Order] = {
             _LOWER,
         ),
     ),
+    "limits.keepalive_s": _FREE,
     "canary.every_s": _LOWER,
     "canary.prompts": _PINNED,
     "canary.enabled": _HIGHER,

@@ -30,7 +30,7 @@ STATUSES = {
 """The names that vendors give their errors, and the HTTP status of each."""
 
 
-def told_error(given: Any) -> ToldError:  # noqa: ANN401 - any JSON value
+def told_error(given: Any) -> ToldError:
     """Return the error of a stream that ended with one; only names of the table are repeated."""
     error = given if isinstance(given, dict) else {}
     kind, code = _name(error.get("type")), _name(error.get("code"))

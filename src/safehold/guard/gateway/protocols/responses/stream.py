@@ -97,7 +97,7 @@ def texts_of(item: w.OutputItem) -> list[tuple[str, int, str]]:
             assert_never(other)
 
 
-def _failure(given: w.ResponsesEvent) -> Any:  # noqa: ANN401 - any JSON value
+def _failure(given: w.ResponsesEvent) -> Any:
     """Return the error of an event that ends a stream: in the event, or in its response."""
     if given.error is not None:
         return given.error
