@@ -200,6 +200,7 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
     Raises:
         SafeholdError: The gateway could not start.
     """
+    declared = settings
     with contextlib.ExitStack() as stack:
         key = served = None
         shown = settings.upstream.url
@@ -229,6 +230,7 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
             upstream_key=key,
             outgoing=explained(settings.explain),
             metrics_folder=folder,
+            declared=declared,
         )
         if not run(settings, parts, sock):
             raise SafeholdError("the gateway did not start; the line above says why")
@@ -270,3 +272,7 @@ def _announce(settings: Settings, upstream: str, host: str, port: int, *, as_jso
     needs = any(not key.admin for key in settings.keys)
     console.print(f"  API key             {'needed' if needs else 'none needed on loopback'}")
     console.print(f"  Ledger              {settings.ledger}", highlight=False)
+    released = "UnsafeUnreleased: no log is named, any trusted bundle loads"
+    if settings.releases is not None:
+        released = f"enforced, channel {settings.releases.channel}"
+    console.print(f"  Releases            {released}", highlight=False)

@@ -74,6 +74,7 @@ class Gateway:
         on_stop: tuple[Callable[[], Awaitable[None]], ...] = (),
         known: Callable[[str], bool] = lambda _: False,
         outgoing: OutgoingBytes | None = None,
+        release_mode: str = "UnsafeUnreleased",
     ) -> None:
         self.settings = settings
         self.relay = relay
@@ -93,6 +94,7 @@ class Gateway:
         self._open: dict[asyncio.Task[Any], Outlet] = {}
         self._outgoing = outgoing or Unexplained()
         self._sending: dict[str, tuple[Outlet, float]] = {}
+        self.release_mode = release_mode
         self.ready = False
 
     # -- ASGI ------------------------------------------------------------------------------------
@@ -281,6 +283,7 @@ class Gateway:
             "ready": ready,
             "ledger": "sound" if sound else "not writable",
             "bundle": self.relay.holder.current.digest,
+            "releases": self.release_mode,
             "closed_surfaces": closed,
         }
         await out.whole(200 if ready else 503, json.dumps(body).encode())

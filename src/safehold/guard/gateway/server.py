@@ -19,6 +19,7 @@ from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptio
 from safehold.guard.gateway.access.store import open_store
 from safehold.guard.gateway.app import CODECS, Gateway
 from safehold.guard.gateway.bundles.active_guard import Held, Holder
+from safehold.guard.gateway.bundles.released import UNRELEASED, ReleasedLoader, Releases
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
 from safehold.guard.gateway.operate.admin import Admin
@@ -52,6 +53,8 @@ class Parts(msgspec.Struct, frozen=True):
     upstream_key: str | None = None
     metrics_folder: str | None = None
     outgoing: Callable[[], OutgoingBytes] | None = None
+    declared: Settings | None = None
+    """The settings as they were written, where the server filled in an address since."""
 
 
 async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
@@ -60,11 +63,17 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     Raises:
         SafeholdError: A part can't be opened; the message says which.
     """
-    # 1. The bundle loads, verifies and passes its own golden set.
+    # 1. The bundle loads, verifies, is released and passes its own golden set.
+    loader, admit, mode = parts.loader, _admit_all, UNRELEASED
+    if settings.releases is not None:
+        releases = await asyncio.to_thread(Releases, settings.releases, time.time)
+        await asyncio.to_thread(releases.admit_settings, parts.declared or settings)
+        loader, admit, mode = ReleasedLoader(loader, releases), releases.admit_guard, "enforcing"
     if parts.held is not None:
         held = parts.held
+        admit(held)
     else:
-        loaded = await asyncio.to_thread(parts.loader, _bundle_path(settings))
+        loaded = await asyncio.to_thread(loader, _bundle_path(settings))
         await self_test(loaded.held, loaded.golden)
         held = loaded.held
     holder = Holder(held)
@@ -81,6 +90,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     outgoing = parts.outgoing() if parts.outgoing is not None else None
     # 4. The relay and what watches it; exemptions from the log, where it is configured.
     metrics = Metrics(Path(parts.metrics_folder) if parts.metrics_folder else None)
+    metrics.enforced.set(0 if mode == UNRELEASED else 1)
     exemptions = parts.exemptions
     granted: LogExemptions | None = None
     background: tuple[Callable[[], Awaitable[None]], ...] = ()
@@ -109,7 +119,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     )
     swapper = Swapper(
         holder=holder,
-        loader=parts.loader,
+        loader=loader,
+        admit=admit,
         ledger=ledger,
         metrics=metrics,
         clock=time.time,
@@ -148,7 +159,13 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         on_stop=(close_all,),
         known=known,
         outgoing=outgoing,
+        release_mode=mode,
     )
+
+
+def _admit_all(held: Held) -> None:
+    """Admit any guard: there is no log to ask."""
+    del held
 
 
 def _bundle_path(settings: Settings) -> Path:

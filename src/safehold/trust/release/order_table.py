@@ -105,6 +105,13 @@ _GATEWAY: dict[str, Order] = {
     "exemptions.callers.*.user": _PINNED,
     "exemptions.callers.*.use_case": _PINNED,
     "exemptions.reload_s": _LOWER,
+    "releases": Part(added=_S, removed=_W),
+    "releases.log": _PINNED,
+    "releases.log_keys": _PINNED,
+    "releases.channel": _PINNED,
+    "releases.documents": _PINNED,
+    "releases.memory": _PINNED,
+    "releases.max_age_s": _LOWER,
     **_under(
         "limits",
         dict.fromkeys(

@@ -93,13 +93,16 @@ class Swapper:
         metrics: Metrics,
         clock: Callable[[], float],
         state: Path | None = None,
+        admit: Callable[[Held], None] = lambda _: None,
     ) -> None:
+        """Take what it exchanges; `admit` raises BundleError for a guard that may not serve."""
         self._holder = holder
         self._loader = loader
         self._ledger = ledger
         self._metrics = metrics
         self._clock = clock
         self._state = state
+        self._admit = admit
         self._seen: str | None = None
         self._busy = asyncio.Lock()
 
@@ -129,10 +132,12 @@ class Swapper:
         """Put the bundle before this one back to use; it is still loaded.
 
         Raises:
-            BundleError: There is none.
+            BundleError: There is none, or it is not released any more.
         """
         async with self._busy:
             before = self._holder.current.digest
+            if self._holder.previous is not None:
+                await asyncio.to_thread(self._admit, self._holder.previous)
             held = self._holder.roll_back()
             self._metrics.swaps.labels("rolled_back").inc()
             if tell and held.name:

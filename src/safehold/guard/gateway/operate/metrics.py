@@ -116,6 +116,12 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="max",
         )
+        self.enforced = Gauge(
+            "safehold_releases_enforced",
+            "1 if only released bundles load, 0 if any bundle with a trusted signature does.",
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
         self.canaries = Counter(
             "safehold_canaries_total",
             "Canary requests by result.",
