@@ -72,7 +72,8 @@ def test_object_tag_is_refused() -> None:
 
 def test_deep_nesting_is_refused() -> None:
     """A hundred thousand brackets are one clear error, not an exhausted stack."""
-    assert "levels" in refusal("a: " + "[" * 100_000).problem
+    deep = refusal("a: " + "[" * 100_000).problem
+    assert "levels" in deep or "nesting depth" in deep  # ours, or the parser's own bound
     assert "levels" in refusal("- " * 17 + "x").problem
 
 
