@@ -13,7 +13,7 @@ from itertools import combinations
 
 import msgspec
 
-from safehold.canonical import sha256_hex
+from safehold.canonical import canonical, sha256_hex
 from safehold.testing.trust import CAST, GOVERNING, POLICY, TEAMS, SoftSsh, person_id
 from safehold.trust.grants.details import (
     AddKey,
@@ -99,13 +99,21 @@ def digest(request: GrantRequest) -> str:
     return request.sha256
 
 
-def founded(signer: Signer) -> Founded:
-    """Return the founding leaf of the cast."""
+def _founding() -> Founding:
     persons = tuple(
         Person(person_id(name), name, kind, (), teams, (FIRST[name].key,))
         for name, (kind, teams) in CAST.items()
     )
-    founding = Founding(ORIGIN, Roster(persons=persons, teams=TEAMS), TEXT)
+    return Founding(ORIGIN, Roster(persons=persons, teams=TEAMS), TEXT)
+
+
+FOUNDING = _founding()
+FOUNDING_SHA256 = sha256_hex(canonical(FOUNDING))
+
+
+def founded(signer: Signer) -> Founded:
+    """Return the founding leaf of the cast."""
+    founding = FOUNDING
     humans = [name for name in CAST if KIND[name] is Kind.HUMAN]
     return Founded(
         time=START,
@@ -258,6 +266,7 @@ class History:
         """Return a request of the policy in force."""
         self._nonce += 1
         request = GrantRequest(
+            enclave=FOUNDING_SHA256,
             requester=person_id(name),
             purpose="soak",
             ticket="S-1",

@@ -8,13 +8,14 @@ from safehold.canonical import canonical, sha256_hex
 from safehold.errors import UsageError
 from safehold.trust.grants.details import Details
 from safehold.trust.grants.interface import GrantRequest, Policy, Resource
+from safehold.trust.grants.state import TrustState
 from safehold.trust.people.interface import Person
 
 DEFAULT_SECONDS = 86_400
 
 
 def governing_request(
-    policy: Policy,
+    state: TrustState,
     requester: Person,
     operation: str,
     details: Details,
@@ -25,12 +26,14 @@ def governing_request(
     seconds: int = DEFAULT_SECONDS,
 ) -> GrantRequest:
     """Return a request whose details say everything: a change of people, policy or exemptions."""
+    policy = state.policy
     rule = policy.rule(operation)
     if rule is None:
         raise UsageError(f"the policy has no rule for {operation}")
     longest = min(seconds, rule.max_duration_s)
     return checked(
         GrantRequest(
+            enclave=state.founding_sha256,
             requester=requester.id,
             purpose=purpose or operation,
             ticket=ticket,

@@ -118,7 +118,7 @@ def request_(
     desk = open_desk(log_dir, key_dir)
     state = desk.state
     request = governing_request(
-        state.policy,
+        state,
         owner_of(ssh_key, state.roster),
         "exemption.give",
         asked,

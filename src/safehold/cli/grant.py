@@ -110,6 +110,7 @@ def request(
     state = desk.state
     now = desk.now()
     asked = GrantRequest(
+        enclave=state.founding_sha256,
         requester=owner_of(ssh_key, state.roster).id,
         purpose=purpose,
         ticket=ticket,
@@ -487,7 +488,7 @@ def policy_(
         raise UsageError(f"expected version {state.policy.version + 1}, got {new.version}")
     change = ChangePolicy(text, sha256_hex(text.encode()))
     requester = owner_of(ssh_key, state.roster)
-    asked = governing_request(state.policy, requester, "policy.change", change, desk.now())
+    asked = governing_request(state, requester, "policy.change", change, desk.now())
     click.echo(file_request(desk, checked(asked), ssh_key))
 
 

@@ -19,9 +19,10 @@ from safehold.cli._trust import (
     plain,
     read_signing_key,
 )
-from safehold.errors import UsageError
+from safehold.errors import TrustError, UsageError
 from safehold.trust.grants.approval_text import utc
 from safehold.trust.grants.interface import GrantError
+from safehold.trust.grants.leaf_reader import take_leaf
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.audit import audit, check_size
 from safehold.trust.log.checkpoint import open_checkpoint
@@ -256,11 +257,12 @@ def verify(
 
     def check_leaf(index: int, statement: Statement, emitter: str) -> None:
         del emitter
-        leaf = read_leaf(statement)
-        if isinstance(leaf, Record):
-            state.observe(leaf.time)
+        try:
+            leaf = read_leaf(statement)
+        except TrustError as error:
+            state.void(index, str(error))
         else:
-            state.apply(index, leaf)
+            take_leaf(state, index, leaf)
 
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("verifying leaves", total=None)
@@ -393,8 +395,12 @@ def list_(log_dir: Path, as_json: bool) -> None:
     head, _ = open_checkpoint(data, keys.log_key())
     rows: list[tuple[int, str, int]] = []
     for index, raw in TileReader(source, head.size).entries():
-        leaf = read_leaf(unseal(raw, keys.emitter_keys())[0])
-        rows.append((index, kind_of(leaf), leaf.time))
+        try:
+            leaf = read_leaf(unseal(raw, keys.emitter_keys())[0])
+        except TrustError:
+            rows.append((index, "void", 0))
+        else:
+            rows.append((index, kind_of(leaf), leaf.time))
     if as_json:
         emit([{"index": index, "kind": kind, "time": at} for index, kind, at in rows])
         return

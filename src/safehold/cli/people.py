@@ -14,12 +14,14 @@ from safehold.cli._trust import (
     log_options,
     open_desk,
     owner_of,
+    plain,
     proof_of,
     sign,
     ssh_key_option,
 )
 from safehold.cli._trust_requests import governing_request
 from safehold.errors import UsageError
+from safehold.trust.grants.approval_text import founding_words
 from safehold.trust.grants.details import (
     AddKey,
     AddTeam,
@@ -146,11 +148,8 @@ def sign_(path: Path, ssh_key: Path) -> None:
       safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519
     """
     founding = _founding(path)
-    click.echo(f"Founding of {founding.origin} with:")
-    for person in founding.roster.persons:
-        click.echo(f"  {person.name} ({person.kind.value}), teams {', '.join(person.teams)}")
-    click.echo(f"Policy (SHA-256 {sha256_hex(founding.policy_text.encode())}):")
-    click.echo(founding.policy_text)
+    for label, text in founding_words(founding):
+        click.echo(f"{label + ':':<20} {text}")
     proof = sign(ssh_key, Act.FOUND, founding)
     target = path.with_name(f"{path.name}.{proof.key_id[7:15].replace('/', '_')}.sig")
     target.write_text(armour(proof.signature))
@@ -189,7 +188,11 @@ def list_(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
     """
     roster = open_desk(log_dir, key_dir).state.roster
     if as_json:
-        emit(roster)
+        shown = plain(roster)
+        for one, person in zip(shown["persons"], roster.persons, strict=True):
+            for entry, key in zip(one["keys"], person.keys, strict=True):
+                entry["key_id"] = key.key_id
+        emit(shown)
         return
     for person in roster.persons:
         click.echo(f"{person.id}  {person.kind.value:<8} {person.name}")
@@ -207,7 +210,7 @@ def _ask(
     state = desk.state
     changed_roster(state.roster, change)
     requester = owner_of(ssh_key, state.roster)
-    request = governing_request(state.policy, requester, operation, change, desk.now())
+    request = governing_request(state, requester, operation, change, desk.now())
     click.echo(file_request(desk, request, ssh_key))
 
 

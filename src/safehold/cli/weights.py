@@ -246,6 +246,7 @@ def request(
     desk = open_desk(log_dir, key_dir)
     state, now = desk.state, desk.now()
     asked = GrantRequest(
+        enclave=state.founding_sha256,
         requester=owner_of(ssh_key, state.roster).id,
         purpose=purpose,
         ticket=ticket,

@@ -38,9 +38,9 @@ from safehold.trust.people.interface import (
     SshProof,
     Team,
 )
-from safehold.trust.people.passkey import b64url, passkey_id
+from safehold.trust.people.material import SK_ED25519
+from safehold.trust.people.passkey import b64url
 from safehold.trust.people.sshsig import (
-    SK_ED25519,
     parse_public_key,
     sign_sshsig,
     ssh_key_of,
@@ -114,9 +114,6 @@ class SoftPasskey:
         self.key: Key = Passkey(
             credential_id=self.credential_id,
             public_key=b64url(cose),
-            aaguid="00000000-0000-0000-0000-000000000000",
-            sign_count=0,
-            key_id=passkey_id(cose),
         )
 
     def sign(
@@ -301,6 +298,7 @@ class Enclave:
         """Return a request that the policy allows, with the given fields changed."""
         policy = self.desk.state.policy
         request = GrantRequest(
+            enclave=self.founding_sha256(),
             requester=person_id(requester),
             purpose="Serve the home-brewing model",
             ticket="OPS-1",

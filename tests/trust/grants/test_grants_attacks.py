@@ -98,8 +98,10 @@ def test_policy_with_omitted_or_zero_approvals_is_refused(thresholds: str) -> No
 
 
 def test_same_named_team_elsewhere_does_not_count(enclave: Enclave) -> None:
-    """A second team called Security, with another id, is not Security (OpenBao 3815)."""
-    enclave.carry("people.add-team", AddTeam(Team(id="t-security-2", name="Security")))
+    """No second team is called Security; one with a like id is not Security (OpenBao 3815)."""
+    with pytest.raises(RefusedError, match="take for 'Security'"):
+        enclave.carry("people.add-team", AddTeam(Team(id="t-security-2", name="Security")))
+    enclave.carry("people.add-team", AddTeam(Team(id="t-security-2", name="Security two")))
     move = AssignPerson(person_id("dev-four"), (), ("t-security-2",))
     enclave.carry("people.assign", move)
     asked = enclave.ask()

@@ -320,6 +320,7 @@ def test_every_member_of_a_request_is_in_its_words(enclave: Enclave) -> None:
     roster = enclave.desk.state.roster
     asked = enclave.ask()
     changes: dict[str, object] = {
+        "enclave": "a" * 64,
         "requester": person_id("dev-two"),
         "purpose": "other",
         "ticket": "other",

@@ -12,7 +12,7 @@ from safehold.canonical import canonical
 from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
-from safehold.trust.grants.interface import Granted, GrantError, Line, Refused, SignedRequest
+from safehold.trust.grants.interface import Granted, GrantError, Refused, SignedRequest
 from safehold.trust.people.interface import (
     Passkey,
     PasskeyProof,
@@ -22,6 +22,7 @@ from safehold.trust.people.interface import (
     SshProof,
 )
 from safehold.trust.people.passkey import b64url, unb64url, verify_registration
+from safehold.trust.text import Line
 
 _CHALLENGE_LIFE_S = 300
 _MAX_CHALLENGES = 1000

@@ -7,6 +7,7 @@ import msgspec
 
 from safehold.canonical import MAX_INTEGER
 from safehold.errors import WeightsError
+from safehold.trust.text import LINE_PATTERN
 
 FORMAT = "safehold-sealed/1"
 CIPHER = "AES-256-GCM-STREAM"
@@ -14,8 +15,8 @@ HEADER_NAME = "header.json"
 SEALED_SUFFIX = ".sealed"
 KEY_BYTES = 32
 
-Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-Hex16 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Hex16 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 # One printable line, like every text that an approver reads.
 Title = Annotated[
@@ -23,7 +24,7 @@ Title = Annotated[
     msgspec.Meta(
         min_length=1,
         max_length=200,
-        pattern="^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+$",
+        pattern=LINE_PATTERN,
     ),
 ]
 # A relative path of plain components: no dot at the beginning of any of them.
@@ -31,7 +32,7 @@ ShardName = Annotated[
     str,
     msgspec.Meta(
         max_length=200,
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,4}$",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){0,4}\Z",
     ),
 ]
 
@@ -77,7 +78,7 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Wrapped(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The data key, wrapped by one key of one provider."""
 
-    provider: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,29}$")]
+    provider: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,29}\Z")]
     reference: Title
     """Which key of the provider: its label, path or ARN."""
     blob: Annotated[str, msgspec.Meta(max_length=20_000)]
@@ -98,7 +99,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Title
     created: Size
     chunk_bytes: Annotated[int, msgspec.Meta(ge=4096, le=16 * 2**20)]
-    digest: Annotated[str, msgspec.Meta(pattern=r"^(sha256|blake3)$")]
+    digest: Annotated[str, msgspec.Meta(pattern=r"^(sha256|blake3)\Z")]
     shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1, max_length=10_000)]
     key_check: Hex32
     """Commits to the data key, so that a wrong one is known before any chunk is opened."""

@@ -6,9 +6,9 @@ from typing import Annotated
 import msgspec
 
 from safehold.errors import TrustError
+from safehold.trust.text import Line
 
-ClauseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ClauseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}\Z")]
 
 
 class ExemptionError(TrustError):
@@ -39,7 +39,7 @@ class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One organisation, user or API key, by its immutable id."""
 
     kind: SubjectKind
-    id: Text
+    id: Line
 
 
 class Relaxation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,8 +54,8 @@ class ExemptionTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     subject: Subject
     relaxations: tuple[Relaxation, ...]
-    surfaces: tuple[Text, ...]
-    use_case: Text
+    surfaces: tuple[Line, ...]
+    use_case: Line
     seats: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
     rate_per_hour: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 

@@ -3,6 +3,7 @@
 import datetime as dt
 from typing import assert_never
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.grants.details import (
     AddKey,
@@ -16,9 +17,11 @@ from safehold.trust.grants.details import (
     RemoveKey,
     RemovePerson,
 )
-from safehold.trust.grants.interface import GrantRequest
-from safehold.trust.people.interface import Person, Roster
+from safehold.trust.grants.events import Founding
+from safehold.trust.grants.interface import GrantRequest, Resource
+from safehold.trust.people.interface import Key, Person, Roster, SshKey
 from safehold.trust.release.interface import PublishRelease
+from safehold.trust.text import shown
 
 Words = tuple[tuple[str, str], ...]
 
@@ -27,7 +30,12 @@ def in_words(request: GrantRequest, roster: Roster) -> Words:
     """Return label and text of every member of the request, in reading order."""
     resource = request.resource
     parts = "all parts" if resource.parts == ("*",) else ", ".join(resource.parts)
+    return tuple((label, shown(text)) for label, text in _words(request, roster, resource, parts))
+
+
+def _words(request: GrantRequest, roster: Roster, resource: Resource, parts: str) -> Words:
     return (
+        ("For enclave", request.enclave),
         ("Asked by", _person(request.requester, roster)),
         ("To do", request.operation),
         ("With", f"{resource.kind} {resource.name}, version {resource.version}, {parts}"),
@@ -67,12 +75,34 @@ def _span(seconds: int) -> str:
     return " ".join(f"{count} {unit}" for count, unit in pieces if count) or "no time"
 
 
+def _key(key: Key) -> str:
+    """Return kind, computed fingerprint and the key itself."""
+    public = key.public if isinstance(key, SshKey) else key.public_key
+    return f"{key.kind.value} {key.key_id} ({public})"
+
+
+def founding_words(founding: Founding) -> Words:
+    """Return label and text of everything that a founder signs, in reading order."""
+    words: list[tuple[str, str]] = [("Enclave", founding.origin)]
+    for team in founding.roster.teams:
+        inside = ", ".join(team.parents) or "no other team"
+        words.append(("Team", f"{team.name} ({team.id}) inside {inside}"))
+    for person in founding.roster.persons:
+        words.extend(_identity(person))
+    words.append(("Retired ids", ", ".join(founding.roster.retired_ids) or "none"))
+    words.append(("Retired keys", ", ".join(founding.roster.retired_keys) or "none"))
+    words.append(("Policy (SHA-256)", sha256_hex(founding.policy_text.encode())))
+    words.append(("Policy", founding.policy_text))
+    words.append(("Founding (SHA-256)", sha256_hex(canonical(founding))))
+    return tuple((label, shown(text)) for label, text in words)
+
+
 def _identity(person: Person) -> Words:
     return (
         ("Person", f"{person.name} ({person.id}), a {person.kind.value}"),
         ("Teams", ", ".join(person.teams) or "none"),
         ("Roles", ", ".join(person.roles) or "none"),
-        ("Keys", ", ".join(f"{key.kind.value} {key.key_id}" for key in person.keys)),
+        *(("Key", _key(key)) for key in person.keys),
     )
 
 
@@ -87,8 +117,8 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911 
         case RemovePerson():
             return (("Change", f"remove {_person(details.person_id, roster)} for ever"),)
         case AddKey():
-            key = f"{details.key.kind.value} {details.key.key_id}"
-            return (("Change", f"add to {_person(details.person_id, roster)} the key {key}"),)
+            who = _person(details.person_id, roster)
+            return (("Change", f"add to {who} the key {_key(details.key)}"),)
         case RemoveKey():
             who = _person(details.person_id, roster)
             return (("Change", f"take from {who} the key {details.key_id}"),)

@@ -5,8 +5,9 @@ from typing import Annotated
 import msgspec
 
 from safehold.trust.exemptions.interface import ExemptionTerms
-from safehold.trust.people.interface import Key, Label, Person, PersonId, Team, TeamId
+from safehold.trust.people.interface import Key, KeyId, Label, Person, PersonId, Team, TeamId
 from safehold.trust.release.interface import PublishRelease, ReleaseOperation
+from safehold.trust.text import Document, Fact
 
 
 class NoDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="none"):
@@ -16,7 +17,7 @@ class NoDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="no
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="facts"):
     """Named facts of another part's operation: a bundle's digest, a new budget."""
 
-    values: dict[Label, Annotated[str, msgspec.Meta(max_length=1000)]]
+    values: dict[Label, Fact]
 
 
 class EnrolPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="enrol-person"):
@@ -42,7 +43,7 @@ class RemoveKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="re
     """Take a lost or retired key from this person."""
 
     person_id: PersonId
-    key_id: str
+    key_id: KeyId
 
 
 class AssignPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="assign-person"):
@@ -62,8 +63,8 @@ class AddTeam(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="add-
 class ChangePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="change-policy"):
     """Replace the whole policy file by this text (UTF-8 TOML)."""
 
-    text: str
-    sha256: str
+    text: Document
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam

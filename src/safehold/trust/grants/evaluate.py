@@ -23,6 +23,9 @@ from safehold.trust.people.interface import Kind, Person, Proof, Roster, Signatu
 from safehold.trust.people.proofs import verify_proof
 from safehold.trust.people.statement import Act
 
+MAX_AHEAD_S = 14 * 86_400
+"""How far after its request a grant may begin: who approves knows what the time will be like."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Case:
@@ -67,7 +70,7 @@ def evaluate(
     The steps, in this order, numbered alike in the code below:
 
     1. The clock is not before the log's newest leaf.
-    2. The log has this exact request.
+    2. The log has this exact request, and it was made for this enclave.
     3. The policy is the newest that the log accepted, and the one the request was made under.
     4. A rule names the operation, and the details are of the operation's own kind.
     5. The requester is enrolled and signed the request.
@@ -77,7 +80,8 @@ def evaluate(
     9. Approvals that count: of this request, in time, signed by a key that is enrolled now, of a
        permitted kind, of a human who is not the requester.
     10. At least one counts, whatever the policy says.
-    11. The persons (not keys) who approved fill every threshold.
+    11. The persons (not keys) who approved fill every threshold; if a service or an agent asks,
+       one human more approves, for its holder may be one of them.
     12. Cedar permits.
 
     A break-glass request replaces 9 to 11 by its own steps, B1 to B3.
@@ -113,7 +117,9 @@ def _clock(case: _Case) -> Refused | None:
 
 
 def _logged(case: _Case) -> Refused | None:
-    # 2. The log has this exact request.
+    # 2. The log has this exact request, and it was made for this enclave.
+    if case.asked.enclave != case.log.founding_sha256:
+        return Refused(Reason.ENCLAVE, "the request was made for another enclave")
     if case.log.requested_at is None or case.log.requested_at > case.now:
         return Refused(Reason.NOT_LOGGED, "the request is not in the log")
     return None
@@ -162,6 +168,8 @@ def _window(case: _Case) -> Refused | None:
         problem = "the request expires before it begins"
     elif asked.expires - asked.not_before > rule.max_duration_s:
         problem = f"expected at most {rule.max_duration_s} s of duration"
+    elif asked.not_before > (case.log.requested_at or 0) + MAX_AHEAD_S:
+        problem = f"expected to begin within {MAX_AHEAD_S} s of the request"
     elif case.now < asked.not_before:
         problem = "the grant has not begun"
     elif case.now >= asked.expires:
@@ -220,6 +228,16 @@ def _approved(case: _Case, rule: GrantRule) -> tuple[str, ...] | Refused:
     carried = assign(rule.thresholds, teams)
     if carried is None:
         return defects[0] if defects else Refused(Reason.QUORUM, _missing(rule, len(counted)))
+    # 11a. Whoever holds a service's key is a human too: one more than the rule has.
+    requester = case.roster.person(case.asked.requester)
+    if requester is None or requester.kind is not Kind.HUMAN:
+        further = sorted(set(counted) - set(carried))
+        if not further:
+            return Refused(
+                Reason.QUORUM,
+                f"a service or agent asks: one human more than the rule, got {len(counted)}",
+            )
+        carried = tuple(sorted((*carried, further[0])))
     return carried
 
 
@@ -284,6 +302,9 @@ def _rare(case: _Case, allowed: BreakGlass) -> Refused | None:
     # B2. It is short, rare, and no earlier one waits for its reviews.
     if case.asked.expires - case.asked.not_before > allowed.max_duration_s:
         return Refused(Reason.BREAK_GLASS, f"expected at most {allowed.max_duration_s} s")
+    asked_at = case.now if case.log.requested_at is None else case.log.requested_at
+    if case.asked.not_before > asked_at + allowed.max_duration_s:
+        return Refused(Reason.BREAK_GLASS, "a need begins now, not in the days to come")
     if case.log.break_glass_recent >= allowed.max_per_week:
         return Refused(Reason.BREAK_GLASS, f"expected at most {allowed.max_per_week} a week")
     if case.log.reviews_overdue:

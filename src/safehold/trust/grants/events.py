@@ -5,8 +5,9 @@
 
 import msgspec
 
-from safehold.trust.grants.interface import Line, Seconds, Sha256, SignedRequest
+from safehold.trust.grants.interface import Seconds, Sha256, SignedRequest
 from safehold.trust.people.interface import PersonId, Proof, Roster
+from safehold.trust.text import Document, Line
 
 
 class Founding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -14,7 +15,7 @@ class Founding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     origin: Line
     roster: Roster
-    policy_text: str
+    policy_text: Document
 
 
 class Founded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="founded"):

@@ -33,9 +33,10 @@ from safehold.trust.grants.interface import (
     SignedRequest,
     short,
 )
+from safehold.trust.grants.leaf_reader import take_entry
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook
-from safehold.trust.log.dsse import seal, unseal
+from safehold.trust.log.dsse import seal
 from safehold.trust.log.interface import LogError
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf, statement_of
 from safehold.trust.log.note import SigningKey
@@ -91,11 +92,7 @@ class Desk:
         return self._state
 
     def _take(self, index: int, entry: bytes) -> None:
-        leaf = read_leaf(unseal(entry, self._emitters)[0])
-        if isinstance(leaf, Record):
-            self._state.observe(leaf.time)
-        else:
-            self._state.apply(index, leaf)
+        take_entry(self._state, index, entry, self._emitters)
 
     def record(self, leaf: Leaf) -> int:
         """Judge a leaf, append it, publish the tree, and return its index.
@@ -103,6 +100,9 @@ class Desk:
         Raises:
             TrustError: the leaf would be void; nothing was appended.
         """
+        statement = statement_of(leaf)
+        # What every reader would void is not written: typed members are checked as they will be.
+        read_leaf(statement)
         with self.store.exclusive():
             state = self.state
             if isinstance(leaf, Record):
@@ -110,7 +110,7 @@ class Desk:
                     raise GrantError("the clock is behind the log's newest leaf")
             else:
                 state.plan(leaf)
-            index = self.store.append([seal(statement_of(leaf), self._emitter)])[0]
+            index = self.store.append([seal(statement, self._emitter)])[0]
             self.store.publish()
             return index
 

@@ -11,22 +11,13 @@ from safehold.canonical import MAX_INTEGER, canonical, sha256_hex
 from safehold.errors import TrustError
 from safehold.trust.grants.details import Details, NoDetails
 from safehold.trust.people.interface import KeyKind, Label, PersonId, Proof, RelyingParty, TeamId
+from safehold.trust.text import Line
 
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Operation = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z][a-z-]{0,19}\.[a-z][a-z-]{0,29}$", max_length=50)
-]
-# One printable line: what an approver reads must not be able to draw a second line of its own,
-# nor turn the reading direction (the bidirectional controls U+202A..E, U+2066..9).
-Line = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=1,
-        max_length=400,
-        pattern="^[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+$",
-    ),
+    str, msgspec.Meta(pattern=r"^[a-z][a-z-]{0,19}\.[a-z][a-z-]{0,29}\Z", max_length=50)
 ]
 
 
@@ -57,6 +48,8 @@ class Resource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GrantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One request; its canonical JSON is what every approver signs. Times are POSIX seconds."""
 
+    enclave: Sha256
+    """Digest of the founding: what is signed for one enclave is worth nothing in another."""
     requester: PersonId
     purpose: Line
     ticket: Line
@@ -70,7 +63,7 @@ class GrantRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uses: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     not_before: Seconds
     expires: Seconds
-    nonce: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
     policy_version: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
     policy_sha256: Sha256
     break_glass: bool = False
@@ -152,6 +145,8 @@ class LogView(msgspec.Struct, frozen=True):
     policy_version: int
     policy_sha256: str
     """The newest policy that the log has accepted."""
+    founding_sha256: str
+    """Digest of the founding of this log."""
     requested_at: int | None = None
     """When this exact request was logged; None: it never was."""
     denied: bool = False
@@ -172,6 +167,7 @@ class Reason(StrEnum):
     CLOCK = "clock"
     NOT_LOGGED = "not-logged"
     POLICY_VERSION = "policy-version"
+    ENCLAVE = "enclave"
     NO_RULE = "no-rule"
     DETAILS = "details"
     REQUESTER = "requester"

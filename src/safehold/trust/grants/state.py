@@ -35,6 +35,7 @@ from safehold.trust.grants.events import (
 from safehold.trust.grants.interface import (
     Approval,
     Decision,
+    Granted,
     GrantError,
     LogView,
     Policy,
@@ -112,6 +113,8 @@ class TrustState:
         """
         self.origin = origin
         self._founding = founding_sha256
+        self.founding_sha256 = ""
+        """Digest of the founding in force (empty: there is none yet)."""
         self.roster: Roster = EMPTY_ROSTER
         self.last_time = 0
         self.cases: dict[str, Case] = {}
@@ -149,18 +152,24 @@ class TrustState:
             )
         return self.cases[found[0]]
 
-    def view(self, request: str, now: int) -> LogView:
-        """Return what the log says of one request (full SHA-256), for `evaluate`."""
+    def view(self, request: str, now: int, *, breaking_at: int | None = None) -> LogView:
+        """Return what the log says of one request (full SHA-256), for `evaluate`.
+
+        Args:
+            request: The request.
+            now: POSIX seconds that are judged.
+            breaking_at: When the glass is being broken, if it is only now.
+        """
         others = [case for digest, case in self.cases.items() if digest != request]
         broken = [case for case in others if case.broken_at is not None]
         case = self.cases.get(request)
+        mine = case.broken_at if case is not None and case.broken_at is not None else breaking_at
         view = LogView(
             last_time=self.last_time,
             policy_version=self.policy.version,
             policy_sha256=self.policy.sha256,
-            break_glass_recent=sum(
-                1 for one in broken if one.broken_at is not None and one.broken_at > now - WEEK_S
-            ),
+            founding_sha256=self.founding_sha256,
+            break_glass_recent=sum(1 for one in broken if _is_recent(one, now, mine)),
             reviews_overdue=sum(1 for one in broken if _is_overdue(one, now)),
         )
         if case is None:
@@ -193,7 +202,8 @@ class TrustState:
         digest = case.signed.request.sha256
         approval = Approval(request_sha256=digest, time=now, proof=proof)
         floor = {proof.key_id: self._counters.get(proof.key_id, 0)}
-        view = msgspec.structs.replace(self.view(digest, now), counters=floor)
+        view = self.view(digest, now, breaking_at=self.last_time)
+        view = msgspec.structs.replace(view, counters=floor)
         return evaluate(case.signed, (approval,), self.roster, self.policy, now, view)
 
     def overdue_reviews(self, now: int) -> tuple[str, ...]:
@@ -203,7 +213,8 @@ class TrustState:
     def exemptions(self) -> tuple[Exemption, ...]:
         """Return every exemption that took effect; `ended` ones are listed too.
 
-        One ends when it is revoked, or when a person who carried it is no longer enrolled.
+        One ends when it is revoked, and as soon as it would not be granted today: judged again
+        with the people, keys, teams and rules of now (only the number of the policy may differ).
         """
         return tuple(
             Exemption(
@@ -211,8 +222,7 @@ class TrustState:
                 terms=case.exemption,
                 not_before=case.signed.request.not_before,
                 expires=case.signed.request.expires,
-                ended=case.closed
-                or any(self.roster.person(person) is None for person in case.carried_by),
+                ended=case.closed or not self._would_hold(digest, case),
             )
             for digest, case in self.cases.items()
             if case.exemption is not None
@@ -240,6 +250,23 @@ class TrustState:
             reviews_overdue=len(self.overdue_reviews(self.last_time)),
         )
 
+    def _would_hold(self, digest: str, case: Case) -> bool:
+        """Tell whether what took effect once would be granted under people and rules of now."""
+        request = case.signed.request
+        now = min(max(self.last_time, request.not_before), request.expires - 1)
+        policy = msgspec.structs.replace(
+            self.policy, version=request.policy_version, sha256=request.policy_sha256
+        )
+        view = msgspec.structs.replace(
+            self.view(digest, now),
+            last_time=now,
+            uses=0,
+            policy_version=policy.version,
+            policy_sha256=policy.sha256,
+        )
+        decision = evaluate(case.signed, tuple(case.approvals), self.roster, policy, now, view)
+        return isinstance(decision, Granted)
+
     # ---- growing -------------------------------------------------------------------------
 
     def apply(self, index: int, event: Event) -> bool:
@@ -251,6 +278,10 @@ class TrustState:
             return False
         effect()
         return True
+
+    def void(self, index: int, reason: str) -> None:
+        """Take note of an entry that is no leaf; it has no effect."""
+        self.voids.append(Void(index=index, reason=reason))
 
     def observe(self, time: int) -> None:
         """Take note of the time of a leaf that is not about trust."""
@@ -334,6 +365,7 @@ class TrustState:
 
         def take() -> None:
             self.roster, self._policy = founding.roster, policy
+            self.founding_sha256 = sha256_hex(canonical(founding))
 
         return take
 
@@ -342,6 +374,11 @@ class TrustState:
         digest = request.sha256
         if digest in self.cases:
             raise GrantError(f"request {short(digest)} is in the log already: a replay")
+        if request.enclave != self.founding_sha256:
+            raise GrantError(
+                f"expected a request for the enclave {short(self.founding_sha256)}, "
+                f"got one for {short(request.enclave)}"
+            )
         signer = self._signer(Act.REQUEST, request, event.signed.proof)
         if signer.person.id != request.requester:
             raise SignatureError("the request is signed by somebody else than its requester")
@@ -362,18 +399,31 @@ class TrustState:
         signer = self._human(Act.APPROVE, request, event.proof)
         if signer.person.id == request.requester:
             raise GrantError("nobody approves their own request")
-        if signer.person.id in case.approvers:
+        if signer.person.id in case.approvers and self._still_counts(case, signer.person, event):
             who = f"{signer.person.name} ({signer.person.id})"
             raise GrantError(f"{who} has approved already: persons count, not keys")
         approval = Approval(request_sha256=event.request, time=event.time, proof=event.proof)
 
         def take() -> None:
             case.approvals.append(approval)
-            case.approvers.append(signer.person.id)
+            if signer.person.id not in case.approvers:
+                case.approvers.append(signer.person.id)
             case.counters[signer.key.key_id] = self._counters.get(signer.key.key_id, 0)
             self._count(signer)
 
         return take
+
+    def _still_counts(self, case: Case, person: Person, event: Approved) -> bool:
+        """Tell whether an earlier approval of the person counts: by a key held, allowed, in time.
+
+        One that does not (the key was removed, or is of a kind that the rule does not permit)
+        keeps nobody from voting with a good key.
+        """
+        rule = self.policy.rule(case.signed.request.operation)
+        kinds = frozenset() if rule is None else frozenset(rule.keys)
+        good = {key.key_id for key in person.keys if key.kind in kinds}
+        used = [approval.proof.key_id for approval in case.approvals]
+        return event.proof.key_id in used or any(key in good for key in used)
 
     def _plan_closing(self, note: DecisionNote, proof: Proof, act: Act, how: str) -> Effect:
         case = self._known(note.request)
@@ -501,6 +551,20 @@ class TrustState:
 
 def _nothing() -> None:
     """Take nothing in."""
+
+
+def _is_recent(case: Case, now: int, breaking_at: int | None) -> bool:
+    """Tell whether a broken glass counts: it was broken, or its window is, within a week.
+
+    Rarity is of breakings, so a window that lies days ahead hides none of them.
+    """
+    if case.broken_at is None:
+        return False
+    moments = (now,) if breaking_at is None else (now, breaking_at)
+    return (
+        any(case.broken_at > moment - WEEK_S for moment in moments)
+        or case.signed.request.expires > now - WEEK_S
+    )
 
 
 def _is_overdue(case: Case, now: int) -> bool:

@@ -19,10 +19,11 @@ from safehold.trust.grants.events import (
     Revoked,
     Used,
 )
-from safehold.trust.grants.interface import Line, Seconds, Sha256
+from safehold.trust.grants.interface import Seconds, Sha256
 from safehold.trust.log.dsse import STATEMENT_TYPE, Statement, StatementSubject
 from safehold.trust.log.interface import LogError
 from safehold.trust.people.interface import Label
+from safehold.trust.text import Line
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="record"):

@@ -1,5 +1,6 @@
 """Persons, their keys and the roster: immutable values that say who may sign what."""
 
+import base64
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
@@ -7,12 +8,22 @@ from typing import Annotated
 import msgspec
 
 from safehold.errors import TrustError
+from safehold.trust.people.material import cose_material, ssh_blob, ssh_material, thumbprint
+from safehold.trust.text import Name, drawn
 
-PersonId = Annotated[str, msgspec.Meta(pattern=r"^p-[0-9a-f]{16}$")]
-TeamId = Annotated[str, msgspec.Meta(pattern=r"^t-[0-9a-z-]{1,40}$")]
-Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-# No control characters: a name is printed on terminals and on the approval page.
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]+$")]
+PersonId = Annotated[str, msgspec.Meta(pattern=r"^p-[0-9a-f]{16}\Z")]
+TeamId = Annotated[str, msgspec.Meta(pattern=r"^t-[0-9a-z-]{1,40}\Z")]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,39}\Z")]
+KeyId = Annotated[str, msgspec.Meta(pattern=r"^SHA256:[A-Za-z0-9+/]{43}\Z")]
+"""A key's id, as it names a key that the roster has: never what says which key it is."""
+Base64 = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[A-Za-z0-9+/]+={0,2}\Z")]
+Base64Url = Annotated[str, msgspec.Meta(max_length=8192, pattern=r"^[A-Za-z0-9_-]+\Z")]
+SshPublic = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com) [A-Za-z0-9+/]{40,1000}={0,2}\Z"
+    ),
+]
 
 
 class PeopleError(TrustError):
@@ -40,12 +51,27 @@ class KeyKind(StrEnum):
 
 
 class SshKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ssh"):
-    """An `ssh-ed25519` or `sk-ssh-ed25519@openssh.com` public key (one authorized_keys line)."""
+    """An `ssh-ed25519` or `sk-ssh-ed25519@openssh.com` public key (one authorized_keys line).
 
-    public: str
+    No id is written beside the key: a claim of the document's could be another key's.
+    """
+
+    public: SshPublic
     """`TYPE BASE64`, without options and comment."""
-    key_id: str
-    """`SHA256:` fingerprint as OpenSSH prints it."""
+
+    @property
+    def key_id(self) -> str:
+        """The `SHA256:` fingerprint that OpenSSH prints, computed from the key."""
+        return thumbprint(ssh_blob(self.public))
+
+    @property
+    def material(self) -> str:
+        """The key itself, whatever it is wrapped in: two spellings of one key have one value.
+
+        Raises:
+            ValueError: not an Ed25519 key.
+        """
+        return ssh_material(self.public)
 
     @property
     def kind(self) -> KeyKind:
@@ -54,14 +80,28 @@ class SshKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ssh")
 
 
 class Passkey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="passkey"):
-    """A WebAuthn credential: COSE public key and credential id, both base64url unpadded."""
+    """A WebAuthn credential: COSE public key and credential id, both base64url unpadded.
 
-    credential_id: str
-    public_key: str
-    aaguid: str
-    sign_count: int
-    key_id: str
-    """`SHA256:` and the unpadded base64 digest of the COSE key."""
+    Neither id, counter nor model of the authenticator is taken from who asks for the enrolment:
+    the id is computed, the counter begins at what the log has seen.
+    """
+
+    credential_id: Base64Url
+    public_key: Base64Url
+
+    @property
+    def key_id(self) -> str:
+        """`SHA256:` and the unpadded base64 digest of the COSE key, computed from the key."""
+        return thumbprint(base64.urlsafe_b64decode(self.public_key + "=="))
+
+    @property
+    def material(self) -> str:
+        """The key itself (curve point or modulus), in whatever order CBOR has its members.
+
+        Raises:
+            ValueError: not a COSE key of a known type.
+        """
+        return cose_material(base64.urlsafe_b64decode(self.public_key + "=="))
 
     @property
     def kind(self) -> KeyKind:
@@ -98,6 +138,7 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     teams: tuple[Team, ...]
     retired_ids: tuple[str, ...] = ()
     retired_keys: tuple[str, ...] = ()
+    """The material of every key that was taken away: it comes back under no spelling."""
 
     def person(self, person_id: str) -> Person | None:
         """Return the enrolled person of that id, or None."""
@@ -133,6 +174,7 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         used_ids = {*self.retired_ids, *(other.id for other in self.persons)}
         if person.id in used_ids:
             raise PeopleError(f"expected a new person id, got {person.id}, which was used before")
+        _check_name(person.name, (other.name for other in self.persons))
         bare = msgspec.structs.replace(person, keys=())
         roster = msgspec.structs.replace(self, persons=(*self.persons, bare))
         _check_teams(roster, person.teams)
@@ -153,7 +195,7 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self,
             persons=tuple(other for other in self.persons if other.id != person_id),
             retired_ids=(*self.retired_ids, person_id),
-            retired_keys=(*self.retired_keys, *(key.key_id for key in person.keys)),
+            retired_keys=(*self.retired_keys, *(key.material for key in person.keys)),
         )
 
     def add_key(self, person_id: str, key: Key) -> "Roster":
@@ -163,7 +205,8 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             PeopleError: unknown person, or the key is or was somebody's.
         """
         person = self._required(person_id)
-        if key.key_id in self.retired_keys or self.owner(key.key_id) is not None:
+        held = {other.material for one in self.persons for other in one.keys}
+        if _material(key) in held.union(self.retired_keys):
             raise PeopleError(f"expected a new key, got {key.key_id}, which was enrolled before")
         return self._with(msgspec.structs.replace(person, keys=(*person.keys, key)))
 
@@ -179,8 +222,9 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise PeopleError(f"expected a key of {person_id}, got {key_id}")
         if not left:
             raise PeopleError(f"expected {person_id} to keep a key; remove the person instead")
+        gone = tuple(key.material for key in person.keys if key not in left)
         changed = self._with(msgspec.structs.replace(person, keys=left))
-        return msgspec.structs.replace(changed, retired_keys=(*self.retired_keys, key_id))
+        return msgspec.structs.replace(changed, retired_keys=(*self.retired_keys, *gone))
 
     def assign(self, person_id: str, roles: tuple[str, ...], teams: tuple[str, ...]) -> "Roster":
         """Return the roster in which the person has these roles and teams.
@@ -200,6 +244,7 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if any(other.id == team.id for other in self.teams):
             raise PeopleError(f"expected a new team id, got {team.id}, which exists")
+        _check_name(team.name, (other.name for other in self.teams))
         _check_teams(self, team.parents)
         return msgspec.structs.replace(self, teams=(*self.teams, team))
 
@@ -223,24 +268,45 @@ def _check_teams(roster: Roster, teams: Iterable[str]) -> None:
             raise PeopleError(f"expected the id of a known team, got {team}")
 
 
+def _check_name(name: str, others: Iterable[str]) -> None:
+    taken = {drawn(other): other for other in others}
+    if drawn(name) in taken:
+        raise PeopleError(
+            f"expected a name that nobody can take for {taken[drawn(name)]!r}, got {name!r}: "
+            "add a surname or a number in words"
+        )
+
+
+def _material(key: Key) -> str:
+    """Return what a key is, after checking that it is one.
+
+    Raises:
+        PeopleError: it is not a well-formed key.
+    """
+    try:
+        return key.material
+    except ValueError as error:
+        raise PeopleError(f"expected a well-formed public key: {error}") from error
+
+
 EMPTY_ROSTER = Roster(persons=(), teams=())
 
 
 class SshProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ssh"):
     """An SSHSIG over a statement's challenge: the text between the armour lines, one line."""
 
-    key_id: str
-    signature: str
+    key_id: KeyId
+    signature: Base64
 
 
 class PasskeyProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="passkey"):
     """A WebAuthn assertion whose challenge is the statement's; fields base64url unpadded."""
 
-    key_id: str
-    credential_id: str
-    authenticator_data: str
-    client_data_json: str
-    signature: str
+    key_id: KeyId
+    credential_id: Base64Url
+    authenticator_data: Base64Url
+    client_data_json: Base64Url
+    signature: Base64Url
 
 
 Proof = SshProof | PasskeyProof

@@ -1,7 +1,6 @@
 """Passkeys (WebAuthn Level 2) as signers: user verification always, relying party pinned."""
 
 import base64
-import hashlib
 import json
 from typing import Any
 
@@ -43,12 +42,6 @@ def _webauthn() -> Any:
     return webauthn
 
 
-def passkey_id(public_key: bytes) -> str:
-    """Return the key id of a COSE public key."""
-    digest = hashlib.sha256(public_key).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
 def verify_registration(response: str, *, challenge: bytes, relying_party: RelyingParty) -> Passkey:
     """Return the passkey of a browser's registration response (a JSON text).
 
@@ -72,9 +65,6 @@ def verify_registration(response: str, *, challenge: bytes, relying_party: Relyi
     return Passkey(
         credential_id=b64url(verified.credential_id),
         public_key=b64url(verified.credential_public_key),
-        aaguid=verified.aaguid,
-        sign_count=verified.sign_count,
-        key_id=passkey_id(verified.credential_public_key),
     )
 
 
@@ -111,7 +101,8 @@ def verify_assertion(
         raise SignatureError("expected an assertion by the enrolled credential")
     # 2. The ceremony ran on our own page, not inside somebody else's.
     client_data = _client_data(unb64url(proof.client_data_json))
-    if client_data.get("crossOrigin") not in {None, False} or "topOrigin" in client_data:
+    foreign = client_data.get("crossOrigin")
+    if not (foreign is None or foreign is False) or "topOrigin" in client_data:
         raise SignatureError("expected a ceremony on our own page, got one in a foreign frame")
     # 3. Type, challenge, origin, rp id hash, presence, verification, counter, signature.
     try:
@@ -130,10 +121,10 @@ def verify_assertion(
             expected_rp_id=relying_party.rp_id,
             expected_origin=list(relying_party.origins),
             credential_public_key=unb64url(key.public_key),
-            credential_current_sign_count=max(counter_floor, key.sign_count),
+            credential_current_sign_count=counter_floor,
             require_user_verification=True,
         )
-    except (_webauthn_error(), ValueError) as error:
+    except (_webauthn_error(), ValueError, RecursionError) as error:
         raise SignatureError("the passkey assertion does not verify for this statement") from error
     return int(verified.new_sign_count)
 
@@ -141,7 +132,7 @@ def verify_assertion(
 def _client_data(raw: bytes) -> dict[str, Any]:
     try:
         data = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SignatureError("expected client data in JSON") from error
     if not isinstance(data, dict):
         raise SignatureError("expected client data to be an object")

@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from safehold.errors import SafeholdError
 from safehold.trust.people.interface import (
     Passkey,
     PasskeyProof,
@@ -29,10 +30,39 @@ def verify_proof(
 ) -> Verified:
     """Return whose act this is, by which key.
 
+    Whatever a proof does to the code that reads it, it is that proof's failure: a leaf with a
+    poisoned proof is void and stops no reader.
+
     Raises:
         SignatureError: no enrolled person holds the key, or the signature is not by that key over
             exactly this act and document, or the authenticator's counter did not rise.
     """
+    try:
+        return _verify(
+            roster,
+            act,
+            document,
+            proof,
+            relying_party=relying_party,
+            counter_floor=counter_floor,
+        )
+    except (SafeholdError, MemoryError):
+        raise
+    except Exception as error:
+        raise SignatureError(
+            f"expected a proof that can be read, got one that ends in {type(error).__name__}"
+        ) from error
+
+
+def _verify(
+    roster: Roster,
+    act: Act,
+    document: object,
+    proof: Proof,
+    *,
+    relying_party: RelyingParty,
+    counter_floor: int,
+) -> Verified:
     # 1. The key is enrolled now, and by one person.
     owned = roster.owner(proof.key_id)
     if owned is None:

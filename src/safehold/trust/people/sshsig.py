@@ -14,9 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from safehold.trust.people.interface import PeopleError, SignatureError, SshKey
+from safehold.trust.people.material import ED25519, SK_ED25519, thumbprint
 
-ED25519 = b"ssh-ed25519"
-SK_ED25519 = b"sk-ssh-ed25519@openssh.com"
 MAGIC = b"SSHSIG"
 MAX_SIGNATURE_BYTES = 4096
 _HASHES = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
@@ -74,13 +73,12 @@ def parse_public_key(line: str) -> SshKey:
         raise PeopleError("expected a well-formed SSH public key") from error
     if _SshReader(blob).string() != fields[0].encode():
         raise PeopleError("expected the type of the line to be the type inside the key")
-    return SshKey(public=f"{fields[0]} {fields[1]}", key_id=fingerprint(blob))
+    return SshKey(public=f"{fields[0]} {base64.b64encode(blob).decode()}")
 
 
 def fingerprint(blob: bytes) -> str:
     """Return the fingerprint that `ssh-keygen -l` prints."""
-    digest = hashlib.sha256(blob).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    return thumbprint(blob)
 
 
 def ssh_key_of(public: bytes) -> SshKey:

@@ -27,13 +27,12 @@ from safehold.trust.exemptions import (
     exemption_book,
 )
 from safehold.trust.exemptions.seat_file import SeatFile
+from safehold.trust.grants.leaf_reader import take_entry
 from safehold.trust.grants.state import TrustState
-from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.interface import LogSource
 from safehold.trust.log.keys import LogKeys, read_keys
-from safehold.trust.log.log_entries import Record, read_leaf
 
 _DAY_S = 86_400
 
@@ -106,11 +105,7 @@ class LogExemptions:
         try:
             news = self._log.news() if self._log.head().size != self._log.size else []
             for index, entry in news:
-                leaf = read_leaf(unseal(entry, self._emitters)[0])
-                if isinstance(leaf, Record):
-                    self._state.observe(leaf.time)
-                else:
-                    self._state.apply(index, leaf)
+                take_entry(self._state, index, entry, self._emitters)
             if news:
                 self.seats.saw(self._keys.origin, self._log.size)
         except TrustError:

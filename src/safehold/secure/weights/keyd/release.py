@@ -273,12 +273,15 @@ class Releaser:
 
     def _prove_leaves(self, grant: str) -> None:
         for index, entry in self._desk.store.entries(self._next):
-            leaf = read_leaf(unseal(entry, self._pinned.emitter_keys())[0])
+            self._next = index + 1
+            try:
+                leaf = read_leaf(unseal(entry, self._pinned.emitter_keys())[0])
+            except TrustError:
+                continue  # void: the desk lists it, and it carries no grant
             if isinstance(leaf, Requested):
                 self._leaves.setdefault(leaf.signed.request.sha256, []).append(index)
             elif isinstance(leaf, Approved | BrokeGlass):
                 self._leaves.setdefault(leaf.request, []).append(index)
-            self._next = index + 1
         for index in self._leaves.get(grant, []):
             self._prove(index)
 
