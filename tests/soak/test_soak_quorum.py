@@ -47,6 +47,7 @@ class Straight:
         # The founding's signatures were verified once, above.
         self.state = TrustState(ORIGIN)
         self.state.roster, self.state._policy = FOUNDED.roster, FOUNDED.policy
+        self.state.founding_sha256 = FOUNDED.founding_sha256
         self.state.last_time = START
         self._index = 0
 
