@@ -14,6 +14,7 @@
     ├── TrustError              an authorization is missing, spent or false
     ├── WeightsError            sealed weights can't be made or opened
     ├── EgressError             a flow, budget or kernel rule can't be used
+    ├── EndpointError           what may run on this host can't be controlled
     └── DependencyError         an optional package is not installed
 
 A message says what was expected and what came; never content, keys or prompts.
@@ -95,6 +96,12 @@ class WeightsError(SafeholdError):
 
 class EgressError(SafeholdError):
     """Correct the flow register, the budget or the host named in the message."""
+
+    exit_status = 6
+
+
+class EndpointError(SafeholdError):
+    """Correct the software policy, the inventory or the host named in the message."""
 
     exit_status = 6
 

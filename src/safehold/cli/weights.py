@@ -2,8 +2,6 @@
 
 import json
 import secrets
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +56,6 @@ from safehold.trust.grants.interface import GrantRequest, Resource
 from safehold.trust.log.keys import read_keys
 
 _OPERATIONS = ("load", "rewrap", "shred")
-_REPORT_S = 1.0
 
 
 @click.group()
@@ -431,8 +428,9 @@ def shred(
 def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_json: bool) -> None:
     """Count reads of the sealed files and refuse them beyond the budget (root, until interrupted).
 
-    It stops readers of this mount, root included. It does not stop raw reads of the disk, other
-    mounts, or whoever can kill it: then everything reads again, and what is read is ciphertext.
+    It stops readers of these files, root included. A second process keeps the kernel's questions:
+    if the meter is killed, readers wait for the next one. It does not stop raw reads of the disk,
+    or whoever kills both at once: then everything reads again, and what is read is ciphertext.
 
     \b
     Examples:
@@ -459,17 +457,12 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
         running = ReadMeter(gate, allowed, on_refusal=report)
         if lease is not None:
             lease.on_end(running.end_grant)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: running.stop())
-        thread = threading.Thread(target=running.run, daemon=True)
-        thread.start()
         if not as_json:
             console.print(f"metering by {running.active.value}, {allowed:,} bytes may be read")
         else:
             click.echo(json.dumps({"active": running.active.value, "budget": allowed}))
         try:
-            while thread.is_alive():
-                thread.join(_REPORT_S)
+            running.run_held(lambda line: click.echo(f"meter: {line}", err=True))
         finally:
             if lease is not None:
                 lease.close()

@@ -1,36 +1,20 @@
-"""fanotify permission events by ctypes: just enough to be asked about every read of some files.
+"""The meter's view of the kernel's questions: every read of some files, or every open.
 
 `FAN_PRE_ACCESS` (Linux 6.14, file systems that allow it: ext4, XFS, Btrfs) reports offset and
 length of each read before it happens; `FAN_OPEN_PERM` is older and reports only the open.
 """
 
-import ctypes
 import errno
 import os
-import select
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from safehold.errors import WeightsError
+from safehold.secure.fanotify.group import Group, Question
+from safehold.secure.fanotify.interface import Asked, FanotifyError, Kind, Scope
 from safehold.secure.weights.meter.budget import Active, Read
-
-# linux/fanotify.h
-_CLASS_CONTENT, _CLASS_PRE_CONTENT = 0x4, 0x8
-_CLOEXEC, _NONBLOCK, _UNLIMITED_QUEUE = 0x1, 0x2, 0x10
-_MARK_ADD = 0x1
-_OPEN_PERM, _ACCESS_PERM, _PRE_ACCESS, _Q_OVERFLOW = 0x10000, 0x20000, 0x100000, 0x4000
-_ALLOW, _DENY = 0x1, 0x2
-_INFO_RANGE = 6
-_AT_FDCWD = -100
-_O_LARGEFILE = 0o100000
-_METADATA = struct.Struct("<IBBHQii")
-_INFO = struct.Struct("<BBH")
-_RANGE = struct.Struct("<4xQQ")
-_RESPONSE = struct.Struct("<iI")
-_BUFFER = 64 * 1024
 
 
 class MeterError(WeightsError):
@@ -38,31 +22,22 @@ class MeterError(WeightsError):
 
 
 class AccessEvent:
-    """One question of the kernel; exactly one answer is owed."""
+    """One question of the kernel about one read; exactly one answer is owed."""
 
-    def __init__(self, group: int, handle: int, read: Read) -> None:
+    def __init__(self, question: Question, read: Read) -> None:
         self.read = read
-        self._group = group
-        self._handle = handle
+        self._question = question
 
     def answer(self, *, allow: bool, detailed: bool) -> None:
         """Let the access go on or refuse it (`EDQUOT`, where the kernel can say so)."""
-        response = _ALLOW
-        if not allow:
-            response = _DENY | (errno.EDQUOT << 24 if detailed else 0)
-        try:
-            os.write(self._group, _RESPONSE.pack(self._handle, response))
-        except FileNotFoundError:
-            pass  # whoever asked was killed meanwhile
-        finally:
-            os.close(self._handle)
+        self._question.answer(allow=allow, refusal=errno.EDQUOT if detailed else 0)
 
 
 class FanotifyGroup:
     """A fanotify group that is asked about the given files.
 
-    When the last descriptor of the group closes, also by SIGKILL, the kernel allows everything:
-    it fails open. That is why what it guards is ciphertext.
+    When the last descriptor of the group closes, the kernel allows everything. A holder keeps
+    one (`safehold.secure.fanotify.hold`); what it guards is ciphertext all the same.
     """
 
     def __init__(self, files: Sequence[Path], active: Active) -> None:
@@ -74,32 +49,19 @@ class FanotifyGroup:
         if not files:
             raise MeterError("expected at least one file to meter, got none")
         self.active = active
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.fanotify_mark.argtypes = [
-            ctypes.c_int,
-            ctypes.c_uint,
-            ctypes.c_uint64,
-            ctypes.c_int,
-            ctypes.c_char_p,
-        ]
         detailed = active is Active.PRE_ACCESS
-        kind = _CLASS_PRE_CONTENT if detailed else _CLASS_CONTENT
-        self._group = self._libc.fanotify_init(
-            kind | _CLOEXEC | _NONBLOCK | _UNLIMITED_QUEUE,
-            os.O_RDONLY | os.O_CLOEXEC | _O_LARGEFILE,
-        )
-        if self._group < 0:
-            raise MeterError(f"fanotify: {_reason()}; metering needs CAP_SYS_ADMIN")
         self._names = {_identity(path.stat()): path.name for path in files}
-        self._mask = _PRE_ACCESS if detailed else _OPEN_PERM
+        try:
+            self.group = Group(Kind.PRE_CONTENT if detailed else Kind.CONTENT)
+        except FanotifyError as error:
+            raise MeterError(str(error)) from error
         for path in files:
-            done = self._libc.fanotify_mark(
-                self._group, _MARK_ADD, self._mask, _AT_FDCWD, os.fsencode(path)
-            )
-            if done < 0:
-                reason = _reason()
-                os.close(self._group)
-                raise MeterError(f"fanotify: {active.value} on {path.name}: {reason}")
+            try:
+                asked = Asked.PRE_ACCESS if detailed else Asked.OPEN
+                self.group.mark(os.fsencode(path), asked, Scope.FILE)
+            except FanotifyError as error:
+                self.group.close()
+                raise MeterError(f"{active.value} on {path.name}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -110,47 +72,22 @@ class FanotifyGroup:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._group)
+        self.group.close()
 
     def events(self, timeout_s: float) -> Iterator[AccessEvent]:
         """Yield the questions that are waiting, after at most `timeout_s` seconds."""
-        if not select.select([self._group], [], [], timeout_s)[0]:
-            return
-        try:
-            data = os.read(self._group, _BUFFER)
-        except BlockingIOError:
-            return
-        while data:
-            length, _, _, head, mask, handle, pid = _METADATA.unpack_from(data)
-            info, data = data[head:length], data[length:]
-            if handle < 0 or mask & _Q_OVERFLOW:
-                continue
-            found = os.fstat(handle)
-            offset, count = _range(info, found.st_size)
-            name = self._names.get(_identity(found), "unknown")
-            yield AccessEvent(self._group, handle, Read(name, pid, offset, count))
-
-
-def _range(info: bytes, size: int) -> tuple[int, int]:
-    """Return offset and length of an access; without a range it is of the whole file."""
-    while len(info) >= _INFO.size:
-        kind, _, length = _INFO.unpack_from(info)
-        if kind == _INFO_RANGE:
-            offset, count = _RANGE.unpack_from(info, _INFO.size)
+        for question in self.group.questions(timeout_s):
+            event = question.event
+            found = os.fstat(event.handle)
+            left = found.st_size - event.offset
             # A reader may ask for more than there is; only what is there can be read.
-            return offset, max(0, min(count or size, size - offset))
-        if length == 0:
-            break
-        info = info[length:]
-    return 0, size
+            count = max(0, min(event.count or found.st_size, left))
+            name = self._names.get(_identity(found), "unknown")
+            yield AccessEvent(question, Read(name, event.pid, event.offset, count))
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
-
-
-def _reason() -> str:
-    return os.strerror(ctypes.get_errno())
 
 
 def open_gate(files: Sequence[Path]) -> FanotifyGroup:

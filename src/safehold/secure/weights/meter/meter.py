@@ -1,8 +1,9 @@
 """The loop of the read meter.
 
 What it stops: any process, root's included, that reads a sealed file through this mount beyond the
-budget. What it does not stop: reads of the raw block device, another mount of the same file system
-in a namespace, whoever can kill the meter (the kernel then allows everything), and whatever a
+budget. Held (`run_held`), a killed worker means waiting: the next one goes on with the same tally,
+and what the dead one had not answered is refused. What it does not stop: reads of the raw block
+device, whoever kills holder and worker at once (the kernel then allows everything), and whatever a
 process does with bytes that it was allowed to read. Encryption is the lock; this is the alarm.
 """
 
@@ -10,9 +11,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from safehold.secure.fanotify.group import Group
+from safehold.secure.fanotify.hold import Beat, Holder
 from safehold.secure.weights.header import read_header
 from safehold.secure.weights.interface import SEALED_SUFFIX
-from safehold.secure.weights.meter.budget import Active, Read, Tally, closed, judge
+from safehold.secure.weights.meter.budget import Active, Read, Tally, judge
+from safehold.secure.weights.meter.cell import TallyCell
 from safehold.secure.weights.meter.fanotify import FanotifyGroup, MeterError
 
 _POLL_S = 0.2
@@ -39,8 +43,7 @@ class ReadMeter:
         exempt: frozenset[int] = frozenset(),
     ) -> None:
         self._gate = gate
-        self._tally = Tally(budget=budget)
-        self._lock = threading.Lock()
+        self._cell = TallyCell(budget)
         self._stop = threading.Event()
         self._on_refusal = on_refusal
         self._exempt = exempt
@@ -53,12 +56,28 @@ class ReadMeter:
     @property
     def tally(self) -> Tally:
         """What was metered so far."""
-        with self._lock:
-            return self._tally
+        return self._cell.tally
 
-    def run(self) -> None:
+    def run_held(self, note: Callable[[str], None] = lambda _: None) -> None:
+        """Answer from a worker process until SIGTERM or SIGINT; this process keeps the group.
+
+        Args:
+            note: Told in one line when a worker ended and the next one took over.
+        """
+
+        def work(group: Group, beat: Beat) -> None:
+            del group
+            self.run(beat)
+
+        Holder(self._gate.group, work, note=note).run()
+
+    def run(self, beat: Beat | None = None) -> None:
         """Answer until `stop`. Every question is answered, also when something breaks."""
         while not self._stop.is_set():
+            if beat is not None:
+                beat.now()
+                if beat.orphaned():
+                    return
             for event in self._gate.events(_POLL_S):
                 allow = False
                 try:
@@ -72,14 +91,13 @@ class ReadMeter:
     def _judge(self, read: Read) -> bool:
         if read.pid in self._exempt:
             return True
-        with self._lock:
-            allow, self._tally = judge(self._tally, read)
+        allow, tally = judge(self._cell.tally, read)
+        self._cell.store(tally)
         return allow
 
     def end_grant(self, reason: str) -> None:
         """Refuse every read from now on."""
-        with self._lock:
-            self._tally = closed(self._tally, reason)
+        self._cell.close(reason)
 
     def stop(self) -> None:
         """Make `run` return. The gate's end then allows everything: say so where it is used."""

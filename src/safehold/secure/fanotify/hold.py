@@ -1,0 +1,150 @@
+"""The second process that keeps the group: a dead daemon means waiting, not running.
+
+The holder forks a worker and does nothing but wait for its end; then it forks the next. A fork
+opens no file, so the restart never waits for an answer that nobody could give. A worker whose
+holder was killed becomes the holder. Only who kills both at once opens the gate.
+"""
+
+import mmap
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from safehold.secure.fanotify.group import Group, prepare_reader
+
+_BEAT = struct.Struct("<d")
+_TICK_S = 0.1
+_AGAIN_S = 0.02
+BROKEN, ORPHANED, DONE = 70, 71, 0
+
+
+class Beat:
+    """A moment in memory that holder and worker share: when the worker last went round."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self._holder = os.getpid()
+        self.now()
+
+    def now(self) -> None:
+        """Say that the worker is alive."""
+        _BEAT.pack_into(self._shared, 0, time.monotonic())
+
+    def age_s(self) -> float:
+        """Return how long ago that was."""
+        return time.monotonic() - float(_BEAT.unpack_from(self._shared, 0)[0])
+
+    def own(self) -> None:
+        """Be the holder of this beat."""
+        self._holder = os.getpid()
+        self.now()
+
+    def orphaned(self) -> bool:
+        """Tell the worker whether its holder is gone."""
+        return os.getppid() != self._holder
+
+
+Work = Callable[[Group, Beat], None]
+"""Answers until told to stop or orphaned; calls `Beat.now` at least every second."""
+
+
+class Holder:
+    """Keeps the group and a worker on it.
+
+    Args:
+        group: What to keep.
+        work: What the worker does; everything it needs is imported and opened before `run`.
+        stuck_s: A worker that has not gone round for so long is killed.
+        note: Told of each worker's end in one line.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        work: Work,
+        *,
+        stuck_s: float = 10.0,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._group = group
+        self._work = work
+        self._stuck_s = stuck_s
+        self._note = note
+        self._beat = Beat()
+        self._stop = False
+        self._worker = 0
+
+    def run(self) -> None:
+        """Hold until SIGTERM or SIGINT, or until a worker ends by itself.
+
+        Must be called by a process of one thread. Afterwards the group is closed, and with its
+        last descriptor the kernel allows everything again.
+        """
+        self._hold()
+        while not self._stop:
+            began = time.monotonic()
+            self._worker = self._fork()
+            status = self._wait(self._worker)
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == DONE:
+                break
+            if not self._stop:
+                self._note(f"worker ended with status {status}; the next one answers")
+                if time.monotonic() - began < _AGAIN_S:
+                    time.sleep(_AGAIN_S)
+        self._group.close()
+
+    def _hold(self) -> None:
+        self._beat.own()
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stop = True
+
+    def _fork(self) -> int:
+        self._beat.now()
+        pid = os.fork()
+        if pid:
+            return pid
+        # A traceback would open our own source files, which nobody could answer: so none.
+        status = BROKEN
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            prepare_reader()
+            ended = self._group.deny_unanswered()
+            if ended:
+                self._note(f"{ended} questions of a dead worker were refused")
+            self._work(self._group, self._beat)
+            if not self._beat.orphaned():
+                status = DONE
+            else:
+                self._note("the holder was killed; the worker holds now")
+                self.run()
+                status = ORPHANED
+        finally:
+            broken = sys.exc_info()[0]
+            if broken is not None:
+                self._note(f"worker broke: {broken.__name__}")
+            os._exit(status)
+
+    def _wait(self, worker: int) -> int:
+        pidfd = os.pidfd_open(worker)
+        try:
+            while True:
+                done, status = os.waitpid(worker, os.WNOHANG)
+                if done:
+                    return status
+                if self._stop or self._beat.age_s() > self._stuck_s:
+                    with suppress(ProcessLookupError):
+                        os.kill(worker, signal.SIGKILL)
+                select.select([pidfd], [], [], _TICK_S)
+        finally:
+            os.close(pidfd)

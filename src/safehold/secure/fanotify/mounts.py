@@ -1,0 +1,212 @@
+"""Mounts: read the kernel's table, mark what can hold a program, mark what is mounted later."""
+
+import os
+import re
+import select
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from safehold.secure.fanotify.group import Group
+from safehold.secure.fanotify.interface import Asked, FanotifyError, Scope
+
+# They hold no file that a process wrote; marking `/proc` would make the daemon wait for itself.
+PSEUDO = frozenset(
+    {
+        "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
+        "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs",
+        "selinuxfs", "sysfs", "tracefs",
+    }
+)  # fmt: skip
+# Where a store through a shared mapping moves no change time, so that no verdict may be kept.
+UNDATED = frozenset({"tmpfs", "devtmpfs", "ramfs", "hugetlbfs", "fuse", "fuseblk", "overlay"})
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MAX_NAMESPACES = 256
+_SILENT_S = 30.0
+_FIELDS_BEFORE, _FIELDS_AFTER = 6, 2
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """One row of `mountinfo` (proc(5)); `point` as its reader's root sees it."""
+
+    number: int
+    device: str
+    point: str
+    kind: str
+    options: tuple[str, ...]
+
+
+def parse_mountinfo(text: str) -> tuple[Mount, ...]:
+    """Return the rows.
+
+    Raises:
+        FanotifyError: a row is not as proc(5) says.
+    """
+    found = []
+    for line in text.splitlines():
+        left, dash, right = line.partition(" - ")
+        first, last = left.split(" "), right.split(" ")
+        if (
+            not dash
+            or len(first) < _FIELDS_BEFORE
+            or len(last) < _FIELDS_AFTER
+            or not first[0].isdigit()
+        ):
+            raise FanotifyError("expected a row of mountinfo, got something else")
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), first[4])
+        found.append(Mount(int(first[0]), first[2], point, last[0], tuple(first[5].split(","))))
+    return tuple(found)
+
+
+def markable(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """Return the mounts that can hold a program."""
+    return tuple(one for one in mounts if one.kind not in PSEUDO)
+
+
+class MountTable:
+    """The mounts of one process's namespace, kept open: the kernel wakes us at each change."""
+
+    def __init__(self, pid: int) -> None:
+        """Open the table.
+
+        Raises:
+            OSError: the process is gone.
+        """
+        self.last_s = time.monotonic()
+        self.handle = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # The process may be gone when something is mounted; its root is not.
+            self.root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            os.close(self.handle)
+            raise
+
+    def read(self) -> tuple[Mount, ...]:
+        """Return what is mounted now."""
+        os.lseek(self.handle, 0, os.SEEK_SET)
+        parts = []
+        while part := os.read(self.handle, 1 << 16):
+            parts.append(part)
+        return parse_mountinfo(b"".join(parts).decode("utf-8", "surrogateescape"))
+
+    def close(self) -> None:
+        """Let the namespace go."""
+        os.close(self.handle)
+        os.close(self.root)
+
+
+class MountWatch:
+    """Marks every file system that any known namespace mounts, at once.
+
+    A namespace becomes known with the first program that runs in it. What is mounted is marked
+    when the kernel reports the change, and in any case before the next answer.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        asked: Asked,
+        *,
+        scope: Scope = Scope.FILESYSTEM,
+        leave: frozenset[str] = frozenset(),
+    ) -> None:
+        """Watch nothing yet.
+
+        Args:
+            group: Takes the marks.
+            asked: What to be asked about.
+            scope: What to mark of each mount; a mount alone where the kernel refuses more.
+            leave: Devices (`major:minor`) that are never marked: a trial leaves the machine alone.
+        """
+        self._group = group
+        self._asked = asked
+        self._scope = scope
+        self._tables: dict[tuple[int, int, int], MountTable] = {}
+        self._leave = leave
+        self._seen: set[str | int] = set()
+        self._poll = select.poll()
+        self.unmarked: dict[str, str] = {}
+        """Mounts that the kernel refused to mark, with its reason."""
+        self.kinds: dict[int, str] = {}
+        """File system by device number, for what has no path of its own."""
+
+    def meet(self, pid: int) -> bool:
+        """Know the namespace of a process; return whether it was new."""
+        try:
+            space = os.stat(f"/proc/{pid}/ns/mnt").st_ino  # noqa: PTH116 - hot path
+            root = os.stat(f"/proc/{pid}/root")  # noqa: PTH116
+            key = (space, root.st_dev, root.st_ino)
+            if key in self._tables:
+                self._tables[key].last_s = time.monotonic()
+                return False
+            table = MountTable(pid)
+        except OSError:
+            return False  # gone: nothing of it runs
+        if len(self._tables) >= _MAX_NAMESPACES:
+            self.forget_ended()
+        self._tables[key] = table
+        self._poll.register(table.handle, select.POLLPRI)
+        self._mark(table)
+        return True
+
+    def changed(self) -> None:
+        """Mark what was mounted since the last call; costs one system call when nothing was."""
+        ready = {handle for handle, _ in self._poll.poll(0)}
+        if ready:
+            for table in list(self._tables.values()):
+                if table.handle in ready:
+                    self._mark(table)
+
+    def forget_ended(self) -> None:
+        """Let go namespaces in which nothing ran for a while: they would stay mounted for us.
+
+        If something does run there later, it is met again, with what was mounted meanwhile.
+        """
+        own = os.stat("/proc/self/ns/mnt").st_ino  # noqa: PTH116
+        for key, table in list(self._tables.items()):
+            if key[0] != own and time.monotonic() - table.last_s > _SILENT_S:
+                self._poll.unregister(table.handle)
+                table.close()
+                del self._tables[key]
+
+    def close(self) -> None:
+        """Let every namespace go."""
+        for table in self._tables.values():
+            table.close()
+        self._tables.clear()
+
+    def _mark(self, table: MountTable) -> None:
+        try:
+            mounts = markable(table.read())
+        except OSError:
+            return  # its namespace ended
+        for mount in mounts:
+            key = mount.device if self._scope is Scope.FILESYSTEM else mount.number
+            major, minor = mount.device.split(":")
+            self.kinds[os.makedev(int(major), int(minor))] = mount.kind
+            if key in self._seen or mount.device in self._leave:
+                continue
+            path = f"/proc/self/fd/{table.root}{mount.point}".encode("utf-8", "surrogateescape")
+            try:
+                _cover(self._group, path, self._asked, self._scope)
+            except FanotifyError as error:
+                self.unmarked[mount.point] = str(error)
+            else:
+                self._seen.add(key)
+                self.unmarked.pop(mount.point, None)
+
+
+def _cover(group: Group, path: bytes, asked: Asked, scope: Scope) -> None:
+    try:
+        group.mark(path, asked, scope)
+    except FanotifyError:
+        if scope is not Scope.FILESYSTEM:
+            raise
+        group.mark(path, asked, Scope.MOUNT)
+
+
+def watched(tables: MountWatch) -> Iterator[str]:
+    """Yield what could not be marked, as one line each."""
+    for point, reason in sorted(tables.unmarked.items()):
+        yield f"{point}: {reason}"

@@ -1,0 +1,141 @@
+"""A dead daemon means waiting: the holder, its workers, and what killing each of them gives."""
+
+from collections.abc import Callable
+
+Private = Callable[[str], list[str]]
+
+_HELD = """
+group = Group()
+group.mark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+notes = os.open("/mnt/notes", os.O_CREAT | os.O_RDWR | os.O_APPEND)
+def work(group, beat):
+    os.write(notes, b"worker %d holder %d\\n" % (os.getpid(), os.getppid()))
+    def until():
+        beat.now()
+        return beat.orphaned()
+    answer(group, JUDGE, until)
+holder = os.fork()
+if holder == 0:
+    Holder(group, work, stuck_s=1.0, note=lambda t: os.write(notes, t.encode() + b"\\n")).run()
+    os._exit(0)
+group.close()
+def pids():
+    for _ in range(400):
+        rows = [row.split() for row in open("/mnt/notes") if row.startswith("worker ")]
+        rows = [row for row in rows if len(row) == 4 and row[2] == "holder"]
+        if rows and os.path.exists("/proc/" + rows[-1][1]):
+            return int(rows[-1][1]), int(rows[-1][3])
+        time.sleep(0.01)
+"""
+
+
+def test_killed_worker_means_waiting_and_the_next_one_answers(in_private: Private) -> None:
+    """Twenty times the worker is killed: no program ever runs that the rule refuses."""
+    lines = in_private(
+        "JUDGE = no_exec"
+        + _HELD
+        + """
+results = set()
+for _ in range(20):
+    worker, _ = pids()
+    os.kill(worker, signal.SIGKILL)
+    results.add(ended(spawn(SPACE + "/prog"), 1.0))
+print(results)
+os.kill(holder, signal.SIGTERM)
+"""
+    )
+    assert lines == ["{17}"]
+
+
+def test_question_that_a_dead_worker_had_read_ends_in_a_refusal(in_private: Private) -> None:
+    """What was taken and never answered is refused by the next worker, and doesn't hang."""
+    lines = in_private(
+        """
+def sleepy(event):
+    time.sleep(0 if os.path.exists("/mnt/awake") else 60)
+    return True
+JUDGE = sleepy
+"""
+        + _HELD
+        + """
+worker, _ = pids()
+asker = spawn(SPACE + "/prog")
+print(ended(asker, 0.3))
+open("/mnt/awake", "w").close()
+os.kill(worker, signal.SIGKILL)
+print(ended(asker, 2.0))
+print(ended(spawn(SPACE + "/prog"), 2.0))
+os.kill(holder, signal.SIGTERM)
+"""
+    )
+    assert lines == ["waits", "17", "0"]
+
+
+def test_stuck_worker_is_replaced(in_private: Private) -> None:
+    """A worker that goes round no more is killed by the holder; the asker gets a refusal."""
+    lines = in_private(
+        """
+def stuck(event):
+    time.sleep(60)
+JUDGE = stuck
+"""
+        + _HELD
+        + """
+pids()
+print(ended(spawn(SPACE + "/prog"), 8.0))
+os.kill(holder, signal.SIGTERM)
+"""
+    )
+    assert lines == ["17"]
+
+
+def test_killed_holder_is_replaced_by_its_worker(in_private: Private) -> None:
+    """After SIGKILL of the holder the worker holds, and survives its own worker's death."""
+    lines = in_private(
+        "JUDGE = no_exec"
+        + _HELD
+        + """
+first, _ = pids()
+os.kill(holder, signal.SIGKILL)
+os.waitpid(holder, 0)
+print(ended(spawn(SPACE + "/prog"), 2.0))
+for _ in range(300):
+    worker, parent = pids()
+    if parent == first:
+        break
+    time.sleep(0.01)
+os.kill(worker, signal.SIGKILL)
+print(ended(spawn(SPACE + "/prog"), 2.0))
+os.kill(first, signal.SIGTERM)
+for _ in range(300):
+    if run(SPACE + "/prog") == 0:
+        break
+    time.sleep(0.01)
+print("stopped on purpose:", run(SPACE + "/prog"))
+"""
+    )
+    assert lines == ["17", "17", "stopped on purpose: 0"]
+
+
+def test_worker_opens_nothing_of_its_own_on_a_marked_mount(in_private: Private) -> None:
+    """Among all questions of a busy minute none is the worker's or the holder's own."""
+    lines = in_private(
+        """
+own = []
+def judge(event):
+    if event.pid in (os.getpid(), os.getppid()):
+        os.write(notes, b"own question\\n")
+    return no_exec(event)
+JUDGE = judge
+"""
+        + _HELD
+        + """
+pids()
+for _ in range(50):
+    open(SPACE + "/prog").close()
+    run(SPACE + "/prog")
+os.kill(holder, signal.SIGTERM)
+print(open("/mnt/notes").read().count("own question"))
+"""
+    )
+    assert lines == ["0"]

@@ -1,0 +1,110 @@
+"""Marks, mounts and leases on the real kernel, each in a mount namespace of its own."""
+
+from collections.abc import Callable
+
+Private = Callable[[str], list[str]]
+
+
+def test_bind_mount_escapes_a_mount_mark_and_not_a_file_system_mark(in_private: Private) -> None:
+    """The same program through a bind mount runs under the one mark and not under the other."""
+    lines = in_private(
+        """
+        for scope in (Scope.MOUNT, Scope.FILESYSTEM):
+            group = Group()
+            answering(group, no_exec)
+            group.mark(SPACE.encode(), ALL, scope)
+            os.makedirs("/mnt/bind", exist_ok=True)
+            subprocess.run(["mount", "--bind", SPACE, "/mnt/bind"], check=True)
+            print(scope.name, run(SPACE + "/prog"), run("/mnt/bind/prog"))
+            subprocess.run(["umount", "/mnt/bind"], check=True)
+            group.unmark(SPACE.encode(), ALL, scope)
+        """
+    )
+    assert lines == ["MOUNT refused 0", "FILESYSTEM refused refused"]
+
+
+def test_what_is_mounted_later_is_marked_before_the_next_answer(in_private: Private) -> None:
+    """A new tmpfs is marked at once, also one that a child's mount namespace mounted."""
+    lines = in_private(
+        """
+        group = Group()
+        # Only what is below our own tmpfs is marked here: the rest is the machine's.
+        mounts = MountTable(os.getpid()).read()
+        host = {one.device for one in mounts if not one.point.startswith("/mnt")}
+        watch = MountWatch(group, ALL, leave=frozenset(host))
+        def judge(event):
+            watch.meet(event.pid); watch.changed()
+            return no_exec(event)
+        watch.meet(os.getpid())
+        answering(group, judge)
+        os.mkdir("/mnt/later")
+        print(run(SPACE + "/prog"))
+        subprocess.run(["mount", "-t", "tmpfs", "later", "/mnt/later"], check=True)
+        watch.changed()
+        shutil.copy("/bin/true", "/mnt/later/prog")
+        print(run("/mnt/later/prog"))
+        child = "cat /mnt/space/prog >/dev/null; mount -t tmpfs own /mnt/later; sleep 0.2; "
+        # The namespace is met at its first question, its tmpfs at the next one.
+        child += "cat /mnt/space/prog > /mnt/later/x; chmod +x /mnt/later/x; /mnt/later/x"
+        print(run("unshare", "-m", "/bin/sh", "-c", child))
+        print(group.overflows, [one for one in watch.unmarked if "later" in one])
+        """
+    )
+    assert lines == ["refused", "refused", "126", "0 []"]
+
+
+def test_lease_is_refused_while_a_writer_or_a_writable_mapping_is_open(in_private: Private) -> None:
+    """What may still change while it is hashed gets no lease; afterwards it gets one."""
+    lines = in_private(
+        """
+        def leased():
+            handle = os.open(SPACE + "/prog", os.O_RDONLY)
+            try:
+                with read_lease(handle):
+                    return "leased"
+            except WriterError:
+                return "writer"
+            finally:
+                os.close(handle)
+        print(leased())
+        with open(SPACE + "/prog", "r+b") as file:
+            print(leased())
+            mapping = mmap.mmap(file.fileno(), 0)
+        print(leased())
+        mapping.close()
+        print(leased())
+        """
+    )
+    assert lines == ["leased", "writer", "writer", "leased"]
+
+
+def test_writer_that_breaks_the_lease_does_not_end_the_reader(in_private: Private) -> None:
+    """SIGIO of a broken lease, which ends a process by default, is ignored; the writer waits."""
+    lines = in_private(
+        """
+        prepare_reader()
+        handle = os.open(SPACE + "/prog", os.O_RDONLY)
+        with read_lease(handle):
+            pid = os.fork()
+            if pid == 0:
+                os.close(os.open(SPACE + "/prog", os.O_WRONLY)); os._exit(0)
+            print(ended(pid, 0.3))
+        print(ended(pid, 5))
+        """
+    )
+    assert lines == ["waits", "0"]
+
+
+def test_marks_are_read_back_from_the_kernel(in_private: Private) -> None:
+    """How many marks there are is the kernel's word, not our own count."""
+    lines = in_private(
+        """
+        group = Group()
+        print(group.marks())
+        group.mark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+        print(group.marks())
+        group.unmark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+        print(group.marks())
+        """
+    )
+    assert lines == ["0", "1", "0"]
