@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from safehold.exchange import Lane
+from safehold.guard.overlay.interface import HotHit
 
 
 class Stage(StrEnum):
@@ -109,6 +110,7 @@ class SessionReport(msgspec.Struct, frozen=True):
     escalations: int
     bypasses: tuple[str, ...]
     coverage: LaneCoverage
+    hot: tuple[HotHit, ...] = ()
 
 
 class Escalation(msgspec.Struct, frozen=True):

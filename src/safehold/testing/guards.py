@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from safehold.exchange import Exchange, Lane
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.interface import Allow, Block, Cleared, Heard, ScoringFlow, Step, Verdict
+from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.scorers.rules import Rule, RuleSet
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.session import Guard, LaneCoverage, SessionPolicy, SessionReport
@@ -121,7 +122,8 @@ class UnsafeOpenGuard:
         exchange: Exchange,
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> UnsafeOpenSession:
         """Start an exchange that nobody guards."""
-        del exchange, policy, exempt
+        del exchange, policy, exempt, hot
         return UnsafeOpenSession()

@@ -9,6 +9,7 @@ import msgspec
 from safehold.errors import ConfigError
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
+from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.gateway.release_settings import ReleaseSettings
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
@@ -200,6 +201,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: tuple[Key, ...] = ()
     exemptions: ExemptionSettings | None = None
     releases: ReleaseSettings | None = None
+    hot_rules: OverlaySettings | None = None
     limits: Limits = Limits()
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"

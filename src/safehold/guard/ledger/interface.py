@@ -71,6 +71,10 @@ class EventKind(StrEnum):
     REVIEW = "review"
     SETTLE = "settle"
     PRUNE = "prune"
+    HOT_RULES = "hot_rules"
+    """Other hot rules are in force, or a file of them was refused."""
+    RULE_HIT = "rule_hit"
+    """A hot rule matched in an exchange."""
 
 
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):

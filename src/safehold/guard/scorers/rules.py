@@ -3,9 +3,14 @@
 Matching is RE2's (Cox, "Regular Expression Matching in the Wild"): time is linear in the text
 whatever the pattern, so no rule can hang a stream. A rule looks back over at most `LOOK_BACK`
 characters across deltas. Known attacks (`similar.py`) stand beside the patterns.
+
+Thousands of patterns are searched in groups: the alternatives of a group are one program, and only
+where a group matches is each of its patterns asked. (`re2.Set` is not used: it returns "no match"
+without an error where it runs out of memory; an ordinary search falls back to a slower one.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import re2
@@ -16,6 +21,9 @@ from safehold.guard.scorers.similar import KnownAttack, KnownAttacks, KnownStrea
 LOOK_BACK = 512
 """Characters before the new text that a rule sees again, so that a match may span deltas."""
 _MAX_PROGRAM_BYTES = 1 << 20
+_GROUP = 64
+"""Patterns that are searched as one program."""
+_GROUP_BYTES = 32 << 20
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,6 +32,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     clause: str
     pattern: str
+
+
+_Search = Callable[[bytes], Any]
+_Searches = tuple[tuple[Rule, _Search], ...]
 
 
 class RuleHit(msgspec.Struct, frozen=True):
@@ -44,11 +56,8 @@ class RuleSet:
         """
         if not rules and not known:
             raise ConfigError("a rule set needs at least one rule; an empty list is not 'allow'")
-        options = re2.Options()
-        options.case_sensitive = False
-        options.max_mem = _MAX_PROGRAM_BYTES
-        options.log_errors = False
-        searches = []
+        options = _options(_MAX_PROGRAM_BYTES)
+        searches: list[tuple[Rule, _Search]] = []
         for rule in rules:
             try:
                 pattern = re2.compile(rule.pattern, options)
@@ -57,16 +66,31 @@ class RuleSet:
             if pattern.search("") is not None:
                 raise ConfigError(f"rule {rule.id}: the pattern matches the empty text")
             searches.append((rule, pattern.search))
-        self._searches = tuple(searches)
+        self._groups = tuple(
+            _group(searches[start : start + _GROUP]) for start in range(0, len(searches), _GROUP)
+        )
         self.known = KnownAttacks(known) if known else None
 
     def matching(self, text: str) -> RuleHit | None:
         """Return the first pattern that matches anywhere in the text."""
+        return next(self._matching(text), None)
+
+    def _matching(self, text: str) -> Iterator[RuleHit]:
         data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
-        for rule, search in self._searches:
-            if search(data) is not None:
-                return RuleHit(rule)
-        return None
+        for whole, searches in self._groups:
+            if whole is None or whole(data) is not None:
+                for rule, search in searches:
+                    if search(data) is not None:
+                        yield RuleHit(rule)
+
+    def every_matching(self, text: str) -> tuple[RuleHit, ...]:
+        """Return every pattern that matches anywhere in the text, in their order."""
+        return tuple(self._matching(text))
+
+    def every(self, text: str) -> tuple[RuleHit, ...]:
+        """Return every rule that matches, then every known attack that is similar."""
+        near = () if self.known is None else self.known.every(text)
+        return (*self.every_matching(text), *map(RuleHit, near))
 
     def search(self, text: str) -> RuleHit | None:
         """Return the first rule that matches, or known attack that is similar, anywhere in it."""
@@ -104,6 +128,27 @@ class RuleStream:
     def finish(self) -> RuleHit | None:
         """Return a known attack that only the end made similar; patterns have seen everything."""
         return None if self._known is None else _similar(self._known.finish())
+
+
+def _options(max_bytes: int) -> re2.Options:
+    options = re2.Options()
+    options.case_sensitive = False
+    options.max_mem = max_bytes
+    options.log_errors = False
+    return options
+
+
+def _group(searches: Sequence[tuple[Rule, _Search]]) -> tuple[_Search | None, _Searches]:
+    """Return one search for all of the patterns; None where they can't be one program."""
+    if len(searches) < 2:  # noqa: PLR2004 - one pattern is its own program
+        return None, tuple(searches)
+    try:
+        whole = re2.compile(
+            "|".join(f"(?:{rule.pattern})" for rule, _ in searches), _options(_GROUP_BYTES)
+        )
+    except re2.error:  # too large together, or two of them name the same group
+        return None, tuple(searches)
+    return whole.search, tuple(searches)
 
 
 def _similar(attack: KnownAttack | None) -> RuleHit | None:

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from safehold.exchange import Lane
 from safehold.guard.scorers.interface import ActivationLane, LaneScore
-from safehold.guard.scorers.rules import RuleStream
 from safehold.guard.scorers.tokens import TokenStream
 from safehold.guard.session.escapes import Unescaping
 from safehold.guard.session.seen import SeenState
 from safehold.guard.session.segments import READ
 from safehold.guard.session.steps import Steps
+from safehold.guard.session.written import WrittenStream
 
 
 class GrowingViews(Protocol):
@@ -67,7 +67,7 @@ class LaneState:
         self,
         lane: Lane,
         score: LaneScore | None,
-        rules: RuleStream | None,
+        rules: WrittenStream,
         views: GrowingViews,
         probe: ActivationLane | None = None,
     ) -> None:
@@ -133,7 +133,7 @@ class LaneState:
 
     def _unseen(self) -> int:
         """Count the characters that the decoder or the rules have not looked at yet."""
-        return max(self.views.pending, 0 if self.rules is None else self.rules.pending)
+        return max(self.views.pending, self.rules.pending)
 
     def give(self, hold: int, *, everything: bool) -> str:
         """Remove and return the scored text that is followed by at least `hold` scored tokens.

@@ -12,9 +12,12 @@ from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
 from safehold.guard.session.flow import guarded
 from safehold.guard.session.segments import pieces, segments
+from safehold.guard.session.written import WrittenRules
 
 _CANDIDATES = 3
 """Texts of a prompt that may be shown to stage 2: the hottest ones."""
+_KEPT_CHARS = 1 << 18
+"""Characters of a prompt's views that are kept for rules that come while the reply is streamed."""
 
 Views = Callable[[str], Sequence[str]]
 
@@ -28,10 +31,15 @@ class _Found(msgspec.Struct, frozen=True):
 class PromptJudge:
     """Judges one prompt; keeps the scores that the report names."""
 
-    def __init__(self, cascade: Cascade, views: Views, failures: Failures) -> None:
-        """Take the cascade, the decoder's views of a text, and the fail modes."""
+    def __init__(
+        self, cascade: Cascade, views: Views, failures: Failures, written: WrittenRules
+    ) -> None:
+        """Take the cascade, the decoder's views of a text, the fail modes, the written rules."""
         self._cascade = cascade
         self._views = views
+        self._written = written
+        self._kept: list[tuple[str, int]] = []
+        self._kept_chars = 0
         self._failures = failures
         self.stage1 = -math.inf
         self.final = -math.inf
@@ -43,7 +51,8 @@ class PromptJudge:
         found: list[_Found] = []
         for segment in segments(exchange):
             for view in self._views(segment.text):
-                hit = None if cascade.rules is None else cascade.rules.search(view)
+                self._keep(view, segment.turn)
+                hit = self._written.search(view)
                 if hit is not None:
                     return rule_block(hit, InPrompt(segment.turn))
                 for piece in pieces(view) if segment.scored else ():
@@ -56,6 +65,22 @@ class PromptJudge:
         found.sort(key=lambda one: -one.logit)
         self.stage1 = found[0].logit
         return (yield from self._decide(found))
+
+    def _keep(self, view: str, turn: int) -> None:
+        if self._kept_chars + len(view) <= _KEPT_CHARS:
+            self._kept.append((view, turn))
+            self._kept_chars += len(view)
+
+    def again(self) -> Block | None:
+        """Search the prompt for hot rules that came since it was judged.
+
+        Of a prompt with more than 262,144 characters in all views, only so many are searched.
+        """
+        for view, turn in self._kept:
+            hit = self._written.hot.search(view)
+            if hit is not None:
+                return rule_block(hit, InPrompt(turn))
+        return None
 
     def _score(self, text: str, turn: int) -> float | Block:
         if self._cascade.stage1 is None:

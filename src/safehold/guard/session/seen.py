@@ -10,6 +10,7 @@ from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.flow import guarded
 from safehold.guard.session.segments import READ
+from safehold.guard.session.written import WrittenRules
 
 _CONTEXT = 64
 """Tokens before it that a score opened inside a text begins with."""
@@ -27,7 +28,9 @@ class SeenState:
         self.recent = -math.inf
         self.unchecked = 1 << 30
 
-    def look(self, fresh: str, cascade: Cascade) -> RuleHit | float | Failed | None:
+    def look(
+        self, fresh: str, cascade: Cascade, written: WrittenRules
+    ) -> RuleHit | float | Failed | None:
         """Take the next words; return a rule that their reader's form matches, or its logit.
 
         The logit is -inf where no scorer had to look again; None says the same where nothing
@@ -39,9 +42,7 @@ class SeenState:
         if not self.reader.differs:
             self.score = None
         elif text:
-            hit = (
-                None if cascade.rules is None else cascade.rules.search(before[-LOOK_BACK:] + text)
-            )
+            hit = written.search(before[-LOOK_BACK:] + text)
             if hit is not None:
                 return hit
             if cascade.stage1 is not None:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import msgspec
+
 from safehold.exchange import Channel, Exchange, Lane
 from safehold.guard.interface import (
     Block,
@@ -25,7 +27,8 @@ from safehold.guard.interface import (
     Step,
     Verdict,
 )
-from safehold.guard.scorers.rules import RuleHit, RuleStream
+from safehold.guard.overlay.live import HotSearch, HotSource, no_hot_rules
+from safehold.guard.scorers.rules import RuleHit
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, block_at, rule_block
@@ -33,6 +36,7 @@ from safehold.guard.session.flow import guarded
 from safehold.guard.session.lanes import GrowingViews, LaneState, Meant
 from safehold.guard.session.prompts import PromptJudge
 from safehold.guard.session.segments import READ, last_answer, reading
+from safehold.guard.session.written import WrittenRules
 
 __all__ = [
     "GrowingViews",
@@ -67,10 +71,12 @@ class GuardSession:
         policy: SessionPolicy,
         decoder: TextDecoder,
         exempt: Callable[[str], bool] | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> None:
         """Take the cascade, the prompt with its history, and how to deliver.
 
         `exempt` says whether a grant delivers what a clause would stop; scoring goes on the same.
+        `hot` gives the hot rules in force at each step.
         """
         self._cascade = cascade
         self._exchange = exchange
@@ -82,7 +88,8 @@ class GuardSession:
         self._before = last_answer(exchange)
         self._escalations = 0
         self._failures = Failures(policy)
-        self._prompt = PromptJudge(cascade, decoder.views, self._failures)
+        self._written = WrittenRules(cascade.rules, HotSearch(hot))
+        self._prompt = PromptJudge(cascade, decoder.views, self._failures, self._written)
         self._blocked: Block | None = None
         self._untold: tuple[Lane, Block] | None = None
         self.would_block: Block | None = None
@@ -163,6 +170,11 @@ class GuardSession:
 
     def _step(self, state: LaneState, step: str) -> ScoringFlow[Block | None]:
         """Score one step of a lane, and what it means where the lane is JSON."""
+        if self._written.hot.changed() and (late := self._prompt.again()) is not None:
+            # A rule that came meanwhile knows this prompt: the next text is not released.
+            late = msgspec.structs.replace(late, lane=state.lane, offset=state.scored)
+            if (stop := self._act(late)) is not None:
+                return stop
         state.waiting += step
         words, chars = state.cutter.feed(step)
         block = yield from self._advance(state, step, words, chars, last=False)
@@ -218,14 +230,13 @@ class GuardSession:
         if score is not None and self._before:
             # What the assistant said before counts as context: a split answer adds up.
             guarded(score.feed, tokens(self._before)[-64:])
-        rules = RuleStream(self._cascade.rules) if self._cascade.rules is not None else None
-        return LaneState(lane, score, rules, self._decoder.growing())
+        return LaneState(lane, score, self._written.stream(), self._decoder.growing())
 
     def _advance(
         self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
     ) -> ScoringFlow[Block | None]:
         """Score what became whole; None means that nothing must be stopped."""
-        if state.rules is not None and (fresh or last):
+        if fresh or last:
             hit = state.rules.finish() if last else state.rules.feed(fresh)
             if hit is not None and (stop := self._act(rule_block(hit, state))) is not None:
                 return stop
@@ -273,7 +284,7 @@ class GuardSession:
     def _score_seen(self, state: LaneState, fresh: str, *, last: bool) -> ScoringFlow[Block | None]:
         """Score the text as a reader sees it, where that is not what stands on the wire."""
         seen, cascade, surface = state.seen, self._cascade, self._cascade.reply
-        found = seen.look(fresh, cascade)
+        found = seen.look(fresh, cascade, self._written)
         if isinstance(found, RuleHit):
             return rule_block(found, state)
         if found is None:
@@ -308,7 +319,7 @@ class GuardSession:
         state.decoded = state.decoded or bool(decoded)
         surface = self._cascade.reply
         for text in decoded:
-            hit = None if self._cascade.rules is None else self._cascade.rules.search(text)
+            hit = self._written.search(text)
             if hit is not None:
                 return rule_block(hit, state)
             if self._cascade.stage1 is None:
@@ -411,6 +422,7 @@ class GuardSession:
             escalations=self._prompt.escalations + self._escalations,
             bypasses=tuple(self._failures.bypasses),
             coverage=self.coverage,
+            hot=tuple(self._written.hot.hit.values()),
         )
 
 
@@ -438,6 +450,7 @@ class Guard:
         exchange: Exchange,
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> GuardSession:
         """Start guarding one exchange."""
-        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt)
+        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt, hot)

@@ -112,6 +112,13 @@ _GATEWAY: dict[str, Order] = {
     "releases.documents": _PINNED,
     "releases.memory": _PINNED,
     "releases.max_age_s": _LOWER,
+    "hot_rules": Part(added=_S, removed=_W),
+    "hot_rules.file": _PINNED,
+    "hot_rules.keys": _GIVES,
+    "hot_rules.keys.*": _PINNED,
+    "hot_rules.memory": _PINNED,
+    "hot_rules.approvals": _HIGHER,
+    "hot_rules.reload_s": _LOWER,
     **_under(
         "limits",
         dict.fromkeys(

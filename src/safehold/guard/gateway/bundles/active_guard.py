@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from safehold.errors import BundleError
 from safehold.exchange import Exchange, Lane
 from safehold.guard.interface import Block, Heard, ScoringFlow, Step, Verdict
+from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.flow import StageTwo, no_stage2
 from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
 
@@ -57,6 +58,7 @@ class AnyGuard(Protocol):
         exchange: Exchange,
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> Session:
         """Start guarding one exchange."""
         ...

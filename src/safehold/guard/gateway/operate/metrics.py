@@ -138,6 +138,19 @@ class Metrics:
             "safehold_alarms_total", "Alarms by kind.", ("kind",), registry=self.registry
         )
 
+        self.hot_rules = Gauge(
+            "safehold_hot_rules",
+            "Hot rules in force, by state.",
+            ("state",),
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
+        self._rule_hits = Counter(
+            "safehold_hot_rule_hits_total",
+            "Exchanges in which a hot rule matched, by state.",
+            ("state",),
+            registry=self.registry,
+        )
         self.exemption_days = Gauge(
             "safehold_exemption_days_left",
             "Days until an exemption in force ends; 0 after its end.",
@@ -163,6 +176,8 @@ class Metrics:
         self.scored.labels(surface).inc(state.bytes_fed)
         self.delivered.labels(surface).inc(state.out.text_bytes)
         self._escalations.labels(surface).inc(report.escalations)
+        for hit in report.hot:
+            self._rule_hits.labels("acting" if hit.acted else "shadow").inc()
         self._bypasses.labels(surface).inc(len(report.bypasses))
         if (
             state.out.text_bytes > state.bytes_fed
@@ -180,6 +195,15 @@ class Metrics:
     def ledger_failed(self, surface: Surface) -> None:
         """Count a row that could not be kept."""
         self._ledger_failures.labels(str(surface)).inc()
+
+    def alarm(self, kind: str) -> None:
+        """Count an alarm."""
+        self.alarms.labels(kind).inc()
+
+    def hot_rules_now(self, acting: int, shadow: int) -> None:
+        """Say how many hot rules are in force."""
+        self.hot_rules.labels("acting").set(acting)
+        self.hot_rules.labels("shadow").set(shadow)
 
     def refused(self, surface: str, status: int) -> None:
         """Count a request that never reached the guard."""

@@ -35,6 +35,7 @@ from safehold.guard.gateway.relaying.rows import (
     bypass_rows,
     exemption_rows,
     final_row,
+    hit_rows,
     prompt_row,
     review_row,
 )
@@ -43,6 +44,7 @@ from safehold.guard.gateway.relaying.upstream_errors import PLAIN, hints, told
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode
 from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
+from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.flow import contained, run_flow
 
 _log = logging.getLogger("safehold.gateway")
@@ -79,7 +81,9 @@ class Relay:
         clock: Callable[[], float],
         ticks: Callable[[], float],
         journal: Journal | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> None:
+        self.hot = hot
         self.client = client
         self.holder = holder
         self.ledger = ledger
@@ -132,7 +136,7 @@ class Run:
         self.out = out
         self.gone = gone
         self.held = held
-        session = held.guard.session(ask.exchange, ask.policy.session(), self._granted)
+        session = held.guard.session(ask.exchange, ask.policy.session(), self._granted, relay.hot)
         self.session = session
         self.state = RunState(
             ask, out, session, bundle_digest=held.digest, started_at=relay.ticks()
@@ -329,6 +333,7 @@ class Run:
                 final_row(self.state, now, outcome, judged),
                 *bypass_rows(self.state, now, bypasses),
                 *exemption_rows(self.state, now),
+                *hit_rows(self.state, now),
             )
         except LedgerError:
             if self.ask.policy.ledger_fail_mode is not FailMode.BYPASS:

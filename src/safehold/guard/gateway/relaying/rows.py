@@ -86,6 +86,21 @@ def bypass_rows(state: RunState, at: float, bypasses: tuple[str, ...]) -> list[R
     ]
 
 
+def hit_rows(state: RunState, at: float) -> list[Row]:
+    """Return one event for each hot rule that matched, whether it blocks or is in shadow."""
+    return [
+        EventRow(
+            at=at,
+            kind=EventKind.RULE_HIT,
+            detail={"rule": one.rule, "owner": one.owner, "acted": one.acted},
+            surface=str(state.ask.surface),
+            decision_id=state.ask.decision_id,
+        )
+        for one in state.session.report().hot
+        if not state.ask.canary
+    ]
+
+
 def review_row(state: RunState, at: float) -> EventRow:
     """Return the event that puts a withheld exchange into the reviewers' queue."""
     block = state.verdict if isinstance(state.verdict, Block) else state.block

@@ -1,0 +1,157 @@
+"""Follows the signed file of hot rules and gives its worker's sessions what is in force.
+
+A file that can't be read, does not verify or is older than one seen before changes nothing: the
+rules in force stay, and an alarm says so. A rule that ends does so without anybody's doing.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from safehold.errors import LedgerError
+from safehold.guard.bundle.overlay_file import opened, quorum_of
+from safehold.guard.gateway.overlay_settings import OverlaySettings
+from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
+from safehold.guard.overlay.interface import OverlayContent, OverlayError
+from safehold.guard.overlay.live import NO_RULES, RulesInForce, compiled
+
+
+class HotRuleFile:
+    """The file as one worker sees it."""
+
+    def __init__(self, settings: OverlaySettings, clock: Callable[[], float]) -> None:
+        """Read the file for the first time.
+
+        Raises:
+            OverlayError: It can't be used: a gateway that shall have hot rules does not start
+                without them.
+            ConfigError: A key can't be read.
+        """
+        self._file = Path(settings.file)
+        self._memory = Path(settings.memory)
+        self._quorum = quorum_of(settings.keys, settings.approvals)
+        self._clock = clock
+        self._stamp: tuple[int, int, int] | None = None
+        self._content = OverlayContent(serial=1, at=0)
+        self.current: RulesInForce = NO_RULES
+        self.refresh()
+
+    def source(self) -> RulesInForce:
+        """Return the rules in force."""
+        return self.current
+
+    @property
+    def serial(self) -> int:
+        """The serial of the file in force."""
+        return self._content.serial
+
+    def refresh(self) -> bool:
+        """Take in what changed; tell whether other rules are in force now.
+
+        Raises:
+            OverlayError: The file can't be used; nothing changed.
+        """
+        try:
+            stat = self._file.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            fresh = None if stamp == self._stamp else self._file.read_bytes()
+        except OSError as error:
+            raise OverlayError(f"{self._file.name}: the file of hot rules can't be read") from error
+        now, content = self._clock(), self._content
+        due = self.current.changes_at is not None and now >= self.current.changes_at
+        if fresh is None and not due:
+            return False
+        if fresh is not None:
+            content = opened(fresh, self._quorum)
+            seen = self._seen()
+            if content.serial < seen:
+                raise OverlayError(
+                    f"{self._file.name}: serial {content.serial} is older than {seen}, seen before"
+                )
+        found = compiled(content, now=now, version=self.current.version + 1)
+        if fresh is not None:
+            self._remember(content.serial)
+            self._stamp = stamp
+        self._content, self.current = content, found
+        return True
+
+    def _seen(self) -> int:
+        try:
+            return int(self._memory.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise OverlayError(f"{self._memory.name}: the memory of hot rules is lost") from error
+
+    def _remember(self, serial: int) -> None:
+        draft = self._memory.with_suffix(f".{os.getpid()}")
+        try:
+            draft.write_text(str(serial), encoding="ascii")
+            draft.replace(self._memory)
+        except OSError as error:
+            raise OverlayError(f"{self._memory.name}: the serial can't be remembered") from error
+
+
+class HotRuleWatch:
+    """Looks at the file again and again; a change or a refusal is a row."""
+
+    def __init__(
+        self,
+        rules: HotRuleFile,
+        *,
+        reload_s: float,
+        ledger: RowSink,
+        alarm: Callable[[str], None],
+        count: Callable[[int, int], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the file and where to tell: `alarm` by kind, `count` of acting and shadow rules."""
+        self._rules = rules
+        self._reload_s = reload_s
+        self._ledger = ledger
+        self._alarm = alarm
+        self._count = count
+        self._clock = clock
+        self._told = ""
+
+    async def follow(self) -> None:
+        """Follow the file until cancelled."""
+        await self._changed()
+        while True:
+            await asyncio.sleep(self._reload_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once."""
+        try:
+            changed = await asyncio.to_thread(self._rules.refresh)
+        except OverlayError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._alarm("hot_rules_refused")
+                await self._event({"alarm": "hot-rules-refused", "reason": self._told[:200]})
+            return
+        if changed:
+            self._told = ""
+            await self._changed()
+
+    async def _changed(self) -> None:
+        now = self._rules.current
+        acting = sum(one.acted for one in now.hits.values())
+        self._count(acting, len(now.hits) - acting)
+        await self._event(
+            {
+                "serial": self._rules.serial,
+                "acting": acting,
+                "shadow": len(now.hits) - acting,
+                "ids": " ".join(sorted(now.hits))[:400],
+            }
+        )
+
+    async def _event(self, detail: Detail) -> None:
+        kind = EventKind.ALARM if "alarm" in detail else EventKind.HOT_RULES
+        try:
+            await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
+        except LedgerError:
+            self._alarm("ledger")

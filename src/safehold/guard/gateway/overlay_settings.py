@@ -1,0 +1,36 @@
+"""The hot rules' part of the configuration: the signed file, and whose signatures count."""
+
+import msgspec
+
+from safehold.errors import ConfigError
+
+
+class OverlaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where hot rules come from; see docs/response.md.
+
+    Args:
+        file: The signed file of hot rules, which every worker follows.
+        keys: Whose signatures count: for each person, the file of their public key.
+        memory: File that remembers the highest serial that was seen, so that no old file returns.
+        approvals: How many distinct persons let a rule act.
+        reload_s: How often the file is looked at; a rule acts within this time and its compiling.
+    """
+
+    file: str
+    keys: dict[str, str]
+    memory: str
+    approvals: int = 2
+    reload_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what would let one person act, or leave rules unread.
+
+        Raises:
+            ConfigError: A number is out of range, or there are fewer persons than approvals.
+        """
+        if not 1 <= self.approvals <= len(self.keys):
+            raise ConfigError(
+                f"hot_rules: {self.approvals} approvals are needed of {len(self.keys)} persons"
+            )
+        if not 0 < self.reload_s <= 60:  # noqa: PLR2004 - a minute
+            raise ConfigError("hot_rules: expected reload_s of more than 0 to 60")
