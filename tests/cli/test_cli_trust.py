@@ -15,9 +15,14 @@ from safehold.trust.people.sshsig import private_key_text
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
 
 POLICY = 'version = 1\nrp_id = "localhost"\norigins = ["http://localhost:8443"]\n' + "".join(
-    f'[[rule]]\noperation = "{operation}"\nthresholds = [{{ team = "t-ops", count = 1 }}]\n'
+    f'[[rule]]\noperation = "{operation}"\nthresholds = [{{ team = "t-ops", count = {count} }}]\n'
     'max_duration_s = 31536000\nmax_byte_budget = 1000000000\nkeys = ["ssh", "ssh-sk", "passkey"]\n'
-    for operation in ("people.enrol", "policy.change", "exemption.give", "weights.load")
+    for operation, count in (
+        ("people.enrol", 2),
+        ("policy.change", 2),
+        ("exemption.give", 1),
+        ("weights.load", 1),
+    )
 )
 
 
@@ -26,7 +31,7 @@ class Desk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("ada", "ben", "cleo"):
+        for name in ("ada", "ben", "cleo", "dora"):
             soft = SoftSsh(name.encode())
             (root / name).write_bytes(private_key_text(soft.private))
             (root / name).chmod(0o600)
@@ -61,17 +66,17 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    """Return a founded desk of Ada and Ben."""
+    """Return a founded desk of Ada, Ben and Dora."""
     made = Desk(tmp_path)
     made.ok("log", "init", made.path("log"), "--origin", "cli.test/log")
-    people = [f"{name},t-ops,{made.path(name.lower())}.pub" for name in ("Ada", "Ben")]
+    people = [f"{name},t-ops,{made.path(name.lower())}.pub" for name in ("Ada", "Ben", "Dora")]
     made.ok(
         *("people", "draft", made.path("founding.json"), "--origin", "cli.test/log"),
         *("--policy", made.path("policy.toml"), "--team", "t-ops=Operations"),
-        *("--person", people[0], "--person", people[1]),
+        *(word for one in people for word in ("--person", one)),
     )
     signatures = []
-    for name in ("ada", "ben"):
+    for name in ("ada", "ben", "dora"):
         printed = made.ok(
             "people", "sign", made.path("founding.json"), "--ssh-key", made.path(name)
         )
@@ -155,11 +160,12 @@ def test_wrong_requests_are_one_clear_line(desk: Desk, changes: dict[str, str], 
 
 
 def test_enrolment_and_policy_are_two_party(desk: Desk) -> None:
-    """A person and a policy change when somebody else approves."""
+    """A person and a policy change when two others approve."""
     enrol = ("people", "enrol", "--name", "Cleo", "--team", "t-ops", "--key")
     request = desk.ok(*enrol, desk.path("cleo.pub"), "--ssh-key", desk.path("ada"))
-    assert len(json.loads(desk.ok("people", "list", "--json"))["persons"]) == 2
-    desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path("ben"))
+    assert len(json.loads(desk.ok("people", "list", "--json"))["persons"]) == 3
+    for name in ("ben", "dora"):
+        desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path(name))
     assert "Cleo" in desk.ok("people", "list")
     assert "expected version 2" in desk.refused(
         *("grant", "policy", desk.path("policy.toml"), "--request"),
@@ -171,7 +177,8 @@ def test_enrolment_and_policy_are_two_party(desk: Desk) -> None:
         *("grant", "policy", desk.path("policy.toml"), "--request"),
         *("--ssh-key", desk.path("cleo")),
     )
-    desk.ok("grant", "approve", change, "--yes", "--ssh-key", desk.path("ada"))
+    for name in ("ada", "dora"):
+        desk.ok("grant", "approve", change, "--yes", "--ssh-key", desk.path(name))
     assert "granted" not in desk.ok("grant", "show", change)
     assert "version 2" in desk.ok("grant", "show", ask(desk))
 

@@ -28,8 +28,9 @@ from safehold.cli._trust_requests import (
     within_rule,
 )
 from safehold.errors import TrustError, UsageError
-from safehold.trust.grants.approval_text import in_words
-from safehold.trust.grants.details import ChangePolicy
+from safehold.trust.clock import CORRECT, SKEW_S
+from safehold.trust.grants.approval_text import in_words, utc
+from safehold.trust.grants.details import ChangePolicy, CorrectClock
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import (
@@ -38,7 +39,7 @@ from safehold.trust.grants.interface import (
     Refused,
     short,
 )
-from safehold.trust.grants.policy import check_achievable, load_policy
+from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
 from safehold.trust.grants.state import Case, names
 from safehold.trust.people.interface import Proof
 from safehold.trust.people.statement import Act, ssh_message
@@ -476,6 +477,7 @@ def policy_(
     """
     text = path.read_text()
     new = load_policy(text)
+    check_governing(new)
     if not ask:
         click.echo(f"ok: version {new.version}, {len(new.rules)} rules, SHA-256 {new.sha256}")
         return
@@ -510,6 +512,38 @@ def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
         raise UsageError(f"{asked.operation} is used by its own service, not by this command")
     desk.use(asked.sha256, host=asked.host, workload_sha256=asked.workload_sha256)
     click.echo(f"in effect: {short(asked.sha256)}")
+
+
+@grant.command("correct-clock")
+@click.option("--reason", "purpose", required=True, help="Which clock was fast, and how you know.")
+@click.option("--ticket", default="none", show_default=True)
+@ssh_key_option
+@log_options
+def correct_clock(
+    purpose: str, ticket: str, ssh_key: Path, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Ask to set the log's time back to now, after a leaf from a clock that was fast.
+
+    Until it is approved (by the rule clock.correct, or else policy.change), no request or use is
+    taken; denials, revocations, removals of a lease and records are.
+
+    \b
+    Example:
+      safehold grant correct-clock --reason "gpu-2 was years ahead" --ssh-key ~/.ssh/id_ed25519
+    """
+    desk = open_desk(log_dir, key_dir)
+    state, now = desk.state, desk.now()
+    if state.last_time <= now + SKEW_S:
+        raise UsageError(
+            f"expected a log that is ahead of this clock, got one at {utc(state.last_time)}; "
+            f"this clock says {utc(now)}"
+        )
+    change = CorrectClock(wrong=state.last_time, right=now)
+    requester = owner_of(ssh_key, state.roster)
+    asked = governing_request(
+        state, requester, CORRECT, change, now, purpose=purpose, ticket=ticket
+    )
+    click.echo(file_request(desk, asked, ssh_key))
 
 
 @grant.command()

@@ -20,6 +20,7 @@ from safehold.cli._trust import (
     read_signing_key,
 )
 from safehold.errors import TrustError, UsageError
+from safehold.trust.clock import SKEW_S
 from safehold.trust.grants.approval_text import utc
 from safehold.trust.grants.interface import GrantError
 from safehold.trust.grants.leaf_reader import take_leaf
@@ -273,6 +274,7 @@ def verify(
             need_witnesses=witnesses,
             progress=lambda done: progress.update(task, completed=done),
         )
+    ahead = max(0, max(state.last_time, state.newest) - int(time.time()))
     if as_json:
         emit(
             {
@@ -282,6 +284,7 @@ def verify(
                 "witnesses": list(found.witnesses),
                 "witnessed_size": found.witnessed_size,
                 "voids": plain(state.voids),
+                "seconds_ahead": ahead,
             }
         )
         return
@@ -289,6 +292,11 @@ def verify(
     click.echo(f"witnesses: {', '.join(found.witnesses) or 'none'} at {found.witnessed_size}")
     for void in state.voids:
         click.echo(f"void: leaf {void.index} has no effect: {void.reason}")
+    if ahead > SKEW_S:
+        click.echo(
+            f"ahead: the newest leaf lies {ahead} s ahead of this clock: a fast clock wrote it; "
+            "see `safehold grant correct-clock`"
+        )
 
 
 @log.command("add-key")

@@ -95,14 +95,16 @@ def draft(
           --team t-ops=Operations --person "Ada,t-ops,ada.pub" --person "Ben,t-ops,ben.pub"
     """
     from safehold.trust.grants.changes import check_roster
-    from safehold.trust.grants.policy import check_achievable, load_policy
+    from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
 
     roster = Roster(
         persons=tuple(_founder(text) for text in persons), teams=tuple(_team(one) for one in teams)
     )
     check_roster(roster)
     text = policy.read_text()
-    check_achievable(load_policy(text), roster)
+    checked = load_policy(text)
+    check_governing(checked)
+    check_achievable(checked, roster)
     founding = Founding(origin=origin, roster=roster, policy_text=text)
     path.write_bytes(canonical(founding))
     click.echo(f"wrote {path}; every founder reads it and signs it: safehold people sign {path}")

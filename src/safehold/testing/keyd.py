@@ -1,6 +1,7 @@
 """A whole enclave with a sealed model and a running key service, for tests."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ class Vaulted:
         self.thread = threading.Thread(target=self.service.serve, daemon=True)
         self.thread.start()
 
-    def new_releaser(self, loaders: tuple[int, ...] = (0,)) -> Releaser:
+    def new_releaser(
+        self, loaders: tuple[int, ...] = (0,), elapsed: Callable[[], float] = lambda: 0.0
+    ) -> Releaser:
         """Return another releaser on the same log, as after a restart."""
         return Releaser(
             desk=self.enclave.open_desk(),
@@ -61,6 +64,7 @@ class Vaulted:
             host=("gpu-1", self.pinned_host),
             measure=lambda: self.host,
             loaders=loaders,
+            elapsed=elapsed,
         )
 
     @property

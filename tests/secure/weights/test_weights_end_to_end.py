@@ -36,7 +36,7 @@ from safehold.trust.grants.interface import GrantRequest, Resource
 from safehold.trust.people.statement import Act
 
 KEYD_UID = 64001
-CODE = Path(safehold.__file__).parent / "secure"
+INSTALLED = Path(safehold.__file__).parent / "secure"
 RULES = """\
 rules:
   - id: mash
@@ -78,6 +78,9 @@ class Site:
             digest="blake3",
         )
         self.header = seal(order, [provider], self.signer)
+        # As `pip install --no-compile` leaves it: without byte-code caches.
+        self.code = root / "code"
+        shutil.copytree(INSTALLED, self.code, ignore=shutil.ignore_patterns("__pycache__"))
         (root / "provider.toml").write_text('kind = "unsafe-local"\nfolder = "keys"\n')
         for name, key in (("log.key", self.enclave.log_key), ("desk.key", self.enclave.emitter)):
             (root / name).write_text(key.text())
@@ -89,7 +92,7 @@ class Site:
             'socket = "run/keyd.sock"\nlog = "log"\nlog_keys = "pinned.json"\n'
             'log_key = "log.key"\nemitter_key = "desk.key"\nmemory = "memory"\n'
             'publisher = "public"\nproviders = ["provider.toml"]\nhost = "gpu-1"\n'
-            f'host_sha256 = "{measure_host().sha256}"\nloaders = [0]\ncode = ["{CODE}"]\n'
+            f'host_sha256 = "{measure_host().sha256}"\nloaders = [0]\ncode = ["{self.code}"]\n'
             "socket_mode = 0o600\n"
         )
         (root / "public").mkdir()
@@ -122,7 +125,7 @@ class Site:
 
     def ask(self, operation: str = "weights.load") -> GrantRequest:
         """Return a filed request about the model on this host with this interpreter."""
-        workload = workload_sha256(Path(os.path.realpath(sys.executable)), [CODE])
+        workload = workload_sha256(Path(os.path.realpath(sys.executable)), [self.code])
         self.enclave.time = int(time.time())
         request = self.enclave.ask(
             "dev-one",

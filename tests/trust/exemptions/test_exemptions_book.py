@@ -225,7 +225,7 @@ def test_exemption_ends_with_its_approvers_enrolment(tmp_path: Path) -> None:
 def _remove(enclave: Enclave, name: str) -> None:
     asked = enclave.ask("dev-one", "people.remove", details=RemovePerson(person_id(name)))
     enclave.file(asked)
-    enclave.approve(asked, "dev-two")
+    enclave.approve(asked, "dev-two", "dev-three")
 
 
 def test_terms_that_block_nothing_never_take_effect(tmp_path: Path) -> None:

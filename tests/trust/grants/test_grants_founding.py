@@ -97,15 +97,17 @@ def test_nothing_happens_before_the_founding(enclave: Enclave, tmp_path: Path) -
 
 
 def test_removal_that_would_lock_everybody_out_is_refused(tmp_path: Path) -> None:
-    """With two people left, neither can be removed: nobody could approve anything again."""
+    """With three people left, none can be removed: nobody could approve anything again."""
     cast = {
         "dev-one": (Kind.HUMAN, ("t-everybody",)),
         "sec-one": (Kind.HUMAN, ("t-everybody",)),
+        "sec-two": (Kind.HUMAN, ("t-everybody",)),
     }
     policy = 'version = 1\nrp_id = "localhost"\norigins = ["http://localhost:8443"]\n' + GOVERNING
     enclave = Enclave(tmp_path / "log", cast=cast, policy=policy)
     asked = enclave.ask("dev-one", "people.remove", details=RemovePerson(person_id("sec-one")))
     enclave.file(asked)
+    enclave.approve(asked, "sec-two")
     with pytest.raises(RefusedError, match="put right"):
         enclave.approve(asked, "sec-one")
     assert enclave.desk.state.roster.person(person_id("sec-one")) is not None

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safehold.trust.clock import SKEW_S
 from safehold.trust.log import (
     Algorithm,
     DirectorySource,
@@ -485,9 +486,10 @@ def test_witness_clock_set_back_is_refused(tmp_path: Path) -> None:
     """A cosignature says "the latest as of now", so now only moves forward."""
     _, key = filled(tmp_path / "log", 10)
     guard, _ = witness(tmp_path / "w")
-    guard.cosign_copy(DirectorySource(tmp_path / "log"), key.verifier, 100)
+    guard.cosign_copy(DirectorySource(tmp_path / "log"), key.verifier, 1_000)
+    guard.cosign_copy(DirectorySource(tmp_path / "log"), key.verifier, 999)
     with pytest.raises(LogError, match="clock"):
-        guard.cosign_copy(DirectorySource(tmp_path / "log"), key.verifier, 99)
+        guard.cosign_copy(DirectorySource(tmp_path / "log"), key.verifier, 999 - SKEW_S)
 
 
 def test_audit_demands_known_witnesses(tmp_path: Path) -> None:

@@ -324,4 +324,6 @@ def test_one_person_can_not_enrol_another_alone(enclave: Enclave) -> None:
     enclave.file(asked)
     assert enclave.desk.state.roster.owner(spare.key.key_id) is None
     enclave.approve(asked, "dev-two")
+    assert enclave.desk.state.roster.owner(spare.key.key_id) is None
+    enclave.approve(asked, "sec-one")
     assert enclave.desk.state.roster.owner(spare.key.key_id) is not None

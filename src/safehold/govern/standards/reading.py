@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from safehold.govern.standards.acts import StandingHistory, follow
+from safehold.trust.grants.leaf_reader import readable
 from safehold.trust.grants.state import TrustState
-from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.keys import read_keys
-from safehold.trust.log.log_entries import read_leaf
 
 
 def read_log(folder: Path, keys_file: Path) -> StandingHistory:
@@ -20,5 +19,4 @@ def read_log(folder: Path, keys_file: Path) -> StandingHistory:
     keys = read_keys(keys_file)
     emitters = keys.emitter_keys()
     entries = Follower(DirectorySource(folder), keys).news()
-    leaves = ((index, read_leaf(unseal(entry, emitters)[0])) for index, entry in entries)
-    return follow(leaves, TrustState(keys.origin, keys.founding))
+    return follow(readable(entries, emitters), TrustState(keys.origin, keys.founding))

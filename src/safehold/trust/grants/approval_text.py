@@ -10,6 +10,7 @@ from safehold.trust.grants.details import (
     AddTeam,
     AssignPerson,
     ChangePolicy,
+    CorrectClock,
     Details,
     EnrolPerson,
     Facts,
@@ -106,7 +107,7 @@ def _identity(person: Person) -> Words:
     )
 
 
-def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911 - one case for each kind
+def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911, PLR0912 - one case for each kind
     match details:
         case NoDetails():
             return ()
@@ -147,6 +148,9 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911 
                 ("Seats", str(details.seats)),
                 ("Exempted exchanges an hour", str(details.rate_per_hour)),
             )
+        case CorrectClock():
+            back = f"from {utc(details.wrong)} to {utc(details.right)}"
+            return (("Change", f"set the log's time back {back}"),)
         case PublishRelease():
             return (
                 ("Release", f"version {details.version} of channel {details.channel}"),

@@ -10,6 +10,7 @@ from safehold.trust.grants.details import (
     AddTeam,
     AssignPerson,
     ChangePolicy,
+    CorrectClock,
     EnrolPerson,
     Facts,
     NoDetails,
@@ -18,7 +19,7 @@ from safehold.trust.grants.details import (
     RemovePerson,
 )
 from safehold.trust.grants.interface import GrantRequest, Policy, PolicyError
-from safehold.trust.grants.policy import check_achievable, load_policy
+from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
 from safehold.trust.people.interface import EMPTY_ROSTER, PeopleError, Roster
 from safehold.trust.release.interface import PublishRelease
 
@@ -59,7 +60,7 @@ def apply_details(
     """
     details = request.details
     match details:
-        case NoDetails() | Facts() | PublishRelease():
+        case NoDetails() | Facts() | PublishRelease() | CorrectClock():
             return roster, policy, None
         case ExemptionTerms():
             check_terms(details)
@@ -73,6 +74,7 @@ def apply_details(
                 raise PolicyError(
                     f"expected policy version {policy.version + 1}, got {new.version}"
                 )
+            check_governing(new)
             check_achievable(new, roster)
             return roster, new, None
         case _:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import msgspec
 
+from safehold.canonical import MAX_INTEGER
+from safehold.trust.clock import CORRECT
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.people.interface import Key, KeyId, Label, Person, PersonId, Team, TeamId
 from safehold.trust.release.interface import PublishRelease, ReleaseOperation
@@ -67,6 +69,13 @@ class ChangePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
+class CorrectClock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="correct-clock"):
+    """Set the log's time back: a leaf came from a clock that was fast. POSIX seconds."""
+
+    wrong: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+    right: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+
+
 PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam
 Details = (
     NoDetails
@@ -80,6 +89,7 @@ Details = (
     | ChangePolicy
     | ExemptionTerms
     | PublishRelease
+    | CorrectClock
 )
 
 # An operation named here takes this kind of details and no other, and no other operation takes
@@ -93,6 +103,7 @@ DETAILS_OF: dict[str, type[Details]] = {
     "people.add-team": AddTeam,
     "policy.change": ChangePolicy,
     "exemption.give": ExemptionTerms,
+    CORRECT: CorrectClock,
     ReleaseOperation.PUBLISH.value: PublishRelease,
     ReleaseOperation.WEAKEN.value: PublishRelease,
     ReleaseOperation.EMERGENCY.value: PublishRelease,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from safehold.trust.clock import CORRECT, SKEW_S
 from safehold.trust.grants.cedar import cedar_permits
 from safehold.trust.grants.details import details_fit
 from safehold.trust.grants.interface import (
@@ -69,7 +70,7 @@ def evaluate(
 
     The steps, in this order, numbered alike in the code below:
 
-    1. The clock is not before the log's newest leaf.
+    1. The clock is not before the log's newest leaf, by more than clocks may differ.
     2. The log has this exact request, and it was made for this enclave.
     3. The policy is the newest that the log accepted, and the one the request was made under.
     4. A rule names the operation, and the details are of the operation's own kind.
@@ -86,7 +87,7 @@ def evaluate(
 
     A break-glass request replaces 9 to 11 by its own steps, B1 to B3.
     """
-    case = _Case(request, approvals, roster, policy, now, log)
+    case = _Case(request, approvals, roster, policy, _reconciled(now, request, log), log)
     for step in _STEPS:
         refused = step(case)
         if refused is not None:
@@ -98,7 +99,7 @@ def evaluate(
     if isinstance(carried, Refused):
         return carried
     # 12. Cedar permits.
-    if not cedar_permits(policy.cedar, asked, carried, roster, now):
+    if not cedar_permits(policy.cedar, asked, carried, roster, case.now):
         return Refused(Reason.CEDAR, "the Cedar policy does not permit it")
     return Granted(
         request_sha256=asked.sha256,
@@ -109,10 +110,21 @@ def evaluate(
     )
 
 
+def _reconciled(now: int, signed: SignedRequest, log: LogView) -> int:
+    """Return the time that is judged: a clock a little behind the log counts as the log's."""
+    if signed.request.operation != CORRECT and now < log.last_time <= now + SKEW_S:
+        return log.last_time
+    return now
+
+
 def _clock(case: _Case) -> Refused | None:
-    # 1. The clock is not before the log's newest leaf.
-    if case.now < case.log.last_time:
-        return Refused(Reason.CLOCK, "the clock is behind the log's newest leaf")
+    # 1. The clock is not before the log's newest leaf; what corrects the log's time may be.
+    if case.now < case.log.last_time and case.asked.operation != CORRECT:
+        return Refused(
+            Reason.CLOCK,
+            f"the clock is behind the log's newest leaf by {case.log.last_time - case.now} s: "
+            "set this clock, or have the log's time corrected (`safehold grant correct-clock`)",
+        )
     return None
 
 

@@ -1,6 +1,6 @@
 """One way into the state for an entry of the log: whatever it is, it stops no reader."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from safehold.errors import TrustError
 from safehold.trust.grants.state import TrustState
@@ -15,6 +15,21 @@ def take_leaf(state: TrustState, index: int, leaf: Leaf) -> None:
         state.observe(leaf.time)
     else:
         state.apply(index, leaf)
+
+
+def readable(
+    entries: Iterable[tuple[int, bytes]], emitters: Mapping[str, VerifierKey]
+) -> Iterator[tuple[int, Leaf]]:
+    """Yield index and leaf of each entry that is one; what is none has no effect and is left out.
+
+    For readers that keep no list of void entries: `take_entry` does.
+    """
+    for index, entry in entries:
+        try:
+            leaf = read_leaf(unseal(entry, emitters)[0])
+        except TrustError:
+            continue
+        yield index, leaf
 
 
 def take_entry(

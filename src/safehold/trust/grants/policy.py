@@ -5,6 +5,7 @@ import tomllib
 import msgspec
 
 from safehold.canonical import sha256_hex
+from safehold.trust.clock import CORRECT
 from safehold.trust.grants.cedar import check_cedar
 from safehold.trust.grants.details import DETAILS_OF
 from safehold.trust.grants.interface import GrantRule, Policy, PolicyError
@@ -13,9 +14,15 @@ from safehold.trust.people.interface import Kind, RelyingParty, Roster
 from safehold.trust.release.interface import ReleaseOperation
 
 MAX_POLICY_BYTES = 30_000
-GOVERNING = frozenset(DETAILS_OF) - {"exemption.give", *ReleaseOperation}
-_APPROVALS = {ReleaseOperation.PUBLISH.value: 2, ReleaseOperation.WEAKEN.value: 3}
-"""How many approvals a release needs at least, beside its requester."""
+GOVERNING = frozenset(DETAILS_OF) - {"exemption.give", CORRECT, *ReleaseOperation}
+_APPROVALS = {
+    CORRECT: 2,
+    ReleaseOperation.PUBLISH.value: 2,
+    ReleaseOperation.WEAKEN.value: 3,
+}
+"""How many approvals these need at least, beside their requester."""
+MIN_GOVERNING = 2
+"""How many approvals a change of who may approve needs at least, beside its requester."""
 
 
 class _PolicyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +70,23 @@ def load_policy(text: str) -> Policy:
         rules=file.rule,
         cedar=file.cedar,
     )
+
+
+def check_governing(policy: Policy) -> None:
+    """Refuse a policy under which two persons decide who may approve.
+
+    A requester and one approver are two, and one of them asked. Three are the least.
+
+    Raises:
+        PolicyError: names the rule.
+    """
+    for rule in policy.rules:
+        count = sum(threshold.count for threshold in rule.thresholds)
+        if rule.operation in GOVERNING and count < MIN_GOVERNING:
+            raise PolicyError(
+                f"rule {rule.operation}: expected at least {MIN_GOVERNING} approvals for what "
+                f"changes who may approve, got {count}"
+            )
 
 
 def _check_rule(rule: GrantRule) -> None:

@@ -12,8 +12,10 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import TrustError
+from safehold.trust.clock import CORRECT, SKEW_S
 from safehold.trust.exemptions.interface import Exemption, ExemptionTerms
 from safehold.trust.grants.changes import apply_details, check_roster
+from safehold.trust.grants.details import CorrectClock
 from safehold.trust.grants.evaluate import evaluate
 from safehold.trust.grants.events import (
     Alarm,
@@ -43,7 +45,7 @@ from safehold.trust.grants.interface import (
     SignedRequest,
     short,
 )
-from safehold.trust.grants.policy import check_achievable, load_policy
+from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
 from safehold.trust.people.interface import (
     EMPTY_ROSTER,
     Kind,
@@ -59,6 +61,8 @@ from safehold.trust.release.interface import LoggedRelease, LogHead, PublishRele
 
 WEEK_S = 7 * 86_400
 MIN_FOUNDERS = 2
+# What takes away or bears witness: it counts whatever the clock of its writer says.
+_AT_ANY_TIME = (Denied, Revoked, Ended, RefusedUse, Alarm)
 
 
 Effect = Callable[[], None]
@@ -117,6 +121,9 @@ class TrustState:
         """Digest of the founding in force (empty: there is none yet)."""
         self.roster: Roster = EMPTY_ROSTER
         self.last_time = 0
+        """The log's time: of the newest leaf about trust, unless it was corrected."""
+        self.newest = 0
+        """Time of the newest leaf of any kind."""
         self.cases: dict[str, Case] = {}
         self.voids: list[Void] = []
         self.alarms: set[tuple[str, str]] = set()
@@ -233,7 +240,7 @@ class TrustState:
         return LogHead(
             origin=self.origin,
             size=size,
-            last_time=self.last_time,
+            last_time=max(self.last_time, self.newest),
             releases=tuple(
                 LoggedRelease(
                     request=digest,
@@ -285,7 +292,7 @@ class TrustState:
 
     def observe(self, time: int) -> None:
         """Take note of the time of a leaf that is not about trust."""
-        self.last_time = max(self.last_time, time)
+        self.newest = max(self.newest, time)
 
     def plan(self, event: Event) -> Effect:
         """Judge a leaf without taking it in; return what would.
@@ -293,17 +300,35 @@ class TrustState:
         Raises:
             TrustError: the leaf would be void; the message says why.
         """
-        if event.time < self.last_time:
-            raise GrantError("the clock is behind the log's newest leaf")
+        corrects = self._corrects_clock(event)
+        if not corrects and event.time < self.last_time:
+            behind = self.last_time - event.time
+            if behind > SKEW_S and not isinstance(event, _AT_ANY_TIME):
+                raise GrantError(
+                    f"the clock is behind the log's newest leaf by {behind} s: set this clock, or "
+                    "have the log's time corrected (`safehold grant correct-clock`)"
+                )
+            event = msgspec.structs.replace(event, time=self.last_time)
         if self._policy is None and not isinstance(event, Founded):
             raise GrantError("expected the founding to be the first leaf about people")
         effect = self._plan(event)
 
         def take() -> None:
             effect()
-            self.last_time = event.time
+            if not corrects:
+                self.last_time = event.time
+                self.observe(event.time)
 
         return take
+
+    def _corrects_clock(self, event: Event) -> bool:
+        """Tell whether the leaf is a step of an act that sets the log's time back."""
+        if isinstance(event, Requested):
+            return event.signed.request.operation == CORRECT
+        if isinstance(event, Approved | GrantIssued | Used):
+            case = self.cases.get(event.request)
+            return case is not None and case.signed.request.operation == CORRECT
+        return False
 
     def _plan(self, event: Event) -> Effect:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
         match event:
@@ -347,6 +372,7 @@ class TrustState:
         # 2. A sound roster, and a policy that these people can fulfil.
         check_roster(founding.roster)
         policy = load_policy(founding.policy_text)
+        check_governing(policy)
         check_achievable(policy, founding.roster)
         # 3. Every human of it has signed exactly this, and they are at least two.
         signers = {
@@ -460,6 +486,7 @@ class TrustState:
             raise GrantError(f"refused ({decision.reason.value}): {decision.detail}")
         # 3. Its effect is possible.
         roster, policy, exemption = apply_details(request, self.roster, self.policy)
+        correction = self._correction(request.details)
 
         def take() -> None:
             case.uses += 1
@@ -467,8 +494,21 @@ class TrustState:
             case.carried_by = decision.approvers
             case.exemption = exemption
             self.roster, self._policy = roster, policy
+            if correction is not None:
+                self.last_time = self.newest = correction
 
         return take
+
+    def _correction(self, details: object) -> int | None:
+        """Return the time that the log gets, if this is what the act does."""
+        if not isinstance(details, CorrectClock):
+            return None
+        if not details.right < details.wrong <= self.last_time:
+            raise GrantError(
+                f"expected to set the log's time back from {self.last_time} or before, "
+                f"got from {details.wrong} to {details.right}"
+            )
+        return details.right
 
     def _plan_release(self, event: Released) -> Effect:
         case = self._known(event.request)

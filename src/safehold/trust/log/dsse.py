@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from safehold.canonical import canonical, parse_canonical
+from safehold.canonical import CanonicalError, canonical, parse_canonical
 from safehold.trust.log.interface import LogError, LogTamperError
 from safehold.trust.log.note import SigningKey, VerifierKey
 
@@ -64,6 +64,17 @@ def seal(statement: Statement, key: SigningKey) -> bytes:
             ),
         )
     )
+
+
+def stated_time(entry: bytes) -> int | None:
+    """Return the time that a leaf states (POSIX seconds); None: it states none, or is no leaf."""
+    try:
+        envelope = parse_canonical(entry, Envelope, what="a DSSE envelope")
+        payload = base64.b64decode(envelope.payload, validate=True)
+        time = parse_canonical(payload, Statement, what="a statement").predicate.get("time")
+    except (ValueError, CanonicalError):
+        return None
+    return time if type(time) is int else None
 
 
 def unseal(entry: bytes, emitters: Mapping[str, VerifierKey]) -> tuple[Statement, str]:

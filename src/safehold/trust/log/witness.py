@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.trust.clock import SKEW_S
 from safehold.trust.log.checkpoint import cosign, open_checkpoint, verify_cosignatures
+from safehold.trust.log.dsse import stated_time
 from safehold.trust.log.files import write_durably
 from safehold.trust.log.interface import (
     Checkpoint,
@@ -60,6 +62,7 @@ class Witness:
 
         Raises:
             LogTamperError: the log forked, shrank or is signed by another key.
+            LogError: its newest leaf lies ahead of this witness's clock.
         """
         data = source.read("checkpoint")
         if data is None:
@@ -68,6 +71,7 @@ class Witness:
         last = self.seen(log)
         old = last.size if last is not None else 0
         reader = TileReader(source, head.size)
+        _check_time(reader, now)
         proof = (
             prove_consistency(old, head.size, reader.node)
             if old <= head.size
@@ -99,11 +103,14 @@ class Witness:
                 raise LogTamperError(f"expected a proof from size {old_size}, got {proof.old}")
             verify_consistency(proof, old_root, head.root)
             # 4. The clock is not set back: a cosignature says "the latest, as of now".
-            if last is not None and now < last.time:
-                raise LogError("the witness's clock is behind its last cosignature")
+            time = now if last is None else max(now, last.time)
+            if time - now > SKEW_S:
+                raise LogError(
+                    f"the witness's clock is {time - now} s behind its last cosignature: set it"
+                )
             # 5. Remember durably, then sign.
-            self._remember(log, head, now)
-            return cosign(note, self._key, now)
+            self._remember(log, head, time)
+            return cosign(note, self._key, time)
 
     def _path(self, log: VerifierKey) -> Path:
         return self._state / f"log-{log.id.hex()}-{log.public.hex()[:16]}.json"
@@ -120,6 +127,17 @@ class Witness:
             yield
         finally:
             os.close(handle)
+
+
+def _check_time(reader: TileReader, now: int) -> None:
+    """Refuse a newest leaf from a clock that is fast: a witness is the log's second clock."""
+    newest = list(reader.entries(max(0, reader.size - 1)))
+    time = stated_time(newest[0][1]) if newest else None
+    if time is not None and time - now > SKEW_S:
+        raise LogError(
+            f"the log's newest leaf lies {time - now} s ahead of this witness's clock: not "
+            "cosigned; find the fast clock, then `safehold grant correct-clock`"
+        )
 
 
 def create_witness(state: Path) -> None:

@@ -2,7 +2,8 @@
 
 from typing import assert_never
 
-from safehold.errors import SafeholdError
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from safehold.trust.people.interface import (
     Passkey,
     PasskeyProof,
@@ -17,6 +18,18 @@ from safehold.trust.people.interface import (
 from safehold.trust.people.passkey import verify_assertion
 from safehold.trust.people.sshsig import verify_sshsig
 from safehold.trust.people.statement import NAMESPACE, Act, challenge, ssh_message
+
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    TypeError,
+    UnsupportedAlgorithm,
+    ValueError,
+)
+"""What code that reads bytes of a stranger may end in, by itself or in a library below it."""
 
 
 def verify_proof(
@@ -46,9 +59,7 @@ def verify_proof(
             relying_party=relying_party,
             counter_floor=counter_floor,
         )
-    except (SafeholdError, MemoryError):
-        raise
-    except Exception as error:
+    except _UNREADABLE as error:
         raise SignatureError(
             f"expected a proof that can be read, got one that ends in {type(error).__name__}"
         ) from error

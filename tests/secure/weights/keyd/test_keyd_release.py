@@ -30,6 +30,7 @@ from safehold.secure.weights.rewrap import rewrapped, store_header, tombstone
 from safehold.secure.weights.signer import SealSigner
 from safehold.testing.keyd import Vaulted
 from safehold.testing.trust import person_id
+from safehold.trust.clock import SKEW_S
 from safehold.trust.grants.details import Facts, RemovePerson
 from safehold.trust.grants.events import Released
 from safehold.trust.grants.interface import Resource
@@ -217,9 +218,45 @@ def test_approver_removed_before_use_releases_nothing(vaulted: Vaulted) -> None:
 def test_clock_set_back_releases_nothing(vaulted: Vaulted) -> None:
     """A clock before the log's newest leaf releases nothing."""
     request = vaulted.granted()
-    vaulted.enclave.time -= 100
+    vaulted.enclave.time -= SKEW_S + 1
     with pytest.raises(GrantRefusedError, match="clock"):
         vaulted.load(request)
+
+
+def test_a_step_back_of_a_second_stops_nobody(vaulted: Vaulted) -> None:
+    """A clock that NTP sets back a little loads, and its lease goes on."""
+    request = vaulted.granted()
+    vaulted.enclave.time -= 2
+    with vaulted.load(request):
+        assert vaulted.releaser.ended(request.sha256) is None
+
+
+def test_a_fast_clock_elsewhere_ends_no_running_lease(vaulted: Vaulted) -> None:
+    """A leaf from years ahead stops new uses; what runs goes on, and can still be revoked."""
+    request = vaulted.granted()
+    with vaulted.load(request):
+        vaulted.enclave.time += 10**8
+        vaulted.enclave.file(vaulted.enclave.ask("dev-four"))
+        vaulted.enclave.time -= 10**8
+        assert vaulted.releaser.ended(request.sha256) is None
+        with pytest.raises(GrantRefusedError):
+            vaulted.load(request)
+        note = vaulted.enclave.note(request)
+        vaulted.enclave.desk.revoke(note, vaulted.enclave.keys["sec-two"].sign(Act.REVOKE, note))
+        assert vaulted.releaser.ended(request.sha256) == "the request was revoked"
+
+
+def test_a_clock_that_is_set_back_lengthens_no_lease(vaulted: Vaulted) -> None:
+    """A lease ends by the seconds since boot, whatever the wall clock was set to."""
+    since_boot = [1000.0]
+    releaser = vaulted.new_releaser(elapsed=lambda: since_boot[0])
+    request = vaulted.granted(uses=3)
+    vaulted.enclave.use(request)
+    assert releaser.ended(request.sha256) is None
+    since_boot[0] += request.expires - vaulted.enclave.time - 1
+    assert releaser.ended(request.sha256) is None
+    since_boot[0] += 1
+    assert releaser.ended(request.sha256) == "the grant has expired"
 
 
 def test_provider_that_fails_releases_nothing(vaulted: Vaulted) -> None:

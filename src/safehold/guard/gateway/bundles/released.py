@@ -15,12 +15,11 @@ from safehold.errors import BundleError, TrustError
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import Loaded, Loader
 from safehold.guard.gateway.release_settings import ReleaseSettings
+from safehold.trust.grants.leaf_reader import take_entry
 from safehold.trust.grants.state import TrustState
-from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.keys import read_keys
-from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.release.interface import (
     ArtefactKind,
     Release,
@@ -63,11 +62,7 @@ class Releases:
         """
         with self._lock:
             for index, entry in self._log.news():
-                leaf = read_leaf(unseal(entry, self._keys.emitter_keys())[0])
-                if isinstance(leaf, Record):
-                    self._state.observe(leaf.time)
-                else:
-                    self._state.apply(index, leaf)
+                take_entry(self._state, index, entry, self._keys.emitter_keys())
             head = self._state.head(self._log.size)
             # Another worker may have accepted a later release meanwhile.
             seen = read_memory(Path(self._settings.memory))

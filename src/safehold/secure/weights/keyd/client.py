@@ -14,15 +14,18 @@ import msgspec
 
 from safehold.errors import TrustError
 from safehold.secure.weights.interface import LeaseError
+from safehold.secure.weights.keyd.binding import Binding
 from safehold.secure.weights.keyd.interface import (
     SILENCE_S,
     Alive,
     Answer,
     Ask,
+    Bind,
     GrantRevoked,
     KeydError,
     KeyRefusal,
     Receipt,
+    Sealed,
     receive,
     send,
 )
@@ -173,7 +176,14 @@ def _connect(path: Path) -> socket.socket:
 def _exchange(connection: socket.socket, ask: Ask, kind: type[msgspec.Struct]) -> Any:  # noqa: ANN401 - the kind asked for
     try:
         send(connection, ask)
-        answer = receive(connection, Answer)
+        first = receive(connection, Bind | KeyRefusal)
+        if isinstance(first, Bind):
+            binding = Binding(first)
+            send(connection, binding.bound)
+            second = receive(connection, Sealed | KeyRefusal)
+            answer = binding.open(second) if isinstance(second, Sealed) else second
+        else:
+            answer = first
     except OSError as error:
         raise KeydError("the key service did not answer") from error
     if isinstance(answer, KeyRefusal):

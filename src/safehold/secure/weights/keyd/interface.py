@@ -1,7 +1,8 @@
 """What loaders and the key service say to each other: framed JSON on a Unix socket."""
 
 import socket
-from typing import Any, TypeVar
+import struct
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -10,6 +11,8 @@ from safehold.secure.weights.interface import Hex32, ShardName, Wrapped
 
 MAX_FRAME_BYTES = 24 * 2**20
 _LENGTH_BYTES = 4
+CREDENTIALS = struct.Struct("iII")
+"""Process, user and group id, as the kernel gives them (unix(7))."""
 BEAT_S = 1.0
 """How often the service looks at the log and speaks to every lease."""
 SILENCE_S = 4.0
@@ -109,30 +112,55 @@ class KeyRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="r
     trust: bool
 
 
+class Bind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bind"):
+    """You were measured. Say this nonce back, with a fresh key, from the measured process."""
+
+    nonce: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bound"):
+    """The measured process's answer: the nonce, and an X25519 key that only its memory has."""
+
+    nonce: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    public: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sealed"):
+    """An answer for that key alone: who shares the connection reads nothing."""
+
+    public: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    box: bytes
+
+
 Answer = Keys | Watching | Rewrapped | Shredded | Alive | GrantRevoked | KeyRefusal
 T = TypeVar("T")
 
 
-def send(peer: socket.socket, message: Ask | Answer) -> None:
+def send(peer: socket.socket, message: Ask | Answer | Bind | Bound | Sealed) -> None:
     """Send one frame."""
     data = msgspec.json.encode(message)
     peer.sendall(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
 
 
-def receive(peer: socket.socket, kind: Any) -> Any:  # noqa: ANN401 - msgspec's own unions of types
+def receive(peer: socket.socket, kind: Any, *, sender: int | None = None) -> Any:  # noqa: ANN401 - msgspec's own unions of types
     """Return the next message, of one of the kinds; None at a clean end.
 
+    Args:
+        peer: The connection.
+        kind: The kinds of message that are expected.
+        sender: The one process whose bytes count, by the kernel's word (`SO_PASSCRED` is set).
+
     Raises:
-        KeydError: cut off in the middle, too long, or no message of these kinds.
+        KeydError: cut off in the middle, too long, of another sender, or no message of these kinds.
         TimeoutError: silence.
     """
-    head = _exactly(peer, _LENGTH_BYTES)
+    head = _exactly(peer, _LENGTH_BYTES, sender)
     if head is None:
         return None
     length = int.from_bytes(head, "big")
     if not 0 < length <= MAX_FRAME_BYTES:
         raise KeydError(f"expected a frame of 1 to {MAX_FRAME_BYTES} bytes")
-    data = _exactly(peer, length)
+    data = _exactly(peer, length, sender)
     if data is None:
         raise KeydError("the connection ended within a frame")
     try:
@@ -141,13 +169,28 @@ def receive(peer: socket.socket, kind: Any) -> Any:  # noqa: ANN401 - msgspec's 
         raise KeydError("expected a message of the key service's protocol") from error
 
 
-def _exactly(peer: socket.socket, count: int) -> bytes | None:
+def _exactly(peer: socket.socket, count: int, sender: int | None) -> bytes | None:
     parts = bytearray()
     while len(parts) < count:
-        part = peer.recv(min(count - len(parts), 2**20))
+        part = _some(peer, min(count - len(parts), 2**20), sender)
         if not part:
             if parts:
                 raise KeydError("the connection ended within a frame")
             return None
         parts += part
     return bytes(parts)
+
+
+def _some(peer: socket.socket, count: int, sender: int | None) -> bytes:
+    if sender is None:
+        return peer.recv(count)
+    part, extra, _, _ = peer.recvmsg(count, socket.CMSG_SPACE(CREDENTIALS.size))
+    # The kernel never joins bytes of two senders in one read.
+    senders = [
+        CREDENTIALS.unpack(data[: CREDENTIALS.size])[0]
+        for level, kind, data in extra
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+    ]
+    if part and senders != [sender]:
+        raise KeydError("another process than the measured one answers for the loader")
+    return part

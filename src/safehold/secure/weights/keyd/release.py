@@ -1,6 +1,7 @@
 """The rule of release: every step that stands between a sealed header and its data key."""
 
 import base64
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -28,15 +29,16 @@ from safehold.secure.weights.keys import derive_keys, unwrap_data_key, wrap_cont
 from safehold.secure.weights.load import total_bytes
 from safehold.secure.weights.rewrap import wrap_anew
 from safehold.secure.weights.signer import SealVerifier
+from safehold.trust.clock import SKEW_S
 from safehold.trust.grants.details import Facts
 from safehold.trust.grants.evaluate import evaluate
 from safehold.trust.grants.events import Approved, BrokeGlass, Requested
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import GrantRequest, Refused, RefusedError, short
-from safehold.trust.log.dsse import unseal
+from safehold.trust.grants.leaf_reader import readable
 from safehold.trust.log.interface import LogTamperError
 from safehold.trust.log.keys import LogKeys
-from safehold.trust.log.log_entries import Record, read_leaf
+from safehold.trust.log.log_entries import Record
 from safehold.trust.log.proof import encode_proof, verify_proof_text
 from safehold.trust.log.witness import Witness
 
@@ -46,6 +48,10 @@ _OPERATIONS: dict[type[Ask], str] = {
     Rewrap: "weights.rewrap",
     Shred: "weights.shred",
 }
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Releaser:
@@ -60,6 +66,7 @@ class Releaser:
         host: The name of this host in requests, and the pinned digest of its facts.
         measure: Measures the host.
         loaders: The user ids that may ask.
+        elapsed: Seconds since boot, which nobody sets: a lease lasts no longer by this clock.
     """
 
     def __init__(
@@ -73,6 +80,7 @@ class Releaser:
         host: tuple[str, str],
         measure: Callable[[], Host],
         loaders: Sequence[int],
+        elapsed: Callable[[], float] = _since_boot,
     ) -> None:
         if not providers:
             raise KeydError("expected at least one key provider, got none")
@@ -89,6 +97,9 @@ class Releaser:
         self._leaves: dict[str, list[int]] = {}
         self._next = 0
         self._dead: set[str] = set()
+        self._elapsed = elapsed
+        self._begun: dict[str, float] = {}
+        """For each grant in use, what to add to seconds since boot to have its own time."""
 
     # ---- asks ----------------------------------------------------------------------------
 
@@ -198,21 +209,30 @@ class Releaser:
         """Return why a grant in use holds no more, or None: it does.
 
         Everything is judged again: revocation, expiry, a removed approver, a new policy. Only
-        that its uses are spent does not end a use that has begun.
+        that its uses are spent does not end a use that has begun, nor does a leaf from a clock
+        that is fast. A clock that is set back does not lengthen it.
         """
         if seal_id and seal_id in self._dead:
             return "the model was shredded"
         try:
             state = self._desk.state
             case = state.case(grant)
-            now = self._desk.now()
-            view = msgspec.structs.replace(state.view(grant, now), uses=0)
+            now = self._lease_time(grant)
+            view = state.view(grant, now)
+            ahead = view.last_time > now + SKEW_S
+            last = now if ahead else view.last_time
+            view = msgspec.structs.replace(view, uses=0, last_time=last)
             decision = evaluate(
                 case.signed, tuple(case.approvals), state.roster, state.policy, now, view
             )
         except TrustError as error:
             return str(error)
         return decision.detail if isinstance(decision, Refused) else None
+
+    def _lease_time(self, grant: str) -> int:
+        wall, elapsed = self._desk.now(), self._elapsed()
+        offset = self._begun.setdefault(grant, wall - elapsed)
+        return max(wall, int(offset + elapsed))
 
     # ---- steps ---------------------------------------------------------------------------
 
@@ -274,10 +294,9 @@ class Releaser:
     def _prove_leaves(self, grant: str) -> None:
         for index, entry in self._desk.store.entries(self._next):
             self._next = index + 1
-            try:
-                leaf = read_leaf(unseal(entry, self._pinned.emitter_keys())[0])
-            except TrustError:
-                continue  # void: the desk lists it, and it carries no grant
+            # What is no leaf carries no grant; the desk lists it.
+            found = next(readable([(index, entry)], self._pinned.emitter_keys()), None)
+            leaf = None if found is None else found[1]
             if isinstance(leaf, Requested):
                 self._leaves.setdefault(leaf.signed.request.sha256, []).append(index)
             elif isinstance(leaf, Approved | BrokeGlass):

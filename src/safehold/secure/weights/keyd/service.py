@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import assert_never
 
 from safehold.errors import SafeholdError, TrustError
+from safehold.secure.weights.keyd.binding import new_bind, seal_answer
 from safehold.secure.weights.keyd.interface import (
     BEAT_S,
     Alive,
     Answer,
     Ask,
+    Bound,
     GrantRevoked,
     KeydError,
     KeyRefusal,
@@ -95,15 +97,30 @@ class KeyService:
     def _converse(self, connection: socket.socket) -> None:
         """Answer one ask; if it was a lease, keep speaking until either side ends it."""
         try:
+            # Whatever is sent from here on carries its sender's process id.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             ask: Ask | None = receive(connection, Ask)
             if ask is None:
                 return
-            with peer_of(connection, self._code) as peer, self._decide:
-                answer, seal_id = self._answer(ask, peer)
+            with peer_of(connection, self._code) as (peer, check):
+                # 1. The measured process itself answers, with a key that only it has.
+                bind = new_bind()
+                send(connection, bind)
+                bound: Bound | None = receive(connection, Bound, sender=peer.pid)
+                if bound is None or bound.nonce != bind.nonce:
+                    raise KeydError("expected the nonce back from the measured process")
+                # 2. It is still what was measured: nothing is spent otherwise.
+                check()
+                with self._decide:
+                    answer, seal_id = self._answer(ask, peer)
+                # 3. And still when the answer leaves, sealed to that key.
+                check()
+                sealed = seal_answer(answer, bound)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         except SafeholdError as error:
             send(connection, KeyRefusal(reason=str(error), trust=isinstance(error, TrustError)))
             return
-        send(connection, answer)
+        send(connection, sealed)
         if isinstance(ask, Load | WatchRequest):
             self._lease(connection, ask.grant, seal_id)
 
