@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from safehold.errors import UpstreamError
 from safehold.guard.gateway.app import CODECS
-from safehold.guard.gateway.interface import BrokenReplyError, Call, Closed, Delta, Rules
+from safehold.guard.gateway.interface import BrokenReplyError, Call, Closed, Delta, Notice, Rules
 from safehold.guard.gateway.interface import UnsupportedError as Unsupported
 from safehold.testing.upstream import (
     SaidRun,
@@ -272,4 +272,218 @@ def test_response_text_is_delivered_once_wherever_it_comes(events: list[bytes]) 
     for event in [*events, response_event("response.completed", response=last)]:
         text += "".join(piece.text for piece in stream.read(event) if isinstance(piece, Delta))
     assert text == "Hello there"
+    assert stream.complete
+
+
+def response_call(rules: dict[str, Any] | None = None, **body: Any) -> Call:
+    """Parse a Responses request."""
+    return parsed(PATHS[2], {"model": "m", "input": "hi", **body}, **(rules or {}))
+
+
+LOOKUP = {"type": "function", "name": "lookup", "parameters": {}}
+RUN_HERE: list[tuple[str, dict[str, Any]]] = [
+    (PATHS[1], {"type": "bash_20250124", "name": "bash"}),
+    (PATHS[1], {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}),
+    (PATHS[1], {"type": "memory_20250818", "name": "memory"}),
+    (PATHS[1], {"type": "computer_20250124", "name": "computer", "display_width_px": 800}),
+    (PATHS[1], {"type": "custom", "name": "any", "input_schema": {"type": "object"}}),
+    (PATHS[2], {"type": "namespace", "name": "n", "description": "d", "tools": [LOOKUP]}),
+    (PATHS[2], {"type": "custom", "name": "apply_patch", "format": {"type": "text"}}),
+    (PATHS[2], {"type": "local_shell"}),
+    (PATHS[2], {"type": "shell", "environment": {"type": "local"}}),
+    (PATHS[2], {"type": "tool_search", "execution": "client"}),
+    (PATHS[0], {"type": "custom", "custom": {"name": "sh"}}),
+]
+RUN_AWAY: list[tuple[str, dict[str, Any]]] = [
+    (PATHS[0], {"type": "web_search"}),
+    (PATHS[1], {"type": "web_search_20250305", "name": "web_search"}),
+    (PATHS[1], {"type": "code_execution_20250825", "name": "code_execution"}),
+    (PATHS[1], {"type": "mcp_toolset", "mcp_server_name": "s"}),
+    (PATHS[2], {"type": "web_search"}),
+    (PATHS[2], {"type": "mcp", "server_label": "s", "server_url": "https://s.test"}),
+    (PATHS[2], {"type": "file_search", "vector_store_ids": ["v"]}),
+    (PATHS[2], {"type": "shell", "environment": {"type": "container_auto"}}),
+    (PATHS[2], {"type": "tool_search"}),
+    (PATHS[2], {"type": "namespace", "name": "n", "tools": [{"type": "mcp"}]}),
+    (PATHS[2], {"type": "of_tomorrow"}),
+    (PATHS[1], {"type": 7, "name": "odd"}),
+]
+OWN = {
+    PATHS[0]: {"type": "function", "function": {"name": "lookup"}},
+    PATHS[1]: {"name": "lookup", "input_schema": {"type": "object"}},
+    PATHS[2]: LOOKUP,
+}
+
+
+@pytest.mark.parametrize(("path", "tool"), RUN_HERE)
+def test_tool_that_the_client_runs_goes_on_and_is_scored(path: str, tool: dict[str, Any]) -> None:
+    """A client's own tool reaches the model as it was sent, its strings in the prompt."""
+    call = parsed(path, body_for(path, "hi") | {"tools": [tool]}, vendor_tools="refuse")
+    assert json.loads(call.body("m"))["tools"] == [tool]
+    assert str(tool["type"]) in "\n".join(part.text for part in call.exchange.texts())
+
+
+@pytest.mark.parametrize(("path", "tool"), RUN_AWAY)
+def test_tool_that_the_vendor_runs_stays_here(path: str, tool: dict[str, Any]) -> None:
+    """It is left out and counted beside a client's tool, and refused where it is counted on."""
+    both = body_for(path, "hi") | {"tools": [tool, OWN[path]]}
+    call = parsed(path, both)
+    assert json.loads(call.body("m"))["tools"] == [OWN[path]]
+    assert call.dropped == 1
+    with pytest.raises(Unsupported, match=r"rules\.vendor_tools"):
+        parsed(path, both, vendor_tools="refuse")
+    with pytest.raises(Unsupported, match=r"rules\.vendor_tools"):
+        parsed(path, body_for(path, "hi") | {"tools": [tool]})
+    with pytest.raises(Unsupported, match=r"rules\.vendor_tools"):
+        parsed(path, both | {"tool_choice": {"type": tool["type"], "name": "web_search"}})
+
+
+SEALED_BODIES = {
+    PATHS[1]: {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "redacted_thinking", "data": "c2VjcmV0"},
+                    {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}},
+                ],
+            },
+            {"role": "user", "content": "and?"},
+        ]
+    },
+    PATHS[2]: {
+        "input": [
+            {"type": "reasoning", "summary": [], "encrypted_content": "c2VjcmV0"},
+            {"role": "user", "content": "hi", "novel": "x"},
+        ],
+        "include": ["reasoning.encrypted_content"],
+    },
+}
+
+
+@pytest.mark.parametrize("path", PATHS[1:])
+def test_sealed_reasoning_is_dropped_passed_or_refused(path: str) -> None:
+    """Reasoning that no scorer reads goes on by policy only; dropped, the rest keeps its place."""
+    body = body_for(path, "hi") | SEALED_BODIES[path]
+    call = parsed(path, body, unknown_request_fields="pass")
+    sent = call.body("m").decode()
+    assert "c2VjcmV0" not in sent
+    assert "encrypted_content" not in sent
+    assert call.dropped == 1
+    assert path == PATHS[1] or json.loads(sent)["input"][0]["novel"] == "x"
+    assert "c2VjcmV0" in parsed(path, body, opaque_reasoning="pass").body("m").decode()
+    with pytest.raises(Unsupported):
+        parsed(path, body, opaque_reasoning="refuse")
+
+
+def response_events(*items: dict[str, Any]) -> list[bytes]:
+    """Return a stream whose items come whole, as servers of agents send actions."""
+    done: list[dict[str, Any]] = [
+        {"type": "response.output_item.done", "output_index": at, "item": item}
+        for at, item in enumerate(items)
+    ]
+    final = {"id": "r", "status": "completed", "output": list(items)}
+    return [
+        json.dumps(e).encode() for e in (*done, {"type": "response.completed", "response": final})
+    ]
+
+
+ACTIONS: list[dict[str, Any]] = [
+    {"type": "local_shell_call", "action": {"type": "exec", "command": ["echo", SECRET]}},
+    {"type": "shell_call", "action": {"commands": [SECRET], "timeout_ms": 5}},
+    {"type": "apply_patch_call", "operation": {"type": "update_file", "diff": SECRET}},
+    {"type": "computer_call", "action": {"type": "type", "text": SECRET}},
+    {"type": "tool_search_call", "arguments": {"query": SECRET}, "execution": "client"},
+    {"type": "custom_tool_call", "name": "sh", "input": SECRET},
+    {"type": "function_call", "name": "f", "arguments": f'{{"a":"{SECRET}"}}', "namespace": "n"},
+]
+
+
+@pytest.mark.parametrize("item", ACTIONS, ids=lambda item: str(item["type"]))
+def test_action_for_the_client_is_scored_and_arrives_whole(item: dict[str, Any]) -> None:
+    """What a tool of the client's is asked is scored first, then delivered as it was, both ways."""
+    tools = [{"type": "namespace", "name": "n", "tools": [LOOKUP]}]
+    item = {"id": "i_1", "call_id": "c_1", "status": "completed", **item}
+    call = response_call(tools=tools)
+    stream = call.stream()
+    frames, texts = stream.begin(), ""
+    for event in response_events(item):
+        for piece in stream.read(event):
+            if isinstance(piece, Delta):
+                texts += piece.text
+                assert SECRET not in frames.decode()  # nothing before it was released
+                frames += stream.release(piece.lane, piece.text)
+            else:
+                frames += stream.close(piece.lane)
+    frames += stream.end()
+    assert SECRET in texts
+    written = [json.loads(line[6:]) for line in frames.splitlines() if line.startswith(b"data: ")]
+    assert written[-1]["response"]["output"] == [item]
+    assert json.loads(stream.items["i_1"]) == item
+
+    whole = call.whole(json.dumps({"id": "r", "status": "completed", "output": [item]}).encode())
+    assert SECRET in "".join(piece.text for piece in whole.pieces())
+    assert json.loads(whole.render())["output"] == [item]
+    again = response_call(input=[item, {"role": "user", "content": "go on"}])
+    assert SECRET in "\n".join(part.text for part in again.exchange.texts())
+
+
+def test_action_that_is_cut_by_a_block_never_leaves_in_part() -> None:
+    """A command whose text was not all released is not written at all."""
+    stream = response_call().stream()
+    item = {"type": "local_shell_call", "id": "i", "call_id": "c", "action": {"command": [SECRET]}}
+    pieces = [piece for event in response_events(item) for piece in stream.read(event)]
+    assert isinstance(pieces[0], Delta)
+    frames = stream.begin() + stream.release(pieces[0].lane, pieces[0].text[:5])
+    frames += stream.block(Notice(decision_id="d", category="c"))
+    assert b"local_shell_call" not in frames
+
+
+def test_namespace_that_the_client_did_not_offer_is_dropped() -> None:
+    """A call's namespace is not scored, so it must be one of the client's own words."""
+    item = {"type": "function_call", "id": "i", "name": "f", "arguments": "{}", "namespace": SECRET}
+    whole = response_call().whole(json.dumps({"status": "completed", "output": [item]}).encode())
+    assert SECRET not in whole.render().decode()
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_custom_and_legacy_calls_of_chat_stream(legacy: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """A custom tool's input and a legacy function call arrive as they were asked for."""
+    if legacy:
+        deltas: list[dict[str, Any]] = [
+            {"function_call": {"name": "f", "arguments": ""}},
+            {"function_call": {"arguments": "{}"}},
+        ]
+        finish = "function_call"
+    else:
+        deltas = [
+            {"tool_calls": [{"index": 0, "id": "c1", "type": "custom", "custom": {"name": "f"}}]},
+            {"tool_calls": [{"index": 0, "custom": {"input": "{}"}}]},
+        ]
+        finish = "tool_calls"
+    events = [chunk({"index": 0, "delta": delta}) for delta in deltas]
+    events.append(chunk({"index": 0, "delta": {}, "finish_reason": finish}))
+    stream = parsed(PATHS[0], body_for(PATHS[0], "hi")).stream()
+    frames = b""
+    for event in events:
+        for piece in stream.read(event):
+            frames += (
+                stream.release(piece.lane, piece.text)
+                if isinstance(piece, Delta)
+                else stream.close(piece.lane)
+            )
+    told = [json.loads(line[6:]) for line in frames.splitlines() if line.startswith(b"data: {")]
+    got = [one["choices"][0]["delta"] for one in told]
+    if legacy:
+        assert got[1:] == deltas
+    else:
+        calls = [delta["tool_calls"][0] for delta in got[1:]]
+        assert calls[0] == {
+            "index": 0,
+            "id": "c1",
+            "type": "custom",
+            "custom": {"name": "f", "input": ""},
+        }
+        assert calls[1] == {"index": 0, "custom": {"input": "{}"}}
     assert stream.complete

@@ -307,6 +307,8 @@ class Gateway:
             return
         body = await read_body(head, receive, self.settings.limits)
         policy = self.settings.policy(surface, key)
+        if surface is Surface.RESPONSES:
+            body = await self.histories.filled(body, key.id if key else "")
         call = codec.parse(body, policy.rules)
         exchange = await self._history(call, key)
         del body

@@ -5,7 +5,7 @@ answer into `Piece`s (text per lane) and renders what was cleared. A codec never
 and does no I/O; the relay (`relay.py`) drives it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -102,10 +102,12 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `logprobs`: `strip` removes them from request and reply, `chosen` keeps the numbers of the
     tokens that were released and drops every alternative. `images`: `pass` forwards images,
-    sounds and files, which no scorer here reads. `opaque_reasoning`: `pass` forwards encrypted
-    reasoning. `unknown_request_fields`: a field that is neither known nor on its dialect's list of
-    safe ones is dropped and counted, passed with its strings scored as a part of the prompt, or
-    refused. `unknown_reply_fields`: dropped unread and counted, or the answer is an error.
+    sounds and files, which no scorer here reads. `opaque_reasoning`: encrypted reasoning is
+    dropped and counted, passed, or refused. `vendor_tools`: a tool that the vendor runs is left
+    out and counted where the client runs others, or refused. `unknown_request_fields`: a field
+    that is neither known nor on its dialect's list of safe ones is dropped and counted, passed
+    with its strings scored as a part of the prompt, or refused. `unknown_reply_fields`: dropped
+    unread and counted, or the answer is an error.
 
     Raises:
         ConfigError: A bound is out of range.
@@ -113,7 +115,8 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     logprobs: Literal["strip", "chosen"] = "strip"
     images: Literal["refuse", "pass"] = "refuse"
-    opaque_reasoning: Literal["refuse", "pass"] = "refuse"
+    opaque_reasoning: Literal["refuse", "drop", "pass"] = "drop"
+    vendor_tools: Literal["refuse", "drop"] = "drop"
     unknown_request_fields: Literal["drop", "pass", "refuse"] = "drop"
     unknown_reply_fields: Literal["drop", "refuse"] = "drop"
     max_choices: int = 8
@@ -141,6 +144,11 @@ class Whole(Protocol):
         """The id under which a later request may continue this answer."""
         ...
 
+    @property
+    def items(self) -> Mapping[str, bytes]:
+        """What the client was shown under ids that a later request may name instead of it."""
+        ...
+
     def pieces(self) -> Iterable[Delta]:
         """Yield every text of the answer with its lane."""
         ...
@@ -166,6 +174,11 @@ class Stream(Protocol):
     @property
     def response_id(self) -> str | None:
         """The id under which a later request may continue this answer."""
+        ...
+
+    @property
+    def items(self) -> Mapping[str, bytes]:
+        """What the client was shown under ids that a later request may name instead of it."""
         ...
 
     def read(self, event: bytes) -> Sequence[Piece]:

@@ -4,15 +4,20 @@ An upstream that keeps conversations (`previous_response_id`) reads turns that t
 hold. The gateway keeps them itself; an id that it did not give refuses.
 """
 
+from typing import Any
+
 import msgspec
 
+from safehold.errors import WireError
 from safehold.exchange import Exchange, Role, TextPart, Turn
 from safehold.guard.gateway.access.store import Store
 from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.relaying.run_state import RunState
 
 _LIFE_S = 30 * 86_400
 _MAX_CHARS = 1_000_000
+_NAMES_AN_ITEM = (b"item_reference", b"\\u")  # as it stands, or behind escapes
 
 
 class Histories:
@@ -44,8 +49,40 @@ class Histories:
             TextPart(text=item.text, channel=item.lane.channel) for item in state.delivered()
         )
         whole = ask.exchange.with_turn(Turn(role=Role.ASSISTANT, parts=said))
-        value = msgspec.json.encode(whole)
-        if len(value) > _MAX_CHARS:
-            return
         owner = ask.key.id if ask.key else ""
-        await self._store.put(f"history:{owner}:{state.response_id}", value, _LIFE_S)
+        kept = {f"history:{owner}:{state.response_id}": msgspec.json.encode(whole)}
+        kept |= {f"item:{owner}:{name}": item for name, item in state.items.items()}
+        for name, value in kept.items():
+            if len(value) <= _MAX_CHARS:
+                await self._store.put(name, value, _LIFE_S)
+
+    async def filled(self, body: bytes, owner: str) -> bytes:
+        """Return a request of Responses with every item that it only names put in its place.
+
+        Raises:
+            LedgerError: The store can't be reached.
+            WireError: It names an item that this gateway did not give to this owner.
+        """
+        if not any(mark in body for mark in _NAMES_AN_ITEM):
+            return body
+        try:
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return body  # the codec says what is wrong with it
+        items = value.get("input") if isinstance(value, dict) else None
+        if not isinstance(items, list):
+            return body
+        value["input"] = [await self._item(item, owner) for item in items]
+        return encode(value)
+
+    async def _item(self, item: Any, owner: str) -> Any:  # noqa: ANN401 - a client's JSON
+        if not isinstance(item, dict) or item.get("type") != "item_reference":
+            return item
+        name = item.get("id")
+        found = await self._store.get(f"item:{owner}:{name}") if isinstance(name, str) else None
+        if found is None:
+            raise WireError(
+                "input: item_reference: expected the id of an item that this gateway gave, "
+                "came another; send the item itself"
+            )
+        return msgspec.json.decode(found)

@@ -226,7 +226,7 @@ class Delivery:
                 frames.append(stream.close(piece.lane))
         await self._send(b"".join(frames))
         state.tokens, state.refused = stream.tokens, stream.refused
-        state.response_id = stream.response_id
+        state.response_id, state.items = stream.response_id, stream.items
         noted = self._session.would_block
         await self._keep_normal(noted)
         mark = state.notice if noted is not None and self._marks() else None
@@ -297,7 +297,7 @@ class Delivery:
                     break
                 cleared[lane] = cleared.get(lane, "") + last.text
         state.tokens, state.refused = reply.tokens, reply.refused
-        state.response_id = reply.response_id
+        state.response_id, state.items = reply.response_id, reply.items
         if block is not None:
             state.block = block
             await self._keep_final(Outcome.BLOCKED_BY_GUARD, LedgerVerdict.BLOCK)

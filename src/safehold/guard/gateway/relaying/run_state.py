@@ -72,6 +72,7 @@ class RunState:
         "bytes_fed",
         "error",
         "grant_id",
+        "items",
         "out",
         "refused",
         "response_id",
@@ -101,6 +102,7 @@ class RunState:
         self.bytes_fed = 0
         self.texts: dict[Lane, list[str]] = {}
         self.response_id: str | None = None
+        self.items: Mapping[str, bytes] = {}
         self.error: str | None = None
 
     @property

@@ -1,8 +1,9 @@
 """OpenAI Chat Completions: requests to exchanges, answers to lanes, and every ending."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.tools import client_tools, runs_at_chat_client
 
 ROLES = {
     "developer": Role.SYSTEM,
@@ -67,6 +69,9 @@ class ChatCodec:
             raise WireError("expected at least one message, came none")
         if not 1 <= (1 if request.n is None else request.n) <= rules.max_choices:
             raise TooLargeError(f"expected n from 1 to {rules.max_choices}, came another")
+        request.tools = client_tools(
+            request.tools, request.tool_choice, runs_at_chat_client, rules, strainer
+        )
         exchange = exchange_of(request, rules, strainer.texts())
         return ChatCall(request, exchange, rules, int(self._clock()), strainer)
 
@@ -215,7 +220,7 @@ class ChatCall:
                 "index": index,
                 "finish_reason": "content_filter",
                 "logprobs": None,
-                "message": {"role": "assistant", "content": REFUSAL, "refusal": REFUSAL},
+                "message": {"role": "assistant", "content": REFUSAL, "refusal": None},
                 "content_filter_results": {
                     notice.category: {"filtered": True, "severity": notice.severity}
                 },
@@ -239,6 +244,7 @@ class ChatWhole:
     """One complete chat answer."""
 
     response_id: str | None = None
+    items: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(
         self, reply: ChatReply, model: str, created: int, *, keep_logprobs: bool, max_lanes: int
@@ -250,8 +256,8 @@ class ChatWhole:
         self._lanes = Lanes(max_lanes)
         for choice in reply.choices:
             for call in choice.message.tool_calls or ():
-                if call.type != "function" or call.function is None:
-                    raise BrokenReplyError("upstream: expected function calls, came another call")
+                if getattr(call, call.type) is None:
+                    raise BrokenReplyError("upstream: expected a call of its own kind")
 
     @property
     def tokens(self) -> Tokens:
@@ -277,11 +283,9 @@ class ChatWhole:
                 yield Delta(delta.lane, delta.text, choice.heard)
             yield from self._texts(at, Channel.REFUSAL, message.refusal, 0)
             for index, call in enumerate(message.tool_calls or ()):
-                if call.function is not None:
-                    yield from self._texts(at, Channel.TOOL_NAME, call.function.name, index)
-                    yield from self._texts(
-                        at, Channel.TOOL_ARGUMENTS, call.function.arguments, index
-                    )
+                name, given = _name_and_input(call)
+                yield from self._texts(at, Channel.TOOL_NAME, name, index)
+                yield from self._texts(at, Channel.TOOL_ARGUMENTS, given, index)
             if message.function_call is not None:
                 function = message.function_call
                 last = len(message.tool_calls or ())
@@ -318,16 +322,7 @@ class ChatWhole:
                 said[name] = getattr(message, name)
         if message.tool_calls:
             said["tool_calls"] = [
-                {
-                    "id": identifier(call.id, f"call_{index}"),
-                    "type": "function",
-                    "function": {
-                        "name": call.function.name or "",
-                        "arguments": call.function.arguments or "",
-                    },
-                }
-                for index, call in enumerate(message.tool_calls)
-                if call.function is not None
+                _call(call, index) for index, call in enumerate(message.tool_calls)
             ]
         if message.function_call:
             said["function_call"] = message.function_call
@@ -348,6 +343,23 @@ class ChatWhole:
             for item in given
         ]
         return {"content": entries, "refusal": None}
+
+
+def _name_and_input(call: w.ToolCall) -> tuple[str | None, str | None]:
+    """Return a call's name, and what the tool is given."""
+    if call.type == "custom":
+        return (call.custom.name, call.custom.input) if call.custom else (None, None)
+    return (call.function.name, call.function.arguments) if call.function else (None, None)
+
+
+def _call(call: w.ToolCall, index: int) -> dict[str, Any]:
+    name, given = _name_and_input(call)
+    field = "input" if call.type == "custom" else "arguments"
+    return {
+        "id": identifier(call.id, f"call_{index}"),
+        "type": call.type,
+        call.type: {"name": name or "", field: given or ""},
+    }
 
 
 _REPLY = msgspec.json.Decoder(ChatReply)

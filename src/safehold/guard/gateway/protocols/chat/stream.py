@@ -1,6 +1,7 @@
 """The event stream of OpenAI Chat Completions, read from upstream and written anew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -45,6 +46,17 @@ FIELDS = {
 FILTERED = "content_filter"
 
 
+LEGACY = 65_536
+"""The index of a choice's `function_call`, which came before `tool_calls` had indices."""
+
+
+def _name_and_input(call: ToolCallDelta, *, custom: bool) -> tuple[str | None, str | None]:
+    """Return a piece of a call's name, and of what the tool is given."""
+    if custom:
+        return (call.custom.name, call.custom.input) if call.custom else (None, None)
+    return (call.function.name, call.function.arguments) if call.function else (None, None)
+
+
 def _says(delta: ReplyDelta) -> bool:
     """Whether a piece of a choice carries anything but its role."""
     return bool(
@@ -61,6 +73,7 @@ class ChatStream:
     """One streamed chat answer; writes fresh frames around text that was cleared."""
 
     response_id: str | None = None
+    items: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(
         self,
@@ -92,6 +105,7 @@ class ChatStream:
         self._named: set[Lane] = set()
         self._said: dict[Lane, str] = {}
         self._given: dict[tuple[int, int], str] = {}
+        self._custom: dict[tuple[int, int], bool] = {}
         self._usage: ChatUsage | None = None
         self._refused = False
 
@@ -142,7 +156,8 @@ class ChatStream:
             self._refused = True
             pieces.append(Delta(self._lane(at, Channel.REFUSAL, 0), delta.refusal))
         if delta.function_call is not None:
-            raise BrokenReplyError("upstream: expected tool calls, came a legacy function call")
+            legacy = ToolCallDelta(index=LEGACY, function=delta.function_call)
+            self._call(at, legacy, pieces)
         for call in delta.tool_calls or ():
             self._call(at, call, pieces)
         if choice.finish_reason is not None:
@@ -169,40 +184,40 @@ class ChatStream:
 
     def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> None:
         """Read a piece of a tool call: its name ends where its arguments begin."""
-        if call.type not in (None, "", "function"):
-            raise BrokenReplyError("upstream: expected function calls, came another kind of call")
+        if call.type not in (None, "", "function", "custom"):
+            raise BrokenReplyError("upstream: expected calls of known kinds, came another")
         index = self._which(at, call)
         key = (at, index)
         name_lane = self._lanes.get(at, Channel.TOOL_NAME, index)
         if key not in self._calls:
             self._calls[key] = identifier(call.id, f"call_{at}_{index}")
             self._given[key] = call.id or ""
-        if call.function is None:
-            return
-        if call.function.name:
+            self._custom[key] = call.type == "custom" or call.custom is not None
+        name, given = _name_and_input(call, custom=self._custom[key])
+        if name:
             said = self._said.get(name_lane, "")
             if name_lane not in self._named:
-                self._said[name_lane] = said + call.function.name
-                pieces.append(Delta(name_lane, call.function.name))
-            elif call.function.name != said:  # some servers repeat the name in each piece
+                self._said[name_lane] = said + name
+                pieces.append(Delta(name_lane, name))
+            elif name != said:  # some servers repeat the name in each piece
                 raise BrokenReplyError("upstream: expected arguments, came a second tool name")
-        if call.function.arguments:
+        if given:
             if name_lane not in self._named:
                 self._named.add(name_lane)
                 pieces.append(Closed(name_lane))
             lane = self._lane(at, Channel.TOOL_ARGUMENTS, index)
-            pieces.append(Delta(lane, call.function.arguments))
+            pieces.append(Delta(lane, given))
 
     def _which(self, at: int, call: ToolCallDelta) -> int:
         """Return a call's index; without one, a new id or a name begins the next call."""
         if call.index is not None:
             return call.index
-        indices = [index for choice, index in self._calls if choice == at]
+        indices = [index for choice, index in self._calls if choice == at and index != LEGACY]
         last = max(indices, default=-1)
         if last < 0 or (call.id and call.id != self._given[at, last]):
             return last + 1
         named = self._lanes.get(at, Channel.TOOL_NAME, last) in self._named
-        fresh = not call.id and call.function is not None and call.function.name
+        fresh = not call.id and bool(_name_and_input(call, custom=call.custom is not None)[0])
         return last + 1 if named and fresh else last
 
     @property
@@ -244,8 +259,15 @@ class ChatStream:
         start = self._open_choice(lane.choice)
         suffix = b'},"logprobs":null,"finish_reason":null}]}\n\n'
         if lane.channel is Channel.TOOL_ARGUMENTS:
-            delta = b'{"tool_calls":[{"index":%d,"function":{"arguments":' % lane.index
-            suffix = b"}}]" + suffix
+            if lane.index == LEGACY:
+                delta = b'{"function_call":{"arguments":'
+                suffix = b"}" + suffix
+            else:
+                field = (
+                    b'"custom":{"input":' if self._is_custom(lane) else b'"function":{"arguments":'
+                )
+                delta = b'{"tool_calls":[{"index":%d,' % lane.index + field
+                suffix = b"}}]" + suffix
         else:
             delta = b'{"%s":' % FIELDS[lane.channel, lane.index].encode()
         prefix = (
@@ -296,14 +318,22 @@ class ChatStream:
         """Return a tool call's first frame once its whole name was released."""
         if lane.channel is not Channel.TOOL_NAME:
             return b""
-        function = {"name": self._names.pop(lane, ""), "arguments": ""}
-        call = {
+        start, name = self._open_choice(lane.choice), self._names.pop(lane, "")
+        if lane.index == LEGACY:
+            legacy = {"function_call": {"name": name, "arguments": ""}}
+            return start + self._frame(lane.choice, legacy)
+        call: dict[str, Any] = {
             "index": lane.index,
             "id": self._calls[lane.choice, lane.index],
-            "type": "function",
-            "function": function,
         }
-        return self._open_choice(lane.choice) + self._frame(lane.choice, {"tool_calls": [call]})
+        if self._is_custom(lane):
+            call |= {"type": "custom", "custom": {"name": name, "input": ""}}
+        else:
+            call |= {"type": "function", "function": {"name": name, "arguments": ""}}
+        return start + self._frame(lane.choice, {"tool_calls": [call]})
+
+    def _is_custom(self, lane: Lane) -> bool:
+        return self._custom.get((lane.choice, lane.index), False)
 
     def end(self, mark: Notice | None = None) -> bytes:
         """Return the final frames; `mark` says what an audit would have blocked."""
@@ -337,7 +367,7 @@ class ChatStream:
         frames = []
         for choice in range(self._choices):
             frames.append(self._open_choice(choice))
-            frames.append(self._frame(choice, {"content": REFUSAL, "refusal": REFUSAL}))
+            frames.append(self._frame(choice, {"content": REFUSAL}))
             frames.append(self._frame(choice, {}, finish=FILTERED, more=more, top=top))
         if self._want_usage:
             frames.append(self._counts())

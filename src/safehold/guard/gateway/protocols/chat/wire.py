@@ -191,6 +191,7 @@ class ToolCallDelta(msgspec.Struct, forbid_unknown_fields=True):
     id: str | None = None
     type: str | None = None
     function: FunctionCall | None = None
+    custom: CustomCall | None = None
 
 
 class ReplyDelta(msgspec.Struct, forbid_unknown_fields=True):

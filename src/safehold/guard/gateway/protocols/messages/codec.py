@@ -1,7 +1,8 @@
 """Anthropic Messages: requests to exchanges, answers to lanes, and every ending."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, assert_never
 
 import msgspec
@@ -31,6 +32,7 @@ from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.stream import MessagesStream, refusal_details
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.tools import client_tools, runs_at_messages_client
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 ERRORS = {
@@ -64,9 +66,12 @@ class MessagesCodec:
             WireError: The request is malformed, or holds what `rules` do not let pass.
         """
         strainer = Strainer(rules)
-        request = strainer.request(self._decoder, body)
+        request = strainer.request(self._decoder, _without_sealed(body, rules, strainer))
         if not request.messages:
             raise WireError("expected at least one message, came none")
+        request.tools = client_tools(
+            request.tools, request.tool_choice, runs_at_messages_client, rules, strainer
+        )
         exchange = exchange_of(request, rules, strainer.texts())
         return MessagesCall(request, exchange, rules, strainer)
 
@@ -93,9 +98,34 @@ class CountCodec:
             WireError: The request is malformed, or holds what `rules` do not let pass.
         """
         strainer = Strainer(rules)
-        request = strainer.request(self._decoder, body)
+        request = strainer.request(self._decoder, _without_sealed(body, rules, strainer))
+        request.tools = client_tools(
+            request.tools, request.tool_choice, runs_at_messages_client, rules, strainer
+        )
         exchange_of(request, rules)
         return strainer.woven(encode(request))
+
+
+def _without_sealed(body: bytes, rules: Rules, strainer: Strainer) -> bytes:
+    """Return a body without reasoning that only the vendor can read, where the rules say so."""
+    if rules.opaque_reasoning != "drop" or b"redacted_thinking" not in body:
+        return body
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body  # the decoder says what is wrong with it
+    messages = value.get("messages") if isinstance(value, dict) else None
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kept = [one for one in content if not _is_sealed(one)]
+            strainer.dropped += len(content) - len(kept)
+            message["content"] = kept
+    return encode(value)
+
+
+def _is_sealed(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") == "redacted_thinking"
 
 
 def exchange_of(
@@ -103,9 +133,6 @@ def exchange_of(
 ) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
     turns: list[Turn] = []
-    for tool in request.tools or ():
-        if tool.get("type") not in (None, "custom"):
-            raise UnsupportedError("expected client tools, came a tool that the vendor runs")
     texts = [
         TextPart(text=text_of(value)) for value in (request.tools, request.output_config) if value
     ]
@@ -147,6 +174,8 @@ def _parts(
                 yield TextPart(text=text_of(given), channel=Channel.TOOL_ARGUMENTS)
             case w.ToolResultBlock(content=result):
                 yield from _parts(result, rules, Channel.TOOL_RESULT)
+            case w.ToolReference(tool_name=name):
+                yield TextPart(text=name, channel=Channel.TOOL_NAME)
             case w.ImageBlock(source=source):
                 yield opaque("image", text_of(source), rules)
             case w.DocumentBlock(source=source, title=title, context=context):
@@ -197,7 +226,7 @@ class MessagesCall:
         return MessagesStream(
             model=self.model,
             stops=self._request.stop_sequences or (),
-            opaque=self._rules.opaque_reasoning == "pass",
+            opaque_reasoning=self._rules.opaque_reasoning,
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
@@ -210,11 +239,15 @@ class MessagesCall:
             UnknownReplyError: The body holds content of an unknown kind.
         """
         reply = self._strainer.reply(_REPLY, body)
+        sealed_blocks = [one for one in reply.content if isinstance(one, w.RedactedBlock)]
+        if sealed_blocks and self._rules.opaque_reasoning == "refuse":
+            raise UnknownReplyError("upstream: redacted_thinking can't be scored")
+        if sealed_blocks and self._rules.opaque_reasoning == "drop":
+            self._strainer.dropped += len(sealed_blocks)
+            reply.content = [one for one in reply.content if one not in sealed_blocks]
         for block in reply.content:
-            if isinstance(block, w.RedactedBlock) and self._rules.opaque_reasoning != "pass":
-                raise UnknownReplyError("upstream: redacted_thinking can't be scored")
             if isinstance(block, w.TextBlock) and block.citations:
-                raise UnknownReplyError("upstream: citations are not scored here")
+                self._strainer.dropped += 1  # not rendered
         return MessagesWhole(reply, self._request, self._rules.max_lanes)
 
     def blocked(self, notice: Notice) -> bytes:
@@ -239,6 +272,7 @@ class MessagesWhole:
     """One complete message."""
 
     response_id: str | None = None
+    items: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(self, reply: w.Reply, request: w.MessagesRequest, max_lanes: int) -> None:
         self._reply = reply

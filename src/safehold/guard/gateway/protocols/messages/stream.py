@@ -4,7 +4,8 @@ Blocks keep their order: a block's frames begin with its first released text and
 is closed, so a later block never starts before an earlier one's tail was scored and released.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, assert_never
 
 import msgspec
@@ -55,20 +56,22 @@ class MessagesStream:
     """One streamed message; writes fresh frames around text that was cleared."""
 
     response_id: str | None = None
+    items: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(
         self,
         *,
         model: str,
         stops: Sequence[str],
-        opaque: bool,
+        opaque_reasoning: str,
         max_lanes: int,
         strainer: Strainer,
     ) -> None:
         self._strainer = strainer
         self._model = model
         self._stops = stops
-        self._opaque = opaque
+        self._opaque_reasoning = opaque_reasoning
+        self._dropped: set[int] = set()
         self._lanes = Lanes(max_lanes)
         self._id = "msg_safehold"
         self._usage = w.MessagesUsage()
@@ -127,15 +130,19 @@ class MessagesStream:
             raise BrokenReplyError("upstream: expected a new block, came one that began before")
         match block:
             case w.TextBlock(text=text, citations=citations):
-                if citations:
-                    raise UnknownReplyError("upstream: citations are not scored here")
+                self._strainer.dropped += bool(citations)
                 return self._open(index, Channel.TEXT, text)
             case w.ThinkingBlock(thinking=text, signature=signature):
                 self._signatures[index] = sealed(signature)
                 return self._open(index, Channel.REASONING, text)
             case w.RedactedBlock(data=data):
-                if not self._opaque:
+                if self._opaque_reasoning == "refuse":
                     raise UnknownReplyError("upstream: redacted_thinking can't be scored")
+                if self._opaque_reasoning == "drop":
+                    self._strainer.dropped += 1
+                    self._dropped.add(index)
+                    self._reading[index] = Channel.REASONING
+                    return []
                 self._redacted[index] = sealed(data)
                 return self._open(index, Channel.REASONING, "")
             case w.ToolUseBlock(id=call, name=name, input=given):
@@ -156,7 +163,7 @@ class MessagesStream:
     def _delta(
         self,
         index: int,
-        delta: w.TextDelta | w.ThinkingDelta | w.SignatureDelta | w.InputDelta,
+        delta: w.TextDelta | w.ThinkingDelta | w.SignatureDelta | w.InputDelta | w.CitationsDelta,
     ) -> tuple[Piece, ...]:
         channel = self._reading.get(index)
         match delta:
@@ -166,6 +173,9 @@ class MessagesStream:
                 expected = Channel.REASONING
             case w.InputDelta(partial_json=text):
                 expected = Channel.TOOL_ARGUMENTS
+            case w.CitationsDelta():
+                self._strainer.dropped += 1
+                return ()
             case w.SignatureDelta(signature=signature):
                 if channel is not Channel.REASONING:
                     raise BrokenReplyError("upstream: expected a signature in a thinking block")
@@ -173,7 +183,7 @@ class MessagesStream:
                 return ()
             case other:
                 assert_never(other)
-        if channel is not expected or index in self._redacted:
+        if channel is not expected or index in self._redacted or index in self._dropped:
             raise BrokenReplyError("upstream: expected a delta of the open block's kind")
         return (Delta(self._lanes.get(0, channel, index), text),) if text else ()
 
@@ -182,6 +192,8 @@ class MessagesStream:
         if channel is None:
             raise BrokenReplyError("upstream: expected the end of an open block")
         self._closed.add(index)
+        if index in self._dropped:
+            return ()
         return (Closed(self._lanes.get(0, channel, index)),)
 
     @property

@@ -73,6 +73,14 @@ class DocumentBlock(
     cache_control: Cache | None = None
 
 
+class ToolReference(
+    msgspec.Struct, tag="tool_reference", tag_field="type", forbid_unknown_fields=True
+):
+    """A tool that a client-run search of tools found."""
+
+    tool_name: str
+
+
 class ToolResultBlock(
     msgspec.Struct,
     tag="tool_result",
@@ -83,7 +91,7 @@ class ToolResultBlock(
     """What a tool answered."""
 
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock] | None = None
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | ToolReference] | None = None
     is_error: bool | None = None
     cache_control: Cache | None = None
 
@@ -96,6 +104,7 @@ Block = (
     | ImageBlock
     | DocumentBlock
     | ToolResultBlock
+    | ToolReference
 )
 
 
@@ -225,6 +234,12 @@ class SignatureDelta(
     signature: str
 
 
+class CitationsDelta(msgspec.Struct, tag="citations_delta", tag_field="type"):
+    """Where a text is from; it is not scored, so it is dropped."""
+
+    citation: Dropped = None
+
+
 class InputDelta(
     msgspec.Struct, tag="input_json_delta", tag_field="type", forbid_unknown_fields=True
 ):
@@ -256,7 +271,7 @@ class BlockDelta(
     """A block grows."""
 
     index: int
-    delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta | CitationsDelta
 
 
 class BlockStop(

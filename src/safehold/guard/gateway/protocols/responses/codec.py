@@ -1,7 +1,7 @@
 """OpenAI Responses: requests to exchanges, answers to lanes, and every ending."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -32,6 +32,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.responses import wire as w
+from safehold.guard.gateway.protocols.responses.items import KINDS, texts_of, whole_item
 from safehold.guard.gateway.protocols.responses.response_object import (
     Settled,
     message_item,
@@ -39,6 +40,7 @@ from safehold.guard.gateway.protocols.responses.response_object import (
 )
 from safehold.guard.gateway.protocols.responses.stream import ResponsesStream
 from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.tools import client_tools, runs_at_responses_client
 
 ROLES = {
     "user": Role.USER,
@@ -50,8 +52,8 @@ INCLUDES = ("reasoning.encrypted_content", "message.output_text.logprobs")
 _REPLY = msgspec.json.Decoder(w.Response)
 _ITEM: msgspec.json.Decoder[w.InputItem] = msgspec.json.Decoder(w.InputItem)
 _ITEMS = (
-    "input: expected message, function_call, function_call_output or reasoning items "
-    "with known fields, came another"
+    "input: expected messages, reasoning, and calls and outputs of tools that the client runs, "
+    "came another item"
 )
 
 
@@ -74,7 +76,11 @@ class ResponsesCodec:
         """
         strainer = Strainer(rules)
         request = strainer.request(self._decoder, body)
-        items = _items(request, strainer)
+        if request.tools:
+            request.tools = _client_tools(request.tools, request.tool_choice, rules, strainer)
+        if request.include and rules.opaque_reasoning == "drop":
+            request.include = [one for one in request.include if one != INCLUDES[0]] or None
+        items = _items(request, rules, strainer)
         _check(request)
         exchange = exchange_of(request, items, rules, strainer.texts())
         return ResponsesCall(request, items, exchange, rules, int(self._clock()), strainer)
@@ -84,29 +90,41 @@ class ResponsesCodec:
         return self._errors.error(status, message, decision_id, told)
 
 
-def _items(request: w.ResponsesRequest, strainer: Strainer) -> list[w.InputItem]:
+def _items(request: w.ResponsesRequest, rules: Rules, strainer: Strainer) -> list[w.InputItem]:
     if isinstance(request.input, str):
         return [w.MessageItem(role="user", content=request.input)]
     items: list[w.InputItem] = []
-    for index, given in enumerate(request.input):
+    for given in request.input:
         typed = given if "type" in given or "role" not in given else {"type": "message", **given}
+        if typed.get("type") == "reasoning" and rules.opaque_reasoning == "drop":
+            readable = {**typed, "encrypted_content": None}
+            strainer.dropped += bool(typed.get("encrypted_content"))
+            if not readable.get("summary") and not readable.get("content"):
+                continue
+            typed = readable
         try:
-            items.append(strainer.request(_ITEM, encode(typed), ("input", index)))
+            item = strainer.request(_ITEM, encode(typed), ("input", len(items)))
         except UnsupportedError as error:
             if "opens a channel" in str(error):
                 raise
             raise UnsupportedError(_ITEMS) from None
         except WireError:
             raise UnsupportedError(_ITEMS) from None
+        if isinstance(item, w.MoreTools | w.ToolSearchOutput):
+            item.tools = _client_tools(item.tools or [], None, rules, strainer)
+        items.append(item)
     if not items:
         raise WireError("expected at least one input item, came none")
     return items
 
 
+def _client_tools(
+    tools: list[dict[str, Any]], choice: Any, rules: Rules, strainer: Strainer
+) -> list[dict[str, Any]]:
+    return client_tools(tools, choice, runs_at_responses_client, rules, strainer) or []
+
+
 def _check(request: w.ResponsesRequest) -> None:
-    for tool in request.tools or ():
-        if tool.get("type") != "function":
-            raise UnsupportedError("expected function tools, came a tool that the vendor runs")
     for name in request.include or ():
         if name not in INCLUDES:
             raise UnsupportedError("include: came a value that this gateway does not know")
@@ -136,13 +154,12 @@ def _turn(item: w.InputItem, rules: Rules) -> Turn:
     match item:
         case w.MessageItem(role=role, content=content):
             return Turn(role=ROLES[role], parts=tuple(_parts(content, Channel.TEXT, rules)))
-        case w.CallItem(name=name, arguments=arguments):
-            call = (
-                TextPart(text=name, channel=Channel.TOOL_NAME),
-                TextPart(text=arguments, channel=Channel.TOOL_ARGUMENTS),
-            )
-            return Turn(role=Role.ASSISTANT, parts=call)
-        case w.CallOutputItem(output=output):
+        case w.CallItem(name=name, arguments=text) | w.CustomCallItem(name=name, input=text):
+            named = (item.namespace, name) if item.namespace else (name,)
+            told = [TextPart(text=one, channel=Channel.TOOL_NAME) for one in named]
+            told.append(TextPart(text=text, channel=Channel.TOOL_ARGUMENTS))
+            return Turn(role=Role.ASSISTANT, parts=tuple(told))
+        case w.CallOutputItem(output=output) | w.CustomCallOutputItem(output=output):
             return Turn(role=Role.TOOL, parts=tuple(_parts(output, Channel.TOOL_RESULT, rules)))
         case w.ReasoningItem(summary=summary, content=content, encrypted_content=secret):
             if secret and rules.opaque_reasoning != "pass":
@@ -150,6 +167,16 @@ def _turn(item: w.InputItem, rules: Rules) -> Turn:
             thoughts = [part.text for part in (*summary, *(content or ()))]
             parts = tuple(TextPart(text=text, channel=Channel.REASONING) for text in thoughts)
             return Turn(role=Role.ASSISTANT, parts=parts)
+        case w.Action():
+            asked = TextPart(text=text_of(item.asked()), channel=Channel.TOOL_ARGUMENTS)
+            return Turn(role=Role.ASSISTANT, parts=(asked,))
+        case w.ComputerOutput(output=output):
+            return Turn(role=Role.TOOL, parts=(opaque("image", text_of(output), rules),))
+        case w.ActionOutput(output=output, tools=tools, acknowledged_safety_checks=checks):
+            text = text_of([output, tools, checks])
+            return Turn(role=Role.TOOL, parts=(TextPart(text=text, channel=Channel.TOOL_RESULT),))
+        case w.MoreTools(tools=tools):
+            return Turn(role=Role.SYSTEM, parts=(TextPart(text=text_of(tools)),))
         case other:
             assert_never(other)
 
@@ -212,7 +239,7 @@ class ResponsesCall:
         body: dict[str, Any] = msgspec.to_builtins(request)
         if not isinstance(self._request.input, str):
             body["input"] = self._items
-        return encode(body)
+        return self._strainer.woven(encode(body))
 
     def _settled(self) -> Settled:
         return Settled(
@@ -230,10 +257,9 @@ class ResponsesCall:
 
     def stream(self) -> ResponsesStream:
         """Start reading a streamed answer."""
-        opaque_passes = self._rules.opaque_reasoning == "pass"
         return ResponsesStream(
             self._settled(),
-            opaque=opaque_passes,
+            opaque_reasoning=self._rules.opaque_reasoning,
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
@@ -250,16 +276,20 @@ class ResponsesCall:
             raise BrokenReplyError("upstream: expected a completed response")
         for item in reply.output:
             if isinstance(item, w.OutputReasoning) and item.encrypted_content:
-                if self._rules.opaque_reasoning != "pass":
+                if self._rules.opaque_reasoning == "refuse":
                     raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
-                sealed(item.encrypted_content)
+                if self._rules.opaque_reasoning == "drop":
+                    item.encrypted_content = None
+                    self._strainer.dropped += 1
+                else:
+                    sealed(item.encrypted_content)
         return ResponsesWhole(reply, self._settled(), self._rules.max_lanes)
 
     def blocked(self, notice: Notice) -> bytes:
         """Return the body of a refusal, for a request that was not streamed."""
-        body = skeleton(self._settled(), f"resp_{notice.decision_id}", "incomplete")
+        body = skeleton(self._settled(), f"resp_{notice.decision_id}", "completed")
         body["incomplete_details"] = {"reason": "content_filter"}
-        body["output"] = [message_item(f"msg_{notice.decision_id}", REFUSAL, "incomplete")]
+        body["output"] = [message_item(f"msg_{notice.decision_id}", REFUSAL, "completed")]
         body["usage"] = w.ResponsesUsage().counts()
         body["safehold"] = {"decision_id": notice.decision_id}
         return encode(body)
@@ -290,12 +320,26 @@ class ResponsesWhole:
             for part in item.content
         )
 
+    @property
+    def items(self) -> Mapping[str, bytes]:
+        """What the client is shown, by the ids that a later request may name."""
+        return {str(item["id"]): encode(item) for item in self._shown()}
+
+    def _shown(self) -> list[dict[str, Any]]:
+        return [
+            whole_item(item, index, self._settled.namespace(getattr(item, "namespace", None)))
+            for index, item in enumerate(self._reply.output)
+        ]
+
     def pieces(self) -> Iterable[Delta]:
         """Yield every text of the answer with its lane."""
         serial = 0
         for item in self._reply.output:
-            for channel, text in _texts(item):
-                yield Delta(self._lanes.get(0, channel, serial), text)
+            if isinstance(item, w.OutputCall | w.OutputCustomCall):
+                yield Delta(self._lanes.get(0, Channel.TOOL_NAME, serial), item.name)
+                serial += 1
+            for kind, _, text in texts_of(item):
+                yield Delta(self._lanes.get(0, KINDS[kind], serial), text)
                 serial += 1
 
     def render(self) -> bytes:
@@ -309,61 +353,6 @@ class ResponsesWhole:
             reason = (reply.incomplete_details or {}).get("reason")
             known = reason if reason in ("max_output_tokens", "content_filter") else None
             body["incomplete_details"] = {"reason": known or "max_output_tokens"}
-        body["output"] = [_item(item, index) for index, item in enumerate(reply.output)]
+        body["output"] = self._shown()
         body["usage"] = reply.usage.counts() if reply.usage else None
         return encode(body)
-
-
-def _texts(item: w.OutputItem) -> Iterator[tuple[Channel, str]]:
-    match item:
-        case w.OutputMessage(content=parts):
-            for part in parts:
-                if isinstance(part, w.OutputText):
-                    yield Channel.TEXT, part.text
-                else:
-                    yield Channel.REFUSAL, part.refusal
-        case w.OutputCall(name=name, arguments=arguments):
-            yield Channel.TOOL_NAME, name
-            yield Channel.TOOL_ARGUMENTS, arguments
-        case w.OutputReasoning(summary=summary, content=content):
-            for thought in (*summary, *(content or ())):
-                yield Channel.REASONING, thought.text
-        case other:
-            assert_never(other)
-
-
-def _item(item: w.OutputItem, index: int) -> dict[str, Any]:
-    match item:
-        case w.OutputMessage(content=parts):
-            content: list[dict[str, Any]] = [
-                {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
-                if isinstance(part, w.OutputText)
-                else {"type": "refusal", "refusal": part.refusal}
-                for part in parts
-            ]
-            return {
-                "type": "message",
-                "id": identifier(item.id, f"msg_{index}"),
-                "role": "assistant",
-                "status": "completed",
-                "content": content,
-            }
-        case w.OutputCall(name=name, arguments=arguments):
-            return {
-                "type": "function_call",
-                "id": identifier(item.id, f"fc_{index}"),
-                "call_id": identifier(item.call_id, f"call_{index}"),
-                "name": name,
-                "arguments": arguments,
-                "status": "completed",
-            }
-        case w.OutputReasoning(summary=summary, content=thoughts, encrypted_content=secret):
-            return {
-                "type": "reasoning",
-                "id": identifier(item.id, f"rs_{index}"),
-                "summary": summary,
-                "content": thoughts,
-                "encrypted_content": secret,
-            }
-        case other:
-            assert_never(other)

@@ -19,6 +19,11 @@ class Settled(msgspec.Struct, frozen=True):
     metadata: dict[str, str]
     previous: str | None
 
+    def namespace(self, given: str | None) -> str | None:
+        """Return the namespace of a call if the client's own tools name it; it is not scored."""
+        known = {tool.get("name") for tool in self.tools if tool.get("type") == "namespace"}
+        return given if given in known else None
+
 
 def skeleton(settled: Settled, response_id: str, status: str) -> dict[str, Any]:
     """Return a response object without output."""

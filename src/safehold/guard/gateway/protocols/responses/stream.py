@@ -4,8 +4,8 @@ Upstream events that repeat a whole text (`…done`, `response.completed`) are n
 the client gets of them is built from the text that was released.
 """
 
-from collections.abc import Sequence
-from typing import Any, assert_never
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -29,7 +29,16 @@ from safehold.guard.gateway.protocols.json_border import (
     sealed,
 )
 from safehold.guard.gateway.protocols.responses import wire as w
-from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton, text_part
+from safehold.guard.gateway.protocols.responses.items import (
+    ALLOWED,
+    KINDS,
+    Item,
+    Part,
+    kind_of,
+    shown_part,
+    texts_of,
+)
+from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton
 from safehold.guard.gateway.protocols.sse import named
 from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.stream_errors import told_error
@@ -45,6 +54,7 @@ GROWING = {
     "response.reasoning_text.delta": "reasoning",
     "response.reasoning_summary_text.delta": "summary",
     "response.function_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
 }
 WHOLE = {
     "response.output_text.done": "text",
@@ -52,6 +62,7 @@ WHOLE = {
     "response.reasoning_text.done": "reasoning",
     "response.reasoning_summary_text.done": "summary",
     "response.function_call_arguments.done": "arguments",
+    "response.custom_tool_call_input.done": "input",
 }
 QUIET = (
     "response.queued",
@@ -62,39 +73,6 @@ QUIET = (
     "response.output_text.annotation.added",
     "keepalive",
 )
-KINDS = {
-    "text": Channel.TEXT,
-    "refusal": Channel.REFUSAL,
-    "reasoning": Channel.REASONING,
-    "summary": Channel.REASONING,
-    "arguments": Channel.TOOL_ARGUMENTS,
-}
-
-
-KIND_OF = {
-    w.OutputMessage: "message",
-    w.OutputCall: "function_call",
-    w.OutputReasoning: "reasoning",
-}
-
-
-def texts_of(item: w.OutputItem) -> list[tuple[str, int, str]]:
-    """Return the texts of a whole item: their kind, place and text."""
-    match item:
-        case w.OutputMessage(content=parts):
-            return [
-                ("text", at, part.text)
-                if isinstance(part, w.OutputText)
-                else ("refusal", at, part.refusal)
-                for at, part in enumerate(parts)
-            ]
-        case w.OutputCall(arguments=arguments):
-            return [("arguments", 0, arguments)]
-        case w.OutputReasoning(summary=summary, content=content):
-            told = [("summary", at, part.text) for at, part in enumerate(summary)]
-            return told + [("reasoning", at, part.text) for at, part in enumerate(content or ())]
-        case other:
-            assert_never(other)
 
 
 def _failure(given: w.ResponsesEvent) -> Any:
@@ -107,80 +85,26 @@ def _failure(given: w.ResponsesEvent) -> Any:
     return whole.get("error") if isinstance(whole, dict) else None
 
 
-class _Part:
-    """One text of one item: its lane, how much was read, and what was released."""
-
-    def __init__(self, item: "_Item", kind: str, lane: Lane, at: int) -> None:
-        self.item, self.kind, self.lane, self.at = item, kind, lane, at
-        self.read = 0
-        self.read_closed = False
-        self.texts: list[str] = []
-        self.begun = False
-        self.prefix = b""
-
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
-
-
-class _Item:
-    """One output item: a message, a tool call or reasoning."""
-
-    def __init__(self, kind: str, item_id: str, call_id: str) -> None:
-        self.kind, self.item_id, self.call_id = kind, item_id, call_id
-        self.parts: dict[tuple[str, int], _Part] = {}
-        self.name_texts: list[str] = []
-        self.secret: str | None = None
-        self.index = -1
-
-    def shown(self, status: str) -> dict[str, Any]:
-        """Return the item as far as its text was released."""
-        parts = [part for part in self.parts.values() if part.begun]
-        body: dict[str, Any] = {"type": self.kind, "id": self.item_id}
-        if self.kind == "function_call":
-            return body | {
-                "call_id": self.call_id,
-                "name": "".join(self.name_texts),
-                "arguments": "".join(part.text for part in parts),
-                "status": status,
-            }
-        if self.kind == "reasoning":
-            summary = [part.text for part in parts if part.kind == "summary"]
-            thoughts = [part.text for part in parts if part.kind == "reasoning"]
-            return body | {
-                "summary": [{"type": "summary_text", "text": text} for text in summary],
-                "content": [{"type": "reasoning_text", "text": text} for text in thoughts] or None,
-                "encrypted_content": self.secret,
-            }
-        content = [
-            text_part(part.text)
-            if part.kind == "text"
-            else {"type": "refusal", "refusal": part.text}
-            for part in parts
-        ]
-        return body | {"role": "assistant", "status": status, "content": content}
-
-
 class ResponsesStream:
     """One streamed response; writes fresh events around text that was cleared."""
 
     def __init__(
-        self, settled: Settled, *, opaque: bool, max_lanes: int, strainer: Strainer
+        self, settled: Settled, *, opaque_reasoning: str, max_lanes: int, strainer: Strainer
     ) -> None:
         self._strainer = strainer
         self._settled = settled
-        self._opaque = opaque
+        self._opaque_reasoning = opaque_reasoning
         self._lanes = Lanes(max_lanes)
         self.response_id = "resp_safehold"
-        self._items: dict[str, _Item] = {}
-        self._by_lane: dict[Lane, _Part] = {}
-        self._by_name: dict[Lane, _Item] = {}
-        self._last: _Item | None = None
+        self._items: dict[str, Item] = {}
+        self._by_lane: dict[Lane, Part] = {}
+        self._by_name: dict[Lane, Item] = {}
+        self._last: Item | None = None
         self._final: w.Response | None = None
         self._begun = False
         self._sequence = 0
-        self._writing: _Item | None = None
-        self._part: _Part | None = None
+        self._writing: Item | None = None
+        self._part: Part | None = None
         self._written: list[dict[str, Any]] = []
 
     # -- what the upstream says ------------------------------------------------------------
@@ -205,7 +129,12 @@ class ResponsesStream:
             return (Delta(part.lane, text),) if text else ()
         kind = WHOLE.get(given.type)
         if kind is not None:
-            whole = {"refusal": given.refusal, "arguments": given.arguments}.get(kind, given.text)
+            told = {
+                "refusal": given.refusal,
+                "arguments": given.arguments,
+                "input": given.input,
+            }
+            whole = told.get(kind, given.text)
             return self._end_part(self._find(given, kind), whole)
         return self._other(given)
 
@@ -247,12 +176,11 @@ class ResponsesStream:
         if key in self._items:
             raise BrokenReplyError("upstream: expected a new item, came one that began before")
         pieces: list[Piece] = []
-        call = item.call_id if isinstance(item, w.OutputCall) else None
-        entry = _Item(
-            KIND_OF[type(item)], identifier(item.id, key), identifier(call, f"call_{number}")
-        )
+        call = getattr(item, "call_id", None)
+        entry = Item(kind_of(item), identifier(item.id, key), identifier(call, f"call_{number}"))
         self._items[key] = self._last = entry
-        if isinstance(item, w.OutputCall):
+        if isinstance(item, w.OutputCall | w.OutputCustomCall):
+            entry.namespace = self._settled.namespace(item.namespace)
             lane = self._lanes.get(0, Channel.TOOL_NAME, number)
             self._by_name[lane] = entry
             pieces += [Delta(lane, item.name), Closed(lane)]
@@ -260,12 +188,15 @@ class ResponsesStream:
             self._seal(entry, item.encrypted_content)
         return pieces
 
-    def _seal(self, entry: _Item, secret: str) -> None:
-        if not self._opaque:
+    def _seal(self, entry: Item, secret: str) -> None:
+        if self._opaque_reasoning == "refuse":
             raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
-        entry.secret = sealed(secret)
+        if self._opaque_reasoning == "pass":
+            entry.secret = sealed(secret)
+        else:
+            self._strainer.dropped += 1
 
-    def _find(self, given: w.ResponsesEvent, kind: str) -> _Part:
+    def _find(self, given: w.ResponsesEvent, kind: str) -> Part:
         """Return the part that an event is about, opening it at its first mention."""
         item = self._items.get(given.item_id) if given.item_id else self._last
         if item is None:
@@ -273,27 +204,26 @@ class ResponsesStream:
         at = (given.summary_index if kind == "summary" else given.content_index) or 0
         return self._part_of(item, kind, at)
 
-    def _unannounced(self, item_id: str | None, kind: str) -> _Item:
+    def _unannounced(self, item_id: str | None, kind: str) -> Item:
         """Begin the item of a server that does not announce its items (a call needs its name)."""
-        if kind == "arguments":
+        if kind in ("arguments", "input"):
             raise BrokenReplyError("upstream: expected an event about an open item")
         number = len(self._items)
         key = item_id or f"item_{number}"
         of = "message" if kind in ("text", "refusal") else "reasoning"
-        item = self._items[key] = self._last = _Item(of, identifier(item_id, key), "")
+        item = self._items[key] = self._last = Item(of, identifier(item_id, key), "")
         return item
 
-    def _part_of(self, item: _Item, kind: str, at: int) -> _Part:
+    def _part_of(self, item: Item, kind: str, at: int) -> Part:
         part = item.parts.get((kind, at))
         if part is None:
-            allowed = {"message": ("text", "refusal"), "function_call": ("arguments",)}
-            if kind not in allowed.get(item.kind, ("reasoning", "summary")):
+            if kind not in ALLOWED.get(item.kind, ("action",)):
                 raise BrokenReplyError("upstream: expected text of the item's own kind")
             lane = self._lanes.get(0, KINDS[kind], len(self._by_lane))
-            part = item.parts[kind, at] = self._by_lane[lane] = _Part(item, kind, lane, at)
+            part = item.parts[kind, at] = self._by_lane[lane] = Part(item, kind, lane, at)
         return part
 
-    def _end_part(self, part: _Part, whole: str | None) -> list[Piece]:
+    def _end_part(self, part: Part, whole: str | None) -> list[Piece]:
         """End a part; a server that sent no deltas gives its text only here."""
         if part.read_closed:
             return []
@@ -307,13 +237,13 @@ class ResponsesStream:
         entry = self._items.get(item.id) if item.id else self._last
         return self._whole_item(item, entry)
 
-    def _whole_item(self, item: w.OutputItem, entry: _Item | None) -> list[Piece]:
+    def _whole_item(self, item: w.OutputItem, entry: Item | None) -> list[Piece]:
         """End an item; what a server told only now is scored and delivered like any text."""
         pieces: list[Piece] = []
         if entry is None:
             pieces += self._begin_item(item)
             entry = self._last
-        if entry is None or entry.kind != KIND_OF[type(item)]:
+        if entry is None or entry.kind != kind_of(item):
             raise BrokenReplyError("upstream: expected the end of an open item of its own kind")
         if isinstance(item, w.OutputReasoning) and item.encrypted_content:
             self._seal(entry, item.encrypted_content)
@@ -334,6 +264,11 @@ class ResponsesStream:
                 entry = entries[index]  # a server that renames its items
             pieces += self._whole_item(item, entry)
         return pieces
+
+    @property
+    def items(self) -> Mapping[str, bytes]:
+        """What the client was shown, by the ids that a later request may name."""
+        return {str(item["id"]): encode(item) for item in self._written}
 
     @property
     def complete(self) -> bool:
@@ -371,7 +306,7 @@ class ResponsesStream:
             "response.in_progress", {"response": self._object("in_progress")}
         )
 
-    def _open_item(self, item: _Item) -> bytes:
+    def _open_item(self, item: Item) -> bytes:
         if self._writing is item:
             return b""
         frames = self.begin() + self._close_item("completed")
@@ -380,11 +315,13 @@ class ResponsesStream:
         fields = {"output_index": item.index, "item": item.shown("in_progress")}
         return frames + self._event("response.output_item.added", fields)
 
-    def _open_part(self, part: _Part) -> bytes:
+    def _open_part(self, part: Part) -> bytes:
         if part.begun:
             return b""
-        frames = self._open_item(part.item)
         part.begun = True
+        frames = self._open_item(part.item)
+        if part.kind == "action":  # written whole, when all of it was released
+            return frames
         self._part = part
         place = self._place(part)
         kind = next(name for name, value in GROWING.items() if value == part.kind)
@@ -392,7 +329,7 @@ class ResponsesStream:
         head = encode({"type": kind, **place, **logprobs})[:-1]
         part.prefix = b"event: " + kind.encode() + b"\ndata: " + head + b',"sequence_number":'
         match part.kind:
-            case "arguments":
+            case "arguments" | "input":
                 return frames
             case "summary":
                 shown: dict[str, Any] = {"type": "summary_text", "text": ""}
@@ -400,25 +337,17 @@ class ResponsesStream:
                     "response.reasoning_summary_part.added", {**place, "part": shown}
                 )
             case _:
-                shown = self._shown(part, "")
+                shown = shown_part(part.kind, "")
                 return frames + self._event("response.content_part.added", {**place, "part": shown})
 
     @staticmethod
-    def _place(part: _Part) -> dict[str, Any]:
+    def _place(part: Part) -> dict[str, Any]:
         place: dict[str, Any] = {"item_id": part.item.item_id, "output_index": part.item.index}
         if part.kind == "summary":
             place["summary_index"] = part.at
-        elif part.kind != "arguments":
+        elif part.kind not in ("arguments", "input"):
             place["content_index"] = part.at
         return place
-
-    @staticmethod
-    def _shown(part: _Part, text: str) -> dict[str, Any]:
-        if part.kind == "refusal":
-            return {"type": "refusal", "refusal": text}
-        if part.kind == "reasoning":
-            return {"type": "reasoning_text", "text": text}
-        return text_part(text)
 
     def release(self, lane: Lane, text: str) -> bytes:
         """Return the events that carry cleared text of a lane."""
@@ -426,6 +355,9 @@ class ResponsesStream:
             self._by_name[lane].name_texts.append(text)
             return b""
         part = self._by_lane[lane]
+        if part.kind == "action":
+            part.texts.append(text)
+            return b""
         frames = self._open_part(part) if not part.begun else b""
         part.texts.append(text)
         number = self._sequence
@@ -437,16 +369,19 @@ class ResponsesStream:
         if lane.channel is Channel.TOOL_NAME:
             return self._open_item(self._by_name[lane])
         part = self._by_lane[lane]
+        if part.kind == "action":
+            return self._open_part(part)
         return self._open_part(part) + self._close_part(part)
 
-    def _close_part(self, part: _Part) -> bytes:
+    def _close_part(self, part: Part) -> bytes:
         place, text = self._place(part), part.text
         self._part = None
         done = next(name for name, value in WHOLE.items() if value == part.kind)
         match part.kind:
             case "arguments":
-                name = "".join(part.item.name_texts)
-                return self._event(done, {**place, "name": name, "arguments": text})
+                return self._event(done, {**place, "name": part.item.name, "arguments": text})
+            case "input":
+                return self._event(done, {**place, "input": text})
             case "summary":
                 shown = {"type": "summary_text", "text": text}
                 first = self._event(done, {**place, "text": text})
@@ -459,7 +394,7 @@ class ResponsesStream:
                 fields = {**place, "text": text, "logprobs": []}
             case _:
                 fields = {**place, "text": text}
-        last = {**place, "part": self._shown(part, text)}
+        last = {**place, "part": shown_part(part.kind, text)}
         return self._event(done, fields) + self._event("response.content_part.done", last)
 
     def _close_item(self, status: str) -> bytes:
@@ -496,18 +431,22 @@ class ResponsesStream:
         return frames + self._last_event("response.completed", "completed", more)
 
     def block(self, notice: Notice) -> bytes:
-        """Return the events that end the stream with a refusal."""
+        """Return the events that end the stream with a refusal.
+
+        The response is `completed`, with the reason beside it: agents take an incomplete response
+        for a broken line, and ask again or raise.
+        """
         frames = self.begin() + self._close_item("incomplete")
-        item = _Item("message", f"msg_{notice.decision_id}", "")
+        item = Item("message", f"msg_{notice.decision_id}", "")
         lane = Lane(channel=Channel.TEXT, index=len(self._by_lane))
-        part = item.parts["text", 0] = self._by_lane[lane] = _Part(item, "text", lane, 0)
+        part = item.parts["text", 0] = self._by_lane[lane] = Part(item, "text", lane, 0)
         frames += self._open_part(part) + self.release(lane, REFUSAL)
-        frames += self._close_item("incomplete")
+        frames += self._close_item("completed")
         more = {
             "incomplete_details": {"reason": "content_filter"},
             "safehold": {"decision_id": notice.decision_id},
         }
-        return frames + self._last_event("response.incomplete", "incomplete", more)
+        return frames + self._last_event("response.completed", "completed", more)
 
     def fail(self, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the events that end the stream with an error."""

@@ -109,6 +109,7 @@ class CallItem(
     arguments: str = ""
     id: str | None = None
     status: Status | None = None
+    namespace: str | None = None
 
 
 class CallOutputItem(
@@ -142,7 +143,149 @@ class ReasoningItem(
     status: Status | None = None
 
 
-InputItem = MessageItem | CallItem | CallOutputItem | ReasoningItem
+class CustomCallItem(
+    msgspec.Struct,
+    tag="custom_tool_call",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """A call of a tool that takes free text."""
+
+    name: str
+    call_id: str
+    input: str = ""
+    id: str | None = None
+    status: Status | None = None
+    namespace: str | None = None
+
+
+class CustomCallOutputItem(
+    msgspec.Struct,
+    tag="custom_tool_call_output",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """What a tool that takes free text answered."""
+
+    call_id: str
+    output: str | list[InputPart]
+    id: str | None = None
+    status: Status | None = None
+
+
+ActionStatus = Literal["in_progress", "searching", "completed", "incomplete", "failed"]
+
+
+class Action(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+    """What the model asks a tool of the client's to do, as JSON; each kind fills other fields."""
+
+    id: str | None = None
+    call_id: str | None = None
+    status: ActionStatus | None = None
+    action: dict[str, Any] | None = None
+    actions: list[dict[str, Any]] | None = None
+    operation: dict[str, Any] | None = None
+    arguments: Any = None
+    pending_safety_checks: list[dict[str, Any]] | None = None
+    acknowledged_safety_checks: list[dict[str, Any]] | None = None
+    execution: Literal["client"] | None = None
+    environment: dict[str, Any] | None = None
+    created_by: Dropped = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return the fields that hold what is asked; every string in them is scored."""
+        unread = ("id", "call_id", "status", "execution", "created_by")
+        names = [name for name in self.__struct_fields__ if name not in unread]
+        told = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in told.items() if value is not None}
+
+
+class LocalShellCall(Action, tag="local_shell_call"):
+    """A command for the client's shell."""
+
+
+class ShellCall(Action, tag="shell_call"):
+    """Commands for the client's shell."""
+
+
+class ApplyPatchCall(Action, tag="apply_patch_call"):
+    """A change of a file."""
+
+
+class ComputerCall(Action, tag="computer_call"):
+    """A step on the client's screen."""
+
+
+class ToolSearchCall(Action, tag="tool_search_call"):
+    """A search among the client's tools."""
+
+
+AnyAction = LocalShellCall | ShellCall | ApplyPatchCall | ComputerCall | ToolSearchCall
+
+
+class ActionOutput(
+    msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True
+):
+    """What a tool of the client's answered to an action."""
+
+    id: str | None = None
+    call_id: str | None = None
+    status: ActionStatus | None = None
+    output: Any = None
+    tools: list[dict[str, Any]] | None = None
+    max_output_length: int | None = None
+    execution: Literal["client"] | None = None
+    acknowledged_safety_checks: list[dict[str, Any]] | None = None
+
+
+class LocalShellOutput(ActionOutput, tag="local_shell_call_output"):
+    """What the client's shell answered."""
+
+
+class ShellOutput(ActionOutput, tag="shell_call_output"):
+    """What the client's shell answered."""
+
+
+class ApplyPatchOutput(ActionOutput, tag="apply_patch_call_output"):
+    """Whether a file was changed."""
+
+
+class ComputerOutput(ActionOutput, tag="computer_call_output"):
+    """A picture of the client's screen."""
+
+
+class ToolSearchOutput(ActionOutput, tag="tool_search_output"):
+    """The tools that were found."""
+
+
+AnyActionOutput = (
+    LocalShellOutput | ShellOutput | ApplyPatchOutput | ComputerOutput | ToolSearchOutput
+)
+
+
+class MoreTools(
+    msgspec.Struct, tag="additional_tools", tag_field="type", forbid_unknown_fields=True
+):
+    """Tools that are offered in the middle of a conversation."""
+
+    tools: list[dict[str, Any]]
+    role: str = "developer"
+    id: str | None = None
+
+
+InputItem = (
+    MessageItem
+    | CallItem
+    | CallOutputItem
+    | ReasoningItem
+    | CustomCallItem
+    | CustomCallOutputItem
+    | AnyAction
+    | AnyActionOutput
+    | MoreTools
+)
 
 
 class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -221,7 +364,21 @@ class OutputCall(msgspec.Struct, tag="function_call", tag_field="type", forbid_u
     call_id: str | None = None
     id: str | None = None
     status: str | None = None
-    namespace: None = None
+    namespace: str | None = None
+    caller: Dropped = None
+
+
+class OutputCustomCall(
+    msgspec.Struct, tag="custom_tool_call", tag_field="type", forbid_unknown_fields=True
+):
+    """A call of a tool that takes free text."""
+
+    name: str
+    input: str = ""
+    call_id: str | None = None
+    id: str | None = None
+    status: str | None = None
+    namespace: str | None = None
     caller: Dropped = None
 
 
@@ -237,7 +394,7 @@ class OutputReasoning(
     status: str | None = None
 
 
-OutputItem = OutputMessage | OutputCall | OutputReasoning
+OutputItem = OutputMessage | OutputCall | OutputCustomCall | OutputReasoning | AnyAction
 
 
 class Response(msgspec.Struct):
@@ -277,6 +434,7 @@ class ResponsesEvent(msgspec.Struct, forbid_unknown_fields=True):
     text: str | None = None
     refusal: str | None = None
     arguments: str | None = None
+    input: str | None = None
     name: str | None = None
     status: Dropped = None
     logprobs: Dropped = None
