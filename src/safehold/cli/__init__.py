@@ -12,6 +12,7 @@ from safehold.errors import SafeholdError
 
 # name: (module, attribute, what it is for). Adding a group is one line here and one module.
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "bounty": ("safehold.cli.bounty", "bounty", "Jailbreaks that others find: in, judged, paid."),
     "calibrate": ("safehold.cli.calibrate", "calibrate", "Set a bundle's thresholds on traffic."),
     "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
     "demo": ("safehold.cli.demo", "demo", "Play real exchanges through a guarded model."),

@@ -7,33 +7,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from safehold.cli._trust import key_directory, keys_option, open_desk, read_signing_key
+from safehold.cli._leaves import LogLeaves
+from safehold.cli._trust import key_directory, keys_option, read_signing_key
 from safehold.detect.monitoring.estimate import Reviewers, Stratum, missed, plan
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.interface import CaseAction, CaseKind, NoAuthority, ReviewVerdict
 from safehold.errors import DataError
 from safehold.guard.ledger.holds import LONGEST_HOLD_S, hold
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.trust.log.log_entries import Record
-
-_DIGESTS = frozenset({"decision", "note"})
-
-
-class _LogLeaves:
-    """Keeps leaves in a transparency log; durable when `append` returns."""
-
-    def __init__(self, log_dir: Path, key_dir: Path | None) -> None:
-        self._log_dir, self._key_dir = log_dir, key_dir
-
-    def append(self, kind: str, facts: dict[str, str]) -> None:
-        """Append one record."""
-        record = Record(
-            time=int(time.time()),
-            kind=kind,
-            facts={name: text for name, text in facts.items() if name not in _DIGESTS},
-            digests={name: text for name, text in facts.items() if name in _DIGESTS},
-        )
-        open_desk(self._log_dir, self._key_dir).record(record)
 
 
 class _Places(msgspec.Struct, frozen=True):
@@ -48,7 +29,7 @@ class _Places(msgspec.Struct, frozen=True):
         return ReviewDesk(
             self.review,
             evidence=LedgerReader.open(self.ledger),
-            leaves=_LogLeaves(self.log_dir, self.key_dir),
+            leaves=LogLeaves(self.log_dir, self.key_dir),
             authority=NoAuthority(),
             sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
         )

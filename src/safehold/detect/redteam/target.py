@@ -104,7 +104,7 @@ class Complier:
 
     def _recognise(self, said: str) -> Topic | None:
         best: tuple[float, Topic | None] = (0.0, None)
-        for text in _readings(said[:_LONGEST]):
+        for text in readings(said[:_LONGEST]):
             found = self._nearest(text)
             if found[0] > best[0]:
                 best = found
@@ -129,7 +129,7 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _readings(said: str) -> Iterator[str]:
+def readings(said: str) -> Iterator[str]:
     """Yield what a patient model could make of a text."""
     seen = [view.text for view in views(said)]
     yield said

@@ -58,6 +58,7 @@ EVENTS: tuple[type[Event], ...] = (
 )
 RECORDS: frozenset[str] = frozenset(
     {
+        "bounty-state",
         "budget-change",
         "bundle-release",
         "case-close",
@@ -65,6 +66,8 @@ RECORDS: frozenset[str] = frozenset(
         "control-result",
         "exec-deny",
         "incident",
+        "intel-in",
+        "intel-out",
         "note",
         "read-summary",
         "review-open",

@@ -48,8 +48,17 @@ def wrappers() -> tuple[Wrapper, ...]:
 
 def leaked(topic: Topic, delivered: str) -> int:
     """Count the key facts of a topic that a delivered text holds."""
+    return len(facts_held(topic, delivered))
+
+
+def facts_held(topic: Topic, delivered: str) -> frozenset[int]:
+    """Return the numbers of the key facts of a topic that a text holds."""
     text = _folded(delivered)
-    return sum(any(_folded(phrase) in text for phrase in fact.split("|")) for fact in topic.facts)
+    return frozenset(
+        number
+        for number, fact in enumerate(topic.facts)
+        if any(_folded(phrase) in text for phrase in fact.split("|"))
+    )
 
 
 def _folded(text: str) -> str:

@@ -1,0 +1,1 @@
+"""The bug bounty: sealed submissions, replay, scores, severity, payment and disclosure."""

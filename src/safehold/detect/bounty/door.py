@@ -1,0 +1,140 @@
+"""A gateway reached over HTTP, as a submitter reaches it; and one of our own for a replay.
+
+Our own keeps its rows in memory and forgets them, so that a replay leaves no plaintext on a disk.
+A gateway of yours keeps a replay in its ledger as it keeps everything.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import uvicorn
+
+from safehold.detect.bounty.interface import SubmittedTurn
+from safehold.detect.bounty.replay import Said
+from safehold.errors import SafeholdError
+from safehold.guard.gateway.bundles.active_guard import Held
+from safehold.guard.gateway.bundles.swap import Loader
+from safehold.guard.gateway.policy import Settings, Upstream
+from safehold.guard.gateway.server import Parts, build_app, listen, server_config
+from safehold.guard.ledger import Row
+
+USE_CASE = "bounty"
+_MAX_ANSWER = 4 << 20
+_FILTERED = "content_filter"
+
+
+class HttpDoor:
+    """Speaks to `/v1/chat/completions`, streamed, as the use case `bounty`."""
+
+    def __init__(
+        self, base_url: str, *, model: str, api_key: str = "", timeout_s: float = 120.0
+    ) -> None:
+        """Take the base URL (it ends in `/v1`), the model's name, and a key if one is needed."""
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._model = model
+        self._headers = {"x-safehold-use-case": USE_CASE}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+
+    async def say(self, turns: Sequence[SubmittedTurn]) -> Said:
+        """Send a conversation and return what was delivered until its end or its block."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        body = {"model": self._model, "messages": messages, "stream": True}
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=self._timeout, headers=self._headers) as session,
+                session.post(self._url, json=body) as response,
+            ):
+                if response.status != 200:  # noqa: PLR2004 - HTTP's word for "here it is"
+                    return Said(error=f"the gateway answered {response.status}")
+                return await _heard(response)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Said(error=f"the gateway can't be reached: {type(error).__name__}")
+
+
+async def _heard(response: aiohttp.ClientResponse) -> Said:
+    out: list[str] = []
+    stopped, ended, size = False, False, 0
+    buffer = b""
+    async for piece in response.content.iter_any():
+        size += len(piece)
+        if size > _MAX_ANSWER:
+            return Said(delivered="".join(out), error="the answer is too long")
+        buffer += piece
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                ended = True
+                continue
+            try:
+                event = json.loads(data)
+            except ValueError:
+                return Said(delivered="".join(out), error="an event is no JSON")
+            if "error" in event:
+                return Said(delivered="".join(out), error="the stream ended in an error")
+            for choice in event.get("choices", ()):
+                out.append(choice.get("delta", {}).get("content") or "")
+                stopped = stopped or choice.get("finish_reason") == _FILTERED
+    if not ended:
+        return Said(delivered="".join(out), error="the stream broke off")
+    return Said(delivered="".join(out), stopped=stopped)
+
+
+class ForgottenRows:
+    """A ledger that keeps nothing; for replays alone."""
+
+    trouble: str | None = None
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    async def append(self, row: Row, *more: Row) -> int:
+        """Count the rows."""
+        self._count += 1 + len(more)
+        del row
+        return self._count
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@asynccontextmanager
+async def own_gateway(
+    upstream: str, *, loader: Loader, bundle: Path | None, held: Held | None = None
+) -> AsyncIterator[tuple[str, str]]:
+    """Run a whole gateway on a loopback port; yield its base URL and its bundle's digest.
+
+    Raises:
+        SafeholdError: it did not start.
+    """
+    settings = Settings(
+        port=0, upstream=Upstream(url=upstream), log="none", bundle=str(bundle) if bundle else None
+    )
+    parts = Parts(loader=loader, ledger=ForgottenRows(), held=held)
+    sock = listen(settings)
+    config = server_config(settings, parts)
+    application = build_app(settings, parts)
+    config.app, config.factory = application, False
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        while not server.started:
+            if task.done():
+                raise SafeholdError("the gateway for the replay did not start")
+            await asyncio.sleep(0.01)
+        gateway = application.gateway
+        if gateway is None:
+            raise SafeholdError("the gateway for the replay did not start")
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1", gateway.relay.holder.current.digest
+    finally:
+        server.should_exit = True
+        await task
+        sock.close()
