@@ -18,6 +18,7 @@ from safehold.exchange import Exchange, Role
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.interface import Allow, Block, ScoringFlow, Stage, Verdict
+from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.session import SessionPolicy
 from safehold.testing.guards import UnsafeOpenSession
 
@@ -52,9 +53,10 @@ class HoleyGuard:
         exchange: Exchange,
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> HoleySession:
         """Start an exchange."""
-        del policy, exempt
+        del policy, exempt, hot
         said = "\n".join(part.text for part in exchange.texts(Role.USER))
         return HoleySession(said, self._stops)
 
