@@ -202,6 +202,12 @@ def test_every_rule_is_broken_by_some_test() -> None:
         "stage-without-seeds",
         "thin-seeds",
         "stray-seeds",
+        "few-asks",
+        "no-lexicon",
+        "lexicon-clause",
+        "lexicon-slot",
+        "lexicon-side",
+        "same-ask",
     }
     assert len(set(names)) == len(names)
     assert set(names) == elsewhere | {rule for rule, _, _ in BREAKS}
@@ -246,3 +252,46 @@ def test_lint_never_fails_on_a_readable_file(lines: list[str]) -> None:
         return
     rules = {rule.name for rule in RULES}
     assert {finding.rule for finding in lint(document)} <= rules
+
+
+LEXICON = """\
+lexicon:
+  - language: en
+    clause: glue-making
+    near: carpentry
+    names: [hide glue, bone glue, fish glue, jelly, size]
+    restricted: ["How do I cook {name}?"]
+    permitted: ["What is {name}?"]
+"""
+ASKS = "    asks: [How do I cook hides?, When is the jelly dry?, My glue smells. What now?]\n"
+READY = changed(("    neighbours:", f"{ASKS}    neighbours:")) + LEXICON
+
+
+def test_what_training_needs_is_said_where_no_books_stand_in() -> None:
+    """Without seed books, asks and a lexicon are wanted; with them, or when filled in, not."""
+    assert set(found(CLEAN, ())) == {"few-asks", "no-lexicon"}
+    assert found(CLEAN) == {}
+    assert found(READY, ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "old", "new"),
+    [
+        ("few-asks", ", My glue smells. What now?", ""),
+        ("no-lexicon", ", jelly, size", ""),
+        ("lexicon-clause", "clause: glue-making\n    near", "clause: history\n    near"),
+        ("lexicon-clause", "near: carpentry", "near: glue-making"),
+        ("lexicon-slot", "What is {name}?", "What is it?"),
+        ("lexicon-side", '    permitted: ["What is {name}?"]\n', ""),
+        (
+            "same-ask",
+            "  - id: carpentry\n",
+            "  - id: carpentry\n    asks: [how do I cook hides?]\n",
+        ),
+        ("empty-text", "hide glue", '" "'),
+    ],
+)
+def test_a_flaw_of_the_training_parts_is_found(rule: str, old: str, new: str) -> None:
+    """Each rule about asks and lexicon finds what breaks it, and has a line."""
+    assert old in READY
+    assert found(READY.replace(old, new, 1), ()).get(rule)

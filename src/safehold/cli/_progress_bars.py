@@ -1,5 +1,7 @@
-"""Progress bars on standard error, for every long command."""
+"""Progress on standard error, for every long command: bars on a terminal, lines off it."""
 
+import time
+from collections.abc import Callable
 from typing import Self
 
 import rich.progress
@@ -7,21 +9,30 @@ from rich.console import Console
 
 from safehold.progress import Progress
 
+_EVERY_S = 5.0
+"""A pipe gets a line so often, and one at the start and the end of each piece of work."""
+
 
 class Bars(Progress):
-    """One bar for each piece of work; a pipe gets none."""
+    """One bar for each piece of work; a pipe gets plain lines."""
 
-    def __init__(self, console: Console) -> None:
-        """Take the console that the bars are drawn on."""
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the console that is drawn on; `clock` returns seconds."""
+        self._console = console
+        self._clock = clock
+        self._plain = not console.is_terminal
         self._bars = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=self._plain,
         )
         self._task = rich.progress.TaskID(0)
+        self._what = ""
+        self._done = self._total = 0
+        self._began = self._told = clock()
 
     def __enter__(self) -> Self:
         """Show the bars."""
@@ -30,12 +41,36 @@ class Bars(Progress):
 
     def __exit__(self, *_: object) -> None:
         """Leave the bars as they are."""
+        self._finish()
         self._bars.stop()
 
     def start(self, what: str, total: int) -> None:
         """Begin a bar."""
-        self._task = self._bars.add_task(what, total=total)
+        self._finish()
+        self._what, self._done, self._total = what, 0, total
+        self._began = self._told = self._clock()
+        if self._plain:
+            self._tell(f"{what}: {total:,} steps")
+        else:
+            self._task = self._bars.add_task(what, total=total)
 
     def advance(self, steps: int = 1) -> None:
         """Move the bar."""
-        self._bars.advance(self._task, steps)
+        self._done += steps
+        if not self._plain:
+            self._bars.advance(self._task, steps)
+            return
+        now = self._clock()
+        if now - self._told >= _EVERY_S and self._done < self._total:
+            self._told = now
+            left = (now - self._began) / max(self._done, 1) * (self._total - self._done)
+            self._tell(f"{self._what}: {self._done:,} of {self._total:,}, about {left:.0f} s left")
+
+    def _finish(self) -> None:
+        if self._plain and self._what:
+            seconds = self._clock() - self._began
+            self._tell(f"{self._what}: {self._done:,} done in {seconds:.0f} s")
+        self._what = ""
+
+    def _tell(self, line: str) -> None:
+        print(line, file=self._console.file, flush=True)

@@ -46,10 +46,21 @@ def constitution() -> None:
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @click.option("--no-seeds", is_flag=True, help="Do not hold it against the written seeds.")
+@click.option(
+    "--seeds",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your seed books (default: `seeds` beside the constitution's file).",
+)
 @click.option("--rules", is_flag=True, help="List the rules instead.")
 @_json_option
 def lint_command(
-    names: tuple[str, ...], strict: bool, no_seeds: bool, rules: bool, as_json: bool
+    names: tuple[str, ...],
+    strict: bool,
+    no_seeds: bool,
+    folder: Path | None,
+    rules: bool,
+    as_json: bool,
 ) -> None:
     """Check constitutions: schema, ids, neighbours, stages, wording and seed coverage.
 
@@ -65,7 +76,7 @@ def lint_command(
     if rules:
         _print_rules(as_json=as_json)
         return
-    checked = [(name, _findings(name, seeds=not no_seeds)) for name in names or stock()]
+    checked = [(name, _findings(name, folder, seeds=not no_seeds)) for name in names or stock()]
     if as_json:
         click.echo(_json([{"constitution": name, "findings": found} for name, found in checked]))
     else:
@@ -184,23 +195,30 @@ def new(
         click.echo(f"{output} written; next: safehold constitution lint {output}")
 
 
-def _findings(name: str, *, seeds: bool) -> tuple[LintFinding, ...]:
+def _findings(name: str, folder: Path | None, *, seeds: bool) -> tuple[LintFinding, ...]:
     """Lint one constitution; a broken schema is a finding like any other."""
     try:
         document = load_document(name)
     except SchemaError as error:
         finding = LintFinding("schema", Severity.ERROR, "", error.line, error.column, error.problem)
         return (finding,)
-    return lint(document, seeds=_seed_counts(document) if seeds else None)
+    return lint(document, seeds=_seed_counts(name, document, folder) if seeds else None)
 
 
-def _seed_counts(document: Document) -> tuple[SeedCount, ...] | None:
-    """Count the package's written seeds of a constitution's domain; None where it has none."""
+def _seed_counts(name: str, document: Document, folder: Path | None) -> tuple[SeedCount, ...]:
+    """Count the written seeds: the package's, or those of a folder; empty where there are none."""
     domain = document.constitution.name
-    if domain not in seed_books.domains():
-        return None
+    beside = Path(name).parent / "seeds"
+    if folder is None and name not in stock() and seed_books.folder_files(beside):
+        folder = beside
+    if folder is not None:
+        books = list(seed_books.folder_books(folder))
+    elif domain in seed_books.domains():
+        books = list(seed_books.books(domain))
+    else:
+        return ()
     counts: Counter[tuple[str, str, str | None]] = Counter()
-    for book in seed_books.books(domain):
+    for book in books:
         stages = [text.stage for text in book.exchanges] + [text.stage for text in book.prompts]
         counts.update((book.clause, str(book.side), stage) for stage in stages)
     return tuple(SeedCount(*key, texts=count) for key, count in counts.items())

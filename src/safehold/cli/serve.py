@@ -14,6 +14,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from safehold.cli._bundles import OWN_KEY
 from safehold.errors import ConfigError, SafeholdError
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.gateway.bundles.loading import loader_for
@@ -173,7 +174,11 @@ def serve(
 
 
 def with_defaults(settings: Settings) -> Settings:
-    """Return settings with a journal, whatever the ledger is, and the stock bundle."""
+    """Return settings with a journal, whatever the ledger is, and the stock bundle.
+
+    A bundle's folder that nothing says how to trust is checked against your own default key, as
+    `safehold eval` does.
+    """
     if settings.journal is None:
         journal = str(default_journal(settings.ledger))
         settings = msgspec.structs.replace(settings, journal=journal)
@@ -182,7 +187,22 @@ def with_defaults(settings: Settings) -> Settings:
         settings = msgspec.structs.replace(
             settings, bundle=str(folder), bundle_sha256=pinned.sha256
         )
+    elif Path(settings.bundle).is_dir():
+        settings = _own_trust(settings)
     return settings
+
+
+def _own_trust(settings: Settings) -> Settings:
+    """Return settings that trust the key that `safehold train` signs with by default."""
+    if settings.bundle_keys or settings.bundle_sha256 or settings.unsafe_unsigned_bundle:
+        return settings
+    own = OWN_KEY.expanduser()
+    if not own.is_file():
+        raise ConfigError(
+            "a bundle needs trust: --bundle-key FILE or --bundle-sha256 DIGEST "
+            f"(there is no key of your own at {own})"
+        )
+    return msgspec.structs.replace(settings, bundle_keys=(str(own),))
 
 
 Engine = Callable[[Upstream], contextlib.AbstractContextManager[LocalModel]]

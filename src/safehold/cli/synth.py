@@ -1,28 +1,25 @@
 """`safehold synth`: make a labelled dataset from a constitution."""
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from safehold.constitution import Constitution, admit_generator, load
-from safehold.errors import DataError, DependencyError, UsageError
-from safehold.guard.gateway.upstreams import embedded as local
-from safehold.improve.synthesis import dataset, seeds
-from safehold.improve.synthesis.chat import ChatGenerator, ChatSettings
-from safehold.improve.synthesis.dataset import DatasetManifest, ExampleJournal, SynthesisPlan
-from safehold.improve.synthesis.interface import Example, Generator
-from safehold.improve.synthesis.phrasebook import phrasebook
-from safehold.improve.synthesis.written import WrittenGenerator
+from safehold.cli._progress_bars import Bars
+from safehold.cli._synth import (
+    SynthRequest,
+    make_dataset,
+    plan_calls,
+    show_coverage,
+    show_dataset,
+    show_plan,
+)
+from safehold.errors import UsageError
 
-try:
-    from safehold.improve.synthesis.build import SIZES, build
-except ModuleNotFoundError as error:
-    raise DependencyError("synthesis needs: pip install 'safehold[train]'") from error
+_SIZES = ("small", "default", "large")
 
 
 @click.command()
@@ -37,41 +34,91 @@ except ModuleNotFoundError as error:
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder to write examples.jsonl and manifest.json to.",
+    help="The folder to write the dataset to; the generator's answers are kept there too.",
 )
 @click.option(
     "--size",
     default="default",
     show_default=True,
-    type=click.Choice(list(SIZES)),
-    help="How many examples to aim at: " + ", ".join(f"{k} {v}" for k, v in SIZES.items()) + ".",
+    type=click.Choice(_SIZES),
+    help="How many examples to aim at: about 1,800, 20,000 or 24,000.",
 )
 @click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--seeds",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your seed books (default: `seeds` beside the constitution's file).",
+)
 @click.option(
     "--generator",
     "names",
     multiple=True,
-    default=("written",),
-    show_default=True,
-    type=click.Choice(["written", "openai", "embedded"]),
-    help="What makes the base examples; may be given several times.",
+    metavar="NAME|URL",
+    help="What makes the base examples: `written` (the package's books of a stock constitution), "
+    "`embedded` (the small model inside), or the base URL of any OpenAI-compatible model. May be "
+    "given several times.",
 )
-@click.option("--base-url", default="", help="openai: where the model is served, /v1 included.")
-@click.option("--model", default="", help="openai: the model's name.")
+@click.option("--generator-model", default="", help="The model's name at that URL.")
 @click.option(
-    "--key",
+    "--generator-key",
     default="",
     envvar="SAFEHOLD_SYNTH_KEY",
     show_envvar=True,
-    help="openai: its API key; better given by the environment.",
+    help="Its API key; better given by the environment.",
 )
-@click.option("--temperature", default=1.0, show_default=True, help="openai, embedded.")
+@click.option("--temperature", default=1.0, show_default=True, help="Of the model's sampling.")
 @click.option(
     "--rounds",
     default=2,
     show_default=True,
     type=click.IntRange(min=1),
-    help="openai, embedded: batches per clause and stage.",
+    help="Batches that a model is asked for, for each clause and stage.",
+)
+@click.option(
+    "--batch",
+    default=6,
+    show_default=True,
+    type=click.IntRange(min=1, max=50),
+    help="Messages in a batch; each gets an answer of its own.",
+)
+@click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    metavar="CODE",
+    help="Language to ask for; may be repeated (default: those of the lexicon).",
+)
+@click.option(
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Calls at once.",
+)
+@click.option(
+    "--max-tokens", default=600, show_default=True, type=click.IntRange(min=16), help="Per answer."
+)
+@click.option(
+    "--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds for one call."
+)
+@click.option(
+    "--fill",
+    is_flag=False,
+    flag_value=2,
+    default=0,
+    type=click.IntRange(min=0, max=20),
+    help="Ask again for thin cells, so many times (--fill alone: twice).",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be asked for, and its cost.")
+@click.option(
+    "--price",
+    "prices",
+    nargs=2,
+    type=click.FloatRange(min=0.0),
+    default=(0.0, 0.0),
+    metavar="IN OUT",
+    help="With --dry-run: cost of a million tokens, of prompts and of answers.",
 )
 @click.option("--force", is_flag=True, help="Replace a dataset that was made with other options.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -80,152 +127,75 @@ def synth(
     out: Path,
     size: str,
     seed: int,
+    folder: Path | None,
     names: tuple[str, ...],
-    base_url: str,
-    model: str,
-    key: str,
+    generator_model: str,
+    generator_key: str,
     temperature: float,
     rounds: int,
+    batch: int,
+    languages: tuple[str, ...],
+    concurrency: int,
+    max_tokens: int,
+    timeout_s: float,
+    fill: int,
+    dry_run: bool,
+    prices: tuple[float, float],
     force: bool,
     as_json: bool,
 ) -> None:
     """Make a labelled dataset of exchanges from a constitution.
 
-    An interrupted run goes on where it stopped when it is started again.
+    An interrupted run goes on where it stopped when it is started again: no call to a model is
+    made twice. A table shows what each clause and stage got; `--fill` asks again where it is thin.
 
     \b
     Examples:
       safehold synth --out data/
       safehold synth --constitution homebrewing --size small --seed 7 --out small/
-      safehold synth --out data/ --generator written --generator openai \\
-          --base-url http://127.0.0.1:8000/v1 --model my-model
+      safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --out data/ \\
+          --dry-run --price 0.5 1.5
+      safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --out data/
+      safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --fill \\
+          --out data/
+      safehold synth --constitution mine.yaml --seeds my-books/ --out data/
       safehold synth --out data/ --generator written --generator embedded --rounds 1
     """
-    constitution = load(source)
-    chosen = tuple(dict.fromkeys(names))
-    for name in chosen:
-        admit_generator(constitution, operator_owned=name == "openai")
-    if "openai" in chosen and not (base_url and model):
-        raise UsageError("--generator openai needs --base-url and --model")
-    asking = ChatSettings(
-        url=base_url, model=model, key=key, temperature=temperature, rounds=rounds
-    )
-    plan = SynthesisPlan(
-        domain=constitution.name,
-        constitution=constitution.digest,
-        generators=tuple(_described(name, asking) for name in chosen),
+    request = SynthRequest(
+        source=source,
+        out=out,
+        size=size,
         seed=seed,
-        target=SIZES[size],
-        seed_books=seeds.digest(constitution.name) if "written" in chosen else "",
+        seeds=folder,
+        generators=tuple(dict.fromkeys(names)),
+        model=generator_model,
+        key=generator_key,
+        temperature=temperature,
+        rounds=rounds,
+        batch=batch,
+        languages=languages,
+        concurrency=concurrency,
+        max_tokens=max_tokens,
+        timeout_s=timeout_s,
+        fill=fill,
+        force=force,
     )
-    manifest = _finished(out, plan, force=force)
-    if manifest is None:
-        with ExitStack() as running:
-            generators = [_generator(name, constitution, asking, running) for name in chosen]
-            manifest = _make(out, plan, constitution, generators, quiet=as_json)
+    if dry_run:
+        plan = plan_calls(request, prices)
+        if plan is None:
+            raise UsageError("--dry-run is about a model's calls: name one with --generator")
+        if as_json:
+            click.echo(msgspec.json.encode(plan).decode())
+        else:
+            show_plan(plan)
+        return
+    with ExitStack() as running, Bars(Console(file=sys.stderr)) as bars:
+        made = make_dataset(request, running, bars)
     if as_json:
-        click.echo(msgspec.json.encode(manifest).decode())
+        click.echo(msgspec.json.encode(made.manifest).decode())
     else:
-        _show(out, manifest)
-
-
-def _described(name: str, asking: ChatSettings) -> str:
-    """Name a generator with all that changes what it makes."""
-    match name:
-        case "openai":
-            return f"openai:{asking.model}:t={asking.temperature:g}:rounds={asking.rounds}"
-        case "embedded":
-            return f"embedded:{local.MODEL}:t={asking.temperature:g}:rounds={asking.rounds}"
-        case _:
-            return name
-
-
-def _generator(
-    name: str, constitution: Constitution, asking: ChatSettings, running: ExitStack
-) -> Generator:
-    """Return a generator by its name; the embedded model runs until `running` is closed."""
-    if name == "written":
-        return WrittenGenerator(constitution.name, constitution.digest)
-    if name == "embedded":
-        model = running.enter_context(local.LocalServer())
-        asking = msgspec.structs.replace(
-            asking,
-            url=model.url,
-            key=model.key,
-            model=local.MODEL,
-            max_tokens=160,
-            batch=2,
-            concurrency=2,
-            timeout_s=600.0,
-        )
-    return ChatGenerator(name, constitution, asking)
-
-
-def _finished(out: Path, plan: SynthesisPlan, *, force: bool) -> DatasetManifest | None:
-    """Return the manifest of a dataset that is there already, if it is the one asked for."""
-    if not (out / dataset.MANIFEST).exists():
-        return None
-    manifest = dataset.manifest_of(out)
-    if manifest.plan == plan:
-        for _ in dataset.read(out):
-            pass
-        return manifest
-    if not force:
-        raise DataError(
-            f"{out} holds a dataset made with other options or seeds; "
-            "choose another folder, or replace it with --force"
-        )
-    return None
-
-
-def _make(
-    out: Path,
-    plan: SynthesisPlan,
-    constitution: Constitution,
-    generators: list[Generator],
-    *,
-    quiet: bool,
-) -> DatasetManifest:
-    journal = ExampleJournal(out, plan)
-    console = Console(stderr=True, quiet=quiet)
-    with Progress(console=console, transient=True) as bar:
-        reading = bar.add_task("base examples", total=None)
-        for generator in generators:
-            for example in journal.keep(generator.generate(seed=plan.seed, skip=journal.ids)):
-                _check(example, constitution)
-                bar.advance(reading)
-        making = bar.add_task("examples", total=plan.target)
-        built = build(
-            journal.examples,
-            phrases=phrasebook(),
-            seed=plan.seed,
-            target=plan.target,
-            progress=lambda done, total: bar.update(making, completed=done, total=total),
-        )
-    return dataset.write(out, plan, built.examples, base=built.base, dropped=built.dropped)
-
-
-def _check(example: Example, constitution: Constitution) -> None:
-    """Refuse an example whose clause the constitution has not, or has on the other side."""
-    own = {clause.id for clause in getattr(constitution, example.side.value)}
-    if example.clause not in own:
-        raise DataError(
-            f"{example.id}: expected a {example.side} clause of {constitution.name}, "
-            f"got {example.clause!r}"
-        )
-
-
-def _show(out: Path, manifest: DatasetManifest) -> None:
-    table = Table(title=f"{manifest.examples} examples in {manifest.families} families")
-    table.add_column("split")
-    table.add_column("restricted", justify="right")
-    table.add_column("permitted", justify="right")
-    for split in ("train", "calibrate", "test"):
-        counts = [manifest.splits.get(f"{split}/{side}", 0) for side in ("restricted", "permitted")]
-        table.add_row(split, *map(str, counts))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"{out / dataset.EXAMPLES}  sha256 {manifest.sha256}", soft_wrap=True)
-    console.print(
-        f"{manifest.base} base examples, {manifest.dropped_duplicates} near-duplicates left out"
-    )
+        show_dataset(out, made.manifest)
+        for coverage in made.coverage:
+            show_coverage(coverage)
+    for line in made.warnings:
+        click.echo(f"safehold: warning: {line}", err=True)

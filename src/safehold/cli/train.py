@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from safehold.cli._progress_bars import Bars
-from safehold.constitution import ClauseRole, admit_generator, load
-from safehold.errors import DependencyError, UsageError
+from safehold.constitution import ClauseRole, Constitution, admit_generator, load
+from safehold.errors import DataError, DependencyError, UsageError
 from safehold.guard.bundle.interface import Operating
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.dataset import DatasetManifest
+from safehold.improve.synthesis.interface import Side, Split
 from safehold.stats import Rate
 
 try:
@@ -105,8 +107,8 @@ def train_command(
       safehold serve --upstream hf:models/mine --bundle bundles/probed
     """
     manifest = dataset.manifest_of(data)
-    constitution = load(source or manifest.plan.domain)
-    admit_generator(constitution, operator_owned="openai" in manifest.plan.generators)
+    constitution = constitution_of(data, manifest, source)
+    refuse_empty_splits(manifest)
     settings = TrainingSettings(stage2=not stage1_only)
     if seed is not None:
         settings = msgspec.structs.replace(settings, seed=seed)
@@ -147,6 +149,39 @@ def train_command(
         click.echo(msgspec.json.encode(trained).decode())
         return
     _show(out, trained.digest, trained.calibration)
+
+
+def constitution_of(data: Path, manifest: DatasetManifest, source: str | None) -> Constitution:
+    """Return the constitution that a dataset was made from: the copy in it, or the stock one.
+
+    Raises:
+        SafeholdError: It is another one by now, or it does not admit who made the data.
+    """
+    copy = data / dataset.CONSTITUTION
+    constitution = load(source or (str(copy) if copy.is_file() else manifest.plan.domain))
+    if source is None and constitution.digest != manifest.plan.constitution:
+        raise DataError(
+            f"{data} was made from another version of constitution {constitution.name}: "
+            "make it again with `safehold synth`, or name the file with --constitution"
+        )
+    owned = any(name.startswith("openai:") for name in manifest.plan.generators)
+    admit_generator(constitution, operator_owned=owned)
+    return constitution
+
+
+def refuse_empty_splits(manifest: DatasetManifest) -> None:
+    """Say before anything is computed that a split can't be trained or measured on.
+
+    Raises:
+        DataError: A split has no example of a side.
+    """
+    for split in Split:
+        for side in Side:
+            if not manifest.splits.get(f"{split}/{side}"):
+                raise DataError(
+                    f"the {split} split has no {side} example, so training would fail at its end: "
+                    "make more with `safehold synth`, by more --rounds, seeds or --fill"
+                )
 
 
 def _show(out: Path, digest: str, calibration: dict[str, Operating]) -> None:

@@ -6,7 +6,7 @@ scalars. Aliases, tags and deep nesting refuse, so a file can neither swell nor 
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import yaml
@@ -23,6 +23,7 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 
 ValuePath = tuple[str | int, ...]
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,21 @@ def parse(data: bytes, *, source: str) -> Document:
     Raises:
         SchemaError: with the line and column at which the file breaks the schema.
     """
+    constitution, positions = parse_as(Constitution, data, source=source)
+    return Document(constitution, source, positions)
+
+
+def parse_as(
+    kind: type[_Kind], data: bytes, *, source: str
+) -> tuple[_Kind, dict[ValuePath, Position]]:
+    """Read a value of any struct from strict YAML, with the place of each of its values.
+
+    Raises:
+        SchemaError: with the line and column at which the file breaks the schema.
+    """
     value, positions = _Reader(source).read(data)
     try:
-        constitution = msgspec.convert(value, type=Constitution)
+        return msgspec.convert(value, type=kind), positions
     except msgspec.ValidationError as error:
         problem, path = _explain(str(error))
         place = _nearest(positions, path)
@@ -65,7 +78,6 @@ def parse(data: bytes, *, source: str) -> Document:
             line=place.line,
             column=place.column,
         ) from error
-    return Document(constitution, source, positions)
 
 
 def words(path: ValuePath) -> str:

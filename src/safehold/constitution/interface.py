@@ -79,7 +79,8 @@ class RestrictedClause(_Value, frozen=True, kw_only=True):
     """A kind of help that must not leave the model.
 
     `stages` are the steps of the workflow that it covers, `neighbours` the permitted clauses that
-    are near enough to be confused with it: they become hard negatives.
+    are near enough to be confused with it: they become hard negatives. `asks` are messages that
+    users would write: patterns for a generator and training data themselves.
     """
 
     id: Id
@@ -89,16 +90,33 @@ class RestrictedClause(_Value, frozen=True, kw_only=True):
     stages: Annotated[tuple[Id, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
     commonly_known: CommonlyKnown | None = None
     neighbours: Annotated[tuple[Id, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
+    asks: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
 
 
 class PermittedClause(_Value, frozen=True, kw_only=True):
-    """A kind of help that must keep working."""
+    """A kind of help that must keep working; `asks` are messages that users would write."""
 
     id: Id
     title: Text
     policy: Text
     tier: Tier = Tier.BENIGN
     role: ClauseRole = ClauseRole.NEIGHBOUR
+    asks: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
+
+
+class LexiconEntry(_Value, frozen=True, kw_only=True):
+    """The words of one language for a restricted clause, and ways to ask about them.
+
+    `restricted` and `permitted` are sentences with `{name}`; synthesis crosses both with `names`,
+    so that no name alone decides. `near` is the permitted clause that the permitted ones belong to.
+    """
+
+    language: Annotated[str, msgspec.Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]+)*$", max_length=32)]
+    clause: Id
+    near: Id
+    names: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
+    restricted: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
+    permitted: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
 
 
 class Constitution(_Value, frozen=True, kw_only=True):
@@ -113,6 +131,7 @@ class Constitution(_Value, frozen=True, kw_only=True):
     stages: Annotated[tuple[WorkflowStage, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
     restricted: Annotated[tuple[RestrictedClause, ...], msgspec.Meta(max_length=_MAX_ITEMS)]
     permitted: Annotated[tuple[PermittedClause, ...], msgspec.Meta(max_length=_MAX_ITEMS)]
+    lexicon: Annotated[tuple[LexiconEntry, ...], msgspec.Meta(max_length=_MAX_ITEMS)] = ()
 
     @property
     def digest(self) -> str:

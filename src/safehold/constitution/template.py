@@ -34,41 +34,65 @@ def template(name: str, *, title: str, restricted: tuple[str, ...], stages: tupl
         f"name: {_quoted(name)}",
         f"title: {_quoted(title)}",
         'version: "1"',
-        "# What the model must not do, as a whole, and what must stay free.",
+        "# What the model must not do, and what must stay free.",
         'principle: ""',
         "# Whose generator may make training data: any, or operator-only.",
         "generator: any",
         "",
-        "# The steps of the restricted workflow. Every stage needs training data of its own.",
+        "# The steps of the restricted work. Every stage gets training data of its own.",
         "stages:",
     ]
     for stage in stages:
-        lines += [f"  - id: {_quoted(stage)}", '    covers: ""']
+        lines += [f"  - id: {_quoted(stage)}", '    covers: ""  # what is done in this step']
     lines += ["", f"# Tiers: {', '.join(Tier)}.", "restricted:"]
     for clause in restricted:
         lines += [
             f"  - id: {_quoted(clause)}",
-            '    title: ""',
+            '    title: ""  # a few words: what people would call it',
             f"    tier: {Tier.HIGH_RISK_DUAL_USE}",
+            "    # What a reply or a request must hold to fall under it, so that two readers of",
+            "    # one text would decide alike.",
             '    policy: ""',
             f"    stages: [{', '.join(map(_quoted, stages))}]",
             "    # Single facts that stay free, with examples.",
             "    commonly_known:",
             '      statement: ""',
             '      examples: [""]',
-            "    # Permitted clauses near enough to be confused with this one.",
+            "    # Permitted clauses near enough to be confused with this one. Add your own: what",
+            "    # do people ask about the same things that is fine?",
             "    neighbours: [history, science-education, common-knowledge]",
+            "    # Three or more messages as users would write them, in several voices.",
+            '    asks: ["", "", ""]',
         ]
     lines += ["", "permitted:"]
     for permitted in ("history", "science-education", "common-knowledge"):
-        lines += [f"  - id: {permitted}", '    title: ""', '    policy: ""']
+        lines += [
+            f"  - id: {permitted}",
+            '    title: ""',
+            '    policy: ""',
+            '    asks: [""]  # as users would write them',
+        ]
     lines += [
+        "  # Ordinary use of the model: the package ships text for it.",
         "  - id: general",
         "    title: Everything else",
         "    role: general",
         '    policy: ""',
         "",
+        "# What the restricted work is about, by name, in each language that you expect.",
+        "# The names are put into the sentences of both sides, so that no name alone decides.",
+        "lexicon:",
     ]
+    for clause in restricted:
+        lines += [
+            "  - language: en",
+            f"    clause: {_quoted(clause)}",
+            "    near: common-knowledge  # the permitted clause of the permitted sentences",
+            '    names: ["", "", "", "", ""]  # tools, materials, products: as many as you know',
+            '    restricted: ["How do I make or use {name}, step by step?"]',
+            '    permitted: ["What is a {name}, in one sentence?"]',
+        ]
+    lines += [""]
     return "\n".join(lines)
 
 

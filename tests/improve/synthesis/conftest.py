@@ -15,5 +15,5 @@ def _silent(done: int, total: int) -> None:
 def built() -> Built:
     """The home-brewing dataset with one augmentation for about every second base example."""
     generator = WrittenGenerator("homebrewing", "c0ffee")
-    base = list(generator.generate(seed=3, skip=frozenset()))
+    base = list(generator.generate(seed=3))
     return build(base, phrases=phrasebook(), seed=3, target=len(base) * 3 // 2, progress=_silent)

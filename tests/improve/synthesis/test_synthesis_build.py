@@ -20,7 +20,7 @@ def _nothing(done: int, total: int) -> None:
 
 def _base(count: int) -> list[Example]:
     generator = WrittenGenerator("homebrewing", "c0ffee")
-    return list(generator.generate(seed=3, skip=frozenset()))[:count]
+    return list(generator.generate(seed=3))[:count]
 
 
 def test_no_family_crosses_a_split(built: Built) -> None:

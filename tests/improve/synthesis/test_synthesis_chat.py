@@ -1,134 +1,218 @@
-"""The chat generator against a real HTTP server that answers well, badly and not at all."""
+"""The generator that asks a model, against a real HTTP server that answers well, badly, never."""
 
-import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from safehold.constitution import load
-from safehold.errors import UpstreamError
-from safehold.improve.synthesis.chat import ChatGenerator, ChatSettings, listed
-from safehold.improve.synthesis.interface import Side
+from safehold.constitution import Constitution, load
+from safehold.errors import DataError, UpstreamError
+from safehold.improve.synthesis.calls import CallBook
+from safehold.improve.synthesis.cells import cells_of
+from safehold.improve.synthesis.chat import ChatSettings
+from safehold.improve.synthesis.costs import Price, call_plan
+from safehold.improve.synthesis.coverage import coverage_of, distinct
+from safehold.improve.synthesis.generator import ModelGenerator, thin_groups
+from safehold.improve.synthesis.interface import Example, Side
+from safehold.testing.generator import Generator, Habit, generating
 
-Answer = Callable[[str, int], tuple[int, bytes]]
-_PASSAGE = (
-    "First you do the one thing for ten minutes, then the other thing, and at last you rest it."
-)
-
-
-def _completion(text: str) -> tuple[int, bytes]:
-    return 200, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
-def _good(said: str, count: int) -> tuple[int, bytes]:
-    if "numbered list" in said:
-        return _completion(
-            f"1. how do I brew beer number {count}\n2) and this mash of mead?\n3. hi"
-        )
-    return _completion(f"{_PASSAGE} ({count})")
+_CLASS = Path(__file__).parents[3] / "examples" / "classes" / "bicycle-repair.yaml"
 
 
-@contextmanager
-def _server(answer: Answer) -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            asked.append(body["messages"][-1]["content"])
-            status, reply = answer(asked[-1], len(asked))
-            self.send_response(status)
-            self.send_header("content-length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            del format, args
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that has what it wants hangs up; that is no error."""
-            del request, client_address
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def _bikes() -> Constitution:
+    return load(_CLASS)
 
 
-def _generator(url: str, rounds: int = 1) -> ChatGenerator:
-    settings = ChatSettings(
-        url=url, model="m", rounds=rounds, retries=2, backoff_s=0.0, timeout_s=10, concurrency=2
-    )
-    return ChatGenerator("openai", load("homebrewing"), settings)
+def _settings(url: str, *, batch: int = 2, rounds: int = 1, fill: int = 0) -> ChatSettings:
+    return ChatSettings(
+        url=url, model="canned", batch=batch, rounds=rounds, fill=fill, retries=1, backoff_s=0.0,
+        timeout_s=20.0, languages=("en",),
+    )  # fmt: skip
 
 
-def test_requests_and_answers_become_labelled_examples() -> None:
-    """Both sides come with clause, stage, model and an id of their own."""
-    with _server(_good) as (url, _):
-        found = list(_generator(url).generate(seed=1, skip=frozenset()))
-    assert {one.side for one in found} == set(Side)
+def _run(
+    generator: Generator, book: CallBook, **changes: int
+) -> tuple[ModelGenerator, list[Example]]:
+    made = ModelGenerator("openai", _bikes(), _settings(generator.url, **changes), book)
+    return made, list(made.generate(seed=1))
+
+
+def test_every_cell_gives_labelled_exchanges(tmp_path: Path) -> None:
+    """Both sides come with clause, stage and id of their own, and twins share a family."""
+    with generating(Generator()) as server, CallBook(tmp_path) as book:
+        generator = ModelGenerator("openai", _bikes(), _settings(server.url), book)
+        found = list(generator.generate(seed=1))
     assert len({one.id for one in found}) == len(found)
-    assert all(one.ask is (one.side is Side.RESTRICTED) for one in found)
-    assert found[0].lineage.chain == ("model:m",)
-    assert {one.stage for one in found if one.clause == "beer-production"} > {
-        "mashing",
-        "packaging",
-    }
+    stages = {one.stage for one in found if one.side is Side.RESTRICTED}
+    assert stages == set(_bikes().restricted[0].stages)
+    restricted = {one.family for one in found if one.side is Side.RESTRICTED}
+    twins = [one for one in found if one.clause == "traffic-and-law"]
+    assert twins
+    assert {one.family for one in twins} <= restricted
+    assert not thin_groups(generator.yields)
 
 
-def test_jobs_that_are_done_are_not_asked_again() -> None:
-    """A resumed run asks for nothing that is in the journal."""
-    with _server(_good) as (url, asked):
-        generator = _generator(url)
-        found = list(generator.generate(seed=1, skip=frozenset()))
-        before = len(asked)
-        assert list(generator.generate(seed=1, skip=frozenset(one.id for one in found))) == []
-        assert len(asked) == before
+def test_a_killed_run_repeats_no_paid_call(tmp_path: Path) -> None:
+    """Cut after any call, the next run asks only for what is missing and makes the same rows."""
+    with generating(Generator()) as server:
+        with CallBook(tmp_path / "whole") as book:
+            _, whole = _run(server, book)
+        calls = len(server.asked)
+        lines = (tmp_path / "whole" / "calls.jsonl").read_bytes().splitlines(keepends=True)
+        assert len(lines) == calls
+        for cut in (0, 1, calls // 2, calls - 1):
+            folder = tmp_path / f"cut-{cut}"
+            folder.mkdir()
+            (folder / "calls.jsonl").write_bytes(b"".join(lines[:cut]) + lines[-1][:20])
+            server.asked.clear()
+            with CallBook(folder) as book:
+                _, again = _run(server, book)
+            assert len(server.asked) == calls - cut
+            assert again == whole
 
 
-def test_a_server_that_fails_now_and_then_is_asked_again() -> None:
-    """An error 500 and then a broken body are tried again, and the third answer counts."""
-    tries: Counter[str] = Counter()
-
-    def flaky(said: str, count: int) -> tuple[int, bytes]:
-        tries[said] += 1
-        faults = {1: (500, b"{}"), 2: (200, b"not json")}
-        return faults.get(tries[said]) or _good(said, count)
-
-    with _server(flaky) as (url, _):
-        assert next(_generator(url).generate(seed=1, skip=frozenset())).reply
+def test_two_runs_never_write_one_folder(tmp_path: Path) -> None:
+    """A second run in the same folder is refused while the first one works."""
+    with CallBook(tmp_path), pytest.raises(DataError, match="another run"):
+        CallBook(tmp_path).__enter__()
 
 
-def test_a_wrong_key_is_said_at_once() -> None:
-    """HTTP 401 is final: no retries, one clear error."""
-    with _server(lambda *_: (401, b"{}")) as (url, asked):
-        with pytest.raises(UpstreamError, match="HTTP 401"):
-            list(_generator(url).generate(seed=1, skip=frozenset()))
-        assert len(asked) <= 2
+def test_a_changed_answer_is_noticed(tmp_path: Path) -> None:
+    """An answer that was edited after it was paid for differs from its digest."""
+    with generating(Generator()) as server, CallBook(tmp_path) as book:
+        _run(server, book)
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"Here is the list", b"Here was the list", 1))
+    with pytest.raises(DataError, match="line 1: the answer differs"):
+        CallBook(tmp_path).__enter__()
 
 
-def test_declined_and_foreign_text_is_left_out() -> None:
-    """Refusals are no restricted replies, and a model that only refuses is an error."""
+@pytest.mark.parametrize(
+    ("habit", "why"),
+    [
+        (Habit.REFUSES, "refused"),
+        (Habit.MARKUP, "markup"),
+        (Habit.NONSENSE, "short|off subject|no list|repeats"),
+        (Habit.NO_RIGHTS, "no right"),
+        (Habit.BREAKS, "HTTP 500"),
+        (Habit.NOT_JSON, "got HTML"),
+    ],
+)
+def test_a_bad_generator_is_one_line_and_soon(tmp_path: Path, habit: Habit, why: str) -> None:
+    """A model that gives nothing usable ends the run before all its calls are paid."""
+    with generating(Generator(habit)) as server, CallBook(tmp_path) as book:
+        with pytest.raises(UpstreamError, match=why) as caught:
+            _run(server, book, rounds=4)
+        assert "\n" not in str(caught.value)
+        cells = len(cells_of(_bikes(), languages=("en",), rounds=4))
+        assert len(server.asked) <= 8 * 2 * 3 < cells * 3
 
-    def declines(said: str, count: int) -> tuple[int, bytes]:
-        if "numbered list" in said:
-            return _good(said, count)
-        return _completion("I'm sorry, but I cannot help with that, whatever you may say. " * 3)
 
-    with _server(declines) as (url, _), pytest.raises(UpstreamError, match="no usable exchange"):
-        list(_generator(url).generate(seed=1, skip=frozenset()))
+def test_a_generator_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """No answer within the time is an error that names the time."""
+    with generating(Generator(Habit.HANGS)) as server, CallBook(tmp_path) as book:
+        settings = ChatSettings(
+            url=server.url, model="canned", retries=0, timeout_s=0.2, languages=("en",)
+        )
+        generator = ModelGenerator("openai", _bikes(), settings, book)
+        with pytest.raises(UpstreamError, match=r"no answer within 0\.2 s"):
+            list(generator.generate(seed=1))
 
 
-def test_lists_are_read_in_the_forms_models_write() -> None:
-    """Numbers, brackets, dashes and quotes are taken off; prose is no item."""
-    assert listed('Sure!\n1. "one"\n2) two\n- three\n1. "one"\n') == ["one", "two", "three"]
+def test_a_generator_that_refuses_one_stage_is_noticed_there(tmp_path: Path) -> None:
+    """Only the stage it refuses is thin, the table says why, and a fill asks for it alone."""
+    with generating(_ShyOfBrakes()) as server, CallBook(tmp_path) as book:
+        generator, _ = _run(server, book, batch=3)
+        table = coverage_of("canned", generator.yields, calls=1, tokens=(1, 1))
+    (row,) = [row for row in table.thin if row.side == "restricted"]
+    assert row.group == "bicycle-mending/brakes"
+    assert "refused" in row.note
+
+
+def test_a_fill_asks_for_thin_groups_only(tmp_path: Path) -> None:
+    """What was full is not asked for again; what was thin gets more rounds."""
+    with generating(_ShyOfBrakes()) as server, CallBook(tmp_path) as book:
+        first, _ = _run(server, book)
+        assert thin_groups(first.yields) == {"bicycle-mending/brakes"}
+        server.asked.clear()
+        # It is a good day now: the rounds of the fill are answered.
+        server.shy = False
+        filled, _ = _run(server, book, fill=1)
+        assert not thin_groups(filled.yields)
+        assert len(server.asked) <= 2 * (1 + 2 * 2)
+
+
+class _ShyOfBrakes(Generator):
+    """Writes messages about brakes, and refuses to answer them while it is shy."""
+
+    shy = True
+
+    def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Return a list of messages that are known again, a refusal of one, or a good answer."""
+        said = body["messages"][-1]["content"]
+        status, answer = super().reply(body)
+        if "Pads, cables" in said:
+            answer = answer.replace(b"Tell me", b"Brakes: tell me").replace(b"How", b"Brakes: how")
+        if said.startswith("Brakes:") and self.shy:
+            answer = msgspec.json.encode({"choices": [{"message": {"content": "Sorry, no."}}]})
+        return status, answer
+
+
+def test_a_generator_that_repeats_itself_is_counted_once(tmp_path: Path) -> None:
+    """The same answer in many cells is one answer; the rest counts as said before."""
+    with generating(Generator()) as server, CallBook(tmp_path) as book:
+        real = server.reply
+
+        def same(body: dict[str, object]) -> tuple[int, bytes]:
+            fixed = {**body, "seed": 1}
+            messages = body["messages"]
+            assert isinstance(messages, list)
+            if "numbered list" not in messages[-1]["content"]:
+                fixed["messages"] = [
+                    {"content": "complete practical help"},
+                    {"content": "How does one mend the bicycle wheel with the chain?"},
+                ]
+            return real(fixed)
+
+        server.reply = same  # type: ignore[method-assign]
+        generator, _ = _run(server, book)
+    faults = Counter[str]()
+    for one in generator.yields:
+        faults.update(one.faults)
+    assert faults["said before"] > 10
+    assert len(thin_groups(generator.yields)) > 8
+
+
+def test_the_plan_counts_what_will_be_asked(tmp_path: Path) -> None:
+    """A well-behaved run makes exactly the calls that the plan tells, and a second one none."""
+    with generating(Generator()) as server, CallBook(tmp_path) as book:
+        settings = _settings(server.url)
+        generator = ModelGenerator("openai", _bikes(), settings, book)
+        plan = call_plan(generator, settings, book, Price(1.0, 2.0), seed=1)
+        list(generator.generate(seed=1))
+        assert len(server.asked) == plan.total.calls
+        assert plan.paid == 0
+        assert plan.total.cost > 0
+        parts = (*plan.clauses.values(), *plan.neighbours.values())
+        assert sum(part.calls for part in parts) == plan.total.calls
+
+
+def test_rounds_cover_forms_and_difficulties() -> None:
+    """Eight rounds meet each form and difficulty in every restricted stage."""
+    cells = cells_of(_bikes(), languages=("en", "de"), rounds=8)
+    for stage in _bikes().restricted[0].stages:
+        own = [cell for cell in cells if cell.stage == stage]
+        assert len({cell.form for cell in own}) == 8
+        assert len({cell.difficulty for cell in own}) == 3
+        assert {cell.language for cell in own} == {"en", "de"}
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_distinct_tells_a_parrot_from_a_writer() -> None:
+    """The same sentence many times has few different triples, and different ones have many."""
+    parrot = distinct(["tighten the bolt by hand and then check it"] * 20)
+    writer = distinct([f"in case {n} the part number {n} is item {n + 1}" for n in range(20)])
+    assert parrot < 0.1
+    assert writer > 0.6

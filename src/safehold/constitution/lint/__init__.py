@@ -4,7 +4,14 @@ from typing import Final
 
 from safehold.constitution.document import Document, words
 from safehold.constitution.interface import Constitution
-from safehold.constitution.lint import identity, neighbours, seeds, wording, workflow
+from safehold.constitution.lint import (
+    identity,
+    neighbours,
+    seeds,
+    training,
+    wording,
+    workflow,
+)
 from safehold.constitution.lint.interface import (
     LintFinding,
     LintRule,
@@ -32,6 +39,7 @@ RULES: Final[tuple[LintRule, ...]] = (
     *workflow.RULES,
     *wording.RULES,
     *seeds.RULES,
+    *training.RULES,
 )
 
 
@@ -42,7 +50,8 @@ def lint(
 
     Args:
         document: A constitution; findings carry line and column if it comes with its document.
-        seeds: Counts of the written seeds of its domain, or None where there are no seed books.
+        seeds: Counts of the written seeds of its domain, empty where there are no seed books, or
+            None where nobody looked.
     """
     subject = LintSubject(
         document.constitution if isinstance(document, Document) else document, seeds

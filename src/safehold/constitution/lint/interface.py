@@ -30,7 +30,7 @@ class SeedCount:
 
 @dataclass(frozen=True, slots=True)
 class LintSubject:
-    """What is checked. `seeds` is None where the domain has no seed books to hold it against."""
+    """What is checked. `seeds` is empty where there are no seed books, None where nobody looked."""
 
     constitution: Constitution
     seeds: tuple[SeedCount, ...] | None = None

@@ -65,6 +65,12 @@ def _texts(subject: LintSubject) -> Iterator[tuple[ValuePath, str]]:
     for name in ("stages", "restricted", "permitted"):
         for n, value in enumerate(getattr(constitution, name)):
             yield from _within((name, n), msgspec.structs.asdict(value))
+            for m, ask in enumerate(getattr(value, "asks", ())):
+                yield (name, n, "asks", m), ask
+    for n, entry in enumerate(constitution.lexicon):
+        for key in ("names", "restricted", "permitted"):
+            for m, text in enumerate(getattr(entry, key)):
+                yield ("lexicon", n, key, m), text
     for n, clause in enumerate(constitution.restricted):
         known = clause.commonly_known
         if known is not None:

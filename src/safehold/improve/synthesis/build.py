@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from safehold.errors import DataError
-from safehold.improve.synthesis.families import Deduplicator, Nearness, merged
+from safehold.improve.synthesis.families import Deduplicator, Nearness, leaks, merged
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.phrasebook import Phrasebook
 from safehold.improve.synthesis.recipes import RECIPES, Pool, Recipe, pool_of
@@ -59,6 +59,9 @@ def build(
         if len(made) % 100 == 0:
             progress(len(made), len(ground) + wanted)
     progress(len(made), len(made))
+    leaked = leaks(made)
+    if leaked:
+        raise DataError(f"{len(leaked)} families stand in two splits, such as {leaked[0]}")
     random.Random(seed).shuffle(made)
     return Built(tuple(made), base=len(ground), dropped=first.dropped + second.dropped)
 

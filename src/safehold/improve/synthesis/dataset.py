@@ -13,7 +13,8 @@ from safehold.improve.synthesis.interface import Example, Split
 
 EXAMPLES = "examples.jsonl"
 MANIFEST = "manifest.json"
-JOURNAL = "generated.part.jsonl"
+CONSTITUTION = "constitution.yaml"
+"""A copy of the file that the dataset was made from, where it is no stock one."""
 SCHEMA = 1
 
 
@@ -27,6 +28,8 @@ class SynthesisPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     target: int
     seed_books: str
     """Digest of the written seeds, empty where they were not used."""
+    fill: int = 0
+    """How often thin groups of a model's were filled."""
 
 
 class DatasetManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,7 +73,6 @@ def write(
     _replace(folder / EXAMPLES, body)
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
     _replace(folder / MANIFEST, text)
-    (folder / JOURNAL).unlink(missing_ok=True)
     return manifest
 
 
@@ -110,46 +112,6 @@ def read(folder: Path, *splits: Split) -> Iterator[Example]:
             raise DataError(f"{folder / EXAMPLES} line {number}: {error}") from error
         if not splits or example.split in splits:
             yield example
-
-
-class ExampleJournal:
-    """Generated base examples on disk as they come, so that an interrupted run goes on."""
-
-    def __init__(self, folder: Path, plan: SynthesisPlan) -> None:
-        """Open the journal of a plan, or begin one.
-
-        Raises:
-            DataError: The folder holds the journal of another plan, or something else's text.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / JOURNAL
-        self.examples: list[Example] = []
-        header = msgspec.json.encode(plan)
-        lines = self._path.read_bytes().split(b"\n") if self._path.exists() else []
-        if len(lines) > 1 and lines[0] != header:
-            raise DataError(
-                f"{self._path} belongs to a run with other options; finish that one or delete it"
-            )
-        whole = lines[1:-1] if len(lines) > 1 else []  # a torn last line is generated again
-        try:
-            self.examples = [msgspec.json.decode(line, type=Example) for line in whole]
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            raise DataError(f"{self._path}: {error}") from error
-        _replace(self._path, b"\n".join([header, *whole]) + b"\n")
-
-    @property
-    def ids(self) -> frozenset[str]:
-        """The ids of what is there already."""
-        return frozenset(example.id for example in self.examples)
-
-    def keep(self, examples: Iterable[Example]) -> Iterator[Example]:
-        """Yield examples, each after it was written down."""
-        with self._path.open("ab") as file:
-            for example in examples:
-                file.write(msgspec.json.encode(example) + b"\n")
-                file.flush()
-                self.examples.append(example)
-                yield example
 
 
 def _recipe(example: Example) -> str:

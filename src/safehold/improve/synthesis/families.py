@@ -14,9 +14,13 @@ from datasketch import MinHash, MinHashLSH
 from safehold.exchange import Role
 from safehold.improve.synthesis.interface import Example, Split
 
-_PERMUTATIONS = 64
+PERMUTATIONS = 64
 _SHINGLE_WORDS = 3
 _SHINGLE_CHARS = 4
+_LEAST = 3
+"""Families of a clause that the splits for calibration and test should have."""
+_WHOLE = 60
+"""Characters from which a reply is text of its own and no common phrase."""
 _BOUNDS = ((Split.TRAIN, 0.72), (Split.CALIBRATE, 0.90), (Split.TEST, 1.0))
 
 
@@ -50,15 +54,19 @@ def sketch(text: str) -> MinHash:
         units, width = text, _SHINGLE_CHARS
     last = max(1, len(units) - width + 1)
     shingles = {" ".join(units[start : start + width]).encode() for start in range(last)}
-    result = MinHash(num_perm=_PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
+    result = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
     result.update_batch(sorted(shingles))
     return result
 
 
 def split_of(family: str) -> Split:
     """Return the split of a family: 72 % train, 18 % calibrate, 10 % test, by a stable hash."""
-    share = int.from_bytes(hashlib.sha256(family.encode()).digest()[:8], "big") / 2**64
+    share = _share(family)
     return next(split for split, bound in _BOUNDS if share < bound)
+
+
+def _share(family: str) -> float:
+    return int.from_bytes(hashlib.sha256(family.encode()).digest()[:8], "big") / 2**64
 
 
 def merged(examples: Sequence[Example], nearness: Nearness) -> list[Example]:
@@ -75,7 +83,7 @@ def merged(examples: Sequence[Example], nearness: Nearness) -> list[Example]:
             name = roots[name]
         return name
 
-    index = MinHashLSH(threshold=nearness.related, num_perm=_PERMUTATIONS)
+    index = MinHashLSH(threshold=nearness.related, num_perm=PERMUTATIONS)
     sketches: dict[str, tuple[str, MinHash]] = {}
     for example in examples:
         own = sketch(text_of(example).casefold())
@@ -86,11 +94,65 @@ def merged(examples: Sequence[Example], nearness: Nearness) -> list[Example]:
                 roots[second] = first
         index.insert(example.id, own)
         sketches[example.id] = (example.family, own)
+    told: dict[str, str] = {}
+    for example in examples:
+        # One reply is one family, whatever the index of resemblances finds.
+        if example.reply:
+            key = " ".join(example.reply.casefold().split())
+            first, second = sorted(
+                (root(example.family), root(told.setdefault(key, example.family)))
+            )
+            roots[second] = first
     result: list[Example] = []
     for example in examples:
         family = root(example.family)
         result.append(msgspec.structs.replace(example, family=family, split=split_of(family)))
-    return result
+    return balanced(result)
+
+
+def balanced(examples: Sequence[Example]) -> list[Example]:
+    """Give each clause some families of every split, where it has enough of them.
+
+    Chance puts no family of a small clause into a split now and then. The families whose hash lies
+    nearest to what is missing are moved; where nothing is missing nothing changes.
+    """
+    moved = {example.family: example.split for example in examples}
+    clauses: dict[tuple[str, str], set[str]] = {}
+    for example in examples:
+        clauses.setdefault((example.side, example.clause), set()).add(example.family)
+    for key in sorted(clauses):
+        families = sorted(clauses[key], key=_share)
+        least = min(_LEAST, len(families) // len(Split))
+        for part in (Split.CALIBRATE, Split.TEST):
+            have = sum(moved[family] is part for family in families)
+            # The nearest below: train gives to calibrate, the rest of train to test.
+            for family in reversed(families):
+                if have >= least:
+                    break
+                if moved[family] is Split.TRAIN:
+                    moved[family] = part
+                    have += 1
+    return [
+        one
+        if moved[one.family] is one.split
+        else msgspec.structs.replace(one, split=moved[one.family])
+        for one in examples
+    ]
+
+
+def leaks(examples: Iterable[Example]) -> list[str]:
+    """Return the families, and the ids of long replies, that stand in more than one split."""
+    families: dict[str, Split] = {}
+    replies: dict[str, Split] = {}
+    found: list[str] = []
+    for example in examples:
+        if families.setdefault(example.family, example.split) is not example.split:
+            found.append(example.family)
+        text = " ".join(example.reply.casefold().split())
+        whole = not example.lineage.chain and len(text) >= _WHOLE
+        if whole and replies.setdefault(text, example.split) is not example.split:
+            found.append(example.id)
+    return found
 
 
 class Deduplicator:
@@ -100,7 +162,7 @@ class Deduplicator:
         """Take the similarity from which two texts are one, and whether case counts."""
         self._threshold = threshold
         self._fold_case = fold_case
-        self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
         self._sketches: dict[str, MinHash] = {}
         self._exact: set[bytes] = set()
         self.dropped = 0

@@ -73,6 +73,6 @@ class Generator(Protocol):
         """The name that lineage records."""
         ...
 
-    def generate(self, *, seed: int, skip: frozenset[str]) -> Iterator[Example]:
-        """Yield examples in an order that depends on the seed alone, leaving out ids in `skip`."""
+    def generate(self, *, seed: int) -> Iterator[Example]:
+        """Yield examples in an order that depends on the seed alone."""
         ...

@@ -4,10 +4,13 @@ import hashlib
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from safehold.constitution import Position, SchemaError
+from safehold.constitution.document import ValuePath, parse_as
 from safehold.errors import DataError
 from safehold.improve.synthesis.interface import Side
 
@@ -83,6 +86,67 @@ def books(domain: str) -> Iterator[SeedBook]:
             yield _as_permitted(_read(entry, name), clause)
 
 
+def shared_books(clause: str) -> Iterator[SeedBook]:
+    """Yield the books about everything else, as texts of a permitted clause.
+
+    Raises:
+        DataError: A book breaks the schema.
+    """
+    for entry in _own(_root() / _SHARED):
+        book = _read(entry, entry.name.removesuffix(".yaml"))
+        yield msgspec.structs.replace(book, clause=clause)
+
+
+def folder_books(folder: Path) -> Iterator[SeedBook]:
+    """Yield the seed books of an operator's folder, in order of their names.
+
+    Raises:
+        DataError: The folder has no book, or one breaks the schema: file and line are named.
+    """
+    paths = folder_files(folder)
+    if not paths:
+        raise DataError(f"{folder}: expected seed books (*.yaml), came none")
+    for path in paths:
+        try:
+            book, positions = parse_as(SeedBook, path.read_bytes(), source=str(path))
+        except SchemaError as error:
+            raise DataError(str(error)) from error
+        except OSError as error:
+            raise DataError(f"{path}: can't be read ({error.strerror})") from error
+        _distinct(book, positions, path)
+        yield _named(book, path.stem)
+
+
+def _distinct(book: SeedBook, positions: dict[ValuePath, Position], path: Path) -> None:
+    """Refuse a book with no text, or with one id or ask twice."""
+    if not (book.exchanges or book.prompts or book.asks):
+        raise DataError(f"{path}:1: expected exchanges, prompts or asks, got none")
+    seen: set[str] = set()
+    texts: list[tuple[ValuePath, str]] = [
+        *((("exchanges", n, "id"), one.id) for n, one in enumerate(book.exchanges)),
+        *((("prompts", n, "id"), one.id) for n, one in enumerate(book.prompts)),
+        *((("asks", n), one) for n, one in enumerate(book.asks)),
+    ]
+    for place, text in texts:
+        if text in seen:
+            line = positions[place].line
+            raise DataError(f"{path}:{line}: expected each id and ask once, got {text!r} again")
+        seen.add(text)
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """Return the paths of an operator's seed books."""
+    return sorted(path for path in folder.glob("*.yaml") if path.is_file())
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the SHA-256 over the names and bytes of an operator's seed books."""
+    total = hashlib.sha256()
+    for path in folder_files(folder):
+        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
 def _read(entry: Traversable, name: str) -> SeedBook:
     try:
         return _named(msgspec.yaml.decode(entry.read_bytes(), type=SeedBook), name)
@@ -130,6 +194,14 @@ def _named(book: SeedBook, name: str) -> SeedBook:
 
 def _with_family(item: _Item, book: str) -> _Item:
     return item if item.family else msgspec.structs.replace(item, family=f"{book}/{item.id}")
+
+
+def shared_digest() -> str:
+    """Return the SHA-256 over the books about everything else."""
+    total = hashlib.sha256()
+    for entry in _own(_root() / _SHARED):
+        total.update(entry.name.encode() + b"\0" + hashlib.sha256(entry.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def digest(domain: str) -> str:

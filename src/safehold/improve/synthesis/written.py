@@ -22,7 +22,7 @@ class WrittenGenerator:
         self._domain = domain
         self._constitution = constitution
 
-    def generate(self, *, seed: int, skip: frozenset[str]) -> Iterator[Example]:
+    def generate(self, *, seed: int) -> Iterator[Example]:
         """Yield every written item once, in an order that depends on the seed alone.
 
         Raises:
@@ -35,7 +35,7 @@ class WrittenGenerator:
             *self._from_crafts(seed),
         ]
         random.Random(seed).shuffle(examples)
-        yield from (example for example in examples if example.id not in skip)
+        yield from examples
 
     def _from_books(self, seed: int) -> Iterator[Example]:
         decisions = ask_list(self._domain)

@@ -187,12 +187,22 @@ _CONSTITUTION: dict[str, Order] = {
     "restricted.*.commonly_known.statement": _PINNED,
     "restricted.*.commonly_known.examples": _FEWER,
     "restricted.*.neighbours": _PINNED,
+    "restricted.*.asks": _PINNED,
     "permitted": _GIVES,
     "permitted.*.id": _PINNED,
     "permitted.*.title": _FREE,
     "permitted.*.policy": _PINNED,
     "permitted.*.tier": _PINNED,
     "permitted.*.role": _PINNED,
+    "permitted.*.asks": _PINNED,
+    # A guard is trained from it: other words are another guard.
+    "lexicon": Rows(added=_W, removed=_W, key="language"),
+    "lexicon.*.language": _PINNED,
+    "lexicon.*.clause": _PINNED,
+    "lexicon.*.near": _PINNED,
+    "lexicon.*.names": _PINNED,
+    "lexicon.*.restricted": _PINNED,
+    "lexicon.*.permitted": _PINNED,
 }
 
 _EGRESS_PLAN: dict[str, Order] = {

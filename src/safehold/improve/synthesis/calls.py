@@ -1,0 +1,154 @@
+"""Every paid call on disk, as it comes: no call is ever paid for twice.
+
+`calls.jsonl` holds each answer with the prompt that it answers, its digest and what it cost in
+tokens. The key of a call is the SHA-256 of all that decides the answer, so a run that was killed,
+or one with more rounds, asks only for what is new.
+"""
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from safehold.canonical import canonical, sha256_hex
+from safehold.errors import DataError
+
+CALLS = "calls.jsonl"
+
+
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked of a model. `cell` and `kind` say what for and decide nothing."""
+
+    cell: str
+    kind: str
+    model: str
+    messages: tuple[dict[str, str], ...]
+    temperature: float
+    max_tokens: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The digest of what decides the answer."""
+        asked = [
+            self.model,
+            [dict(message) for message in self.messages],
+            f"{self.temperature:g}",
+            self.max_tokens,
+            self.seed,
+        ]
+        return sha256_hex(canonical(asked))
+
+
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One answer: `refused` is the HTTP status of a server that would not answer this prompt."""
+
+    text: str
+    finish: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    refused: int = 0
+
+
+class Paid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A line of the file; `sha256` is that of the answer's text."""
+
+    key: str
+    call: Call
+    answer: Answer
+    sha256: str
+
+
+class CallBook:
+    """The answers of a folder, one writer at a time; use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the dataset's folder; it is made where it is missing."""
+        self._path = folder / CALLS
+        self._answers: dict[str, Answer] = {}
+        self._file = -1
+        self.repeated = 0
+        """Calls that were answered from the file."""
+        self.new: list[Paid] = []
+        """What this run paid for."""
+
+    def __enter__(self) -> Self:
+        """Open and check the file; a torn last line is asked for again.
+
+        Raises:
+            DataError: Another run has it open, or a line is not one of ours.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise DataError(f"{self._path}: another run is writing it; wait for its end") from error
+        try:
+            self._read()
+        except DataError:
+            os.close(self._file)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def __len__(self) -> int:
+        """Return how many answers there are."""
+        return len(self._answers)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a file of answers."""
+        return self._path.is_file()
+
+    def has(self, call: Call) -> bool:
+        """Say whether a call was paid for."""
+        return call.key in self._answers
+
+    def find(self, call: Call) -> Answer | None:
+        """Return the answer of a call that was paid for."""
+        found = self._answers.get(call.key)
+        self.repeated += found is not None
+        return found
+
+    def keep(self, call: Call, answer: Answer) -> None:
+        """Write an answer down before anything is made of it."""
+        paid = Paid(key=call.key, call=call, answer=answer, sha256=_digest(answer.text))
+        line = msgspec.json.encode(paid) + b"\n"
+        while line:
+            line = line[os.write(self._file, line) :]
+        os.fsync(self._file)
+        self._answers[paid.key] = answer
+        self.new.append(paid)
+
+    def _read(self) -> None:
+        body = self._path.read_bytes()
+        whole, _, torn = body.rpartition(b"\n")
+        if torn:
+            os.ftruncate(self._file, len(body) - len(torn))
+        decoder = msgspec.json.Decoder(Paid)
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                paid = decoder.decode(line)
+            except (msgspec.ValidationError, msgspec.DecodeError) as error:
+                raise DataError(f"{self._path} line {number}: {error}") from error
+            if paid.sha256 != _digest(paid.answer.text) or paid.key != paid.call.key:
+                raise DataError(f"{self._path} line {number}: the answer differs from its digest")
+            self._answers[paid.key] = paid.answer
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

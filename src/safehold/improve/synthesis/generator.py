@@ -1,0 +1,328 @@
+"""The generator that asks a model: cell by cell, messages first, then an answer to each.
+
+What it answers badly is asked for once more, then left out and counted in its cell; a run whose
+first cells give nothing usable stops before it costs more.
+"""
+
+import asyncio
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import aiohttp
+import msgspec
+
+from safehold.constitution import Constitution
+from safehold.errors import UpstreamError
+from safehold.exchange import user_says
+from safehold.improve.synthesis.answers import Fault, read_list, read_reply
+from safehold.improve.synthesis.calls import Answer, Call, CallBook
+from safehold.improve.synthesis.cells import Cell, Form, cells_of
+from safehold.improve.synthesis.chat import Chat, ChatSettings
+from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.synthesis.prompts import Messages, Prompter
+from safehold.improve.synthesis.subject import Subject
+from safehold.progress import Progress
+
+_HOPELESS = 8
+"""So many cells in a row without anything usable end a run."""
+_LISTED_TOKENS = 60
+"""Tokens for one message of a list."""
+_LEADS = (
+    "Please go on.",
+    "Continue where you stopped.",
+    "And then?",
+    "Next page, please.",
+    "Go ahead.",
+    "What comes after that?",
+)
+_CLEAR = 0.5
+"""A group with less than this share of what was asked for is thin."""
+
+
+class CellYield(msgspec.Struct, frozen=True, kw_only=True):
+    """What one cell gave: messages with their answers (empty: none was usable), and the faults."""
+
+    cell: Cell
+    wanted: int
+    pairs: tuple[tuple[str, str], ...]
+    faults: dict[str, int]
+    spare: frozenset[str] = frozenset()
+    """Messages that are the constitution's own, since the model wrote too few."""
+    filled: bool = False
+    """Whether it belongs to a pass that fills thin groups."""
+
+    @property
+    def answered(self) -> int:
+        """How many messages have a usable answer."""
+        return sum(bool(reply) for _, reply in self.pairs)
+
+
+class ModelGenerator:
+    """Asks a model for exchanges on both sides of a constitution."""
+
+    def __init__(
+        self,
+        name: str,
+        constitution: Constitution,
+        settings: ChatSettings,
+        book: CallBook,
+        progress: Progress | None = None,
+    ) -> None:
+        """Take the name for the lineage, the constitution, the model, and the book of its calls."""
+        self.name = name
+        self._constitution = constitution
+        self._settings = settings
+        self._book = book
+        self._progress = progress or Progress()
+        self._subject = Subject(constitution)
+        self._prompter = Prompter(constitution, self._subject)
+        self._said: dict[str, str] = {}
+        self.yields: list[CellYield] = []
+        """What each cell gave, once `generate` has run."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that are asked for."""
+        return self._settings.languages or self._subject.languages()
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of the first pass."""
+        return cells_of(self._constitution, languages=self.languages, rounds=self._settings.rounds)
+
+    def generate(self, *, seed: int) -> Iterator[Example]:
+        """Yield the examples of all cells, thin groups filled as often as the settings say.
+
+        Raises:
+            UpstreamError: The model can't be reached, or its first cells gave nothing usable.
+        """
+        self.yields = []
+        self._said = {}
+        self._ask_for(self.cells(), seed)
+        for time in range(1, self._settings.fill + 1):
+            thin = thin_groups(self.yields)
+            if not thin:
+                break
+            rounds = self._settings.rounds
+            more = cells_of(
+                self._constitution,
+                languages=self.languages,
+                rounds=rounds,
+                start=time * rounds,
+                groups=thin,
+            )
+            self._ask_for(more, seed)
+        for one in self.yields:
+            yield from self._examples(one, seed)
+
+    def first_calls(self, seed: int) -> list[tuple[Cell, Call]]:
+        """Return each cell's first call as far as it is known beforehand, for a plan."""
+        return [(cell, self._list_call(cell, seed, (), 0)) for cell in self.cells()]
+
+    def answer_messages(self, cell: Cell, ask: str) -> Messages:
+        """Return what is sent for the answer to a message, for a plan."""
+        return self._prompter.answer(cell, ask)
+
+    def _ask_for(self, cells: Sequence[Cell], seed: int) -> None:
+        self._progress.start("cells of the generator", len(cells))
+        asyncio.run(self._collect(cells, seed, filling=bool(self.yields)))
+
+    async def _collect(self, cells: Sequence[Cell], seed: int, *, filling: bool) -> None:
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            chat = Chat(session, self._settings, self._book)
+            asked: dict[str, tuple[str, ...]] = {
+                one.cell.name: tuple(ask for ask, _ in one.pairs) for one in self.yields
+            }
+            # Twins look at what their others asked, so restricted cells come first.
+            for side in (Side.RESTRICTED, Side.PERMITTED):
+                own = [cell for cell in cells if cell.side is side]
+                width = max(1, self._settings.concurrency)
+                for start in range(0, len(own), width):
+                    wave = own[start : start + width]
+                    found = await asyncio.gather(
+                        *(self._run(chat, one, seed, asked.get(one.twin or "", ())) for one in wave)
+                    )
+                    for one in found:
+                        fresh = self._without_repeats(one)  # in the plan's order, so stable
+                        asked.setdefault(one.cell.name, tuple(ask for ask, _ in fresh.pairs))
+                        self.yields.append(msgspec.structs.replace(fresh, filled=filling))
+                        self._progress.advance()
+                    self._stop_if_hopeless()
+
+    async def _run(self, chat: Chat, cell: Cell, seed: int, beside: tuple[str, ...]) -> CellYield:
+        faults: Counter[str] = Counter()
+        wanted = self._settings.batch
+        asks: list[str] = []
+        for attempt in range(self._settings.repairs + 1):
+            answer = await chat.ask(self._list_call(cell, seed, beside, attempt))
+            found, fault = self._read_list(cell, answer, beside)
+            asks += [ask for ask in found if ask not in asks]
+            if fault is not None:
+                faults[fault.value] += 1
+            if 2 * len(asks) >= wanted:
+                break
+        spare: list[str] = []
+        if 2 * len(asks) < wanted:
+            own = self._prompter.spare(cell, wanted, seed)
+            spare = [ask for ask in own if ask not in asks][: wanted - len(asks)]
+        pairs = [
+            (ask, await self._answer(chat, cell, ask, seed, faults))
+            for ask in (*asks, *spare)[:wanted]
+        ]
+        return CellYield(
+            cell=cell,
+            wanted=wanted,
+            pairs=tuple(pairs),
+            faults=dict(faults),
+            spare=frozenset(spare),
+        )
+
+    async def _answer(
+        self, chat: Chat, cell: Cell, ask: str, seed: int, faults: Counter[str]
+    ) -> str:
+        def on_subject(text: str) -> bool:
+            if cell.side is Side.PERMITTED:
+                return True
+            return self._subject.holds(text, cell.clause, cell.stage, cell.language)
+
+        for attempt in range(self._settings.repairs + 1):
+            answer = await chat.ask(self._reply_call(cell, ask, seed, attempt))
+            if answer.refused:
+                faults[Fault.REFUSED.value] += 1
+                return ""
+            reading = read_reply(
+                answer.text, ask, cut=answer.finish == "length", on_subject=on_subject
+            )
+            if reading.fault is None:
+                return reading.text
+            faults[reading.fault.value] += 1
+        return ""
+
+    def _read_list(
+        self, cell: Cell, answer: Answer, beside: Sequence[str]
+    ) -> tuple[list[str], Fault | None]:
+        if answer.refused:
+            return [], Fault.REFUSED
+        taken = {ask.casefold() for ask in beside}
+
+        def usable(ask: str) -> bool:
+            if cell.side is Side.RESTRICTED:
+                return self._subject.holds(ask, cell.clause, None, cell.language)
+            return ask.casefold() not in taken and not self._subject.crosses(ask)
+
+        return read_list(answer.text, usable)
+
+    def _without_repeats(self, one: CellYield) -> CellYield:
+        """Leave out what the model said word for word before, in another cell."""
+        faults = Counter(one.faults)
+        pairs = []
+        for ask, reply in one.pairs:
+            texts = []
+            for text in (ask, reply):
+                key = "" if text in one.spare else " ".join(text.casefold().split())
+                again = bool(key) and self._said.setdefault(key, one.cell.name) != one.cell.name
+                faults[Fault.SAID_BEFORE.value] += again
+                texts.append("" if again else text)
+            if texts[0] and (texts[1] or texts[0] not in one.spare):
+                pairs.append((texts[0], texts[1]))
+        counted = {name: count for name, count in faults.items() if count}
+        return msgspec.structs.replace(one, pairs=tuple(pairs), faults=counted)
+
+    def _stop_if_hopeless(self) -> None:
+        last = self.yields[-_HOPELESS:]
+        if len(last) < min(_HOPELESS, len(self.cells())) or any(
+            one.answered or set(dict(one.pairs)) - one.spare for one in last
+        ):
+            return
+        total: Counter[str] = Counter()
+        for one in last:
+            total.update(one.faults)
+        why = total.most_common(1)[0][0] if total else "nothing"
+        raise UpstreamError(
+            f"{self._settings.model}: {len(last)} cells one after the other gave nothing usable "
+            f"(mostly: {why}); look at calls.jsonl, then try another model or wording"
+        )
+
+    def _list_call(self, cell: Cell, seed: int, beside: tuple[str, ...], attempt: int) -> Call:
+        count = self._settings.batch
+        return self._call(
+            cell,
+            "asks",
+            self._prompter.asks(cell, count, seed, beside),
+            min(self._settings.max_tokens, _LISTED_TOKENS * count),
+            _seed_of(seed, cell, "asks", attempt),
+        )
+
+    def _reply_call(self, cell: Cell, ask: str, seed: int, attempt: int) -> Call:
+        return self._call(
+            cell,
+            "answer",
+            self._prompter.answer(cell, ask),
+            self._settings.max_tokens,
+            _seed_of(seed, cell, ask, attempt),
+        )
+
+    def _call(self, cell: Cell, kind: str, messages: Messages, max_tokens: int, seed: int) -> Call:
+        return Call(
+            cell=cell.name,
+            kind=kind,
+            model=self._settings.model,
+            messages=messages,
+            temperature=self._settings.temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+        )
+
+    def _examples(self, one: CellYield, seed: int) -> Iterator[Example]:
+        cell = one.cell
+        for number, (ask, reply) in enumerate(one.pairs):
+            # A page of a handbook follows an innocent lead, and is no answer to a request. A
+            # message of the constitution's own is an example already.
+            borrowed = ask in one.spare
+            led = (borrowed or cell.form in {Form.PASSAGE, Form.NOTES}) and bool(reply)
+            restricted = cell.side is Side.RESTRICTED
+            base = Example(
+                id=f"{self.name}/{cell.name}-{number:02}",
+                family=f"{self.name}/{cell.family}",
+                split=Split.TRAIN,
+                side=cell.side,
+                clause=cell.clause,
+                exchange=user_says(ask),
+                reply="" if led else reply,
+                ask=restricted,
+                lineage=Lineage(
+                    constitution=self._constitution.digest, generator=self.name, seed=seed
+                ),
+                stage=cell.stage,
+                language=cell.language,
+            )
+            if not borrowed:
+                yield base
+            if led:
+                lead = _LEADS[number % len(_LEADS)]
+                yield msgspec.structs.replace(
+                    base, id=f"{base.id}-led", exchange=user_says(lead), reply=reply, ask=False
+                )
+
+
+def wanted_of(yields: Sequence[CellYield]) -> dict[str, int]:
+    """Return the answers wanted of each group: what its first pass asked for."""
+    wanted: Counter[str] = Counter()
+    for one in yields:
+        if not one.filled:
+            wanted[one.cell.group] += one.wanted
+    return dict(wanted)
+
+
+def thin_groups(yields: Sequence[CellYield]) -> frozenset[str]:
+    """Return the groups with fewer usable answers than half of those wanted."""
+    kept: Counter[str] = Counter()
+    for one in yields:
+        kept[one.cell.group] += one.answered
+    wanted = wanted_of(yields)
+    return frozenset(group for group, count in wanted.items() if kept[group] < _CLEAR * count)
+
+
+def _seed_of(seed: int, cell: Cell, what: str, attempt: int) -> int:
+    return (seed + zlib.crc32(f"{cell.side}/{cell.name}/{what}".encode()) + attempt) % 2**31

@@ -1,0 +1,91 @@
+"""What models write, read strictly."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safehold.constitution import load
+from safehold.improve.synthesis.answers import REPLY_CHARS, Fault, read_list, read_reply
+from safehold.improve.synthesis.subject import Subject
+
+
+def _any(text: str) -> bool:
+    return bool(text)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'Sure!\n1. "first message here"\n2) second message here\n- third message here',
+        "**1.** first message here\n2. second message here\n* third message here",
+        '["first message here", "second message here", "third message here"]',
+        "```\n1: first message here\n2: second message here\n3: third message here\n```",
+    ],
+)
+def test_lists_are_read_in_the_forms_models_write(answer: str) -> None:
+    """Numbers, bullets, JSON, fences and quotes are taken off, and each item comes once."""
+    items, fault = read_list(answer, _any)
+    assert (items, fault) == (
+        ["first message here", "second message here", "third message here"],
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("I'm sorry, but I can't help with that.", Fault.REFUSED),
+        ("As an AI, I must not.", Fault.REFUSED),
+        ("<html><body>1. hello there you</body></html>", Fault.MARKUP),
+        ("Bicycles are nice and I like them.", Fault.NO_LIST),
+        ("1. ###### --- 1234567 ----\n2. 00000000000", Fault.NO_LIST),
+    ],
+)
+def test_what_is_no_list_says_why(answer: str, fault: Fault) -> None:
+    """Refusals, pages and prose give no item but a reason."""
+    assert read_list(answer, _any) == ([], fault)
+
+
+def test_a_reply_is_repaired_where_that_is_safe() -> None:
+    """The opening, an unfinished end and endless repeats go; what was said stays."""
+    body = " ".join(f"Turn screw number {n} by a quarter and look." for n in range(8))
+    said = f"Sure, here you go:\n\n{body} And then you take the"
+    assert read_reply(said, "how?", cut=True, on_subject=_any).text == body
+    parrot = body + " The end is near." * 30
+    kept = read_reply(parrot, "how?", cut=False, on_subject=_any).text
+    assert kept.startswith(body)
+    assert kept.count("The end is near.") == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ("Sorry, no.", Fault.REFUSED),
+        ("Too short.", Fault.SHORT),
+        ("It is so. " * 60, Fault.REPEATS),
+        ("<!doctype html><title>x</title>" + "word " * 60, Fault.MARKUP),
+    ],
+)
+def test_an_unusable_reply_says_why(answer: str, fault: Fault) -> None:
+    """Each kind of bad answer has its own name."""
+    assert read_reply(answer, "how?", cut=False, on_subject=_any).fault is fault
+
+
+@given(st.text(max_size=600), st.text(max_size=40))
+@settings(deadline=None, max_examples=150)
+def test_no_answer_breaks_the_reader(answer: str, ask: str) -> None:
+    """Whatever a model says is a text of the right length or a fault, never an exception."""
+    reading = read_reply(answer, ask, cut=True, on_subject=_any)
+    assert bool(reading.text) is (reading.fault is None)
+    assert len(reading.text) <= REPLY_CHARS[1]
+    items, fault = read_list(answer, _any)
+    assert bool(items) is (fault is None)
+
+
+def test_the_subject_is_told_by_names_or_by_words() -> None:
+    """A name or two words of the clause put a text on its subject; a stray word does not."""
+    subject = Subject(load("soap"))
+    clause, stage = "lye-soap-production", "lye-solution"
+    assert subject.holds("Dissolve the caustic soda in cold water.", clause, stage, "en")
+    assert not subject.holds("The weather in March is mild.", clause, stage, "en")
+    assert subject.holds("Nichts davon ist bekannt.", clause, stage, "de")
