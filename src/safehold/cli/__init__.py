@@ -14,6 +14,7 @@ from safehold.errors import SafeholdError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "bounty": ("safehold.cli.bounty", "bounty", "Jailbreaks that others find: in, judged, paid."),
     "calibrate": ("safehold.cli.calibrate", "calibrate", "Set a bundle's thresholds on traffic."),
+    "console": ("safehold.cli.console", "console", "Pages where people see and decide."),
     "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
     "demo": ("safehold.cli.demo", "demo", "Play real exchanges through a guarded model."),
     "egress": ("safehold.cli.egress", "egress", "Limit and explain every byte that leaves."),

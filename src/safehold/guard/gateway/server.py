@@ -55,6 +55,8 @@ class Parts(msgspec.Struct, frozen=True):
     upstream_key: str | None = None
     metrics_folder: str | None = None
     outgoing: Callable[[], OutgoingBytes] | None = None
+    clock: Callable[[], float] = time.time
+    """What rows call now: a played history turns it; budgets, timeouts and TLS never read it."""
     declared: Settings | None = None
     """The settings as they were written, where the server filled in an address since."""
 
@@ -98,7 +100,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     background: tuple[Callable[[], Awaitable[None]], ...] = ()
     if settings.exemptions is not None:
         exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
-        watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=time.time)
+        watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=parts.clock)
         background = (watch.follow,)
     rules = None
     if settings.hot_rules is not None:
@@ -120,7 +122,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         watcher=watchers(metrics, settings.otlp),
         exemptions=exemptions,
         limits=settings.limits,
-        clock=time.time,
+        clock=parts.clock,
         ticks=time.perf_counter,
         journal=journal,
         hot=no_hot_rules if rules is None else rules.source,
@@ -139,7 +141,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         admit=admit,
         ledger=ledger,
         metrics=metrics,
-        clock=time.time,
+        clock=parts.clock,
         state=Path(settings.state) if settings.state else None,
     )
 
@@ -166,7 +168,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             surfaces=surfaces,
             metrics=metrics,
             ledger=ledger,
-            clock=time.time,
+            clock=parts.clock,
             bundles=Path(settings.bundles) if settings.bundles else None,
         ),
         log=gateway_log(settings.log),

@@ -1,0 +1,142 @@
+"""`safehold console`: the pages where people see and decide."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import click
+
+from safehold.cli._trust import key_directory, log_options, open_desk, read_signing_key
+from safehold.errors import ConfigError
+
+
+@click.command()
+@click.option(
+    "--ledger",
+    "url",
+    default="safehold-ledger.db",
+    envvar="SAFEHOLD_LEDGER",
+    show_default=True,
+    help="The gateway's ledger: path, sqlite:/// or postgresql:// URL. Only read.",
+)
+@click.option(
+    "--review",
+    default="safehold-review.db",
+    envvar="SAFEHOLD_REVIEW",
+    show_default=True,
+    help="The review desk's database.",
+)
+@click.option(
+    "--monitor",
+    default="safehold-monitor.db",
+    envvar="SAFEHOLD_MONITOR",
+    show_default=True,
+    help="The monitor's database.",
+)
+@click.option(
+    "--store",
+    default="safehold-console.db",
+    envvar="SAFEHOLD_CONSOLE",
+    show_default=True,
+    help="The console's own database: logins and an index of the ledger, without content.",
+)
+@log_options
+@click.option("--gateway", help="The gateway's address, for its state and for rolling back.")
+@click.option(
+    "--admin-key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the gateway's administrator key.",
+)
+@click.option(
+    "--redteam",
+    type=click.Path(path_type=Path),
+    help="Folder with records of `safehold redteam run`.",
+)
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path),
+    help="The timeline that `safehold egress watch` writes.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8440, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--demo", is_flag=True, help="Play a seeded history first; needs nothing else.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".demo/console"),
+    show_default=True,
+    help="Where the demo's stores go; made anew each time.",
+)
+def console(
+    url: str,
+    review: str,
+    monitor: str,
+    store: str,
+    log_dir: Path,
+    key_dir: Path | None,
+    gateway: str | None,
+    admin_key_file: Path | None,
+    redteam: Path | None,
+    timeline: Path | None,
+    host: str,
+    port: int,
+    demo: bool,
+    folder: Path,
+) -> None:
+    """Serve the console: overview, ledger, review, approvals, rollout, incidents.
+
+    People log in with a passkey of the roster; the policy in the log says which origin the pages
+    have. Put a TLS proxy before it, or use it on localhost.
+
+    \b
+    Examples:
+      safehold console --demo
+      safehold console --gateway http://127.0.0.1:8400 --admin-key-file admin.key
+      safehold console --ledger postgresql://safehold@db/ledger --store postgresql://c@db/console
+    """
+    if demo:
+        from safehold.console.demo.play import serve_demo
+
+        serve_demo(folder, host=host, port=port, say=click.echo)
+        return
+    from safehold.console.index import ExchangeIndex
+    from safehold.console.server import Console, serve_console
+    from safehold.console.shell.logins import Logins
+    from safehold.console.sources import DeskLeaves, GatewayLink, GrantAuthority, Sources
+    from safehold.detect.monitoring.tables import MonitorStore
+    from safehold.detect.review.desk import ReviewDesk
+    from safehold.detect.review.reading import ReviewReading
+    from safehold.guard.ledger.engine import open_engine
+    from safehold.guard.ledger.reader import LedgerReader
+
+    if (gateway is None) != (admin_key_file is None):
+        raise ConfigError("expected --gateway and --admin-key-file together, came one of them")
+    link = None
+    if gateway is not None and admin_key_file is not None:
+        link = GatewayLink(gateway, admin_key_file.read_text().strip())
+    desk = open_desk(log_dir, key_dir)
+    emitter = read_signing_key(key_directory(log_dir, key_dir) / "emitter.key")
+    reader = LedgerReader.open(url)
+    engine = open_engine(store, wait_s=30.0, write=True)
+    sources = Sources(
+        reader=reader,
+        index=ExchangeIndex(engine, reader, time.time),
+        desk=desk,
+        review_desk=ReviewDesk(
+            review,
+            evidence=reader,
+            leaves=DeskLeaves(desk),
+            authority=GrantAuthority(desk),
+            sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
+        ),
+        cases=ReviewReading(review, time.time),
+        monitor=MonitorStore.open(monitor),
+        gateway=link,
+        redteam=redteam,
+        timeline=timeline,
+    )
+    app = Console(sources, Logins(engine, time.time))
+    click.echo(
+        f"console on http://{host}:{port}; people reach it by the policy's origins", err=True
+    )
+    serve_console(app, host=host, port=port)

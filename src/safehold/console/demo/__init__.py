@@ -1,0 +1,1 @@
+"""The demo: an enclave, a gateway and a history that is really played."""

@@ -1,0 +1,127 @@
+"""A stage: every store of the console in one folder, with people who have real keys.
+
+Tests and the demo stand on it; nothing of it is used where people's own enclave is.
+"""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safehold.console.index import ExchangeIndex
+from safehold.console.server import Console
+from safehold.console.shell.access import Role
+from safehold.console.shell.logins import Logins
+from safehold.console.sources import DeskLeaves, GatewayLink, GrantAuthority, Sources
+from safehold.detect.monitoring.tables import MonitorStore
+from safehold.detect.review.desk import ReviewDesk
+from safehold.detect.review.reading import ReviewReading
+from safehold.guard.ledger import Ledger
+from safehold.guard.ledger.engine import open_engine
+from safehold.guard.ledger.reader import LedgerReader
+from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
+from safehold.trust.grants.details import AssignPerson, Details
+from safehold.trust.grants.grant_service import Desk
+from safehold.trust.grants.interface import GrantRequest
+from safehold.trust.log.store import LogStore
+from safehold.trust.people.interface import Kind
+
+CAST: dict[str, tuple[Kind, tuple[str, ...]]] = {
+    "Ada Novak": (Kind.HUMAN, ("t-security",)),
+    "Tomas Keller": (Kind.HUMAN, ("t-development",)),
+    "Ines Pereira": (Kind.HUMAN, ("t-development",)),
+    "Jonas Lind": (Kind.HUMAN, ("t-development",)),
+    "Mara Okoye": (Kind.HUMAN, ("t-security",)),
+    "Wei Zhang": (Kind.HUMAN, ("t-security",)),
+    "watch": (Kind.SERVICE, ("t-security",)),
+}
+ROLES: dict[str, tuple[Role, ...]] = {
+    "Ada Novak": tuple(Role),
+    "Tomas Keller": (Role.REVIEWER,),
+    "Ines Pereira": (Role.REVIEWER, Role.LEAD),
+    "Jonas Lind": (Role.VIEWER,),
+    "Mara Okoye": (Role.RESPONDER, Role.RELEASER),
+    "Wei Zhang": (Role.AUDITOR, Role.BOUNTY),
+}
+
+
+class Stage:
+    """An enclave with a ledger, a review desk and a console's own database."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        origin: str = "http://localhost:8443",
+        roles: Mapping[str, tuple[Role, ...]] = ROLES,
+        clock: Callable[[], float] = time.time,
+        log_clock: int | None = None,
+    ) -> None:
+        """Found the enclave and open every store under `folder`.
+
+        `log_clock` is the log's first second; afterwards the log follows `clock`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.clock = folder, clock
+        policy = (POLICY + GOVERNING).replace("http://localhost:8443", origin)
+        policy = policy.replace('"t-development", count = 2', '"t-development", count = 1')
+        self.enclave = Enclave(
+            folder / "log", policy=policy, cast=CAST, now=log_clock or int(clock())
+        )
+        for name, given in roles.items():
+            teams = CAST[name][1]
+            labels = tuple(role.value for role in given)
+            self.carry("people.assign", AssignPerson(person_id(name), labels, teams))
+        self.ledger = str(folder / "ledger.db")
+        asyncio.run(_make(self.ledger))
+        reader = LedgerReader.open(self.ledger)
+        engine = open_engine(str(folder / "console.db"), wait_s=30.0, write=True)
+        # A desk whose clock runs; the enclave's own is turned by hand.
+        desk = Desk(
+            LogStore(folder / "log", self.enclave.log_key),
+            self.enclave.emitter,
+            lambda: int(clock()),
+        )
+        self.logins = Logins(engine, clock)
+        self.sources = Sources(
+            reader=reader,
+            index=ExchangeIndex(engine, reader, clock),
+            desk=desk,
+            review_desk=ReviewDesk(
+                str(folder / "review.db"),
+                evidence=reader,
+                leaves=DeskLeaves(desk),
+                authority=GrantAuthority(desk),
+                sampling_key=b"k" * 32,
+                clock=clock,
+            ),
+            cases=ReviewReading(str(folder / "review.db"), clock),
+            monitor=MonitorStore.open(str(folder / "monitor.db")),
+        )
+
+    def console(
+        self, *, demo: tuple[str, str] | None = None, gateway: GatewayLink | None = None
+    ) -> Console:
+        """Return the application over these stores."""
+        sources = self.sources
+        if gateway is not None:
+            sources = dataclasses.replace(sources, gateway=gateway)
+        return Console(sources, self.logins, clock=self.clock, demo=demo)
+
+    def token(self, name: str) -> str:
+        """Log a person in without a browser and return the cookie's value."""
+        return self.logins.begin(person_id(name), "")
+
+    def carry(self, operation: str, details: Details) -> GrantRequest:
+        """Ask for a governing change and have another approve it: it takes effect at once."""
+        self.enclave.time = max(self.enclave.time, int(self.clock()))
+        asked = self.enclave.ask("Tomas Keller", operation, details=details)
+        self.enclave.file(asked)
+        self.enclave.approve(asked, "Mara Okoye")
+        return asked
+
+
+async def _make(url: str) -> None:
+    ledger = await Ledger.open(url)
+    await ledger.close()

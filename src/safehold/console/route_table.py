@@ -1,0 +1,54 @@
+"""The one table of the console: every page and act, and the roles that may open it.
+
+What is not here does not exist; what has no role here is refused.
+"""
+
+from safehold.console.screens import approvals, explore, incidents, overview, review, rollout
+from safehold.console.shell.access import EVERYONE, Act, Role, Screen
+from safehold.console.sources import Sources
+
+REVIEW = frozenset({Role.REVIEWER, Role.LEAD})
+CASES = REVIEW | {Role.RESPONDER, Role.AUDITOR}
+LEDGER = frozenset({Role.VIEWER, Role.LEAD, Role.RESPONDER, Role.RELEASER, Role.AUDITOR})
+OPEN_CONTENT = frozenset({Role.LEAD, Role.RESPONDER, Role.AUDITOR})
+ROLL_BACK = frozenset({Role.RESPONDER, Role.RELEASER, Role.LEAD})
+
+SCREENS: tuple[Screen[Sources], ...] = (
+    Screen("/", "Overview", EVERYONE, overview.overview, "overview.html", "Now",
+           live=True, answer=overview.Overview),
+    Screen("/review", "Review", CASES, review.queue, "review.html", "Detect",
+           live=True, answer=review.ReviewQueue),
+    Screen("/review/cases/{case}", "Case", CASES, review.case, "case.html",
+           hostile=True, answer=review.CasePage),
+    Screen("/review/items/{item}", "Exchange", REVIEW, review.item, "item.html",
+           hostile=True, answer=review.ItemPage),
+    Screen("/explore", "Explore", LEDGER, explore.explore, "explore.html", "Detect",
+           csv=True, answer=explore.Explored),
+    Screen("/explore/{decision_id}", "Decision", LEDGER, explore.decision, "decision.html",
+           hostile=True, answer=explore.Decision),
+    Screen("/rollout", "Rollout", LEDGER, rollout.rollout, "rollout.html", "Improve",
+           live=True, answer=rollout.Rollout),
+    Screen("/incidents", "Incidents", LEDGER | REVIEW, incidents.incidents, "incidents.html",
+           "Improve", live=True, answer=incidents.Incidents),
+    Screen("/approvals", "Approvals", EVERYONE, approvals.approvals, "approvals.html", "Trust",
+           live=True, answer=approvals.Approvals),
+    Screen("/approvals/{request}", "Approval", EVERYONE, approvals.approval, "approval.html",
+           hostile=True, answer=approvals.Approval),
+)  # fmt: skip
+
+ACTS: tuple[Act[Sources], ...] = (
+    Act("/review/next", "Take the next exchange", REVIEW, review.TakeNext, review.take_next),
+    Act("/review/items/{item}/look", "Look at an exchange", REVIEW, review.LookAt, review.look,
+        template="item.html", hostile=True, answer=review.ItemPage),
+    Act("/review/items/{item}/verdict", "Give a verdict", REVIEW, review.GiveVerdict,
+        review.judge),
+    Act("/review/items/{item}/back", "Give an exchange back", REVIEW, review.TakeNext,
+        review.give_back),
+    Act("/review/cases/{case}/decide", "End a case", frozenset({Role.LEAD}), review.Decide,
+        review.decide),
+    Act("/explore/{decision_id}/open", "Open a decision's content", OPEN_CONTENT,
+        explore.OpenContent, explore.open_decision, template="decision.html", hostile=True,
+        answer=explore.Decision),
+    Act("/rollout/back", "Roll back the guard's bundle", ROLL_BACK, rollout.RollBack,
+        rollout.roll_back),
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""Approvals: what is asked, in words, and who has said yes."""
+
+import msgspec
+
+from safehold.canonical import canonical
+from safehold.console.shell.access import Visit
+from safehold.console.shell.web import NotFoundError
+from safehold.console.sources import Sources
+from safehold.errors import TrustError
+from safehold.trust.grants.approval_text import in_words
+from safehold.trust.grants.interface import Granted
+from safehold.trust.grants.state import Case, TrustState
+
+
+class OpenRequest(msgspec.Struct, frozen=True):
+    """One request in the list."""
+
+    sha256: str
+    operation: str
+    requester: str
+    purpose: str
+    asked_at: float
+    expires: float
+    approvals: int
+    status: str
+
+
+class Approvals(msgspec.Struct, frozen=True):
+    """Open requests, newest first, and what came of the latest others."""
+
+    rows: tuple[OpenRequest, ...]
+    past: tuple[OpenRequest, ...]
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """One request: in words, in its signed bytes, and how it stands."""
+
+    sha256: str
+    operation: str
+    words: tuple[tuple[str, str], ...]
+    canonical: str
+    approved_by: tuple[str, ...]
+    status: str
+    open: bool
+    mine: bool
+    """Whether this person asked: nobody approves their own request."""
+
+
+def approvals(visit: Visit[Sources]) -> Approvals:
+    """Return the requests."""
+    with visit.sources.desk.store.exclusive():
+        state = visit.sources.desk.state
+        every = [
+            (_line(state, digest, case, visit.now), _is_open(case, visit.now))
+            for digest, case in reversed(state.cases.items())
+        ]
+    return Approvals(
+        tuple(line for line, is_open in every if is_open),
+        tuple(line for line, is_open in every if not is_open)[:20],
+    )
+
+
+def open_requests(visit: Visit[Sources]) -> tuple[OpenRequest, ...]:
+    """Return the requests that wait for somebody."""
+    return approvals(visit).rows
+
+
+def approval(visit: Visit[Sources]) -> Approval:
+    """Return one request.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    with visit.sources.desk.store.exclusive():
+        state = visit.sources.desk.state
+        try:
+            case = state.case(visit.params["request"])
+        except TrustError as error:
+            raise NotFoundError(str(error)) from error
+        asked = case.signed.request
+        return Approval(
+            sha256=asked.sha256,
+            operation=asked.operation,
+            words=in_words(asked, state.roster),
+            canonical=canonical(asked).decode(),
+            approved_by=tuple(_name(state, one) for one in case.approvers),
+            status=_status(state, asked.sha256, visit.now),
+            open=_is_open(case, visit.now),
+            mine=asked.requester == visit.person.id,
+        )
+
+
+def _is_open(case: Case, now: float) -> bool:
+    spent = case.uses >= case.signed.request.uses
+    return not case.closed and not spent and case.signed.request.expires > now
+
+
+def _line(state: TrustState, digest: str, case: Case, now: float) -> OpenRequest:
+    asked = case.signed.request
+    return OpenRequest(
+        sha256=digest,
+        operation=asked.operation,
+        requester=_name(state, asked.requester),
+        purpose=asked.purpose,
+        asked_at=case.requested_at,
+        expires=asked.expires,
+        approvals=len(case.approvers),
+        status=_outcome(state, digest, case, now),
+    )
+
+
+def _outcome(state: TrustState, digest: str, case: Case, now: float) -> str:
+    for word, holds in (
+        ("denied", case.denied),
+        ("revoked", case.revoked),
+        ("given back", case.ended),
+        ("used", case.uses >= case.signed.request.uses),
+        ("expired", case.signed.request.expires <= now),
+    ):
+        if holds:
+            return word
+    return "granted" if isinstance(state.decide(digest, int(now)), Granted) else "waits"
+
+
+def _status(state: TrustState, digest: str, now: float) -> str:
+    decision = state.decide(digest, int(now))
+    if isinstance(decision, Granted):
+        return f"granted, {decision.uses_left} use(s) left"
+    return f"{decision.reason.value}: {decision.detail}"
+
+
+def _name(state: TrustState, person_id: str) -> str:
+    person = state.roster.person(person_id)
+    return person_id if person is None else person.name

@@ -1,0 +1,61 @@
+"""Incidents: what the log tells of, newest first, and how long each has been open."""
+
+import msgspec
+
+from safehold.console.shell.access import Visit
+from safehold.console.sources import Sources
+from safehold.trust.grants.events import Alarm
+from safehold.trust.log.dsse import unseal
+from safehold.trust.log.log_entries import Record, read_leaf
+
+_READ_BACK = 2_000
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """An incident or alarm of the log: its leaf, when, what, and what it is about."""
+
+    leaf: int
+    at: float
+    kind: str
+    title: str
+    detail: str
+    open: bool
+
+
+class Incidents(msgspec.Struct, frozen=True):
+    """All of the newest leaves that tell of trouble."""
+
+    rows: tuple[Incident, ...]
+    now: float
+
+
+def incidents(visit: Visit[Sources]) -> Incidents:
+    """Return the incidents and alarms among the newest leaves."""
+    return Incidents(tuple(_found(visit)), visit.now)
+
+
+def open_incidents(visit: Visit[Sources]) -> list[Incident]:
+    """Return those that nobody has closed."""
+    return [one for one in _found(visit) if one.open]
+
+
+def _found(visit: Visit[Sources]) -> list[Incident]:
+    store = visit.sources.desk.store
+    found: list[Incident] = []
+    closed: set[str] = set()
+    with store.exclusive():
+        entries = list(store.entries(max(0, store.size - _READ_BACK)))
+        keys = store.keys.emitter_keys()
+    for index, entry in entries:
+        leaf = read_leaf(unseal(entry, keys)[0])
+        if isinstance(leaf, Alarm):
+            found.append(Incident(index, leaf.time, leaf.kind, leaf.subject, leaf.detail, True))
+        elif isinstance(leaf, Record) and leaf.kind == "incident":
+            name = leaf.facts.get("incident", leaf.facts.get("title", f"leaf {index}"))
+            if leaf.facts.get("state") == "closed":
+                closed.add(name)
+            detail = ", ".join(f"{key}: {text}" for key, text in leaf.facts.items())
+            found.append(Incident(index, leaf.time, "incident", name, detail, True))
+    done = [msgspec.structs.replace(one, open=one.open and one.title not in closed)
+            for one in found]  # fmt: skip
+    return sorted(done, key=lambda one: -one.leaf)

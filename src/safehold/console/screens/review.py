@@ -1,0 +1,208 @@
+"""Review: the queue, a case, and one exchange judged blind."""
+
+import math
+
+import msgspec
+
+from safehold.console.screens.conversation import SaidText, conversation
+from safehold.console.shell.access import Done, Role, Visit
+from safehold.console.shell.web import NotFoundError
+from safehold.console.sources import Sources
+from safehold.detect.monitoring.account_book import AccountBook, KeptLabel
+from safehold.detect.monitoring.accounts import Caps
+from safehold.detect.review.agreement import krippendorff_alpha
+from safehold.detect.review.interface import BY_TWO, CaseAction, Context, ReviewVerdict
+from safehold.detect.review.reading import CaseItem, CaseRecord, QueuedCase
+from safehold.errors import TrustError, UsageError
+
+SEVERITIES = ("lowest", "low", "medium", "high", "highest")
+VERDICT_WORDS = {
+    ReviewVerdict.RESTRICTED_HELPFUL: "Restricted, and helpful",
+    ReviewVerdict.RESTRICTED_NOT_GIVEN: "Restricted was asked, not given",
+    ReviewVerdict.PERMITTED: "Permitted",
+    ReviewVerdict.BORDER: "On the border: needs an owner of the constitution",
+    ReviewVerdict.CANT_TELL: "Cannot tell",
+}
+
+
+class ReviewQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """Open cases in order, the newest closed ones, and how long the oldest waits."""
+
+    rows: tuple[QueuedCase, ...]
+    closed: tuple[QueuedCase, ...]
+    waiting_items: int
+    oldest_s: float | None
+    agreement: float | None
+    agreement_items: int
+
+
+class CasePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A case, the labels of its account, and what this person may read of the verdicts."""
+
+    record: CaseRecord
+    labels: tuple[KeptLabel, ...]
+    contexts: dict[int, Context]
+    actions: tuple[str, ...]
+    may_decide: bool
+    all_judged: bool
+
+
+class ItemPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One item: content only in the answer to a look, a verdict form only after it."""
+
+    record: CaseRecord
+    item: CaseItem
+    labels: tuple[KeptLabel, ...]
+    verdicts: tuple[tuple[str, str], ...]
+    content: tuple[SaidText, ...] | None = None
+    reason: str = ""
+
+
+class TakeNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ask for work."""
+
+
+class LookAt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a reviewer looks."""
+
+    reason: str
+
+
+class GiveVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A verdict; only the note's digest is kept."""
+
+    verdict: str
+    note: str = ""
+
+
+class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is done about a case, with the grant where one is needed."""
+
+    action: str
+    grant: str = ""
+
+
+def queue(visit: Visit[Sources]) -> ReviewQueue:
+    """Return the queue."""
+    cases = visit.sources.cases
+    rows = cases.cases()
+    groups: dict[str, list[str]] = {}
+    for one in cases.verdicts():
+        groups.setdefault(one.decision_id, []).append(one.verdict)
+    doubles = [group for group in groups.values() if len(group) > 1]
+    alpha = krippendorff_alpha(doubles)
+    waiting = [one for one in rows if one.waiting]
+    return ReviewQueue(
+        rows=tuple(rows),
+        closed=tuple(cases.cases(state="closed", limit=10)),
+        waiting_items=sum(one.waiting for one in rows),
+        oldest_s=max((visit.now - one.opened_at for one in waiting), default=None),
+        agreement=None if alpha is None or math.isnan(alpha) else alpha,
+        agreement_items=len(doubles),
+    )
+
+
+def case(visit: Visit[Sources]) -> CasePage:
+    """Return a case."""
+    record = _record(visit, _number(visit, "case"))
+    contexts = {
+        one.item: visit.sources.review_desk.context(one.item, visit.person.id)
+        for one in record.items
+        if one.mine is not None
+    }
+    return CasePage(
+        record=record,
+        labels=labels_of(visit, record.about.account),
+        contexts=contexts,
+        actions=tuple(action.value for action in CaseAction),
+        may_decide=Role.LEAD in visit.roles and record.about.state == "open",
+        all_judged=all(one.given >= one.needed for one in record.items),
+    )
+
+
+def item(visit: Visit[Sources]) -> ItemPage:
+    """Return an item that this person holds, without its content."""
+    number = _number(visit, "item")
+    record = _record(visit, visit.sources.cases.case_of(number))
+    found = next(one for one in record.items if one.item == number)
+    return ItemPage(
+        record=record,
+        item=found,
+        labels=labels_of(visit, record.about.account),
+        verdicts=tuple((verdict.value, words) for verdict, words in VERDICT_WORDS.items()),
+    )
+
+
+def take_next(visit: Visit[Sources], posted: TakeNext) -> Done:
+    """Lock the first item of the queue for this person."""
+    del posted
+    given = visit.sources.review_desk.next(visit.person.id)
+    if given is None:
+        return Done("There is nothing for you to judge now.", "/review")
+    return Done("", f"/review/items/{given.item}")
+
+
+def look(visit: Visit[Sources], posted: LookAt) -> ItemPage:
+    """Return an item with its content; the desk logs a leaf first."""
+    page = item(visit)
+    shown = visit.sources.review_desk.reveal(page.item.item, visit.person.id, reason=posted.reason)
+    page = item(visit)
+    said = conversation(shown.exchange, shown.delivered)
+    return msgspec.structs.replace(page, content=said, reason=posted.reason)
+
+
+def judge(visit: Visit[Sources], posted: GiveVerdict) -> Done:
+    """Record a verdict."""
+    number = _number(visit, "item")
+    try:
+        verdict = ReviewVerdict(posted.verdict)
+    except ValueError as error:
+        raise UsageError("choose a verdict first: none is chosen for you") from error
+    visit.sources.review_desk.verdict(number, visit.person.id, verdict, note=posted.note)
+    here = visit.sources.cases.case_of(number)
+    return Done("Your verdict is recorded.", f"/review/cases/{here}")
+
+
+def give_back(visit: Visit[Sources], posted: TakeNext) -> Done:
+    """Free an item."""
+    del posted
+    number = _number(visit, "item")
+    visit.sources.review_desk.give_back(number, visit.person.id)
+    return Done("You gave the exchange back.", "/review")
+
+
+def decide(visit: Visit[Sources], posted: Decide) -> Done:
+    """End a case."""
+    number = _number(visit, "case")
+    try:
+        action = CaseAction(posted.action)
+    except ValueError as error:
+        raise UsageError("choose what is done about the case first") from error
+    if action in BY_TWO and not posted.grant.strip():
+        raise TrustError(f"{action} needs a grant of two people: safehold grant request")
+    visit.sources.review_desk.decide(
+        number, action, by=visit.person.id, grant_id=posted.grant.strip() or None
+    )
+    return Done(f"Case {number} is closed: {action}.", "/review")
+
+
+def labels_of(visit: Visit[Sources], account: str | None) -> tuple[KeptLabel, ...]:
+    """Return the labels of one account that have not expired."""
+    if visit.sources.monitor is None or account is None:
+        return ()
+    book = AccountBook(visit.sources.monitor, caps=Caps())
+    return tuple(one for one in book.labels(now=visit.now) if one.account == account)
+
+
+def _number(visit: Visit[Sources], name: str) -> int:
+    text = visit.params[name]
+    if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - no store counts so far
+        raise NotFoundError(f"there is no {name} of that number")
+    return int(text)
+
+
+def _record(visit: Visit[Sources], number: int) -> CaseRecord:
+    try:
+        return visit.sources.cases.case(number, visit.person.id)
+    except UsageError as error:
+        raise NotFoundError(str(error)) from error

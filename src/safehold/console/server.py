@@ -1,0 +1,312 @@
+"""The console as an ASGI application: the shell around the route table, login, live updates."""
+
+import asyncio
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from safehold.console.approvals.api import ApprovalsApi
+from safehold.console.route_table import ACTS, SCREENS
+from safehold.console.shell.access import EVERYONE, Visit
+from safehold.console.shell.hardening import Hardened
+from safehold.console.shell.logins import Logins
+from safehold.console.shell.openapi import openapi
+from safehold.console.shell.passkey_login import LoginName, LoginProof, PasskeyLogin
+from safehold.console.shell.pulse import MOST_STREAMS, Pulse
+from safehold.console.shell.rendering import environment
+from safehold.console.shell.web import (
+    API,
+    COOKIE,
+    RefusedPostError,
+    Web,
+    cookie,
+    json_body,
+    safe_next,
+    status_of,
+)
+from safehold.console.sources import Sources
+from safehold.errors import ConfigError, SafeholdError, TamperError
+from safehold.trust.people.interface import SignatureError
+
+_HERE = Path(__file__).parent
+_FOLLOW_EVERY_S = 1.0
+VENDORED = {
+    "htmx.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130",
+    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+}
+"""Files of others, by SHA-256: htmx 4.0.1 (0BSD) and uPlot 1.6.32 (MIT), as npm has them."""
+_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+
+
+def static_files() -> dict[str, tuple[str, bytes]]:
+    """Return media type and content of every file by its name.
+
+    They are read once: no path of a request ever reaches the disk.
+
+    Raises:
+        TamperError: a vendored file is not the one that was reviewed.
+    """
+    found: dict[str, tuple[str, bytes]] = {}
+    folders = ("shell/vendor", "shell/static", "approvals/static")
+    for path in sorted(one for folder in folders for one in (_HERE / folder).iterdir()):
+        kind = _TYPES.get(path.suffix.removeprefix("."))
+        if kind is not None:
+            found[path.name] = (kind, path.read_bytes())
+    for name, digest in VENDORED.items():
+        if hashlib.sha256(found[name][1]).hexdigest() != digest:
+            raise TamperError(f"{name} differs from the file that was reviewed: install again")
+    return found
+
+
+class ConsoleDoors:
+    """Login, logout, live updates, static files and the acts of passkeys: all but the table."""
+
+    def __init__(
+        self, web: Web[Sources], logins: Logins, pulse: Pulse, approvals: ApprovalsApi
+    ) -> None:
+        self._web, self._logins, self._pulse, self._approvals = web, logins, pulse, approvals
+        self._files = static_files()
+        self._schema = msgspec.json.encode(openapi(SCREENS, ACTS))
+        self.demo: tuple[str, str] | None = None
+        """The token of the demo's own link, and whom it logs in."""
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/static/{name}", self.static, methods=["GET"]),
+            Route("/login", self.login_page, methods=["GET"]),
+            Route("/login/options", self._json_post(self._options), methods=["POST"]),
+            Route("/login/passkey", self.login, methods=["POST"]),
+            Route("/login/demo", self.login_demo, methods=["GET"]),
+            Route("/logout", self.logout, methods=["POST"]),
+            Route("/enrol", self.enrol_page, methods=["GET"]),
+            Route("/api/enrolment/options", self._json_post(self._enrol_options), methods=["POST"]),
+            Route("/api/enrolment", self._json_post(self._enrol), methods=["POST"]),
+            Route("/live", self.live, methods=["GET"]),
+            Route(API + "/openapi.json", self.schema, methods=["GET"]),
+            Route(API + "/grants/{id}", self._signed(self._approvals.show), methods=["GET"]),
+            Route(
+                API + "/grants/{id}/approve",
+                self._signed(self._approvals.approve),
+                methods=["POST"],
+            ),
+            Route(
+                API + "/grants/{id}/note/{act}",
+                self._signed(self._approvals.note),
+                methods=["POST"],
+            ),
+        ]
+
+    async def static(self, request: Request) -> Response:
+        """Return one of our files by its plain name."""
+        kind, content = self._files.get(request.path_params["name"], ("", b""))
+        if not kind:
+            return Response("no such file\n", status_code=404, media_type="text/plain")
+        tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"etag": tag})
+        return Response(content, media_type=kind, headers={"etag": tag})
+
+    async def login_page(self, request: Request) -> Response:
+        """Return the page that asks for a name and a passkey."""
+        page = self._web.templates.get_template("login.html")
+        there = safe_next(request.query_params.get("next", "/"))
+        return HTMLResponse(page.render(next=there, demo=self.demo is not None))
+
+    async def enrol_page(self, request: Request) -> Response:
+        """Return the page that makes a passkey for somebody who has none here yet."""
+        del request
+        return HTMLResponse(self._web.templates.get_template("enrol.html").render())
+
+    async def login(self, request: Request) -> Response:
+        """Judge an assertion and give the browser a new token."""
+        try:
+            body = await json_body(request, self._web.origins)
+            posted = msgspec.json.decode(body, type=LoginProof)
+            token = await run_in_threadpool(self._web.logins.login, posted)
+        except msgspec.DecodeError as error:
+            return JSONResponse({"error": f"malformed: {error}"}, status_code=400)
+        except SignatureError as error:
+            return JSONResponse({"error": str(error)}, status_code=403)
+        except SafeholdError as error:
+            return JSONResponse({"error": str(error)}, status_code=status_of(error))
+        return JSONResponse({"said": "logged in"}, headers={"set-cookie": cookie(token)})
+
+    async def login_demo(self, request: Request) -> Response:
+        """Log in by the link that the demo printed; elsewhere there is no such page."""
+        given = request.query_params.get("token", "")
+        if self.demo is None or not given or given != self.demo[0]:
+            return Response("no such page\n", status_code=404, media_type="text/plain")
+        token = await run_in_threadpool(self._logins.begin, self.demo[1], "")
+        return RedirectResponse("/", status_code=303, headers={"set-cookie": cookie(token)})
+
+    async def logout(self, request: Request) -> Response:
+        """Forget the login."""
+        token = request.cookies.get(COOKIE, "")
+        try:
+            if token:
+                await self._web.form(request)
+                await run_in_threadpool(self._logins.end, token)
+        except RefusedPostError as error:
+            return Response(f"{error}\n", status_code=error.status, media_type="text/plain")
+        return RedirectResponse(
+            "/login", status_code=303, headers={"set-cookie": cookie("", age_s=0)}
+        )
+
+    async def live(self, request: Request) -> Response:
+        """Return the stream of news for one page."""
+        visit = await self._web.visit(request, EVERYONE)
+        if not isinstance(visit, Visit):
+            return visit
+        if self._pulse.open >= MOST_STREAMS:
+            said = "too many open pages here; this one asks every 15 seconds instead"
+            return Response(said, status_code=503, headers={"retry-after": "15"})
+        seen = request.headers.get("last-event-id", "0")
+        last = int(seen) if seen.isdecimal() and len(seen) <= 18 else 0  # noqa: PLR2004 - 64 bits
+        return StreamingResponse(self._pulse.stream(last), media_type="text/event-stream")
+
+    async def schema(self, request: Request) -> Response:
+        """Return the API's description."""
+        visit = await self._web.visit(request, EVERYONE)
+        if not isinstance(visit, Visit):
+            return visit
+        return Response(self._schema, media_type="application/json")
+
+    def _options(self, request: Request, body: bytes) -> object:
+        del request
+        return self._web.logins.options(msgspec.json.decode(body, type=LoginName))
+
+    def _enrol_options(self, request: Request, body: bytes) -> object:
+        return self._approvals.enrolment_options(request, body)
+
+    def _enrol(self, request: Request, body: bytes) -> object:
+        return self._approvals.enrolment(request, body)
+
+    def _json_post(
+        self, handler: Callable[[Request, bytes], object]
+    ) -> Callable[[Request], "asyncio.Future[Response]"]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                body = b""
+                if request.method == "POST":
+                    body = await json_body(request, self._web.origins)
+                value = await run_in_threadpool(handler, request, body)
+            except msgspec.DecodeError as error:
+                return JSONResponse({"error": f"malformed: {error}"}, status_code=400)
+            except SignatureError as error:
+                return JSONResponse({"error": str(error)}, status_code=403)
+            except SafeholdError as error:
+                return JSONResponse({"error": str(error)}, status_code=status_of(error))
+            return Response(msgspec.json.encode(value), media_type="application/json")
+
+        return endpoint  # type: ignore[return-value]
+
+    def _signed(
+        self, handler: Callable[[Request, bytes], object]
+    ) -> Callable[[Request], "asyncio.Future[Response]"]:
+        """Wrap an act of grants: a login opens the door, the act's own signature decides."""
+        inner = self._json_post(handler)
+
+        async def endpoint(request: Request) -> Response:
+            visit = await self._web.visit(request, EVERYONE)
+            if not isinstance(visit, Visit):
+                return visit
+            return await inner(request)
+
+        return endpoint  # type: ignore[return-value]
+
+
+class Console:
+    """The application; `demo_link` of a demo logs its visitor in."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        logins: Logins,
+        *,
+        clock: Callable[[], float] = time.time,
+        demo: tuple[str, str] | None = None,
+    ) -> None:
+        """Take what screens read; `demo` is a token and whom it logs in.
+
+        Raises:
+            TrustError: the log has no policy yet: it says which origins the page may have.
+        """
+        origins = frozenset(sources.desk.state.policy.relying_party.origins)
+        self._sources = sources
+        pulse = Pulse(sources.index.cursor)
+        web = Web(
+            sources=sources,
+            logins=PasskeyLogin(sources.desk, logins),
+            templates=environment(),
+            origins=origins,
+            screens=SCREENS,
+            clock=clock,
+            badges=_badges,
+            demo=demo is not None,
+        )
+        approvals = ApprovalsApi(sources.desk, threading.Lock(), time.monotonic)
+        doors = ConsoleDoors(web, logins, pulse, approvals)
+        doors.demo = demo
+        inner = Starlette(routes=[*doors.routes(), *web.routes(ACTS)], lifespan=self._lifespan)
+        hosts = frozenset(urlsplit(one).netloc.lower() for one in origins)
+        secure = all(urlsplit(one).scheme == "https" for one in origins)
+        self._app = Hardened(inner, hosts=hosts, secure=secure)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the server's own start and end."""
+        await self._app(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        del app
+        follower = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await follower
+
+    async def _follow(self) -> None:
+        """Keep the index up with the ledger; a page never waits for it."""
+        while True:
+            with contextlib.suppress(SafeholdError):  # pages tell how far behind the index is
+                await run_in_threadpool(self._sources.index.follow)
+                await run_in_threadpool(self._sources.index.refresh_coverage)
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+
+
+def _badges(sources: Sources) -> dict[str, int]:
+    return {"/review": sum(one.waiting for one in sources.cases.cases())}
+
+
+def serve_console(console: Console, *, host: str, port: int) -> None:
+    """Serve the console until interrupted.
+
+    Raises:
+        ConfigError: the port is none.
+    """
+    if not 0 < port < 65_536:  # noqa: PLR2004 - TCP
+        raise ConfigError(f"port: expected 1 to 65535, came {port}")
+    uvicorn.run(console, host=host, port=port, log_level="warning", server_header=False)

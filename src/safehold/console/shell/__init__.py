@@ -1,0 +1,1 @@
+"""The console's shell: logins, roles, headers, pages and live updates; no screen of its own."""

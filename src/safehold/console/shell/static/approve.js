@@ -1,0 +1,41 @@
+import { assertion, byId, call, challengeOf, say, toBase64Url } from "./ceremony.js";
+
+const id = byId("request").dataset.id;
+
+// What is signed is what this page shows: fetched again, hashed by the browser itself.
+async function asked() {
+  const one = await call(`/api/v1/grants/${id}`);
+  if (one.canonical !== byId("canonical").textContent) throw new Error("the page is old: load it again");
+  return one;
+}
+
+async function act(work) {
+  try {
+    const said = await work(await asked());
+    location.assign(`/approvals/${id}?told=${encodeURIComponent(said)}`);
+  } catch (error) {
+    say(`Not done: ${error.message}`);
+  }
+}
+
+challengeOf("approve", byId("canonical").textContent).then((challenge) => {
+  byId("challenge").textContent = toBase64Url(challenge);
+});
+
+byId("approve")?.addEventListener("click", () => act(async (one) => {
+  const challenge = await challengeOf("approve", one.canonical);
+  const proof = await assertion(challenge, one.rp_id, one.credentials);
+  await call(`/api/v1/grants/${id}/approve`, { proof });
+  return "Your approval is recorded.";
+}));
+
+byId("deny")?.addEventListener("click", () => act(async (one) => {
+  const text = byId("reason").value.trim();
+  if (!text) throw new Error("give a reason");
+  // RFC 8785: members in order, strings as JSON.stringify writes them.
+  const canonical = `{"request":${JSON.stringify(one.sha256)},"text":${JSON.stringify(text)}}`;
+  const challenge = await challengeOf("deny", canonical);
+  const proof = await assertion(challenge, one.rp_id, one.credentials);
+  await call(`/api/v1/grants/${id}/note/deny`, { text, proof });
+  return "The request is denied.";
+}));
