@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "calibrate": ("safehold.cli.calibrate", "calibrate", "Set a bundle's thresholds on traffic."),
     "console": ("safehold.cli.console", "console", "Pages where people see and decide."),
     "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
+    "controls": ("safehold.cli.controls", "controls", "More than a hundred controls, each alive."),
     "demo": ("safehold.cli.demo", "demo", "Play real exchanges through a guarded model."),
     "egress": ("safehold.cli.egress", "egress", "Limit and explain every byte that leaves."),
     "eval": ("safehold.cli.evaluate", "evaluate_command", "Measure a bundle on labelled data."),

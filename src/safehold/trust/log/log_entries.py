@@ -64,6 +64,7 @@ RECORDS: frozenset[str] = frozenset(
         "case-close",
         "change-review",
         "control-result",
+        "drill",
         "exec-deny",
         "incident",
         "intel-in",
@@ -74,6 +75,7 @@ RECORDS: frozenset[str] = frozenset(
         "review-verdict",
         "rewrap",
         "seal",
+        "session",
         "shred",
         "unblock",
     }

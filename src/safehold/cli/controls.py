@@ -1,0 +1,218 @@
+"""`safehold controls`: the catalogue, a run over this host, and what it shows."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from safehold.cli._trust import emit, json_option, log_options, plain
+from safehold.errors import UsageError
+from safehold.govern.controls.engine import read_again, run_controls
+from safehold.govern.controls.host import LocalHost
+from safehold.govern.controls.interface import ControlError, ControlRun, Result, Way
+from safehold.govern.controls.library import read_site, stock_catalogue
+from safehold.govern.controls.matrix import closing_line, gaps, matrix_html
+
+_SAVED = "controls-run.json"
+
+
+@click.group()
+def controls() -> None:
+    """Safeguards of the enclave, each checked on this host and on the product's own records.
+
+    \b
+    Examples:
+      safehold controls list --family egr
+      safehold controls show egr-03
+      safehold controls run --site controls.toml --out controls-run.json
+      safehold controls report controls-run.json --html controls.html
+      safehold controls oscal controls-run.json --out oscal/
+      safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
+    """
+
+
+@controls.command("list")
+@click.option("--family", help="One family of ids, such as egr.")
+@json_option
+def list_controls(family: str | None, as_json: bool) -> None:
+    """List the catalogue."""
+    catalogue = stock_catalogue()
+    known = [one.id for one in catalogue.families]
+    if family is not None and family.lower() not in known:
+        raise UsageError(f"expected a family of {', '.join(known)}; came {family!r}")
+    rows = [
+        one
+        for group in catalogue.families
+        if family is None or group.id == family.lower()
+        for one in group.control
+    ]
+    if as_json:
+        emit([plain(one) for one in rows])
+        return
+    for one in rows:
+        click.echo(f"{one.id}  {one.kind.value:<10}  {one.way.value:<9}  {one.title}")
+    automatic = sum(one.way is Way.AUTOMATIC for one in rows)
+    click.echo(f"{len(rows)} controls, {automatic} automatic")
+    for stage, kind in gaps(catalogue) if family is None else ():
+        click.echo(f"gap: no {kind} control at {stage.value}")
+
+
+@controls.command("show")
+@click.argument("control")
+@json_option
+def show_control(control: str, as_json: bool) -> None:
+    """Show one control: what it demands, and what it maps to."""
+    one = stock_catalogue().control(control)
+    if as_json:
+        emit(one)
+        return
+    click.echo(f"{one.id}: {one.title}\n  {one.kind}, {one.way}, at {one.stage}")
+    click.echo(f"  how: {one.how}\n  holds for {one.period_s} s")
+    for name in ("nist", "attack", "atlas", "safeguards"):
+        click.echo(f"  {name}: {', '.join(getattr(one, name)) or 'none'}")
+    click.echo(f"  sl5: {one.sl5}")
+
+
+@controls.command("run")
+@click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
+@click.option("--family", help="Print one family only; all are judged.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=_SAVED, show_default=True,
+    help="Where the run is saved.",
+)  # fmt: skip
+@click.option("--valid", type=click.Path(path_type=Path), help="Write until when each holds.")
+@json_option
+@click.pass_context
+def run(
+    context: click.Context,
+    site: Path | None,
+    family: str | None,
+    out: Path,
+    valid: Path | None,
+    as_json: bool,
+) -> None:
+    """Read this host once and judge every control; exit 1 unless all are satisfied."""
+    found = run_controls(stock_catalogue(), LocalHost(), read_site(site))
+    _write(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
+    if valid is not None:
+        until = {one.control: one.until for one in found.results if one.satisfied}
+        _write(valid, json.dumps(until, indent=1).encode())
+    _print(found.results, family, as_json=as_json)
+    if not as_json:
+        click.echo(f"read in {found.seconds:g} s; saved as {out}")
+    if not all(one.satisfied for one in found.results):
+        context.exit(1)
+
+
+@controls.command("report")
+@click.argument("saved", type=click.Path(path_type=Path), default=_SAVED)
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the matrix.")
+@click.option("--family", help="Print one family only.")
+@click.option("--at", type=int, help="POSIX seconds; now when left out.")
+@json_option
+@click.pass_context
+def report(
+    context: click.Context,
+    saved: Path,
+    page: Path | None,
+    family: str | None,
+    at: int | None,
+    as_json: bool,
+) -> None:
+    """Read a saved run as it stands now; an old result is stale. Exit 1 unless all hold."""
+    found = _read(saved)
+    now = int(time.time()) if at is None else at
+    results = read_again(found, stock_catalogue(), now)
+    if page is not None:
+        text = matrix_html(stock_catalogue(), results, host=found.host, at=now)
+        _write(page, text.encode())
+    _print(results, family, as_json=as_json)
+    if not all(one.satisfied for one in results):
+        context.exit(1)
+
+
+@controls.command("oscal")
+@click.argument("saved", type=click.Path(path_type=Path), default=_SAVED)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+def oscal(saved: Path, out: Path) -> None:
+    """Write a saved run as OSCAL: catalog, profile and assessment results, checked together."""
+    from safehold.govern.controls.oscal import assessment, catalog, oscal_faults, profile
+
+    found, catalogue = _read(saved), stock_catalogue()
+    results = read_again(found, catalogue, found.at)
+    documents: dict[str, dict[str, Any]] = {
+        "catalog": catalog(catalogue),
+        "profile": profile(catalogue, "trestle://catalogs/safehold/catalog.json"),
+        "assessment-results": assessment(catalogue, results, host=found.host, at=found.at),
+    }
+    faults = oscal_faults(*documents.values())
+    if faults:
+        raise ControlError(f"OSCAL: {faults[0]}")
+    for name, document in documents.items():
+        _write(out / f"{name}.json", json.dumps(document, indent=1).encode())
+        click.echo(f"{out / name}.json")
+
+
+@controls.command("drill", context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True)
+@log_options
+@click.pass_context
+def drill(
+    context: click.Context,
+    name: str,
+    command: tuple[str, ...],
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Run a drill's COMMAND, and append a leaf with how it ended and how long it took."""
+    from safehold.cli._trust import open_desk
+    from safehold.trust.log.log_entries import Record
+
+    begun = time.monotonic()
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except OSError as error:
+        raise UsageError(f"can't run {command[0]}: {error.strerror}") from error
+    facts = {
+        "drill": name,
+        "outcome": "passed" if status == 0 else "failed",
+        "seconds": f"{time.monotonic() - begun:.3f}",
+    }
+    leaf = Record(time=int(time.time()), kind="drill", facts=facts, digests={})
+    index = open_desk(log_dir, key_dir).record(leaf)
+    click.echo(f"drill {name} {facts['outcome']} in {facts['seconds']} s: leaf {index}")
+    if status:
+        context.exit(1)
+
+
+def _print(results: tuple[Result, ...], family: str | None, *, as_json: bool) -> None:
+    rows = [one for one in results if family is None or one.control.startswith(family.lower())]
+    if as_json:
+        emit([plain(one) | {"satisfied": one.satisfied} for one in rows])
+        return
+    for one in rows:
+        why = f": {one.reasons[0]}" if one.reasons else ""
+        click.echo(f"{one.control}  {one.status.value}{why}")
+    click.echo(closing_line(results))
+
+
+def _read(path: Path) -> ControlRun:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ControlRun)
+    except OSError as error:
+        raise ControlError(f"can't read {path}: {error.strerror}; run `controls run`") from error
+    except msgspec.DecodeError as error:
+        raise ControlError(f"{path.name} is no saved run: {error}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ControlError(f"can't write {path}: {error.strerror}") from error

@@ -1,0 +1,65 @@
+"""The table of readers, and one pass over a host that keeps every fault in place of its facts."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from safehold.govern.controls.facts import egress, system, weights
+from safehold.govern.controls.facts.documents import DOCUMENTS, document
+from safehold.govern.controls.facts.site import Site
+from safehold.govern.controls.facts.trust_log import LogReading
+from safehold.govern.controls.host import Host
+from safehold.govern.controls.interface import Facts, HostError
+
+Reader = Callable[[Host, Site], object]
+
+
+def _of_host(read: Callable[[Host], object]) -> Reader:
+    return lambda host, _: read(host)
+
+
+def _log(host: Host, site: Site) -> LogReading:
+    return host.log(site.log, site.log_keys)
+
+
+def _site(_: Host, site: Site) -> Site:
+    return site
+
+
+READERS: Mapping[type, Reader] = MappingProxyType(
+    {
+        system.Sysctls: _of_host(system.sysctls),
+        system.Mounts: _of_host(system.mounts),
+        system.Ruleset: _of_host(system.ruleset),
+        system.Shaped: _of_host(system.shaped),
+        system.Listeners: _of_host(system.listeners),
+        system.Processes: _of_host(system.processes),
+        system.Accounts: _of_host(system.accounts),
+        system.SshServer: _of_host(system.ssh_server),
+        system.Kernel: _of_host(system.kernel),
+        system.Packages: _of_host(system.packages),
+        system.AuditRules: _of_host(system.audit_rules),
+        system.Clock: _of_host(system.clock),
+        system.Disks: _of_host(system.disks),
+        system.Privileged: _of_host(system.privileged),
+        egress.EgressFacts: egress.egress,
+        egress.WatchFacts: egress.watch,
+        weights.WeightFacts: weights.weights,
+        LogReading: _log,
+        Site: _site,
+        **{kind: partial(document, kind=kind) for kind in DOCUMENTS},
+    }
+)
+
+
+def collect(host: Host, site: Site) -> Facts:
+    """Read everything once; what a reader can't read is a fault, and what it trips over too."""
+    found: dict[type, object] = {}
+    for kind, read in READERS.items():
+        try:
+            found[kind] = read(host, site)
+        except HostError as fault:
+            found[kind] = fault
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            found[kind] = HostError(f"{kind.__name__}: an answer of another shape ({error!r:.80})")
+    return Facts(found, host.now)

@@ -1,0 +1,1 @@
+"""Judges: for each automatic control, the faults that its facts show."""
