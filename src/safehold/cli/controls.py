@@ -12,7 +12,7 @@ import msgspec
 from safehold.cli._trust import emit, json_option, log_options, plain
 from safehold.errors import UsageError
 from safehold.govern.controls.engine import read_again, run_controls
-from safehold.govern.controls.host import LocalHost
+from safehold.govern.controls.facts.host import LocalHost
 from safehold.govern.controls.interface import ControlError, ControlRun, Result, Way
 from safehold.govern.controls.library import read_site, stock_catalogue
 from safehold.govern.controls.matrix import closing_line, gaps, matrix_html

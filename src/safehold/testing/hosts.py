@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from safehold.canonical import canonical, sha256_hex
+from safehold.govern.controls.facts.host import FileFacts
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import (
     CaseFacts,
@@ -17,7 +18,6 @@ from safehold.govern.controls.facts.trust_log import (
     RecordFacts,
     RuleFacts,
 )
-from safehold.govern.controls.host import FileFacts
 from safehold.govern.controls.interface import DAY, AbsentError, HostError
 
 NOW = 1_800_000_000

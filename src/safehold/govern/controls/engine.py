@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.govern.controls.accepted import Accepted, accepted
+from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.readers import collect
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.host import Host
 from safehold.govern.controls.interface import (
     Control,
     ControlRun,

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import msgspec
 
+from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.host import Host
 from safehold.govern.controls.interface import DAY, HostError, StaleError
 
 

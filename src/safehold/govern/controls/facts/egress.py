@@ -6,8 +6,8 @@ import tomllib
 import msgspec
 
 from safehold.errors import SafeholdError
+from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.host import Host
 from safehold.govern.controls.interface import HostError
 from safehold.secure.egress.bounds.budget import total_leak
 from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link

@@ -6,9 +6,9 @@ from types import MappingProxyType
 
 from safehold.govern.controls.facts import egress, system, weights
 from safehold.govern.controls.facts.documents import DOCUMENTS, document
+from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.host import Host
 from safehold.govern.controls.interface import Facts, HostError
 
 Reader = Callable[[Host, Site], object]

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
-from safehold.govern.controls.host import Host
+from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.interface import AbsentError, HostError
 
 SYSCTLS = (

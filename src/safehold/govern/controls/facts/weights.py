@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import msgspec
 
 from safehold.canonical import sha256_hex
+from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.host import Host
 from safehold.govern.controls.interface import HostError
 from safehold.secure.weights.header import SignedHeader
 from safehold.secure.weights.interface import Header
