@@ -114,11 +114,11 @@ class Stage:
         return self.logins.begin(person_id(name), "")
 
     def carry(self, operation: str, details: Details) -> GrantRequest:
-        """Ask for a governing change and have another approve it: it takes effect at once."""
+        """Ask for a governing change and have two others approve it: it takes effect at once."""
         self.enclave.time = max(self.enclave.time, int(self.clock()))
         asked = self.enclave.ask("Tomas Keller", operation, details=details)
         self.enclave.file(asked)
-        self.enclave.approve(asked, "Mara Okoye")
+        self.enclave.approve(asked, "Mara Okoye", "Wei Zhang")
         return asked
 
 
