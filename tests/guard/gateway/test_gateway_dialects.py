@@ -487,3 +487,56 @@ def test_custom_and_legacy_calls_of_chat_stream(legacy: bool) -> None:  # noqa: 
         }
         assert calls[1] == {"index": 0, "custom": {"input": "{}"}}
     assert stream.complete
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (chunk({"index": 0, "delta": {"content": [{"type": "text", "text": "hi"}]}}), ("hi", {})),
+        (
+            chunk({"index": 0, "delta": {"content": [{"type": "thinking", "thinking": "hm"}]}}),
+            ("", {("reasoning", 0): "hm"}),
+        ),
+        (b'{"choices":[{"index":0,"delta":{"content":"hi"},"logprobs":-Infinity}]}', ("hi", {})),
+        (b'{"choices":[{"index":0,"delta":{"content":"hi"}}],"score":NaN}', ("hi", {})),
+    ],
+)
+def test_text_in_a_dialects_form_arrives(event: bytes, expected: tuple[str, Any]) -> None:
+    """Content as a list, and the numbers that Python's servers write beyond JSON, are read."""
+    text, others, stream = said(event, STOP)
+    assert (text, others) == expected
+    assert stream.complete
+
+
+@pytest.mark.parametrize("pieces", [["look", "up"], ["lookup", "lookup", "lookup"]])
+def test_name_in_pieces_and_name_repeated_are_told_apart(pieces: list[str]) -> None:
+    """A tool's name may come cut, or whole in every piece; it is one name either way."""
+    calls = [{"index": 0, "id": "c", "function": {"name": piece}} for piece in pieces]
+    calls.append({"index": 0, "function": {"arguments": "{}"}})
+    events = [chunk({"index": 0, "delta": {"tool_calls": [call]}}) for call in calls]
+    _, tools, _ = said(*events, STOP)
+    assert tools == {("tool_name", 0): "lookup", ("tool_arguments", 0): "{}"}
+
+
+@pytest.mark.parametrize("path", PATHS[1:])
+def test_event_of_an_unknown_type_is_dropped_unread(path: str) -> None:
+    """A vendor's own event costs no answer and reaches nobody; `refuse` ends the answer."""
+    event = json.dumps({"type": "vendor.note", "text": SECRET}).encode()
+    call = parsed(path, body_for(path, "hi"))
+    assert list(call.stream().read(event)) == []
+    assert call.dropped == 1
+    with pytest.raises(BrokenReplyError):
+        parsed(path, body_for(path, "hi"), unknown_reply_fields="refuse").stream().read(event)
+
+
+def test_signature_of_another_form_is_dropped() -> None:
+    """What is no base64 is not passed unscored as a signature, and costs no answer."""
+    block = {"type": "thinking", "thinking": "hm", "signature": f"v1: {SECRET}"}
+    call = parsed(PATHS[1], body_for(PATHS[1], "hi", stream=False))
+    whole = call.whole(json.dumps(WHOLES[PATHS[1]] | {"content": [block]}).encode())
+    assert SECRET not in whole.render().decode()
+    start = {"type": "content_block_start", "index": 0, "content_block": block}
+    stream = parsed(PATHS[1], body_for(PATHS[1], "hi")).stream()
+    lanes = [piece.lane for piece in stream.read(json.dumps(start).encode())]
+    frames = b"".join(stream.release(lane, "hm") + stream.close(lane) for lane in lanes)
+    assert SECRET not in frames.decode()

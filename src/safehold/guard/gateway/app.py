@@ -469,6 +469,7 @@ def log_fields(state: RunState) -> dict[str, Any]:
         "blocked": state.block is not None,
         "delivered_bytes": state.out.text_bytes,
         "scored_bytes": state.bytes_fed,
+        "dropped_fields": ask.call.dropped,
         "total_ms": latency.total_ms,
         "first_byte_ms": latency.first_byte_ms,
         "guard_ms": latency.guard_ms,

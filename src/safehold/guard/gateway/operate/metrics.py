@@ -67,6 +67,12 @@ class Metrics:
             label,
             registry=self.registry,
         )
+        self._dropped = Counter(
+            "safehold_dropped_fields_total",
+            "Fields, tools and events that no scorer reads, left out of requests and replies.",
+            label,
+            registry=self.registry,
+        )
         self._escalations = Counter(
             "safehold_escalations_total", "Stage-2 requests.", label, registry=self.registry
         )
@@ -175,6 +181,7 @@ class Metrics:
         report = state.session.report()
         self.scored.labels(surface).inc(state.bytes_fed)
         self.delivered.labels(surface).inc(state.out.text_bytes)
+        self._dropped.labels(surface).inc(state.ask.call.dropped)
         self._escalations.labels(surface).inc(report.escalations)
         for hit in report.hot:
             self._rule_hits.labels("acting" if hit.acted else "shadow").inc()

@@ -41,7 +41,9 @@ class EventReader:
             and data.endswith(b"\n\n")
             and not (self._rest or self._first or len(data) > self._max)
         ):
-            return [data[6:-2]]  # a model at its pace: one event comes at a time
+            return (
+                [data[6:-2]] if len(data) > len(b"data: \n\n") else []
+            )  # a model at its pace: one event comes at a time
         if not self._rest and data.endswith(b"\n\n") and not self._first:
             blocks = data[:-2].split(b"\n\n")  # the common case: whole events, nothing kept
         else:
@@ -51,7 +53,8 @@ class EventReader:
             if len(block) > self._max:
                 raise BrokenReplyError(f"expected events of at most {self._max} bytes, came more")
             if block.startswith(b"data: ") and b"\n" not in block:
-                events.append(block[6:])
+                if len(block) > len(b"data: "):
+                    events.append(block[6:])
             elif block:
                 payload = self._fields(block)
                 if payload is not None:

@@ -8,7 +8,7 @@ of a vendor's bookkeeping costs no answer, and nothing unread reaches a client o
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cache
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ T = TypeVar("T")
 Mend = Callable[[Any], None]
 Path = tuple[str | int, ...]
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_BEYOND_JSON = {"-Infinity": -9999.0, "Infinity": 9999.0}
+"""Numbers for what JSON has none for; OpenAI gives -9999 for a token that can't be. NaN is null."""
 _NUMERIC = (inspect.IntType, inspect.FloatType, inspect.BoolType, inspect.NoneType)
 
 
@@ -113,6 +115,17 @@ class Strainer:
             value = self._strain(decoder.type, value, (), self._told)
         return decode_reply(decoder, encode(value))
 
+    def drops_event(self, event: bytes, known: Container[str]) -> bool:
+        """Whether an event is of a type that the protocol does not know, and is dropped unread."""
+        value = _plain(event)
+        if self._rules.unknown_reply_fields == "refuse" or not isinstance(value, dict):
+            return False
+        kind = value.get("type")
+        if not isinstance(kind, str) or kind in known:
+            return False
+        self.dropped += 1
+        return True
+
     def _told(self, struct: str, at: Path, value: Any) -> None:
         del struct, at, value
         self.dropped += 1
@@ -139,15 +152,15 @@ def _plain(body: bytes) -> Any:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = _with_halves(body)
+        value = _as_python_reads(body)
     return value if isinstance(value, dict) else None
 
 
-def _with_halves(body: bytes) -> Any:
-    if b"\\u" not in body:
-        return None
+def _as_python_reads(body: bytes) -> Any:
+    """Read what Python's servers write beyond JSON: halves of pairs, NaN and infinities."""
     try:
-        text = json.dumps(json.loads(body.decode()), ensure_ascii=False, allow_nan=False)
+        value = json.loads(body.decode(), parse_constant=_BEYOND_JSON.get)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         return msgspec.json.decode(_SURROGATES.sub("\ufffd", text))
     except (ValueError, RecursionError):
         return None

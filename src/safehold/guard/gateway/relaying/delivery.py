@@ -133,7 +133,7 @@ class Delivery:
         if self._gone.done():
             await self._abandoned()
             return
-        if not stream.complete or reader.unfinished:
+        if not stream.complete:  # an event that has not ended is nothing (WHATWG)
             raise BrokenReplyError("upstream: ended its stream in the middle of an answer")
         await self._finish(stream)
 

@@ -1,7 +1,8 @@
 """Chat Completions as servers really write it, put into the protocol's own form.
 
 Sources: Azure (chunks without a delta), Gemini's OpenAI mode (calls without an index), Ollama and
-SGLang (arguments as an object, an index that is null), LM Studio (an empty type), OpenRouter.
+SGLang (arguments as an object, an index that is null), LM Studio (an empty type), Mistral (content
+as a list), OpenRouter.
 """
 
 from typing import Any
@@ -41,6 +42,7 @@ def mend(value: Any) -> None:
         for said in (choice.get("delta"), choice.get("message")):
             if isinstance(said, dict):
                 _calls(said)
+                _parts(said)
 
 
 def _finish(reason: str) -> str | None:
@@ -48,6 +50,26 @@ def _finish(reason: str) -> str | None:
     if word in GAVE_UP:
         raise BrokenReplyError(f"upstream: gave up before its answer was complete ({word})")
     return FINISHES.get(word, word)
+
+
+def _parts(said: dict[str, Any]) -> None:
+    """Join content that comes as a list: its texts, and its thoughts as reasoning."""
+    parts = said.get("content")
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        return
+    if any(part.get("type") not in ("text", "thinking") for part in parts):
+        return  # content of another kind is not read
+    thoughts = [part.get("thinking") for part in parts if part["type"] == "thinking"]
+    texts = [part.get("text") for part in parts if part["type"] == "text"]
+    said["content"] = "".join(text for text in texts if isinstance(text, str)) or None
+    told = [thought if isinstance(thought, str) else _joined(thought) for thought in thoughts]
+    if told and not said.get("reasoning_content"):
+        said["reasoning_content"] = "".join(told)
+
+
+def _joined(thought: Any) -> str:
+    texts = [part.get("text") for part in _dicts(thought)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _calls(said: dict[str, Any]) -> None:

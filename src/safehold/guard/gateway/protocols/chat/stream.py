@@ -196,10 +196,12 @@ class ChatStream:
         name, given = _name_and_input(call, custom=self._custom[key])
         if name:
             said = self._said.get(name_lane, "")
-            if name_lane not in self._named:
+            if name == said:
+                pass  # some servers repeat the name in each piece
+            elif name_lane not in self._named:
                 self._said[name_lane] = said + name
                 pieces.append(Delta(name_lane, name))
-            elif name != said:  # some servers repeat the name in each piece
+            else:
                 raise BrokenReplyError("upstream: expected arguments, came a second tool name")
         if given:
             if name_lane not in self._named:

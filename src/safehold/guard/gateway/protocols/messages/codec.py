@@ -21,6 +21,7 @@ from safehold.guard.gateway.interface import (
     UnsupportedError,
 )
 from safehold.guard.gateway.protocols.json_border import (
+    SEALED,
     Lanes,
     encode,
     identifier,
@@ -248,6 +249,9 @@ class MessagesCall:
         for block in reply.content:
             if isinstance(block, w.TextBlock) and block.citations:
                 self._strainer.dropped += 1  # not rendered
+            if isinstance(block, w.ThinkingBlock) and SEALED.fullmatch(block.signature) is None:
+                self._strainer.dropped += 1
+                block.signature = ""
         return MessagesWhole(reply, self._request, self._rules.max_lanes)
 
     def blocked(self, notice: Notice) -> bytes:

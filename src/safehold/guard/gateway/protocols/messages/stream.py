@@ -35,6 +35,18 @@ from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.stream_errors import told_error
 
 _EVENT: msgspec.json.Decoder[w.Event] = msgspec.json.Decoder(w.Event)
+_TYPES = frozenset(
+    (
+        "message_start",
+        "message_delta",
+        "message_stop",
+        "ping",
+        "error",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+    )
+)
 CATEGORIES = ("cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms")
 KINDS = {
     Channel.TEXT: ("text", "text_delta", "text"),
@@ -99,7 +111,13 @@ class MessagesStream:
         """
         if event == b"[DONE]":  # vLLM before March 2026
             return ()
-        match self._strainer.reply(_EVENT, event):
+        try:
+            given = self._strainer.reply(_EVENT, event)
+        except UnknownReplyError:
+            if self._strainer.drops_event(event, _TYPES):
+                return ()
+            raise
+        match given:
             case w.BlockDelta(index=index, delta=delta):
                 return self._delta(index, delta)
             case w.BlockStart(index=index, content_block=block):
@@ -133,7 +151,7 @@ class MessagesStream:
                 self._strainer.dropped += bool(citations)
                 return self._open(index, Channel.TEXT, text)
             case w.ThinkingBlock(thinking=text, signature=signature):
-                self._signatures[index] = sealed(signature)
+                self._signatures[index] = self._signature(signature)
                 return self._open(index, Channel.REASONING, text)
             case w.RedactedBlock(data=data):
                 if self._opaque_reasoning == "refuse":
@@ -154,6 +172,14 @@ class MessagesStream:
                 return [Delta(lane, name), Closed(lane), *opened]
             case other:
                 assert_never(other)
+
+    def _signature(self, value: str) -> str:
+        """Return a signature if it looks like one; a dialect's own is dropped and counted."""
+        try:
+            return sealed(value)
+        except UnknownReplyError:
+            self._strainer.dropped += 1
+            return ""
 
     def _open(self, index: int, channel: Channel, text: str) -> list[Piece]:
         self._reading[index] = channel
@@ -179,7 +205,8 @@ class MessagesStream:
             case w.SignatureDelta(signature=signature):
                 if channel is not Channel.REASONING:
                     raise BrokenReplyError("upstream: expected a signature in a thinking block")
-                self._signatures[index] = sealed(self._signatures.get(index, "") + signature)
+                whole = self._signatures.get(index, "") + signature
+                self._signatures[index] = self._signature(whole)
                 return ()
             case other:
                 assert_never(other)

@@ -155,6 +155,8 @@ class ResponsesStream:
                 raise told_error(_failure(given))
             case quiet if quiet in QUIET:
                 pass
+            case _ if self._strainer.drops_event(encode({"type": given.type}), ()):
+                pass
             case _:
                 raise UnknownReplyError("upstream: an event of an unknown type")
         return ()
