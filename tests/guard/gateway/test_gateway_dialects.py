@@ -497,7 +497,13 @@ def test_custom_and_legacy_calls_of_chat_stream(legacy: bool) -> None:  # noqa: 
             chunk({"index": 0, "delta": {"content": [{"type": "thinking", "thinking": "hm"}]}}),
             ("", {("reasoning", 0): "hm"}),
         ),
-        (b'{"choices":[{"index":0,"delta":{"content":"hi"},"logprobs":-Infinity}]}', ("hi", {})),
+        (
+            chunk({"index": 0, "delta": {"content": "hi"}, "logprobs": None}).replace(
+                b'"logprobs": null',
+                b'"logprobs": {"content": [{"token": "hi", "logprob": -Infinity}]}',
+            ),
+            ("hi", {}),
+        ),
         (b'{"choices":[{"index":0,"delta":{"content":"hi"}}],"score":NaN}', ("hi", {})),
     ],
 )
