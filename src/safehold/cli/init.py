@@ -25,6 +25,7 @@ default:               # the policy of every surface; `surfaces:` and a key's `p
   hold_tokens: 16      # text that is withheld until what follows it is scored
   doubt_tokens: 64     # the same once stage 1 doubts the prompt or the reply
   decoded_tokens: 1024 # the same once something in the reply had to be decoded
+  unreadable_chars: 200 # of a reply that may leave although nobody can read them
   on_block: block      # block | fallback (needs fallback_model) | review
   shadow: false        # true: deliver everything, record what would have been blocked
   fail_mode_stage1: block   # block | bypass, when a scorer of that stage breaks

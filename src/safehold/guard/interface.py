@@ -16,6 +16,7 @@ class Stage(StrEnum):
     RULE = "rule"
     STAGE1 = "stage1"
     STAGE2 = "stage2"
+    UNREADABLE = "unreadable"
     FAIL_MODE = "fail_mode"
 
 
@@ -81,7 +82,10 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     In `hold` mode the last `hold_tokens` stay back; `doubt_tokens` (if more) do once stage 1 has
     escalated the prompt or the lane, and `decoded_tokens` once something in the lane had to be
-    decoded, so that only what looks suspicious waits longer.
+    decoded or is unreadable, so that only what looks suspicious waits longer.
+
+    A reply may have at most `unreadable_chars` characters that nobody can read: no language, code
+    or data, not made readable by any view, no blob of a known kind, nothing that the prompt said.
 
     Rules have no fail mode: a regular expression (RE2) that was compiled can't fail.
     """
@@ -90,6 +94,7 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold_tokens: int = 16
     doubt_tokens: int = 64
     decoded_tokens: int = 1024
+    unreadable_chars: int = 200
     fail_mode_stage1: FailMode = FailMode.BLOCK
     fail_mode_stage2: FailMode = FailMode.BLOCK
 

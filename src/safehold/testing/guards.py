@@ -26,6 +26,16 @@ class PlainViews:
         del text
         return ()
 
+    @property
+    def unreadable(self) -> int:
+        """Nothing is judged."""
+        return 0
+
+    def unknown(self, known: str) -> int:
+        """Return nothing."""
+        del known
+        return 0
+
     def finish(self) -> tuple[str, ...]:
         """Return nothing."""
         return ()

@@ -13,6 +13,8 @@ from safehold.exchange.views.decoders import (
     char_codes,
     emoji,
     escapes,
+    initials,
+    inserted,
     invisible,
     leet,
     letter_codes,
@@ -21,6 +23,7 @@ from safehold.exchange.views.decoders import (
     pig_latin,
     rotation,
     spaced,
+    unspaced,
     upside_down,
     uu,
 )
@@ -62,4 +65,7 @@ DECODERS: tuple[Decoder, ...] = (
     Decoder("rot47", rotation.find_rot47),
     Decoder("reversed", backwards.find),
     Decoder("accents", accents.find),
+    Decoder("unspaced", unspaced.find),
+    Decoder("inserted", inserted.find),
+    Decoder("initials", initials.find),
 )

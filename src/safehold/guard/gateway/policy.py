@@ -60,6 +60,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `shadow` delivers everything and only records what would have been blocked.
     `fail_mode_stage1` and `fail_mode_stage2` are for a scorer of that stage that breaks,
     `ledger_fail_mode` for a row that can't be kept; `bypass` is written to the ledger each time.
+    `unreadable_chars` of a reply may leave although nobody can read them.
     `closed` refuses every request. `expose_overhead` tells clients how long the prompt's verdict
     and its row took; a client may learn from it which stages ran, so it is off by default.
     """
@@ -68,6 +69,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hold_tokens: int = 16
     doubt_tokens: int = 64
     decoded_tokens: int = 1024
+    unreadable_chars: int = 200
     on_block: Literal["block", "fallback", "review"] = "block"
     fallback_model: str | None = None
     shadow: bool = False
@@ -92,6 +94,8 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("doubt_tokens", "decoded_tokens"):
             if not 0 <= getattr(self, name) <= MAX_HOLD_TOKENS:
                 raise ConfigError(f"{name}: expected 0 to {MAX_HOLD_TOKENS}")
+        if self.unreadable_chars < 0:
+            raise ConfigError("unreadable_chars: expected 0 or more")
         if re.fullmatch(r"[a-z0-9_-]{1,32}", self.category) is None:
             raise ConfigError("category: expected up to 32 of a-z, 0-9, _ and -")
 
@@ -103,6 +107,7 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             hold_tokens=self.hold_tokens,
             doubt_tokens=self.doubt_tokens,
             decoded_tokens=self.decoded_tokens,
+            unreadable_chars=self.unreadable_chars,
             fail_mode_stage1=self.fail_mode_stage1,
             fail_mode_stage2=self.fail_mode_stage2,
         )

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from safehold.exchange.views import StreamingViews, ViewLimits, readable, views
+from safehold.exchange.views import StreamingViews, View, ViewLimits, readable, views
+from safehold.exchange.views.decoders.initials import InitialsStream
+from safehold.exchange.views.decoders.unspaced import cut
+from safehold.exchange.views.legibility import LegibleLane
 
 _OVERLAP = 4096
 """Characters that two parts of a long text share."""
@@ -38,22 +41,48 @@ class ViewDecoder:
 
 
 class GrowingText:
-    """The decoded texts of one lane, each once."""
+    """The decoded texts of one lane, each once, and how much of the lane nobody can read."""
 
-    __slots__ = ("_views",)
+    __slots__ = ("_behind", "_found", "_initials", "_legible", "_views")
 
     def __init__(self, views: StreamingViews) -> None:
         self._views = views
+        self._legible = LegibleLane()
+        self._initials = InitialsStream()
+        self._behind: list[str] = []
+        self._found: list[View] = []
 
     @property
     def pending(self) -> int:
         """Characters at the end that were not looked at yet; a session withholds them."""
-        return self._views.pending
+        return max(self._views.pending, sum(map(len, self._behind)) + self._legible.pending)
+
+    @property
+    def unreadable(self) -> int:
+        """Characters so far that neither a view nor their kind explains."""
+        return self._legible.count
+
+    def unknown(self, known: str) -> int:
+        """Return how many of those stand in stretches that are not in `known` word for word."""
+        return self._legible.unknown(known)
 
     def feed(self, text: str) -> Iterable[str]:
         """Return decoded texts that the new text made readable."""
-        return [view.text for view in self._views.feed(text)]
+        found = self._views.feed(text)
+        self._behind.append(text)
+        self._found += found
+        if not self._views.pending:  # what is looked at is judged with the views of it
+            self._legible.feed("".join(self._behind), self._found)
+            self._behind.clear()
+            self._found.clear()
+        spelt = [" ".join(cut(letters)[0]) for letters in self._initials.feed(text)]
+        return [*(view.text for view in found), *spelt]
 
     def finish(self) -> Iterable[str]:
         """Return decoded texts that only the end makes readable."""
-        return [view.text for view in self._views.finish()]
+        found = self._views.finish()
+        self._legible.feed("".join(self._behind), [*self._found, *found])
+        self._behind.clear()
+        self._found.clear()
+        self._legible.finish(())
+        return [view.text for view in found]

@@ -23,6 +23,15 @@ class GrowingViews(Protocol):
         """Characters at the end that were not looked at yet."""
         ...
 
+    @property
+    def unreadable(self) -> int:
+        """Characters that nobody can read, so far."""
+        ...
+
+    def unknown(self, known: str) -> int:
+        """Return how many of those stand in stretches that are not in `known` word for word."""
+        ...
+
     def feed(self, text: str) -> Iterable[str]:
         """Return decoded texts that the new text made readable."""
         ...

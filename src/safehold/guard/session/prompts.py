@@ -1,4 +1,8 @@
-"""The verdict on a prompt: every segment and view by stage 1, the hottest few by stage 2."""
+"""The verdict on a prompt: every segment and view by stage 1, some by stage 2.
+
+Stage 2 reads the last request whatever stage 1 thinks of it, so that no list of words caps what is
+found, and the hottest few of all other texts.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +15,7 @@ from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
 from safehold.guard.session.flow import guarded
-from safehold.guard.session.segments import pieces, segments
+from safehold.guard.session.segments import pieces, request, segments, windows
 from safehold.guard.session.written import WrittenRules
 
 _CANDIDATES = 3
@@ -64,7 +68,16 @@ class PromptJudge:
             return Allow(score=0.0)
         found.sort(key=lambda one: -one.logit)
         self.stage1 = found[0].logit
-        return (yield from self._decide(found))
+        asked: list[_Found] = []
+        if cascade.has_stage2:
+            text, turn = request(exchange)
+            plain = self._views(text)[0] if text.strip() else ""
+            for window in windows(plain) if plain.strip() else ():
+                logit = self._score(window, turn)
+                if isinstance(logit, Block):
+                    return logit
+                asked.append(_Found(logit, window, turn))
+        return (yield from self._decide(found, asked))
 
     def _keep(self, view: str, turn: int) -> None:
         if self._kept_chars + len(view) <= _KEPT_CHARS:
@@ -89,7 +102,7 @@ class PromptJudge:
         logit = guarded(lane.feed, tokens(text))
         return self._failures.finite(logit, Stage.STAGE1, InPrompt(turn), empty_ok=True)
 
-    def _decide(self, found: Sequence[_Found]) -> ScoringFlow[Verdict]:
+    def _decide(self, found: Sequence[_Found], asked: Sequence[_Found]) -> ScoringFlow[Verdict]:
         cascade, surface = self._cascade, self._cascade.prompt
         if not cascade.has_stage2:
             hottest = found[0]
@@ -99,13 +112,16 @@ class PromptJudge:
                     "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
                 )
             return Allow(score=cascade.score(surface, self.final))
-        hot: dict[tuple[float, str], _Found] = {}
+        hot: dict[str, _Found] = {}
         for one in found:
             if one.logit >= surface.escalate:
-                hot.setdefault((one.logit, one.text), one)
-        for one in list(hot.values())[:_CANDIDATES]:
+                hot.setdefault(one.text, one)
+        chosen = list(hot.values())[:_CANDIDATES]
+        self.escalations = len(chosen)
+        texts = {one.text: one for one in (*asked, *chosen)}
+        order = dict.fromkeys([*(one.text for one in chosen), *texts])
+        for one in (texts[text] for text in order):
             place = InPrompt(one.turn)
-            self.escalations += 1
             answer = yield Escalation(prompt=one.text, reply="")
             if isinstance(answer, Failed):
                 failed = self._failures.failed(answer, Stage.STAGE2, place)

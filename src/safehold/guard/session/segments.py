@@ -18,6 +18,8 @@ PIECE = 600
 """Characters of a piece of a long text."""
 READ = 1200
 """Characters of prompt that stage 2 is shown."""
+WHOLE = 1000
+"""Characters of a request that stage 2 is shown at once."""
 _SEAM = PIECE
 """Characters on each side of a seam that are joined."""
 _GLUES = ("", " ")
@@ -82,6 +84,29 @@ def seams(texts: Sequence[str]) -> list[str]:
             end = at + _SEAM
         found[whole[start:end]] = None
     return [text for text in found if text.strip()]
+
+
+def request(exchange: Exchange) -> tuple[str, int]:
+    """Return the user's last turn, its parts joined, and the turn's number; ("", -1) for none."""
+    for index in range(len(exchange.turns) - 1, -1, -1):
+        turn = exchange.turns[index]
+        if turn.role is Role.USER:
+            parts = [part.text for part in turn.parts if isinstance(part, TextPart)]
+            return "\n".join(parts), index
+    return "", -1
+
+
+def windows(text: str) -> list[str]:
+    """Return what stage 2 reads of a request whatever stage 1 says of it.
+
+    All of one of up to 2,000 characters, some 500 tokens, in at most two windows; of a longer one
+    the first and the last 500 characters.
+    """
+    if len(text) <= WHOLE:
+        return [text]
+    if len(text) <= 2 * WHOLE:
+        return [text[:WHOLE], text[-WHOLE:]]
+    return [text[: WHOLE // 2], text[-WHOLE // 2 :]]
 
 
 def pieces(text: str) -> list[str]:

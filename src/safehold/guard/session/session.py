@@ -92,6 +92,7 @@ class GuardSession:
         self._prompt = PromptJudge(cascade, decoder.views, self._failures, self._written)
         self._blocked: Block | None = None
         self._untold: tuple[Lane, Block] | None = None
+        self._excused = False
         self.would_block: Block | None = None
 
     # --- the prompt -----------------------------------------------------------------------------
@@ -250,10 +251,28 @@ class GuardSession:
         if block is None:
             block = yield from self._score_views(state, fresh, last=last)
         if block is None:
-            return None
+            return self._unread(state)
         acted = self._act(block)
         if acted is None:
             state.checked()
+        return acted
+
+    def _unread(self, state: LaneState) -> Block | None:
+        """Stop what nobody can read, over all lanes, before more of it leaves than is allowed.
+
+        What the prompt said itself tells nothing by being said again.
+        """
+        most = self._policy.unreadable_chars
+        if self._excused or not state.views.unreadable:
+            return None
+        lanes = [lane.meant.state if lane.meant else lane for lane in self._lanes.values()]
+        if sum(lane.views.unreadable for lane in lanes) <= most:
+            return None
+        said = "\n".join(part.text for part in self._exchange.texts())
+        if sum(lane.views.unknown(said) for lane in lanes) <= most:
+            return None
+        acted = self._act(block_at("", math.inf, 0.0, Stage.UNREADABLE, state))
+        self._excused = acted is None
         return acted
 
     def _score_own(
@@ -367,7 +386,7 @@ class GuardSession:
             hold = max(
                 policy.hold_tokens,
                 policy.doubt_tokens if doubt else 0,
-                policy.decoded_tokens if state.decoded else 0,
+                policy.decoded_tokens if state.decoded or state.views.unreadable else 0,
             )
         return state.give(hold, everything=last)
 

@@ -49,6 +49,12 @@ class _NoViews:
 
 class _NothingGrows:
     pending = 0
+    unreadable = 0
+
+    def unknown(self, known: str) -> int:
+        """Return nothing."""
+        del known
+        return 0
 
     def feed(self, text: str) -> Iterable[str]:
         """Return nothing."""

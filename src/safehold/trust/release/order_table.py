@@ -39,6 +39,7 @@ _SURFACE: dict[str, Order] = {
     "hold_tokens": _HIGHER,
     "doubt_tokens": _HIGHER,
     "decoded_tokens": _HIGHER,
+    "unreadable_chars": _LOWER,
     "on_block": Ranked(("review", "block", "fallback")),
     "fallback_model": _PINNED,
     "shadow": _LOWER,

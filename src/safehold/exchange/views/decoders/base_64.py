@@ -2,6 +2,7 @@
 
 import binascii
 import re
+import zlib
 from collections.abc import Iterator
 
 from safehold.exchange.views.interface import Found, ViewSource, Work
@@ -13,6 +14,8 @@ _PIECES = re.compile(
 )
 _MIXED_CASE = re.compile(r"[a-z0-9][A-Z]|[A-Za-z][0-9][A-Za-z]|=")
 _STANDARD = str.maketrans("-_", "+/")
+_COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b\x08")
+_MOST_INFLATED = 65_536
 _SPACES = re.compile(r"\s+")
 
 
@@ -45,10 +48,21 @@ def decode(token: str) -> tuple[int, str] | None:
     pieces = [piece for piece in re.split("=+", token.translate(_STANDARD)) if piece]
     for skipped in range(4):
         raw = b"".join(map(_raw, [pieces[0][skipped:], *pieces[1:]]))
-        plain = text_of(raw)
+        plain = text_of(raw) or _inflated(raw)
         if plain is not None:
             return skipped, plain
     return None
+
+
+def _inflated(raw: bytes) -> str | None:
+    """Return the text that compressed bytes (zlib, gzip) hold, as far as they are there."""
+    if not raw.startswith(_COMPRESSED):
+        return None
+    try:
+        plain = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(raw, _MOST_INFLATED)
+    except zlib.error:
+        return None
+    return text_of(plain)
 
 
 def _raw(piece: str) -> bytes:

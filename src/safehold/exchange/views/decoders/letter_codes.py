@@ -1,6 +1,7 @@
 """Letters as numbers or strokes: alphabet places, Polybius square, multitap, tap code, Bacon."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from safehold.exchange.views.english_likeness import Letters
@@ -23,6 +24,8 @@ _TAPPED = re.compile(r"\.+")
 _MIN_LETTERS = 12
 _SAMPLE = 400
 _BREAK = re.compile(r"[/|\n]|\s{2}")
+_LONG = 60
+_UNSPACED = 0.3
 
 
 def _place(group: str) -> str | None:
@@ -82,20 +85,22 @@ def find(source: ViewSource, work: Work) -> Iterator[Found]:
 
 def _spells(text: str) -> bool:
     letters = Letters(text[:_SAMPLE])
-    return letters.count >= _MIN_LETTERS and letters.mean() >= ENGLISH
+    # Without spaces a text is less like English; a longer one is surer.
+    least = _UNSPACED if letters.count >= _LONG else ENGLISH
+    return letters.count >= _MIN_LETTERS and letters.mean() >= least
 
 
 def _spelled(match: re.Match[str], read: Callable[[str], str | None], how: str) -> Iterator[Found]:
     letters: Sequence[str | None] = [read(group) for group in _GROUP.findall(match[0])]
     if None in letters:
         return
-    pieces: list[str] = []
-    at = 0
-    for group, letter in zip(_GROUP.finditer(match[0]), letters, strict=True):
-        if at and _BREAK.search(match[0], at, group.start()):
+    gaps = _GROUP.split(match[0])[1:-1]
+    usual = Counter(gaps).most_common(1)[0][0]
+    pieces: list[str] = [letters[0] or ""]
+    for gap, letter in zip(gaps, letters[1:], strict=True):
+        if gap != usual or _BREAK.search(gap):
             pieces.append(" ")
         pieces.append(letter or "")
-        at = group.end()
     text = "".join(pieces)
     if _spells(text):
         yield Found(match.start(), match.end(), text, how)
