@@ -83,7 +83,9 @@ def open_store(log_dir: Path, key_dir: Path | None) -> LogStore:
 def open_desk(log_dir: Path, key_dir: Path | None, pager: Pager | None = None) -> Desk:
     """Return the desk of a log, with its private keys and the system's clock."""
     emitter = read_signing_key(key_directory(log_dir, key_dir) / "emitter.key")
-    return Desk(open_store(log_dir, key_dir), emitter, lambda: int(time.time()), pager)
+    memory = key_directory(log_dir, key_dir) / "state.snapshot"
+    store = open_store(log_dir, key_dir)
+    return Desk(store, emitter, lambda: int(time.time()), pager, memory=memory)
 
 
 def sign(ssh_key: Path, act: Act, document: object) -> SshProof:

@@ -30,6 +30,7 @@ from safehold.cli._trust_requests import (
 from safehold.errors import TrustError, UsageError
 from safehold.trust.clock import CORRECT, SKEW_S
 from safehold.trust.grants.approval_text import in_words, utc
+from safehold.trust.grants.cases import Case
 from safehold.trust.grants.details import ChangePolicy, CorrectClock
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
@@ -40,7 +41,7 @@ from safehold.trust.grants.interface import (
     short,
 )
 from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
-from safehold.trust.grants.state import Case, names
+from safehold.trust.grants.state import names
 from safehold.trust.people.interface import Proof
 from safehold.trust.people.statement import Act, ssh_message
 
@@ -430,7 +431,8 @@ def list_(everything: bool, as_json: bool, log_dir: Path, key_dir: Path | None) 
     """
     desk = open_desk(log_dir, key_dir)
     rows = []
-    for digest, case in desk.state.cases.items():
+    state = desk.state
+    for digest, case in state.cases.items() if everything else state.cases.live():
         asked = case.signed.request
         done = case.closed or asked.expires <= desk.now() or case.uses >= asked.uses
         if done and not everything:

@@ -197,8 +197,9 @@ def test_torn_tail_is_cut_and_acknowledged_entries_stay(tmp_path: Path) -> None:
         journal.write_bytes(sound + frame[:length])
         again = LogStore(tmp_path / "log", key)
         assert [entry for _, entry in again.entries()] == [b"first", b"second"]
+        with again.exclusive():
+            assert journal.read_bytes() == sound
         again.close()
-        assert journal.read_bytes() == sound
     journal.write_bytes(sound + bytes(300))
     again = LogStore(tmp_path / "log", key)
     assert again.size == 2

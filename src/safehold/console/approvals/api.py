@@ -75,7 +75,7 @@ class ApprovalsApi:
     def list(self, request: Request, body: bytes) -> object:
         """Return the open requests, newest first."""
         del request, body
-        with self._desk.store.exclusive():
+        with self._desk.reading():
             state, now = self._desk.state, self._desk.now()
             return [
                 {
@@ -86,14 +86,14 @@ class ApprovalsApi:
                     "expires": case.signed.request.expires,
                     "approvals": len(case.approvers),
                 }
-                for digest, case in reversed(state.cases.items())
+                for digest, case in reversed(state.cases.live())
                 if not case.closed and case.signed.request.expires > now
             ]
 
     def show(self, request: Request, body: bytes) -> object:
         """Return one request: in words, in its signed bytes, and how it stands."""
         del body
-        with self._desk.store.exclusive():
+        with self._desk.reading():
             state = self._desk.state
             case = state.case(request.path_params["id"])
             asked = case.signed.request
@@ -143,7 +143,7 @@ class ApprovalsApi:
         """Return the options of a passkey's creation, with a challenge for one use."""
         del request
         posted = msgspec.json.decode(body, type=EnrolmentOptions)
-        with self._desk.store.exclusive():
+        with self._desk.reading():
             state = self._desk.state
             person = state.roster.person(posted.person)
             if person is None:

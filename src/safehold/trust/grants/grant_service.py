@@ -1,6 +1,9 @@
 """The desk: where acts come in, are judged against the log, and become leaves of it."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -34,6 +37,7 @@ from safehold.trust.grants.interface import (
     short,
 )
 from safehold.trust.grants.leaf_reader import take_entry
+from safehold.trust.grants.snapshot import MIN_NEW_LEAVES, Snapshots
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook
 from safehold.trust.log.dsse import seal
@@ -66,14 +70,35 @@ class Desk:
     """
 
     def __init__(
-        self, store: LogBook, emitter: SigningKey, clock: Clock, pager: Pager | None = None
+        self,
+        store: LogBook,
+        emitter: SigningKey,
+        clock: Clock,
+        pager: Pager | None = None,
+        *,
+        memory: Path | None = None,
     ) -> None:
+        """Begin on a log.
+
+        Args:
+            store: The log.
+            emitter: The key that signs this desk's leaves.
+            clock: POSIX seconds.
+            pager: Tells people of a broken glass; None: none can be broken here.
+            memory: A file in this desk's own folder that saves it from replaying a long log.
+
+        Raises:
+            LogError: `log.json` does not name the emitter.
+        """
         self.store = store
         self._emitter = emitter
         self._clock = clock
         self._pager = pager
+        self._snapshots = None if memory is None else Snapshots(memory, emitter)
         self._state = TrustState(store.keys.origin, store.keys.founding)
         self._next = 0
+        self._reading = threading.RLock()
+        self._begun = False
         self._emitters = store.keys.emitter_keys()
         if emitter.verifier.label not in self._emitters:
             raise LogError("expected an emitter that log.json names, got another")
@@ -82,17 +107,28 @@ class Desk:
         """Return the desk's clock, POSIX seconds."""
         return self._clock()
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the state as it is: another thread of this process takes no leaf into it."""
+        with self._reading:
+            yield
+
     @property
     def state(self) -> TrustState:
-        """The state as of the newest leaf, whoever appended it."""
-        with self.store.exclusive():
+        """The state as of the newest leaf, whoever appended it. It waits for no writer."""
+        with self._reading:
+            if not self._begun:
+                self._begun = True
+                kept = None if self._snapshots is None else self._snapshots.load(self.store)
+                if kept is not None:
+                    self._state, self._next = kept
+            first = self._next
             for index, entry in self.store.entries(self._next):
-                self._take(index, entry)
+                take_entry(self._state, index, entry, self._emitters)
                 self._next = index + 1
+            if self._snapshots is not None and self._next - first >= MIN_NEW_LEAVES:
+                self._snapshots.keep(self._state, self._next, self.store.checkpoint())
         return self._state
-
-    def _take(self, index: int, entry: bytes) -> None:
-        take_entry(self._state, index, entry, self._emitters)
 
     def record(self, leaf: Leaf) -> int:
         """Judge a leaf, append it, publish the tree, and return its index.
@@ -103,6 +139,8 @@ class Desk:
         statement = statement_of(leaf)
         # What every reader would void is not written: typed members are checked as they will be.
         read_leaf(statement)
+        # What is there already is replayed before the log is held: nobody waits for that.
+        _ = self.state
         with self.store.exclusive():
             state = self.state
             if not isinstance(leaf, Record):
@@ -127,6 +165,7 @@ class Desk:
 
         A request that changes people, policy or exemptions takes effect here and now.
         """
+        _ = self.state
         with self.store.exclusive():
             now = self.now()
             self.record(Approved(time=now, request=request, proof=proof))
@@ -164,6 +203,7 @@ class Desk:
             RefusedError: the policy gives them no break-glass now.
             TrustError: nobody could be paged.
         """
+        _ = self.state
         with self.store.exclusive():
             asked = self.state.case(request).signed.request
             if self._pager is None:
@@ -196,6 +236,7 @@ class Desk:
         Raises:
             RefusedError: it does not hold here and now; the refusal is logged.
         """
+        _ = self.state
         with self.store.exclusive():
             now = self.now()
             decision = self.state.decide(request, now)

@@ -5,15 +5,15 @@ listed as void, whoever appended it. So the service that writes the log is not t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import TrustError
 from safehold.trust.clock import CORRECT, SKEW_S
-from safehold.trust.exemptions.interface import Exemption, ExemptionTerms
+from safehold.trust.exemptions.interface import Exemption
+from safehold.trust.grants.cases import Case, Cases
 from safehold.trust.grants.changes import apply_details, check_roster
 from safehold.trust.grants.details import CorrectClock
 from safehold.trust.grants.evaluate import evaluate
@@ -42,7 +42,6 @@ from safehold.trust.grants.interface import (
     LogView,
     Policy,
     Refused,
-    SignedRequest,
     short,
 )
 from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
@@ -68,41 +67,25 @@ _AT_ANY_TIME = (Denied, Revoked, Ended, RefusedUse, Alarm)
 Effect = Callable[[], None]
 
 
-@dataclass(slots=True)
-class Case:
-    """What has happened to one request so far."""
-
-    signed: SignedRequest
-    requested_at: int
-    approvals: list[Approval] = field(default_factory=list)
-    approvers: list[str] = field(default_factory=list)
-    counters: dict[str, int] = field(default_factory=dict)
-    denied: bool = False
-    revoked: bool = False
-    ended: bool = False
-    uses: int = 0
-    releases: int = 0
-    carried_by: tuple[str, ...] = ()
-    """Who carried the latest use."""
-    broken_at: int | None = None
-    reviews_due: int = 0
-    reviews_until: int = 0
-    reviewers: list[str] = field(default_factory=list)
-    exemption: ExemptionTerms | None = None
-    used_at: int | None = None
-    """When it was used first."""
-
-    @property
-    def closed(self) -> bool:
-        """Tell whether nobody can use it any more, whatever comes."""
-        return self.denied or self.revoked or self.ended
-
-
 class Void(msgspec.Struct, frozen=True):
     """A leaf without effect, and why."""
 
     index: int
     reason: str
+
+
+class _Members(msgspec.Struct, frozen=True):
+    """What a state has beside its cases."""
+
+    founding_sha256: str
+    roster: Roster
+    last_time: int
+    newest: int
+    voids: list[Void]
+    alarms: list[tuple[str, str]]
+    policy: Policy | None
+    counters: dict[str, int]
+    broken: list[str]
 
 
 class TrustState:
@@ -116,7 +99,7 @@ class TrustState:
             founding_sha256: The pinned digest of the founding (empty: the first valid one counts).
         """
         self.origin = origin
-        self._founding = founding_sha256
+        self.founding_pin = founding_sha256
         self.founding_sha256 = ""
         """Digest of the founding in force (empty: there is none yet)."""
         self.roster: Roster = EMPTY_ROSTER
@@ -124,11 +107,41 @@ class TrustState:
         """The log's time: of the newest leaf about trust, unless it was corrected."""
         self.newest = 0
         """Time of the newest leaf of any kind."""
-        self.cases: dict[str, Case] = {}
+        self.cases = Cases()
         self.voids: list[Void] = []
         self.alarms: set[tuple[str, str]] = set()
         self._policy: Policy | None = None
         self._counters: dict[str, int] = {}
+        self._broken: dict[str, None] = {}
+
+    def members(self) -> dict[str, Any]:
+        """Return everything beside the cases, for a snapshot."""
+        found: dict[str, Any] = msgspec.to_builtins(
+            _Members(
+                founding_sha256=self.founding_sha256,
+                roster=self.roster,
+                last_time=self.last_time,
+                newest=self.newest,
+                voids=self.voids,
+                alarms=sorted(self.alarms),
+                policy=self._policy,
+                counters=self._counters,
+                broken=list(self._broken),
+            )
+        )
+        return found
+
+    @classmethod
+    def of_members(cls, origin: str, pin: str, members: dict[str, Any]) -> "TrustState":
+        """Return the state that `members` was of, without its cases."""
+        kept = msgspec.convert(members, _Members)
+        state = cls(origin, pin)
+        state.founding_sha256, state.roster = kept.founding_sha256, kept.roster
+        state.last_time, state.newest = kept.last_time, kept.newest
+        state.voids, state.alarms = kept.voids, set(kept.alarms)
+        state._policy, state._counters = kept.policy, kept.counters
+        state._broken = dict.fromkeys(kept.broken)
+        return state
 
     @property
     def policy(self) -> Policy:
@@ -167,8 +180,7 @@ class TrustState:
             now: POSIX seconds that are judged.
             breaking_at: When the glass is being broken, if it is only now.
         """
-        others = [case for digest, case in self.cases.items() if digest != request]
-        broken = [case for case in others if case.broken_at is not None]
+        broken = [self.cases[digest] for digest in self._broken if digest != request]
         case = self.cases.get(request)
         mine = case.broken_at if case is not None and case.broken_at is not None else breaking_at
         view = LogView(
@@ -215,7 +227,7 @@ class TrustState:
 
     def overdue_reviews(self, now: int) -> tuple[str, ...]:
         """Return the break-glass requests whose reviews are late."""
-        return tuple(digest for digest, case in self.cases.items() if _is_overdue(case, now))
+        return tuple(digest for digest in self._broken if _is_overdue(self.cases[digest], now))
 
     def exemptions(self) -> tuple[Exemption, ...]:
         """Return every exemption that took effect; `ended` ones are listed too.
@@ -231,7 +243,7 @@ class TrustState:
                 expires=case.signed.request.expires,
                 ended=case.closed or not self._would_hold(digest, case),
             )
-            for digest, case in self.cases.items()
+            for digest, case in self.cases.live()
             if case.exemption is not None
         )
 
@@ -250,7 +262,7 @@ class TrustState:
                     used_at=case.used_at,
                     ended=case.closed,
                 )
-                for digest, case in self.cases.items()
+                for digest, case in self.cases.live()
                 if isinstance(case.signed.request.details, PublishRelease)
                 and case.used_at is not None
             ),
@@ -367,7 +379,7 @@ class TrustState:
             raise GrantError("the log is founded already")
         if founding.origin != self.origin:
             raise GrantError(f"expected the founding of {self.origin}, got another log's")
-        if self._founding not in {"", sha256_hex(canonical(founding))}:
+        if self.founding_pin not in {"", sha256_hex(canonical(founding))}:
             raise GrantError("expected the founding whose digest is pinned, got another")
         # 2. A sound roster, and a policy that these people can fulfil.
         check_roster(founding.roster)
@@ -410,7 +422,8 @@ class TrustState:
             raise SignatureError("the request is signed by somebody else than its requester")
 
         def take() -> None:
-            self.cases[digest] = Case(signed=event.signed, requested_at=event.time)
+            case = Case(signed=event.signed, requested_at=event.time)
+            self.cases.add(digest, case)
             self._count(signer)
 
         return take
@@ -538,6 +551,7 @@ class TrustState:
 
         def take() -> None:
             case.broken_at = event.time
+            self._broken[event.request] = None
             case.reviews_due = allowed.reviews
             case.reviews_until = event.time + allowed.review_within_s
             case.approvals.append(approval)

@@ -15,6 +15,7 @@ skipped when the journal is read again.
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from pathlib import Path
 from safehold.trust.log.checkpoint import open_checkpoint, sign_checkpoint
 from safehold.trust.log.files import DirectorySource, write_durably
 from safehold.trust.log.interface import Checkpoint, InclusionProof, LogError, LogTamperError
-from safehold.trust.log.journal import JournalFile, new_journal
+from safehold.trust.log.journal import JournalFile, new_journal, read_journal
 from safehold.trust.log.keys import LogKeys, read_keys, write_keys
 from safehold.trust.log.merkle import hash_leaf, prove_inclusion
 from safehold.trust.log.note import SigningKey
@@ -35,6 +36,10 @@ from safehold.trust.log.tiles import (
     encode_bundle,
     tile_path,
 )
+
+_PAUSES_S = (0.0, 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+"""How long a reader waits, one time after another, for a writer between two files."""
+_CONTRADICT = "the log's journal and its checkpoint contradict each other"
 
 
 def create_log(root: Path, key: SigningKey, keys: LogKeys) -> Checkpoint:
@@ -94,8 +99,17 @@ class LogStore:
         self._journal: JournalFile | None = None
         self._frontier = Frontier()
         self._bundle: list[bytes] = []
-        with self.exclusive():
-            pass
+        self._synced = False
+        self._look(check)
+
+    def _look(self, check: Callable[[bytes], None] | None) -> None:
+        """Compare the files with each other, without holding the log."""
+        head, pending = self._view()
+        if Frontier.of(TileReader(self._source, head.size)).root() != head.root:
+            raise LogTamperError("the log's tiles contradict its signed checkpoint")
+        if check is not None:
+            for entry in pending:
+                check(entry)
 
     # ---- reading -------------------------------------------------------------------------
 
@@ -116,13 +130,55 @@ class LogStore:
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield every durable entry from `start` on, published or not."""
-        with self.exclusive():
-            reader = TileReader(self._source, self._frontier.size)
-            pending = self._pending()
+        if self._owner == threading.get_ident():
+            reader, pending = TileReader(self._source, self._frontier.size), self._pending()
+        else:
+            head, pending = self._view()
+            reader = TileReader(self._source, head.size)
         yield from reader.entries(start)
         for offset, entry in enumerate(pending):
             if reader.size + offset >= start:
                 yield reader.size + offset, entry
+
+    def _view(self) -> tuple[Checkpoint, list[bytes]]:
+        """Return the published head and what is durable beyond it, without holding the log.
+
+        The journal is read before the checkpoint: what a writer publishes in between is in the
+        tree then, and tiles are never taken back.
+
+        Raises:
+            LogTamperError: the files contradict each other.
+        """
+        for pause in (*_PAUSES_S, None):
+            try:
+                base, journal, _ = read_journal(self._journal_bytes())
+                head = self._fitting_head(base, base + len(journal))
+            except LogTamperError:
+                # A writer may be in the middle of a frame, or between two files.
+                if pause is None:
+                    raise
+                time.sleep(pause)
+            else:
+                return head, journal[head.size - base :]
+        raise LogTamperError(_CONTRADICT)
+
+    def _fitting_head(self, base: int, end: int) -> Checkpoint:
+        """Return the checkpoint, if a journal from `base` to `end` goes with it."""
+        head = self.checkpoint()
+        if head.origin != self.keys.origin:
+            raise LogTamperError("expected a checkpoint of this log, got another log's")
+        # A journal that begins after the tree, or ends before it, has lost entries.
+        if not base <= head.size <= end:
+            raise LogTamperError(_CONTRADICT)
+        return head
+
+    def _journal_bytes(self) -> bytes:
+        try:
+            return (self.root / "journal").read_bytes()
+        except FileNotFoundError as error:
+            raise LogError("the log has no journal: it was not made here, or is a copy") from error
+        except OSError as error:
+            raise LogError(f"can't open the log's journal: {error.strerror}") from error
 
     def prove(self, index: int) -> tuple[InclusionProof, bytes]:
         """Return the inclusion proof of a published entry, and the signed checkpoint's bytes."""
@@ -299,17 +355,12 @@ class LogStore:
 
     def _catch_up(self) -> None:
         """Read what other processes, or a life before a crash, have left."""
-        if self._journal is not None and self._journal.is_current():
+        if self._synced and self._journal is not None and self._journal.is_current():
             return
         self._reopen_journal()
         journal = self._open_journal()
         journal.discard_tail()
-        head = self.checkpoint()
-        if head.origin != self.keys.origin:
-            raise LogTamperError("expected a checkpoint of this log, got another log's")
-        # A journal that begins after the tree, or ends before it, has lost entries.
-        if not journal.base <= head.size <= journal.base + len(journal.entries):
-            raise LogTamperError("the log's journal and its checkpoint contradict each other")
+        head = self._fitting_head(journal.base, journal.base + len(journal.entries))
         reader = TileReader(self._source, head.size)
         frontier = Frontier.of(reader)
         if frontier.root() != head.root:
@@ -319,6 +370,7 @@ class LogStore:
         if self._check is not None:
             for entry in self._pending():
                 self._check(entry)
+        self._synced = True
 
     def close(self) -> None:
         """Release the journal."""

@@ -45,7 +45,7 @@ class DeskAuthorizer:
         """Spend one use of a live grant, or raise TrustError that says what to request."""
         digest = workload(operation, resource)
         reasons = []
-        for sha256, case in list(self._desk.state.cases.items()):
+        for sha256, case in self._desk.state.cases.live():
             asked = case.signed.request
             if (
                 case.closed
@@ -123,7 +123,7 @@ class DeskWeightGrants:
     def revoke_all(self, reason: str) -> int:
         """End every open request or grant whose operation touches weights."""
         count = 0
-        for sha256, case in list(self._desk.state.cases.items()):
+        for sha256, case in self._desk.state.cases.live():
             if case.closed or not case.signed.request.operation.startswith("weights."):
                 continue
             self._desk.end(

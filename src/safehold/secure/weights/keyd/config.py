@@ -112,8 +112,8 @@ def build_service(config: KeydConfig, clock: Callable[[], int]) -> KeyService:
     # 4. The log, by the pinned keys.
     pinned = read_keys(Path(config.log_keys))
     store = LogStore(Path(config.log), _key(config.log_key))
-    desk = Desk(store, _key(config.emitter_key), clock)
     memory = Path(config.memory)
+    desk = Desk(store, _key(config.emitter_key), clock, memory=memory / "state.snapshot")
     providers = [open_provider(read_provider(Path(one)), nobody) for one in config.providers]
     releaser = Releaser(
         desk=desk,
