@@ -8,8 +8,9 @@ from safehold.console.shell.web import NotFoundError
 from safehold.console.sources import Sources
 from safehold.errors import TrustError
 from safehold.trust.grants.approval_text import in_words
+from safehold.trust.grants.cases import Case
 from safehold.trust.grants.interface import Granted
-from safehold.trust.grants.state import Case, TrustState
+from safehold.trust.grants.state import TrustState
 
 
 class OpenRequest(msgspec.Struct, frozen=True):
@@ -52,7 +53,7 @@ def approvals(visit: Visit[Sources]) -> Approvals:
         state = visit.sources.desk.state
         every = [
             (_line(state, digest, case, visit.now), _is_open(case, visit.now))
-            for digest, case in reversed(state.cases.items())
+            for digest, case in reversed(list(state.cases.items()))
         ]
     return Approvals(
         tuple(line for line, is_open in every if is_open),

@@ -6,9 +6,10 @@ import msgspec
 
 from safehold.errors import SafeholdError
 from safehold.govern.controls.interface import HostError
+from safehold.trust.grants.cases import Case
 from safehold.trust.grants.details import Facts as NamedFacts
 from safehold.trust.grants.events import Alarm, RefusedUse, Used
-from safehold.trust.grants.state import Case, TrustState
+from safehold.trust.grants.state import TrustState
 from safehold.trust.log.checkpoint import open_checkpoint, verify_cosignatures
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
