@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "exemption": ("safehold.cli.exemption", "exemption", "Vetted exemptions for named users."),
     "grant": ("safehold.cli.grant", "grant", "Two-party authorization: request and approve."),
     "init": ("safehold.cli.init", "init", "Write a starter configuration."),
+    "intel": ("safehold.cli.intel", "intel", "Share attack descriptors; take others' on trial."),
     "keyd": ("safehold.cli.keyd", "keyd", "Run the key service that releases weight keys."),
     "ledger": ("safehold.cli.ledger", "ledger", "Read the ledger of exchanges."),
     "log": ("safehold.cli.log", "log", "The transparency log: append, prove, verify."),
