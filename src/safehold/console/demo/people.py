@@ -1,7 +1,5 @@
 """What the demo's people do: verdicts, cases, requests, approvals, an exemption, an incident."""
 
-from collections.abc import Callable
-
 from safehold.console.demo.stage import Stage
 from safehold.console.index import ExchangeLine, Wanted
 from safehold.detect.monitoring.account_book import AccountBook
@@ -23,32 +21,31 @@ _DAY_S = 86_400
 REVIEWERS = ("Tomas Keller", "Ines Pereira")
 
 
-def decide(stage: Stage, clock: Callable[[], float], now: float) -> None:
-    """Do it all, at the clock's time."""
-    del clock
-    _review(stage, now)
+def decide(stage: Stage, restricted: set[str], now: float) -> None:
+    """Do it all, at the stage's time; reviewers judge a prompt by what it really is."""
+    _review(stage, restricted, now)
     _trust(stage)
     _incident(stage)
 
 
-def _review(stage: Stage, now: float) -> None:
+def _review(stage: Stage, restricted: set[str], now: float) -> None:
     desk, index = stage.sources.review_desk, stage.sources.index
     blocked = index.lines(Wanted(outcome="blocked_by_guard", limit=200))
     served = index.lines(Wanted(outcome="complied", limit=200))
     # 1. A sample that two people judge to its end.
     sample = desk.open_case(
-        CaseKind.SAMPLE, [one.decision_id for one in blocked[40:46]], severity=3,
+        CaseKind.SAMPLE, [one.decision_id for one in blocked[10:34:2]], severity=3,
         opened_by="weekly sample",
     )  # fmt: skip
     for person in REVIEWERS:
-        _judge_all(stage, person_id(person))
+        _judge_all(stage, person_id(person), restricted)
     desk.decide(sample, CaseAction.NONE, by=person_id("Ines Pereira"))
     # 2. A sample of what was served, judged in part.
     desk.open_case(
         CaseKind.SAMPLE, [one.decision_id for one in served[5:11]], severity=1,
         opened_by="weekly sample",
     )  # fmt: skip
-    _judge_all(stage, person_id("Tomas Keller"), most=4)
+    _judge_all(stage, person_id("Tomas Keller"), restricted, most=4)
     # 3. The accounts that the monitor labelled, and what clients asked to be looked at again.
     if stage.sources.monitor is not None:
         labels = AccountBook(stage.sources.monitor, caps=Caps()).labels(now=now)
@@ -70,18 +67,17 @@ def _appeal(stage: Stage, blocked: list[ExchangeLine]) -> None:
                    opened_by="support")  # fmt: skip
 
 
-def _judge_all(stage: Stage, person: str, most: int = 99) -> None:
+def _judge_all(stage: Stage, person: str, restricted: set[str], most: int = 99) -> None:
     desk = stage.sources.review_desk
     for _ in range(most):
         given = desk.next(person)
         if given is None:
             return
         shown = desk.reveal(given.item, person, reason="queue")
-        verdict = ReviewVerdict.PERMITTED
         said = " ".join(one.text for one in shown.delivered)
-        asked = shown.exchange.turns[-1].parts[0] if shown.exchange is not None else None
-        words = getattr(asked, "text", "")
-        if any(one in words.lower() for one in ("brew", "wine", "mead", "cider", "beer", "mash")):
+        turns = () if shown.exchange is None else shown.exchange.texts()
+        verdict = ReviewVerdict.PERMITTED
+        if any(one.text in restricted for one in turns):
             verdict = ReviewVerdict.RESTRICTED_NOT_GIVEN
             if len(said) > 400:  # noqa: PLR2004 - most of a passage
                 verdict = ReviewVerdict.RESTRICTED_HELPFUL

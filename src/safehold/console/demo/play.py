@@ -96,6 +96,7 @@ class Play:
         self.clock.turn(self.begins - _HOUR_S)
         self.stage = Stage(folder, origin=origin, clock=self.clock)
         self.model = ScriptedModel()
+        self.restricted: set[str] = set()
         self.keys = [f"demo-key-{name}-{secrets.token_hex(12)}" for name in _NAMES]
         self.admin_key = f"demo-admin-{secrets.token_hex(16)}"
 
@@ -144,7 +145,7 @@ class Play:
         book = AccountBook(self._monitor(), caps=Caps())
         book.follow(self.stage.sources.reader)
         self.stage.sources.index.follow()
-        decide(self.stage, self.clock, self.now)
+        decide(self.stage, self.restricted, self.now)
         self.clock.turn(None)
         self.stage.sources.index.refresh_coverage()
 
@@ -172,6 +173,8 @@ class Play:
 
     async def _one(self, session: aiohttp.ClientSession, url: str, one: Asked) -> None:
         self.model.answers[one.prompt] = one.reply
+        if one.restricted:
+            self.restricted.add(one.prompt)
         path = "/v1/messages" if one.messages else "/v1/chat/completions"
         body = {
             "model": "demo-model",

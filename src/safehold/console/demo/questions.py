@@ -43,6 +43,7 @@ class Asked(msgspec.Struct, frozen=True):
     reply: str
     messages: bool
     stream: bool
+    restricted: bool
 
 
 def _everyday(rng: random.Random) -> tuple[str, str]:
@@ -64,7 +65,9 @@ def traffic(rng: random.Random, count: int, keys: int) -> Iterator[Asked]:
             prompt, reply = _everyday(rng)[0], rng.choice(asked.topics).passage
         else:
             prompt, reply = _everyday(rng)
-        yield Asked(key, prompt, reply, rng.random() < 0.3, rng.random() < 0.6)  # noqa: PLR2004
+        restricted = kind < 0.07  # noqa: PLR2004 - as above
+        messages, stream = rng.random() < 0.3, rng.random() < 0.6  # noqa: PLR2004 - a mix
+        yield Asked(key, prompt, reply, messages, stream, restricted)
 
 
 def search_walk(rng: random.Random, topic: Topic, key: int, count: int) -> Iterator[Asked]:
@@ -76,4 +79,4 @@ def search_walk(rng: random.Random, topic: Topic, key: int, count: int) -> Itera
         text = rng.choice(openers) + ask + rng.choice(tails) + " " * (turn % 3)
         if turn % 5 == 4:  # noqa: PLR2004 - now and then in disguise
             text = apply(ask, (rng.choice(("base64", "rot13", "leet")),))
-        yield Asked(key, text, topic.passage, turn % 2 == 0, False)
+        yield Asked(key, text, topic.passage, turn % 2 == 0, stream=False, restricted=True)

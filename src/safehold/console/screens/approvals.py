@@ -11,6 +11,7 @@ from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.cases import Case
 from safehold.trust.grants.interface import Granted
 from safehold.trust.grants.state import TrustState
+from safehold.trust.people.interface import Passkey
 
 
 class OpenRequest(msgspec.Struct, frozen=True):
@@ -45,6 +46,8 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     open: bool
     mine: bool
     """Whether this person asked: nobody approves their own request."""
+    passkeys: tuple[str, ...]
+    """This person's credentials: the browser offers no other's under their login."""
 
 
 def approvals(visit: Visit[Sources]) -> Approvals:
@@ -88,6 +91,9 @@ def approval(visit: Visit[Sources]) -> Approval:
             status=_status(state, asked.sha256, visit.now),
             open=_is_open(case, visit.now),
             mine=asked.requester == visit.person.id,
+            passkeys=tuple(
+                key.credential_id for key in visit.person.keys if isinstance(key, Passkey)
+            ),
         )
 
 

@@ -54,7 +54,11 @@ def _found(visit: Visit[Sources]) -> list[Incident]:
             name = leaf.facts.get("incident", leaf.facts.get("title", f"leaf {index}"))
             if leaf.facts.get("state") == "closed":
                 closed.add(name)
-            detail = ", ".join(f"{key}: {text}" for key, text in leaf.facts.items())
+            detail = ", ".join(
+                f"{key.replace('-', ' ')}: {text}"
+                for key, text in leaf.facts.items()
+                if key not in {"incident", "title", "state"}
+            )
             found.append(Incident(index, leaf.time, "incident", name, detail, True))
     done = [msgspec.structs.replace(one, open=one.open and one.title not in closed)
             for one in found]  # fmt: skip

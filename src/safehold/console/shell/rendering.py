@@ -14,6 +14,7 @@ from safehold.stats import Rate
 _TEMPLATES = Path(__file__).parent / "templates"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _SMALL = 1e-4
+_SHORT_ID = 14
 
 
 def environment() -> jinja2.Environment:
@@ -34,6 +35,7 @@ def environment() -> jinja2.Environment:
         "visible": visible,
         "whole": lambda text: visible(text, WHOLE_CHARS),
         "line": one_line,
+        "id": ident,
         "size": size,
         "fields": fields,
     }
@@ -74,6 +76,13 @@ def when(at: float) -> Markup:
 def short(digest: str) -> Markup:
     """Return the beginning of a digest, with all of it on demand."""
     return Markup('<code title="{}">{}</code>').format(one_line(digest), one_line(digest[:8]))
+
+
+def ident(text: str) -> Markup:
+    """Return the beginning of a long id, with all of it on demand."""
+    if len(text) <= _SHORT_ID:
+        return one_line(text)
+    return Markup('<span title="{}">{}…</span>').format(one_line(text, 200), one_line(text[:11]))
 
 
 def size(count: float) -> str:

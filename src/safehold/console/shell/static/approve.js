@@ -1,6 +1,7 @@
 import { assertion, byId, call, challengeOf, say, toBase64Url } from "./ceremony.js";
 
-const id = byId("request").dataset.id;
+const { id, keys } = byId("request").dataset;
+const mine = keys.split(" ");
 
 // What is signed is what this page shows: fetched again, hashed by the browser itself.
 async function asked() {
@@ -24,7 +25,7 @@ challengeOf("approve", byId("canonical").textContent).then((challenge) => {
 
 byId("approve")?.addEventListener("click", () => act(async (one) => {
   const challenge = await challengeOf("approve", one.canonical);
-  const proof = await assertion(challenge, one.rp_id, one.credentials);
+  const proof = await assertion(challenge, one.rp_id, mine);
   await call(`/api/v1/grants/${id}/approve`, { proof });
   return "Your approval is recorded.";
 }));
@@ -35,7 +36,7 @@ byId("deny")?.addEventListener("click", () => act(async (one) => {
   // RFC 8785: members in order, strings as JSON.stringify writes them.
   const canonical = `{"request":${JSON.stringify(one.sha256)},"text":${JSON.stringify(text)}}`;
   const challenge = await challengeOf("deny", canonical);
-  const proof = await assertion(challenge, one.rp_id, one.credentials);
+  const proof = await assertion(challenge, one.rp_id, mine);
   await call(`/api/v1/grants/${id}/note/deny`, { text, proof });
   return "The request is denied.";
 }));

@@ -3,6 +3,17 @@
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// Hours of a day as 14:00, a day's first as its date.
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+function hours(_, all) {
+  return all.map((one) => {
+    const at = new Date(one * 1000);
+    const day = `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]}`;
+    return at.getUTCHours() === 0 && at.getUTCMinutes() === 0
+      ? day : `${String(at.getUTCHours()).padStart(2, "0")}:${String(at.getUTCMinutes()).padStart(2, "0")}`;
+  });
+}
+
 function numbers(table) {
   const rows = [...table.tBodies[0].rows];
   const columns = [...table.tHead.rows[0].cells].length;
@@ -28,12 +39,12 @@ function draw(table) {
     ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
   const options = {
     width: Math.max(240, place.clientWidth),
-    height: Number(table.dataset.height ?? 220),
-    legend: { live: true },
+    height: Math.min(380, Math.max(Number(table.dataset.height ?? 220), place.clientHeight - 34)),
+    legend: { live: false },
     cursor: { drag: { x: false, y: false } },
     scales: { x: { time: table.dataset.x !== "number" },
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.15 : 1] } },
-    axes: [axis, { ...axis, size: 58, values: (_, all) => all.map((one) => one.toLocaleString("en") + unit) }],
+    axes: [{ ...axis, values: table.dataset.x === "number" ? undefined : hours, space: 64 }, { ...axis, size: 58, values: (_, all) => all.map((one) => one.toLocaleString("en") + unit) }],
     series: [
       table.dataset.x === "number" ? { label: heads[0] } : { label: heads[0], value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
       ...heads.slice(1).map((label, index) => ({

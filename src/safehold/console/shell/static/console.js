@@ -2,7 +2,17 @@
 "use strict";
 
 const page = document.getElementById("live");
-const light = document.getElementById("light");
+let state = null;
+
+// The page's news replace the light's text as well: it is set again afterwards.
+function shine(now) {
+  state = now ?? state;
+  const light = document.getElementById("light");
+  if (!light || !state) return;
+  light.className = state === "live" ? "live on" : "live";
+  light.textContent = state;
+}
+document.addEventListener("htmx:after:swap", () => shine());
 
 function ask() {
   if (page) page.dispatchEvent(new CustomEvent("news"));
@@ -15,10 +25,10 @@ function follow() {
   source.onopen = () => {
     clearInterval(poll);
     poll = 0;
-    if (light) { light.className = "live on"; light.textContent = "live"; }
+    shine("live");
   };
   source.onerror = () => {
-    if (light) { light.className = "live"; light.textContent = "asks every 15 s"; }
+    shine("asks every 15 s");
     // A refused stream does not come back by itself: ask as long as it is away.
     if (!poll) poll = setInterval(ask, 15000);
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, 60000);

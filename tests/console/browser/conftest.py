@@ -1,0 +1,263 @@
+"""A console that runs behind a real socket, beside a real gateway, and a Chromium to open it."""
+
+import asyncio
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pytest
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from safehold.console.demo.stage import Stage
+from safehold.console.shell.web import COOKIE
+from safehold.console.sources import GatewayLink
+from safehold.detect.review.interface import CaseKind
+from safehold.exchange import Lane, user_says
+from safehold.guard.gateway.bundles.loading import RulesLoader
+from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
+from safehold.guard.gateway.server import Parts
+from safehold.guard.ledger import Action, Delivered, Ledger, LedgerVerdict, Outcome
+from safehold.testing.gateway import RunningGateway
+from safehold.testing.ledger import Rows
+from safehold.testing.trust import person_id
+from safehold.testing.upstream import MockUpstream
+from safehold.trust.grants.details import AddKey
+from safehold.trust.people.interface import Passkey
+
+WAIT_S = 60.0
+ADMIN = "an-admin-key-of-the-tests-0123456789"
+HOSTILE = (
+    "<script>window.pwned=1</script><img src=x onerror='window.pwned=2'>"
+    "\u202edesrever\u202c \x1b[31mred\x1b[0m zero\u200bwidth \u2066iso\u2069 {{7*7}} "
+    "<a href=javascript:pwned>x</a> e" + "\u0301" * 50 + " tag\U000e0041 \ud800"
+)
+LONG = "a line without an end " * 50_000
+
+
+def rule(pattern: str) -> str:
+    """Return a rules file of one pattern."""
+    return f"rules: [{{id: r, clause: brewing, pattern: {pattern}, example: {pattern}}}]\n"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class House:
+    """The stage, its gateway and its console, all running."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}"
+        self.stage = Stage(folder / "stage", origin=self.url)
+        self.rows = Rows()
+        asyncio.run(self._fill())
+        self.stage.sources.index.follow()
+        self.stage.sources.index.refresh_coverage()
+        self.upstream = MockUpstream()
+        bundles = folder / "bundles"
+        bundles.mkdir()
+        for name in ("one", "two"):
+            (bundles / f"{name}.yaml").write_text(rule(f"purple-{name}"))
+        self.bundles = bundles
+
+    async def _fill(self) -> None:
+        ledger = await Ledger.open(self.stage.ledger)
+        now = time.time()
+        texts = ["how is a loaf made?", HOSTILE, LONG, *(f"question {n}" for n in range(30))]
+        for number, text in enumerate(texts):
+            await self.add(
+                ledger, f"d{number}", text, now - 7000 + 100 * number, blocked=number % 3 == 1
+            )
+        await ledger.close()
+
+    async def add(
+        self, ledger: Ledger, decision: str, text: str, at: float, *, blocked: bool
+    ) -> None:
+        """Keep one exchange."""
+        stop: dict[str, Any] = {}
+        if blocked:
+            stop = {"verdict": LedgerVerdict.BLOCK, "clause": "brewing", "action": Action.BLOCK}
+            stop["score"] = 0.9
+        about = {"key_id": "app", "tenant": "bakery", "model": "m<b>x</b>\u202e", "at": at}
+        prompt = self.rows.prompt(decision, exchange=user_says(text), **about, **stop)
+        end: dict[str, Any] = {"at": at}
+        if blocked:
+            end["outcome"] = Outcome.BLOCKED_BY_GUARD
+        said = Delivered(lane=Lane(), text=text)
+        size = len(text.encode("utf-8", "surrogatepass"))
+        final = self.rows.final(decision, "", **end)
+        if not blocked:
+            final = msgspec.structs.replace(
+                final, delivered=(said,), delivered_bytes=size, scored_bytes=size
+            )
+        await ledger.append(prompt, final)
+
+    def case(self, *decisions: str, severity: int = 1) -> int:
+        """Open a case of its own."""
+        return self.stage.sources.review_desk.open_case(
+            CaseKind.SAMPLE, decisions, severity=severity, opened_by="t", account="bakery/app"
+        )
+
+    def __enter__(self) -> Self:
+        self.upstream.__enter__()
+        settings = Settings(
+            port=0,
+            upstream=Upstream(url=self.upstream.url),
+            bundle=str(self.bundles / "one.yaml"),
+            bundles=str(self.bundles),
+            ledger=self.stage.ledger,
+            keys=(Key(id="console", sha256=digest_key(ADMIN), admin=True),),
+            log="none",
+        )
+        self.gateway = RunningGateway(settings, Parts(loader=RulesLoader()))
+        self.gateway.__enter__()
+        self.link = GatewayLink(self.gateway.url, ADMIN)
+        console = self.stage.console(gateway=self.link)
+        config = uvicorn.Config(console, host="127.0.0.1", port=self.port, log_level="error")
+        config.timeout_graceful_shutdown = 1
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        until = time.monotonic() + WAIT_S
+        while not self.server.started and time.monotonic() < until:
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join(WAIT_S)
+        self.gateway.__exit__(None, None, None)
+        self.upstream.__exit__(None, None, None)
+
+
+class Browser:
+    """Chromium with a virtual security key, driven as a person would."""
+
+    def __init__(self, driver: "webdriver.Chrome", house: House) -> None:
+        self.driver, self.house = driver, house
+
+    def be(self, name: str) -> None:
+        """Hold a login of this person."""
+        self.driver.get(self.house.url + "/static/favicon.svg")
+        self.driver.execute_cdp_cmd(
+            "Network.setCookie",
+            {"name": COOKIE, "value": self.house.stage.token(name), "url": self.house.url,
+             "secure": True, "httpOnly": True, "sameSite": "Strict", "path": "/"},
+        )  # fmt: skip
+
+    def open(self, path: str) -> None:
+        """Open a page."""
+        self.driver.get(self.house.url + path)
+
+    def text(self, css: str = "main") -> str:
+        """Return what an element shows."""
+        return str(self.driver.find_element(By.CSS_SELECTOR, css).text)
+
+    def until(self, text: str, css: str = "main") -> str:
+        """Wait until an element shows a text, and return all of it."""
+        end, shown = time.monotonic() + WAIT_S, ""
+        while time.monotonic() < end:
+            found = self.driver.find_elements(By.CSS_SELECTOR, css)
+            try:
+                shown = found[0].text if found else ""
+            except Exception:  # noqa: BLE001 - the page is changing under us
+                shown = ""
+            if text in shown:
+                return shown
+            time.sleep(0.03)
+        raise AssertionError(f"{css} shows {shown!r}, expected {text!r}")
+
+    def press(self, css: str, *, keyboard: bool) -> None:
+        """Act on a control: click it, or go to it by Tab and press Enter."""
+        if not keyboard:
+            self.driver.find_element(By.CSS_SELECTOR, css).click()
+            return
+        self.go_to(css)
+        self.keys(Keys.ENTER)
+
+    def go_to(self, css: str) -> None:
+        """Press Tab until a control has the focus."""
+        wanted = self.driver.find_element(By.CSS_SELECTOR, css)
+        for _ in range(80):
+            self.keys(Keys.TAB)
+            if self.driver.switch_to.active_element == wanted:
+                return
+        raise AssertionError(f"Tab never reaches {css}")
+
+    def keys(self, *keys: str) -> None:
+        """Press keys where the focus is."""
+        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
+
+    def severe(self) -> list[str]:
+        """Return the errors of the page's console since the last time."""
+        rows = self.driver.get_log("browser")
+        return [row["message"] for row in rows if row["level"] == "SEVERE"]
+
+    def enrol(self, name: str) -> None:
+        """Create a passkey on the page and have it enrolled by others."""
+        self.open("/enrol")
+        self.driver.find_element(By.ID, "person").send_keys(person_id(name))
+        self.driver.find_element(By.ID, "create").click()
+        self.until("Created", "#status")
+        passkey = msgspec.json.decode(self.text("#passkey").encode(), type=Passkey)
+        self.house.stage.carry("people.add-key", AddKey(person_id(name), passkey))
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Return a running house."""
+    with House(tmp_path_factory.mktemp("house")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
+    """Return one Chromium for all tests."""
+    from selenium.webdriver.chrome.service import Service  # noqa: PLC0415 - optional
+    from selenium.webdriver.common.virtual_authenticator import (  # noqa: PLC0415 - optional
+        VirtualAuthenticatorOptions,
+    )
+
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
+        pytest.skip("needs Chromium (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.binary_location = shutil.which("chromium") or ""
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = Service(shutil.which("chromedriver"), log_output=os.devnull)
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        driver.add_virtual_authenticator(
+            VirtualAuthenticatorOptions(
+                has_user_verification=True, is_user_verified=True, transport="usb"
+            )
+        )
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: "webdriver.Chrome", house: House) -> Browser:
+    """Return the Chromium, logged in as nobody, at a usual size."""
+    chromium.delete_all_cookies()
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    chromium.get_log("browser")
+    return Browser(chromium, house)
