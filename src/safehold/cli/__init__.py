@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "controls": ("safehold.cli.controls", "controls", "More than a hundred controls, each alive."),
     "demo": ("safehold.cli.demo", "demo", "Play real exchanges through a guarded model."),
     "egress": ("safehold.cli.egress", "egress", "Limit and explain every byte that leaves."),
+    "endpoint": ("safehold.cli.endpoint", "endpoint", "Let only allowed software run."),
     "eval": ("safehold.cli.evaluate", "evaluate_command", "Measure a bundle on labelled data."),
     "exemption": ("safehold.cli.exemption", "exemption", "Vetted exemptions for named users."),
     "grant": ("safehold.cli.grant", "grant", "Two-party authorization: request and approve."),

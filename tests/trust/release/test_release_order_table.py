@@ -13,6 +13,7 @@ from safehold.guard.gateway.bundles.loading import RulesFile
 from safehold.guard.gateway.policy import Settings
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Register
+from safehold.secure.endpoint.policy import EndpointPolicy
 from safehold.secure.weights.keyd.config import KeydConfig
 from safehold.trust.grants import policy as grants_policy
 from safehold.trust.release.order_table import ORDERS
@@ -27,6 +28,7 @@ KINDS: dict[str, type] = {
     "egress-register": Register,
     "grants-policy": grants_policy._PolicyFile,
     "key-service": KeydConfig,
+    "endpoint-policy": EndpointPolicy,
 }
 NO_SAFEGUARD = {
     "EvaluationPlan": "a leaf of the log: what will be measured, fixed before the run",

@@ -121,8 +121,15 @@ class Group:
 
     def marks(self) -> int:
         """Return how many marks the kernel holds for this group, read back from it."""
-        with open(f"/proc/self/fdinfo/{self.handle}", encoding="ascii") as file:  # noqa: PTH123 - one call
-            return sum(1 for line in file if line.startswith("fanotify ") and " mask:" in line)
+        handle = os.open(f"/proc/self/fdinfo/{self.handle}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = b""
+            while part := os.read(handle, 1 << 16):
+                text += part
+        finally:
+            os.close(handle)
+        rows = text.splitlines()
+        return sum(1 for row in rows if row.startswith(b"fanotify ") and b" mask:" in row)
 
     def questions(self, timeout_s: float) -> Iterator[Question]:
         """Yield what is waiting, after at most `timeout_s` seconds. Each must be answered."""

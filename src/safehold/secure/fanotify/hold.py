@@ -119,6 +119,8 @@ class Holder:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             prepare_reader()
+            # An import would open a file, and the worker would wait for itself: so none can.
+            sys.meta_path.clear()
             ended = self._group.deny_unanswered()
             if ended:
                 self._note(f"{ended} questions of a dead worker were refused")

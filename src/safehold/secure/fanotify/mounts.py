@@ -35,6 +35,8 @@ class Mount(msgspec.Struct, frozen=True):
     point: str
     kind: str
     options: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    """Options of the file system itself: the layers of an overlay."""
 
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
@@ -55,13 +57,49 @@ def parse_mountinfo(text: str) -> tuple[Mount, ...]:
         ):
             raise FanotifyError("expected a row of mountinfo, got something else")
         point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), first[4])
-        found.append(Mount(int(first[0]), first[2], point, last[0], tuple(first[5].split(","))))
+        data = tuple(last[2].split(",")) if len(last) > _FIELDS_AFTER else ()
+        options = tuple(first[5].split(","))
+        found.append(Mount(int(first[0]), first[2], point, last[0], options, data))
     return tuple(found)
 
 
 def markable(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     """Return the mounts that can hold a program."""
     return tuple(one for one in mounts if one.kind not in PSEUDO)
+
+
+def hidden_overlays(pid: int) -> frozenset[str]:
+    """Return the devices of overlays whose layers this process can't reach, as in a container.
+
+    An overlay's file is opened on its layer too, and there the kernel asks. So an overlay whose
+    layers are marked must not be: the kernel would ask again while it hands us the first question,
+    and we would wait for ourselves (measured). Only what no layer covers is marked itself.
+    """
+    table = MountTable(pid)
+    try:
+        return frozenset(
+            mount.device
+            for mount in table.read()
+            if mount.kind == "overlay" and not _reaches_layers(mount)
+        )
+    finally:
+        table.close()
+
+
+def _reaches_layers(overlay: Mount) -> bool:
+    layers: list[str] = []
+    for option in overlay.data:
+        name, _, value = option.partition("=")
+        if name in {"lowerdir", "lowerdir+", "datadir+", "upperdir"}:
+            layers += [part for part in value.split(":") if part]
+    for layer in layers:
+        try:
+            found = os.stat(layer).st_dev  # noqa: PTH116 - no open
+        except OSError:
+            return False
+        if f"{os.major(found)}:{os.minor(found)}" == overlay.device:
+            return False
+    return bool(layers)
 
 
 class MountTable:
@@ -110,6 +148,7 @@ class MountWatch:
         *,
         scope: Scope = Scope.FILESYSTEM,
         leave: frozenset[str] = frozenset(),
+        overlays: frozenset[str] = frozenset(),
     ) -> None:
         """Watch nothing yet.
 
@@ -118,18 +157,21 @@ class MountWatch:
             asked: What to be asked about.
             scope: What to mark of each mount; a mount alone where the kernel refuses more.
             leave: Devices (`major:minor`) that are never marked: a trial leaves the machine alone.
+            overlays: What `hidden_overlays` said: only these overlays are marked themselves.
         """
         self._group = group
         self._asked = asked
         self._scope = scope
         self._tables: dict[tuple[int, int, int], MountTable] = {}
         self._leave = leave
+        self._overlays = overlays
         self._seen: set[str | int] = set()
         self._poll = select.poll()
+        self._poll.register(group.handle, select.POLLIN)
         self.unmarked: dict[str, str] = {}
         """Mounts that the kernel refused to mark, with its reason."""
         self.kinds: dict[int, str] = {}
-        """File system by device number, for what has no path of its own."""
+        """File system by mount number (`mnt_id` of a descriptor)."""
 
     def meet(self, pid: int) -> bool:
         """Know the namespace of a process; return whether it was new."""
@@ -150,9 +192,16 @@ class MountWatch:
         self._mark(table)
         return True
 
+    def wait(self, timeout_s: float) -> None:
+        """Return as soon as there is a question, or something was mounted; that is marked."""
+        self._take(self._poll.poll(timeout_s * 1000))
+
     def changed(self) -> None:
         """Mark what was mounted since the last call; costs one system call when nothing was."""
-        ready = {handle for handle, _ in self._poll.poll(0)}
+        self._take(self._poll.poll(0))
+
+    def _take(self, found: list[tuple[int, int]]) -> None:
+        ready = {handle for handle, _ in found} - {self._group.handle}
         if ready:
             for table in list(self._tables.values()):
                 if table.handle in ready:
@@ -183,9 +232,9 @@ class MountWatch:
             return  # its namespace ended
         for mount in mounts:
             key = mount.device if self._scope is Scope.FILESYSTEM else mount.number
-            major, minor = mount.device.split(":")
-            self.kinds[os.makedev(int(major), int(minor))] = mount.kind
-            if key in self._seen or mount.device in self._leave:
+            self.kinds[mount.number] = mount.kind
+            covered = mount.kind == "overlay" and mount.device not in self._overlays
+            if covered or key in self._seen or mount.device in self._leave:
                 continue
             path = f"/proc/self/fd/{table.root}{mount.point}".encode("utf-8", "surrogateescape")
             try:

@@ -294,6 +294,37 @@ _KEY_SERVICE: dict[str, Order] = {
     "loaders": _FEWER,
     "code": _MORE,
     "socket_mode": _PINNED,
+    "endpoint_socket": _PINNED,
+    "endpoint_policy": _PINNED,
+}
+
+# What a row means, and whom, has an empty value that means all: any change counts as weaker.
+_ROW: dict[str, Order] = dict.fromkeys(
+    ("name", "sha256", "package", "path", "signer", "uids", "exes", "units"), _PINNED
+)
+
+_ENDPOINT: dict[str, Order] = {
+    "version": _FREE,
+    "mode": Ranked(("enforce", "audit", "learn")),
+    "host": _PINNED,
+    "allow": Rows(added=_W, removed=_S, key="name"),
+    **_under("allow.*", _ROW),
+    "allow.*.kinds": _FEWER,
+    "allow.*.owner": _FREE,
+    "allow.*.reason": _FREE,
+    "allow.*.ticket": _FREE,
+    "allow.*.expires": _PINNED,
+    "deny": Rows(added=_S, removed=_W, key="name"),
+    **_under("deny.*", _ROW),
+    "deny.*.kinds": _MORE,
+    "deny.*.reason": _FREE,
+    "inventory": Rows(added=_W, removed=_S, key="signer"),
+    "inventory.*.file": _FREE,
+    "inventory.*.signer": _PINNED,
+    "inventory.*.key": _PINNED,
+    "inventory.*.max_age_days": _LOWER,
+    "readers": _FEWER,
+    "dated_overlays": _LOWER,
 }
 
 ORDERS: Mapping[str, Order] = MappingProxyType(
@@ -305,6 +336,7 @@ ORDERS: Mapping[str, Order] = MappingProxyType(
         **_under("egress-register", _EGRESS_REGISTER),
         **_under("grants-policy", _GRANTS_POLICY),
         **_under("key-service", _KEY_SERVICE),
+        **_under("endpoint-policy", _ENDPOINT),
     }
 )
 """The order of each field, by path."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from safehold.errors import ConfigError
+from safehold.secure.endpoint.heartbeat import StaleGuardError, require_guard
 from safehold.secure.weights.interface import Hex32, Title
 from safehold.secure.weights.keyd.host import measure_host
 from safehold.secure.weights.keyd.interface import KeydError
@@ -54,6 +55,10 @@ class KeydConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: tuple[str, ...]
     """Folders whose content is part of every loader's workload."""
     socket_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] = 0o660
+    endpoint_socket: str = ""
+    """The endpoint guard's heartbeat; while it is stale, no key is released. Empty: not asked."""
+    endpoint_policy: str = ""
+    """SHA-256 of the software policy that the guard must enforce."""
 
 
 def read_config(path: Path) -> KeydConfig:
@@ -69,10 +74,14 @@ def read_config(path: Path) -> KeydConfig:
         raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path.name}: {error}") from error
+    if bool(config.endpoint_socket) != bool(config.endpoint_policy):
+        raise ConfigError(f"{path.name}: expected endpoint_socket and endpoint_policy, or neither")
     base = path.absolute().parent
+    socket_path = str(base / config.endpoint_socket) if config.endpoint_socket else ""
     fields = ("socket", "log", "log_keys", "log_key", "emitter_key", "memory", "publisher")
     return msgspec.structs.replace(
         config,
+        endpoint_socket=socket_path,
         **{name: str(base / getattr(config, name)) for name in fields},
         providers=tuple(str(base / name) for name in config.providers),
         code=tuple(str(base / name) for name in config.code),
@@ -124,8 +133,22 @@ def build_service(config: KeydConfig, clock: Callable[[], int]) -> KeyService:
         host=(config.host, config.host_sha256),
         measure=measure_host,
         loaders=config.loaders,
+        endpoint=_endpoint(config),
     )
     return KeyService(Path(config.socket), releaser, code, config.socket_mode)
+
+
+def _endpoint(config: KeydConfig) -> Callable[[], None]:
+    """Return what refuses while the endpoint guard does not enforce the pinned policy."""
+    path, policy = Path(config.endpoint_socket), config.endpoint_policy
+
+    def check() -> None:
+        try:
+            require_guard(path, policy)
+        except StaleGuardError as error:
+            raise KeydError(str(error)) from error
+
+    return check if config.endpoint_socket else lambda: None
 
 
 def _key(path: str) -> SigningKey:

@@ -67,6 +67,7 @@ class Releaser:
         measure: Measures the host.
         loaders: The user ids that may ask.
         elapsed: Seconds since boot, which nobody sets: a lease lasts no longer by this clock.
+        endpoint: Raises while this host's software is not controlled as it must be.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Releaser:
         measure: Callable[[], Host],
         loaders: Sequence[int],
         elapsed: Callable[[], float] = _since_boot,
+        endpoint: Callable[[], None] = lambda: None,
     ) -> None:
         if not providers:
             raise KeydError("expected at least one key provider, got none")
@@ -94,6 +96,7 @@ class Releaser:
         self._host, self._host_sha256 = host
         self._measure = measure
         self._loaders = frozenset(loaders)
+        self._endpoint = endpoint
         self._leaves: dict[str, list[int]] = {}
         self._next = 0
         self._dead: set[str] = set()
@@ -110,6 +113,8 @@ class Releaser:
             TrustError: the grant does not hold here and now; the refusal is in the log.
             WeightsError: anything else is not as it must be; nothing was released.
         """
+        # 0. Only allowed software runs on this host, by a guard that answers now.
+        self._endpoint()
         header, request = self._checked(ask, ask.header, peer)
         names = covers(header, ask.parts)
         # 6. The shards and the bytes are within the grant's.

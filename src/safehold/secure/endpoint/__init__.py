@@ -1,0 +1,1 @@
+"""Endpoint software control: only what was allowed runs where the weights are."""

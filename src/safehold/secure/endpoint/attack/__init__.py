@@ -1,0 +1,1 @@
+"""Attacks on software control, run safely: each in a root file system of its own."""

@@ -1,0 +1,37 @@
+"""What each engine is declared to leave open, and why: a run that differs is a finding."""
+
+_INTERPRETERS = frozenset(
+    {
+        "sh x.sh", "python x.py", "script on stdin", "script by FIFO", "python -c",
+        "script without a suffix", "script named as an option's file",
+        "loader starts an interpreter", "writer kept open", "sh -c",
+    }
+)  # fmt: skip
+_MEMORY = frozenset(
+    {
+        "data mapped as code", "data mapped, then made code", "writable and executable memory",
+        "io_uring open, mapped as code", "nameless memory mapped twice",
+    }
+)  # fmt: skip
+_LIBRARIES = frozenset({"ld.so ./prog", "LD_PRELOAD", "library opened by an interpreter"})
+_NEW_MOUNTS = frozenset(
+    {"new tmpfs in new mount namespace", "new user and mount namespace", "loop-mounted image"}
+)
+
+LEAVES: dict[str, frozenset[str]] = {
+    "guard-exec": _INTERPRETERS | _MEMORY | _LIBRARIES | {"memfd and fexecve"},
+    "guard-mount": _NEW_MOUNTS
+    | _MEMORY
+    | {"overlay", "memfd and fexecve", "binfmt_misc in a user namespace"},
+    "guard": _MEMORY | {"memfd and fexecve"},
+    "noexec": (_INTERPRETERS | _NEW_MOUNTS | {"memfd and fexecve", "overlay"})
+    | {"writable and executable memory", "nameless memory mapped twice"},
+    "landlock": _INTERPRETERS | _MEMORY | _LIBRARIES | {"memfd and fexecve"},
+    "confine": _INTERPRETERS | {"data mapped as code", "ld.so ./prog"},
+    "guard+confine": frozenset({"data mapped as code"}),
+    "all": frozenset(),
+}
+REASONS: dict[str, str] = {
+    "data mapped as code": "a program that may read a file can map it as code; "
+    "a noexec mount stops that, no rule on programs does",
+}

@@ -1,0 +1,116 @@
+"""Install a policy: what weakens the installed one needs a grant of two persons."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+from safehold.errors import TrustError
+from safehold.secure.endpoint.interface import PolicyError
+from safehold.secure.endpoint.policy import parse_policy
+from safehold.trust.grants.grant_service import Desk
+from safehold.trust.grants.interface import RefusedError
+from safehold.trust.release.orders import Direction
+from safehold.trust.release.weaker import Change, changes, settings_document
+
+OPERATION = "endpoint.loosen"
+_KIND = "endpoint-policy"
+
+
+class Loosener(Protocol):
+    """Says whether a policy may be installed that is weaker than the installed one."""
+
+    def require(self, policy_sha256: str, host: str) -> str:
+        """Return the grant that allows it, used once.
+
+        Raises:
+            TrustError: there is none.
+        """
+        ...
+
+
+class NoLoosening:
+    """A host without a log: nothing may be loosened."""
+
+    def require(self, policy_sha256: str, host: str) -> str:
+        """Refuse."""
+        del policy_sha256
+        raise TrustError(f"{OPERATION} on {host} needs a two-party grant; give --log")
+
+
+class DeskLoosener:
+    """Uses a grant of `endpoint.loosen` on exactly this policy and host; the use is logged.
+
+    The request's resource is of kind `endpoint`, named by the new policy's SHA-256, which is also
+    its workload.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def require(self, policy_sha256: str, host: str) -> str:
+        """Return the grant's id, used once.
+
+        Raises:
+            TrustError: no live grant is of exactly this.
+        """
+        reason = ""
+        for sha256, case in list(self._desk.state.cases.items()):
+            asked = case.signed.request
+            wanted = (OPERATION, "endpoint", policy_sha256, host, policy_sha256)
+            given = (
+                asked.operation,
+                asked.resource.kind,
+                asked.resource.name,
+                asked.host,
+                asked.workload_sha256,
+            )
+            if case.closed or given != wanted:
+                continue
+            try:
+                self._desk.use(sha256, host=host, workload_sha256=policy_sha256)
+            except RefusedError as error:
+                reason = f" ({error})"
+                continue
+            return sha256
+        raise TrustError(
+            f"{OPERATION} needs a two-party grant on endpoint/{policy_sha256} for host {host}"
+            f"{reason}"
+        )
+
+
+def weaker(old: str, new: str) -> tuple[Change, ...]:
+    """Return what is weaker in a new policy's text; empty for a pure tightening.
+
+    Raises:
+        PolicyError: one of them is no policy.
+    """
+    before, after = (settings_document(parse_policy(text)) for text in (old, new))
+    found = changes(_KIND, before, after)
+    return tuple(change for change in found if change.direction is Direction.WEAKER)
+
+
+def install(text: str, place: Path, loosener: Loosener) -> tuple[str, tuple[Change, ...]]:
+    """Put a policy into place; return the grant that was used (empty: none), and what is weaker.
+
+    Raises:
+        PolicyError: it is no policy, or the disk refused.
+        TrustError: it is weaker, and no grant allows it.
+    """
+    policy = parse_policy(text)
+    found: tuple[Change, ...] = ()
+    grant = ""
+    try:
+        if place.exists():
+            found = weaker(place.read_text(encoding="utf-8"), text)
+        if found:
+            grant = loosener.require(hashlib.sha256(text.encode()).hexdigest(), policy.host)
+        fresh = place.with_name(place.name + ".new")
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(place)
+    except OSError as error:
+        raise PolicyError(f"{place.name}: can't be installed ({error.strerror})") from error
+    return grant, found

@@ -1,0 +1,1 @@
+"""Engines: each is made from the one policy, and has a pure model of what it decides."""

@@ -1,0 +1,93 @@
+"""What a file is, seen from an open descriptor alone: kind, digest, place, who can change it."""
+
+# ruff: noqa: PTH115, PTH120 - paths are strings of the kernel, and hot
+
+import hashlib
+import os
+import stat
+
+import msgspec
+
+from safehold.secure.endpoint.interface import Kind
+from safehold.secure.fanotify.group import read_lease
+
+_ELF = b"\x7fELF"
+_RELOCATABLE = 1
+_BLOCK = 1 << 20
+
+Key = tuple[int, int, int, int]
+"""Device, inode, change time in ns, size: a verdict about content holds as long as they do."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """A file's content and place. `path` is empty where it can't be vouched for."""
+
+    sha256: str
+    path: str
+    owned: bool
+
+
+def key_of(found: os.stat_result) -> Key:
+    """Return the key of a file. The change time is what `touch` can't put back."""
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
+
+
+def content_kind(handle: int, *, executed: bool) -> Kind | None:
+    """Return the kind of what is opened or executed; None: a plain file that is only opened."""
+    head = os.pread(handle, 18, 0)
+    if head.startswith(_ELF):
+        if executed:
+            return Kind.ELF
+        relocatable = len(head) > 16 and _RELOCATABLE in (head[16], head[-1])  # noqa: PLR2004 - e_type, either byte order
+        return Kind.MODULE if relocatable else Kind.LIBRARY
+    # What has no magic is run by a shell, or by what binfmt_misc says.
+    return Kind.SCRIPT if executed else None
+
+
+def digest(handle: int) -> str:
+    """Return the SHA-256 of an open file, held by a lease: nobody can change it meanwhile.
+
+    Raises:
+        WriterError: somebody has it open for writing.
+        FanotifyError: the file system gives no leases.
+    """
+    hasher = hashlib.sha256()
+    with read_lease(handle):
+        offset = 0
+        while block := os.pread(handle, _BLOCK, offset):
+            hasher.update(block)
+            offset += len(block)
+    return hasher.hexdigest()
+
+
+def vouched_path(handle: int, found: os.stat_result) -> str:
+    """Return the file's path if it leads to this very file here; else an empty one.
+
+    The kernel's name for a file in another mount namespace may be that of a file of ours.
+    """
+    path = os.readlink(f"/proc/self/fd/{handle}")
+    return path if _leads_to(path, found) else ""
+
+
+def _leads_to(path: str, found: os.stat_result) -> bool:
+    try:
+        here = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return (here.st_dev, here.st_ino) == (found.st_dev, found.st_ino)
+
+
+def is_owned(path: str) -> bool:
+    """Tell whether root alone can change the file and every folder above it."""
+    if not path:
+        return False
+    while True:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return False
+        if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)

@@ -1,0 +1,474 @@
+"""The guard: answers the kernel's questions by the policy, in a worker that a holder keeps.
+
+It opens nothing on a marked mount. What it must know of a file it reads from the question's own
+descriptor; what it must know of who asks, from `/proc`.
+"""
+
+# ruff: noqa: PTH115, PTH116, PTH118 - at every open of the host
+
+import datetime as dt
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import msgspec
+
+from safehold.secure.endpoint.facts import (
+    Key,
+    content_kind,
+    digest,
+    is_owned,
+    key_of,
+    vouched_path,
+)
+from safehold.secure.endpoint.interface import Allowed, Ask, Kind, Refused, Subject, Target, Verdict
+from safehold.secure.endpoint.inventory.book import Catalogue
+from safehold.secure.endpoint.invocation import (
+    LANGUAGES,
+    Invocation,
+    Language,
+    Source,
+    invocation,
+    language_of,
+)
+from safehold.secure.endpoint.policy import EndpointPolicy, Mode, decide, matches
+from safehold.secure.endpoint.records import Records
+from safehold.secure.fanotify.group import Group, Question
+from safehold.secure.fanotify.hold import Beat
+from safehold.secure.fanotify.interface import Asked, FanotifyError, Scope
+from safehold.secure.fanotify.mounts import UNDATED, MountWatch, hidden_overlays
+
+_LOADER = re.compile(r"/ld[-.][^/]*\Z")
+ASKED = Asked.OPEN | Asked.EXEC
+_SUFFIXES = tuple(suffix for language in LANGUAGES for suffix in language.suffixes)
+_WAIT_S = 0.2
+_ROUND_S = 1.0
+_KEPT = 100_000
+_OWNED_S = 2.0
+_FRESH_NS = 100_000_000
+"""A change within the clock's grain of the last one may leave the change time as it was."""
+_WORKERS = 4
+_WAITING = 512
+
+
+class GuardState(msgspec.Struct):
+    """What a worker counts since it started."""
+
+    asked: int = 0
+    refused: int = 0
+    hashed: int = 0
+    round: float = 0.0
+    marks: int = 0
+    unmarked: tuple[str, ...] = ()
+
+
+class Guard:
+    """One policy at work.
+
+    Args:
+        policy: Checked, with its essentials.
+        catalogue: What the policy's inventories say of digests.
+        interpreters: Digests of known interpreters: under another name they are still ones.
+        records: Where refusals go.
+        leave: Devices (`major:minor`) that are never marked.
+        asked: What to be asked about; less than the default is for measuring.
+        scope: What a mark covers; less than the default is for measuring.
+        beside: Started in the worker beside the answering, with the state to report.
+    """
+
+    def __init__(
+        self,
+        policy: EndpointPolicy,
+        catalogue: Catalogue,
+        *,
+        interpreters: dict[str, Language],
+        records: Records,
+        leave: frozenset[str] = frozenset(),
+        asked: Asked = ASKED,
+        scope: Scope = Scope.FILESYSTEM,
+        beside: Callable[[GuardState, threading.Event], None] | None = None,
+    ) -> None:
+        self._policy = policy
+        self._catalogue = catalogue
+        self._interpreters = interpreters
+        self._records = records
+        self._leave = leave
+        self._beside = beside
+        self._asked = asked
+        self._scope = scope
+        self._units = any(row.units for row in (*policy.allow, *policy.deny))
+        self.state = GuardState()
+        self._digests: dict[Key, str] = {}
+        self._programs: dict[Key, Language | None] = {}
+        self._executed: dict[int, tuple[int, int]] = {}
+        self._starting: dict[int, tuple[Key, Language]] = {}
+        self._owned: dict[str, tuple[float, bool]] = {}
+        self._today = dt.datetime.now(dt.UTC).date()
+        self._overlays = hidden_overlays(os.getpid())
+
+    def work(self, group: Group, beat: Beat) -> None:
+        """Answer until the holder is gone; a `Work` of `safehold.secure.fanotify.hold`."""
+        self._me = os.getpid()
+        self._watch = MountWatch(
+            group,
+            self._asked,
+            scope=self._scope,
+            leave=self._leave,
+            overlays=self._overlays,
+        )
+        self._slots = threading.BoundedSemaphore(_WAITING)
+        ended = threading.Event()
+        helpers = []
+        if self._beside is not None:
+            helper = threading.Thread(target=self._beside, args=(self.state, ended), daemon=True)
+            helper.start()
+            helpers.append(helper)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            self._pool = pool
+            # The threads are made now: a first question must not wait for them.
+            list(pool.map(time.sleep, [0.001] * _WORKERS))
+            self._watch.meet(self._me)
+            last = 0.0
+            while not beat.orphaned():
+                beat.now()
+                self._watch.wait(_WAIT_S)
+                for question in group.questions(0.0):
+                    self._take(question)
+                now = time.monotonic()
+                self.state.round = now
+                if now - last > _ROUND_S:
+                    last = now
+                    self._go_round(group)
+            ended.set()
+        self._watch.close()
+        for helper in helpers:
+            helper.join(2.0)
+
+    def _go_round(self, group: Group) -> None:
+        self._today = dt.datetime.now(dt.UTC).date()
+        self._watch.changed()
+        self._watch.forget_ended()
+        self._records.flush()
+        self.state.marks = group.marks()
+        self.state.unmarked = tuple(sorted(self._watch.unmarked))
+        for table in (self._executed, self._starting):
+            if len(table) > _WAITING:
+                for pid in [pid for pid in table if not os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
+                    table.pop(pid, None)
+
+    # ---- one question ---------------------------------------------------------------------
+
+    def _take(self, question: Question) -> None:
+        """Answer at once, or give it to a thread that hashes; whatever breaks is a refusal."""
+        self.state.asked += 1
+        later = False
+        allow = False
+        try:
+            ready = self._quick(question)
+            if isinstance(ready, bool):
+                allow = ready
+            else:
+                later = self._slots.acquire(blocking=False)
+                if later:
+                    self._pool.submit(self._later, question, ready)
+                else:
+                    allow = self._slow(question, ready)
+        except (OSError, FanotifyError):
+            allow = False
+        finally:
+            if not later:
+                question.answer(allow=allow)
+
+    def _later(self, question: Question, case: "_Case") -> None:
+        allow = False
+        try:
+            allow = self._slow(question, case)
+        except (OSError, FanotifyError):
+            allow = False
+        finally:
+            question.answer(allow=allow)
+            self._slots.release()
+
+    def _quick(self, question: Question) -> "bool | _Case":  # noqa: PLR0911 - a table of cases
+        """Answer what needs no digest; else say what the case is."""
+        event = question.event
+        if event.pid == self._me:
+            return True
+        found = os.fstat(event.handle)
+        if not stat.S_ISREG(found.st_mode):
+            return True
+        executed = bool(event.mask & Asked.EXEC)
+        if executed:
+            # A namespace becomes known with its first program; its mounts are marked now.
+            self._watch.meet(event.pid)
+        self._watch.changed()
+        place = (found.st_dev, found.st_ino)
+        if executed:
+            return _Case(found, key_of(found), content_kind(event.handle, executed=True))
+        if self._executed.get(event.pid) == place:
+            # The same execve opens the program that was just allowed.
+            del self._executed[event.pid]
+            return True
+        exe = self._exe(event.pid)
+        language = self._programs.get(exe) if exe is not None else None
+        if exe is not None and exe not in self._programs:
+            language = language_of(_readlink(f"/proc/{event.pid}/exe"))
+        if language is not None:
+            started = self._started(event.pid, exe)
+            if started is False:
+                return False
+        kind = content_kind(event.handle, executed=False)
+        if kind is None and (
+            language is None or not self._is_code(event.pid, language, event.handle, found)
+        ):
+            return True
+        return _Case(found, key_of(found), kind or Kind.SCRIPT)
+
+    def _exe(self, pid: int) -> Key | None:
+        try:
+            return key_of(os.stat(f"/proc/{pid}/exe"))
+        except OSError:
+            return None
+
+    def _is_code(self, pid: int, language: Language, handle: int, found: os.stat_result) -> bool:
+        """Tell whether an interpreter opens this as code: by suffix, first line or argument."""
+        if not found.st_size:
+            return False
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        if name.endswith(_SUFFIXES) or os.pread(handle, 2, 0) == b"#!":
+            return True
+        # Data files are arguments too; code is what the interpreter takes as such.
+        how = invocation(language, _arguments(pid))
+        for word in (how.path, *how.also):
+            with suppress(OSError, ValueError):
+                one = os.stat(_there(pid, word))
+                if word and (one.st_dev, one.st_ino) == (found.st_dev, found.st_ino):
+                    return True
+        return False
+
+    def _started(self, pid: int, exe: Key | None) -> bool:
+        """Judge how an interpreter was started, at its first open: its arguments are execve's."""
+        starting = self._starting.get(pid)
+        if starting is None or starting[0] != exe:
+            return True
+        key, language = starting
+        how = invocation(language, _arguments(pid))
+        if how.source is Source.FILE and how.path and not _is_file(pid, how.path):
+            how = Invocation(Source.STDIN)
+        if how.source in {Source.FILE, Source.NOTHING}:
+            del self._starting[pid]
+            return True
+        path = _readlink(f"/proc/{pid}/exe")
+        sha256 = self._digests.get(key, "")
+        target = self._target(Kind.INLINE, path, sha256)
+        allow = self._say(Ask(self._subject(pid), target))
+        if allow:
+            del self._starting[pid]
+        return allow
+
+    # ---- by digest --------------------------------------------------------------------------
+
+    def _slow(self, question: Question, case: "_Case") -> bool:
+        event = question.event
+        executed = bool(event.mask & Asked.EXEC)
+        try:
+            sha256 = self._digests.get(case.key) or self._hash(event.handle, case)
+        except FanotifyError as error:
+            path = vouched_path(event.handle, case.found)
+            ask = Ask(self._subject(event.pid), Target(case.kind, path))
+            return self._act(ask, Refused("", str(error)))
+        path = vouched_path(event.handle, case.found)
+        target = self._target(case.kind, path, sha256)
+        subject = self._subject(event.pid)
+        if case.kind in {Kind.LIBRARY, Kind.MODULE}:
+            if self._reads(subject, event.pid):
+                return True
+            if sha256 in self._interpreters and _LOADER.search(subject.exe):
+                # Its arguments would be the loader's, and nobody would judge them.
+                refused = Refused("", "an interpreter that is started through the loader")
+                return self._act(Ask(subject, target), refused)
+        allow = self._say(Ask(subject, target))
+        if executed and allow:
+            self._note_program(event.pid, case, path, sha256)
+        return allow
+
+    def _note_program(self, pid: int, case: "_Case", path: str, sha256: str) -> None:
+        if case.kind is Kind.SCRIPT:
+            # The kernel will execute its interpreter next, in the same process.
+            self._executed[pid] = (case.found.st_dev, case.found.st_ino)
+            return
+        if len(self._programs) > _KEPT:
+            self._programs.clear()
+        language = self._interpreters.get(sha256) or language_of(path)
+        self._programs[case.key] = language
+        if language is not None:
+            self._starting[pid] = (case.key, language)
+            self._digests.setdefault(case.key, sha256)
+        self._executed[pid] = (case.found.st_dev, case.found.st_ino)
+
+    def _hash(self, handle: int, case: "_Case") -> str:
+        sha256 = digest(handle)
+        after = os.fstat(handle)
+        if key_of(after) != case.key:
+            raise FanotifyError("expected a file that stays as it is, got one that changed")
+        self.state.hashed += 1
+        settled = time.time_ns() - after.st_ctime_ns > _FRESH_NS
+        if settled and self._dated(handle):
+            if len(self._digests) > _KEPT:
+                self._digests.clear()
+            self._digests[case.key] = sha256
+        return sha256
+
+    def _dated(self, handle: int) -> bool:
+        """Tell whether every change of this file moves its change time."""
+        kind = self._watch.kinds.get(_mount_number(handle), "")
+        if kind == "overlay":
+            return self._policy.dated_overlays
+        return kind != "" and kind not in UNDATED
+
+    def _target(self, kind: Kind, path: str, sha256: str) -> Target:
+        return Target(
+            kind,
+            path,
+            sha256,
+            self._is_owned(path),
+            self._catalogue.package(sha256),
+            self._catalogue.vouching(sha256),
+        )
+
+    def _is_owned(self, path: str) -> bool:
+        if not path:
+            return False
+        now = time.monotonic()
+        known = self._owned.get(path)
+        if known is None or now - known[0] > _OWNED_S:
+            if len(self._owned) > _KEPT:
+                self._owned.clear()
+            known = (now, is_owned(path))
+            self._owned[path] = known
+        return known[1]
+
+    def _subject(self, pid: int) -> Subject:
+        try:
+            uid = os.stat(f"/proc/{pid}").st_uid
+        except OSError:
+            return Subject(2**32 - 1, "")
+        unit = _unit(pid) if self._units else ""
+        return Subject(uid, _readlink(f"/proc/{pid}/exe"), unit)
+
+    def _reads(self, subject: Subject, pid: int) -> bool:
+        """Tell whether a named reader reads it as data; it is the program of that path here."""
+        if not any(matches(glob, subject.exe) for glob in self._policy.readers):
+            return False
+        try:
+            here, there = os.stat(subject.exe), os.stat(f"/proc/{pid}/exe")
+        except OSError:
+            return False
+        same = (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        return same and self._is_owned(subject.exe)
+
+    def _say(self, ask: Ask) -> bool:
+        return self._act(ask, decide(self._policy, ask, self._today))
+
+    def _act(self, ask: Ask, verdict: Verdict) -> bool:
+        if isinstance(verdict, Allowed):
+            return True
+        self.state.refused += 1
+        self._records.add(ask, verdict)
+        return self._policy.mode is not Mode.ENFORCE
+
+
+class _Case:
+    """One file to be judged by its digest."""
+
+    __slots__ = ("found", "key", "kind")
+
+    def __init__(self, found: os.stat_result, key: Key, kind: Kind | None) -> None:
+        self.found = found
+        self.key = key
+        self.kind = kind or Kind.SCRIPT
+
+
+def _readlink(path: str) -> str:
+    try:
+        return os.readlink(path).removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def _arguments(pid: int) -> tuple[str, ...]:
+    try:
+        handle = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY)
+    except OSError:
+        return ()
+    try:
+        text = os.read(handle, 1 << 16).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(handle)
+    return tuple(text.removesuffix("\0").split("\0"))
+
+
+def _there(pid: int, path: str) -> str:
+    """Return a path as the process means it."""
+    return f"/proc/{pid}/root{path}" if path.startswith("/") else f"/proc/{pid}/cwd/{path}"
+
+
+def _is_file(pid: int, path: str) -> bool:
+    try:
+        found = os.stat(_there(pid, path))
+    except (OSError, ValueError):
+        return True  # the interpreter will not find it either
+    return stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+
+
+def _unit(pid: int) -> str:
+    try:
+        handle = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        rows = os.read(handle, 1 << 14).decode("utf-8", "replace").splitlines()
+    finally:
+        os.close(handle)
+    return next((row.split(":", 2)[2] for row in rows if row.startswith("0::")), "")
+
+
+def _mount_number(handle: int) -> int:
+    info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY)
+    try:
+        text = os.read(info, 512)
+    finally:
+        os.close(info)
+    for row in text.splitlines():
+        if row.startswith(b"mnt_id:"):
+            return int(row[7:])
+    return -1
+
+
+def known_interpreters(folders: tuple[str, ...]) -> dict[str, Language]:
+    """Return the digests of the interpreters in these folders: read before the first mark."""
+    found: dict[str, Language] = {}
+    for folder in folders:
+        try:
+            names = sorted(os.listdir(folder))  # noqa: PTH208
+        except OSError:
+            continue
+        for name in names:
+            language = language_of(name)
+            path = os.path.join(folder, name)
+            if language is None or not os.path.isfile(path):  # noqa: PTH113
+                continue
+            try:
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    found[digest(handle)] = language
+                finally:
+                    os.close(handle)
+            except (OSError, FanotifyError):
+                continue
+    return found

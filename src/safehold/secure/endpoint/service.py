@@ -1,0 +1,83 @@
+"""Put one guard together: policy, inventories, essentials, records, heartbeat, holder."""
+
+import datetime as dt
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from safehold.secure.endpoint.essentials import require_essentials
+from safehold.secure.endpoint.guard import Guard, known_interpreters
+from safehold.secure.endpoint.heartbeat import Heart, listen
+from safehold.secure.endpoint.interface import PolicyError
+from safehold.secure.endpoint.inventory.book import Catalogue, catalogue
+from safehold.secure.endpoint.policy import EndpointPolicy, parse_policy
+from safehold.secure.endpoint.records import Records, open_records
+from safehold.secure.fanotify.group import Group
+from safehold.secure.fanotify.hold import Holder
+
+FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A policy with what its inventories say, and the digest of its text."""
+
+    policy: EndpointPolicy
+    catalogue: Catalogue
+    sha256: str
+
+
+def load(path: Path, today_s: int) -> Loaded:
+    """Read a policy and every inventory that it names.
+
+    Raises:
+        PolicyError: the policy must be corrected.
+        InventoryError: an inventory is out of date, unsigned, for another host, or changed.
+    """
+    try:
+        data = path.read_bytes()
+        policy = parse_policy(data.decode("utf-8"), path.name)
+    except OSError as error:
+        raise PolicyError(f"can't read {path.name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path.name}: expected UTF-8") from error
+    known = catalogue(policy, path.absolute().parent, today_s)
+    return Loaded(policy, known, hashlib.sha256(data).hexdigest())
+
+
+def run_guard(
+    loaded: Loaded,
+    *,
+    records: Path,
+    socket_path: Path,
+    leave: frozenset[str],
+    ready: Callable[[], None],
+    note: Callable[[str], None],
+) -> None:
+    """Guard until SIGTERM or SIGINT. Stopping is a weakening: the key service sees it.
+
+    Raises:
+        PolicyError: the policy would stop the guard, the shell or the boot.
+        FanotifyError: not root, or the kernel has no permission events.
+    """
+    policy = loaded.policy
+    require_essentials(policy, loaded.catalogue, dt.datetime.now(dt.UTC).date())
+    interpreters = known_interpreters((*FOLDERS, os.path.dirname(os.path.realpath(sys.executable))))  # noqa: PTH120
+    book = Records(open_records(records), policy.mode)
+    listener = listen(socket_path)
+    heart = Heart(listener, loaded.sha256, policy.mode, policy.host)
+    guard = Guard(
+        policy,
+        loaded.catalogue,
+        interpreters=interpreters,
+        records=book,
+        leave=leave,
+        beside=heart.beat,
+    )
+    with Group() as group, listener:
+        ready()
+        Holder(group, guard.work, note=note).run()
+    book.flush()
