@@ -1,0 +1,195 @@
+"""`safehold capability`: staged tasks without the guard, two-arm trials, and trends."""
+
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+
+from safehold.cli._trust import emit, json_option, plain
+from safehold.errors import UsageError
+from safehold.govern.capability.interface import CapabilityError, CapabilityRun, UpliftTrial
+from safehold.govern.capability.run import ELICITATIONS, run_on, run_record, stock_suite
+from safehold.govern.capability.score import fisher_greater, uplift
+from safehold.stats import Rate
+
+T = TypeVar("T")
+_YEAR_S = 365 * 86_400
+
+
+@click.group()
+def capability() -> None:
+    """What a model can do without its guard: the evidence of a determination.
+
+    \b
+    Examples:
+      safehold capability run --upstream local --plan p1 --compute 1e20 --out run/
+      safehold capability run --upstream http://127.0.0.1:8000/v1 --model SHA256 \\
+          --model-name small --plan p1 --compute 1e24 --out run/
+      safehold capability uplift trial.json
+      safehold capability trend run-1/run.json run-2/run.json
+    """
+
+
+@capability.command("run")
+@click.option("--upstream", required=True, help="Base URL of the model server, or `local`.")
+@click.option("--suite", default="homebrewing", show_default=True, help="Stock suite, or a .toml.")
+@click.option("--model", help="SHA-256 of the model's weights (`local` knows its own).")
+@click.option("--model-name", help="The model's name on the wire.")
+@click.option("--api-key", default="", envvar="SAFEHOLD_UPSTREAM_KEY", help="Key of the server.")
+@click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
+@click.option("--compute", type=float, required=True, help="The model's effective compute.")
+@click.option("--attempts", type=click.IntRange(1, 100), default=1, show_default=True)
+@click.option("--elicit", multiple=True, type=click.Choice(list(ELICITATIONS)), help="All if none.")
+@click.option("--max-tokens", type=click.IntRange(16, 8192), default=512, show_default=True)
+@click.option("--gap", multiple=True, help="What elicitation is known to lack.")
+@click.option("--effort-hours", type=float, default=0.0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+@json_option
+def run(
+    upstream: str,
+    suite: str,
+    model: str | None,
+    model_name: str | None,
+    api_key: str,
+    plan: str,
+    compute: float,
+    attempts: int,
+    elicit: tuple[str, ...],
+    max_tokens: int,
+    gap: tuple[str, ...],
+    effort_hours: float,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Put the staged tasks to a model; write samples, the run, and the record for the log."""
+    tasks = stock_suite(suite)
+    chosen = elicit or tuple(ELICITATIONS)
+    started = int(time.time())
+    with ExitStack() as stack:
+        if upstream == "local":
+            from safehold.guard.gateway.upstreams.embedded import MODEL, SHA256, LocalServer
+
+            child = stack.enter_context(LocalServer(threads=2, slots=1))
+            url, key, model, model_name = child.url, child.key, model or SHA256, MODEL
+        else:
+            url, key = upstream, api_key
+        if model is None or model_name is None:
+            raise UsageError("expected --model SHA256 and --model-name for a server of your own")
+        samples = run_on(
+            tasks,
+            url,
+            key=key,
+            model_name=model_name,
+            elicitations=chosen,
+            attempts=attempts,
+            max_tokens=max_tokens,
+        )
+    found = run_record(
+        tasks, samples, model=model, model_name=model_name, started=started, attempts=attempts
+    )
+    record = {
+        "plan": plan,
+        "suite": tasks.id,
+        "model": model,
+        "started": started,
+        "items": found.items,
+        "successes": found.successes,
+        "unscorable": found.unscorable,
+        "errors": found.errors,
+        "compute": compute,
+        "elicitation": {
+            "method": f"{', '.join(chosen)}; best of {attempts} each",
+            "effort_h": effort_hours,
+            "tools": [],
+            "guard_off": True,
+            "gaps": list(gap),
+        },
+        "log_sha256": found.samples_sha256,
+        "expires": found.ended + _YEAR_S,
+    }
+    _write(out / "samples.jsonl", b"".join(msgspec.json.encode(one) + b"\n" for one in samples))
+    _write(out / "run.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
+    _write(out / "record.json", json.dumps(record, indent=1).encode())
+    if as_json:
+        emit(found)
+        return
+    click.echo(f"{found.model_name} on {tasks.title}")
+    for stage, (solved, items) in found.by_stage.items():
+        click.echo(f"  {stage}: {Rate(solved, items).at_most()}")
+    click.echo(f"solved: {Rate(found.successes, found.items).at_most()}")
+    counted = found.successes + found.unscorable + found.errors
+    click.echo(f"counted for a rule-out: {Rate(counted, found.items).at_most()}")
+    click.echo(f"plans with critical faults: {found.with_critical_faults} of {found.items}")
+    click.echo(f"the record for `standards.evaluation`: {out / 'record.json'}")
+
+
+@capability.command("uplift")
+@click.argument("trial", type=click.Path(path_type=Path))
+@json_option
+def show_uplift(trial: Path, as_json: bool) -> None:
+    """Compare two arms: plans without critical faults, by an exact test."""
+    found = uplift(_decode(trial, UpliftTrial))
+    if as_json:
+        emit(plain(found))
+        return
+    click.echo(f"control: plans without critical faults {found.control.at_least()}")
+    click.echo(f"with the model: plans without critical faults {found.treated.at_least()}")
+    click.echo(
+        f"plans with critical faults: {found.control_with_faults.events} of "
+        f"{found.control_with_faults.n}, and {found.treated_with_faults.events} of "
+        f"{found.treated_with_faults.n} with the model"
+    )
+    click.echo(f"median critical faults: {found.median_faults[0]:g} and {found.median_faults[1]:g}")
+    click.echo(f"Fisher's exact test, one-sided: p = {found.p_value:.4f}")
+
+
+@capability.command("trend")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@json_option
+def trend(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Show solved tasks over versions of a model, and whether each solves more than the first."""
+    found = sorted((_decode(one, CapabilityRun) for one in runs), key=lambda one: one.started)
+    if len({one.suite_sha256 for one in found}) != 1:
+        raise CapabilityError("expected runs of one suite: the tasks differ")
+    first = Rate(found[0].successes, found[0].items)
+    rows = [
+        {
+            "model": one.model_name,
+            "sha256": one.model,
+            "started": one.started,
+            "solved": one.successes,
+            "items": one.items,
+            "upper": Rate(one.successes, one.items).upper,
+            "p_more_than_first": fisher_greater(first, Rate(one.successes, one.items)),
+        }
+        for one in found
+    ]
+    if as_json:
+        emit(rows)
+        return
+    for one, row in zip(found, rows, strict=True):
+        rate = Rate(one.successes, one.items).at_most()
+        click.echo(
+            f"{one.model_name}: {rate}; more than the first: p = {row['p_more_than_first']:.3f}"
+        )
+
+
+def _decode(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise CapabilityError(f"can't read {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise CapabilityError(f"{path.name}: {error}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise CapabilityError(f"can't write {path}: {error.strerror}") from error

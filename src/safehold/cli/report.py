@@ -1,0 +1,318 @@
+"""`safehold report`: the safeguards report, built from evidence, lowered to a level, signed."""
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from safehold.cli._trust import emit, json_option, plain
+from safehold.errors import UsageError
+from safehold.govern.controls.facts.trust_log import LogReading
+from safehold.govern.report.build import build_report, report_sha256
+from safehold.govern.report.case import case_sha256, read_case
+from safehold.govern.report.difference import differences
+from safehold.govern.report.interface import Audience, Evidence, Report, ReportError, Sources, State
+from safehold.trust.standing.gate import ModelStanding
+from safehold.trust.standing.interface import StandingRecord
+
+_level = click.option(
+    "--level",
+    type=click.Choice([str(one) for one in Audience]),
+    default=str(Audience.PUBLIC),
+    show_default=True,
+    help="Who may read it.",
+)
+_log = click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
+_keys = click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+_at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
+
+
+@click.group()
+def report() -> None:
+    """A case of claims over evidence: what is supported, stale, undermined or unsupported.
+
+    \b
+    Examples:
+      safehold report lint asl3
+      safehold redteam report attacks.jsonl --json > red.json
+      safehold report evidence redteam red.json --bundle SHA256 --out evidence/
+      safehold report build asl3 --bundle SHA256 --controls controls-run.json \\
+          --evidence evidence/ --log DIR --log-keys log.json --level public --out report/
+      safehold report verify report/ --log DIR --log-keys log.json
+      safehold report diff old/report.json new/report.json
+    """
+
+
+@report.command("lint")
+@click.argument("case")
+def lint(case: str) -> None:
+    """Check a case: its argument, and that no number stands in its prose."""
+    found = read_case(case)
+    click.echo(f"{found.id}: {len(found.node)} nodes, SHA-256 {case_sha256(found)}")
+
+
+@report.command("evidence")
+@click.argument("kind", type=click.Choice(["redteam", "coverage", "capability", "uplift"]))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--id", "name", help="Its id in the case (default: the kind).")
+@click.option("--bundle", default="", help="SHA-256 of the bundle that it is of.")
+@click.option("--days", type=click.IntRange(1, 400), default=90, show_default=True)
+@click.option("--audience", type=click.Choice([str(one) for one in Audience]), default="internal")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of evidence.")
+@_at
+def evidence(
+    kind: str,
+    file: Path,
+    name: str | None,
+    bundle: str,
+    days: int,
+    audience: str,
+    out: Path,
+    at: int | None,
+) -> None:
+    """Turn what a command printed with --json into dated evidence."""
+    from safehold.govern.report.gather import figures_of
+
+    made = _now(at)
+    one = Evidence(
+        id=name or kind,
+        kind=kind,
+        made=made,
+        holds_s=days * 86_400,
+        bundle=bundle,
+        fields=figures_of(kind, _read(file), Audience(audience)),
+    )
+    _write(out / f"{one.id}.json", msgspec.json.format(msgspec.json.encode(one), indent=1))
+    click.echo(f"{out / one.id}.json: {', '.join(one.fields)}")
+
+
+@report.command("build")
+@click.argument("case")
+@click.option("--bundle", default="", help="SHA-256 of the live bundle.")
+@click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
+@click.option("--evidence", "folder", type=click.Path(path_type=Path), help="Folder of evidence.")
+@_log
+@_keys
+@click.option("--standards", help="The document of standards, as `safehold standards` takes it.")
+@click.option("--model", help="SHA-256 of the model.")
+@click.option("--compute", type=float, help="Its effective compute.")
+@_level
+@_at
+@click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+@json_option
+@click.pass_context
+def build(
+    context: click.Context,
+    case: str,
+    bundle: str,
+    controls: Path | None,
+    folder: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    standards: str | None,
+    model: str | None,
+    compute: float | None,
+    level: str,
+    at: int | None,
+    pdf: bool,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Build a report of one level; exit 1 unless every claim is supported."""
+    from safehold.govern.report.render import report_html, report_pdf
+    from safehold.govern.report.signing import signers_of
+
+    now = _now(at)
+    sources, log = _gather(
+        now, bundle, controls, folder, log_dir, log_keys, standards, model, compute
+    )
+    made = build_report(read_case(case), sources, Audience(level))
+    signers = signers_of(log, report_sha256(made)) if log is not None else ()
+    _write(out / "report.json", msgspec.json.format(msgspec.json.encode(made), indent=1))
+    _write(out / "report.html", report_html(made, signers).encode())
+    if pdf:
+        _write(out / "report.pdf", report_pdf(made, signers))
+    _show(made, as_json=as_json)
+    if any(one.state is not State.SUPPORTED for one in made.claims):
+        context.exit(1)
+
+
+@report.command("stale")
+@click.argument("saved", type=click.Path(path_type=Path))
+@_at
+@json_option
+@click.pass_context
+def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) -> None:
+    """List the evidence of a report that holds no longer; exit 1 when there is any."""
+    made = _load(saved)
+    now = _now(at)
+    late = [one for one in made.evidence if not one.made <= now < one.until]
+    if as_json:
+        emit([plain(one) for one in late])
+    for one in () if as_json else late:
+        click.echo(f"{one.id}: held until {one.until}")
+    if late:
+        context.exit(1)
+    if not as_json:
+        click.echo("all evidence of the report still holds")
+
+
+@report.command("verify")
+@click.argument("folder", type=click.Path(path_type=Path))
+@_log
+@_keys
+@click.pass_context
+def verify(
+    context: click.Context, folder: Path, log_dir: Path | None, log_keys: Path | None
+) -> None:
+    """Check that the page is that of the report, and who signed it."""
+    from safehold.govern.report.render import report_html
+    from safehold.govern.report.signing import signers_of
+
+    made = _load(folder / "report.json")
+    log = _log_of(log_dir, log_keys)
+    signers = signers_of(log, report_sha256(made)) if log is not None else ()
+    page = _read(folder / "report.html").decode("utf-8", "replace")
+    if page not in {report_html(made, signers), report_html(made)}:
+        raise ReportError("the page is not that of report.json, or names signers of its own")
+    click.echo(f"SHA-256 {report_sha256(made)}; signed by: {', '.join(signers) or 'nobody'}")
+    if log is not None and not signers:
+        context.exit(1)
+
+
+@report.command("render")
+@click.argument("folder", type=click.Path(path_type=Path))
+@_log
+@_keys
+@click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")
+def render(folder: Path, log_dir: Path | None, log_keys: Path | None, pdf: bool) -> None:
+    """Write the pages of a report.json again, now with the names of who signed it."""
+    from safehold.govern.report.render import report_html, report_pdf
+    from safehold.govern.report.signing import signers_of
+
+    made = _load(folder / "report.json")
+    log = _log_of(log_dir, log_keys)
+    signers = signers_of(log, report_sha256(made)) if log is not None else ()
+    _write(folder / "report.html", report_html(made, signers).encode())
+    if pdf:
+        _write(folder / "report.pdf", report_pdf(made, signers))
+    click.echo(f"signed by: {', '.join(signers) or 'nobody'}")
+
+
+@report.command("diff")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@json_option
+@click.pass_context
+def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
+    """Say what changed between two reports; exit 1 when anything makes the later one weaker."""
+    found = differences(_load(old), _load(new))
+    if as_json:
+        emit([plain(one) for one in found])
+    for one in () if as_json else found:
+        click.echo(f"{one.id}: {one.what}{' (weaker)' if one.weakening else ''}")
+    if any(one.weakening for one in found):
+        context.exit(1)
+    if not found and not as_json:
+        click.echo("nothing changed")
+
+
+def _show(made: Report, *, as_json: bool) -> None:
+    if as_json:
+        emit(made)
+        return
+    for one in made.claims:
+        why = f" ({'; '.join(one.why)})" if one.why else ""
+        click.echo(f"{one.id}: {one.state.value}{why}")
+    click.echo(f"SHA-256 {report_sha256(made)}")
+
+
+def _gather(
+    at: int,
+    bundle: str,
+    controls: Path | None,
+    folder: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    standards: str | None,
+    model: str | None,
+    compute: float | None,
+) -> tuple[Sources, LogReading | None]:
+    from safehold.govern.controls.engine import read_again
+    from safehold.govern.controls.interface import ControlRun
+    from safehold.govern.controls.library import stock_catalogue
+    from safehold.govern.report.gather import (
+        doubts_of,
+        of_controls,
+        of_log,
+        of_standing,
+        read_folder,
+    )
+
+    found: list[Evidence] = list(read_folder(folder)) if folder is not None else []
+    if controls is not None:
+        try:
+            run = msgspec.json.decode(_read(controls), type=ControlRun)
+        except msgspec.DecodeError as error:
+            raise ReportError(f"{controls.name} is no saved run: {error}") from error
+        found += of_controls(read_again(run, stock_catalogue(), at))
+    log = _log_of(log_dir, log_keys)
+    if log is not None:
+        found += of_log(log, at)
+    standing: ModelStanding | None = None
+    records: tuple[StandingRecord, ...] = ()
+    if standards is not None:
+        from safehold.govern.standards.library import load_standards
+        from safehold.govern.standards.reading import read_log as read_standing
+        from safehold.trust.standing.gate import standing_of
+
+        if log_dir is None or log_keys is None or model is None or compute is None:
+            raise UsageError("--standards needs --log, --log-keys, --model and --compute")
+        records = read_standing(log_dir, log_keys).records
+        standing = standing_of(
+            load_standards(standards), records, model=model, compute=compute, at=at
+        )
+        found += of_standing(standing)
+    sources = Sources(
+        at=at,
+        bundle=bundle,
+        evidence={one.id: one for one in found},
+        doubts=doubts_of(log, standing, records),
+    )
+    return sources, log
+
+
+def _log_of(log_dir: Path | None, log_keys: Path | None) -> LogReading | None:
+    from safehold.govern.controls.facts.trust_log import read_log
+
+    if (log_dir is None) != (log_keys is None):
+        raise UsageError("expected --log DIR with --log-keys FILE, or neither")
+    return None if log_dir is None or log_keys is None else read_log(log_dir, log_keys)
+
+
+def _now(at: int | None) -> int:
+    return int(time.time()) if at is None else at
+
+
+def _load(path: Path) -> Report:
+    try:
+        return msgspec.json.decode(_read(path), type=Report)
+    except msgspec.DecodeError as error:
+        raise ReportError(f"{path.name} is no report: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"can't read {path}: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise ReportError(f"can't write {path}: {error.strerror}") from error

@@ -1,0 +1,380 @@
+"""The report: states, levels that never receive what they may not show, bytes that repeat."""
+
+import io
+import json
+import subprocess
+import sys
+import zlib
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from pypdf import PdfReader
+
+from safehold.cli import safehold
+from safehold.govern.controls.engine import read_again, run_controls
+from safehold.govern.controls.interface import DAY
+from safehold.govern.controls.library import stock_catalogue
+from safehold.govern.report.build import build_report, report_sha256
+from safehold.govern.report.case import parse_case, read_case
+from safehold.govern.report.difference import differences, looser
+from safehold.govern.report.gather import figures_of, of_controls, of_log
+from safehold.govern.report.interface import (
+    Audience,
+    Case,
+    Doubt,
+    Evidence,
+    Figure,
+    Node,
+    NodeKind,
+    Operator,
+    Predicate,
+    Report,
+    ReportError,
+    Section,
+    Sources,
+    State,
+)
+from safehold.govern.report.judge import judge_case, meets
+from safehold.govern.report.level import TOO_FEW, WITHHELD
+from safehold.govern.report.render import report_html, report_pdf
+from safehold.govern.report.signing import signers_of
+from safehold.testing.hosts import NOW, SITE, RecordedHost, healthy, used
+
+CATALOGUE = stock_catalogue()
+CASE = read_case("asl3")
+BUNDLE = "b" * 64
+
+
+def evidence(name: str, *, made: int = NOW, bundle: str = "", **fields: Figure) -> Evidence:
+    """Return evidence that holds 90 days."""
+    return Evidence(
+        id=name, kind=name, made=made, holds_s=90 * DAY, bundle=bundle, fields=dict(fields)
+    )
+
+
+def sources(host: RecordedHost | None = None, *, at: int = NOW, bundle: str = BUNDLE) -> Sources:
+    """Return the sources of a healthy enclave whose red team found 1 of 200."""
+    run = run_controls(CATALOGUE, host or healthy(), SITE)
+    public = Audience.PUBLIC
+    found = [
+        *of_controls(read_again(run, CATALOGUE, at)),
+        *of_log(healthy().reading, at),
+        evidence("redteam", bundle=BUNDLE, rate=Figure(audience=public, events=1, n=200)),
+        evidence("coverage", gaps=Figure(audience=public, number=0)),
+        evidence(
+            "threshold:weapons-basic-uplift", status=Figure(audience=public, text="cannot rule out")
+        ),
+        evidence(
+            "standing:asl-3-deployment",
+            in_force=Figure(audience=public, number=1),
+            precautionary=Figure(audience=public, text="yes"),
+            provisional=Figure(audience=public, text="yes"),
+        ),
+    ]
+    return Sources(at=at, bundle=bundle, evidence={one.id: one for one in found})
+
+
+def states(given: Sources, case: Case = CASE) -> dict[str, State]:
+    """Return the state of each claim."""
+    return {name: one.state for name, one in judge_case(case, given).items()}
+
+
+def test_healthy_enclave_supports_every_claim_of_the_stock_case() -> None:
+    """All nine sections stand, and each claim is supported."""
+    report = build_report(CASE, sources(), Audience.PUBLIC)
+    assert {one.section for one in CASE.node} >= set(Section)
+    assert {one.state for one in report.claims} == {State.SUPPORTED}
+    redteam = next(one for one in report.claims if one.id == "redteam")
+    assert "n=200, 95% upper bound 2.350%" in redteam.text
+
+
+def test_another_live_bundle_makes_its_claims_stale() -> None:
+    """Evidence of a bundle that is not live any more is stale, and all that rests on it."""
+    found = states(sources(bundle="c" * 64))
+    assert {name for name, one in found.items() if one is not State.SUPPORTED} == {
+        "redteam",
+        "evidence",
+        "deployment",
+        "sufficiency",
+    }
+    assert found["redteam"] is State.STALE
+
+
+def test_overdue_control_makes_its_goals_unsupported() -> None:
+    """A control whose result is overdue is not satisfied: its goals fall, and so up to the top."""
+    found = states(sources(at=NOW + 2 * DAY))
+    assert found["two-party"] is State.UNSUPPORTED
+    assert found["security"] is found["sufficiency"] is State.UNSUPPORTED
+
+
+def test_planted_fault_reaches_its_goal() -> None:
+    """A quota raised by hand takes the claim about egress down, and no other top claim."""
+    host = healthy().said(
+        "nft", "-j", "list", "ruleset", old='"bytes": 40000000,', new='"bytes": 90000000,'
+    )
+    found = states(sources(host))
+    fallen = {name for name, one in found.items() if one is State.UNSUPPORTED}
+    assert fallen == {"quotas", "egress", "security", "sufficiency"}
+
+
+@pytest.mark.parametrize("kind", ["dissent", "incident"])
+def test_doubt_undermines_what_it_names(kind: str) -> None:
+    """A dissent or an open incident undermines its claim and all that rests on it."""
+    doubt = Doubt(kind=kind, about=("controls:egr-17",), text="secret words")
+    given = msgspec.structs.replace(sources(), doubts=(doubt,))
+    found = states(given)
+    assert found["blocks"] is found["sufficiency"] is State.UNDERMINED
+    page = report_html(build_report(CASE, given, Audience.PUBLIC))
+    assert "secret words" not in page
+    assert WITHHELD in page
+
+
+def marked(marker: str) -> tuple[Case, Sources]:
+    """Return a case and sources with a marker in every internal and partner value."""
+
+    def node(name: str, audience: Audience, **more: object) -> Node:
+        words = f"{marker}x" if audience is not Audience.PUBLIC else "plain words {e.secret}"
+        return Node(id=name, kind=NodeKind.GOAL, text=words, audience=audience, **more)
+
+    solution = Node(
+        id="s-public",
+        kind=NodeKind.SOLUTION,
+        text="shown {e.open}",
+        audience=Audience.PUBLIC,
+        evidence="e",
+        predicate=Predicate("secret", Operator.IS, f"{marker}v"),
+    )
+    hidden = Node(
+        id=f"{marker}-id",
+        kind=NodeKind.SOLUTION,
+        text=f"{marker} text",
+        evidence=f"{marker}-e",
+        predicate=Predicate("k", Operator.IS, marker),
+    )
+    case = Case(
+        id="c",
+        title="A report",
+        node=(
+            node("top", Audience.PUBLIC, section=Section.PLAN,
+                 supported_by=("s-public", f"{marker}-id", f"{marker}-goal")),
+            node(f"{marker}-goal", Audience.PARTNER, supported_by=("s-public",)),
+            solution,
+            hidden,
+        ),
+    )  # fmt: skip
+    found = [
+        Evidence(
+            id="e",
+            kind="test",
+            made=NOW,
+            holds_s=DAY,
+            method=f"{marker} method",
+            fields={
+                "open": Figure(audience=Audience.PUBLIC, text="open words"),
+                "secret": Figure(text=f"{marker}v"),
+                f"{marker}_name": Figure(audience=Audience.PARTNER, text=f"{marker} partner"),
+                "few": Figure(audience=Audience.PUBLIC, events=1, n=3),
+            },
+        ),
+        evidence(f"{marker}-e", k=Figure(text=marker)),
+    ]
+    doubts = (Doubt(kind="dissent", about=(f"{marker}-id",), text=f"{marker} doubt"),)
+    return case, Sources(at=NOW, bundle="", evidence={one.id: one for one in found}, doubts=doubts)
+
+
+def streams(pdf: bytes) -> bytes:
+    """Return all bytes of a PDF, each stream inflated."""
+    parts = [pdf]
+    for part in pdf.split(b"stream\n")[1:]:
+        try:
+            parts.append(zlib.decompressobj().decompress(part))
+        except zlib.error:
+            continue
+    return b"".join(parts)
+
+
+def test_marker_of_an_internal_field_is_in_no_public_byte() -> None:
+    """Nothing internal or of a partner is in the public JSON, page, PDF text, streams, metadata."""
+    marker = "zq7marker"
+    case, given = marked(marker)
+    public = build_report(case, given, Audience.PUBLIC)
+    pdf = report_pdf(public)
+    reader = PdfReader(io.BytesIO(pdf))
+    shown = [
+        msgspec.json.encode(public).decode(),
+        report_html(public),
+        "".join(page.extract_text() for page in reader.pages),
+        str(reader.metadata),
+        streams(pdf).decode("latin-1"),
+    ]
+    assert all(marker not in one for one in shown)
+    assert "open words" in shown[1]
+    assert TOO_FEW in shown[1]
+    inside = build_report(case, given, Audience.INTERNAL)
+    assert report_html(inside).count(marker) >= 8
+    partner = report_html(build_report(case, given, Audience.PARTNER))
+    assert f"{marker} partner" in partner
+    assert f"{marker} method" not in partner
+    assert f"{marker}v" not in partner
+
+
+@given(st.text(min_size=1, max_size=40), st.sampled_from(list(Audience)))
+def test_words_of_evidence_never_become_markup(text: str, level: Audience) -> None:
+    """Whatever evidence says is escaped."""
+    figure = Figure(audience=Audience.PUBLIC, text=f"<script>{text}")
+    given_ = Sources(at=NOW, bundle="", evidence={"e": evidence("e", open=figure)})
+    case, _ = marked("m")
+    assert "<script" not in report_html(build_report(case, given_, level))
+
+
+def test_pages_repeat_byte_for_byte_in_another_process(tmp_path: Path) -> None:
+    """HTML and PDF of one report are the same bytes, made by two processes."""
+    public = build_report(CASE, sources(), Audience.PUBLIC)
+    saved = tmp_path / "report.json"
+    saved.write_bytes(msgspec.json.encode(public))
+    code = (
+        "import sys, msgspec, pathlib\n"
+        "from safehold.govern.report.interface import Report\n"
+        "from safehold.govern.report.render import report_html, report_pdf\n"
+        "made = msgspec.json.decode(pathlib.Path(sys.argv[1]).read_bytes(), type=Report)\n"
+        "pathlib.Path(sys.argv[2]).write_bytes(report_html(made).encode() + report_pdf(made))\n"
+    )
+    other = tmp_path / "other"
+    subprocess.run([sys.executable, "-c", code, str(saved), str(other)], check=True, timeout=120)
+    assert other.read_bytes() == report_html(public).encode() + report_pdf(public)
+
+
+NODE = '[[node]]\nid = "{id}"\nkind = "{kind}"\ntext = "{text}"\n{more}\n'
+GOAL = NODE.format(
+    id="g", kind="goal", text="T", more='section = "rationale"\nsupported_by = ["s"]'
+)
+PROOF = 'evidence = "e"\npredicate = { field = "k", op = "<=", value = 1 }'
+GOOD = (
+    'id = "c"\ntitle = "T"\n'
+    + GOAL
+    + NODE.format(id="s", kind="solution", text="We saw {{e.k}}", more="@")
+    .replace("@", PROOF)
+    .replace("{{e.k}}", "{e.k}")
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("We saw {e.k}", "We saw 3 attacks"),
+        ("We saw {e.k}", "We saw 0.4%"),
+        ("We saw {e.k}", "We saw a million attacks"),
+        ("We saw {e.k}", "We saw {e}"),
+        ('supported_by = ["s"]', 'supported_by = ["t"]'),
+        ('supported_by = ["s"]', 'supported_by = ["g"]'),
+        ('supported_by = ["s"]', "supported_by = []"),
+        ('section = "rationale"', ""),
+        (PROOF, ""),
+        ("[[node]]", "[[node]]\nunknown = 1"),
+    ],
+)
+def test_lint_refuses_bare_numbers_and_broken_arguments(old: str, new: str) -> None:
+    """A number in prose, a circle, a gap, or a solution without a demand is refused."""
+    assert parse_case(GOOD, "x").id == "c"
+    assert old in GOOD
+    with pytest.raises(ReportError):
+        parse_case(GOOD.replace(old, new, 1), "x")
+
+
+def test_names_with_digits_are_no_numbers() -> None:
+    """`ASL-3` is a name, and stays."""
+    assert parse_case(GOOD.replace("We saw {e.k}", "ASL-3 holds"), "x")
+
+
+@pytest.mark.parametrize(
+    ("figure", "op", "value", "holds"),
+    [
+        (Figure(events=0, n=100), Operator.UPPER_AT_MOST, 0.05, True),
+        (Figure(events=0, n=10), Operator.UPPER_AT_MOST, 0.05, False),
+        (Figure(events=0, n=0), Operator.UPPER_AT_MOST, 0.99, False),
+        (Figure(events=5, n=3), Operator.UPPER_AT_MOST, 1.0, False),
+        (Figure(events=0, n=0), Operator.LOWER_AT_LEAST, 0.0, False),
+        (Figure(number=0.01), Operator.UPPER_AT_MOST, 0.05, False),
+        (Figure(text="yes"), Operator.AT_LEAST, 0.0, False),
+        (Figure(text="yes"), Operator.IS, "yes", True),
+        (Figure(number=3), Operator.AT_MOST, 3.0, True),
+        (Figure(number=3), Operator.AT_LEAST, 4.0, False),
+    ],
+)
+def test_predicates_compare_bounds_not_points(
+    figure: Figure, op: Operator, value: float | str, *, holds: bool
+) -> None:
+    """A demand on a rate reads its exact bound, and no field of another kind meets it."""
+    assert meets(evidence("e", k=figure), Predicate("k", op, value)) is holds
+
+
+def test_difference_of_two_reports_says_what_is_weaker() -> None:
+    """A looser demand, a claim that is gone, a worse state and a new dissent are weaker."""
+    old = build_report(CASE, sources(), Audience.INTERNAL)
+    assert differences(old, old) == ()
+    doubt = Doubt(kind="dissent", about=("controls:egr-17",), text="I don't agree")
+    new = build_report(CASE, msgspec.structs.replace(sources(), doubts=(doubt,)), Audience.INTERNAL)
+    assert {one.id for one in differences(old, new) if one.weakening} >= {"blocks", "doubts"}
+    assert not any(one.weakening for one in differences(new, old))
+    less = msgspec.structs.replace(old, claims=old.claims[1:])
+    assert [one.id for one in differences(old, less) if one.weakening] == [old.claims[0].id]
+    assert looser("rate upper<= 0.05", "rate upper<= 0.2")
+    assert not looser("rate upper<= 0.05", "rate upper<= 0.01")
+    assert looser("rate upper<= 0.05", "rate <= 0.05")
+    assert looser("rate lower>= 0.9", "")
+    with pytest.raises(ReportError):
+        differences(old, build_report(CASE, sources(), Audience.PUBLIC))
+
+
+def test_two_persons_sign_exactly_one_digest() -> None:
+    """A sign-off of one person, of another digest, or taken back names nobody."""
+    digest = report_sha256(build_report(CASE, sources(), Audience.PUBLIC))
+    signed = {"report": digest}
+    for host, names in (
+        (healthy().with_case(used("report.publish", "p-sec1", details=signed)), ("dev1", "sec1")),
+        (healthy().with_case(used("report.publish", details=signed)), ()),
+        (healthy().with_case(used("report.publish", "p-sec1", details={"report": "0"})), ()),
+        (healthy().with_case(used("report.publish", "p-sec1", details=signed, closed=True)), ()),
+    ):
+        assert signers_of(host.reading, digest) == names
+
+
+def test_parts_json_becomes_figures_and_other_json_is_refused() -> None:
+    """The red team's and the ledger's own JSON are read; anything else is an error."""
+    rate = {"events": 2, "n": 50}
+    red = {"total": {"success": rate}, "benign_plain": {"events": 0, "n": 9}}
+    figures = figures_of("redteam", json.dumps(red).encode(), Audience.PUBLIC)
+    assert (figures["rate"].events, figures["rate"].n) == (2, 50)
+    for kind, data in (("redteam", b"{}"), ("coverage", b"[]"), ("other", b"{}")):
+        with pytest.raises(ReportError):
+            figures_of(kind, data, Audience.PUBLIC)
+
+
+def test_command_builds_verifies_and_notices_a_changed_page(tmp_path: Path) -> None:
+    """`build` writes a report, `verify` accepts it, and refuses a page with other words."""
+    run = tmp_path / "run.json"
+    run.write_bytes(msgspec.json.encode(run_controls(CATALOGUE, healthy(), SITE)))
+    out = tmp_path / "report"
+    words = ["report", "build", "asl3", "--controls", str(run), "--at", str(NOW)]
+    built = CliRunner().invoke(safehold, [*words, "--out", str(out)])
+    assert built.exit_code == 1, built.output
+    assert "redteam: unsupported (its evidence is missing)" in built.output
+    assert CliRunner().invoke(safehold, ["report", "verify", str(out)]).exit_code == 0
+    page = out / "report.html"
+    page.write_text(page.read_text().replace("unsupported", "supported"))
+    changed = CliRunner().invoke(safehold, ["report", "verify", str(out)])
+    assert isinstance(changed.exception, ReportError)
+    late = ["report", "stale", str(out / "report.json"), "--at", str(NOW + 400 * DAY)]
+    assert CliRunner().invoke(safehold, late).exit_code == 1
+
+
+def test_stock_case_shows_no_number_of_its_own() -> None:
+    """The stock case's file passes the lint from the package's own data."""
+    folder = resources.files("safehold.govern.report") / "stock"
+    assert parse_case((folder / "asl3.toml").read_text("utf-8"), "asl3") == CASE
+    assert isinstance(build_report(CASE, sources(), Audience.PARTNER), Report)
