@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "endpoint": ("safehold.cli.endpoint", "endpoint", "Let only allowed software run."),
     "eval": ("safehold.cli.evaluate", "evaluate_command", "Measure a bundle on labelled data."),
     "exemption": ("safehold.cli.exemption", "exemption", "Vetted exemptions for named users."),
+    "govern": ("safehold.cli.govern", "govern", "What falls due, and an incident's clocks."),
     "grant": ("safehold.cli.grant", "grant", "Two-party authorization: request and approve."),
     "init": ("safehold.cli.init", "init", "Write a starter configuration."),
     "intel": ("safehold.cli.intel", "intel", "Share attack descriptors; take others' on trial."),

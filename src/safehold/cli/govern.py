@@ -1,0 +1,138 @@
+"""`safehold govern`: what falls due, and the clocks of an incident."""
+
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+
+from safehold.cli._trust import emit, json_option, plain
+from safehold.errors import UsageError
+from safehold.govern.cadence.due import (
+    DueItem,
+    agenda,
+    of_acceptances,
+    of_incidents,
+    of_records,
+    of_report,
+    of_results,
+)
+from safehold.govern.cadence.incidents import (
+    CadenceError,
+    Moment,
+    incident_kinds,
+    stock_clocks,
+    template,
+    when,
+)
+
+T = TypeVar("T")
+
+
+@click.group()
+def govern() -> None:
+    """The calendar of governance.
+
+    \b
+    Examples:
+      safehold govern due --log DIR --log-keys log.json --controls controls-run.json
+      safehold govern clocks
+      safehold govern incident inc-7 --kind weights-theft --aware 1800000000 > inc-7.md
+    """
+
+
+@govern.command("due")
+@click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
+@click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+@click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
+@click.option("--report", "saved", type=click.Path(path_type=Path), help="A report.json.")
+@click.option("--days", type=click.IntRange(0, 400), default=30, show_default=True)
+@click.option("--at", type=int, help="POSIX seconds; now when left out.")
+@json_option
+@click.pass_context
+def due(
+    context: click.Context,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    controls: Path | None,
+    saved: Path | None,
+    days: int,
+    at: int | None,
+    as_json: bool,
+) -> None:
+    """List what is overdue or falls due soon; exit 1 when anything is overdue."""
+    now = int(time.time()) if at is None else at
+    items: list[DueItem] = []
+    if (log_dir is None) != (log_keys is None):
+        raise UsageError("expected --log DIR with --log-keys FILE, or neither")
+    if log_dir is not None and log_keys is not None:
+        from safehold.govern.controls.facts.trust_log import read_log
+        from safehold.govern.standards.reading import read_log as read_standing
+
+        log = read_log(log_dir, log_keys)
+        items += [*of_acceptances(log, now), *of_incidents(log)]
+        items += of_records(read_standing(log_dir, log_keys).records)
+    if controls is not None:
+        from safehold.govern.controls.interface import ControlRun
+
+        items += of_results(_decode(controls, ControlRun).results)
+    if saved is not None:
+        from safehold.govern.report.interface import Report
+
+        items += of_report(_decode(saved, Report))
+    if log_dir is None and controls is None and saved is None:
+        raise UsageError("expected at least one of --log, --controls and --report")
+    found = agenda(items, at=now, days=days)
+    if as_json:
+        emit([plain(one) | {"overdue": one.overdue(now)} for one in found])
+    for one in () if as_json else found:
+        mark = "OVERDUE  " if one.overdue(now) else ""
+        click.echo(f"{when(one.due)}  {mark}{one.what}")
+    if not as_json:
+        late = sum(one.overdue(now) for one in found)
+        click.echo(f"{late} overdue, {len(found) - late} within {days} days")
+    if any(one.overdue(now) for one in found):
+        context.exit(1)
+
+
+@govern.command("clocks")
+@json_option
+def clocks(as_json: bool) -> None:
+    """List the clocks that an incident may start, each with its source."""
+    if as_json:
+        emit([plain(one) for one in stock_clocks()])
+        return
+    for one in stock_clocks():
+        click.echo(
+            f"{one.id}: {one.what}, {one.hours:g} h from {one.starts.value}, to {one.to}\n"
+            f"  {one.law}\n  kinds: {', '.join(one.kinds)}"
+        )
+    click.echo("Ask counsel which of them bind you.")
+
+
+@govern.command("incident")
+@click.argument("name")
+@click.option("--kind", multiple=True, type=click.Choice(incident_kinds()), required=True)
+@click.option("--aware", type=int, help="When somebody became aware (POSIX seconds; now).")
+@click.option("--notified", type=int, help="When an authority was notified.")
+@click.option("--resolved", type=int, help="When it was over.")
+def incident(
+    name: str, kind: tuple[str, ...], aware: int | None, notified: int | None, resolved: int | None
+) -> None:
+    """Print the page of an incident, with every clock that it starts."""
+    moments = {Moment.AWARE: int(time.time()) if aware is None else aware}
+    if notified is not None:
+        moments[Moment.NOTIFIED] = notified
+    if resolved is not None:
+        moments[Moment.RESOLVED] = resolved
+    click.echo(template(name, kind, moments))
+
+
+def _decode(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise CadenceError(f"can't read {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise CadenceError(f"{path.name}: {error}") from error

@@ -1,0 +1,1 @@
+"""Cadence: what falls due, and the clocks that an incident starts."""
