@@ -3,6 +3,7 @@
 import datetime as dt
 import functools
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,9 @@ from safehold.secure.egress.watch.metrics import write_textfile
 from safehold.secure.egress.watch.response import Level, Step
 from safehold.secure.egress.watch.shape_watch import load_limits
 from safehold.secure.egress.watch.watch import Inputs, Watch
+from safehold.trust.release.interface import ArtefactKind
+from safehold.trust.released.follow import ReleaseLog
+from safehold.trust.released.interface import read_release_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -90,7 +94,15 @@ def host(command: Command) -> Command:
         envvar="SAFEHOLD_LOG_KEYS",
         help="The log's private keys.",
     )
-    return folder(netns(log(keys(files(command)))))
+    releases = click.option(
+        "--releases",
+        "releases_file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        default=None,
+        envvar="SAFEHOLD_RELEASES",
+        help="TOML file that names the log of releases: only what it released is applied.",
+    )
+    return folder(netns(log(keys(releases(files(command))))))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -128,7 +140,13 @@ def _open(
     log_dir: Path | None,
     key_dir: Path | None,
     files: Mapping[str, Path | None] | None = None,
+    releases_file: Path | None = None,
 ) -> EnforcerHost:
+    rules, limits = load_register(register_file), load_plan(plan_file)
+    if releases_file is not None:
+        log = ReleaseLog(read_release_settings(releases_file), time.time)
+        log.admit_settings(ArtefactKind.EGRESS_REGISTER, rules)
+        log.admit_settings(ArtefactKind.EGRESS_PLAN, limits)
     audit: AuditLog = ChainedLog(state_dir / "audit.jsonl")
     authorizer: Authorizer = RefuseAll()
     grants: WeightGrants = NoWeightGrants()
@@ -138,8 +156,8 @@ def _open(
         authorizer = DeskAuthorizer(desk, os.uname().nodename)
         grants = DeskWeightGrants(desk)
     enforcer = Enforcer(
-        register=load_register(register_file),
-        plan=load_plan(plan_file),
+        register=rules,
+        plan=limits,
         store=StateFile(state_dir),
         audit=audit,
         authorizer=authorizer,

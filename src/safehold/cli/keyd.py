@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from safehold.cli._weights import json_option
-from safehold.secure.weights.keyd.config import build_service, prepare_memory, read_config
+from safehold.secure.weights.keyd.config import admit, build_service, prepare_memory, read_config
 from safehold.secure.weights.keyd.host import measure_host
 from safehold.secure.weights.keyd.peer import workload_sha256
 
@@ -45,13 +45,19 @@ def run(config: Path, as_json: bool) -> None:
       setpriv --reuid safehold-keyd --clear-groups --inh-caps +sys_ptrace \\
           --ambient-caps +sys_ptrace safehold keyd run --config /etc/safehold/keyd.toml
     """
+    mode = admit(config, _now)
     settings = read_config(config)
-    service = build_service(settings, lambda: int(time.time()))
+    service = build_service(settings, _now)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
-    line = {"listening": settings.socket, "host": settings.host}
-    click.echo(json.dumps(line) if as_json else f"key service listens on {settings.socket}")
+    line = {"listening": settings.socket, "host": settings.host, "releases": mode}
+    said = f"key service listens on {settings.socket}; releases: {mode}"
+    click.echo(json.dumps(line) if as_json else said)
     service.serve()
+
+
+def _now() -> int:
+    return int(time.time())
 
 
 @keyd.command()

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from safehold.constitution import library
 from safehold.errors import ConfigError
 from safehold.guard.gateway.access.exemptions import open_exemptions
+from safehold.guard.gateway.bundles.released import enforced
 from safehold.guard.gateway.exemption_settings import ExemptionSettings, Member
 from safehold.guard.gateway.policy import Key, Settings, SurfacePolicy, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, PromptRow
 from safehold.testing.guards import MARKER, held_rules
-from safehold.testing.trust import Enclave
+from safehold.testing.released import RELEASE_RULES, Channel, settings_artefact
+from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.testing.upstream import says
 from safehold.trust.exemptions import (
     ExemptionAction,
@@ -33,6 +35,7 @@ from safehold.trust.exemptions import (
 from safehold.trust.grants.interface import GrantRequest
 from safehold.trust.log import LogTamperError
 from safehold.trust.people.statement import Act
+from safehold.trust.release.interface import Artefact, ArtefactKind
 
 SECRETS = {
     name: f"sk-safehold-{name}-0123456789abcdefghijk" for name in ("ann", "bob", "cat", "eve")
@@ -44,6 +47,7 @@ MEMBERS = {
     "cat": Member(organisation="org-1", user="u-cat", use_case="school"),
     "eve": Member(organisation="org-2", user="u-eve", use_case="school"),
 }
+DECLARED = Settings(keys=KEYS)
 WORD = MARKER.split()[2].encode()
 
 
@@ -52,7 +56,14 @@ class Site:
 
     def __init__(self, root: Path, constitution: str) -> None:
         self.root = root
-        self.enclave = Enclave(root / "log", now=int(time.time()) - 100)
+        policy = POLICY + GOVERNING + RELEASE_RULES
+        self.enclave = Enclave(root / "log", policy=policy, now=int(time.time()) - 100)
+        # A gateway that names an enclave's log enforces its releases.
+        self.channel = Channel(self.enclave, root / "releases")
+        held = held_rules()
+        bundle = Artefact(path="bundle", kind=ArtefactKind.BUNDLE, sha256=held.digest)
+        declared = settings_artefact(ArtefactKind.GATEWAY, DECLARED)
+        self.channel.publish(self.channel.next(bundle, declared))
         keys = msgspec.structs.replace(
             self.enclave.desk.store.keys, founding=self.enclave.founding_sha256()
         )
@@ -115,8 +126,9 @@ def _constitution(path: Path, clause: str) -> str:
 
 def start(stage: Start, site: Site, **given: Any) -> Any:
     """Start a gateway whose replies hold the marker."""
-    parts = Parts(loader=_never, held=held_rules())
-    options = {"keys": KEYS, "exemptions": site.settings} | given
+    parts = Parts(loader=_never, held=held_rules(), declared=DECLARED)
+    options = {"keys": KEYS, "exemptions": site.settings, "releases": site.channel.settings}
+    options |= given
     return stage(says(f"so the {MARKER} is", size=4), parts=parts, **options)
 
 
@@ -253,6 +265,16 @@ def test_hold_queues_a_reply_for_review(stage: Start, site: Site) -> None:
     rows = [row for row in at.ledger.rows if isinstance(row, EventRow)]
     queued = [row.decision_id for row in rows if row.kind is EventKind.REVIEW]
     assert queued == [reply, prompt]
+
+
+def test_a_gateway_that_names_the_log_and_no_releases_does_not_start(site: Site) -> None:
+    """Who believes an enclave's log in one thing enforces its releases; no option changes that."""
+    named = Settings(keys=KEYS, exemptions=site.settings)
+    with pytest.raises(ConfigError, match="releases"):
+        enforced(named)
+    both = msgspec.structs.replace(named, releases=site.channel.settings)
+    assert enforced(both) == site.channel.settings
+    assert enforced(Settings()) is None
 
 
 def test_fallback_goes_to_the_weaker_model_or_blocks(stage: Start, site: Site) -> None:

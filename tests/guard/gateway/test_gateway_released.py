@@ -9,12 +9,16 @@ import pytest
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import BundleError, TrustError
 from safehold.guard.gateway.bundles.loading import RulesLoader
-from safehold.guard.gateway.bundles.released import ReleasedLoader, Releases, begin_memory
+from safehold.guard.gateway.bundles.released import (
+    ReleasedLoader,
+    Releases,
+)
 from safehold.guard.gateway.policy import Settings
-from safehold.guard.gateway.release_settings import ReleaseSettings
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.release.interface import Artefact, ArtefactKind, PublishRelease, Release
 from safehold.trust.release.weaker import settings_document
+from safehold.trust.released.interface import ReleaseSettings
+from safehold.trust.released.memory import begin_memory
 
 RULE = """
 [[rule]]
@@ -126,9 +130,9 @@ def test_a_file_changed_after_its_release_does_not_load(site: Site) -> None:
 def test_other_settings_do_not_start(site: Site) -> None:
     """The released settings are admitted, and no option beside them."""
     releases = site.releases()
-    releases.admit_settings(site.settings)
+    releases.admit_gateway(site.settings)
     with pytest.raises(TrustError, match="not in release"):
-        releases.admit_settings(msgspec.structs.replace(site.settings, embeddings="pass"))
+        releases.admit_gateway(msgspec.structs.replace(site.settings, embeddings="pass"))
 
 
 def test_lost_state_is_refused(site: Site) -> None:

@@ -222,18 +222,43 @@ def test_fork_is_refused(house: House) -> None:
 
 
 def test_two_releases_of_one_version_are_refused(house: House) -> None:
-    """Two granted releases with one number leave nothing in force."""
-    second = msgspec.structs.replace(house.releases[0], expires=house.enclave.time + 5)
-    house.publish(second)
+    """The log takes one release of a version; a head that had two would be no chain."""
+    first = house.next(BUNDLE, GATEWAY)
+    house.publish(first)
+    again = msgspec.structs.replace(first, expires=first.expires - 1)
+    with pytest.raises(RefusedError, match="expected version 3"):
+        house.publish(again)
+    head = house.enclave.desk.state.head(house.enclave.desk.store.size)
+    twice = msgspec.structs.replace(head, releases=(*head.releases, head.releases[-1]))
     with pytest.raises(ReleaseError, match="no chain"):
-        house.verify()
+        ReleaseSet(twice, house.releases, seen=house.seen, now=house.enclave.time, max_age_s=3600)
+
+
+@pytest.mark.parametrize("change", ["version", "previous"])
+def test_a_release_that_skips_or_forks_is_refused_by_the_log(house: House, change: str) -> None:
+    """A version that is not the next, or one after another release than the last, is not taken."""
+    good = house.next(BUNDLE, GATEWAY)
+    bad = msgspec.structs.replace(good, **{change: 7 if change == "version" else "e" * 64})
+    with pytest.raises(RefusedError, match="expected version 2"):
+        house.publish(bad)
+    house.publish(good)
+    assert house.verify().current == good
 
 
 def test_approval_for_another_gateway_is_refused(house: House) -> None:
-    """A release granted for another host does not hold here."""
-    house.publish(house.next(BUNDLE, stricter()), host="gateway-2")
+    """A grant whose host is another gateway's name puts nothing in force, nor does such a head."""
+    with pytest.raises(RefusedError, match="expected a grant for the host gateway-1"):
+        house.publish(house.next(BUNDLE, GATEWAY), host="gateway-2")
+    head = house.enclave.desk.state.head(house.enclave.desk.store.size)
+    moved = tuple(msgspec.structs.replace(one, host="gateway-2") for one in head.releases)
     with pytest.raises(ReleaseError, match="not for here"):
-        house.verify()
+        ReleaseSet(
+            msgspec.structs.replace(head, releases=moved),
+            house.releases,
+            seen=house.seen,
+            now=house.enclave.time,
+            max_age_s=3600,
+        )
 
 
 def test_a_release_of_another_channel_is_none_here(house: House) -> None:

@@ -10,9 +10,9 @@ from safehold.errors import ConfigError
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.overlay_settings import OverlaySettings
-from safehold.guard.gateway.release_settings import ReleaseSettings
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
+from safehold.trust.released.interface import ReleaseSettings
 
 MIN_KEY_CHARS = 24
 MIN_KEY_DISTINCT = 10

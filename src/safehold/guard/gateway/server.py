@@ -20,7 +20,12 @@ from safehold.guard.gateway.access.store import open_store
 from safehold.guard.gateway.app import CODECS, Gateway
 from safehold.guard.gateway.bundles.active_guard import Held, Holder
 from safehold.guard.gateway.bundles.hot_rules import HotRuleFile, HotRuleWatch
-from safehold.guard.gateway.bundles.released import UNRELEASED, ReleasedLoader, Releases
+from safehold.guard.gateway.bundles.released import (
+    UNRELEASED,
+    ReleasedLoader,
+    Releases,
+    enforced,
+)
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
 from safehold.guard.gateway.operate.admin import Admin
@@ -68,10 +73,10 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         SafeholdError: A part can't be opened; the message says which.
     """
     # 1. The bundle loads, verifies, is released and passes its own golden set.
-    loader, admit, mode = parts.loader, _admit_all, UNRELEASED
-    if settings.releases is not None:
-        releases = await asyncio.to_thread(Releases, settings.releases, time.time)
-        await asyncio.to_thread(releases.admit_settings, parts.declared or settings)
+    where, loader, admit, mode = enforced(settings), parts.loader, _admit_all, UNRELEASED
+    if where is not None:
+        releases = await asyncio.to_thread(Releases, where, time.time)
+        await asyncio.to_thread(releases.admit_gateway, parts.declared or settings)
         loader, admit, mode = ReleasedLoader(loader, releases), releases.admit_guard, "enforcing"
     if parts.held is not None:
         held = parts.held

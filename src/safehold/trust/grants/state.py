@@ -39,6 +39,7 @@ from safehold.trust.grants.interface import (
     Decision,
     Granted,
     GrantError,
+    GrantRequest,
     LogView,
     Policy,
     Refused,
@@ -500,6 +501,7 @@ class TrustState:
         # 3. Its effect is possible.
         roster, policy, exemption = apply_details(request, self.roster, self.policy)
         correction = self._correction(request.details)
+        self._check_chain(request)
 
         def take() -> None:
             case.uses += 1
@@ -511,6 +513,29 @@ class TrustState:
                 self.last_time = self.newest = correction
 
         return take
+
+    def _check_chain(self, request: GrantRequest) -> None:
+        """Refuse a release that does not follow the one in force of its channel.
+
+        So nobody approves a second release of one version, and no channel gets stuck with one.
+        """
+        details = request.details
+        if not isinstance(details, PublishRelease):
+            return
+        if request.host != details.channel:
+            raise GrantError(
+                f"expected a grant for the host {details.channel}, got one for {request.host}"
+            )
+        before = [
+            one.details for one in self.head(0).releases if one.details.channel == details.channel
+        ]
+        version = max((one.version for one in before), default=0)
+        newest = next((one.release_sha256 for one in before if one.version == version), "")
+        if (details.version, details.previous) != (version + 1, newest):
+            raise GrantError(
+                f"expected version {version + 1} of {details.channel} after "
+                f"{short(newest) or 'none'}, got version {details.version}"
+            )
 
     def _correction(self, details: object) -> int | None:
         """Return the time that the log gets, if this is what the act does."""

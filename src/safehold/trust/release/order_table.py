@@ -282,6 +282,13 @@ _GRANTS_POLICY: dict[str, Order] = {
 
 _KEY_SERVICE: dict[str, Order] = {
     "socket": _PINNED,
+    "releases": Part(added=_S, removed=_W),
+    "releases.log": _PINNED,
+    "releases.log_keys": _PINNED,
+    "releases.channel": _PINNED,
+    "releases.documents": _PINNED,
+    "releases.memory": _PINNED,
+    "releases.max_age_s": _LOWER,
     "log": _PINNED,
     "log_keys": _PINNED,
     "log_key": _PINNED,

@@ -24,8 +24,13 @@ from safehold.trust.log.keys import read_keys
 from safehold.trust.log.note import Algorithm, SigningKey
 from safehold.trust.log.store import LogStore
 from safehold.trust.log.witness import Witness, create_witness
+from safehold.trust.release.interface import ArtefactKind
+from safehold.trust.released.follow import ReleaseLog
+from safehold.trust.released.interface import ReleaseSettings, beside
 
 MEMORY_KEY = "memory.key"
+UNRELEASED = "UnsafeUnreleased"
+"""The mode of a key service whose configuration no release was asked for."""
 
 
 class KeydConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +64,8 @@ class KeydConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The endpoint guard's heartbeat; while it is stale, no key is released. Empty: not asked."""
     endpoint_policy: str = ""
     """SHA-256 of the software policy that the guard must enforce."""
+    releases: ReleaseSettings | None = None
+    """Where releases come from; with this part, only the released configuration starts."""
 
 
 def read_config(path: Path) -> KeydConfig:
@@ -67,13 +74,7 @@ def read_config(path: Path) -> KeydConfig:
     Raises:
         ConfigError: unreadable, an unknown member, or a value of another kind.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        config = msgspec.convert(tomllib.loads(text), KeydConfig)
-    except OSError as error:
-        raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path.name}: {error}") from error
+    config = declared(path)
     if bool(config.endpoint_socket) != bool(config.endpoint_policy):
         raise ConfigError(f"{path.name}: expected endpoint_socket and endpoint_policy, or neither")
     base = path.absolute().parent
@@ -85,7 +86,37 @@ def read_config(path: Path) -> KeydConfig:
         **{name: str(base / getattr(config, name)) for name in fields},
         providers=tuple(str(base / name) for name in config.providers),
         code=tuple(str(base / name) for name in config.code),
+        releases=None if config.releases is None else beside(config.releases, base),
     )
+
+
+def declared(path: Path) -> KeydConfig:
+    """Return the configuration as the file has it: this is what a release holds.
+
+    Raises:
+        ConfigError: unreadable, an unknown member, or a value of another kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return msgspec.convert(tomllib.loads(text), KeydConfig)
+    except OSError as error:
+        raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+
+
+def admit(path: Path, clock: Callable[[], int]) -> str:
+    """Refuse a configuration that is not the released one; return the mode in words.
+
+    Raises:
+        ConfigError: the file is malformed.
+        TrustError: it names a log of releases, and its settings are not in force there.
+    """
+    config, placed = declared(path), read_config(path)
+    if placed.releases is None:
+        return UNRELEASED
+    ReleaseLog(placed.releases, clock).admit_settings(ArtefactKind.KEY_SERVICE, config)
+    return f"enforcing, channel {placed.releases.channel}"
 
 
 def prepare_memory(folder: Path) -> None:
