@@ -29,7 +29,7 @@ RESULTS = ROOT / ".bench"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 # Not benchmarks: the parts of this runner, and a generator of a table in the package.
-OTHERS = frozenset({"__init__", "__main__", "tables", "letter_pairs"})
+OTHERS = frozenset({"__init__", "__main__", "tables", "letter_pairs", "recorded_generator"})
 # What a script is given beside nothing: (whole run, quick run).
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gateway": (("--rounds", "3"), ("--rounds", "1")),

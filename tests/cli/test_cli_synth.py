@@ -8,10 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from safehold.cli._train import constitution_of, refuse_empty_splits
 from safehold.cli.constitution import constitution
 from safehold.cli.serve import with_defaults
 from safehold.cli.synth import synth
-from safehold.cli.train import constitution_of, refuse_empty_splits, train_command
+from safehold.cli.train import train_command
 from safehold.constitution import load
 from safehold.errors import ConfigError, ConstitutionError, DataError, UpstreamError, UsageError
 from safehold.guard.bundle.signing import load_or_make_key

@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "standards": ("safehold.cli.standards", "standards", "Capability thresholds and standards."),
     "synth": ("safehold.cli.synth", "synth", "Make a labelled dataset from a constitution."),
     "train": ("safehold.cli.train", "train_command", "Train and calibrate a bundle."),
+    "up": ("safehold.cli.up", "up", "From a constitution to a guard in service, in one go."),
     "weights": ("safehold.cli.weights", "weights", "Seal, check and load model weights."),
 }
 

@@ -116,7 +116,9 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             msgspec.json.format(msgspec.json.encode(coverage), indent=1) + b"\n"
         )
         _refuse_empty(coverage)
-        progress.start("examples", SIZES[request.size])
+        # The package's general text comes on top of what the size is about.
+        target = SIZES[request.size] + (0 if sources.written else len(base))
+        progress.start("examples", target)
         told = 0
 
         def counted(done: int, total: int) -> None:
@@ -129,7 +131,7 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             base,
             phrases=phrasebook(),
             seed=request.seed,
-            target=SIZES[request.size],
+            target=target,
             progress=counted,
         )
         if not sources.stock:
@@ -394,7 +396,7 @@ def show_dataset(out: Path, manifest: DatasetManifest) -> None:
 def show_coverage(coverage: Coverage) -> None:
     """Print what a model gave, a row for each clause and stage."""
     table = Table(title=f"what {coverage.generator} gave ({coverage.calls} new calls)")
-    table.add_column("clause / stage")
+    table.add_column("clause / stage", overflow="fold", min_width=30)
     for column in ("wanted", "asks", "answers", "distinct", "clusters"):
         table.add_column(column, justify="right")
     table.add_column("left out")

@@ -12,21 +12,7 @@ from safehold.cli._progress_bars import Bars
 from safehold.errors import DataError, DependencyError, UsageError
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.improve.evaluation.interface import DataFile, Label
-from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.parts import Part
-
-try:
-    from safehold.improve.training.recalibrate import recalibrate
-    from safehold.improve.training.traffic import (
-        Traffic,
-        TrafficSettings,
-        TrafficText,
-        calibrated,
-        read_record,
-    )
-except ModuleNotFoundError as error:
-    raise DependencyError("calibrating needs: pip install 'safehold[train]'") from error
 
 _RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
 
@@ -103,6 +89,13 @@ def calibrate(
       safehold calibrate homebrewing --benign week/ --contamination 0.001 --out bundles/ours
       safehold calibrate bundles/new --from-record calibration.json --out bundles/again
     """
+    # The packages of the extra are wanted only now: `--help` works without them.
+    try:
+        from safehold.cli._traffic import traffic_of
+        from safehold.improve.training.recalibrate import recalibrate
+        from safehold.improve.training.traffic import TrafficSettings, calibrated, read_record
+    except ModuleNotFoundError as error:
+        raise DependencyError("calibrating needs: pip install 'safehold[train]'") from error
     if bool(benign) is (from_record is not None):
         raise UsageError("expected either --benign or --from-record")
     loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsafe)
@@ -116,7 +109,7 @@ def calibrate(
         settings = TrafficSettings(
             alpha=alpha, near_alpha=near_alpha, escalate=escalate, contamination=contamination
         )
-        traffic = _traffic(benign, loaded.manifest.constitution, part, limit)
+        traffic = traffic_of(benign, loaded.manifest.constitution, part, limit)
         with Bars(console) as bars:
             _, found = calibrated(loaded, traffic, settings, bars)
     key = None if unsigned else load_or_make_key(signing_key.expanduser())
@@ -140,27 +133,3 @@ def calibrate(
 
 def _folder(bundle: str) -> Path:
     return Path(bundle) if Path(bundle).is_dir() else stock_bundle(bundle)[0]
-
-
-def _traffic(
-    paths: tuple[Path, ...], constitution: str, part: str | None, limit: int | None
-) -> Traffic:
-    chosen = None if part is None else Part(part)
-    files: list[DataFile] = [
-        read_items(file, constitution, limit, chosen, unlabelled=Label.BENIGN)
-        for path in paths
-        for file in data_files(path)[0]
-    ]
-    general: list[TrafficText] = []
-    near: list[TrafficText] = []
-    for file in files:
-        for item in file.items:
-            if item.label is not Label.BENIGN:
-                continue
-            kept = near if item.adjacent else general
-            if item.prompt == item.before:
-                kept.append(TrafficText(item.prompt, item.reply))
-            else:
-                kept.append(TrafficText(item.prompt, ""))
-                kept.append(TrafficText(item.before, item.reply, asks=False))
-    return Traffic(tuple(general), tuple(near), {file.name: file.sha256 for file in files})

@@ -195,6 +195,73 @@ def new(
         click.echo(f"{output} written; next: safehold constitution lint {output}")
 
 
+@constitution.command()
+@click.argument("name", metavar="FILE")
+@click.option("--generator", metavar="URL", help="Base URL of an OpenAI-compatible model.")
+@click.option("--generator-model", default="", help="The model's name at that URL.")
+@click.option(
+    "--generator-key",
+    default="",
+    envvar="SAFEHOLD_SYNTH_KEY",
+    show_envvar=True,
+    help="Its API key; better given by the environment.",
+)
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 50), help="How many.")
+@click.option(
+    "--sheet",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for neighbours.csv and neighbours.html, and for what the model answered.",
+)
+@click.option(
+    "--read",
+    "filled",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A sheet with decisions; the constitution with them goes to --out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --read: the new file; an existing one is never overwritten.",
+)
+@_json_option
+def neighbours(
+    name: str,
+    *,
+    generator: str | None,
+    generator_model: str,
+    generator_key: str,
+    batch: int,
+    sheet: Path | None,
+    filled: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Let a model propose permitted neighbours, and read your decisions about them back.
+
+    \b
+    Examples:
+      safehold constitution neighbours mine.yaml --generator http://127.0.0.1:8000/v1 --sheet sheet/
+      safehold constitution neighbours mine.yaml --read sheet/neighbours.csv --out reviewed.yaml
+    """
+    # The generator's packages are wanted here only.
+    from safehold.cli._neighbours import propose_to, read_back
+
+    if (generator is None) is (filled is None):
+        raise UsageError("expected either --generator URL --sheet DIR, or --read FILE --out FILE")
+    if generator is not None:
+        if sheet is None:
+            raise UsageError("--generator needs --sheet DIR")
+        count = propose_to(name, sheet, generator, generator_model, generator_key, batch)
+        told = f"{count} proposals in {sheet / 'neighbours.csv'}: decide there, then --read it"
+        click.echo(_json({"proposals": count, "sheet": str(sheet)}) if as_json else told)
+        return
+    if filled is None or out is None:
+        raise UsageError("--read needs --out FILE")
+    counts = read_back(name, filled, out)
+    told = f"{out} written: {counts['accept']} accepted, {counts['relabel']} relabelled"
+    click.echo(_json({"written": str(out), **counts}) if as_json else told)
+
+
 def _findings(name: str, folder: Path | None, *, seeds: bool) -> tuple[LintFinding, ...]:
     """Lint one constitution; a broken schema is a finding like any other."""
     try:

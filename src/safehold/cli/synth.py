@@ -9,14 +9,6 @@ import msgspec
 from rich.console import Console
 
 from safehold.cli._progress_bars import Bars
-from safehold.cli._synth import (
-    SynthRequest,
-    make_dataset,
-    plan_calls,
-    show_coverage,
-    show_dataset,
-    show_plan,
-)
 from safehold.errors import UsageError
 
 _SIZES = ("small", "default", "large")
@@ -161,6 +153,16 @@ def synth(
       safehold synth --constitution mine.yaml --seeds my-books/ --out data/
       safehold synth --out data/ --generator written --generator embedded --rounds 1
     """
+    # The packages of the extra are wanted only now: `--help` works without them.
+    from safehold.cli._synth import (
+        SynthRequest,
+        make_dataset,
+        plan_calls,
+        show_coverage,
+        show_dataset,
+        show_plan,
+    )
+
     request = SynthRequest(
         source=source,
         out=out,

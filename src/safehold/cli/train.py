@@ -10,21 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from safehold.cli._progress_bars import Bars
-from safehold.constitution import ClauseRole, Constitution, admit_generator, load
-from safehold.errors import DataError, DependencyError, UsageError
+from safehold.errors import BundleError, DependencyError, UsageError
 from safehold.guard.bundle.interface import Operating
 from safehold.guard.bundle.signing import load_or_make_key
-from safehold.improve.synthesis import dataset
-from safehold.improve.synthesis.dataset import DatasetManifest
-from safehold.improve.synthesis.interface import Side, Split
 from safehold.stats import Rate
-
-try:
-    from safehold.cli._probe import ProbeRequest, run_probe, show_probe
-    from safehold.improve.training.ablation_parts import without_hard_negatives
-    from safehold.improve.training.train import Provenance, TrainingSettings, train
-except ModuleNotFoundError as error:
-    raise DependencyError("training needs PyTorch and: pip install 'safehold[train]'") from error
 
 
 @click.command("train")
@@ -106,6 +95,15 @@ def train_command(
       safehold train --data data/ --probe models/mine --bundle bundles/mine --out bundles/probed
       safehold serve --upstream hf:models/mine --bundle bundles/probed
     """
+    # The packages of the extra are wanted only now: `--help` works without them.
+    try:
+        from safehold.cli._probe import ProbeRequest, run_probe, show_probe
+        from safehold.cli._train import constitution_of, provenance_of, refuse_empty_splits
+        from safehold.improve.synthesis import dataset
+        from safehold.improve.training.ablation_parts import without_hard_negatives
+        from safehold.improve.training.train import TrainingSettings, train
+    except ModuleNotFoundError as error:
+        raise DependencyError("training needs: pip install 'safehold[train]'") from error
     manifest = dataset.manifest_of(data)
     constitution = constitution_of(data, manifest, source)
     refuse_empty_splits(manifest)
@@ -114,22 +112,12 @@ def train_command(
         settings = msgspec.structs.replace(settings, seed=seed)
     if alpha is not None:
         settings = msgspec.structs.replace(settings, alpha=(alpha, alpha))
-    provenance = Provenance(
-        name=out.name,
-        constitution=constitution.name,
-        constitution_digest=constitution.digest,
-        data_digest=manifest.sha256,
-        generators=manifest.plan.generators,
-        clauses=tuple(clause.id for clause in constitution.restricted),
-        general=tuple(c.id for c in constitution.permitted if c.role is ClauseRole.GENERAL),
-        command=" ".join(
-            [
-                f"safehold train --seed {settings.seed}",
-                *(["--stage1-only"] if stage1_only else []),
-                *([f"--without {without}"] if without else []),
-            ]
-        ),
+    options = (["--stage1-only"] if stage1_only else []) + (
+        [f"--without {without}"] if without else []
     )
+    provenance = provenance_of(out.name, constitution, manifest, settings, options)
+    if out.exists():
+        raise BundleError(f"{out} exists already; a bundle is never changed in place")
     key = None if unsigned else load_or_make_key(signing_key.expanduser())
     console = Console(file=sys.stderr)
     if model is not None:
@@ -149,39 +137,6 @@ def train_command(
         click.echo(msgspec.json.encode(trained).decode())
         return
     _show(out, trained.digest, trained.calibration)
-
-
-def constitution_of(data: Path, manifest: DatasetManifest, source: str | None) -> Constitution:
-    """Return the constitution that a dataset was made from: the copy in it, or the stock one.
-
-    Raises:
-        SafeholdError: It is another one by now, or it does not admit who made the data.
-    """
-    copy = data / dataset.CONSTITUTION
-    constitution = load(source or (str(copy) if copy.is_file() else manifest.plan.domain))
-    if source is None and constitution.digest != manifest.plan.constitution:
-        raise DataError(
-            f"{data} was made from another version of constitution {constitution.name}: "
-            "make it again with `safehold synth`, or name the file with --constitution"
-        )
-    owned = any(name.startswith("openai:") for name in manifest.plan.generators)
-    admit_generator(constitution, operator_owned=owned)
-    return constitution
-
-
-def refuse_empty_splits(manifest: DatasetManifest) -> None:
-    """Say before anything is computed that a split can't be trained or measured on.
-
-    Raises:
-        DataError: A split has no example of a side.
-    """
-    for split in Split:
-        for side in Side:
-            if not manifest.splits.get(f"{split}/{side}"):
-                raise DataError(
-                    f"the {split} split has no {side} example, so training would fail at its end: "
-                    "make more with `safehold synth`, by more --rounds, seeds or --fill"
-                )
 
 
 def _show(out: Path, digest: str, calibration: dict[str, Operating]) -> None:

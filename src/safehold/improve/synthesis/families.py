@@ -12,13 +12,15 @@ import msgspec
 from datasketch import MinHash, MinHashLSH
 
 from safehold.exchange import Role
-from safehold.improve.synthesis.interface import Example, Split
+from safehold.improve.synthesis.interface import Example, Side, Split
 
 PERMUTATIONS = 64
 _SHINGLE_WORDS = 3
 _SHINGLE_CHARS = 4
-_LEAST = 3
-"""Families of a clause that the splits for calibration and test should have."""
+_FEWEST = 6
+"""Families that a clause needs to be in every split."""
+_MANY = 60
+"""Families from which chance is even enough."""
 _WHOLE = 60
 """Characters from which a reply is text of its own and no common phrase."""
 _BOUNDS = ((Split.TRAIN, 0.72), (Split.CALIBRATE, 0.90), (Split.TEST, 1.0))
@@ -111,27 +113,29 @@ def merged(examples: Sequence[Example], nearness: Nearness) -> list[Example]:
 
 
 def balanced(examples: Sequence[Example]) -> list[Example]:
-    """Give each clause some families of every split, where it has enough of them.
+    """Share out the families of small clauses evenly over the splits.
 
-    Chance puts no family of a small clause into a split now and then. The families whose hash lies
-    nearest to what is missing are moved; where nothing is missing nothing changes.
+    Chance gives a clause of few families too few of one split, or none. Such a clause's families
+    are ranked by their hash and cut at the splits' shares; a family that stands in several clauses
+    goes where its restricted one puts it. Clauses of many families stay as they are,
+    and so does a dataset whose restricted clauses all have many.
     """
     moved = {example.family: example.split for example in examples}
-    clauses: dict[tuple[str, str], set[str]] = {}
+    clauses: dict[tuple[bool, str], set[str]] = {}
     for example in examples:
-        clauses.setdefault((example.side, example.clause), set()).add(example.family)
+        key = (example.side is not Side.RESTRICTED, example.clause)
+        clauses.setdefault(key, set()).add(example.family)
+    restricted = [families for (permitted, _), families in clauses.items() if not permitted]
+    if all(len(families) >= _MANY for families in restricted):
+        return list(examples)
+    placed: set[str] = set()
     for key in sorted(clauses):
-        families = sorted(clauses[key], key=_share)
-        least = min(_LEAST, len(families) // len(Split))
-        for part in (Split.CALIBRATE, Split.TEST):
-            have = sum(moved[family] is part for family in families)
-            # The nearest below: train gives to calibrate, the rest of train to test.
-            for family in reversed(families):
-                if have >= least:
-                    break
-                if moved[family] is Split.TRAIN:
-                    moved[family] = part
-                    have += 1
+        families = sorted(clauses[key] - placed, key=_share)
+        if _FEWEST <= len(clauses[key]) < _MANY:
+            for rank, family in enumerate(families):
+                share = (rank + 0.5) / len(families)
+                moved[family] = next(split for split, bound in _BOUNDS if share < bound)
+        placed |= clauses[key]
     return [
         one
         if moved[one.family] is one.split

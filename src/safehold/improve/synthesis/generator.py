@@ -184,7 +184,7 @@ class ModelGenerator:
         def on_subject(text: str) -> bool:
             if cell.side is Side.PERMITTED:
                 return True
-            return self._subject.holds(text, cell.clause, cell.stage, cell.language)
+            return self._subject.holds(text, cell.clause, None, cell.language)
 
         for attempt in range(self._settings.repairs + 1):
             answer = await chat.ask(self._reply_call(cell, ask, seed, attempt))
@@ -208,7 +208,7 @@ class ModelGenerator:
 
         def usable(ask: str) -> bool:
             if cell.side is Side.RESTRICTED:
-                return self._subject.holds(ask, cell.clause, None, cell.language)
+                return self._subject.holds(ask, cell.clause, cell.stage, cell.language, least=1)
             return ask.casefold() not in taken and not self._subject.crosses(ask)
 
         return read_list(answer.text, usable)

@@ -123,7 +123,9 @@ class ConstitutionText:
 
 
 class GeneralText:
-    """Yields the package's text of ordinary use, without what touches the constitution's subject.
+    """Yields the package's text of ordinary use and of other work with amounts and steps.
+
+    What touches the constitution's subject is left out.
 
     What the package calls general was written without a thought of the operator's class: a text
     about bread is general to everybody but a bakery's guard.
@@ -161,6 +163,8 @@ class GeneralText:
 
     def _all(self, seed: int) -> Iterator[Example]:
         for book in seeds.shared_books(self._clause):
+            yield from _of_book(book, self._constitution, self.name, seed)
+        for book in seeds.foreign_books(self._clause, self._constitution.name):
             yield from _of_book(book, self._constitution, self.name, seed)
         examples = []
         for number, craft in enumerate(crafts(seed)):

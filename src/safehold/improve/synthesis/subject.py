@@ -41,15 +41,21 @@ class Subject:
         found = dict.fromkeys(entry.language for entry in self._constitution.lexicon)
         return tuple(found) or ("en",)
 
-    def holds(self, text: str, clause: str, stage: str | None, language: str) -> bool:
-        """Say whether a text is about a clause; true where nothing is known of the language."""
+    def holds(
+        self, text: str, clause: str, stage: str | None, language: str, *, least: int = _NEEDED
+    ) -> bool:
+        """Say whether a text is about a clause; true where nothing is known of the language.
+
+        It is where it has a name of the lexicon, or `least` words of the clause: a long text should
+        have two, a message may have one.
+        """
         names = self.names(clause, language)
         if not names and language != "en":
             return True
         if _named(text, names):
             return True
         words = self._words(clause, stage)
-        return not words or len(stems(text) & words) >= min(_NEEDED, len(words))
+        return not words or len(stems(text) & words) >= min(least, len(words))
 
     def touches(self, text: str) -> bool:
         """Say whether a text names what is restricted: a reason not to call it general.

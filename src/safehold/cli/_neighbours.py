@@ -1,0 +1,72 @@
+"""The two halves of `safehold constitution neighbours`: out to a sheet, and back."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from safehold.constitution import admit_generator, load, load_document
+from safehold.errors import DataError, DependencyError, UsageError
+
+try:
+    from safehold.improve.synthesis.calls import CallBook
+    from safehold.improve.synthesis.chat import ChatSettings, only_model
+    from safehold.improve.synthesis.neighbours import (
+        DECISIONS,
+        propose,
+        read_sheet,
+        reviewed,
+        sheet_csv,
+        sheet_html,
+    )
+except ModuleNotFoundError as error:
+    raise DependencyError("asking a model needs: pip install 'safehold[train]'") from error
+
+_SEED = 1
+
+
+def propose_to(name: str, sheet: Path, url: str, model: str, key: str, batch: int) -> int:
+    """Write the sheets of what a model proposes, and return how many proposals there are.
+
+    Raises:
+        SafeholdError: The constitution, the model or the folder is wrong.
+    """
+    constitution = load(name)
+    admit_generator(constitution, operator_owned=True)
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"--generator: expected a URL with http:// or https://, got {url!r}")
+    target = sheet / "neighbours.csv"
+    if target.exists():
+        raise UsageError(f"{target} exists, perhaps with decisions; choose another folder")
+    settings = ChatSettings(url=url, model=model, key=key, batch=batch, max_tokens=1200)
+    if not model:
+        settings = msgspec.structs.replace(settings, model=asyncio.run(only_model(settings)))
+    with CallBook(sheet) as book:
+        found = propose(constitution, settings, book, seed=_SEED)
+    (sheet / "neighbours.html").write_text(sheet_html(constitution, found), encoding="utf-8")
+    target.write_text(sheet_csv(found), encoding="utf-8", newline="")
+    return len(found)
+
+
+def read_back(name: str, filled: Path, out: Path) -> dict[str, int]:
+    """Write the constitution with the decisions in it, and return the number of each kind.
+
+    Raises:
+        SafeholdError: The sheet is broken, or the new file can't be written.
+    """
+    document = load_document(name)
+    try:
+        text = filled.read_text(encoding="utf-8-sig")
+        source = Path(name).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{filled}: expected a readable sheet beside a file: {error}") from error
+    decisions = read_sheet(text, document.constitution, name=str(filled))
+    result = reviewed(document, source, decisions)
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(result)
+    except FileExistsError as error:
+        raise UsageError(f"{out} exists; choose another name or remove it") from error
+    counts = Counter(one.decision for one in decisions)
+    return {decision: counts[decision] for decision in DECISIONS}

@@ -1,0 +1,64 @@
+"""What `train` and `up` share: a dataset's constitution, and what a bundle says of its making."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safehold.constitution import ClauseRole, Constitution, admit_generator, load
+from safehold.errors import DataError
+from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.dataset import DatasetManifest
+from safehold.improve.synthesis.interface import Side, Split
+from safehold.improve.training.train import Provenance, TrainingSettings
+
+
+def provenance_of(
+    name: str,
+    constitution: Constitution,
+    manifest: DatasetManifest,
+    settings: TrainingSettings,
+    options: Sequence[str],
+) -> Provenance:
+    """Return what the bundle's lineage names; `options` are those of the command line."""
+    return Provenance(
+        name=name,
+        constitution=constitution.name,
+        constitution_digest=constitution.digest,
+        data_digest=manifest.sha256,
+        generators=manifest.plan.generators,
+        clauses=tuple(clause.id for clause in constitution.restricted),
+        general=tuple(c.id for c in constitution.permitted if c.role is ClauseRole.GENERAL),
+        command=" ".join([f"safehold train --seed {settings.seed}", *options]),
+    )
+
+
+def constitution_of(data: Path, manifest: DatasetManifest, source: str | None) -> Constitution:
+    """Return the constitution that a dataset was made from: the copy in it, or the stock one.
+
+    Raises:
+        SafeholdError: It is another one by now, or it does not admit who made the data.
+    """
+    copy = data / dataset.CONSTITUTION
+    constitution = load(source or (str(copy) if copy.is_file() else manifest.plan.domain))
+    if source is None and constitution.digest != manifest.plan.constitution:
+        raise DataError(
+            f"{data} was made from another version of constitution {constitution.name}: "
+            "make it again with `safehold synth`, or name the file with --constitution"
+        )
+    owned = any(name.startswith("openai:") for name in manifest.plan.generators)
+    admit_generator(constitution, operator_owned=owned)
+    return constitution
+
+
+def refuse_empty_splits(manifest: DatasetManifest) -> None:
+    """Say before anything is computed that a split can't be trained or measured on.
+
+    Raises:
+        DataError: A split has no example of a side.
+    """
+    for split in Split:
+        for side in Side:
+            if not manifest.splits.get(f"{split}/{side}"):
+                raise DataError(
+                    f"the {split} split has no {side} example, so training would fail at its end: "
+                    "make more with `safehold synth`, by more --rounds, seeds or --fill"
+                )

@@ -1,0 +1,199 @@
+"""The steps of `safehold up`: each is skipped where its result is there and still fits."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from safehold.cli._synth import SynthRequest, make_dataset, show_coverage
+from safehold.cli._traffic import traffic_of
+from safehold.cli._train import constitution_of, provenance_of, refuse_empty_splits
+from safehold.constitution import load, load_document, stock
+from safehold.constitution.lint import LintFinding, Severity, lint
+from safehold.errors import BundleError, ConstitutionError
+from safehold.guard.bundle.interface import MANIFEST, Manifest, Operating
+from safehold.guard.bundle.load import SignedBy, load_bundle
+from safehold.guard.bundle.signing import load_or_make_key, load_public_key
+from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.coverage import Coverage
+from safehold.improve.training.recalibrate import recalibrate
+from safehold.improve.training.traffic import TrafficSettings, calibrated
+from safehold.improve.training.train import TrainingSettings, train
+from safehold.progress import Progress
+from safehold.stats import Rate
+
+REPORT = "report.json"
+
+
+class UpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asked for; the dataset's folder follows from `out`."""
+
+    synth: SynthRequest
+    out: Path | None
+    benign: tuple[Path, ...]
+    alpha: float | None
+    stage1_only: bool
+    signing_key: Path
+
+
+class UpReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it: the bundle to serve, its figures, the data behind it, the time."""
+
+    constitution: str
+    constitution_digest: str
+    bundle: str
+    digest: str
+    examples: int
+    splits: dict[str, int]
+    coverage: tuple[Coverage, ...]
+    figures: dict[str, Operating]
+    warnings: tuple[str, ...]
+    seconds: dict[str, float]
+    """Of each step; a step that was done before is not in it."""
+
+
+def run_up(request: UpRequest, progress: Progress) -> UpReport:
+    """Run what is still to be done, and write the report.
+
+    Raises:
+        SafeholdError: A step failed; the same command goes on from there.
+    """
+    source = request.synth.source
+    found = _linted(source)
+    constitution = load(source)
+    out = request.out or Path("guards") / constitution.name
+    data, bundle = out / "data", out / "bundle"
+    key = load_or_make_key(request.signing_key)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "synth"), ExitStack() as running:
+        asked = msgspec.structs.replace(
+            request.synth, out=data, force=(data / "manifest.json").exists()
+        )
+        made = make_dataset(asked, running, progress)
+    manifest = made.manifest
+    settings = _settings(request)
+    options = ["--stage1-only"] if request.stage1_only else []
+    provenance = provenance_of(
+        "bundle", constitution_of(data, manifest, None), manifest, settings, options
+    )
+    refuse_empty_splits(manifest)
+    if not _fits(bundle, provenance.data_digest, provenance.command, settings.alpha):
+        _clear(bundle)
+        with _timed(seconds, "train"):
+            train(list(dataset.read(data)), provenance, settings, bundle, key, progress)
+    trust = SignedBy(keys=(load_public_key(request.signing_key.with_suffix(".pub")),))
+    served = load_bundle(bundle, trust)
+    figures = served.manifest.calibration
+    if request.benign:
+        with _timed(seconds, "calibrate"):
+            traffic = traffic_of(request.benign, constitution.name)
+            _, record = calibrated(served, traffic, TrafficSettings(), progress)
+            target = out / "calibrated"
+            _clear(target)
+            recalibrate(served, bundle, record, target, key)
+            bundle = target
+            served = load_bundle(bundle, trust)
+    report = UpReport(
+        constitution=constitution.name,
+        constitution_digest=constitution.digest,
+        bundle=str(bundle),
+        digest=served.digest,
+        examples=manifest.examples,
+        splits=manifest.splits,
+        coverage=made.coverage,
+        figures=figures,
+        warnings=(*_said(source, found), *made.warnings),
+        seconds={name: round(spent, 1) for name, spent in seconds.items()},
+    )
+    encoded = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    (out / REPORT).write_bytes(encoded + b"\n")
+    return report
+
+
+def show_report(report: UpReport, *, as_json: bool) -> None:
+    """Print the report: what the data is like, what the guard does, how to serve it."""
+    if as_json:
+        click.echo(msgspec.json.encode(report).decode())
+        return
+    console = Console(highlight=False)
+    for one in report.coverage:
+        show_coverage(one)
+    console.print(
+        f"\n{report.examples} examples: "
+        + ", ".join(f"{name} {count}" for name, count in report.splits.items()),
+        soft_wrap=True,
+    )
+    for surface, figures in report.figures.items():
+        blocked = Rate(*figures.test_true_positives).at_least()
+        wrong = Rate(*figures.test_false_positives).at_most()
+        console.print(
+            f"{surface}: restricted blocked {blocked}; permitted blocked {wrong}", soft_wrap=True
+        )
+    console.print(
+        "These are families of the same generator; measure on text of your own with "
+        f"`safehold eval {report.bundle} --data FOLDER`.",
+        soft_wrap=True,
+    )
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
+    console.print(f"time: {spent or 'all was done before'}")
+    for line in report.warnings:
+        click.echo(f"safehold: warning: {line}", err=True)
+    console.print(
+        f"\nserve it: safehold serve --bundle {report.bundle} --upstream URL", soft_wrap=True
+    )
+
+
+def _linted(source: str) -> tuple[LintFinding, ...]:
+    found = lint(load_document(source), seeds=None if source in stock() else ())
+    errors = [one for one in found if one.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {len(errors) - 1} more: `safehold constitution lint {source}`)"
+        first = errors[0]
+        raise ConstitutionError(
+            f"{source}:{first.line}:{first.column}: {first.path}: {first.message}"
+            f"{more if len(errors) > 1 else ''}"
+        )
+    return found
+
+
+def _said(source: str, found: tuple[LintFinding, ...]) -> list[str]:
+    return [f"{source}:{one.line}:{one.column}: {one.message}" for one in found]
+
+
+def _settings(request: UpRequest) -> TrainingSettings:
+    settings = TrainingSettings(stage2=not request.stage1_only, seed=TrainingSettings().seed)
+    if request.alpha is not None:
+        settings = msgspec.structs.replace(settings, alpha=(request.alpha, request.alpha))
+    return settings
+
+
+def _fits(bundle: Path, data_digest: str, command: str, alpha: tuple[float, float]) -> bool:
+    """Whether a bundle was trained from this very dataset, in this way."""
+    try:
+        manifest = msgspec.json.decode((bundle / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.ValidationError, msgspec.DecodeError):
+        return False
+    lineage = manifest.lineage
+    held = tuple(figures.alpha for figures in manifest.calibration.values())
+    return lineage.data_digest == data_digest and lineage.command == command and held == alpha
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run of ours left, whole or half, in its own folder."""
+    for path in (folder, *folder.parent.glob(f".{folder.name}.draft-*")):
+        if path.exists():
+            if not (path / MANIFEST).is_file() and path == folder:
+                raise BundleError(f"{path}: expected an earlier bundle, got something else")
+            shutil.rmtree(path)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - start

@@ -1,0 +1,149 @@
+"""`safehold up`: from a constitution to a guard in service, in one go."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from safehold.cli._progress_bars import Bars
+from safehold.errors import UsageError
+
+
+@click.command("up")
+@click.argument("constitution")
+@click.option(
+    "--generator",
+    "names",
+    multiple=True,
+    metavar="NAME|URL",
+    help="What makes the text: the base URL of an OpenAI-compatible model, or `embedded`.",
+)
+@click.option("--generator-model", default="", help="The model's name at that URL.")
+@click.option(
+    "--generator-key",
+    default="",
+    envvar="SAFEHOLD_SYNTH_KEY",
+    show_envvar=True,
+    help="Its API key; better given by the environment.",
+)
+@click.option(
+    "--seeds",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your seed books (default: `seeds` beside the constitution's file).",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for all that is made [default: guards/NAME].",
+)
+@click.option(
+    "--size",
+    default="small",
+    show_default=True,
+    type=click.Choice(["small", "default", "large"]),
+    help="How many examples to aim at.",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
+@click.option("--temperature", default=1.0, show_default=True, help="Of the model's sampling.")
+@click.option(
+    "--rounds", default=4, show_default=True, type=click.IntRange(min=1), help="Batches a stage."
+)
+@click.option(
+    "--batch", default=6, show_default=True, type=click.IntRange(1, 50), help="Messages in a batch."
+)
+@click.option("--language", "languages", multiple=True, metavar="CODE", help="Language to ask for.")
+@click.option(
+    "--benign",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Your own traffic (JSONL) to set the thresholds on; a file or a folder.",
+)
+@click.option("--alpha", type=float, help="False-positive rate that each surface is held to.")
+@click.option("--stage1-only", is_flag=True, help="No transformer: smaller, faster, weaker.")
+@click.option(
+    "--signing-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("~/.config/safehold/bundle-key.pem"),
+    show_default=True,
+    help="Ed25519 private key in PEM; made, with its .pub beside it, where it is missing.",
+)
+@click.option("--upstream", help="Serve the guard before this model when it is ready.")
+@click.option("--port", type=click.IntRange(0, 65535), help="With --upstream: the port.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def up(
+    constitution: str,
+    names: tuple[str, ...],
+    generator_model: str,
+    generator_key: str,
+    folder: Path | None,
+    out: Path | None,
+    size: str,
+    seed: int,
+    temperature: float,
+    rounds: int,
+    batch: int,
+    languages: tuple[str, ...],
+    benign: tuple[Path, ...],
+    alpha: float | None,
+    stage1_only: bool,
+    signing_key: Path,
+    upstream: str | None,
+    port: int | None,
+    as_json: bool,
+) -> None:
+    """Check CONSTITUTION, make data, train, calibrate and measure a guard, and perhaps serve it.
+
+    Each step is kept in the folder: killed at any point, the same command goes on where it was,
+    and no call to a model is made twice. At the end stands a report.
+
+    \b
+    Examples:
+      safehold up mine.yaml --generator http://127.0.0.1:8000/v1
+      safehold up mine.yaml --generator http://127.0.0.1:8000/v1 --benign traffic.jsonl
+      safehold up mine.yaml --seeds my-books/ --stage1-only --out guards/trial
+      safehold up mine.yaml --generator http://127.0.0.1:8000/v1 --upstream http://127.0.0.1:8001/v1
+    """
+    if port is not None and upstream is None:
+        raise UsageError("--port is about serving: name the model to guard with --upstream")
+    # Training's packages are wanted only now: `--help` works without them.
+    from safehold.cli._synth import SynthRequest
+    from safehold.cli._up import UpRequest, run_up, show_report
+
+    request = UpRequest(
+        synth=SynthRequest(
+            source=constitution,
+            out=Path(),
+            size=size,
+            seed=seed,
+            seeds=folder,
+            generators=tuple(dict.fromkeys(names)),
+            model=generator_model,
+            key=generator_key,
+            temperature=temperature,
+            rounds=rounds,
+            batch=batch,
+            languages=languages,
+            fill=2,
+        ),
+        out=out,
+        benign=benign,
+        alpha=alpha,
+        stage1_only=stage1_only,
+        signing_key=signing_key.expanduser(),
+    )
+    with Bars(Console(file=sys.stderr)) as bars:
+        report = run_up(request, bars)
+    show_report(report, as_json=as_json)
+    if upstream is not None:
+        from safehold.cli.serve import read_settings, serve_with, with_defaults
+
+        changes: dict[str, object] = {
+            "bundle": report.bundle,
+            "bundle_keys": [str(request.signing_key.with_suffix(".pub"))],
+            "upstream": {"url": upstream},
+        }
+        if port is not None:
+            changes["port"] = port
+        serve_with(with_defaults(read_settings(None, changes)), as_json=as_json)
