@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from safehold.cli._endpoint_attack import attack
+from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_command
 from safehold.cli._trust import open_desk
 from safehold.errors import ConfigError
 from safehold.secure.endpoint.changing import DeskLoosener, Loosener, NoLoosening, install
@@ -88,7 +89,8 @@ def endpoint() -> None:
     """
 
 
-endpoint.add_command(attack)
+for _command in (attack, compile_command, decoy_group, floor_command):
+    endpoint.add_command(_command)
 
 
 @endpoint.command()

@@ -52,7 +52,10 @@ class Vaulted:
         self.thread.start()
 
     def new_releaser(
-        self, loaders: tuple[int, ...] = (0,), elapsed: Callable[[], float] = lambda: 0.0
+        self,
+        loaders: tuple[int, ...] = (0,),
+        elapsed: Callable[[], float] = lambda: 0.0,
+        endpoint: Callable[[], None] = lambda: None,
     ) -> Releaser:
         """Return another releaser on the same log, as after a restart."""
         return Releaser(
@@ -65,6 +68,7 @@ class Vaulted:
             measure=lambda: self.host,
             loaders=loaders,
             elapsed=elapsed,
+            endpoint=endpoint,
         )
 
     @property

@@ -1,0 +1,207 @@
+"""`safehold endpoint floor`, `compile` and `decoy`: what is put on a host beside the guard."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from safehold.cli._trust import open_desk
+from safehold.errors import ConfigError
+from safehold.secure.endpoint.decoys import (
+    Decoy,
+    DecoyWatch,
+    Lure,
+    Touch,
+    leaf,
+    read_book,
+    store_book,
+    write,
+)
+from safehold.secure.endpoint.engines.table import ENGINES
+from safehold.secure.endpoint.floor import State, apply, check, persistent
+from safehold.secure.endpoint.inventory.book import read_inventory
+from safehold.secure.endpoint.policy import read_policy
+from safehold.secure.fanotify.group import Group
+from safehold.secure.fanotify.hold import Holder
+from safehold.secure.fanotify.mounts import parse_mountinfo
+
+_BOOK = Path("/var/lib/safehold/endpoint/decoys.json")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.command("floor")
+@click.option("--apply", "names", multiple=True, help="Close this part now; may be given again.")
+@click.option("--sysctl", is_flag=True, help="Print lines for /etc/sysctl.d and end.")
+@_json
+def floor_command(names: tuple[str, ...], sysctl: bool, as_json: bool) -> None:
+    """Check the kernel's settings and mounts under every engine; exit 1 while one is open.
+
+    \b
+    Examples:
+      safehold endpoint floor
+      safehold endpoint floor --apply vm.memfd_noexec --apply /dev/shm
+      safehold endpoint floor --sysctl > /etc/sysctl.d/50-safehold.conf
+    """
+    for name in names:
+        apply(name)
+    parts = check(parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8")))
+    if sysctl:
+        click.echo(persistent(parts), nl=False)
+        return
+    if as_json:
+        click.echo(msgspec.json.encode(parts))
+    for part in () if as_json else parts:
+        click.echo(f"{part.state:6} {part.name} ({part.found})")
+        click.echo(f"       closes: {part.closes}; costs: {part.cost}")
+    if any(part.state is State.OPEN for part in parts):
+        raise SystemExit(1)
+
+
+@click.command("compile")
+@click.argument("engine", type=click.Choice([one.name for one in ENGINES]))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default="endpoint.toml",
+    show_default=True,
+    help="The software policy.",
+)
+@_json
+def compile_command(engine: str, folder: Path, policy_file: Path, as_json: bool) -> None:
+    """Write the policy as another engine's own files, and say what that engine does not see.
+
+    \b
+    Examples:
+      safehold endpoint compile fapolicyd out/
+      safehold endpoint compile systemd out/ --policy /etc/safehold/endpoint.toml
+    """
+    policy = read_policy(policy_file)
+    base, now = policy_file.absolute().parent, int(time.time())
+    items = [
+        item
+        for source in policy.inventory
+        for item in read_inventory(base / source.file, source, policy.host, now)
+    ]
+    (chosen,) = [one for one in ENGINES if one.name == engine]
+    files = chosen.compile(policy, items)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"can't write {folder.name}: {error.strerror}") from error
+    blind = {one.name: one.reason for one in chosen.blind}
+    if as_json:
+        click.echo(json.dumps({"files": sorted(files), "blind": blind}))
+        return
+    for name in sorted(files):
+        click.echo(f"wrote {folder / name}")
+    for name, reason in blind.items():
+        click.echo(f"not seen by {engine}: {name}: {reason}")
+
+
+@click.group("decoy")
+def decoy_group() -> None:
+    """Place, rotate and watch false weights, keys and credentials.
+
+    \b
+    Examples:
+      safehold endpoint decoy place weights /srv/models/next/model.safetensors
+      safehold endpoint decoy rotate
+      safehold endpoint decoy watch --host gpu-1 --cases cases/ --log log/ --keys keys/
+    """
+
+
+_book = click.option(
+    "--book",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=_BOOK,
+    show_default=True,
+    help="The list of decoys: it tells which files are false.",
+)
+
+
+@decoy_group.command("place")
+@click.argument("lure", type=click.Choice([one.value for one in Lure]))
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@_book
+def place(lure: str, path: Path, book: Path) -> None:
+    """Write one decoy; never over something that is there.
+
+    \b
+    Example:
+      safehold endpoint decoy place key /root/.ssh/id_release
+    """
+    known = read_book(book)
+    made = write(path, Lure(lure), int(time.time()))
+    store_book(book, (*known, made))
+    click.echo(f"placed {lure}")
+
+
+@decoy_group.command("rotate")
+@_book
+def rotate(book: Path) -> None:
+    """Write every decoy anew; restart `watch` afterwards: it watches files, not names.
+
+    \b
+    Example:
+      safehold endpoint decoy rotate
+    """
+    now = int(time.time())
+    fresh: list[Decoy] = [write(Path(one.path), one.lure, now, one) for one in read_book(book)]
+    store_book(book, fresh)
+    click.echo(f"rotated {len(fresh)}")
+
+
+@decoy_group.command("watch")
+@click.option("--host", required=True, help="The host's name.")
+@click.option(
+    "--cases",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder that gets one file for each touch.",
+)
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SAFEHOLD_LOG",
+    help="Transparency log that gets a leaf for each touch.",
+)
+@click.option(
+    "--keys",
+    "key_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SAFEHOLD_LOG_KEYS",
+    help="The log's private keys.",
+)
+@_book
+def watch(host: str, cases: Path, log_dir: Path | None, key_dir: Path | None, book: Path) -> None:
+    """Tell every touch of a decoy (root, until SIGTERM): a case, and a leaf in the log.
+
+    \b
+    Example:
+      safehold endpoint decoy watch --host gpu-1 --cases cases/ --log log/ --keys keys/
+    """
+    desk = open_desk(log_dir, key_dir) if log_dir is not None else None
+    cases.mkdir(parents=True, exist_ok=True)
+
+    def told(touch: Touch) -> None:
+        data = msgspec.json.encode(touch)
+        click.echo(data)
+        name = f"decoy-{touch.time}-{touch.pid}.json"
+        handle = os.open(cases / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(handle, data + b"\n")
+        os.close(handle)
+        if desk is not None:
+            desk.record(leaf(touch, host))
+
+    watching = DecoyWatch(read_book(book), told, lambda: int(time.time()))
+    with Group() as group:
+        watching.mark(group)
+        Holder(group, watching.work, note=lambda line: click.echo(line, err=True)).run()
