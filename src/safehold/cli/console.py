@@ -102,8 +102,9 @@ def console(
     from safehold.console.index import ExchangeIndex
     from safehold.console.server import Console, serve_console
     from safehold.console.shell.logins import Logins
-    from safehold.console.sources import DeskLeaves, GatewayLink, GrantAuthority, Sources
+    from safehold.console.sources import DeskLeaves, GatewayLink, Sources
     from safehold.detect.monitoring.tables import MonitorStore
+    from safehold.detect.review.authority import GrantAuthority, LedgerHolds
     from safehold.detect.review.desk import ReviewDesk
     from safehold.detect.review.reading import ReviewReading
     from safehold.guard.ledger.engine import open_engine
@@ -128,6 +129,7 @@ def console(
             leaves=DeskLeaves(desk),
             authority=GrantAuthority(desk),
             sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
+            holds=LedgerHolds(url),
         ),
         cases=ReviewReading(review, time.time),
         monitor=MonitorStore.open(monitor),

@@ -1,19 +1,18 @@
 """`safehold review`: cases, blind verdicts, decisions, appeals, and what is missed."""
 
 import hashlib
-import time
 from pathlib import Path
 
 import click
 import msgspec
 
 from safehold.cli._leaves import LogLeaves
-from safehold.cli._trust import key_directory, keys_option, read_signing_key
+from safehold.cli._trust import key_directory, keys_option, open_desk, read_signing_key
 from safehold.detect.monitoring.estimate import Reviewers, Stratum, missed, plan
+from safehold.detect.review.authority import GrantAuthority, LedgerHolds
 from safehold.detect.review.desk import ReviewDesk
-from safehold.detect.review.interface import CaseAction, CaseKind, NoAuthority, ReviewVerdict
+from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
 from safehold.errors import DataError
-from safehold.guard.ledger.holds import LONGEST_HOLD_S, hold
 from safehold.guard.ledger.reader import LedgerReader
 
 
@@ -30,7 +29,8 @@ class _Places(msgspec.Struct, frozen=True):
             self.review,
             evidence=LedgerReader.open(self.ledger),
             leaves=LogLeaves(self.log_dir, self.key_dir),
-            authority=NoAuthority(),
+            authority=GrantAuthority(open_desk(self.log_dir, self.key_dir)),
+            holds=LedgerHolds(self.ledger),
             sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
         )
 
@@ -87,9 +87,6 @@ def open_command(
     number = places.desk().open_case(
         CaseKind(kind), decision_ids, severity=severity, opened_by=by, account=account
     )
-    now = time.time()
-    holder = f"case-{number}"
-    hold(places.ledger, decision_ids, holder=holder, until=now + LONGEST_HOLD_S, now=now)
     click.echo(number)
 
 

@@ -16,9 +16,8 @@ import msgspec
 from safehold.console.index import ExchangeIndex
 from safehold.detect.monitoring.tables import MonitorStore
 from safehold.detect.review.desk import ReviewDesk
-from safehold.detect.review.interface import CaseAction
 from safehold.detect.review.reading import ReviewReading
-from safehold.errors import ConfigError, TrustError, UpstreamError
+from safehold.errors import ConfigError, UpstreamError
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.log_entries import Record
@@ -155,22 +154,3 @@ class DeskLeaves:
                 digests={name: text for name, text in facts.items() if name in _DIGESTS},
             )
         )
-
-
-class GrantAuthority:
-    """Spends a grant for a case's action: operation `account.ACTION`, resource `case-N`."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    def spend(self, action: CaseAction, *, case: int, grant_id: str) -> None:
-        """Spend one use.
-
-        Raises:
-            TrustError: the grant is for something else, or does not hold.
-        """
-        asked = self._desk.state.case(grant_id).signed.request
-        wanted = f"account.{action.value.replace('_', '-')}"
-        if asked.operation != wanted or asked.resource.name != f"case-{case}":
-            raise TrustError(f"expected a grant of {wanted} for case-{case}, got another")
-        self._desk.use(asked.sha256, host=asked.host, workload_sha256=asked.workload_sha256)

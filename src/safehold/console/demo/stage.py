@@ -13,8 +13,9 @@ from safehold.console.index import ExchangeIndex
 from safehold.console.server import Console
 from safehold.console.shell.access import Role
 from safehold.console.shell.logins import Logins
-from safehold.console.sources import DeskLeaves, GatewayLink, GrantAuthority, Sources
+from safehold.console.sources import DeskLeaves, GatewayLink, Sources
 from safehold.detect.monitoring.tables import MonitorStore
+from safehold.detect.review.authority import GrantAuthority, LedgerHolds
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.reading import ReviewReading
 from safehold.guard.ledger import Ledger
@@ -94,6 +95,7 @@ class Stage:
                 leaves=DeskLeaves(desk),
                 authority=GrantAuthority(desk),
                 sampling_key=b"k" * 32,
+                holds=LedgerHolds(self.ledger, clock),
                 clock=clock,
             ),
             cases=ReviewReading(str(folder / "review.db"), clock),

@@ -112,7 +112,7 @@ def case(visit: Visit[Sources]) -> CasePage:
     }
     return CasePage(
         record=record,
-        labels=labels_of(visit, record.about.account),
+        labels=() if _blind(visit, record) else labels_of(visit, record.about.account),
         contexts=contexts,
         actions=tuple(action.value for action in CaseAction),
         may_decide=Role.LEAD in visit.roles and record.about.state == "open",
@@ -128,7 +128,7 @@ def item(visit: Visit[Sources]) -> ItemPage:
     return ItemPage(
         record=record,
         item=found,
-        labels=labels_of(visit, record.about.account),
+        labels=() if _blind(visit, record) else labels_of(visit, record.about.account),
         verdicts=tuple((verdict.value, words) for verdict, words in VERDICT_WORDS.items()),
     )
 
@@ -192,6 +192,15 @@ def labels_of(visit: Visit[Sources], account: str | None) -> tuple[KeptLabel, ..
         return ()
     book = AccountBook(visit.sources.monitor, caps=Caps())
     return tuple(one for one in book.labels(now=visit.now) if one.account == account)
+
+
+def _blind(visit: Visit[Sources], record: CaseRecord) -> bool:
+    """Say whether this person may still be asked for a verdict on the case, and so sees no label.
+
+    A label tells how often the guard stopped the account: it would judge before the person does.
+    """
+    judges = bool(visit.roles & {Role.REVIEWER, Role.LEAD})
+    return judges and any(one.mine is None and one.given < one.needed for one in record.items)
 
 
 def _number(visit: Visit[Sources], name: str) -> int:

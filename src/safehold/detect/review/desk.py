@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from safehold.detect.review.interface import (
     BY_TWO,
+    RESTRICTED,
     Assignment,
     Authority,
     CaseAction,
@@ -25,7 +26,9 @@ from safehold.detect.review.interface import (
     Context,
     Evidence,
     GivenVerdict,
+    Holds,
     LeafSink,
+    NoHolds,
     Revealed,
     ReviewVerdict,
 )
@@ -52,11 +55,13 @@ class ReviewDesk:
         leaves: LeafSink,
         authority: Authority,
         sampling_key: bytes,
+        holds: Holds | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the desk's database (path, SQLite or PostgreSQL URL) and make its tables.
 
-        `sampling_key` decides, unforeseeably, which items get a second review.
+        `sampling_key` decides, unforeseeably, which items get a second review. `holds` keeps a
+        case's decisions in the ledger until the case is closed.
 
         Raises:
             LedgerError: the database can't be used.
@@ -64,6 +69,7 @@ class ReviewDesk:
         self._engine = open_engine(url, wait_s=30.0, write=True)
         self._evidence, self._leaves, self._authority = evidence, leaves, authority
         self._key, self._clock = sampling_key, clock
+        self._holds = holds or NoHolds()
         with told(self._engine), self._engine.begin() as connection:
             METADATA.create_all(connection)
 
@@ -104,6 +110,8 @@ class ReviewDesk:
                 for decision_id in dict.fromkeys(decision_ids)
             ]
             connection.execute(insert(ITEMS), rows)
+            # Held before the case exists for others: a case never stands without its evidence.
+            self._holds.hold(list(dict.fromkeys(decision_ids)), case=number)
             return number
 
     def next(self, person: str) -> Assignment | None:
@@ -189,6 +197,7 @@ class ReviewDesk:
             self._leaves.append("review-verdict", {**facts, "note": note_digest})
             given = {"item": item, "person": person, "verdict": verdict, "given_at": now}
             connection.execute(insert(VERDICTS).values(**given, note_digest=note_digest))
+            _third(connection, item)
             _free(connection, item)
 
     def context(self, item: int, person: str) -> Context:
@@ -218,8 +227,9 @@ class ReviewDesk:
     ) -> None:
         """End a case with an action.
 
-        Stepping up and suspending need every item judged restricted by two people who agree,
-        and a grant, which is spent.
+        Stepping up and suspending need an item judged restricted by two people who agree, and a
+        grant of others than them, which is spent. Overturning needs every verdict to say permitted.
+        The case's holds end with it.
 
         Raises:
             TrustError: items are unjudged, two people are needed, or the grant is missing.
@@ -237,15 +247,19 @@ class ReviewDesk:
                 _agreed(judged, action)
                 if grant_id is None:
                     raise TrustError(f"{action} needs a grant: safehold grant request")
-                self._authority.spend(action, case=case, grant_id=grant_id)
+                judges = self._judges(connection, case)
+                self._authority.spend(action, case=case, grant_id=grant_id, judges=judges)
             elif any(len(given) < needed for needed, given in judged):
                 raise TrustError(f"case {case}: items still need a verdict")
+            elif action is CaseAction.OVERTURN:
+                _permitted(judged)
             facts = {"person": by, "case": str(case), "action": action.value}
             self._leaves.append("case-close", facts)
             row = {"case_id": case, "action": action, "decided_by": by, "decided_at": now}
             connection.execute(insert(DECISIONS).values(**row, grant_id=grant_id))
             closed = {"state": "closed", "outcome": action.value}
             connection.execute(update(CASES).where(CASES.c.id == case).values(**closed))
+        self._holds.let_go(case=case)
 
     def appeal_state(self, case: int) -> dict[str, str]:
         """Return what a client may know of an appeal: open until when, or its outcome.
@@ -273,6 +287,14 @@ class ReviewDesk:
             raise TrustError(f"item {item} is not {person}'s now: take it with next")
         return found
 
+    def _judges(self, connection: Connection, case: int) -> frozenset[str]:
+        query = (
+            select(VERDICTS.c.person)
+            .join_from(VERDICTS, ITEMS, VERDICTS.c.item == ITEMS.c.id)
+            .where(ITEMS.c.case_id == case)
+        )
+        return frozenset(connection.execute(query).scalars())
+
     def _judged(self, connection: Connection, case: int) -> list[tuple[int, list[str]]]:
         items = connection.execute(select(ITEMS).where(ITEMS.c.case_id == case)).all()
         return [
@@ -288,12 +310,22 @@ class ReviewDesk:
         ]
 
 
-_RESTRICTED = {ReviewVerdict.RESTRICTED_HELPFUL.value, ReviewVerdict.RESTRICTED_NOT_GIVEN.value}
-
-
 def _agreed(judged: Sequence[tuple[int, list[str]]], action: CaseAction) -> None:
-    if not any(len(given) > 1 and set(given) <= _RESTRICTED for _, given in judged):
+    if not any(len(given) > 1 and set(given) <= RESTRICTED for _, given in judged):
         raise TrustError(f"{action} needs an item that two people judged restricted")
+
+
+def _permitted(judged: Sequence[tuple[int, list[str]]]) -> None:
+    if any(set(given) != {ReviewVerdict.PERMITTED.value} for _, given in judged):
+        raise TrustError("overturning needs every verdict to say permitted")
+
+
+def _third(connection: Connection, item: int) -> None:
+    """Ask one person more where two disagree on whether something restricted was asked."""
+    found = select(VERDICTS.c.verdict).where(VERDICTS.c.item == item)
+    given = [verdict in RESTRICTED for verdict in connection.execute(found).scalars()]
+    if len(given) == 2 and given[0] != given[1]:  # noqa: PLR2004 - two people
+        connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(needed=3))
 
 
 def _free(connection: Connection, item: int) -> None:

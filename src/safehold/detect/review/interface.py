@@ -1,5 +1,6 @@
 """Cases, verdicts and actions of the review desk, and what it needs from outside."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -43,6 +44,9 @@ class CaseAction(StrEnum):
     STEP_UP = "step_up"
     SUSPEND = "suspend"
 
+
+RESTRICTED = frozenset({ReviewVerdict.RESTRICTED_HELPFUL, ReviewVerdict.RESTRICTED_NOT_GIVEN})
+"""Verdicts that say that something restricted was asked."""
 
 BY_TWO = frozenset({CaseAction.STEP_UP, CaseAction.SUSPEND})
 """Actions that need two reviewers who agree, and a grant."""
@@ -98,11 +102,13 @@ class Evidence(Protocol):
 class Authority(Protocol):
     """Checks and spends a grant."""
 
-    def spend(self, action: CaseAction, *, case: int, grant_id: str) -> None:
-        """Spend the grant for this action on this case.
+    def spend(
+        self, action: CaseAction, *, case: int, grant_id: str, judges: frozenset[str]
+    ) -> None:
+        """Spend the grant for this action on this case; none of its approvers judged the case.
 
         Raises:
-            TrustError: there is no such grant, or it is for something else.
+            TrustError: there is no such grant, it is for something else, or a judge approved it.
         """
         ...
 
@@ -110,6 +116,31 @@ class Authority(Protocol):
 class NoAuthority:
     """Has no grant for anybody: every action by grant is refused."""
 
-    def spend(self, action: CaseAction, *, case: int, grant_id: str) -> None:
+    def spend(
+        self, action: CaseAction, *, case: int, grant_id: str, judges: frozenset[str]
+    ) -> None:
         """Refuse."""
+        del judges
         raise TrustError(f"no grant service is configured: {action} on case {case} by {grant_id}")
+
+
+class Holds(Protocol):
+    """Keeps decisions in the ledger while a case needs them."""
+
+    def hold(self, decision_ids: Sequence[str], *, case: int) -> None:
+        """Keep these decisions from pruning."""
+        ...
+
+    def let_go(self, *, case: int) -> None:
+        """Let go of everything that the case held."""
+        ...
+
+
+class NoHolds:
+    """Holds nothing: a ledger that is pruned takes a case's decisions along."""
+
+    def hold(self, decision_ids: Sequence[str], *, case: int) -> None:
+        """Do nothing."""
+
+    def let_go(self, *, case: int) -> None:
+        """Do nothing."""
