@@ -20,6 +20,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "capability",
         "What a model can do without its guard.",
     ),
+    "change": (
+        "safehold.cli.change",
+        "change",
+        "Releases, drift, the settings' history.",
+    ),
     "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
     "controls": ("safehold.cli.controls", "controls", "More than a hundred controls, each alive."),
     "demo": ("safehold.cli.demo", "demo", "Play real exchanges through a guarded model."),

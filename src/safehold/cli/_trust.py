@@ -95,20 +95,30 @@ def sign(ssh_key: Path, act: Act, document: object) -> SshProof:
         DependencyError: OpenSSH is not installed.
         TrustError: ssh-keygen refused.
     """
+    return proof_of(sign_text(ssh_key, ssh_message(act, document), NAMESPACE))
+
+
+def sign_text(ssh_key: Path, message: bytes, namespace: str) -> str:
+    """Have ssh-keygen sign bytes in a namespace, and return the armoured signature.
+
+    Raises:
+        DependencyError: OpenSSH is not installed.
+        TrustError: ssh-keygen refused.
+    """
     program = shutil.which("ssh-keygen")
     if program is None:
         raise DependencyError("signing needs ssh-keygen: install the OpenSSH client")
     with tempfile.TemporaryDirectory(prefix="safehold-") as folder:
-        message = Path(folder) / "statement"
-        message.write_bytes(ssh_message(act, document))
+        path = Path(folder) / "statement"
+        path.write_bytes(message)
         done = subprocess.run(
-            [program, "-Y", "sign", "-q", "-n", NAMESPACE, "-f", str(ssh_key), str(message)],
+            [program, "-Y", "sign", "-q", "-n", namespace, "-f", str(ssh_key), str(path)],
             check=False,
             stdout=subprocess.DEVNULL,
         )
         if done.returncode != 0:
             raise TrustError(f"ssh-keygen did not sign with {ssh_key.name}")
-        return proof_of(message.with_suffix(".sig").read_text())
+        return path.with_suffix(".sig").read_text()
 
 
 def proof_of(armoured: str) -> SshProof:

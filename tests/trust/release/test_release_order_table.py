@@ -40,6 +40,7 @@ NO_SAFEGUARD = {
     "ViewLimits": "limits of decoding, set in code",
     "SessionPolicy": "made from a SurfacePolicy",
     "Policy": "made from a _PolicyFile",
+    "GitChangeRules": "a file of the configuration repository, which its own reviews guard",
     "_PlanFile": "read into an EgressPlan, which is what is compared",
 }
 

@@ -25,6 +25,7 @@ from safehold.guard.gateway.bundles.released import (
     ReleasedLoader,
     Releases,
     enforced,
+    settings_digest,
 )
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
@@ -175,6 +176,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             ledger=ledger,
             clock=parts.clock,
             bundles=Path(settings.bundles) if settings.bundles else None,
+            settings=settings_digest(parts.declared or settings),
         ),
         log=gateway_log(settings.log),
         background=(canaries.watch, swapper.follow, *background),

@@ -115,6 +115,24 @@ def armour(signature: str) -> str:
     return "\n".join([_ARMOUR_HEAD, *rows, _ARMOUR_TAIL, ""])
 
 
+def embedded_key(signature: str) -> SshKey:
+    """Return the key that a signature names: it proves nothing before the signature verifies.
+
+    Raises:
+        SignatureError: not an SSHSIG.
+        PeopleError: a key of another type.
+    """
+    try:
+        reader = _SshReader(base64.b64decode(signature, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise SignatureError("expected a base64 SSHSIG") from error
+    if reader.take(6) != MAGIC or reader.uint32() != 1:
+        raise SignatureError("expected an SSHSIG of version 1")
+    blob = reader.string()
+    kind = _SshReader(blob).string().decode("ascii", "replace")
+    return parse_public_key(f"{kind} {base64.b64encode(blob).decode()}")
+
+
 def verify_sshsig(key: SshKey, message: bytes, signature: str, *, namespace: str) -> int:
     """Verify a signature and return the security key's counter (0 for a plain key).
 

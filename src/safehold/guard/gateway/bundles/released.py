@@ -4,11 +4,13 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.errors import BundleError, ConfigError, TrustError
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import Loaded, Loader
 from safehold.guard.gateway.policy import Settings
 from safehold.trust.release.interface import ArtefactKind
+from safehold.trust.release.weaker import settings_document
 from safehold.trust.released.follow import ReleaseLog
 from safehold.trust.released.interface import ReleaseSettings
 
@@ -39,6 +41,11 @@ class Releases(ReleaseLog):
             TrustError: they differ, or no release is in force.
         """
         self.admit_settings(ArtefactKind.GATEWAY, settings)
+
+
+def settings_digest(settings: msgspec.Struct) -> str:
+    """Return the digest under which a release holds these settings."""
+    return sha256_hex(canonical(settings_document(settings)))
 
 
 def enforced(settings: Settings) -> ReleaseSettings | None:

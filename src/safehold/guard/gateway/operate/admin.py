@@ -45,6 +45,7 @@ class Admin:
         ledger: RowSink,
         clock: Callable[[], float],
         bundles: Path | None,
+        settings: str = "",
     ) -> None:
         self._holder = holder
         self._swapper = swapper
@@ -54,6 +55,7 @@ class Admin:
         self._ledger = ledger
         self._clock = clock
         self._bundles = bundles
+        self._settings = settings
         self._routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Reply]]] = {
             ("GET", "/admin/openapi.json"): self._schema,
             ("GET", "/admin/status"): self._status,
@@ -92,6 +94,7 @@ class Admin:
         return 200, {
             "bundle": self._holder.current.digest,
             "previous": previous.digest if previous else None,
+            "settings": self._settings,
             "surfaces": {str(s): self._surfaces.reason(s) or "open" for s in Surface},
         }
 

@@ -1,0 +1,113 @@
+"""How each kind of artefact is read from disk, as whoever enforces its release reads it."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from safehold.canonical import canonical, sha256_hex
+from safehold.errors import ConfigError, UsageError
+from safehold.trust.release.interface import Artefact, ArtefactKind
+from safehold.trust.release.weaker import settings_document
+
+
+def read_artefact(kind: ArtefactKind, path: Path) -> Artefact:
+    """Return the artefact that a file or folder is now.
+
+    Raises:
+        SafeholdError: it can't be read, or is not of its kind.
+    """
+    if kind in {ArtefactKind.BUNDLE, ArtefactKind.RULES, ArtefactKind.PRODUCT}:
+        return _by_bytes(kind, path)
+    settings = _READERS[kind](path)
+    document: Any = settings_document(settings)
+    return Artefact(
+        path=_name(path), kind=kind, sha256=sha256_hex(canonical(document)), document=document
+    )
+
+
+def parse_artefact(text: str) -> Artefact:
+    """Return the artefact of KIND=PATH.
+
+    Raises:
+        UsageError: another form, or an unknown kind.
+    """
+    name, separator, path = text.partition("=")
+    if not separator or name not in list(ArtefactKind):
+        kinds = ", ".join(ArtefactKind)
+        raise UsageError(f"expected KIND=PATH with a kind of {kinds}, got {text[:60]!r}")
+    return read_artefact(ArtefactKind(name), Path(path))
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name
+
+
+def _by_bytes(kind: ArtefactKind, path: Path) -> Artefact:
+    file = path / "manifest.json" if kind is ArtefactKind.BUNDLE else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"can't read {file}: {error.strerror}") from error
+    document: Any = None
+    if kind is ArtefactKind.RULES:
+        from safehold.guard.gateway.bundles.loading import RulesFile
+
+        try:
+            document = settings_document(msgspec.yaml.decode(data, type=RulesFile))
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"{path.name}: expected a file of rules: {error}") from error
+    return Artefact(path=_name(path), kind=kind, sha256=sha256_hex(data), document=document)
+
+
+def _gateway(path: Path) -> object:
+    from safehold.cli.serve import read_settings
+
+    return read_settings(path, {})
+
+
+def _constitution(path: Path) -> object:
+    from safehold.constitution import library
+
+    return library.load(path)
+
+
+def _egress_plan(path: Path) -> object:
+    from safehold.secure.egress.declare.plan import load_plan
+
+    return load_plan(path)
+
+
+def _egress_register(path: Path) -> object:
+    from safehold.secure.egress.declare.register import load_register
+
+    return load_register(path)
+
+
+def _key_service(path: Path) -> object:
+    from safehold.secure.weights.keyd.config import declared
+
+    return declared(path)
+
+
+def _grants_policy(path: Path) -> object:
+    from safehold.trust.grants.policy import load_policy
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read {path}: {error}") from error
+    load_policy(text)
+    return tomllib.loads(text)
+
+
+_READERS: dict[ArtefactKind, Callable[[Path], object]] = {
+    ArtefactKind.GATEWAY: _gateway,
+    ArtefactKind.CONSTITUTION: _constitution,
+    ArtefactKind.EGRESS_PLAN: _egress_plan,
+    ArtefactKind.EGRESS_REGISTER: _egress_register,
+    ArtefactKind.KEY_SERVICE: _key_service,
+    ArtefactKind.GRANTS_POLICY: _grants_policy,
+}

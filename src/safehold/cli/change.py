@@ -1,0 +1,512 @@
+"""`safehold change`: releases, drift, and the configuration's history."""
+
+import datetime as dt
+import json
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from safehold.canonical import canonical
+from safehold.cli._artefacts import parse_artefact
+from safehold.cli._trust import (
+    emit,
+    file_request,
+    json_option,
+    log_options,
+    open_desk,
+    owner_of,
+    plain,
+    ssh_key_option,
+)
+from safehold.cli._trust_requests import checked, governing_request
+from safehold.errors import ConfigError, UsageError
+from safehold.secure.change.drift import drift as find_drift
+from safehold.trust.log.files import write_durably
+from safehold.trust.log.keys import read_keys
+from safehold.trust.log.log_entries import Record
+from safehold.trust.release.interface import (
+    Behaviour,
+    PublishRelease,
+    Release,
+    ReleaseOperation,
+    parse_release,
+)
+from safehold.trust.release.needed import permits, release_changes
+from safehold.trust.release.orders import Direction
+from safehold.trust.released.follow import ReleaseLog
+from safehold.trust.released.interface import read_release_settings
+from safehold.trust.released.memory import begin_memory
+
+_DAY_S = 86_400
+_ASK_S = 10.0
+
+releases_option = click.option(
+    "--releases",
+    "releases_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    envvar="SAFEHOLD_RELEASES",
+    help="TOML file: log, log_keys, channel, documents, memory.",
+)
+previous_option = click.option(
+    "--previous",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="The document of the release in force (none: this is the channel's first).",
+)
+
+
+@click.group()
+def change() -> None:
+    """Change what protects: nothing is weakened by one person.
+
+    \b
+    Examples:
+      safehold change draft next.json --channel gw --previous now.json \\
+          --artefact gateway=safehold.yaml --artefact bundle=bundle/
+      safehold change publish next.json --previous now.json --documents releases/ \\
+          --ssh-key ~/.ssh/id_ed25519
+      safehold change status --releases releases.toml
+      safehold change drift --releases releases.toml --artefact gateway=safehold.yaml
+      safehold change verify-git BASE..TIP --repository config/
+    """
+
+
+@change.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--channel", required=True, help="Whose release this is: a gateway, or a fleet.")
+@previous_option
+@click.option(
+    "--artefact", "artefacts", multiple=True, required=True, help="KIND=PATH; one for each."
+)
+@click.option(
+    "--comparison",
+    "comparisons",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What `safehold change compare` wrote for a new bundle.",
+)
+@click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True)
+@json_option
+def draft(
+    *,
+    path: Path,
+    channel: str,
+    previous: Path | None,
+    artefacts: tuple[str, ...],
+    comparisons: tuple[Path, ...],
+    days: int,
+    as_json: bool,
+) -> None:
+    """Write the document of the next release, and say what it changes.
+
+    \b
+    Example:
+      safehold change draft next.json --channel gw --artefact gateway=safehold.yaml
+    """
+    before = None if previous is None else _read(previous)
+    now = int(time.time())
+    made = Release(
+        channel=channel,
+        version=1 if before is None else before.version + 1,
+        previous="" if before is None else before.sha256,
+        artefacts=tuple(parse_artefact(one) for one in artefacts),
+        not_before=now,
+        expires=now + days * _DAY_S,
+        behaviour=tuple(_comparison(one) for one in comparisons),
+    )
+    made = parse_release(canonical(made))
+    write_durably(path, canonical(made))
+    _show(before, made, as_json=as_json)
+
+
+@change.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@previous_option
+@json_option
+def show(path: Path, previous: Path | None, as_json: bool) -> None:
+    """Say what a release changes, which operation it needs, and its digest.
+
+    \b
+    Example:
+      safehold change show next.json --previous now.json
+    """
+    _show(None if previous is None else _read(previous), _read(path), as_json=as_json)
+
+
+@change.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@previous_option
+@click.option(
+    "--documents",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of release documents, from which every verifier reads.",
+)
+@click.option("--emergency", is_flag=True, help="Ask as release.emergency; it weakens nothing.")
+@click.option("--purpose", default="", help="Why, in one line.")
+@click.option("--ticket", default="none", show_default=True)
+@ssh_key_option
+@log_options
+def publish(
+    *,
+    path: Path,
+    previous: Path | None,
+    documents: Path,
+    emergency: bool,
+    purpose: str,
+    ticket: str,
+    ssh_key: Path,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask for a release by the operation that its changes need; print the request's id.
+
+    It takes effect when the quorum has approved it (`safehold grant approve`).
+
+    \b
+    Example:
+      safehold change publish next.json --previous now.json --documents releases/ \\
+          --ssh-key ~/.ssh/id_ed25519
+    """
+    before, made = None if previous is None else _read(previous), _read(path)
+    operation = _needed(before, made)
+    if emergency:
+        if not permits(ReleaseOperation.EMERGENCY, before, made):
+            raise UsageError("expected a release that weakens nothing for --emergency")
+        operation = ReleaseOperation.EMERGENCY
+    if (made.previous, made.version) != (
+        ("", 1) if before is None else (before.sha256, before.version + 1)
+    ):
+        raise UsageError("expected --previous to be the release that this one follows")
+    desk = open_desk(log_dir, key_dir)
+    state, now = desk.state, desk.now()
+    details = PublishRelease(
+        channel=made.channel,
+        version=made.version,
+        previous=made.previous,
+        release_sha256=made.sha256,
+    )
+    requester = owner_of(ssh_key, state.roster)
+    asked = governing_request(
+        state, requester, operation, details, now, purpose=purpose, ticket=ticket
+    )
+    asked = msgspec.structs.replace(
+        asked, host=made.channel, workload_sha256=made.sha256, break_glass=False
+    )
+    write_durably(documents / f"{made.sha256}.json", canonical(made))
+    click.echo(file_request(desk, checked(asked), ssh_key))
+
+
+@change.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--channel", required=True)
+@click.option(
+    "--log-keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Your pinned copy of the log's log.json.",
+)
+def memory(path: Path, channel: str, log_keys: Path) -> None:
+    """Make the memory of a verifier that has seen nothing: once, when it is set up.
+
+    \b
+    Example:
+      safehold change memory seen.json --channel gw --log-keys pinned-log.json
+    """
+    begin_memory(path, origin=read_keys(log_keys).origin, channel=channel)
+    click.echo(f"memory made: {path}; keep it: without it nothing loads")
+
+
+@change.command()
+@releases_option
+@json_option
+def status(releases_file: Path, as_json: bool) -> None:
+    """Verify the channel's releases and say which one is in force.
+
+    \b
+    Example:
+      safehold change status --releases releases.toml --json
+    """
+    found = ReleaseLog(read_release_settings(releases_file), time.time).current()
+    release = found.current
+    if as_json:
+        emit(
+            {
+                "channel": release.channel,
+                "version": release.version,
+                "sha256": release.sha256,
+                "operation": found.operation,
+                "expires": release.expires,
+                "artefacts": [[one.kind, one.path, one.sha256] for one in release.artefacts],
+            }
+        )
+        return
+    click.echo(f"release {release.version} of {release.channel} ({found.operation})")
+    click.echo(f"document {release.sha256}")
+    for one in release.artefacts:
+        click.echo(f"  {one.kind.value:<16} {one.sha256[:16]}  {one.path}")
+
+
+@change.command()
+@releases_option
+@click.option("--artefact", "artefacts", multiple=True, help="KIND=PATH of what is on disk here.")
+@click.option("--gateway", help="Base URL of the running gateway, to ask what it has loaded.")
+@click.option(
+    "--admin-key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the gateway's admin key.",
+)
+@click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="State folder of egress enforcement: what the kernel was given.",
+)
+@click.option("--every", type=click.FloatRange(1, 60), help="Look again every so many seconds.")
+@click.option("--record", is_flag=True, help="Record each finding in the log (needs --log).")
+@json_option
+@log_options
+def drift(
+    *,
+    releases_file: Path,
+    artefacts: tuple[str, ...],
+    gateway: str | None,
+    admin_key_file: Path | None,
+    state_dir: Path | None,
+    every: float | None,
+    record: bool,
+    as_json: bool,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Compare what runs, what is on disk and what is released; exit 1 if they differ.
+
+    \b
+    Examples:
+      safehold change drift --releases releases.toml --artefact gateway=safehold.yaml
+      safehold change drift --releases releases.toml --gateway http://127.0.0.1:8000 \\
+          --admin-key-file admin.key --every 30
+    """
+    log = ReleaseLog(read_release_settings(releases_file), time.time)
+    told: set[str] = set()
+    while True:
+        running, unread = _running(gateway, admin_key_file, state_dir)
+        rows = find_drift(
+            log.current().current,
+            [parse_artefact(one) for one in artefacts],
+            running,
+            unread=unread,
+        )
+        problems = [f"{one.kind} {one.path}: {one.problem}" for one in rows if one.problem]
+        if as_json:
+            emit([plain(one) for one in rows])
+        for one in problems:
+            if one not in told:
+                click.echo(f"drift: {one}", err=True)
+                if record:
+                    _record(one, log_dir, key_dir)
+        told = set(problems)
+        if every is None:
+            if problems:
+                raise SystemExit(1)
+            if not as_json:
+                click.echo(f"no drift: {len(rows)} artefacts as released")
+            return
+        time.sleep(every)
+
+
+@change.command()
+@click.argument("old", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def compare(old: Path, new: Path, out: Path) -> None:
+    """Compare two bundles by two folders of `safehold eval` on the same data.
+
+    \b
+    Example:
+      safehold change compare eval-old/ eval-new/ --out comparison.json
+    """
+    from safehold.improve.evaluation.comparing import compare_bundles
+
+    found = compare_bundles(old, new)
+    write_durably(out, canonical(found))
+    click.echo(f"{found.items} scores compared; {len(found.lost)} no longer stopped")
+    for item in found.lost:
+        click.echo(f"lost: {item}")
+
+
+@change.command("verify-git")
+@click.argument("span")
+@click.option(
+    "--repository",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+)
+@click.option(
+    "--memory",
+    "memory_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="File that remembers what was verified last; the next range must begin there.",
+)
+@click.option("--uri", default="", help="The repository's name in the verification summary.")
+@json_option
+def verify_git(
+    span: str, repository: Path, memory_file: Path | None, uri: str, as_json: bool
+) -> None:
+    """Verify every commit of BASE..TIP: signed, reviewed by others, by the policy before it.
+
+    Reviews are notes (`refs/notes/reviews`), which git fetches only if told to.
+
+    \b
+    Example:
+      safehold change verify-git v1..main --repository config/ --memory verified.json
+    """
+    from safehold.secure.change.git_verify import Git, summary, verify_range
+
+    base, separator, tip = span.partition("..")
+    if not separator or not base or not tip:
+        raise UsageError(f"expected BASE..TIP, got {span[:60]!r}")
+    remembered = None
+    if memory_file is not None and memory_file.exists():
+        remembered = memory_file.read_text().strip()
+    git = Git(repository)
+    now = dt.datetime.now(dt.UTC)
+    found = verify_range(git, base, tip, today=now.date(), allowed_base=remembered)
+    end = git.oid(tip)
+    if memory_file is not None:
+        write_durably(memory_file, end.encode() + b"\n")
+    if as_json:
+        told = summary(uri or repository.resolve().name, found, end, now.isoformat())
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(f"ok: {len(found)} commits up to {end[:12]}")
+    for one in found:
+        by = ", ".join(one.reviewers)
+        click.echo(f"  {one.oid[:12]}  {one.author}, reviewed by {by}: {', '.join(one.paths)}")
+
+
+@change.command()
+@click.argument("commit")
+@click.option(
+    "--repository",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+)
+@click.option("--yes", is_flag=True, help="Do not ask again after naming the commit.")
+@ssh_key_option
+def review(commit: str, repository: Path, yes: bool, ssh_key: Path) -> None:
+    """Sign your review of exactly one commit and its tree, as a note.
+
+    \b
+    Example:
+      safehold change review HEAD --repository config/ --ssh-key ~/.ssh/id_ed25519
+    """
+    from safehold.cli._trust import sign_text
+    from safehold.secure.change.git_verify import NOTES, REVIEW_NAMESPACE, Git, review_message
+
+    git = Git(repository)
+    found = git.commit(git.oid(commit))
+    click.echo(f"commit {found.oid}\ntree   {found.tree}")
+    if not yes:
+        click.confirm("Have you read exactly this?", abort=True)
+    signature = sign_text(ssh_key, review_message(found), REVIEW_NAMESPACE)
+    git.run("notes", f"--ref={NOTES}", "append", "-F", "-", found.oid, data=signature.encode())
+    click.echo(f"reviewed: {found.oid[:12]}; push {NOTES} too")
+
+
+def _read(path: Path) -> Release:
+    return parse_release(path.read_bytes())
+
+
+def _comparison(path: Path) -> Behaviour:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Behaviour)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path.name}: expected a file of `change compare`: {error}") from error
+
+
+def _needed(before: Release | None, made: Release) -> ReleaseOperation:
+    plain_enough = permits(ReleaseOperation.PUBLISH, before, made)
+    return ReleaseOperation.PUBLISH if plain_enough else ReleaseOperation.WEAKEN
+
+
+def _show(before: Release | None, made: Release, *, as_json: bool) -> None:
+    found = release_changes(before, made)
+    needed = _needed(before, made)
+    if as_json:
+        emit(
+            {
+                "channel": made.channel,
+                "version": made.version,
+                "sha256": made.sha256,
+                "needs": needed,
+                "changes": [plain(one) for one in found],
+            }
+        )
+        return
+    click.echo(f"release {made.version} of {made.channel}: {made.sha256}")
+    for one in found:
+        if one.direction is not Direction.EQUAL:
+            click.echo(f"  {one.direction.value:<9} {one.path} ({one.why})")
+    click.echo(f"needs {needed.value}")
+
+
+def _running(
+    gateway: str | None, key_file: Path | None, state_dir: Path | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return, for each kind, the digest of what runs; and why a kind could not be asked."""
+    running: dict[str, str] = {}
+    unread: dict[str, str] = {}
+    if gateway is not None:
+        try:
+            told = _ask(gateway, key_file)
+            for kind, name in (("bundle", "bundle"), ("rules", "bundle"), ("gateway", "settings")):
+                if isinstance(told.get(name), str):
+                    running[kind] = told[name]
+        except (OSError, ValueError) as error:
+            unread = dict.fromkeys(("bundle", "rules", "gateway"), str(error)[:100])
+    if state_dir is not None:
+        running |= _enforced(state_dir)
+    return running, unread
+
+
+def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:
+    if not gateway.startswith(("http://", "https://")):
+        raise UsageError(f"expected an http or https address, got {gateway[:60]!r}")
+    headers = {}
+    if key_file is not None:
+        headers["authorization"] = f"Bearer {key_file.read_text().strip()}"
+    asked = urllib.request.Request(f"{gateway.rstrip('/')}/admin/status", headers=headers)  # noqa: S310 - the scheme is checked
+    with urllib.request.urlopen(asked, timeout=_ASK_S) as answer:  # noqa: S310 - as above
+        found: dict[str, Any] = json.loads(answer.read(1_000_000))
+    return found
+
+
+def _enforced(state_dir: Path) -> dict[str, str]:
+    """Return the digests of the register and plan that enforcement was last given."""
+    from safehold.canonical import sha256_hex
+    from safehold.secure.egress.enforcement.state import StateFile
+
+    state = StateFile(state_dir).load()
+    documents = {} if state is None else state.documents
+    return {
+        kind: sha256_hex(canonical(documents[kind]))
+        for kind in ("egress-plan", "egress-register")
+        if kind in documents
+    }
+
+
+def _record(problem: str, log_dir: Path, key_dir: Path | None) -> None:
+    desk = open_desk(log_dir, key_dir)
+    facts = {"control": "drift", "finding": problem[:390]}
+    desk.record(Record(time=desk.now(), kind="control-result", facts=facts, digests={}))

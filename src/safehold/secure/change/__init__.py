@@ -1,0 +1,1 @@
+"""Change management on disk: the configuration's history, provenance, drift and the TUF export."""

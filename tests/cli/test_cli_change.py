@@ -1,0 +1,213 @@
+"""`safehold change`, typed as a user types it: from a draft to drift."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from click.testing import CliRunner, Result
+
+from safehold.cli import safehold
+from safehold.errors import SafeholdError
+from safehold.testing.released import RELEASE_RULES, Channel
+from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh
+from safehold.trust.people.sshsig import private_key_text
+
+pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+
+RULES = '{"rules": [{"id": "r", "clause": "c", "pattern": "elephant", "example": "elephant"}]}'
+KINDS = ("rules=rules.yaml", "gateway=safehold.yaml")
+
+
+class Shop:
+    """A folder with an enclave's log and keys, one gateway's files, and a way to type."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        policy = POLICY + GOVERNING + RELEASE_RULES
+        self.enclave = Enclave(root / "log", policy=policy, now=int(time.time()))
+        keys = root / "log.keys"
+        keys.mkdir()
+        for name, key in (("log", self.enclave.log_key), ("emitter", self.enclave.emitter)):
+            (keys / f"{name}.key").write_text(key.text())
+            (keys / f"{name}.key").chmod(0o600)
+        for name, soft in self.enclave.keys.items():
+            assert isinstance(soft, SoftSsh)
+            (root / name).write_bytes(private_key_text(soft.private))
+            (root / name).chmod(0o600)
+            (root / f"{name}.pub").write_text(getattr(soft.key, "public", "") + "\n")
+        self.channel = Channel(self.enclave, root / "releases")
+        members = "".join(
+            f'{name} = "{getattr(self.channel.settings, name)}"\n'
+            for name in ("log", "log_keys", "channel", "documents", "memory")
+        )
+        (root / "releases.toml").write_text(members)
+        (root / "rules.yaml").write_text(RULES)
+        (root / "safehold.yaml").write_text("default:\n  hold_tokens: 16\n")
+
+    def run(self, *words: str) -> Result:
+        """Run one command."""
+        env = {
+            "SAFEHOLD_LOG": str(self.root / "log"),
+            "SAFEHOLD_RELEASES": str(self.root / "releases.toml"),
+        }
+        return CliRunner().invoke(safehold, list(words), env=env, catch_exceptions=True)
+
+    def ok(self, *words: str) -> str:
+        """Run one command that must succeed."""
+        done = self.run(*words)
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        return done.stdout.strip()
+
+    def refused(self, *words: str) -> str:
+        """Run one command that must fail with one clear line."""
+        done = self.run(*words)
+        assert isinstance(done.exception, SafeholdError), (words, done.output)
+        assert "\n" not in str(done.exception)
+        return str(done.exception)
+
+    def path(self, name: str) -> str:
+        """Return a file of the folder."""
+        return str(self.root / name)
+
+    def artefacts(self) -> list[str]:
+        """Return the options that name both artefacts."""
+        named = [one.replace("=", f"={self.root}/") for one in KINDS]
+        return [word for one in named for word in ("--artefact", one)]
+
+    def draft(self, name: str, previous: str = "") -> str:
+        """Write the next release, and return what was said."""
+        before = ["--previous", self.path(previous)] if previous else []
+        return self.ok(
+            *("change", "draft", self.path(name), "--channel", "gateway-1"),
+            *before,
+            *self.artefacts(),
+        )
+
+    def publish(self, name: str, previous: str = "", *, by: tuple[str, ...]) -> str:
+        """Ask and approve, and return the request."""
+        before = ["--previous", self.path(previous)] if previous else []
+        request = self.ok(
+            *("change", "publish", self.path(name), *before),
+            *("--documents", self.path("releases/documents")),
+            *("--ssh-key", self.path("dev-one")),
+        )
+        for one in by:
+            self.ok("grant", "approve", request, "--yes", "--ssh-key", self.path(one))
+        return request
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A shop with a first release in force."""
+    made = Shop(tmp_path)
+    assert "needs release.weaken" in made.draft("one.json")
+    made.publish("one.json", by=("dev-two", "dev-three", "sec-one"))
+    return made
+
+
+def test_a_release_from_draft_to_drift(shop: Shop) -> None:
+    """A stricter setting needs two; then the status names it, and the disk agrees."""
+    (shop.root / "safehold.yaml").write_text("default:\n  hold_tokens: 64\n")
+    drifted = shop.run("change", "drift", *shop.artefacts())
+    assert drifted.exit_code == 1
+    assert "gateway safehold.yaml: the disk has another one" in drifted.stderr
+    assert "needs release.publish" in shop.draft("two.json", "one.json")
+    shop.publish("two.json", "one.json", by=("dev-two", "dev-three"))
+    told = json.loads(shop.ok("change", "status", "--json"))
+    assert (told["version"], told["operation"]) == (2, "release.publish")
+    assert "no drift" in shop.ok("change", "drift", *shop.artefacts())
+    assert "release 2 of gateway-1" in shop.ok("change", "status")
+
+
+def test_a_looser_setting_needs_the_higher_quorum(shop: Shop) -> None:
+    """What the request needs is computed: the two who carry a stricter one are not enough."""
+    (shop.root / "safehold.yaml").write_text("default:\n  shadow: true\n  hold_tokens: 16\n")
+    said = shop.draft("two.json", "one.json")
+    assert "weaker" in said
+    assert "shadow" in said
+    assert "needs release.weaken" in said
+    request = shop.publish("two.json", "one.json", by=("dev-two", "dev-three"))
+    assert "granted" not in shop.ok("grant", "show", request)
+    assert json.loads(shop.ok("change", "status", "--json"))["version"] == 1
+    assert "weakens nothing" in shop.refused(
+        *("change", "publish", shop.path("two.json"), "--previous", shop.path("one.json")),
+        *("--documents", shop.path("releases/documents"), "--emergency"),
+        *("--ssh-key", shop.path("dev-one")),
+    )
+
+
+def test_a_release_that_does_not_follow_is_refused_at_once(shop: Shop) -> None:
+    """A release is asked for after the one it names, and of nothing else."""
+    shop.draft("two.json", "one.json")
+    assert "follows" in shop.refused(
+        *("change", "publish", shop.path("two.json")),
+        *("--documents", shop.path("releases/documents"), "--ssh-key", shop.path("dev-one")),
+    )
+
+
+def test_wrong_words_are_one_clear_line(shop: Shop) -> None:
+    """An unknown kind, a lost file, a second memory."""
+    begin = ("change", "draft", shop.path("x.json"), "--channel", "gateway-1", "--artefact")
+    assert "KIND=PATH" in shop.refused(*begin, "firewall=x")
+    assert "can't read" in shop.refused(*begin, "bundle=nowhere")
+    memory = ("change", "memory", shop.path("seen.json"), "--channel", "gateway-1", "--log-keys")
+    shop.ok(*memory, shop.path("log/log.json"))
+    assert "already" in shop.refused(*memory, shop.path("log/log.json"))
+    assert "BASE..TIP" in shop.refused("change", "verify-git", "main")
+
+
+class _Status(BaseHTTPRequestHandler):
+    told: bytes = b"{}"
+
+    def do_GET(self) -> None:
+        """Answer with what runs."""
+        self.send_response(200 if self.headers["authorization"] == "Bearer key" else 401)
+        self.end_headers()
+        self.wfile.write(self.told)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def gateway() -> Iterator[str]:
+    """Return the address of something that answers like a gateway's admin page."""
+    with HTTPServer(("127.0.0.1", 0), _Status) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_what_runs_is_compared_with_what_is_released(shop: Shop, gateway: str) -> None:
+    """The same digests are no drift; another one, and a gateway that does not answer, are."""
+    release = json.loads(shop.ok("change", "status", "--json"))
+    digests = {kind: digest for kind, _, digest in release["artefacts"]}
+    (shop.root / "admin.key").write_text("key\n")
+    words = ("change", "drift", "--gateway", gateway, "--admin-key-file", shop.path("admin.key"))
+    _Status.told = json.dumps({"bundle": digests["rules"], "settings": digests["gateway"]}).encode()
+    assert "no drift" in shop.ok(*words)
+    _Status.told = json.dumps({"bundle": "0" * 64, "settings": digests["gateway"]}).encode()
+    found = shop.run(*words, "--record")
+    assert found.exit_code == 1
+    assert "rules rules.yaml: another one runs than was released" in found.stderr
+    silent = shop.run("change", "drift", "--gateway", gateway)
+    assert silent.exit_code == 1
+    assert "could not be asked" in silent.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["draft", "show", "publish", "memory", "status", "drift", "compare", "verify-git", "review"],
+)
+def test_every_change_command_has_help_with_an_example(name: str) -> None:
+    """`--help` works without any extra, and shows how to type it."""
+    done = CliRunner().invoke(safehold, ["change", name, "--help"])
+    assert done.exit_code == 0
+    assert f"safehold change {name}" in done.output
