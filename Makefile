@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
 
-.PHONY: demo test lint bench soak docs outside bundle ablations lock system clean
+.PHONY: demo test lint bench curves soak docs outside bundle ablations lock system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
@@ -22,6 +22,9 @@ lint: $(VENV)/.test
 
 bench: system $(VENV)/.test
 	$(BIN)/python -m bench
+
+curves: system $(VENV)/.test
+	$(BIN)/python -m bench.curves
 
 soak: system $(VENV)/.test
 	$(BIN)/python -m pytest tests/soak -m soak --override-ini addopts= --hypothesis-profile soak

@@ -60,6 +60,7 @@ class Script(msgspec.Struct, frozen=True):
     delay_s: float = 0.0
     error_text: str = "the mock refuses"
     whole_frames: int = 0
+    response_id: str = "resp_1"
 
 
 def split(text: str, size: int) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ def responses_events(script: Script) -> Iterator[bytes]:
         body = {"type": kind, "sequence_number": next(number), **fields}
         return f"event: {kind}\ndata: {json.dumps(body)}\n\n".encode()
 
-    base = {"id": "resp_1", "object": "response", "created_at": 1, "model": "mock"}
+    base = {"id": script.response_id, "object": "response", "created_at": 1, "model": "mock"}
     yield event("response.created", response={**base, "status": "in_progress", "output": []})
     yield event("response.in_progress", response={**base, "status": "in_progress", "output": []})
     output = []
@@ -294,7 +295,7 @@ def responses_whole(script: Script) -> dict[str, Any]:
         item, kind, _ = _response_item(index, said)
         output.append(_finished_item(item, kind, "".join(said.deltas)))
     return {
-        "id": "resp_1",
+        "id": script.response_id,
         "object": "response",
         "created_at": 1,
         "model": "mock",

@@ -1,6 +1,7 @@
 """Clocks that jump, a real Redis, and traces in memory."""
 
 import asyncio
+import itertools
 import json
 import shutil
 import socket
@@ -20,11 +21,13 @@ from safehold.guard.gateway.access.store import MemoryStore, RedisStore, Store
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.tracing import Both, Tracer
 from safehold.guard.gateway.policy import Budget, Key, digest_key
+from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.guards import MARKER, held_rules
+from safehold.testing.upstream import Script
 
 DAY = 86_400.0
 NOON = 1_900_000_000.0
@@ -189,3 +192,74 @@ def test_spans_carry_genai_names_and_no_content(stage: Start, path: str) -> None
         assert span.end_time >= span.start_time
         assert "sesame" not in span.to_json()
         assert "purple" not in span.to_json()
+
+
+def test_suspended_key_is_not_forgiven_under_load() -> None:
+    """However many other keys are counted, a key over its daily flags stays out."""
+    ticks = [0.0]
+    store = MemoryStore(lambda: NOON, ticks=lambda: ticks[0])
+    key = Key(id="k", sha256="0" * 64, budget=Budget(flags_per_day=1))
+    gate = Gate((key,), store)
+
+    async def go() -> int:
+        await gate.charge(key, flagged=True, tokens=0)
+        for number in range(30_000):
+            await store.add(f"requests:{number}", 1, 60)
+        refusal = await gate.admit(key, Surface.CHAT)
+        return refusal.status if refusal is not None else 200
+
+    assert asyncio.run(go()) == 403
+
+
+def test_counters_end_with_their_windows_not_with_their_number() -> None:
+    """Memory is bounded by keys and windows: what was not used for two windows is gone."""
+    ticks = [0.0]
+    store = MemoryStore(lambda: NOON + ticks[0], ticks=lambda: ticks[0])
+
+    async def go() -> None:
+        for minute in range(50):
+            ticks[0] = 60.0 * minute
+            for number in range(100):
+                await store.add(f"requests:{number}", 1, 60)
+
+    asyncio.run(go())
+    assert len(store._counts[60]) <= 300
+
+
+def test_values_are_bounded_by_their_bytes() -> None:
+    """The oldest values go when the bytes are spent; what replaces a value is counted once."""
+    store = MemoryStore(lambda: NOON, max_bytes=1000)
+
+    async def go() -> list[bool]:
+        for _ in range(50):
+            await store.put("same", b"x" * 100, 60)
+        for number in range(12):
+            await store.put(f"v{number}", b"x" * 100, 60)
+        return [await store.get(f"v{number}") is not None for number in range(12)]
+
+    assert asyncio.run(go()) == [False] * 2 + [True] * 10
+
+
+@pytest.mark.parametrize("ids", [["r0", "r1", "r2", "r3"], ["same"] * 4, ["a", "b", "a", "b"]])
+def test_conversation_is_kept_as_links_and_read_whole(stage: Start, ids: list[str]) -> None:
+    """Each response keeps its own turns and is read with all before it, also where ids repeat."""
+    at = stage()
+    store = MemoryStore(lambda: NOON)
+    histories = at.gateway.gateway.histories = Histories(store)
+    sizes = []
+    for turn, name in enumerate(ids):
+        asked = body_for("/v1/responses", f"turn number {turn}", stream=False)
+        if turn:
+            asked["previous_response_id"] = ids[turn - 1]
+        at.upstream.script = Script(response_id=name)
+        assert post(at.gateway.port, "/v1/responses", json.dumps(asked).encode())[0] == 200
+        whole = None
+        until = time.monotonic() + 20
+        while whole is None or len(whole.turns) < 2 * turn + 2:  # kept after the last byte
+            assert time.monotonic() < until
+            whole = asyncio.run(histories.get(name, ""))
+        texts = [part.text for part in whole.texts() if part.text.startswith("turn")]
+        assert texts == [f"turn number {number}" for number in range(turn + 1)]
+        sizes.append(store._bytes)
+    grown = [after - before for before, after in itertools.pairwise(sizes)]
+    assert len(set(ids)) < len(ids) or max(grown) - min(grown) < 20

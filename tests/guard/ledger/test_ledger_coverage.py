@@ -19,6 +19,7 @@ from safehold.guard.ledger import (
 )
 from safehold.guard.ledger.coverage import Coverage, StallLimits, audit
 from safehold.guard.ledger.engine import open_engine
+from safehold.guard.ledger.holds import hold
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.retention import prune, settle
 from safehold.testing.ledger import NOW, Rows
@@ -252,3 +253,29 @@ def test_auditing_a_missing_ledger_is_one_error(tmp_path: Path) -> None:
     """A typing error in the path must not look like an empty, covered ledger."""
     with pytest.raises(LedgerError, match="no such file"):
         look(str(tmp_path / "l.db"))
+
+
+def test_counting_what_is_due_waits_for_no_writer(tmp_path: Path, rows: Rows) -> None:
+    """A dry run reads beside a gateway that holds the write lock, and takes none itself."""
+    url = str(tmp_path / "l.db")
+    keep(url, rows.prompt("d", at=0.0))
+    with open_engine(url, wait_s=0.1, write=True).begin():
+        brief = LedgerSettings(wait_s=0.1)
+        found = prune(url, older_than_s=86_400, dry_run=True, clock=lambda: NOW, settings=brief)
+    assert found.decisions == 1
+
+
+def test_what_is_held_or_written_to_meanwhile_stays(url: str, rows: Rows) -> None:
+    """Each small transaction looks once more at what it is about to remove."""
+    keep(url, *(rows.prompt(f"d{n:03}", at=0.0) for n in range(450)))
+    late = iter(["once"])
+
+    def meanwhile(_: int) -> None:
+        if next(late, None):
+            hold(url, ["d300"], holder="case", until=NOW + 60, now=NOW)
+            keep(url, rows.final("d400", at=NOW))
+
+    done = prune(url, older_than_s=86_400, clock=lambda: NOW, progress=meanwhile)
+    assert done.rows == 448
+    reader = LedgerReader.open(url)
+    assert [len(reader.decision(name)) for name in ("d000", "d300", "d400")] == [0, 1, 2]

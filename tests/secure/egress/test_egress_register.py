@@ -2,6 +2,8 @@
 
 import contextlib
 import datetime as dt
+import ipaddress
+import itertools
 import sys
 from pathlib import Path
 
@@ -98,7 +100,7 @@ def test_unreadable_register_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RegisterError, match="UTF-8"):
         load_register(tmp_path / "binary.toml")
-    (tmp_path / "huge.toml").write_bytes(b"#" * (5 * 2**20))
+    (tmp_path / "huge.toml").write_bytes(b"#" * (17 * 2**20))
     with pytest.raises(RegisterError, match="at most"):
         load_register(tmp_path / "huge.toml")
 
@@ -189,3 +191,24 @@ def test_sizes_read_as_people_write_them() -> None:
     assert parse_bytes("2 GiB", "x") == 2 * 2**30
     assert human_bytes(40 * 10**9) == "40 GB"
     assert human_bytes(999_592) == "1 MB"
+
+
+NETWORKS = ("0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "10.1.1.7/32", "10.2.0.0/16")
+
+
+@given(st.lists(st.tuples(st.sampled_from(NETWORKS), st.sampled_from([1, 2])), max_size=7))
+def test_sweep_finds_what_comparing_every_pair_finds(chosen: list[tuple[str, int]]) -> None:
+    """One pass over the beginnings of networks refuses exactly the registers with an overlap."""
+    rows = [
+        row(f"f{number}", destination=f'["{network}"]', port=port)
+        for number, (network, port) in enumerate(chosen)
+    ]
+    nets = [(ipaddress.ip_network(network), port) for network, port in chosen]
+    meets = any(
+        one.overlaps(other) and port == second
+        for (one, port), (other, second) in itertools.combinations(nets, 2)
+    )
+    if not rows:
+        return
+    with pytest.raises(RegisterError, match="overlap") if meets else contextlib.nullcontext():
+        register(*rows)

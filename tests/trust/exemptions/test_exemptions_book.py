@@ -237,3 +237,30 @@ def test_terms_that_block_nothing_never_take_effect(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="at least one clause"):
         enclave.approve(asked, "sec-one")
     assert enclave.desk.state.exemptions() == ()
+
+
+def test_lookup_looks_at_the_callers_own_exemptions_only() -> None:
+    """Ten thousand exemptions of others are not gone through for one caller."""
+    others = [
+        msgspec.structs.replace(
+            EXEMPTION,
+            grant=f"g{number}",
+            terms=msgspec.structs.replace(
+                TERMS, subject=Subject(SubjectKind.ORGANISATION, f"other-{number}")
+            ),
+        )
+        for number in range(10_000)
+    ]
+    book = ExemptionBook((*others, EXEMPTION), RELAXABLE)
+    assert book.action_for(CALLER, "brewing.process", "api", 2000).grant == "g"
+    assert [one.grant for one in book._of(CALLER)] == ["g"]
+
+
+def test_subject_without_an_id_is_nobody() -> None:
+    """A caller whose user is not known is not taken for an exemption of an empty name."""
+    nobody = msgspec.structs.replace(CALLER, organisation="", user="", key="")
+    empty = msgspec.structs.replace(
+        EXEMPTION, terms=msgspec.structs.replace(TERMS, subject=Subject(SubjectKind.USER, ""))
+    )
+    book = ExemptionBook((empty,), RELAXABLE)
+    assert book.action_for(nobody, "brewing.process", "api", 2000) == NO_EXEMPTION

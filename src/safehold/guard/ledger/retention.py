@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -158,19 +158,21 @@ def prune(
             f"expected to keep at least {SHORTEST_RETENTION_S:.0f} s, came {older_than_s:.0f} s"
         )
     cutoff = clock() - older_than_s
-    engine = open_engine(url, wait_s=settings.wait_s, write=True)
+    reading = open_engine(url, wait_s=settings.wait_s, write=False)
     writer = secrets.token_hex(8)
     limit = settings.max_row_bytes
-    with told(engine), engine.begin() as connection:
+    now = clock()
+    with told(reading), reading.connect() as connection:  # no write lock
         check_version(connection)
-        now = clock()
         due = select(func.count()).select_from(_due(cutoff, now).subquery())
         decisions: int = connection.execute(due).scalar_one()
-        if dry_run or not decisions:
-            return Pruned(cutoff=cutoff, decisions=decisions, rows=0, dry_run=dry_run)
+    if dry_run or not decisions:
+        return Pruned(cutoff=cutoff, decisions=decisions, rows=0, dry_run=dry_run)
+    engine = open_engine(url, wait_s=settings.wait_s, write=True)
+    with told(engine), engine.begin() as connection:
         detail: Detail = {"phase": "begin", "cutoff": cutoff, "decisions": decisions}
         _event(connection, writer, detail, now=clock(), limit=limit)
-    rows = _remove_all(engine, cutoff, now, progress)
+    rows = _remove_all(reading, engine, cutoff, now, progress)
     with told(engine), engine.begin() as connection:
         detail = {"phase": "end", "cutoff": cutoff, "decisions": decisions, "rows": rows}
         _event(connection, writer, detail, now=clock(), limit=limit)
@@ -181,41 +183,60 @@ def prune(
     return Pruned(cutoff=cutoff, decisions=decisions, rows=rows, dry_run=False)
 
 
-def _remove_all(engine: Engine, cutoff: float, now: float, progress: Callable[[int], None]) -> int:
+def _remove_all(
+    reading: Engine, engine: Engine, cutoff: float, now: float, progress: Callable[[int], None]
+) -> int:
+    """Remove what is due in small transactions, each of which looks once more at its own few."""
     rows = 0
-    while True:
+    for some in _batches(reading, cutoff):
         with told(engine), engine.begin() as connection:
-            some = _due(cutoff, now).limit(_DECISIONS_PER_COMMIT)
-            batch = connection.execute(some).scalars().all()
-            if not batch:
-                return rows
+            batch = connection.execute(_due(cutoff, now, some)).scalars().all()
             removed = sum(
                 connection.execute(delete(table).where(table.c.decision_id.in_(batch))).rowcount
                 for table in (PROGRESS, FINALS, PROMPTS)
             )
-            connection.execute(update(HEAD).values(pruned=HEAD.c.pruned + removed))
+            if removed:
+                connection.execute(update(HEAD).values(pruned=HEAD.c.pruned + removed))
         rows += removed
         progress(len(batch))
         time.sleep(_PAUSE_S)  # lets a waiting gateway take the write lock
+    return rows
 
 
-def _due(cutoff: float, now: float) -> Select[tuple[str]]:
+def _batches(reading: Engine, cutoff: float) -> Iterator[Sequence[str]]:
+    """Yield the decisions with an old row, each table read once in the order of its rows."""
+    for table in (PROMPTS, FINALS, PROGRESS):
+        last = -1
+        while True:
+            page = (
+                select(table.c.seq, table.c.decision_id)
+                .where(table.c.seq > last, table.c.at < cutoff)
+                .order_by(table.c.seq)
+                .limit(_DECISIONS_PER_COMMIT)
+            )
+            with told(reading), reading.connect() as connection:
+                found = connection.execute(page).all()
+            if not found:
+                break
+            last = found[-1].seq
+            yield sorted({row.decision_id for row in found})
+
+
+def _due(cutoff: float, now: float, among: Sequence[str] | None = None) -> Select[tuple[str]]:
     """Select the decisions of which no row is younger than the cutoff, and that nobody holds."""
 
     def without(table: Table, outer: Table, *, young: bool = False) -> ColumnElement[bool]:
         found = select(table.c.seq).where(table.c.decision_id == outer.c.decision_id)
         return ~(found.where(table.c.at >= cutoff) if young else found).exists()
 
+    def old(table: Table, *conditions: ColumnElement[bool]) -> Select[tuple[str]]:
+        query = select(table.c.decision_id).where(table.c.at < cutoff, *conditions)
+        return query if among is None else query.where(table.c.decision_id.in_(among))
+
     due = union(
-        select(PROMPTS.c.decision_id).where(
-            PROMPTS.c.at < cutoff,
-            without(FINALS, PROMPTS, young=True),
-            without(PROGRESS, PROMPTS, young=True),
-        ),
-        select(FINALS.c.decision_id).where(FINALS.c.at < cutoff, without(PROMPTS, FINALS)),
-        select(PROGRESS.c.decision_id).where(
-            PROGRESS.c.at < cutoff, without(PROMPTS, PROGRESS), without(FINALS, PROGRESS)
-        ),
+        old(PROMPTS, without(FINALS, PROMPTS, young=True), without(PROGRESS, PROMPTS, young=True)),
+        old(FINALS, without(PROMPTS, FINALS)),
+        old(PROGRESS, without(PROMPTS, PROGRESS), without(FINALS, PROGRESS)),
     ).subquery()
     held = select(HOLDS.c.decision_id).where(
         HOLDS.c.decision_id == due.c.decision_id, HOLDS.c.until > now

@@ -21,8 +21,9 @@ from safehold.guard.scorers.similar import KnownAttack, KnownAttacks, KnownStrea
 LOOK_BACK = 512
 """Characters before the new text that a rule sees again, so that a match may span deltas."""
 _MAX_PROGRAM_BYTES = 1 << 20
-_GROUP = 64
-"""Patterns that are searched as one program."""
+_GROUP_SIZE = 48_000
+"""RE2 instructions that are searched as one program: a thousand plain patterns, or some sixty with
+wide counted gaps, whose states together would not fit what a search may keep."""
 _GROUP_BYTES = 32 << 20
 
 
@@ -57,7 +58,8 @@ class RuleSet:
         if not rules and not known:
             raise ConfigError("a rule set needs at least one rule; an empty list is not 'allow'")
         options = _options(_MAX_PROGRAM_BYTES)
-        searches: list[tuple[Rule, _Search]] = []
+        groups: list[list[tuple[Rule, _Search]]] = [[]]
+        size = 0
         for rule in rules:
             try:
                 pattern = re2.compile(rule.pattern, options)
@@ -65,10 +67,12 @@ class RuleSet:
                 raise ConfigError(f"rule {rule.id}: not a valid RE2 pattern") from error
             if pattern.search("") is not None:
                 raise ConfigError(f"rule {rule.id}: the pattern matches the empty text")
-            searches.append((rule, pattern.search))
-        self._groups = tuple(
-            _group(searches[start : start + _GROUP]) for start in range(0, len(searches), _GROUP)
-        )
+            size += pattern.programsize
+            if size > _GROUP_SIZE and groups[-1]:
+                groups.append([])
+                size = pattern.programsize
+            groups[-1].append((rule, pattern.search))
+        self._groups = tuple(map(_group, groups))
         self.known = KnownAttacks(known) if known else None
 
     def matching(self, text: str) -> RuleHit | None:

@@ -15,7 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from safehold.errors import ConfigError, DependencyError, LedgerError
 
-_MAX_VALUES = 10_000
+MAX_VALUE_BYTES = 256 * 1024 * 1024
+"""How much the store inside one process keeps of conversations."""
 
 
 class Store(Protocol):
@@ -48,20 +49,36 @@ def windowed(key: str, window_s: int, now: float) -> str:
 
 
 class MemoryStore:
-    """A store inside one process; bounded, the oldest values go first."""
+    """A store inside one process.
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    A counter is never evicted to make room: it ends two windows after its last use, by a clock
+    that no one sets, so there are as many as there are keys and windows. Values are bounded by
+    their bytes; the oldest go first.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        ticks: Callable[[], float] = time.monotonic,
+        max_bytes: int = MAX_VALUE_BYTES,
+    ) -> None:
         self._clock = clock
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._ticks = ticks
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._counts: dict[int, OrderedDict[str, tuple[float, int]]] = {}
         self._values: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
 
     async def add(self, key: str, amount: int, window_s: int) -> int:
         """Add to a counter of the current window; return its sum."""
-        name = windowed(key, window_s, self._clock())
-        total = self._counts.pop(name, 0) + amount
-        self._counts[name] = total
-        while len(self._counts) > _MAX_VALUES:
-            self._counts.popitem(last=False)
+        name, now = windowed(key, window_s, self._clock()), self._ticks()
+        counts = self._counts.setdefault(window_s, OrderedDict())  # the longest unused first
+        _, total = counts.pop(name, (0.0, 0))
+        total += amount
+        counts[name] = (now, total)
+        while next(iter(counts.values()))[0] < now - 2 * window_s:
+            counts.popitem(last=False)
         return total
 
     async def get(self, key: str) -> bytes | None:
@@ -71,15 +88,18 @@ class MemoryStore:
 
     async def put(self, key: str, value: bytes, life_s: int) -> None:
         """Keep a value."""
-        self._values.pop(key, None)
+        _, old = self._values.pop(key, (0.0, b""))
         self._values[key] = (self._clock() + life_s, value)
-        while len(self._values) > _MAX_VALUES:
-            self._values.popitem(last=False)
+        self._bytes += len(value) - len(old)
+        while self._bytes > self._max_bytes:
+            _, (_, gone) = self._values.popitem(last=False)
+            self._bytes -= len(gone)
 
     async def close(self) -> None:
         """Forget everything."""
         self._counts.clear()
         self._values.clear()
+        self._bytes = 0
 
 
 class SqlStore:

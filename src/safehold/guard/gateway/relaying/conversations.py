@@ -17,7 +17,15 @@ from safehold.guard.gateway.relaying.run_state import RunState
 
 _LIFE_S = 30 * 86_400
 _MAX_CHARS = 1_000_000
+_MAX_LINKS = 10_000
 _NAMES_AN_ITEM = (b"item_reference", b"\\u")  # as it stands, or behind escapes
+
+
+class _Link(msgspec.Struct, frozen=True):
+    """The turns that one exchange added, and the response that came before."""
+
+    turns: tuple[Turn, ...]
+    previous: str | None = None
 
 
 class Histories:
@@ -25,7 +33,7 @@ class Histories:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._decoder = msgspec.json.Decoder(Exchange)
+        self._decoder = msgspec.json.Decoder(_Link)
 
     async def get(self, response_id: str, owner: str) -> Exchange | None:
         """Return the conversation that ended with a response, if this owner had it.
@@ -33,8 +41,17 @@ class Histories:
         Raises:
             LedgerError: The store can't be reached.
         """
-        value = await self._store.get(f"history:{owner}:{response_id}")
-        return None if value is None else self._decoder.decode(value)
+        links: dict[str, _Link] = {}
+        name: str | None = response_id
+        while name is not None:
+            value = await self._store.get(f"history:{owner}:{name}")
+            if value is None or name in links or len(links) >= _MAX_LINKS:
+                return None  # without its beginning a conversation can't be scored
+            links[name] = self._decoder.decode(value)
+            name = links[name].previous
+        return Exchange(
+            turns=tuple(turn for link in reversed(links.values()) for turn in link.turns)
+        )
 
     async def keep(self, state: RunState) -> None:
         """Keep the conversation that a response ended.
@@ -48,9 +65,13 @@ class Histories:
         said = tuple(
             TextPart(text=item.text, channel=item.lane.channel) for item in state.delivered()
         )
-        whole = ask.exchange.with_turn(Turn(role=Role.ASSISTANT, parts=said))
         owner = ask.key.id if ask.key else ""
-        kept = {f"history:{owner}:{state.response_id}": msgspec.json.encode(whole)}
+        answer = Turn(role=Role.ASSISTANT, parts=said)
+        if await self._store.get(f"history:{owner}:{state.response_id}") is None:
+            link = _Link((*ask.call.exchange.turns, answer), ask.call.previous)
+        else:  # an upstream that gives an id twice: what stood under it must not be linked to
+            link = _Link((*ask.exchange.turns, answer))
+        kept = {f"history:{owner}:{state.response_id}": msgspec.json.encode(link)}
         kept |= {f"item:{owner}:{name}": item for name, item in state.items.items()}
         for name, value in kept.items():
             if len(value) <= _MAX_CHARS:
