@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from safehold.errors import ConfigError
-from safehold.secure.endpoint.attack.bench import ENGINES
+from safehold.secure.endpoint.attack.bench import ENGINES, OUTSIDE
 from safehold.secure.endpoint.attack.table import left_over, markdown, measure, stopped_of
 
 BEGIN, END = "<!-- attack table: begin -->", "<!-- attack table: end -->"
@@ -39,7 +39,7 @@ def attack(engines: tuple[str, ...], docs: Path | None, as_json: bool) -> None:
       safehold endpoint attack --docs docs/endpoint.md
     """
     columns = []
-    for engine in engines or tuple(ENGINES):
+    for engine in engines or tuple(one for one in ENGINES if one not in OUTSIDE):
         column = measure(engine)
         columns.append(column)
         if not as_json:

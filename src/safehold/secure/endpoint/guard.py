@@ -36,7 +36,7 @@ from safehold.secure.endpoint.invocation import (
     invocation,
     language_of,
 )
-from safehold.secure.endpoint.policy import EndpointPolicy, Mode, decide, matches
+from safehold.secure.endpoint.policy import EndpointPolicy, Mode, Row, decide, matches
 from safehold.secure.endpoint.records import Records
 from safehold.secure.fanotify.group import Group, Question
 from safehold.secure.fanotify.hold import Beat
@@ -101,7 +101,13 @@ class Guard:
         self._beside = beside
         self._asked = asked
         self._scope = scope
-        self._units = any(row.units for row in (*policy.allow, *policy.deny))
+        rows: tuple[Row, ...] = (*policy.allow, *policy.deny)
+        self._units = any(row.units for row in rows)
+        # Forms in which it matters who asks; for the others it is looked up for a refusal only.
+        self._personal = frozenset(
+            kind for row in rows if row.uids or row.exes or row.units for kind in row.kinds
+        )
+        self._allowed: dict[tuple[Key, Kind], float] = {}
         self.state = GuardState()
         self._digests: dict[Key, str] = {}
         self._programs: dict[Key, Language | None] = {}
@@ -137,7 +143,12 @@ class Guard:
             while not beat.orphaned():
                 beat.now()
                 self._watch.wait(_WAIT_S)
+                first = True
                 for question in group.questions(0.0):
+                    if first:
+                        # What was mounted before these questions is marked before an answer.
+                        self._watch.changed()
+                        first = False
                     self._take(question)
                 now = time.monotonic()
                 self.state.round = now
@@ -173,7 +184,8 @@ class Guard:
             if isinstance(ready, bool):
                 allow = ready
             else:
-                later = self._slots.acquire(blocking=False)
+                known = ready.key in self._digests
+                later = not known and self._slots.acquire(blocking=False)
                 if later:
                     self._pool.submit(self._later, question, ready)
                 else:
@@ -194,7 +206,7 @@ class Guard:
             question.answer(allow=allow)
             self._slots.release()
 
-    def _quick(self, question: Question) -> "bool | _Case":  # noqa: PLR0911 - a table of cases
+    def _quick(self, question: Question) -> "bool | _Case":  # noqa: C901, PLR0911 - a table of cases
         """Answer what needs no digest; else say what the case is."""
         event = question.event
         if event.pid == self._me:
@@ -206,13 +218,18 @@ class Guard:
         if executed:
             # A namespace becomes known with its first program; its mounts are marked now.
             self._watch.meet(event.pid)
-        self._watch.changed()
         place = (found.st_dev, found.st_ino)
+        key = key_of(found)
         if executed:
-            return _Case(found, key_of(found), content_kind(event.handle, executed=True))
+            if self._lately(key, Kind.ELF):
+                self._note_execution(event.pid, key, self._programs.get(key))
+                return True
+            return _Case(found, key, content_kind(event.handle, executed=True))
         if self._executed.get(event.pid) == place:
             # The same execve opens the program that was just allowed.
             del self._executed[event.pid]
+            return True
+        if event.pid not in self._starting and self._lately(key, Kind.LIBRARY):
             return True
         exe = self._exe(event.pid)
         language = self._programs.get(exe) if exe is not None else None
@@ -227,7 +244,7 @@ class Guard:
             language is None or not self._is_code(event.pid, language, event.handle, found)
         ):
             return True
-        return _Case(found, key_of(found), kind or Kind.SCRIPT)
+        return _Case(found, key, kind or Kind.SCRIPT)
 
     def _exe(self, pid: int) -> Key | None:
         try:
@@ -293,9 +310,27 @@ class Guard:
                 refused = Refused("", "an interpreter that is started through the loader")
                 return self._act(Ask(subject, target), refused)
         allow = self._say(Ask(subject, target))
+        if allow and self._is_plain(case, sha256):
+            if len(self._allowed) > _KEPT:
+                self._allowed.clear()
+            self._allowed[case.key, case.kind] = time.monotonic()
         if executed and allow:
             self._note_program(event.pid, case, path, sha256)
         return allow
+
+    def _is_plain(self, case: "_Case", sha256: str) -> bool:
+        """Tell whether this answer holds for everybody for a moment: the file, not who asks."""
+        return (
+            case.kind in {Kind.ELF, Kind.LIBRARY}
+            and case.kind not in self._personal
+            and sha256 not in self._interpreters
+            and self._policy.mode is Mode.ENFORCE
+            and case.key in self._digests
+        )
+
+    def _lately(self, key: Key, kind: Kind) -> bool:
+        """Tell whether this very content was allowed to everybody a moment ago."""
+        return time.monotonic() - self._allowed.get((key, kind), -_OWNED_S) < _OWNED_S
 
     def _note_program(self, pid: int, case: "_Case", path: str, sha256: str) -> None:
         if case.kind is Kind.SCRIPT:
@@ -307,9 +342,13 @@ class Guard:
         language = self._interpreters.get(sha256) or language_of(path)
         self._programs[case.key] = language
         if language is not None:
-            self._starting[pid] = (case.key, language)
             self._digests.setdefault(case.key, sha256)
-        self._executed[pid] = (case.found.st_dev, case.found.st_ino)
+        self._note_execution(pid, case.key, language)
+
+    def _note_execution(self, pid: int, key: Key, language: Language | None) -> None:
+        if language is not None:
+            self._starting[pid] = (key, language)
+        self._executed[pid] = key[:2]
 
     def _hash(self, handle: int, case: "_Case") -> str:
         sha256 = digest(handle)

@@ -133,7 +133,7 @@ class Group:
 
     def questions(self, timeout_s: float) -> Iterator[Question]:
         """Yield what is waiting, after at most `timeout_s` seconds. Each must be answered."""
-        if not select.select([self.handle], [], [], timeout_s)[0]:
+        if timeout_s and not select.select([self.handle], [], [], timeout_s)[0]:
             return
         try:
             data = os.read(self.handle, _BATCH)

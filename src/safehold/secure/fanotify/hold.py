@@ -21,6 +21,7 @@ from safehold.secure.fanotify.group import Group, prepare_reader
 _BEAT = struct.Struct("<d")
 _TICK_S = 0.1
 _AGAIN_S = 0.02
+_PRIORITY = -14
 BROKEN, ORPHANED, DONE = 70, 71, 0
 
 
@@ -101,6 +102,9 @@ class Holder:
 
     def _hold(self) -> None:
         self._beat.own()
+        with suppress(PermissionError):
+            # Everybody who is asked about waits for the worker, and it for a holder that forks.
+            os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, self._end)
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import EndpointError
+from safehold.secure.endpoint.attack import fapolicyd
 from safehold.secure.endpoint.attack.attacks import ATTACKS
 from safehold.secure.endpoint.attack.stage import HERE, Place, T, W, build, trusted_roots
 from safehold.secure.endpoint.engines.confine import confine, landlock
 from safehold.secure.endpoint.facts import is_owned
-from safehold.secure.endpoint.guard import Guard, known_interpreters
+from safehold.secure.endpoint.guard import ASKED, Guard, known_interpreters
 from safehold.secure.endpoint.heartbeat import Heart, StaleGuardError, listen, read_pulse
 from safehold.secure.endpoint.interface import FILES, Kind
 from safehold.secure.endpoint.inventory.book import Catalogue, Item
@@ -32,7 +33,7 @@ from safehold.secure.fanotify.hold import Holder
 from safehold.secure.fanotify.interface import Asked, Scope
 
 TRUSTED = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
-_SOCKET = Path("/run/guard.sock")
+SOCKET = Path("/run/guard.sock")
 _TIMEOUT_S = 4
 _DUTY = {"owner": "bench", "reason": "the stage's own programs", "ticket": "BENCH-1"}
 
@@ -76,12 +77,12 @@ def stage_policy() -> EndpointPolicy:
     )
 
 
-def _catalogue() -> Catalogue:
-    """Vouch for what the stage needs and no path row means, and for one program's content."""
+def _catalogue(content: tuple[bytes, ...]) -> Catalogue:
+    """Vouch for what the stage needs and no path row means, and for some programs' content."""
     items = [item for root in trusted_roots() if not is_owned(root) for item in _scan(root)]
     items += _scan(str(HERE))
     digests = {item.sha256 for item in items}
-    digests.add(hashlib.sha256(Path("/bin/true").read_bytes()).hexdigest())
+    digests |= {hashlib.sha256(data).hexdigest() for data in content}
     return Catalogue({}, {one: frozenset({"bench"}) for one in digests})
 
 
@@ -89,13 +90,31 @@ def _scan(root: str) -> list[Item]:
     return scan((root,), {}, {})[0]
 
 
-def _start_guard(place: Place, asked: Asked, scope: Scope) -> int:
-    """Start holder and worker; return the holder's id."""
+def start_guard(
+    place: Place,
+    asked: Asked = ASKED,
+    scope: Scope = Scope.FILESYSTEM,
+    *,
+    content: tuple[bytes, ...] = (),
+    leave: frozenset[str] = frozenset(),
+) -> int:
+    """Start holder and worker in the stage; return the holder's id.
+
+    Args:
+        place: The stage.
+        asked: What the kernel asks about.
+        scope: What a mark covers.
+        content: What may run beside `/bin/true`, wherever it lies.
+        leave: Devices that are not marked.
+
+    Raises:
+        EndpointError: it does not answer.
+    """
     policy = stage_policy()
-    catalogue = _catalogue()
+    catalogue = _catalogue((Path("/bin/true").read_bytes(), *content))
     interpreters = known_interpreters(("/usr/bin", str(Path(place.python).parent)))
     records = Records(open_records(Path("/run/denials.jsonl")), policy.mode)
-    listener = listen(_SOCKET)
+    listener = listen(SOCKET)
     heart = Heart(listener, "0" * 64, policy.mode, policy.host)
     group = Group()
     holder = os.fork()
@@ -107,6 +126,7 @@ def _start_guard(place: Place, asked: Asked, scope: Scope) -> int:
             records=records,
             asked=asked,
             scope=scope,
+            leave=leave,
             beside=heart.beat,
         )
         notes = os.open("/run/notes", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -120,7 +140,7 @@ def _start_guard(place: Place, asked: Asked, scope: Scope) -> int:
     listener.close()
     for _ in range(200):
         try:
-            if read_pulse(_SOCKET).marks > 3:  # noqa: PLR2004 - root, disk, tmpfs and more
+            if read_pulse(SOCKET).marks > 3:  # noqa: PLR2004 - root, disk, tmpfs and more
                 return holder
         except StaleGuardError:
             pass
@@ -135,6 +155,8 @@ def _noexec() -> None:
         subprocess.run(command, check=True)
 
 
+# Somebody else's program: not among those that are run unless they are named.
+OUTSIDE = ("fapolicyd",)
 # Which parts an engine has. `guard`: our daemon; `confine`: Landlock, seccomp and W^X.
 ENGINES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -146,6 +168,7 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "confine": ("confine",),
     "guard+confine": ("guard", "confine"),
     "all": ("guard", "confine", "noexec"),
+    "fapolicyd": ("fapolicyd",),
 }
 
 
@@ -160,11 +183,15 @@ def run(engine: str, base: Path, only: str = "") -> Column:
     Path("/proc/sys/vm/memfd_noexec").write_text("0")
     holder = 0
     if "guard" in parts:
-        holder = _start_guard(place, Asked.OPEN | Asked.EXEC, Scope.FILESYSTEM)
+        holder = start_guard(place)
     elif "exec" in parts:
-        holder = _start_guard(place, Asked.EXEC, Scope.FILESYSTEM)
+        holder = start_guard(place, Asked.EXEC, Scope.FILESYSTEM)
     elif "mount" in parts:
-        holder = _start_guard(place, Asked.OPEN | Asked.EXEC, Scope.MOUNT)
+        holder = start_guard(place, scope=Scope.MOUNT)
+    elif "fapolicyd" in parts:
+        holder = fapolicyd.start(
+            stage_policy(), _scan(str(HERE)), lambda: not _ran(place, "{w}/progs", [])
+        )
     floor = [part for part in parts if part in {"noexec", "landlock", "confine"}]
     rows = [
         Row(attack.name, _ran(place, attack.command, floor))
@@ -177,8 +204,9 @@ def run(engine: str, base: Path, only: str = "") -> Column:
 
 def _after_kill(place: Place, holder: int, floor: list[str]) -> bool:
     children = Path(f"/proc/{holder}/task/{holder}/children").read_text().split()
-    for child in children:
+    for child in children or [str(holder)]:
         os.kill(int(child), signal.SIGKILL)
+    time.sleep(0.1)
     return _ran(place, "{w}/progs", floor)
 
 

@@ -30,6 +30,18 @@ LEAVES: dict[str, frozenset[str]] = {
     "confine": _INTERPRETERS | {"data mapped as code", "ld.so ./prog"},
     "guard+confine": frozenset({"data mapped as code"}),
     "all": frozenset(),
+    # It goes by mount, by file, and by a script's first line.
+    "fapolicyd": _MEMORY
+    | {
+        "memfd and fexecve",
+        "new tmpfs in new mount namespace",
+        "new user and mount namespace",
+        "binfmt_misc in a user namespace",
+        "python -c",
+        "sh -c",
+        "script without a suffix",
+        "script named as an option's file",
+    },
 }
 REASONS: dict[str, str] = {
     "data mapped as code": "a program that may read a file can map it as code; "

@@ -47,13 +47,13 @@ def build(base: Path) -> Place:
     programs.require_machine()
     _run("mount", "--make-rprivate", "/")
     _run("mount", "-t", "tmpfs", "-o", "mode=755", "stage", str(base))
-    root, disk = base / "root", base / "disk"
-    for folder in (root, disk):
+    root, layers_disk = base / "root", base / "disk"
+    for folder in (root, layers_disk):
         folder.mkdir()
-    _disk(base / "root.img", disk, 256)
+    disk(base / "root.img", layers_disk, 256)
     for name in ("up", "wk"):
-        (disk / name).mkdir()
-    layers = f"lowerdir=/,upperdir={disk}/up,workdir={disk}/wk"
+        (layers_disk / name).mkdir()
+    layers = f"lowerdir=/,upperdir={layers_disk}/up,workdir={layers_disk}/wk"
     _run("mount", "-t", "overlay", "stage", "-o", layers, str(root))
     for name in ("dev", "tmp", "run", "mnt", "var/tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def build(base: Path) -> Place:
     _devices(root / "dev")
     for name in ("w", "t", "n"):
         (root / "mnt" / name).mkdir()
-    _disk(base / "w.img", root / "mnt/w", 64)
+    disk(base / "w.img", root / "mnt/w", 64)
     _run("mount", "-t", "tmpfs", "-o", "mode=777", "t", str(root / "mnt/t"))
     # Not chroot: who is in one may not make user namespaces, and an attack needs them.
     os.chdir(root)
@@ -79,7 +79,7 @@ def build(base: Path) -> Place:
         act=f"{python} -I -S -B {HERE / 'act.py'}",
         loader=os.path.realpath("/lib64/ld-linux-x86-64.so.2"),
     )
-    _fill(place)
+    _fill()
     return place
 
 
@@ -89,7 +89,8 @@ def trusted_roots() -> tuple[str, ...]:
     return (str(prefix / "bin"), str(prefix / "lib"))
 
 
-def _disk(image: Path, point: Path, megabytes: int) -> None:
+def disk(image: Path, point: Path, megabytes: int) -> None:
+    """Make a disk file system in a file and mount it."""
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
     _run("mkfs.ext4", "-q", "-F", "-b", "4096", str(image))
@@ -109,7 +110,7 @@ def _devices(folder: Path) -> None:
     _run("mount", "-t", "tmpfs", "-o", "mode=1777", "shm", str(folder / "shm"))
 
 
-def _fill(place: Place) -> None:
+def _fill() -> None:
     unknown = Path("/bin/echo").read_bytes() + b"nobody allowed this"
     for folder in (W, T):
         _program(Path(folder) / "prog", unknown)
@@ -118,7 +119,7 @@ def _fill(place: Place) -> None:
         _program(Path(folder) / "code.bin", programs.CODE, 0o644)
         _program(Path(folder) / "x.sh", b"#!/bin/sh\necho RAN\n")
         _program(Path(folder) / "x.txt", b"echo RAN\n", 0o644)
-        _program(Path(folder) / "x.py", f"#!{place.python}\nprint('RAN')\n".encode())
+        _program(Path(folder) / "x.py", b"#!/usr/bin/python3\nprint('RAN')\n")
         _program(Path(folder) / "chain", f"#!{folder}/prog RAN\n".encode())
         _program(Path(folder) / "ok.sh", b"#!/bin/sh\nexit 0\n")
     _program(Path("/dev/shm/prog"), unknown)  # noqa: S108 - the stage's own
@@ -136,7 +137,7 @@ def _fill(place: Place) -> None:
     for name in ("bind", "up", "wk", "ov", "img"):
         (Path(T) / name).mkdir()
     image, point = w / "img.ext4", Path(T) / "img"
-    _disk(image, point, 4)
+    disk(image, point, 4)
     _program(point / "progs", programs.static_program())
     _run("umount", str(point))
 

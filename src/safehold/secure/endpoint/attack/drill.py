@@ -1,0 +1,213 @@
+"""Drills in a stage: kill the worker at random moments under load; what an exec costs.
+
+`python -m safehold.secure.endpoint.attack.drill kills|cost|cost-static BASE COUNT`, below
+`unshare --mount --pid --fork`. Prints one line of JSON.
+"""
+
+# ruff: noqa: S311, T201 - random moments; it prints one line
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from safehold.errors import EndpointError
+from safehold.secure.endpoint.attack import programs
+from safehold.secure.endpoint.attack.bench import start_guard
+from safehold.secure.endpoint.attack.stage import W, build, disk
+
+_LOAD = 2
+_MOST_WAIT_S = 10.0
+_HUNG_MS = 5000
+
+
+class Kills(msgspec.Struct, frozen=True):
+    """How many kills; unknown programs that ran, tried and refused; the longest wait, in s.
+
+    `refused_allowed` are allowed programs that a dead worker had taken: refused, as they must be.
+    """
+
+    kills: int
+    unknown_ran: int
+    unknown_tried: int
+    allowed_ran: int
+    refused_allowed: int
+    longest_wait_s: float
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Pairs of execs of one dynamic program, marked and unmarked; medians and 99 % in ms."""
+
+    pairs: int
+    marked_ms: float
+    unmarked_ms: float
+    median_difference_ms: float
+    marked_p99_ms: float
+    unmarked_p99_ms: float
+    hung: int
+
+
+def _spawn(program: str) -> bool:
+    """Run a program; tell whether the kernel let it."""
+    try:
+        pid = os.posix_spawn(
+            program, [program], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", 1, 0)]
+        )
+    except PermissionError:
+        return False
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _worker(holder: int) -> int:
+    until = time.monotonic() + _MOST_WAIT_S
+    while time.monotonic() < until:
+        found = Path(f"/proc/{holder}/task/{holder}/children").read_text().split()
+        if found:
+            return int(found[0])
+        time.sleep(0.001)
+    raise EndpointError("the holder has no worker")
+
+
+def kills(base: Path, count: int) -> Kills:
+    """Kill the worker `count` times while unknown and allowed programs are started."""
+    place = build(base)
+    holder = start_guard(place)
+    ends = []
+    for _ in range(_LOAD):
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.close(reader)
+            _load(writer)
+        os.close(writer)
+        ends.append(reader)
+    chance = random.Random(18)
+    longest = 0.0
+    for _ in range(count):
+        time.sleep(chance.random() * 0.15)
+        os.kill(_worker(holder), signal.SIGKILL)
+        began = time.monotonic()
+        while not _spawn("/bin/true"):
+            if time.monotonic() - began > _MOST_WAIT_S:
+                raise EndpointError("an allowed program was refused for ever")
+        longest = max(longest, time.monotonic() - began)
+    Path("/run/stop").touch()
+    totals = [0, 0, 0, 0]
+    for reader in ends:
+        with os.fdopen(reader, "rb") as file:
+            totals = [sum(pair) for pair in zip(totals, map(int, file.read().split()), strict=True)]
+    os.kill(holder, signal.SIGTERM)
+    return Kills(count, totals[0], totals[1], totals[2], totals[3], round(longest, 3))
+
+
+def _load(writer: int) -> None:
+    """Start an unknown and an allowed program in turn until told to stop."""
+    ran = tried = allowed = refused = 0
+    while not os.path.exists("/run/stop"):  # noqa: PTH110
+        ran += _spawn(f"{W}/progs")
+        tried += 1
+        good = _spawn("/bin/true")
+        allowed += good
+        refused += not good
+    os.write(writer, f"{ran} {tried} {allowed} {refused}".encode())
+    os._exit(0)
+
+
+def cost(base: Path, count: int, *, static: bool) -> Cost:
+    """Time pairs of execs of `/bin/true`, in a root that is marked and in one that is not.
+
+    The kernel asks five times for a dynamic program (itself and its loader twice, its library
+    once), twice for a static one.
+    """
+    files = [
+        os.path.realpath(one)
+        for one in ("/bin/true", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6")
+    ]
+    place = build(base)
+    unmarked = Path("/mnt/n")
+    image = Path("/tmp/unmarked.img")  # noqa: S108 - the stage's own
+    disk(image, unmarked, 64)
+    for root in (Path(W), unmarked):
+        for source, name in zip(
+            files,
+            ("bin/true", "lib64/ld-linux-x86-64.so.2", "lib/x86_64-linux-gnu/libc.so.6"),
+            strict=True,
+        ):
+            (root / "r" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, root / "r" / name)
+        if static:
+            (root / "r/bin/true").write_bytes(programs.static_program())
+    device = unmarked.stat().st_dev
+    leave = frozenset({f"{os.major(device)}:{os.minor(device)}"})
+    content = tuple(Path(one).read_bytes() for one in files)
+    time.sleep(0.2)  # a file that has just changed is hashed each time
+    holder = start_guard(place, content=(*content, programs.static_program()), leave=leave)
+    roots = [_runner(Path(W) / "r"), _runner(unmarked / "r")]
+    for _ in range(50):
+        for one in roots:
+            _one(one)
+    times: list[list[float]] = [[], []]
+    chance = random.Random(18)
+    hung = 0
+    for _ in range(count):
+        order = [0, 1]
+        chance.shuffle(order)
+        for which in order:
+            times[which].append(_one(roots[which]))
+            hung += times[which][-1] > _HUNG_MS
+    differences = sorted(a - b for a, b in zip(*times, strict=True))
+    for taken in times:
+        taken.sort()
+    os.kill(holder, signal.SIGTERM)
+    middle, late = count // 2, int(count * 0.99)
+    return Cost(
+        count,
+        round(times[0][middle], 3),
+        round(times[1][middle], 3),
+        round(differences[middle], 3),
+        round(times[0][late], 3),
+        round(times[1][late], 3),
+        hung,
+    )
+
+
+def _runner(root: Path) -> tuple[int, int]:
+    """Start a process in a root that runs its /bin/true when told; return its two pipes."""
+    command, told = os.pipe()
+    answers, answer = os.pipe()
+    if os.fork() == 0:
+        os.close(told)
+        os.close(answers)
+        os.chroot(root)
+        os.chdir("/")
+        while os.read(command, 1):
+            began = time.perf_counter()
+            pid = os.posix_spawn(
+                "/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_CLOSE, 1)]
+            )
+            status = os.waitpid(pid, 0)[1]
+            took = time.perf_counter() - began if status == 0 else 99.0
+            os.write(answer, f"{took * 1000:.4f}\n".encode())
+        os._exit(0)
+    os.close(command)
+    os.close(answer)
+    return told, answers
+
+
+def _one(runner: tuple[int, int]) -> float:
+    os.write(runner[0], b"x")
+    return float(os.read(runner[1], 64))
+
+
+if __name__ == "__main__":
+    what, base, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    found: Kills | Cost
+    if what == "kills":
+        found = kills(base, count)
+    else:
+        found = cost(base, count, static=what == "cost-static")
+    print(msgspec.json.encode(found).decode())
