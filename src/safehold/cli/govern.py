@@ -45,16 +45,18 @@ def govern() -> None:
 @govern.command("due")
 @click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
 @click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+@click.option("--standards", help="The document of standards, for its reviews.")
 @click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
 @click.option("--report", "saved", type=click.Path(path_type=Path), help="A report.json.")
 @click.option("--days", type=click.IntRange(0, 400), default=30, show_default=True)
 @click.option("--at", type=int, help="POSIX seconds; now when left out.")
 @json_option
 @click.pass_context
-def due(
+def due(  # noqa: C901 - one branch for each source
     context: click.Context,
     log_dir: Path | None,
     log_keys: Path | None,
+    standards: str | None,
     controls: Path | None,
     saved: Path | None,
     days: int,
@@ -68,11 +70,14 @@ def due(
         raise UsageError("expected --log DIR with --log-keys FILE, or neither")
     if log_dir is not None and log_keys is not None:
         from safehold.govern.controls.facts.trust_log import read_log
+        from safehold.govern.standards.library import load_standards
         from safehold.govern.standards.reading import read_log as read_standing
 
         log = read_log(log_dir, log_keys)
         items += [*of_acceptances(log, now), *of_incidents(log)]
-        items += of_records(read_standing(log_dir, log_keys).records)
+        if standards is not None:
+            document = load_standards(standards)
+            items += of_records(read_standing(log_dir, log_keys, document).records)
     if controls is not None:
         from safehold.govern.controls.interface import ControlRun
 

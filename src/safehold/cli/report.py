@@ -270,10 +270,9 @@ def _gather(
 
         if log_dir is None or log_keys is None or model is None or compute is None:
             raise UsageError("--standards needs --log, --log-keys, --model and --compute")
-        records = read_standing(log_dir, log_keys).records
-        standing = standing_of(
-            load_standards(standards), records, model=model, compute=compute, at=at
-        )
+        document = load_standards(standards)
+        records = read_standing(log_dir, log_keys, document).records
+        standing = standing_of(document, records, model=model, compute=compute, at=at)
         found += of_standing(standing)
     sources = Sources(
         at=at,

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from safehold.guard.gateway.server import Parts, listen, run
 from safehold.guard.gateway.upstreams.embedded import LocalModel, LocalServer
 from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
 from safehold.guard.interface import DeliveryMode
+from safehold.trust.demands.ask import demand
+from safehold.trust.standing.gate import GatedAction
 
 
 def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
@@ -221,6 +224,8 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
         SafeholdError: The gateway could not start.
     """
     declared = settings
+    if settings.standing is not None:
+        demand(settings.standing, GatedAction.SERVE, at=int(time.time()))
     with contextlib.ExitStack() as stack:
         key = served = None
         shown = settings.upstream.url

@@ -5,17 +5,32 @@ from pathlib import Path
 
 import click
 
-from safehold.cli._trust import emit, json_option, plain
+from safehold.cli._trust import emit, json_option, log_options, plain, ssh_key_option
 from safehold.errors import UsageError
 from safehold.govern.standards.library import (
-    document_digest,
     load_standards,
     read_history,
     stock_names,
 )
+from safehold.trust.demands.document import document_digest
+from safehold.trust.demands.records import DECIDED, REPORTED, record_fault
 from safehold.trust.standing.gate import GateAllowed, GatedAction, gate, standing_of
-from safehold.trust.standing.interface import StandingRecord
+from safehold.trust.standing.interface import StandardsDocument, StandingRecord
 from safehold.trust.standing.rule_out import least_items
+
+STARTER = (
+    ("standards.plan", 1),
+    ("standards.evaluation", 1),
+    ("standards.dissent", 1),
+    ("standards.determine", 3),
+    ("standards.activate", 2),
+    ("standards.adjust", 3),
+    ("standards.deactivate", 3),
+    ("controls.attest", 1),
+    ("controls.except", 2),
+    ("report.publish", 2),
+)
+"""Rules of grants to begin with: the operation, and how many persons beside the requester."""
 
 
 @click.group()
@@ -28,6 +43,8 @@ def standards() -> None:
       safehold standards show rsp
       safehold standards check my-standards.toml
       safehold standards status rsp --model SHA256 --compute 1e25 --log DIR --log-keys log.json
+      safehold standards rules --team t-everybody >> policy.toml
+      safehold standards ask standards.activate --document rsp --record act.json --ssh-key KEY
       safehold standards gate rsp serve --model SHA256 --compute 1e25 --log DIR \\
           --log-keys log.json --controls controls.json
     """
@@ -109,7 +126,7 @@ def show_status(
     as_json: bool,
 ) -> None:
     """Say where a model stands at every threshold, and which standards it demands."""
-    records = _records(history, log_dir, log_keys)
+    records = _records(history, log_dir, log_keys, load_standards(document))
     found = standing_of(
         load_standards(document), records, model=model, compute=compute, at=_now(at)
     )
@@ -131,6 +148,46 @@ def show_status(
             if is_so
         ]
         click.echo(f"in force: {force.standard} {', '.join(how)}".rstrip())
+
+
+@standards.command("rules")
+@click.option("--team", required=True, help="Team whose persons decide, such as t-everybody.")
+def rules(team: str) -> None:
+    """Print starter rules of the grants' policy: standards, controls and reports."""
+    for operation, count in STARTER:
+        click.echo(
+            f'[[rule]]\noperation = "{operation}"\n'
+            f'thresholds = [{{ team = "{team}", count = {count} }}]\n'
+            "max_duration_s = 604800\n"
+        )
+
+
+@standards.command("ask")
+@click.argument("act", type=click.Choice([*REPORTED, *DECIDED]))
+@click.option("--document", required=True, help="The document that the act is under.")
+@click.option("--record", type=click.Path(path_type=Path), required=True, help="JSON of the act.")
+@ssh_key_option
+@log_options
+def ask(
+    act: str, document: str, record: Path, ssh_key: Path, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Ask for an act under a document of standards; print the request's id."""
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import governing_request
+    from safehold.trust.grants.details import StandingAct
+
+    try:
+        text = record.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read {record}") from error
+    details = StandingAct(document_digest(load_standards(document)), text)
+    fault = record_fault(act, details)
+    if fault:
+        raise UsageError(fault)
+    desk = open_desk(log_dir, key_dir)
+    requester = owner_of(ssh_key, desk.state.roster)
+    request = governing_request(desk.state, requester, act, details, desk.now())
+    click.echo(file_request(desk, request, ssh_key))
 
 
 @standards.command("gate")
@@ -165,7 +222,7 @@ def ask_gate(
 
     verdict = gate(
         load_standards(document),
-        _records(history, log_dir, log_keys),
+        _records(history, log_dir, log_keys, load_standards(document)),
         GatedAction(action),
         model=model,
         compute=compute,
@@ -189,7 +246,10 @@ def _now(at: int | None) -> int:
 
 
 def _records(
-    history: Path | None, log_dir: Path | None, log_keys: Path | None
+    history: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    document: StandardsDocument,
 ) -> tuple[StandingRecord, ...]:
     if (history is None) == (log_dir is None) or (log_dir is None) != (log_keys is None):
         raise UsageError("expected --log DIR with --log-keys FILE, or --history FILE alone")
@@ -200,7 +260,7 @@ def _records(
         raise UsageError("expected --log DIR with --log-keys FILE")
     from safehold.govern.standards.reading import read_log
 
-    found = read_log(log_dir, log_keys)
+    found = read_log(log_dir, log_keys, document)
     for void in found.voids:
         click.echo(f"warning: {void}", err=True)
     return found.records

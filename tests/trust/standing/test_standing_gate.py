@@ -239,12 +239,15 @@ def test_golden_case_of_the_published_post() -> None:
     assert isinstance(asked([*records, adjusted], egress=50), GateAllowed)
     # Later evidence rules the threshold out, and the standard ends.
     later: list[StandingRecord] = [
-        plan(14, LEVEL_3, id="second"),
+        plan(14, LEVEL_3, id="second", supersedes=f"plan-{LEVEL_3}"),
         run(15, BIG, LEVEL_3, plan="second"),
         decide(16, BIG, LEVEL_3, "ruled_out", 15),
         Deactivation(17, 17, "level-3", "r", THREE),
     ]
     assert isinstance(asked([*records, *later]), GateAllowed)
+    # Under another name that supersedes nothing, the first plan's runs still count.
+    escaped = [plan(14, LEVEL_3, id="second"), *later[1:]]
+    assert isinstance(asked([*records, *escaped]), GateRefused)
     assert in_force([*records, *later], "level-3", at=100) is None
 
 

@@ -1,14 +1,12 @@
 """Documents of standards: stock ones by name, an operator's own by path; histories as files."""
 
-import datetime as dt
-import tomllib
 from importlib import resources
 from pathlib import Path
 
 import msgspec
 
-from safehold.canonical import canonical, sha256_hex
 from safehold.errors import ConfigError
+from safehold.trust.demands.document import parse_standards
 from safehold.trust.standing.interface import StandardsDocument, StandingRecord
 
 _MAX_BYTES = 16 * 2**20
@@ -36,55 +34,6 @@ def load_standards(name: str) -> StandardsDocument:
         known = ", ".join(stock_names())
         raise ConfigError(f"standards: expected a .toml file or one of {known}; came {name!r}")
     return parse_standards(_read(path).decode("utf-8", "replace"), path.name)
-
-
-def parse_standards(text: str, where: str) -> StandardsDocument:
-    """Return the document that a TOML text holds.
-
-    Raises:
-        ConfigError: It is no such document, or it contradicts its own words.
-    """
-    try:
-        raw = tomllib.loads(text)
-        effective = raw.get("effective")
-        if type(effective) is dt.date:
-            midnight = dt.datetime.combine(effective, dt.time(), dt.UTC)
-            raw["effective"] = int(midnight.timestamp())
-        document = msgspec.convert(raw, StandardsDocument)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-    problems = document_faults(document)
-    if problems:
-        raise ConfigError(f"{where}: {problems[0]}")
-    return document
-
-
-def document_faults(document: StandardsDocument) -> tuple[str, ...]:
-    """Return where a document contradicts itself; empty when it does not."""
-    said: list[str] = []
-    known = [one.id for one in document.standards]
-    thresholds = [one.id for one in document.thresholds]
-    said += [
-        f"standard {one} is defined twice" for one in sorted(set(known)) if known.count(one) > 1
-    ]
-    said += [
-        f"threshold {one} is defined twice"
-        for one in sorted(set(thresholds))
-        if thresholds.count(one) > 1
-    ]
-    needs = [(one.id, need) for one in document.thresholds for need in one.requires]
-    needs += [("baseline", need) for need in document.baseline]
-    said += [
-        f"{who} demands {need!r}, and no standard of that name is defined"
-        for who, need in needs
-        if need not in known
-    ]
-    return tuple(said)
-
-
-def document_digest(document: StandardsDocument) -> str:
-    """Return the SHA-256 of a document's canonical form: what acts name."""
-    return sha256_hex(canonical(document))
 
 
 def read_history(path: Path) -> tuple[StandingRecord, ...]:

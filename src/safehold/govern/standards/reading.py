@@ -2,21 +2,15 @@
 
 from pathlib import Path
 
-from safehold.govern.standards.acts import StandingHistory, follow
-from safehold.trust.grants.leaf_reader import readable
-from safehold.trust.grants.state import TrustState
-from safehold.trust.log.files import DirectorySource
-from safehold.trust.log.follow import Follower
-from safehold.trust.log.keys import read_keys
+from safehold.trust.demands.ask import read_standing
+from safehold.trust.demands.records import StandingHistory
+from safehold.trust.standing.interface import StandardsDocument
 
 
-def read_log(folder: Path, keys_file: Path) -> StandingHistory:
-    """Return the standing records of a log, verified against pinned keys.
+def read_log(folder: Path, keys_file: Path, document: StandardsDocument) -> StandingHistory:
+    """Return the standing records of a log under a document, verified against pinned keys.
 
     Raises:
         LogError: The keys or the log can't be read, or the log contradicts its signed head.
     """
-    keys = read_keys(keys_file)
-    emitters = keys.emitter_keys()
-    entries = Follower(DirectorySource(folder), keys).news()
-    return follow(readable(entries, emitters), TrustState(keys.origin, keys.founding))
+    return read_standing(folder, keys_file, document)

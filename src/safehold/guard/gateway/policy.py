@@ -12,6 +12,7 @@ from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
+from safehold.trust.demands.ask import StandingQuestion
 from safehold.trust.released.interface import ReleaseSettings
 
 MIN_KEY_CHARS = 24
@@ -206,6 +207,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: tuple[Key, ...] = ()
     exemptions: ExemptionSettings | None = None
     releases: ReleaseSettings | None = None
+    standing: StandingQuestion | None = None
     hot_rules: OverlaySettings | None = None
     limits: Limits = Limits()
     canary: Canary = Canary()

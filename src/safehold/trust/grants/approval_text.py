@@ -17,6 +17,7 @@ from safehold.trust.grants.details import (
     NoDetails,
     RemoveKey,
     RemovePerson,
+    StandingAct,
 )
 from safehold.trust.grants.events import Founding
 from safehold.trust.grants.interface import GrantRequest, Resource
@@ -156,6 +157,11 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911,
                 ("Release", f"version {details.version} of channel {details.channel}"),
                 ("Release (SHA-256)", details.release_sha256),
                 ("After", details.previous or "nothing: the first release"),
+            )
+        case StandingAct():
+            return (
+                ("Standards (SHA-256)", details.document),
+                ("Act", details.record),
             )
         case _:
             assert_never(details)

@@ -17,6 +17,7 @@ from safehold.trust.grants.details import (
     PeopleChange,
     RemoveKey,
     RemovePerson,
+    StandingAct,
 )
 from safehold.trust.grants.interface import GrantRequest, Policy, PolicyError
 from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
@@ -60,7 +61,7 @@ def apply_details(
     """
     details = request.details
     match details:
-        case NoDetails() | Facts() | PublishRelease() | CorrectClock():
+        case NoDetails() | Facts() | PublishRelease() | CorrectClock() | StandingAct():
             return roster, policy, None
         case ExemptionTerms():
             check_terms(details)

@@ -76,6 +76,13 @@ class CorrectClock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     right: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 
 
+class StandingAct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="standing-act"):
+    """An act under a document of standards: its digest, and the record as JSON text."""
+
+    document: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    record: Document
+
+
 PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam
 Details = (
     NoDetails
@@ -90,6 +97,7 @@ Details = (
     | ExemptionTerms
     | PublishRelease
     | CorrectClock
+    | StandingAct
 )
 
 # An operation named here takes this kind of details and no other, and no other operation takes
@@ -103,6 +111,13 @@ DETAILS_OF: dict[str, type[Details]] = {
     "people.add-team": AddTeam,
     "policy.change": ChangePolicy,
     "exemption.give": ExemptionTerms,
+    "standards.plan": StandingAct,
+    "standards.evaluation": StandingAct,
+    "standards.dissent": StandingAct,
+    "standards.determine": StandingAct,
+    "standards.activate": StandingAct,
+    "standards.adjust": StandingAct,
+    "standards.deactivate": StandingAct,
     CORRECT: CorrectClock,
     ReleaseOperation.PUBLISH.value: PublishRelease,
     ReleaseOperation.WEAKEN.value: PublishRelease,

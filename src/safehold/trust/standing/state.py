@@ -4,7 +4,8 @@ Security steps, numbered alike in `threshold_status`:
 1. Only records that are in the log before the question count.
 2. A determination needs two persons, one that rules out three.
 3. A rule-out needs a sound run of every suite of a plan that was logged before the runs.
-4. Every run of that plan on the model counts: nobody repeats a run until it pleases.
+4. Every run on the model counts, of every plan for the threshold that the plan does not supersede:
+   nobody repeats a run until it pleases, under the same name or another.
 5. A rule-out ends by time, by growth of compute, and by a plan that supersedes its own.
 6. `passed` stays until a plan that was logged after it rules the threshold out.
 """
@@ -92,11 +93,10 @@ def rule_out_faults(
         said.append(f"its plan asks for less than {threshold.id}: {plan.below:g}")
     missing = sorted(set(plan.suites) - {run.suite for run in basis})
     said += [f"suite {suite} has no evaluation" for suite in missing]
-    every = [
-        run for run in runs.values() if run.plan == plan.id and run.model == decided.model
-    ]  # 4
-    for run in every:
-        said += shortfalls(plan, run)  # 3
+    counted = _counted_plans(before, plan)
+    for run in runs.values():  # 4
+        if run.model == decided.model and run.plan in counted:
+            said += shortfalls(counted[run.plan], run)  # 3
     return tuple(said)
 
 
@@ -125,9 +125,38 @@ def _over(
             continue
         if isinstance(one, EvaluationPlan) and one.supersedes in names:
             said.append(f"plan {one.id} supersedes its plan")
-        if isinstance(one, EvaluationRun) and one.model == decided.model and one.plan in names:
-            said += shortfalls(plans[one.plan], one)  # 4
+        if isinstance(one, EvaluationRun) and one.model == decided.model:
+            said += [
+                fault
+                for name in names & set(plans)
+                for other in (_counted_plans(records, plans[name]).get(one.plan),)
+                if other is not None
+                for fault in shortfalls(other, one)  # 4
+            ]
     return tuple(said)
+
+
+def _counted_plans(
+    records: Sequence[StandingRecord], plan: EvaluationPlan
+) -> dict[str, EvaluationPlan]:
+    """Return the plans whose runs count beside a plan: all for its threshold but those it replaced.
+
+    A plan supersedes another only if it was logged after it and names it; so does a chain of them.
+    """
+    plans = _first_plans(records)
+    gone: set[str] = set()
+    here = plan
+    while here.supersedes in plans and here.supersedes not in gone | {plan.id}:
+        older = plans[here.supersedes]
+        if older.index > here.index:
+            break
+        gone.add(older.id)
+        here = older
+    return {
+        name: one
+        for name, one in plans.items()
+        if one.threshold == plan.threshold and name not in gone
+    }
 
 
 def _first_plans(records: Sequence[StandingRecord]) -> dict[str, EvaluationPlan]:

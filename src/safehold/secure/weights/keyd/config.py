@@ -19,6 +19,7 @@ from safehold.secure.weights.keyd.service import KeyService
 from safehold.secure.weights.providers.config import nobody, open_provider, read_provider
 from safehold.secure.weights.signer import SealVerifier
 from safehold.secure.weights.storage import replace_file
+from safehold.trust.demands.ask import StandingQuestion, demand
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.keys import read_keys
 from safehold.trust.log.note import Algorithm, SigningKey
@@ -27,6 +28,7 @@ from safehold.trust.log.witness import Witness, create_witness
 from safehold.trust.release.interface import ArtefactKind
 from safehold.trust.released.follow import ReleaseLog
 from safehold.trust.released.interface import ReleaseSettings, beside
+from safehold.trust.standing.gate import GatedAction
 
 MEMORY_KEY = "memory.key"
 UNRELEASED = "UnsafeUnreleased"
@@ -66,6 +68,8 @@ class KeydConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of the software policy that the guard must enforce."""
     releases: ReleaseSettings | None = None
     """Where releases come from; with this part, only the released configuration starts."""
+    standing: StandingQuestion | None = None
+    """The standards whose gate is asked before a key is released. None: not asked."""
 
 
 def read_config(path: Path) -> KeydConfig:
@@ -83,6 +87,7 @@ def read_config(path: Path) -> KeydConfig:
     return msgspec.structs.replace(
         config,
         endpoint_socket=socket_path,
+        standing=_placed(config.standing, base),
         **{name: str(base / getattr(config, name)) for name in fields},
         providers=tuple(str(base / name) for name in config.providers),
         code=tuple(str(base / name) for name in config.code),
@@ -117,6 +122,14 @@ def admit(path: Path, clock: Callable[[], int]) -> str:
         return UNRELEASED
     ReleaseLog(placed.releases, clock).admit_settings(ArtefactKind.KEY_SERVICE, config)
     return f"enforcing, channel {placed.releases.channel}"
+
+
+def _placed(question: StandingQuestion | None, base: Path) -> StandingQuestion | None:
+    if question is None:
+        return None
+    paths = ("document", "log", "log_keys", "controls")
+    placed = {name: str(base / getattr(question, name)) for name in paths}
+    return msgspec.structs.replace(question, **placed)
 
 
 def prepare_memory(folder: Path) -> None:
@@ -165,6 +178,7 @@ def build_service(config: KeydConfig, clock: Callable[[], int]) -> KeyService:
         measure=measure_host,
         loaders=config.loaders,
         endpoint=_endpoint(config),
+        standing=_standing(config.standing, clock),
     )
     return KeyService(Path(config.socket), releaser, code, config.socket_mode)
 
@@ -180,6 +194,16 @@ def _endpoint(config: KeydConfig) -> Callable[[], None]:
             raise KeydError(str(error)) from error
 
     return check if config.endpoint_socket else lambda: None
+
+
+def _standing(question: StandingQuestion | None, clock: Callable[[], int]) -> Callable[[str], None]:
+    """Return what refuses while the standards in force do not allow a model to be loaded."""
+
+    def check(model: str) -> None:
+        if question is not None:
+            demand(question, GatedAction.LOAD, at=clock(), model=model)
+
+    return check
 
 
 def _key(path: str) -> SigningKey:

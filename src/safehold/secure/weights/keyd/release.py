@@ -67,6 +67,7 @@ class Releaser:
         measure: Measures the host.
         loaders: The user ids that may ask.
         elapsed: Seconds since boot, which nobody sets: a lease lasts no longer by this clock.
+        standing: Raises while the standards do not allow the model of that content id.
         endpoint: Raises while this host's software is not controlled as it must be.
     """
 
@@ -83,6 +84,7 @@ class Releaser:
         loaders: Sequence[int],
         elapsed: Callable[[], float] = _since_boot,
         endpoint: Callable[[], None] = lambda: None,
+        standing: Callable[[str], None] = lambda _: None,
     ) -> None:
         if not providers:
             raise KeydError("expected at least one key provider, got none")
@@ -97,6 +99,7 @@ class Releaser:
         self._measure = measure
         self._loaders = frozenset(loaders)
         self._endpoint = endpoint
+        self._standing = standing
         self._leaves: dict[str, list[int]] = {}
         self._next = 0
         self._dead: set[str] = set()
@@ -116,6 +119,8 @@ class Releaser:
         # 0. Only allowed software runs on this host, by a guard that answers now.
         self._endpoint()
         header, request = self._checked(ask, ask.header, peer)
+        # 5a. The standards in force allow this model to be loaded.
+        self._standing(content_id(header))
         names = covers(header, ask.parts)
         # 6. The shards and the bytes are within the grant's.
         approved = covers(header, request.resource.parts)

@@ -1,16 +1,17 @@
 """Standing records out of the transparency log: what persons really asked for and approved.
 
-A record is the fact `record` of a grant request for an operation `standards.*`. Plans, evaluations
+A record is the detail of a grant request for an operation `standards.*`. It names the document of
+standards that it is under, by digest, and counts under no other. Plans, evaluations
 and dissent count from the moment their signed request is in the log. Everything that decides counts
 when its grant is used, with the persons who carried it; what the request claims of index, time or
 approvers is not read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
-from safehold.trust.grants.details import Facts
+from safehold.trust.grants.details import StandingAct
 from safehold.trust.grants.events import Requested, Used
 from safehold.trust.grants.interface import GrantRequest
 from safehold.trust.grants.state import TrustState
@@ -48,8 +49,17 @@ class StandingHistory(msgspec.Struct, frozen=True):
     voids: tuple[str, ...]
 
 
-def follow(leaves: Iterable[tuple[int, Leaf]], state: TrustState) -> StandingHistory:
-    """Take the leaves of a log, in order, into a fresh state, and return what they decide."""
+def follow(
+    leaves: Iterable[tuple[int, Leaf]], state: TrustState, documents: Collection[str]
+) -> StandingHistory:
+    """Take the leaves of a log, in order, into a fresh state, and return what they decide.
+
+    Args:
+        leaves: Index and leaf of every entry.
+        state: A state before the first leaf.
+        documents: Digests of the documents whose acts count: the one that holds, and the one that
+            it supersedes.
+    """
     records: list[StandingRecord] = []
     voids: list[str] = []
     done: set[str] = set()
@@ -71,7 +81,7 @@ def follow(leaves: Iterable[tuple[int, Leaf]], state: TrustState) -> StandingHis
                 continue
         if asked.operation not in table:
             continue
-        made = _record(asked, table[asked.operation], index, leaf.time, persons)
+        made = _record(asked, table[asked.operation], index, leaf.time, persons, documents)
         if isinstance(made, str):
             voids.append(f"leaf {index}: {made}")
         else:
@@ -85,12 +95,16 @@ def _record(
     index: int,
     time: int,
     persons: tuple[str, ...],
+    documents: Collection[str],
 ) -> StandingRecord | str:
     """Return the record of a request, or why it holds none."""
-    if not isinstance(asked.details, Facts) or "record" not in asked.details.values:
-        return f"{asked.operation}: expected the fact `record`"
+    details = asked.details
+    if not isinstance(details, StandingAct):
+        return f"{asked.operation}: expected a standing act"
+    if details.document not in documents:
+        return f"{asked.operation}: it is under another document, {details.document[:16]}"
     try:
-        given = msgspec.json.decode(asked.details.values["record"], type=dict[str, object])
+        given = msgspec.json.decode(details.record, type=dict[str, object])
         given |= {"index": index, "time": time, "type": kind.__struct_config__.tag}
         if kind is Dissent:
             given["person"] = persons[0]
@@ -99,3 +113,17 @@ def _record(
         return msgspec.convert(given, kind)
     except msgspec.DecodeError as error:
         return f"{asked.operation}: {error}"
+
+
+def record_fault(operation: str, details: StandingAct) -> str:
+    """Return why an act would hold no record, before anybody signs it; empty when it would."""
+    asked = {**REPORTED, **DECIDED}[operation]
+    try:
+        given = msgspec.json.decode(details.record, type=dict[str, object])
+        filled = {"index": 0, "time": 0, "person": "p", "approvers": ()}
+        known = {field.name for field in msgspec.structs.fields(asked)}
+        given |= {name: value for name, value in filled.items() if name in known}
+        msgspec.convert(given | {"type": asked.__struct_config__.tag}, asked)
+    except msgspec.DecodeError as error:
+        return f"{operation}: {error}"
+    return ""
