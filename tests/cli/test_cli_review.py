@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from safehold.cli._review_places import ReviewPlaces
 from safehold.cli.log import log
+from safehold.cli.monitor import monitor
 from safehold.cli.review import review
-from safehold.errors import TrustError
+from safehold.errors import SafeholdError, TrustError, UsageError
 from safehold.testing.monitoring import fill
 
 
@@ -47,3 +49,53 @@ def test_a_sample_file_gives_three_figures(tmp_path: Path) -> None:
     assert done["absolute"]["n"] == 200
     planned = _run(tmp_path, "plan", "--prevalence", "0.0002", "--recall", "0.5")
     assert planned.strip() == "15000"
+
+
+def test_a_sample_is_drawn_judged_and_estimated(tmp_path: Path) -> None:
+    """From the monitor's results over a case to three figures; agreement and gold beside them."""
+    made = CliRunner().invoke(log, ["init", f"{tmp_path}/log", "--origin", "example.org/t"])
+    assert made.exit_code == 0
+    fill(f"{tmp_path}/l.db", [("a", f"question {i}", i % 2 == 0) for i in range(6)])
+    at = ["--ledger", f"{tmp_path}/l.db", "--monitor", f"{tmp_path}/m.db"]
+    scanned = CliRunner().invoke(monitor, [*at, "scan", "--scanner", "decoded", "--json"])
+    assert scanned.exit_code == 0, scanned.output
+    design = ["--edge", "0.5", "--floor", "0.5", "--per-stratum", "2", "--seed", "1", "--by", "x"]
+    results = ["--monitor", f"{tmp_path}/m.db", "--scanner"]
+    assert _run(tmp_path, "draw", "w", *results, "decoded", *design).strip() == "1"
+    with pytest.raises(UsageError, match="no results"):
+        _run(tmp_path, "draw", "w2", *results, "nothing", *design)
+    for person in ("ann", "bob"):
+        while (item := json.loads(_run(tmp_path, "next", person))) is not None:
+            _run(tmp_path, "show", str(item["item"]), person, "--reason", "sample")
+            _run(tmp_path, "verdict", str(item["item"]), person, "restricted_helpful")
+    done = json.loads(_run(tmp_path, "estimate", "w"))
+    assert (done["drawn"], done["unread"]) == (4, 0)
+    assert done["missed"]["absolute"]["point"] == 0.5
+    assert json.loads(_run(tmp_path, "gold")) == []
+    assert "alpha" in _run(tmp_path, "agreement")
+    assert "n=0" in _run(tmp_path, "planted")
+
+
+def test_an_overturned_appeal_is_a_test_on_the_command_line(tmp_path: Path) -> None:
+    """The rules of today stop the example again: exit status 1; other rules do not."""
+    made = CliRunner().invoke(log, ["init", f"{tmp_path}/log", "--origin", "example.org/t"])
+    assert made.exit_code == 0
+    fill(f"{tmp_path}/l.db", [("a", "how do I clean a copper kettle?", True)])
+    desk = ReviewPlaces(f"{tmp_path}/l.db", f"{tmp_path}/r.db", tmp_path / "log", None)
+    desk.appeals().appeal("d0")
+    for person in ("ann", "bob"):
+        item = json.loads(_run(tmp_path, "next", person))["item"]
+        _run(tmp_path, "show", str(item), person, "--reason", "appeal")
+        _run(tmp_path, "verdict", str(item), person, "permitted")
+    _run(tmp_path, "decide", "1", "overturn", "--by", "lead")
+    folder = ["--examples", f"{tmp_path}/permitted"]
+    _run(tmp_path, "permit", "1", *folder)
+    for word, holds in (("copper", False), ("zeppelin", True)):
+        rule = {"id": "r", "clause": "c", "pattern": word, "example": word}
+        (tmp_path / "rules.yaml").write_text(json.dumps({"rules": [rule]}))
+        words = ["regress", *folder, "--bundle", f"{tmp_path}/rules.yaml"]
+        if holds:
+            assert json.loads(_run(tmp_path, *words))[0]["stopped"] is False
+        else:
+            with pytest.raises(SafeholdError, match="1 of 1 overturned"):
+                _run(tmp_path, *words)

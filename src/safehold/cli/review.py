@@ -1,38 +1,20 @@
 """`safehold review`: cases, blind verdicts, decisions, appeals, and what is missed."""
 
-import hashlib
 from pathlib import Path
 
 import click
 import msgspec
 
-from safehold.cli._leaves import LogLeaves
-from safehold.cli._trust import key_directory, keys_option, open_desk, read_signing_key
-from safehold.detect.monitoring.estimate import Reviewers, Stratum, missed, plan
-from safehold.detect.review.authority import GrantAuthority, LedgerHolds
-from safehold.detect.review.desk import ReviewDesk
+from safehold.cli._replays import Asked, replay_options
+from safehold.cli._review_measures import MEASURING
+from safehold.cli._review_places import ReviewPlaces
+from safehold.cli._trust import keys_option
+from safehold.detect.bounty.replay import Door
+from safehold.detect.review.appeals import StillBlocked, read_permitted, still_blocked
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
-from safehold.errors import DataError
-from safehold.guard.ledger.reader import LedgerReader
+from safehold.errors import DependencyError, SafeholdError
 
-
-class _Places(msgspec.Struct, frozen=True):
-    ledger: str
-    review: str
-    log_dir: Path
-    key_dir: Path | None
-
-    def desk(self) -> ReviewDesk:
-        """Open the desk; the key that chooses second reviews comes from the log's private key."""
-        emitter = read_signing_key(key_directory(self.log_dir, self.key_dir) / "emitter.key")
-        return ReviewDesk(
-            self.review,
-            evidence=LedgerReader.open(self.ledger),
-            leaves=LogLeaves(self.log_dir, self.key_dir),
-            authority=GrantAuthority(open_desk(self.log_dir, self.key_dir)),
-            holds=LedgerHolds(self.ledger),
-            sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
-        )
+_path = click.Path(path_type=Path)
 
 
 @click.group()
@@ -60,7 +42,7 @@ def review(
       safehold review show 4 ann --reason "weekly sample"
       safehold review verdict 4 ann permitted
     """
-    context.obj = _Places(url, store, log_dir, key_dir)
+    context.obj = ReviewPlaces(url, store, log_dir, key_dir)
 
 
 @review.command("open")
@@ -71,7 +53,7 @@ def review(
 @click.option("--account", help="The account that the case is about.")
 @click.pass_obj
 def open_command(
-    places: _Places,
+    places: ReviewPlaces,
     kind: str,
     decision_ids: tuple[str, ...],
     by: str,
@@ -93,7 +75,7 @@ def open_command(
 @review.command("next")
 @click.argument("person")
 @click.pass_obj
-def next_command(places: _Places, person: str) -> None:
+def next_command(places: ReviewPlaces, person: str) -> None:
     """Take the next item; nothing of a score or another verdict is told.
 
     \b
@@ -109,7 +91,7 @@ def next_command(places: _Places, person: str) -> None:
 @click.argument("person")
 @click.option("--reason", required=True, help="Why you look; kept.")
 @click.pass_obj
-def show(places: _Places, item: int, person: str, reason: str) -> None:
+def show(places: ReviewPlaces, item: int, person: str, reason: str) -> None:
     """Show an item's content, after its leaf is in the log.
 
     \b
@@ -125,7 +107,7 @@ def show(places: _Places, item: int, person: str, reason: str) -> None:
 @click.argument("verdict", type=click.Choice([str(one.value) for one in ReviewVerdict]))
 @click.option("--note", default="", help="Only its digest is kept.")
 @click.pass_obj
-def verdict(places: _Places, item: int, person: str, verdict: str, note: str) -> None:
+def verdict(places: ReviewPlaces, item: int, person: str, verdict: str, note: str) -> None:
     """Give your verdict, then see the score and what others said.
 
     \b
@@ -143,7 +125,7 @@ def verdict(places: _Places, item: int, person: str, verdict: str, note: str) ->
 @click.option("--by", required=True, help="Who decides.")
 @click.option("--grant", "grant_id", help="The grant for stepping up or suspending.")
 @click.pass_obj
-def decide(places: _Places, case: int, action: str, by: str, grant_id: str | None) -> None:
+def decide(places: ReviewPlaces, case: int, action: str, by: str, grant_id: str | None) -> None:
     """End a case.
 
     \b
@@ -156,7 +138,7 @@ def decide(places: _Places, case: int, action: str, by: str, grant_id: str | Non
 @review.command()
 @click.argument("case", type=int)
 @click.pass_obj
-def appeal(places: _Places, case: int) -> None:
+def appeal(places: ReviewPlaces, case: int) -> None:
     """Tell what a client may know of an appeal.
 
     \b
@@ -166,37 +148,70 @@ def appeal(places: _Places, case: int) -> None:
     click.echo(msgspec.json.encode(places.desk().appeal_state(case)))
 
 
-class _Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    strata: tuple[Stratum, ...]
-    reviewers: Reviewers | None = None
-
-
-@review.command("missed")
-@click.argument("sample", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seed", default=1, show_default=True)
-def missed_command(sample: Path, seed: int) -> None:
-    """Estimate what is missed from a file with strata and, if measured, the reviewers' own errors.
+@review.command("permit")
+@click.argument("case", type=int)
+@click.option("--examples", default="permitted", show_default=True, type=_path)
+@click.pass_obj
+def permit(places: ReviewPlaces, case: int, examples: Path) -> None:
+    """Write the permitted example and regression test of an overturned appeal.
 
     \b
     Example:
-      safehold review missed sample.json
+      safehold review permit 7 --examples permitted/
+    """
+    click.echo(places.appeals().permit(case, examples))
+
+
+@review.command("regress")
+@click.option("--examples", default="permitted", show_default=True, type=_path)
+@click.option("--domain", default="homebrewing", show_default=True, help="Whose target answers.")
+@replay_options
+@click.pass_obj
+def regress(places: ReviewPlaces, asked: Asked, examples: Path, domain: str) -> None:
+    """Ask every permitted example again; the exit status is 1 when one is stopped.
+
+    \b
+    Example:
+      safehold review regress --bundle bundle/ --bundle-key bundle.pub
+    """
+    del places
+    found = read_permitted(examples)
+
+    async def work(door: Door, digest: str) -> list[StillBlocked]:
+        del digest
+        return await still_blocked(found, door)
+
+    again = asked.run(domain, work)
+    click.echo(msgspec.json.format(msgspec.json.encode(again)))
+    wrong = [one.case for one in again if one.stopped or one.error]
+    if wrong:
+        raise SafeholdError(
+            f"{len(wrong)} of {len(again)} overturned blocks are not answered: "
+            f"{', '.join(map(str, wrong))}"
+        )
+
+
+@review.command("serve-appeals")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=9444, show_default=True, type=click.IntRange(0, 65535))
+@click.pass_obj
+def serve_appeals(places: ReviewPlaces, host: str, port: int) -> None:
+    """Serve the clients' way in: POST /api/v1/appeals, GET /api/v1/appeals/TOKEN.
+
+    \b
+    Example:
+      safehold review serve-appeals --port 9444      # behind your TLS proxy
     """
     try:
-        read = msgspec.json.decode(sample.read_bytes(), type=_Sample)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{sample}: expected strata as in docs/detection.md: {error}") from error
-    done = missed(read.strata, seed=seed, reviewers=read.reviewers)
-    click.echo(msgspec.json.format(msgspec.json.encode(done)))
+        import uvicorn
+        from starlette.applications import Starlette
+
+        from safehold.detect.review.appeal_api import appeal_routes
+    except ImportError as error:
+        raise DependencyError("the appeals server needs safehold[console]") from error
+    app = Starlette(routes=appeal_routes(places.appeals()))
+    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
 
 
-@review.command("plan")
-@click.option("--prevalence", required=True, type=float, help="Expected share of positives.")
-@click.option("--recall", required=True, type=float, help="The recall to show.")
-def plan_command(prevalence: float, recall: float) -> None:
-    """Print how many exchanges below the floor to read.
-
-    \b
-    Example:
-      safehold review plan --prevalence 0.0002 --recall 0.5
-    """
-    click.echo(plan(prevalence=prevalence, recall=recall))
+for _command in MEASURING:
+    review.add_command(_command)

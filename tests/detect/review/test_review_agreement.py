@@ -1,8 +1,14 @@
 """Agreement equals the published examples."""
 
+import math
 import random
 
+import krippendorff
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
 
 from safehold.detect.review.agreement import cohen_kappa, krippendorff_alpha
 
@@ -39,3 +45,38 @@ def test_chance_verdicts_agree_by_chance() -> None:
     one, other = ([chance.randrange(2) for _ in range(4_000)] for _ in range(2))
     assert abs(cohen_kappa(one, other) or 1) < 0.05
     assert abs(krippendorff_alpha(list(zip(one, other, strict=True))) or 1) < 0.05
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
+def test_kappa_equals_scikit_learns(pairs: list[tuple[int, int]]) -> None:
+    """On any verdicts of two people, undefined where theirs is."""
+    one, other = zip(*pairs, strict=True)
+    ours = cohen_kappa(one, other)
+    if len(set(one) | set(other)) < 2:  # scikit-learn warns and answers NaN
+        assert ours is None
+        return
+    theirs = cohen_kappa_score(one, other)
+    assert (ours is None) == math.isnan(theirs)
+    assert ours is None or ours == pytest.approx(theirs, abs=1e-12)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0, 1, 2, math.nan]), min_size=4, max_size=4),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_alpha_equals_the_krippendorff_packages(units: list[list[float]]) -> None:
+    """On any verdicts of four people with gaps, undefined where theirs is."""
+    items = [[value for value in unit if not math.isnan(value)] for unit in units]
+    ours = krippendorff_alpha(items)
+    if ours is None:
+        pairable = [value for item in items if len(item) > 1 for value in item]
+        assert len(set(pairable)) < 2
+        return
+    rows = np.array(units).T
+    theirs = krippendorff.alpha(
+        reliability_data=rows, value_domain=[0, 1, 2], level_of_measurement="nominal"
+    )
+    assert ours == pytest.approx(theirs, abs=1e-9)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import uvicorn
 
 from safehold.detect.bounty.interface import SubmittedTurn
@@ -28,15 +29,21 @@ _FILTERED = "content_filter"
 
 
 class HttpDoor:
-    """Speaks to `/v1/chat/completions`, streamed, as the use case `bounty`."""
+    """Speaks to `/v1/chat/completions`, streamed, as the use case `bounty` or another."""
 
     def __init__(
-        self, base_url: str, *, model: str, api_key: str = "", timeout_s: float = 120.0
+        self,
+        base_url: str,
+        *,
+        model: str,
+        api_key: str = "",
+        use_case: str = USE_CASE,
+        timeout_s: float = 120.0,
     ) -> None:
         """Take the base URL (it ends in `/v1`), the model's name, and a key if one is needed."""
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
-        self._headers = {"x-safehold-use-case": USE_CASE}
+        self._headers = {"x-safehold-use-case": use_case}
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -52,7 +59,9 @@ class HttpDoor:
             ):
                 if response.status != 200:  # noqa: PLR2004 - HTTP's word for "here it is"
                     return Said(error=f"the gateway answered {response.status}")
-                return await _heard(response)
+                said = await _heard(response)
+                decision_id = response.headers.get("x-safehold-decision-id", "")
+                return msgspec.structs.replace(said, decision_id=decision_id)
         except (aiohttp.ClientError, TimeoutError) as error:
             return Said(error=f"the gateway can't be reached: {type(error).__name__}")
 

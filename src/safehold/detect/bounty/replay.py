@@ -26,11 +26,12 @@ from safehold.stats import Rate
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """What came through the gateway: the text that was delivered, and whether it was stopped.
 
-    `error` says what broke when nothing can be told of the guard.
+    `error` says what broke when nothing can be told of the guard; `decision_id` is the gateway's.
     """
 
     delivered: str = ""
     stopped: bool = False
+    decision_id: str = ""
     error: str = ""
 
 

@@ -1,6 +1,6 @@
 """The review desk's own tables. No table holds content: decisions are named by their ids."""
 
-from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, MetaData, String, Table
 
 METADATA = MetaData()
 
@@ -56,4 +56,39 @@ DECISIONS = Table(
     Column("decided_by", String, nullable=False),
     Column("grant_id", String),
     Column("decided_at", Double, nullable=False),
+)
+APPEALS = Table(
+    "review_appeals",
+    METADATA,
+    Column("decision_id", String, primary_key=True),
+    Column("token", String, nullable=False, unique=True),
+    Column("case_id", BigInteger, nullable=False, index=True),
+    Column("asked_at", Double, nullable=False),
+)
+STRATA = Table(
+    "review_strata",
+    METADATA,
+    Column("sample", String, primary_key=True),
+    Column("stratum", Integer, primary_key=True, autoincrement=False),
+    Column("case_id", BigInteger, nullable=False),
+    Column("caught", Boolean, nullable=False),
+    Column("above_floor", Boolean, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)
+SAMPLES = Table(
+    "review_samples",
+    METADATA,
+    Column("sample", String, primary_key=True),
+    Column("decision_id", String, primary_key=True),
+    Column("stratum", Integer, nullable=False),
+    Column("p_inclusion", Double, nullable=False),
+)
+PLANTED = Table(
+    "review_planted",
+    METADATA,
+    Column("decision_id", String, primary_key=True),
+    Column("attempt", String, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("stopped", Boolean, nullable=False),
+    Column("planted_at", Double, nullable=False),
 )

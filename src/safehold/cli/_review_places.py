@@ -1,0 +1,39 @@
+"""Where the commands of `safehold review` find the desk, the ledger and the log."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from safehold.cli._leaves import LogLeaves
+from safehold.cli._trust import key_directory, open_desk, read_signing_key
+from safehold.detect.review.appeals import AppealBook
+from safehold.detect.review.authority import GrantAuthority, LedgerHolds
+from safehold.detect.review.desk import ReviewDesk
+from safehold.guard.ledger.reader import LedgerReader
+
+
+class ReviewPlaces(msgspec.Struct, frozen=True):
+    """Where the ledger, the desk's database and the log are."""
+
+    ledger: str
+    review: str
+    log_dir: Path
+    key_dir: Path | None
+
+    def desk(self) -> ReviewDesk:
+        """Open the desk; the key that chooses second reviews comes from the log's private key."""
+        emitter = read_signing_key(key_directory(self.log_dir, self.key_dir) / "emitter.key")
+        return ReviewDesk(
+            self.review,
+            evidence=LedgerReader.open(self.ledger),
+            leaves=LogLeaves(self.log_dir, self.key_dir),
+            authority=GrantAuthority(open_desk(self.log_dir, self.key_dir)),
+            holds=LedgerHolds(self.ledger),
+            sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
+        )
+
+    def appeals(self) -> AppealBook:
+        """Open the appeals."""
+        evidence = LedgerReader.open(self.ledger)
+        return AppealBook(self.review, desk=self.desk(), evidence=evidence)

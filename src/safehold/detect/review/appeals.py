@@ -1,0 +1,227 @@
+"""Appeals: a client's way in, a date, an answer; never a score. An overturned block teaches.
+
+A client names the decision id that the gateway gave it with the block. It gets a token, under which
+it learns when an answer is due, and later the answer. Only a block can be appealed, and once.
+"""
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from safehold.detect.bounty.interface import SubmittedTurn
+from safehold.detect.bounty.replay import Door
+from safehold.detect.review.desk import ReviewDesk
+from safehold.detect.review.interface import CaseAction, CaseKind, Evidence
+from safehold.detect.review.tables import APPEALS, CASES, METADATA
+from safehold.errors import DataError, LedgerError, TrustError, UsageError
+from safehold.exchange import Exchange, Role
+from safehold.guard.ledger import FinalRow, LedgerVerdict, PromptRow
+from safehold.guard.ledger.engine import open_engine, told
+
+SEVERITY = 3
+"""Two people judge an appeal."""
+MOST_OPEN = 1_000
+_DIED_S = 60.0
+_TURNS = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
+
+
+class Appealed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client gets for an appeal: the token to ask with, and until when it is answered."""
+
+    token: str
+    due: str
+
+
+class PermittedExample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A block that people overturned: the guard must answer it from now on.
+
+    It is a training example of what is permitted, and a regression test. It holds the client's
+    words, so its file is readable by its owner alone; training on it needs the tenant's consent.
+    """
+
+    case: int
+    decision_id: str
+    clause: str | None
+    turns: tuple[SubmittedTurn, ...]
+
+
+class StillBlocked(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one example: whether it is stopped again, or could not be asked."""
+
+    case: int
+    stopped: bool
+    error: str
+
+
+class AppealBook:
+    """Takes appeals and answers clients; people judge them at the review desk."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        desk: ReviewDesk,
+        evidence: Evidence,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open the desk's database for appeals.
+
+        Raises:
+            LedgerError: it can't be used.
+        """
+        self._engine = open_engine(url, wait_s=30.0, write=True)
+        self._desk, self._evidence, self._clock = desk, evidence, clock
+        with told(self._engine), self._engine.begin() as connection:
+            METADATA.create_all(connection)
+
+    def appeal(self, decision_id: str) -> Appealed:
+        """Open a case for a blocked decision.
+
+        Raises:
+            UsageError: no such block is known (one answer for what never was, was not blocked, or
+                is pruned), it is appealed already, or too many appeals are open.
+        """
+        rows = [entry.row for entry in self._evidence.decision(decision_id)]
+        if not any(_blocked(row) for row in rows):
+            raise UsageError("no block with this decision id is known")
+        token = secrets.token_urlsafe(24)
+        named = hashlib.sha256(token.encode()).hexdigest()
+        account = next((row.key_id for row in rows if isinstance(row, PromptRow)), None)
+        with told(self._engine), self._engine.begin() as connection:
+            waiting = select(func.count()).where(
+                CASES.c.kind == CaseKind.APPEAL, CASES.c.state == "open"
+            )
+            if connection.execute(waiting).scalar_one() >= MOST_OPEN:
+                raise UsageError("too many appeals are open; try again tomorrow")
+            # The decision's row is the lock: of two equal appeals one gets a case. A row without a
+            # case is of a process that died in between; after a minute it gives way.
+            now = self._clock()
+            dead = (APPEALS.c.case_id == 0) & (APPEALS.c.asked_at < now - _DIED_S)
+            mine = APPEALS.c.decision_id == decision_id
+            connection.execute(delete(APPEALS).where(mine, dead))
+            row = {"decision_id": decision_id, "token": named, "case_id": 0, "asked_at": now}
+            try:
+                with connection.begin_nested():
+                    connection.execute(insert(APPEALS).values(**row))
+            except IntegrityError:
+                raise UsageError("this decision is appealed already") from None
+        case = self._desk.open_case(
+            CaseKind.APPEAL, [decision_id], severity=SEVERITY, opened_by="client", account=account
+        )
+        with told(self._engine), self._engine.begin() as connection:
+            connection.execute(update(APPEALS).where(mine).values(case_id=case))
+        return Appealed(token=token, due=self._desk.appeal_state(case)["due"])
+
+    def state(self, token: str) -> dict[str, str]:
+        """Return what a client may know: open and until when, or answered and how.
+
+        Raises:
+            UsageError: nobody was given this token.
+        """
+        named = hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+        query = select(APPEALS.c.case_id).where(APPEALS.c.token == named)
+        with told(self._engine), self._engine.begin() as connection:
+            case = connection.execute(query).scalar()
+        if not case:
+            raise UsageError("no appeal with this token is known")
+        told_state = self._desk.appeal_state(case)
+        if told_state.get("outcome") not in {None, CaseAction.OVERTURN}:
+            return {"state": "answered", "outcome": CaseAction.UPHOLD.value}
+        return told_state
+
+    def permit(self, case: int, folder: Path) -> Path:
+        """Write the permitted example of an overturned appeal and return its path.
+
+        Raises:
+            TrustError: the case is no appeal that was overturned.
+            DataError: the ledger no longer holds the prompt.
+        """
+        query = select(CASES, APPEALS.c.decision_id).join_from(
+            CASES, APPEALS, APPEALS.c.case_id == CASES.c.id
+        )
+        with told(self._engine), self._engine.begin() as connection:
+            found = connection.execute(query.where(CASES.c.id == case)).one_or_none()
+        if found is None or found.outcome != CaseAction.OVERTURN:
+            raise TrustError(f"case {case} is no appeal that was overturned")
+        rows = [entry.row for entry in self._evidence.decision(found.decision_id)]
+        prompt = next((row for row in rows if isinstance(row, PromptRow)), None)
+        if prompt is None or prompt.exchange is None:
+            raise DataError(f"case {case}: the ledger no longer holds the prompt")
+        example = PermittedExample(
+            case=case,
+            decision_id=found.decision_id,
+            clause=next(
+                (
+                    row.clause
+                    for row in rows
+                    if isinstance(row, PromptRow | FinalRow) and row.clause
+                ),
+                None,
+            ),
+            turns=_turns(prompt.exchange),
+        )
+        return _written(folder / f"appeal-{case}.json", example)
+
+
+def read_permitted(folder: Path) -> list[PermittedExample]:
+    """Return the permitted examples of a folder.
+
+    Raises:
+        DataError: there is none, or a file is something else.
+    """
+    paths = sorted(folder.glob("appeal-*.json"))
+    if not paths:
+        raise DataError(f"{folder}: expected permitted examples, there is none")
+    found = []
+    for path in paths:
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=PermittedExample))
+        except msgspec.DecodeError as error:
+            raise DataError(f"{path}: expected a permitted example: {error}") from error
+    return found
+
+
+async def still_blocked(examples: Sequence[PermittedExample], door: Door) -> list[StillBlocked]:
+    """Ask each example again through a gateway and return what came of it."""
+    found = []
+    for one in examples:
+        said = await door.say(one.turns)
+        found.append(StillBlocked(case=one.case, stopped=said.stopped, error=said.error))
+    return found
+
+
+def _blocked(row: object) -> bool:
+    return isinstance(row, PromptRow | FinalRow) and row.verdict is LedgerVerdict.BLOCK
+
+
+def _turns(exchange: Exchange) -> tuple[SubmittedTurn, ...]:
+    """Return the conversation as text; what a tool said counts as the user's."""
+    found = []
+    for turn in exchange.turns:
+        text = "\n".join(part.text for part in Exchange(turns=(turn,)).texts())
+        if text:
+            role = _TURNS.get(turn.role, "user")
+            found.append(msgspec.convert({"role": role, "text": text}, SubmittedTurn))
+    return tuple(found)
+
+
+def _written(path: Path, value: object) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".tmp")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: can't be written ({error.strerror})") from error
+    return path
