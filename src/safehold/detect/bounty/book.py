@@ -34,7 +34,7 @@ from safehold.detect.bounty.replay import Universality, fix_check
 from safehold.detect.bounty.sealing import Sealed, opened, read_sealed, read_submission
 from safehold.detect.bounty.severity import Rating, rate
 from safehold.detect.bounty.tables import EVENTS, METADATA, REPLAYS, SUBMISSIONS
-from safehold.detect.review.interface import LeafSink
+from safehold.detect.leaf_sink import LeafSink
 from safehold.errors import DataError, TrustError, UsageError
 from safehold.guard.ledger.engine import open_engine, told
 

@@ -19,7 +19,7 @@ from safehold.detect.intel.interface import (
 )
 from safehold.detect.intel.stix import Sharer, attack_id
 from safehold.detect.intel.tables import COUNTS, FEEDS, INBOUND, METADATA, REFUSED, TECHNIQUES
-from safehold.detect.review.interface import LeafSink
+from safehold.detect.leaf_sink import LeafSink
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
 

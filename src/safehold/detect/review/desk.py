@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from safehold.detect.leaf_sink import LeafSink
 from safehold.detect.review.interface import (
     BY_TWO,
     RESTRICTED,
@@ -27,7 +28,6 @@ from safehold.detect.review.interface import (
     Evidence,
     GivenVerdict,
     Holds,
-    LeafSink,
     NoHolds,
     Revealed,
     ReviewVerdict,

@@ -83,14 +83,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[GivenVerdict, ...]
 
 
-class LeafSink(Protocol):
-    """The transparency log, as the desk uses it; a kind and facts without content."""
-
-    def append(self, kind: str, facts: dict[str, str]) -> None:
-        """Keep a leaf durably, or raise; what it tells of happens only afterwards."""
-        ...
-
-
 class Evidence(Protocol):
     """The ledger, as the desk uses it."""
 
