@@ -49,8 +49,10 @@ def test_a_constitution_and_a_url_make_a_dataset_and_no_call_twice(tmp_path: Pat
                      "--size", "small", "--rounds", 2, "--batch", 3)  # fmt: skip
         made = _run(synth, *arguments, "--json")
         calls = len(server.asked)
-        _run(synth, *arguments)
+        refusing = _run(synth, *arguments, "--for", "refusal")
         assert len(server.asked) == calls
+    assert "refusal-pairs.jsonl" in refusing.stdout
+    assert (out / "refusal-chat.jsonl").stat().st_size > 0
     manifest = json.loads(made.stdout)
     assert manifest["splits"]["test/restricted"] > 0
     assert constitution_of(out, dataset.manifest_of(out), None) == load(_BIKES)

@@ -10,7 +10,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from safehold.constitution import Constitution, GeneratorRule, admit_generator, load, stock
+from safehold.constitution import (
+    ClauseRole,
+    Constitution,
+    GeneratorRule,
+    admit_generator,
+    load,
+    stock,
+)
 from safehold.errors import DataError, DependencyError, UpstreamError, UsageError
 from safehold.progress import Progress
 
@@ -27,6 +34,13 @@ try:
     from safehold.improve.synthesis.interface import Example, Generator
     from safehold.improve.synthesis.own import ConstitutionText, GeneralText, SeedFolder
     from safehold.improve.synthesis.phrasebook import phrasebook
+    from safehold.improve.synthesis.refusals import (
+        CHAT,
+        HELD_OUT,
+        PAIRS,
+        refusal_data,
+        write_refusals,
+    )
     from safehold.improve.synthesis.written import WrittenGenerator
 except ModuleNotFoundError as error:
     raise DependencyError("synthesis needs: pip install 'safehold[train]'") from error
@@ -166,6 +180,20 @@ def plan_calls(request: SynthRequest, prices: tuple[float, float]) -> CallPlan |
                 return call_plan(generator, settings, book, price, seed=request.seed)
         return call_plan(generator, settings, book, price, seed=request.seed)
     return None
+
+
+def write_refusal_data(request: SynthRequest) -> dict[str, int]:
+    """Write chat rows and pairs beside a finished dataset, and return the rows of each file.
+
+    Raises:
+        SafeholdError: There is no dataset, or it has nothing to teach from.
+    """
+    constitution = load(request.source)
+    general = [c.id for c in constitution.permitted if c.role is ClauseRole.GENERAL]
+    examples = list(dataset.read(request.out))
+    data = refusal_data(examples, phrasebook().refusals, general, seed=request.seed)
+    write_refusals(request.out, data)
+    return {CHAT: len(data.chat), PAIRS: len(data.pairs), HELD_OUT: len(data.held_out)}
 
 
 def _sources(request: SynthRequest) -> _Sources:

@@ -102,6 +102,14 @@ _SIZES = ("small", "default", "large")
     type=click.IntRange(min=0, max=20),
     help="Ask again for thin cells, so many times (--fill alone: twice).",
 )
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["guard", "refusal"]),
+    default="guard",
+    show_default=True,
+    help="`refusal` also writes chat rows and preference pairs for your own fine-tuning.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be asked for, and its cost.")
 @click.option(
     "--price",
@@ -131,6 +139,7 @@ def synth(
     max_tokens: int,
     timeout_s: float,
     fill: int,
+    purpose: str,
     dry_run: bool,
     prices: tuple[float, float],
     force: bool,
@@ -151,6 +160,7 @@ def synth(
       safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --fill \\
           --out data/
       safehold synth --constitution mine.yaml --seeds my-books/ --out data/
+      safehold synth --out data/ --for refusal
       safehold synth --out data/ --generator written --generator embedded --rounds 1
     """
     # The packages of the extra are wanted only now: `--help` works without them.
@@ -161,6 +171,7 @@ def synth(
         show_coverage,
         show_dataset,
         show_plan,
+        write_refusal_data,
     )
 
     request = SynthRequest(
@@ -199,5 +210,9 @@ def synth(
         show_dataset(out, made.manifest)
         for coverage in made.coverage:
             show_coverage(coverage)
+    if purpose == "refusal":
+        counts = write_refusal_data(request)
+        told = ", ".join(f"{name} {count} rows" for name, count in counts.items())
+        click.echo(f"for fine-tuning: {told}", err=as_json)
     for line in made.warnings:
         click.echo(f"safehold: warning: {line}", err=True)
