@@ -53,7 +53,7 @@ def test_the_page_names_every_step() -> None:
         assert f"safehold {step}" in said
 
 
-@pytest.mark.parametrize("name", ["bread", "bicycle-repair"])
+@pytest.mark.parametrize("name", ["bread", "bicycle-repair", "soap"])
 def test_the_examples_lack_nothing(name: str) -> None:
     """The constitutions that the tutorial shows are ready for training."""
     assert lint(load_document(_ROOT / "examples" / "classes" / f"{name}.yaml"), seeds=()) == ()

@@ -1,6 +1,7 @@
 """`safehold synth`, `train` and `serve` for a class of one's own, as its users type them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from safehold.errors import ConfigError, ConstitutionError, DataError, UpstreamE
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.own import SeedFolder
 from safehold.testing.generator import Generator, Habit, generating
 
 _CLASSES = Path(__file__).parents[2] / "examples" / "classes"
@@ -41,23 +43,39 @@ def _copy(folder: Path, **changes: str) -> Path:
     return path
 
 
-def test_a_constitution_and_a_url_make_a_dataset_and_no_call_twice(tmp_path: Path) -> None:
-    """The dataset knows its constitution, its rows lie in all splits, and a second run is free."""
-    out = tmp_path / "data"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A dataset of a class of one's own, and how many calls it took; the second run was free."""
+    out = tmp_path_factory.mktemp("own") / "data"
     with generating(Generator()) as server:
         arguments = ("--constitution", _BIKES, "--generator", server.url, "--out", out,
                      "--size", "small", "--rounds", 2, "--batch", 3)  # fmt: skip
-        made = _run(synth, *arguments, "--json")
+        _run(synth, *arguments, "--json")
         calls = len(server.asked)
         refusing = _run(synth, *arguments, "--for", "refusal")
         assert len(server.asked) == calls
     assert "refusal-pairs.jsonl" in refusing.stdout
-    assert (out / "refusal-chat.jsonl").stat().st_size > 0
-    manifest = json.loads(made.stdout)
-    assert manifest["splits"]["test/restricted"] > 0
-    assert constitution_of(out, dataset.manifest_of(out), None) == load(_BIKES)
-    refuse_empty_splits(dataset.manifest_of(out))
+    return out, calls
+
+
+def test_a_constitution_and_a_url_make_a_dataset(made: tuple[Path, int]) -> None:
+    """The dataset knows its constitution, holds every answer, and its rows lie in all splits."""
+    out, calls = made
+    manifest = dataset.manifest_of(out)
+    assert manifest.splits["test/restricted"] > 0
+    assert constitution_of(out, manifest, None) == load(_BIKES)
+    refuse_empty_splits(manifest)
     assert len((out / "calls.jsonl").read_bytes().splitlines()) == calls
+    assert (out / "refusal-chat.jsonl").stat().st_size > 0
+
+
+def test_another_version_of_the_constitution_is_noticed(
+    made: tuple[Path, int], tmp_path: Path
+) -> None:
+    """A dataset whose copy of the constitution was edited is not trained from."""
+    out = tmp_path / "data"
+    out.mkdir()
+    shutil.copy(made[0] / "manifest.json", out)
     (out / "constitution.yaml").write_text(
         _BIKES.read_text(encoding="utf-8").replace('version: "1"', 'version: "2"'), encoding="utf-8"
     )
@@ -134,7 +152,7 @@ def test_a_broken_book_is_named_with_its_line(tmp_path: Path, book: str, place: 
 
 
 def test_seeds_beside_the_constitution_are_found(tmp_path: Path) -> None:
-    """A folder `seeds` beside the file is used without an option, by lint as well."""
+    """A folder `seeds` beside the file is found without an option, and its texts are examples."""
     folder = tmp_path / "seeds"
     folder.mkdir()
     asks = "\n".join(f"  - How do I true wheel {n} with {n + 3} spokes?" for n in range(9))
@@ -145,24 +163,21 @@ def test_seeds_beside_the_constitution_are_found(tmp_path: Path) -> None:
     report = json.loads(_run(constitution, "lint", path, "--json").stdout)
     rules = {finding["rule"] for finding in report[0]["findings"]}
     assert "stage-without-seeds" in rules
-    made = _run(synth, "--constitution", path, "--out", tmp_path / "d", "--size", "small", "--json")
-    manifest = json.loads(made.stdout)
-    assert manifest["plan"]["generators"] == ["constitution", "general", "seeds"]
+    found = list(SeedFolder(load(path), folder).generate(seed=1))
+    assert len(found) == 9
+    assert all(one.ask and one.clause == "bicycle-mending" for one in found)
 
 
-def test_an_empty_split_is_said_before_training(tmp_path: Path) -> None:
+def test_an_empty_split_is_said_before_training(made: tuple[Path, int], tmp_path: Path) -> None:
     """A dataset without restricted test rows is refused at once, not after an hour."""
-    with generating(Generator()) as server:
-        _run(
-            synth, "--constitution", _BIKES, "--generator", server.url, "--out", tmp_path / "d",
-            "--size", "small", "--rounds", 1, "--batch", 2,
-        )  # fmt: skip
-    manifest = tmp_path / "d" / "manifest.json"
-    content = json.loads(manifest.read_text())
+    out = tmp_path / "data"
+    out.mkdir()
+    shutil.copy(made[0] / "constitution.yaml", out)
+    content = json.loads((made[0] / "manifest.json").read_text())
     del content["splits"]["test/restricted"]
-    manifest.write_text(json.dumps(content))
+    (out / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="test split has no restricted example"):
-        _run(train_command, "--data", tmp_path / "d", "--out", tmp_path / "b", "--unsigned")
+        _run(train_command, "--data", out, "--out", tmp_path / "b", "--unsigned")
 
 
 def test_a_bundle_of_ones_own_is_served_without_a_key_option(

@@ -106,13 +106,14 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
     with CallBook(request.out) as book:
         fixed: list[Generator] = []
         general: GeneralText | None = None
+        if sources.folder is not None:
+            # First, since what is wrong with a book should be said at once.
+            fixed.append(SeedFolder(constitution, sources.folder))
         if sources.written:
             fixed.append(WrittenGenerator(constitution.name, constitution.digest))
         else:
             general = GeneralText(constitution)
             fixed += [ConstitutionText(constitution), general]
-        if sources.folder is not None:
-            fixed.append(SeedFolder(constitution, sources.folder))
         base = [example for one in fixed for example in one.generate(seed=request.seed)]
         _check(base, constitution)
         coverage = []

@@ -1,14 +1,22 @@
 """The built dataset: no family crosses a split, labels stay true, equal seeds give equal bytes."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import msgspec
 import pytest
 
 from safehold.errors import DataError
+from safehold.exchange import user_says
 from safehold.improve.synthesis.build import Built, build
-from safehold.improve.synthesis.families import Deduplicator, Nearness, merged, sketch, text_of
-from safehold.improve.synthesis.interface import Example, Side, Split, prompt_label
+from safehold.improve.synthesis.families import (
+    Deduplicator,
+    Nearness,
+    leaks,
+    merged,
+    sketch,
+    text_of,
+)
+from safehold.improve.synthesis.interface import Example, Lineage, Side, Split, prompt_label
 from safehold.improve.synthesis.phrasebook import phrasebook
 from safehold.improve.synthesis.recipes import RECIPES
 from safehold.improve.synthesis.written import WrittenGenerator
@@ -138,3 +146,45 @@ def test_text_of_holds_prompt_and_reply() -> None:
     """Near-duplicates are judged by all that an example says."""
     example, _ = _long()
     assert example.reply in text_of(example)
+
+
+def _small(clause: str, side: Side, count: int) -> list[Example]:
+    return [
+        Example(
+            id=f"{clause}-{number}",
+            family=f"{clause}-{number}",
+            split=Split.TRAIN,
+            side=side,
+            clause=clause,
+            exchange=user_says(
+                f"{clause} {number} " + " ".join(f"w{number}x{n}" for n in range(9))
+            ),
+            reply="",
+            ask=side is Side.RESTRICTED,
+            lineage=Lineage(constitution="c", generator="g", seed=1),
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [6, 7, 11, 20, 59])
+def test_a_small_clause_is_in_every_split(count: int) -> None:
+    """However few its families, a clause is trained on, calibrated and measured."""
+    rows = [*_small("bad", Side.RESTRICTED, count), *_small("near", Side.PERMITTED, count)]
+    found = merged(rows, Nearness())
+    for clause in ("bad", "near"):
+        counts = Counter(one.split for one in found if one.clause == clause)
+        assert counts[Split.TRAIN] > counts[Split.CALIBRATE] > 0
+        assert counts[Split.TEST] > 0
+    assert leaks(found) == []
+
+
+def test_one_reply_never_stands_in_two_splits() -> None:
+    """Twenty families that give one answer to different questions are one family."""
+    reply = "This is one and the same answer, word for word, however it was asked for by anybody."
+    rows = [msgspec.structs.replace(one, reply=reply) for one in _small("bad", Side.RESTRICTED, 20)]
+    found = merged(rows, Nearness())
+    assert len({one.family for one in found}) == 1
+    assert leaks(found) == []
+    apart = [msgspec.structs.replace(found[0], split=Split.TEST, family="other"), *found[1:]]
+    assert leaks(apart)

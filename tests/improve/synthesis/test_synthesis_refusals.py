@@ -67,7 +67,7 @@ def test_nothing_of_the_test_split_is_trained_on() -> None:
 
 
 def test_an_innocent_lead_and_a_mangled_reply_teach_nothing() -> None:
-    """A lead such as "go on" is not taught to be refused, and a rewritten reply is not taught at all."""
+    """A lead such as "go on" is not refused, and a rewritten reply is not taught."""
     lead = _example(20, Side.RESTRICTED, "bad", ask=False, exchange=user_says("Go on."))
     chain = Lineage(constitution="c", generator="g", seed=1, chain=("noise",))
     mangled = _example(21, Side.PERMITTED, "near", lineage=chain)

@@ -7,6 +7,7 @@ index is datasketch's.
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import msgspec
 from datasketch import MinHash, MinHashLSH
@@ -48,6 +49,7 @@ def told_by_user(example: Example) -> str:
     return "\n".join(part.text for part in example.exchange.texts(Role.USER))
 
 
+@lru_cache(maxsize=1 << 14)
 def sketch(text: str) -> MinHash:
     """Return the MinHash of a text's shingles: words where there are spaces, else characters."""
     units: Sequence[str] = text.split()

@@ -98,18 +98,17 @@ def shared_books(clause: str) -> Iterator[SeedBook]:
 
 
 def foreign_books(clause: str, but: str) -> Iterator[SeedBook]:
-    """Yield the books of the package's stand-ins, as texts of a permitted clause of another class.
+    """Yield what the package's stand-ins restrict, as texts of a permitted clause of another class.
 
-    What a stand-in restricts is the hardest text there is beside a class: other people's work, with
-    amounts and steps; its neighbours come next. `but` is the stand-in to leave out: the class
-    itself.
+    They are the hardest text there is beside a class: other people's work, with amounts and steps.
+    `but` is the stand-in to leave out: the class itself.
 
     Raises:
         DataError: A book breaks the schema.
     """
     for domain in domains():
         if domain != but:
-            for entry in _own(_root() / domain):
+            for entry in _restricted(domain):
                 name = f"{domain}/{entry.name.removesuffix('.yaml')}"
                 yield _as_permitted(_read(entry, name), clause)
 
@@ -216,7 +215,7 @@ def _with_family(item: _Item, book: str) -> _Item:
 def shared_digest() -> str:
     """Return the SHA-256 over the books that every class of one's own is trained beside."""
     total = hashlib.sha256()
-    foreign = (entry for domain in domains() for entry in _own(_root() / domain))
+    foreign = (entry for domain in domains() for entry in _restricted(domain))
     for entry in (*_own(_root() / _SHARED), *foreign):
         total.update(entry.name.encode() + b"\0" + hashlib.sha256(entry.read_bytes()).digest())
     return total.hexdigest()
