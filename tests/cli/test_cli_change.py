@@ -11,11 +11,14 @@ from threading import Thread
 import pytest
 from click.testing import CliRunner, Result
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.cli import safehold
 from safehold.errors import SafeholdError
+from safehold.secure.change.provenance import Subject, provenance
 from safehold.testing.released import RELEASE_RULES, Channel
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh
 from safehold.trust.people.sshsig import private_key_text
+from safehold.trust.release.interface import parse_release
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
 
@@ -161,6 +164,35 @@ def test_wrong_words_are_one_clear_line(shop: Shop) -> None:
     assert "BASE..TIP" in shop.refused("change", "verify-git", "main")
 
 
+def test_two_vouch_for_a_file_and_a_release_names_it(shop: Shop) -> None:
+    """A statement gets two signatures one after the other; one is not enough."""
+    wheel = shop.root / "safehold-1.whl"
+    wheel.write_bytes(b"wheel")
+    told = provenance(
+        (Subject(wheel.name, sha256_hex(b"wheel")),),
+        source="git+https://example.org/safehold",
+        commit="c" * 40,
+        builder="https://example.org/ana",
+        parameters={},
+        dependencies={},
+    )
+    (shop.root / "told.json").write_bytes(canonical(told))
+    made = shop.path("wheel.provenance")
+    words = ("change", "vouch", shop.path("told.json"), "--out", made, "--ssh-key")
+    shop.ok(*words, shop.path("dev-one"))
+    assert "2 persons" in shop.refused("change", "vouched", made, str(wheel))
+    shop.ok(*words, shop.path("sec-one"))
+    assert "rebuilt by" in shop.ok("change", "vouched", made, str(wheel))
+    said = shop.ok(
+        *("change", "draft", shop.path("p.json"), "--channel", "product", "--artefact"),
+        *(f"product={wheel}", "--provenance", f"{wheel.name}={made}", "--json"),
+    )
+    assert json.loads(said)["needs"] == "release.weaken"
+    assert parse_release((shop.root / "p.json").read_bytes()).provenance
+    wheel.write_bytes(b"evil")
+    assert "another file" in shop.refused("change", "vouched", made, str(wheel))
+
+
 class _Status(BaseHTTPRequestHandler):
     told: bytes = b"{}"
 
@@ -204,7 +236,10 @@ def test_what_runs_is_compared_with_what_is_released(shop: Shop, gateway: str) -
 
 @pytest.mark.parametrize(
     "name",
-    ["draft", "show", "publish", "memory", "status", "drift", "compare", "verify-git", "review"],
+    [
+        *("draft", "show", "publish", "memory", "status", "drift", "compare", "verify-git"),
+        *("review", "rebuild", "vouch", "vouched", "sbom"),
+    ],
 )
 def test_every_change_command_has_help_with_an_example(name: str) -> None:
     """`--help` works without any extra, and shows how to type it."""

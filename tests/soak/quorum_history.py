@@ -15,10 +15,12 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.testing.trust import CAST, GOVERNING, POLICY, TEAMS, SoftSsh, person_id
+from safehold.trust.clock import CORRECT, SKEW_S
 from safehold.trust.grants.details import (
     AddKey,
     AssignPerson,
     ChangePolicy,
+    CorrectClock,
     Details,
     EnrolPerson,
     NoDetails,
@@ -47,6 +49,7 @@ from safehold.trust.people.statement import Act
 ORIGIN = "soak.test/log"
 START = 1_800_000_000
 WEEK_S = 7 * 86_400
+AHEAD_S = 10**7
 TEXT = POLICY + GOVERNING
 _TWO_ONE = '{ team = "t-development", count = 2 }, { team = "t-security", count = 1 }'
 _ONE_ONE = '{ team = "t-development", count = 1 }, { team = "t-security", count = 1 }'
@@ -129,6 +132,7 @@ class Case:
         self.by = by
         self.signed: dict[str, str] = {}  # person: id of the key they approved with
         self.key = ""  # id of the key that signed the request
+        self.at = 0  # when the log took the request, by the log's time
         self.closed = False
         self.uses = 0
         self.releases = 0
@@ -165,7 +169,8 @@ class Model:
             if self.human(name) and key in self.keys[name] and name != case.by
         ]
         if request.operation != "weights.load":
-            return bool(able)
+            # What changes who may approve, or the log's time: two, and one more for a service.
+            return len(able) >= (2 if self.human(case.by) else 3)
         _, of_development, of_security = POLICIES[self.version]
         # The human who holds a service's key may be one of them: one more than the rule has.
         if not self.human(case.by) and len(able) <= of_development + of_security:
@@ -196,8 +201,12 @@ class Model:
     def holds(self, request: GrantRequest, now: int, host: str) -> bool:
         """Say what the rules must say of a use."""
         case = self.cases[digest(request)]
+        corrects = request.operation == CORRECT
+        if not corrects and now < self.last <= now + SKEW_S:
+            now = self.last
         return (
-            now >= self.last
+            (corrects or now >= self.last)
+            and case.at <= now
             and host == request.host
             and request.policy_version == self.version
             and request.policy_sha256 == DIGESTS[self.version]
@@ -249,11 +258,12 @@ class History:
             self._counts[operation.__name__] += 1
             operation(self, NAMES[who % len(NAMES)], what, how)
 
-    def log(self, event: Event) -> bool:
+    def log(self, event: Event, *, corrects: bool = False) -> bool:
         """Append a leaf, whatever it is."""
         taken = self._append(event)
         if taken:
-            self.model.last = max(self.model.last, event.time)
+            if not corrects:
+                self.model.last = max(self.model.last, event.time)
             self.leaves.append(event)
         return taken
 
@@ -291,16 +301,19 @@ class History:
     def file(self, name: str, request: GrantRequest) -> bool:
         """Sign and log a request as somebody."""
         proof = self.sign(name, Act.REQUEST, request)
-        if not self.log(Requested(self.time, SignedRequest(request, proof))):
+        corrects = request.operation == CORRECT
+        if not self.log(Requested(self.time, SignedRequest(request, proof)), corrects=corrects):
             return False
         case = self.model.cases[digest(request)] = Case(name)
+        case.at = self.time if corrects else max(self.time, self.model.last)
         case.key = proof.key_id
         return True
 
     def put_approval(self, name: str, request: GrantRequest, *, second: bool = False) -> bool:
         """Sign and log an approval; the model notes that this person really signed."""
         proof = self.sign(name, Act.APPROVE, request, second=second)
-        taken = self.log(Approved(self.time, digest(request), proof))
+        corrects = request.operation == CORRECT
+        taken = self.log(Approved(self.time, digest(request), proof), corrects=corrects)
         if taken:
             self.model.cases[digest(request)].signed[name] = proof.key_id
         return taken
@@ -309,7 +322,10 @@ class History:
         """Append a use and a release; they count exactly when the model says so."""
         case = self.model.cases[digest(request)]
         legal = self.model.holds(request, now, host)
-        used = self.log(Used(now, digest(request), host, request.workload_sha256))
+        used = self.log(
+            Used(now, digest(request), host, request.workload_sha256),
+            corrects=request.operation == CORRECT,
+        )
         assert not used or legal, "a use without a full quorum of distinct other persons"
         if request.operation == "weights.load":
             assert used == legal, "a lawful use was refused"
@@ -411,6 +427,9 @@ class History:
             return
         longer = msgspec.structs.replace(request, expires=request.expires + 1 + how)
         case = self.model.cases[digest(request)]
+        foreign = msgspec.structs.replace(request, enclave="0" * 64)
+        there = SignedRequest(foreign, self.sign(case.by, Act.REQUEST, foreign))
+        assert not self.log(Requested(self.time, there)), "a request of another enclave"
         forged = SignedRequest(longer, self.sign(case.by, Act.REQUEST, request))
         assert not self.log(Requested(self.time, forged)), "an altered request"
         if person_id(name) != request.requester:
@@ -457,12 +476,15 @@ class History:
         """Make a change with two people, or try to with fewer; tell whether it took effect."""
         able = [name for name in self.model.keys if self.model.human(name)]
         able = [one for one in able if FIRST[one].key.key_id in self.model.keys[one]]
-        if len(able) < 2:
+        if len(able) < 3:
             return False
-        request = self.request(able[0], operation, details=details)
-        self.file(able[0], request)
-        approver = (able[1], able[1], able[1], able[1], able[0], "robot", None, able[1])[how % 8]
-        if approver is not None:
+        asker = "keyd" if how % 16 == 15 else able[0]
+        request = self.request(asker, operation, details=details)
+        if not self.file(asker, request):
+            return False
+        full, short = (able[1], able[2]), (able[1],)
+        groups = (full, full, full, full, (able[0], able[1]), ("robot", able[1]), (), short)
+        for approver in groups[how % 8]:
             self.put_approval(approver, request)
         changed = self.try_use(request, self.time, "gpu-1")
         self._counts[f"{operation} in effect"] += changed
@@ -521,6 +543,22 @@ class History:
             assert version == self.model.version + 1, "a policy that is not the next"
             self.model.version = version
 
+    def fast(self, name: str, what: int, how: int) -> None:
+        """A host whose clock is months ahead files an honest request."""
+        del how
+        if what % 4 == 0:
+            self.time += AHEAD_S
+            self.file(name, self.request(name, "weights.load"))
+            self.time -= AHEAD_S
+
+    def correct(self, name: str, what: int, how: int) -> None:
+        """Three set the log's time back, or fewer try; nobody sets it forward."""
+        del name, what
+        if self.model.last > self.time + SKEW_S:
+            change = CorrectClock(wrong=self.model.last, right=self.time)
+            if self.govern(CORRECT, change, how):
+                self.model.last = self.time
+
 
 OPERATIONS: tuple[Callable[[History, str, int, int], None], ...] = (
     *(History.ask,) * 3,
@@ -540,4 +578,6 @@ OPERATIONS: tuple[Callable[[History, str, int, int], None], ...] = (
     History.second_key,
     History.drop_key,
     History.policy,
+    History.fast,
+    *(History.correct,) * 3,
 )

@@ -142,7 +142,7 @@ def test_the_desk_reaches_the_same_state(acts: list[bytes]) -> None:
         right.policy,
         right.last_time,
     )
-    assert msgspec.to_builtins(left.cases) == msgspec.to_builtins(right.cases)
+    assert msgspec.to_builtins(dict(left.cases)) == msgspec.to_builtins(dict(right.cases))
 
 
 def test_the_machine_reaches_releases() -> None:

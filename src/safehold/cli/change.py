@@ -11,8 +11,9 @@ from typing import Any
 import click
 import msgspec
 
-from safehold.canonical import canonical
+from safehold.canonical import canonical, sha256_hex
 from safehold.cli._artefacts import parse_artefact
+from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._trust import (
     emit,
     file_request,
@@ -77,6 +78,10 @@ def change() -> None:
     """
 
 
+for _command in SOURCE_COMMANDS:
+    change.add_command(_command)
+
+
 @change.command()
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--channel", required=True, help="Whose release this is: a gateway, or a fleet.")
@@ -91,6 +96,12 @@ def change() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What `safehold change compare` wrote for a new bundle.",
 )
+@click.option(
+    "--provenance",
+    "provenances",
+    multiple=True,
+    help="NAME=ENVELOPE: who vouches for the artefact of that name (see `change vouch`).",
+)
 @click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True)
 @json_option
 def draft(
@@ -100,6 +111,7 @@ def draft(
     previous: Path | None,
     artefacts: tuple[str, ...],
     comparisons: tuple[Path, ...],
+    provenances: tuple[str, ...],
     days: int,
     as_json: bool,
 ) -> None:
@@ -119,6 +131,7 @@ def draft(
         not_before=now,
         expires=now + days * _DAY_S,
         behaviour=tuple(_comparison(one) for one in comparisons),
+        provenance=dict(_provenance(one) for one in provenances),
     )
     made = parse_release(canonical(made))
     write_durably(path, canonical(made))
@@ -435,6 +448,16 @@ def _comparison(path: Path) -> Behaviour:
         raise ConfigError(f"{path.name}: expected a file of `change compare`: {error}") from error
 
 
+def _provenance(text: str) -> tuple[str, str]:
+    name, separator, path = text.partition("=")
+    if not separator:
+        raise UsageError(f"expected NAME=ENVELOPE, got {text[:60]!r}")
+    try:
+        return name, sha256_hex(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+
+
 def _needed(before: Release | None, made: Release) -> ReleaseOperation:
     plain_enough = permits(ReleaseOperation.PUBLISH, before, made)
     return ReleaseOperation.PUBLISH if plain_enough else ReleaseOperation.WEAKEN
@@ -494,7 +517,6 @@ def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:
 
 def _enforced(state_dir: Path) -> dict[str, str]:
     """Return the digests of the register and plan that enforcement was last given."""
-    from safehold.canonical import sha256_hex
     from safehold.secure.egress.enforcement.state import StateFile
 
     state = StateFile(state_dir).load()

@@ -1,0 +1,165 @@
+"""`safehold change rebuild`, `vouch`, `vouched` and `sbom`: where a product comes from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from safehold import __version__
+from safehold.canonical import canonical, parse_canonical, sha256_hex
+from safehold.cli._trust import (
+    json_option,
+    log_options,
+    open_desk,
+    proof_of,
+    sign_text,
+    ssh_key_option,
+)
+from safehold.errors import UsageError
+from safehold.secure.change.provenance import (
+    NAMESPACE,
+    Subject,
+    envelope,
+    provenance,
+    sbom,
+    to_sign,
+    verify_provenance,
+)
+from safehold.trust.log.files import write_durably
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_out = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("rebuild")
+@click.argument("commit")
+@click.option(
+    "--repository",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--source", required=True, help="The source's name, as git+https://…")
+@click.option("--builder", required=True, help="Who rebuilds, as a URI.")
+@click.option("--lock", "locks", multiple=True, type=_file, help="A lock that went in.")
+@click.option("--expect", type=_file, help="The wheel that was published: it must be the same.")
+@json_option
+def rebuild_(
+    *,
+    commit: str,
+    repository: Path,
+    out: Path,
+    source: str,
+    builder: str,
+    locks: tuple[Path, ...],
+    expect: Path | None,
+    as_json: bool,
+) -> None:
+    """Build a commit's wheel twice, in places that differ; exit 1 unless all bytes are the same.
+
+    Writes the wheel and its unsigned SLSA provenance (`WHEEL.provenance.json`).
+
+    \b
+    Example:
+      safehold change rebuild v1.0 --out dist/ --source git+https://example.org/safehold \\
+          --builder https://example.org/people/ana --lock locks/demo.txt
+    """
+    from safehold.secure.change.rebuild import rebuild
+
+    found = rebuild(repository, commit, out)
+    told = provenance(
+        (Subject(found.name, found.sha256),),
+        source=source,
+        commit=found.commit,
+        builder=builder,
+        parameters={"command": "pip wheel --no-deps"},
+        dependencies={one.name: sha256_hex(one.read_bytes()) for one in locks},
+    )
+    target = out / f"{found.name}.provenance.json"
+    write_durably(target, canonical(told))
+    published = found.sha256 if expect is None else sha256_hex(expect.read_bytes())
+    same = found.same and published == found.sha256
+    if as_json:
+        click.echo(json.dumps({"name": found.name, "sha256": found.sha256, "same": same}))
+    else:
+        click.echo(f"{found.sha256}  {found.name}")
+        click.echo("the same bytes each time" if same else "NOT the same bytes")
+    if not same:
+        raise SystemExit(1)
+
+
+@click.command("vouch")
+@click.argument("statement", type=_file)
+@click.option("--out", type=_out, required=True, help="The envelope; an existing one is added to.")
+@ssh_key_option
+def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
+    """Sign a provenance statement as somebody who rebuilt what it is about.
+
+    \b
+    Example:
+      safehold change vouch dist/safehold.whl.provenance.json --out safehold.provenance \\
+          --ssh-key ~/.ssh/id_ed25519
+    """
+    from safehold.trust.log.dsse import Envelope
+    from safehold.trust.people.sshsig import armour
+
+    told = parse_canonical(statement.read_bytes(), dict[str, Any], what="a statement")
+    signatures: dict[str, str] = {}
+    if out.exists():
+        old = parse_canonical(out.read_bytes(), Envelope, what="an envelope")
+        if envelope(told, {}) != canonical(_unsigned(old)):
+            raise UsageError(f"{out.name} is about another statement")
+        signatures = {one.keyid: armour(one.sig) for one in old.signatures}
+    text = sign_text(ssh_key, to_sign(told), NAMESPACE)
+    signatures[proof_of(text).key_id] = text
+    write_durably(out, envelope(told, signatures))
+    click.echo(f"{out}: {len(signatures)} signature(s)")
+
+
+def _unsigned(signed: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(signed, signatures=())
+
+
+@click.command("vouched")
+@click.argument("envelope_file", metavar="ENVELOPE", type=_file)
+@click.argument("subject", type=_file)
+@click.option("--least", type=click.IntRange(1), default=2, show_default=True)
+@log_options
+def vouched(
+    envelope_file: Path, subject: Path, least: int, log_dir: Path, key_dir: Path | None
+) -> None:
+    """Say which enrolled persons rebuilt a file; refuse fewer than two.
+
+    \b
+    Example:
+      safehold change vouched safehold.provenance dist/safehold.whl --log trust-log
+    """
+    roster = open_desk(log_dir, key_dir).state.roster
+    file = Subject(subject.name, sha256_hex(subject.read_bytes()))
+    persons, told = verify_provenance(envelope_file.read_bytes(), roster, file, least=least)
+    commit = told["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"]
+    click.echo(f"{subject.name} is of commit {commit['gitCommit']}")
+    for one in persons:
+        click.echo(f"rebuilt by {one.name} ({one.id})")
+
+
+@click.command("sbom")
+@click.argument("lock", type=_file)
+@click.option("--out", type=_out, required=True)
+def sbom_(lock: Path, out: Path) -> None:
+    """Write a CycloneDX list of every package of a lock with hashes.
+
+    \b
+    Example:
+      safehold change sbom locks/demo.txt --out safehold.cdx.json
+    """
+    found = sbom(lock.read_text(), name="safehold", version=__version__)
+    write_durably(out, json.dumps(found, indent=1, sort_keys=True).encode() + b"\n")
+    click.echo(f"{len(found['components'])} packages: {out}")
+
+
+SOURCE_COMMANDS = (rebuild_, vouch, vouched, sbom_)
