@@ -8,7 +8,7 @@ killed and however many processes follow.
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -36,6 +36,7 @@ from safehold.guard.ledger.joined import watermark
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.schema import FINALS, PROMPTS
 
+FactT = TypeVar("FactT", bound=msgspec.Struct)
 _STRIDE = 2_000
 _HOUR_S = 3600
 _AUDIT_EVERY_S = 60.0
@@ -135,7 +136,6 @@ class AuditedCoverage(msgspec.Struct, frozen=True):
     """The newest audit of the whole ledger, and when it ended."""
 
     at: float
-    took_s: float
     found: Coverage
 
 
@@ -196,25 +196,44 @@ class ExchangeIndex:
                 fresh = dict(zip(names, into, strict=True))
                 connection.execute(insert(HOURS), {"hour": hour, "surface": surface, **fresh})
 
+    def refresh(self, name: str, find: Callable[[], msgspec.Struct], *, now: float) -> None:
+        """Find a fact again that takes long, if the last time is long enough ago.
+
+        Whoever begins says so first: several processes do not all look at once.
+        """
+        with told(self._engine), self._engine.begin() as connection:
+            took = float(_fact(connection, f"{name}-took") or 0)
+            begun = float(_fact(connection, f"{name}-begun") or 0)
+            if begun and begun <= now < begun + max(_AUDIT_EVERY_S, _AUDIT_DUTY * took):
+                return
+            _keep(connection, f"{name}-begun", str(now), now)
+        start = time.perf_counter()
+        found = msgspec.json.encode(find()).decode()
+        took = time.perf_counter() - start
+        with told(self._engine), self._engine.begin() as connection:
+            _keep(connection, name, found, now)
+            _keep(connection, f"{name}-took", str(took), now)
+
+    def fact(self, name: str, kind: type[FactT]) -> FactT | None:
+        """Return a fact that `refresh` found, or None before the first time."""
+        with told(self._engine), self._engine.begin() as connection:
+            kept = _fact(connection, name)
+        return None if kept is None else msgspec.json.decode(kept, type=kind)
+
     def refresh_coverage(self) -> None:
         """Audit the whole ledger, if the last audit is old enough to do it again."""
         now = self._clock()
-        last = self.coverage()
-        if last and now < last.at + max(_AUDIT_EVERY_S, _AUDIT_DUTY * last.took_s):
-            return
-        begun = time.perf_counter()
-        found = audit(self._reader, now=now, limits=StallLimits())
-        done = AuditedCoverage(now, time.perf_counter() - begun, found)
-        with told(self._engine), self._engine.begin() as connection:
-            _keep(connection, "coverage", msgspec.json.encode(done).decode(), now)
+
+        def find() -> AuditedCoverage:
+            return AuditedCoverage(now, audit(self._reader, now=now, limits=StallLimits()))
+
+        self.refresh("coverage", find, now=now)
 
     # ---- answering -----------------------------------------------------------------------
 
     def coverage(self) -> AuditedCoverage | None:
         """Return the newest audit, or None before the first."""
-        with told(self._engine), self._engine.begin() as connection:
-            kept = _fact(connection, "coverage")
-        return None if kept is None else msgspec.json.decode(kept, type=AuditedCoverage)
+        return self.fact("coverage", AuditedCoverage)
 
     def cursor(self) -> int:
         """Return the number of the newest row that is in the index."""

@@ -3,7 +3,19 @@
 What is not here does not exist; what has no role here is refused.
 """
 
-from safehold.console.screens import approvals, explore, incidents, overview, review, rollout
+from safehold.console.screens import (
+    accounts,
+    approvals,
+    audit_log,
+    bounty,
+    enclave,
+    explore,
+    incidents,
+    overview,
+    redteam,
+    review,
+    rollout,
+)
 from safehold.console.shell.access import EVERYONE, Act, Role, Screen
 from safehold.console.sources import Sources
 
@@ -11,6 +23,8 @@ REVIEW = frozenset({Role.REVIEWER, Role.LEAD})
 CASES = REVIEW | {Role.RESPONDER, Role.AUDITOR}
 LEDGER = frozenset({Role.VIEWER, Role.LEAD, Role.RESPONDER, Role.RELEASER, Role.AUDITOR})
 OPEN_CONTENT = frozenset({Role.LEAD, Role.RESPONDER, Role.AUDITOR})
+ATTACKS = LEDGER | {Role.BOUNTY}
+TRIAGE = frozenset({Role.BOUNTY, Role.LEAD})
 ROLL_BACK = frozenset({Role.RESPONDER, Role.RELEASER, Role.LEAD})
 
 SCREENS: tuple[Screen[Sources], ...] = (
@@ -22,10 +36,24 @@ SCREENS: tuple[Screen[Sources], ...] = (
            hostile=True, answer=review.CasePage),
     Screen("/review/items/{item}", "Exchange", REVIEW, review.item, "item.html",
            hostile=True, answer=review.ItemPage),
+    Screen("/accounts", "Accounts", CASES, accounts.accounts, "accounts.html", "Detect",
+           answer=accounts.Accounts),
+    Screen("/accounts/{tenant}/{key}", "Account", CASES, accounts.account, "account.html",
+           answer=accounts.AccountPage),
+    Screen("/campaigns", "Campaigns", CASES, accounts.campaigns, "campaigns.html", "Detect",
+           answer=accounts.Campaigns),
     Screen("/explore", "Explore", LEDGER, explore.explore, "explore.html", "Detect",
            csv=True, answer=explore.Explored),
     Screen("/explore/{decision_id}", "Decision", LEDGER, explore.decision, "decision.html",
            hostile=True, answer=explore.Decision),
+    Screen("/redteam", "Red team", ATTACKS, redteam.runs, "redteam.html", "Detect",
+           answer=redteam.RedteamRuns),
+    Screen("/redteam/{run}", "Red-team run", ATTACKS, redteam.run, "redteam_run.html",
+           answer=redteam.RedteamRun),
+    Screen("/bounty", "Bounty", TRIAGE, bounty.bounty, "bounty.html", "Detect",
+           answer=bounty.BountyList),
+    Screen("/bounty/{number}", "Submission", TRIAGE, bounty.submission, "bounty_one.html",
+           answer=bounty.BountyPage),
     Screen("/rollout", "Rollout", LEDGER, rollout.rollout, "rollout.html", "Improve",
            live=True, answer=rollout.Rollout),
     Screen("/incidents", "Incidents", LEDGER | REVIEW, incidents.incidents, "incidents.html",
@@ -34,6 +62,20 @@ SCREENS: tuple[Screen[Sources], ...] = (
            live=True, answer=approvals.Approvals),
     Screen("/approvals/{request}", "Approval", EVERYONE, approvals.approval, "approval.html",
            hostile=True, answer=approvals.Approval),
+    Screen("/exemptions", "Exemptions", LEDGER, enclave.exemptions, "exemptions.html", "Trust",
+           answer=enclave.Exemptions),
+    Screen("/log", "Audit log", LEDGER, audit_log.audit_log, "log.html", "Trust",
+           answer=audit_log.AuditLog),
+    Screen("/log/{index}", "Leaf", LEDGER, audit_log.leaf_page, "leaf.html",
+           hostile=True, answer=audit_log.LeafPage),
+    Screen("/weights", "Weights", LEDGER, enclave.weights, "weights.html", "Secure",
+           answer=enclave.Weights),
+    Screen("/egress", "Egress", LEDGER, enclave.egress, "egress.html", "Secure",
+           answer=enclave.Egress),
+    Screen("/controls", "Controls", LEDGER, enclave.controls, "controls.html", "Govern",
+           answer=enclave.Controls),
+    Screen("/standards", "Standards", LEDGER, enclave.standards, "standards.html", "Govern",
+           answer=enclave.Standards),
 )  # fmt: skip
 
 ACTS: tuple[Act[Sources], ...] = (
@@ -49,6 +91,9 @@ ACTS: tuple[Act[Sources], ...] = (
     Act("/explore/{decision_id}/open", "Open a decision's content", OPEN_CONTENT,
         explore.OpenContent, explore.open_decision, template="decision.html", hostile=True,
         answer=explore.Decision),
+    Act("/bounty/{number}/reject", "Reject a submission", TRIAGE, bounty.Reject, bounty.reject),
+    Act("/bounty/{number}/duplicate", "Mark a duplicate", TRIAGE, bounty.Duplicate,
+        bounty.duplicate),
     Act("/rollout/back", "Roll back the guard's bundle", ROLL_BACK, rollout.RollBack,
         rollout.roll_back),
 )  # fmt: skip

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,8 +25,10 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from safehold.console import campaign_watch
 from safehold.console.approvals.api import ApprovalsApi
 from safehold.console.route_table import ACTS, SCREENS
+from safehold.console.screens import bounty
 from safehold.console.shell.access import EVERYONE, Visit
 from safehold.console.shell.hardening import Hardened
 from safehold.console.shell.logins import Logins
@@ -38,17 +41,21 @@ from safehold.console.shell.web import (
     COOKIE,
     RefusedPostError,
     Web,
+    converted,
     cookie,
     json_body,
     safe_next,
     status_of,
 )
 from safehold.console.sources import Sources
-from safehold.errors import ConfigError, SafeholdError, TamperError
+from safehold.detect.bounty.interface import BountyState
+from safehold.errors import ConfigError, DataError, SafeholdError, TamperError
 from safehold.trust.people.interface import SignatureError
 
 _HERE = Path(__file__).parent
 _FOLLOW_EVERY_S = 1.0
+_MOST_BOUNTIES = 60
+_HOUR_S = 3600.0
 VENDORED = {
     "htmx.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130",
     "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
@@ -87,6 +94,7 @@ class ConsoleDoors:
         self._web, self._logins, self._pulse, self._approvals = web, logins, pulse, approvals
         self._files = static_files()
         self._schema = msgspec.json.encode(openapi(SCREENS, ACTS))
+        self._bounty_times: deque[float] = deque(maxlen=_MOST_BOUNTIES)
         self.demo: tuple[str, str] | None = None
         """The token of the demo's own link, and whom it logs in."""
 
@@ -102,6 +110,8 @@ class ConsoleDoors:
             Route("/enrol", self.enrol_page, methods=["GET"]),
             Route("/api/enrolment/options", self._json_post(self._enrol_options), methods=["POST"]),
             Route("/api/enrolment", self._json_post(self._enrol), methods=["POST"]),
+            Route("/bounty/submit", self.bounty_page, methods=["GET"]),
+            Route("/bounty/submit", self.bounty_submit, methods=["POST"]),
             Route("/live", self.live, methods=["GET"]),
             Route(API + "/openapi.json", self.schema, methods=["GET"]),
             Route(API + "/grants/{id}", self._signed(self._approvals.show), methods=["GET"]),
@@ -137,6 +147,35 @@ class ConsoleDoors:
         """Return the page that makes a passkey for somebody who has none here yet."""
         del request
         return HTMLResponse(self._web.templates.get_template("enrol.html").render())
+
+    async def bounty_page(self, request: Request) -> Response:
+        """Return the public page of the bounty programme."""
+        del request
+        return await self._bounty(said="", number=0)
+
+    async def bounty_submit(self, request: Request) -> Response:
+        """Take a submission from anybody; it is sealed before it is kept."""
+        try:
+            fields = await self._web.open_form(request)
+            posted = converted(fields, bounty.PublicSubmission)
+            if self._bounty_times and len(self._bounty_times) >= _MOST_BOUNTIES:
+                age = time.monotonic() - self._bounty_times[0]
+                if age < _HOUR_S:
+                    raise RefusedPostError(429, "too many submissions now; try in an hour")
+            number = await run_in_threadpool(bounty.receive, self._web.sources, posted)
+            self._bounty_times.append(time.monotonic())
+        except SafeholdError as error:
+            status = 400 if isinstance(error, DataError) else status_of(error)
+            return await self._bounty(said=str(error), number=0, status=status)
+        return await self._bounty(said="", number=number)
+
+    async def _bounty(self, *, said: str, number: int, status: int = 200) -> Response:
+        try:
+            shown = await run_in_threadpool(bounty.terms, self._web.sources)
+        except SafeholdError:
+            return Response("no such page\n", status_code=404, media_type="text/plain")
+        page = self._web.templates.get_template("bounty_public.html")
+        return HTMLResponse(page.render(v=shown, said=said, number=number), status_code=status)
 
     async def login(self, request: Request) -> Response:
         """Judge an assertion and give the browser a new token."""
@@ -253,7 +292,7 @@ class Console:
             TrustError: the log has no policy yet: it says which origins the page may have.
         """
         origins = frozenset(sources.desk.state.policy.relying_party.origins)
-        self._sources = sources
+        self._sources, self._clock = sources, clock
         pulse = Pulse(sources.index.cursor)
         web = Web(
             sources=sources,
@@ -288,17 +327,26 @@ class Console:
             with contextlib.suppress(asyncio.CancelledError):
                 await follower
 
+    def _look(self) -> None:
+        sources = self._sources
+        campaign_watch.look(sources.index, sources.reader, now=self._clock())
+
     async def _follow(self) -> None:
         """Keep the index up with the ledger; a page never waits for it."""
         while True:
             with contextlib.suppress(SafeholdError):  # pages tell how far behind the index is
                 await run_in_threadpool(self._sources.index.follow)
                 await run_in_threadpool(self._sources.index.refresh_coverage)
+                await run_in_threadpool(self._look)
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
 
 def _badges(sources: Sources) -> dict[str, int]:
-    return {"/review": sum(one.waiting for one in sources.cases.cases())}
+    found = {"/review": sum(one.waiting for one in sources.cases.cases())}
+    desk = bounty.desk_of(sources)
+    if desk is not None:
+        found["/bounty"] = sum(one.state is BountyState.NEW for one in desk.book.entries())
+    return found
 
 
 def serve_console(console: Console, *, host: str, port: int) -> None:

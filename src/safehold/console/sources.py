@@ -134,6 +134,7 @@ class Sources:
     gateway: GatewayLink | None = None
     redteam: Path | None = None
     timeline: Path | None = None
+    controls: Path | None = None
     more: dict[str, Any] = field(default_factory=dict)
     """What screens of other parts need, by their own names."""
 

@@ -11,7 +11,7 @@ import hmac
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic
+from typing import Generic, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import jinja2
@@ -30,6 +30,7 @@ from safehold.errors import SafeholdError, TrustError, UsageError
 
 COOKIE = "__Host-safehold-login"
 API = "/api/v1"
+FormT = TypeVar("FormT", bound=msgspec.Struct)
 _MOST_FIELDS = 60
 _MOST_QUERY = 30
 
@@ -178,7 +179,7 @@ class Web(Generic[SourcesT]):
                 return visit
             try:
                 fields = await self.form(request)
-                done = await run_in_threadpool(act.do, visit, _converted(fields, act.form))
+                done = await run_in_threadpool(act.do, visit, converted(fields, act.form))
             except SafeholdError as error:
                 return await self._html(
                     "problem.html", request, visit, said=str(error), status=status_of(error)
@@ -216,6 +217,18 @@ class Web(Generic[SourcesT]):
         Raises:
             RefusedPostError: it is another page's, another login's, too large or malformed.
         """
+        fields = await self.open_form(request)
+        given = fields.pop("csrf", "")
+        if not _same(given, form_token(request.cookies.get(COOKIE, ""))):
+            raise RefusedPostError(403, "this form is of another login: load the page again")
+        return fields
+
+    async def open_form(self, request: Request) -> dict[str, str]:
+        """Return the fields of a form of our own page; who sent it need not have a login.
+
+        Raises:
+            RefusedPostError: it is another page's, too large or malformed.
+        """
         said = foreign(dict(request.headers), self.origins)
         if said is not None:
             raise RefusedPostError(403, said)
@@ -235,9 +248,6 @@ class Web(Generic[SourcesT]):
         fields = dict(pairs)
         if len(fields) != len(pairs):
             raise RefusedPostError(400, "expected each field once")
-        given = fields.pop("csrf", "")
-        if not _same(given, form_token(request.cookies.get(COOKIE, ""))):
-            raise RefusedPostError(403, "this form is of another login: load the page again")
         return fields
 
 
@@ -305,7 +315,12 @@ def cookie(token: str, *, age_s: float = LONGEST_S) -> str:
     return f"{COOKIE}={token}; Path=/; Max-Age={age_s:.0f}; Secure; HttpOnly; SameSite=Strict"
 
 
-def _converted(fields: dict[str, str], form: type[msgspec.Struct]) -> msgspec.Struct:
+def converted(fields: dict[str, str], form: type[FormT]) -> FormT:
+    """Return a form's value.
+
+    Raises:
+        RefusedPostError: a field is missing, unknown or of another type.
+    """
     try:
         return msgspec.convert(fields, form, strict=False)
     except msgspec.ValidationError as error:

@@ -1,0 +1,321 @@
+"""The enclave: exemptions, weights and their grants, egress against budgets, controls, standards."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from safehold.console.shell.access import Visit
+from safehold.console.sources import Sources
+from safehold.errors import DataError, SafeholdError
+from safehold.govern.controls.engine import read_again
+from safehold.govern.controls.interface import Control, ControlRun, Result
+from safehold.govern.controls.library import Catalogue, stock_catalogue
+from safehold.govern.standards.acts import follow
+from safehold.govern.standards.library import load_standards, stock_names
+from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.trust.grants.events import Released
+from safehold.trust.grants.state import TrustState
+from safehold.trust.log.dsse import unseal
+from safehold.trust.log.log_entries import Leaf, read_leaf
+from safehold.trust.standing.interface import StandardsDocument
+
+_TAIL_BYTES = 2 * 1024 * 1024
+_POINTS = 240
+_LEAVES = 4_000
+
+
+class ExemptionLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One exemption with its end."""
+
+    grant: str
+    subject: str
+    relaxes: tuple[str, ...]
+    surfaces: tuple[str, ...]
+    use_case: str
+    seats: int
+    rate_per_hour: int
+    not_before: float
+    expires: float
+    state: str
+
+
+class Exemptions(msgspec.Struct, frozen=True):
+    """All exemptions, those in force first."""
+
+    rows: tuple[ExemptionLine, ...]
+
+
+class WeightGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """A request about weights: what, where, how much, how it stands."""
+
+    sha256: str
+    operation: str
+    model: str
+    host: str
+    byte_budget: int
+    uses: int
+    uses_allowed: int
+    releases: int
+    expires: float
+    state: str
+
+
+class KeyRelease(msgspec.Struct, frozen=True):
+    """A data key that was handed out: its leaf, when, where."""
+
+    leaf: int
+    at: float
+    host: str
+    request: str
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """Grants about weights and the keys that were released under them."""
+
+    rows: tuple[WeightGrant, ...]
+    released: tuple[KeyRelease, ...]
+
+
+class FlowLine(msgspec.Struct, frozen=True):
+    """One flow's bytes, and what is left of each of its budgets."""
+
+    flow: str
+    passed: int
+    budgets: dict[str, tuple[int, int]]
+    residual: float
+
+
+class EgressAction(msgspec.Struct, frozen=True):
+    """What the watch did."""
+
+    at: float
+    level: str
+    flow: str
+    why: str
+
+
+class Egress(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest part of the timeline."""
+
+    said: str
+    at: float | None
+    rows: tuple[TimelineRow, ...]
+    flows: tuple[FlowLine, ...]
+    actions: tuple[EgressAction, ...]
+    residual: float
+    line: int
+    undeclared: int
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A control and what the last run found, as it counts now."""
+
+    control: Control
+    result: Result | None
+
+
+class Controls(msgspec.Struct, frozen=True, kw_only=True):
+    """The catalogue by family with the newest run's results."""
+
+    said: str
+    host: str
+    at: float | None
+    families: tuple[tuple[str, tuple[Judged, ...]], ...]
+    satisfied: int
+    total: int
+
+
+class StandingLine(msgspec.Struct, frozen=True):
+    """One record of the log about thresholds or standards."""
+
+    leaf: int
+    at: float
+    kind: str
+    facts: dict[str, str]
+
+
+class Standards(msgspec.Struct, frozen=True):
+    """The stock documents, and what the log decided by them."""
+
+    documents: tuple[StandardsDocument, ...]
+    rows: tuple[StandingLine, ...]
+    voids: tuple[str, ...]
+
+
+def exemptions(visit: Visit[Sources]) -> Exemptions:
+    """Return the exemptions."""
+    rows = [
+        ExemptionLine(
+            grant=one.grant,
+            subject=f"{one.terms.subject.kind.value} {one.terms.subject.id}",
+            relaxes=tuple(f"{each.clause}: {each.action.value}" for each in one.terms.relaxations),
+            surfaces=one.terms.surfaces,
+            use_case=one.terms.use_case,
+            seats=one.terms.seats,
+            rate_per_hour=one.terms.rate_per_hour,
+            not_before=one.not_before,
+            expires=one.expires,
+            state=_exempt(ended=one.ended, start=one.not_before, end=one.expires, now=visit.now),
+        )
+        for one in visit.sources.desk.state.exemptions()
+    ]
+    return Exemptions(tuple(sorted(rows, key=lambda one: (one.state != "in force", one.expires))))
+
+
+def _exempt(*, ended: bool, start: float, end: float, now: float) -> str:
+    if ended:
+        return "ended"
+    if now >= end:
+        return "expired"
+    return "in force" if now >= start else "not yet"
+
+
+def weights(visit: Visit[Sources]) -> Weights:
+    """Return the grants about weights."""
+    state = visit.sources.desk.state
+    rows = []
+    for digest, case in reversed(list(state.cases.items())):
+        asked = case.signed.request
+        if not asked.operation.startswith("weights."):
+            continue
+        over = case.closed or asked.expires <= visit.now
+        used = "used up" if case.uses >= asked.uses else "waits" if not case.uses else "in use"
+        rows.append(
+            WeightGrant(
+                sha256=digest,
+                operation=asked.operation,
+                model=f"{asked.resource.name} {asked.resource.version}",
+                host=asked.host,
+                byte_budget=asked.byte_budget,
+                uses=case.uses,
+                uses_allowed=asked.uses,
+                releases=case.releases,
+                expires=asked.expires,
+                state="over" if over else used,
+            )
+        )
+    released = [
+        KeyRelease(index, leaf.time, leaf.host, leaf.request)
+        for index, leaf in leaves(visit, most=_LEAVES)
+        if isinstance(leaf, Released)
+    ]
+    return Weights(tuple(rows), tuple(reversed(released)))
+
+
+def leaves(visit: Visit[Sources], *, most: int) -> Iterator[tuple[int, Leaf]]:
+    """Yield the newest leaves of the log, in order."""
+    store = visit.sources.desk.store
+    keys = store.keys.emitter_keys()
+    start = max(0, store.checkpoint().size - most)
+    for index, entry in store.entries(start):
+        yield index, read_leaf(unseal(entry, keys)[0])
+
+
+def egress(visit: Visit[Sources]) -> Egress:
+    """Return the newest part of the timeline."""
+    path = visit.sources.timeline
+    said = "no timeline is named (option --timeline)"
+    rows: tuple[TimelineRow, ...] = ()
+    if path is not None:
+        try:
+            rows, said = tail(path), ""
+        except SafeholdError as error:
+            said = str(error)
+    if not rows:
+        return Egress(said=said or "the timeline is empty", at=None, rows=(), flows=(),
+                      actions=(), residual=0.0, line=0, undeclared=0)  # fmt: skip
+    last = rows[-1]
+    names = [name for name in last.passed if name != "total"]
+    flows = tuple(
+        FlowLine(
+            name,
+            last.passed[name],
+            {
+                window: (last.remaining.get(name, {}).get(window, 0), size)
+                for window, size in last.budgets.get(name, {}).items()
+            },
+            last.residual.get(name, 0.0),
+        )
+        for name in names
+    )
+    actions = [EgressAction(row.time, *action) for row in rows for action in row.actions]
+    step = max(1, len(rows) // _POINTS)
+    return Egress(
+        said="",
+        at=last.time,
+        rows=rows[::step],
+        flows=flows,
+        actions=tuple(reversed(actions[-50:])),
+        residual=sum(last.residual.values()),
+        line=last.line,
+        undeclared=last.undeclared,
+    )
+
+
+def tail(path: Path) -> tuple[TimelineRow, ...]:
+    """Return the rows in the last two megabytes of a timeline.
+
+    Raises:
+        DataError: it can't be read, or a line is no row.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
+    whole = lines[1 if size > _TAIL_BYTES else 0 : -1]  # a line that is being written is not read
+    try:
+        return tuple(msgspec.json.decode(line, type=TimelineRow) for line in whole)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path.name}: a line is no timeline row") from error
+
+
+@functools.lru_cache(maxsize=1)
+def _catalogue() -> Catalogue:
+    return stock_catalogue()
+
+
+def controls(visit: Visit[Sources]) -> Controls:
+    """Return the catalogue with the results of the named run, as they count now."""
+    catalogue, path = _catalogue(), visit.sources.controls
+    found: dict[str, Result] = {}
+    said, host, at = "no run is named (option --controls)", "", None
+    if path is not None:
+        try:
+            run = msgspec.json.decode(path.read_bytes(), type=ControlRun)
+            found = {one.control: one for one in read_again(run, catalogue, int(visit.now))}
+            said, host, at = "", run.host, float(run.at)
+        except (OSError, msgspec.DecodeError) as error:
+            said = f"{path.name}: no run of controls ({type(error).__name__})"
+        except SafeholdError as error:
+            said = str(error)
+    families = tuple(
+        (one.title, tuple(Judged(each, found.get(each.id)) for each in one.control))
+        for one in catalogue.families
+    )
+    return Controls(
+        said=said,
+        host=host,
+        at=at,
+        families=families,
+        satisfied=sum(one.satisfied for one in found.values()),
+        total=len(catalogue.controls),
+    )
+
+
+def standards(visit: Visit[Sources]) -> Standards:
+    """Return the documents and the log's records about them."""
+    store = visit.sources.desk.store
+    documents = tuple(load_standards(name) for name in stock_names())
+    history = follow(leaves(visit, most=10**9), TrustState(store.keys.origin, store.keys.founding))
+    rows = []
+    for one in history.records:
+        facts = msgspec.structs.asdict(one)
+        words = {key: str(value) for key, value in facts.items() if key not in {"index", "time"}}
+        kind = str(one.__struct_config__.tag)
+        rows.append(StandingLine(one.index, float(one.time), kind, words))
+    return Standards(documents, tuple(reversed(rows)), history.voids)
