@@ -57,6 +57,34 @@ from safehold.errors import ConfigError
     type=click.Path(path_type=Path),
     help="The timeline that `safehold egress watch` writes.",
 )
+@click.option(
+    "--controls",
+    type=click.Path(path_type=Path),
+    help="The run that `safehold controls run` saved.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="The report.json that `safehold report build` wrote.",
+)
+@click.option(
+    "--endpoint",
+    type=click.Path(path_type=Path),
+    help="The record of refusals that `safehold endpoint` keeps.",
+)
+@click.option("--intel", envvar="SAFEHOLD_INTEL", help="The database of intelligence.")
+@click.option(
+    "--programme",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The bounty programme; its public page is /bounty/submit.",
+)
+@click.option(
+    "--book",
+    default="safehold-bounty.db",
+    show_default=True,
+    envvar="SAFEHOLD_BOUNTY",
+    help="The bounty's database.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8440, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--demo", is_flag=True, help="Play a seeded history first; needs nothing else.")
@@ -78,6 +106,12 @@ def console(
     admin_key_file: Path | None,
     redteam: Path | None,
     timeline: Path | None,
+    controls: Path | None,
+    report: Path | None,
+    endpoint: Path | None,
+    intel: str | None,
+    programme: Path | None,
+    book: str,
     host: str,
     port: int,
     demo: bool,
@@ -119,6 +153,19 @@ def console(
     emitter = read_signing_key(key_directory(log_dir, key_dir) / "emitter.key")
     reader = LedgerReader.open(url)
     engine = open_engine(store, wait_s=30.0, write=True)
+    leaves = DeskLeaves(desk)
+    more: dict[str, object] = {}
+    if programme is not None:
+        from safehold.console.screens.bounty import BountyDesk
+        from safehold.detect.bounty.book import BountyBook
+        from safehold.detect.bounty.programme import read_programme
+
+        terms = read_programme(programme)
+        more["bounty"] = BountyDesk(BountyBook(book, programme=terms, leaves=leaves), terms)
+    if intel is not None:
+        from safehold.detect.intel.store import IntelStore
+
+        more["intel"] = IntelStore(intel, leaves=leaves)
     sources = Sources(
         reader=reader,
         index=ExchangeIndex(engine, reader, time.time),
@@ -126,7 +173,7 @@ def console(
         review_desk=ReviewDesk(
             review,
             evidence=reader,
-            leaves=DeskLeaves(desk),
+            leaves=leaves,
             authority=GrantAuthority(desk),
             sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
             holds=LedgerHolds(url),
@@ -136,6 +183,10 @@ def console(
         gateway=link,
         redteam=redteam,
         timeline=timeline,
+        controls=controls,
+        report=report,
+        endpoint=endpoint,
+        more=more,
     )
     app = Console(sources, Logins(engine, time.time))
     click.echo(

@@ -11,6 +11,7 @@ from safehold.console.screens import (
     enclave,
     explore,
     incidents,
+    outside,
     overview,
     redteam,
     review,
@@ -54,6 +55,8 @@ SCREENS: tuple[Screen[Sources], ...] = (
            answer=bounty.BountyList),
     Screen("/bounty/{number}", "Submission", TRIAGE, bounty.submission, "bounty_one.html",
            answer=bounty.BountyPage),
+    Screen("/intel", "Intel", ATTACKS, outside.intel, "intel.html", "Detect",
+           hostile=True, answer=outside.Intel),
     Screen("/rollout", "Rollout", LEDGER, rollout.rollout, "rollout.html", "Improve",
            live=True, answer=rollout.Rollout),
     Screen("/incidents", "Incidents", LEDGER | REVIEW, incidents.incidents, "incidents.html",
@@ -72,10 +75,14 @@ SCREENS: tuple[Screen[Sources], ...] = (
            answer=enclave.Weights),
     Screen("/egress", "Egress", LEDGER, enclave.egress, "egress.html", "Secure",
            answer=enclave.Egress),
+    Screen("/endpoint", "Endpoint", LEDGER, outside.endpoint, "endpoint.html", "Secure",
+           answer=outside.Endpoint),
     Screen("/controls", "Controls", LEDGER, enclave.controls, "controls.html", "Govern",
            answer=enclave.Controls),
     Screen("/standards", "Standards", LEDGER, enclave.standards, "standards.html", "Govern",
            answer=enclave.Standards),
+    Screen("/report", "Report", LEDGER, outside.report, "report.html", "Govern",
+           answer=outside.ReportPage),
 )  # fmt: skip
 
 ACTS: tuple[Act[Sources], ...] = (

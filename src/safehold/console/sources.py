@@ -23,6 +23,8 @@ from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.log_entries import Record
 
 _WAIT_S = 3.0
+_ACT_WAIT_S = 60.0
+"""A bundle is loaded, verified and judged before it is put to use."""
 _FRESH_S = 2.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 _DIGESTS = frozenset({"decision", "note"})
@@ -102,9 +104,11 @@ class GatewayLink:
             data=None if method == "GET" else json.dumps(body).encode() if body else b"",
             headers={"authorization": f"Bearer {self._key}", "content-type": "application/json"},
         )
-        self._kept = self._kept if method == "GET" else None
+        if method != "GET":
+            self._kept = None
+        wait_s = _WAIT_S if method == "GET" else _ACT_WAIT_S
         try:
-            with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, timeout=wait_s) as answer:  # noqa: S310 - as above
                 return _object(answer.read(_MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             said = _object(error.read(_MAX_ANSWER_BYTES)).get("error", f"status {error.code}")
@@ -135,6 +139,8 @@ class Sources:
     redteam: Path | None = None
     timeline: Path | None = None
     controls: Path | None = None
+    endpoint: Path | None = None
+    report: Path | None = None
     more: dict[str, Any] = field(default_factory=dict)
     """What screens of other parts need, by their own names."""
 

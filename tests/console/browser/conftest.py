@@ -1,6 +1,7 @@
 """A console that runs behind a real socket, beside a real gateway, and a Chromium to open it."""
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import socket
@@ -17,15 +18,22 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from safehold.console.demo.attackers import submit_bounties
 from safehold.console.demo.stage import Stage
 from safehold.console.shell.web import COOKIE
 from safehold.console.sources import GatewayLink
+from safehold.detect.monitoring.account_book import AccountBook
+from safehold.detect.monitoring.accounts import Caps
+from safehold.detect.monitoring.tables import MonitorStore
+from safehold.detect.redteam.interface import AttackedPart, AttackOutcome, Attempt, Result
+from safehold.detect.redteam.plan import AttackPlan
 from safehold.detect.review.interface import CaseKind
 from safehold.exchange import Lane, user_says
 from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger import Action, Delivered, Ledger, LedgerVerdict, Outcome
+from safehold.secure.egress.watch.watch import TimelineRow
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.ledger import Rows
 from safehold.testing.trust import person_id
@@ -41,6 +49,44 @@ HOSTILE = (
     "<a href=javascript:pwned>x</a> e" + "\u0301" * 50 + " tag\U000e0041 \ud800"
 )
 LONG = "a line without an end " * 50_000
+
+
+PLAN = AttackPlan(domain="brew", seed=1, attempts=3, depth=1, surface=AttackedPart.BOTH)
+RECORD = b"".join(
+    msgspec.json.encode(one) + b"\n"
+    for one in (
+        PLAN,
+        *(
+            Result(
+                attempt=Attempt(id=f"a{n}", question="q", topic="t", clause=clause, chain=chain),
+                outcome=outcome,
+            )
+            for n, (clause, chain, outcome) in enumerate(
+                [
+                    ("c1", ("base64",), AttackOutcome.BLOCKED_BY_GUARD),
+                    ("c1", (), AttackOutcome.COMPLIED),
+                    ("c2", ("leet",), AttackOutcome.BLOCKED_BY_GUARD),
+                ]
+            )
+        ),
+    )
+)
+TIMELINE = b"".join(
+    msgspec.json.encode(
+        TimelineRow(
+            time=1_790_000_000.0 + 60 * n,
+            passed={"replies": 1000 * n, "total": 1000 * n},
+            remaining={"replies": {"day": 10**6 - 1000 * n}},
+            residual={"replies": 10.0 * n},
+            undeclared=0,
+            line=10**6,
+            budgets={"replies": {"day": 10**6}},
+            actions=(("warn", "replies", "unexplained <b>bytes</b>"),) if n == 2 else (),
+        )
+    )
+    + b"\n"
+    for n in range(5)
+)
 
 
 def rule(pattern: str) -> str:
@@ -66,6 +112,18 @@ class House:
         asyncio.run(self._fill())
         self.stage.sources.index.follow()
         self.stage.sources.index.refresh_coverage()
+        submit_bounties(self.stage)
+        records = folder / "redteam"
+        records.mkdir()
+        (records / "one.jsonl").write_bytes(RECORD)
+        timeline = folder / "timeline.jsonl"
+        timeline.write_bytes(TIMELINE)
+        self.stage.sources = dataclasses.replace(
+            self.stage.sources, redteam=records, timeline=timeline
+        )
+        AccountBook(MonitorStore.open(str(folder / "stage" / "monitor.db")), caps=Caps()).follow(
+            self.stage.sources.reader
+        )
         self.upstream = MockUpstream()
         bundles = folder / "bundles"
         bundles.mkdir()

@@ -14,6 +14,15 @@ AXE = Path(__file__).parent.parent / "vendor" / "axe.min.js"
 AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 """axe-core 4.14.1 (MPL-2.0), as npm has it."""
 
+_STILL = {"name": "prefers-reduced-motion", "value": "reduce"}
+DARK = {"features": [{"name": "prefers-color-scheme", "value": "dark"}, _STILL]}
+LIGHT = {"features": [{"name": "prefers-color-scheme", "value": "light"}, _STILL]}
+SHORT = """
+document.querySelectorAll("tbody tr:nth-child(n+4)").forEach((one) => one.remove());
+document.querySelectorAll("main section.card:nth-of-type(n+7)").forEach((one) => one.remove());
+"""
+"""Rows and cards that are like those before them are left out: axe takes its time for each."""
+
 
 def pages(house: "House") -> list[str]:
     """Return the address of every screen, filled with what exists, and of the doors."""
@@ -23,13 +32,16 @@ def pages(house: "House") -> list[str]:
     stage.enclave.time = int(time.time())
     stage.enclave.file(asked)
     item = stage.sources.cases.case(case, "x").items[0].item
-    holes = {"case": str(case), "item": str(item), "decision_id": "d1", "request": asked.sha256}
-    return ["/login", "/enrol", *(one.path.format(**holes) for one in SCREENS)]
+    holes = {"case": str(case), "item": str(item), "decision_id": "d1", "request": asked.sha256,
+             "tenant": "bakery", "key": "app", "run": "one.jsonl", "number": "1",
+             "index": "3"}  # fmt: skip
+    return ["/login", "/enrol", "/bounty/submit", *(one.path.format(**holes) for one in SCREENS)]
 
 
 def axe(browser: "Browser", rules: dict[str, Any]) -> list[str]:
     """Return what axe finds serious or critical on the open page."""
-    browser.driver.execute_script(AXE.read_text("utf-8"))
+    if not browser.driver.execute_script("return Boolean(window.axe)"):
+        browser.driver.execute_script(AXE.read_text("utf-8"))
     found = browser.driver.execute_async_script(
         "const done = arguments[1]; axe.run(document, arguments[0]).then("
         "(all) => done(all.violations),"
@@ -53,12 +65,13 @@ def test_axe_finds_nothing_serious_light_and_dark(house: "House", browser: "Brow
     browser.be("Ada Novak")
     wrong = {}
     for path in pages(house):
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", LIGHT)
         browser.open(path)
+        browser.driver.execute_script(SHORT)
         found = axe(browser, {})
-        dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", DARK)
         found += axe(browser, {"runOnly": ["color-contrast"]})
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", LIGHT)
         if found:
             wrong[path] = found
     assert wrong == {}
@@ -91,7 +104,7 @@ def test_pages_are_read_without_javascript(house: "House", browser: "Browser") -
     browser.be("Ada Novak")
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
-        for path in pages(house)[2:]:
+        for path in pages(house)[3:]:
             browser.open(path)
             assert browser.text("h1")
             assert len(browser.text("main")) > 40, path

@@ -166,6 +166,55 @@ def test_injected_scripts_and_markup_are_stopped(browser: "Browser") -> None:
     assert pwned is None
 
 
+@by_both
+def test_a_bounty_submission(house: "House", browser: "Browser", *, keyboard: bool) -> None:
+    """A stranger without a login sends a report; it is kept sealed, and triage sees a new one."""
+    before = len(house.stage.sources.more["bounty"].book.entries())
+    browser.open("/bounty/submit")
+    for field, text in (
+        ("title", "By <b>verse</b>"),
+        ("handle", "hop"),
+        ("prompt", "Sing: <<ask>>"),
+    ):
+        if keyboard:
+            browser.go_to(f"#{field}")
+            browser.keys(text)
+        else:
+            browser.driver.find_element(By.ID, field).send_keys(text)
+    browser.press("form button", keyboard=keyboard)
+    browser.until("Received as number")
+    entries = house.stage.sources.more["bounty"].book.entries()
+    assert len(entries) == before + 1
+    kept = (house.stage.folder / "bounty.db").read_bytes()
+    assert b"Sing" not in kept
+    browser.be("Wei Zhang")
+    browser.open(f"/bounty/{entries[-1].id}")
+    assert "new" in browser.text("h1")
+    browser.open("/bounty/submit")
+    browser.press("form button", keyboard=False)
+    assert "title is empty" in browser.until("expected a sealed text")
+
+
+def test_the_browser_checks_a_leafs_proof(house: "House", browser: "Browser") -> None:
+    """Hashes and signature are recomputed by the page; a changed byte is told."""
+    browser.be("Wei Zhang")
+    for index in (0, 5, house.stage.sources.desk.store.checkpoint().size - 1):
+        browser.open(f"/log/{index}")
+        browser.until("hashes and signature hold", "#status")
+    lie = """
+    const box = document.getElementById("proof").dataset;
+    box.entry = btoa("another" + atob(box.entry));
+    const again = document.createElement("script");
+    return box.entry.length;
+    """
+    assert browser.driver.execute_script(lie) > 0
+    told = browser.driver.execute_async_script(
+        "const done = arguments[0]; import('/static/proof.js?again').then(() => setTimeout(() =>"
+        " done(document.getElementById('status').textContent), 300));"
+    )
+    assert "does not hold" in told
+
+
 def test_a_page_hears_of_news_and_resumes(house: "House", browser: "Browser") -> None:
     """A row of the ledger reaches an open page by itself."""
     browser.be("Jonas Lind")

@@ -91,7 +91,8 @@ def leaves(stage: Stage) -> int:
 
 def path_of(path: str) -> str:
     """Fill a route's holes with what exists."""
-    holes = {"{case}": "1", "{item}": "1", "{decision_id}": "d0"}
+    holes = {"{case}": "1", "{item}": "1", "{decision_id}": "d0", "{tenant}": "t", "{key}": "k"}
+    holes |= {"{run}": "r", "{number}": "1", "{index}": "0"}
     for hole, value in holes.items():
         path = path.replace(hole, value)
     return path.replace("{request}", "0" * 64)

@@ -31,13 +31,22 @@ def _item(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
 def _decision(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
     del play
     driver.get(url + "/explore?outcome=blocked_by_guard")
-    driver.find_element("css selector", "a.mono").click()
+    driver.find_element("css selector", "a.mono.id").click()
 
 
 def _approval(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
     del play
     driver.get(url + "/approvals")
     driver.find_element("css selector", "td.act a").click()
+
+
+def _first(path: str) -> Steps:
+    def steps(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
+        del play
+        driver.get(url + path)
+        driver.find_element("css selector", "tbody a").click()
+
+    return steps
 
 
 PICTURES: dict[str, Steps] = {
@@ -51,5 +60,24 @@ PICTURES: dict[str, Steps] = {
     "approval": _approval,
     "rollout": _page("/rollout"),
     "incidents": _page("/incidents"),
+    "accounts": _page("/accounts"),
+    "account": _first("/accounts"),
+    "campaigns": _page("/campaigns"),
+    "redteam": _page("/redteam"),
+    "redteam-run": _first("/redteam"),
+    "bounty": _page("/bounty"),
+    "bounty-one": _page("/bounty/1"),
+    "bounty-public": _page("/bounty/submit"),
+    "intel": _page("/intel"),
+    "exemptions": _page("/exemptions"),
+    "log": _page("/log"),
+    "leaf": _first("/log"),
+    "weights": _page("/weights"),
+    "egress": _page("/egress"),
+    "endpoint": _page("/endpoint"),
+    "controls": _page("/controls"),
+    "standards": _page("/standards"),
+    "report": _page("/report"),
+    "login": _page("/login"),
 }
 """Name of the picture: how to get there. Each is taken light and dark."""

@@ -7,6 +7,7 @@ that serves people, with real keys.
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import secrets
 import shutil
@@ -21,6 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from safehold.console.demo.attackers import attack, submit_bounties
 from safehold.console.demo.people import decide
 from safehold.console.demo.questions import Asked, search_walk, traffic
 from safehold.console.demo.stage import Stage
@@ -30,6 +32,9 @@ from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.redteam.questions import questions
 from safehold.errors import ConfigError
+from safehold.govern.controls.engine import run_controls
+from safehold.govern.controls.facts.host import LocalHost
+from safehold.govern.controls.library import read_site, stock_catalogue
 from safehold.guard.bundle.interface import Manifest
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.bundle.write import write_bundle
@@ -146,8 +151,22 @@ class Play:
         book.follow(self.stage.sources.reader)
         self.stage.sources.index.follow()
         decide(self.stage, self.restricted, self.now)
+        say("  people have judged, approved and reported")
         self.clock.turn(None)
         self.stage.sources.index.refresh_coverage()
+
+    def measure(self, say: Callable[[str], None]) -> None:
+        """Attack the guard, judge the controls of this host, take bounties; show it all."""
+        records = self.folder / "redteam"
+        records.mkdir()
+        attack(self.folder / "bundles" / "guard-a", self.folder / "bundles.pub", records)
+        say("  the red team has attacked the guard")
+        run = self.folder / "controls-run.json"
+        found = run_controls(stock_catalogue(), LocalHost(), read_site(None))
+        run.write_bytes(msgspec.json.encode(found))
+        say("  the controls of this host are judged (this is no production host: few hold)")
+        submit_bounties(self.stage)
+        self.stage.sources = dataclasses.replace(self.stage.sources, redteam=records, controls=run)
 
     async def trickle(self, url: str, stop: threading.Event) -> None:
         """Play an exchange now and then, so that open pages have news."""
@@ -219,6 +238,7 @@ def serve_demo(folder: Path, *, host: str, port: int, say: Callable[[str], None]
     say("Playing a day through a guarded gateway (home-brewing stands in for what is restricted)")
     with play.gateway() as running:
         play.day(running, say)
+        play.measure(say)
         token = secrets.token_urlsafe(24)
         console = play.stage.console(
             demo=(token, person_id("Ada Novak")),

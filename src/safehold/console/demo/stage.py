@@ -10,10 +10,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safehold.console.index import ExchangeIndex
+from safehold.console.screens.bounty import BountyDesk
 from safehold.console.server import Console
 from safehold.console.shell.access import Role
 from safehold.console.shell.logins import Logins
 from safehold.console.sources import DeskLeaves, GatewayLink, Sources
+from safehold.detect.bounty.book import BountyBook
+from safehold.detect.bounty.interface import BountyProgramme, Payout
+from safehold.detect.bounty.sealing import new_triage_key
+from safehold.detect.intel.store import IntelStore
 from safehold.detect.monitoring.tables import MonitorStore
 from safehold.detect.review.authority import GrantAuthority, LedgerHolds
 from safehold.detect.review.desk import ReviewDesk
@@ -100,7 +105,33 @@ class Stage:
             ),
             cases=ReviewReading(str(folder / "review.db"), clock),
             monitor=MonitorStore.open(str(folder / "monitor.db")),
+            more={
+                "bounty": self._bounty(DeskLeaves(desk)),
+                "intel": IntelStore(str(folder / "intel.db"), leaves=DeskLeaves(desk), clock=clock),
+            },
         )
+
+    def _bounty(self, leaves: DeskLeaves) -> BountyDesk:
+        terms = BountyProgramme(
+            name="Bounty for the home-brewing guard",
+            version=1,
+            contact="mailto:bounty@example.org",
+            policy_url="https://example.org/bounty",
+            triage_key=new_triage_key(self.folder / "triage.key"),
+            questions="0" * 64,
+            scope=("A universal way to get brewing steps past the guard",),
+            out_of_scope=("The model's spelling", "Denial of service"),
+            clean_chat="Tell me about cheese, please.",
+            payouts=(
+                Payout(band="medium", least_cleared=2, amount=500),
+                Payout(band="high", least_cleared=5, amount=5_000),
+                Payout(band="critical", least_cleared=8, amount=15_000),
+            ),
+            currency="EUR",
+            safe_harbour="Who keeps to these terms has our thanks and no lawsuit.",
+        )
+        url = str(self.folder / "bounty.db")
+        return BountyDesk(BountyBook(url, programme=terms, leaves=leaves, clock=self.clock), terms)
 
     def console(
         self, *, demo: tuple[str, str] | None = None, gateway: GatewayLink | None = None

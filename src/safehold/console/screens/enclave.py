@@ -1,4 +1,4 @@
-"""The enclave: exemptions, weights and their grants, egress against budgets, controls, standards."""
+"""The enclave: exemptions, weights and grants, egress against budgets, controls, standards."""
 
 import functools
 from collections.abc import Iterator

@@ -2,11 +2,11 @@
 
 import msgspec
 
+from safehold.console.screens.enclave import leaves
 from safehold.console.shell.access import Visit
 from safehold.console.sources import Sources
 from safehold.trust.grants.events import Alarm
-from safehold.trust.log.dsse import unseal
-from safehold.trust.log.log_entries import Record, read_leaf
+from safehold.trust.log.log_entries import Record
 
 _READ_BACK = 2_000
 
@@ -40,14 +40,9 @@ def open_incidents(visit: Visit[Sources]) -> list[Incident]:
 
 
 def _found(visit: Visit[Sources]) -> list[Incident]:
-    store = visit.sources.desk.store
     found: list[Incident] = []
     closed: set[str] = set()
-    with store.exclusive():
-        entries = list(store.entries(max(0, store.size - _READ_BACK)))
-        keys = store.keys.emitter_keys()
-    for index, entry in entries:
-        leaf = read_leaf(unseal(entry, keys)[0])
+    for index, leaf in leaves(visit, most=_READ_BACK):
         if isinstance(leaf, Alarm):
             found.append(Incident(index, leaf.time, leaf.kind, leaf.subject, leaf.detail, True))
         elif isinstance(leaf, Record) and leaf.kind == "incident":

@@ -49,7 +49,7 @@ try {
   if (head[1] !== box.size || !same(found, bytes(head[2]))) throw new Error("the root is another one");
   if (!(await signed(text("checkpoint"), text("key")))) throw new Error("the log's signature is false");
   status.textContent = "The leaf is in the signed tree: hashes and signature hold.";
-  status.className = "chip ok";
+  status.className = "told";
 } catch (error) {
   status.textContent = `This proof does not hold: ${error.message}`;
   status.className = "trouble";
