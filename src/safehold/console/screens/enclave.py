@@ -12,9 +12,9 @@ from safehold.errors import DataError, SafeholdError
 from safehold.govern.controls.engine import read_again
 from safehold.govern.controls.interface import Control, ControlRun, Result
 from safehold.govern.controls.library import Catalogue, stock_catalogue
-from safehold.govern.standards.acts import follow
-from safehold.govern.standards.library import load_standards, stock_names
+from safehold.govern.standards.library import document_digest, load_standards, stock_names
 from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.trust.demands.records import follow
 from safehold.trust.grants.events import Released
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.dsse import unseal
@@ -311,7 +311,11 @@ def standards(visit: Visit[Sources]) -> Standards:
     """Return the documents and the log's records about them."""
     store = visit.sources.desk.store
     documents = tuple(load_standards(name) for name in stock_names())
-    history = follow(leaves(visit, most=10**9), TrustState(store.keys.origin, store.keys.founding))
+    history = follow(
+        leaves(visit, most=10**9),
+        TrustState(store.keys.origin, store.keys.founding),
+        {document_digest(one) for one in documents},
+    )
     rows = []
     for one in history.records:
         facts = msgspec.structs.asdict(one)
