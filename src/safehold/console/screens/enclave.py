@@ -12,8 +12,9 @@ from safehold.errors import DataError, SafeholdError
 from safehold.govern.controls.engine import read_again
 from safehold.govern.controls.interface import Control, ControlRun, Result
 from safehold.govern.controls.library import Catalogue, stock_catalogue
-from safehold.govern.standards.library import document_digest, load_standards, stock_names
+from safehold.govern.standards.library import load_standards, stock_names
 from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.trust.demands.document import document_digest
 from safehold.trust.demands.records import follow
 from safehold.trust.grants.events import Released
 from safehold.trust.grants.state import TrustState
