@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from safehold.cli.serve import serve_with, with_defaults
 from safehold.cli.standards import standards
 from safehold.errors import ConfigError, TrustError
+from safehold.govern.controls.library import stock_catalogue
 from safehold.govern.standards.library import load_standards, parse_standards
 from safehold.govern.standards.reading import read_log
 from safehold.guard.gateway.policy import Settings
@@ -211,3 +212,11 @@ def test_starter_rules_are_a_policy_and_acts_are_checked_before_signing(enclave:
     assert "standards.activate" in record_fault("standards.activate", bad)
     assert record_fault("standards.activate", StandingAct(DOCUMENT, json.dumps(ACTIVATE))) == ""
     assert enclave.time
+
+
+def test_stock_standards_demand_controls_that_exist() -> None:
+    """Every control that the stock document demands is in the catalogue, but the undefined ones."""
+    known = {one.id for one in stock_catalogue().controls}
+    demanded = {control for one in RSP.standards for control in one.controls}
+    assert {one for one in demanded - known if not one.endswith("-defined")} == set()
+    assert len(demanded & known) >= 15

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "constitution": ("safehold.cli.constitution", "constitution", "Check and show constitutions."),
     "controls": ("safehold.cli.controls", "controls", "More than a hundred controls, each alive."),
     "demo": ("safehold.cli.demo", "demo", "Play real exchanges through a guarded model."),
+    "drill": ("safehold.cli.drill", "drill", "Try the controls against a thief."),
     "egress": ("safehold.cli.egress", "egress", "Limit and explain every byte that leaves."),
     "endpoint": ("safehold.cli.endpoint", "endpoint", "Let only allowed software run."),
     "eval": ("safehold.cli.evaluate", "evaluate_command", "Measure a bundle on labelled data."),

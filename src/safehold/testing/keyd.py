@@ -56,6 +56,7 @@ class Vaulted:
         loaders: tuple[int, ...] = (0,),
         elapsed: Callable[[], float] = lambda: 0.0,
         endpoint: Callable[[], None] = lambda: None,
+        standing: Callable[[str], None] = lambda _: None,
     ) -> Releaser:
         """Return another releaser on the same log, as after a restart."""
         return Releaser(
@@ -69,6 +70,7 @@ class Vaulted:
             loaders=loaders,
             elapsed=elapsed,
             endpoint=endpoint,
+            standing=standing,
         )
 
     @property

@@ -31,6 +31,7 @@ from safehold.secure.weights.signer import SealSigner
 from safehold.testing.keyd import Vaulted
 from safehold.testing.trust import person_id
 from safehold.trust.clock import SKEW_S
+from safehold.trust.demands.ask import StandingError
 from safehold.trust.grants.details import Facts, RemovePerson
 from safehold.trust.grants.events import Released
 from safehold.trust.grants.interface import Resource
@@ -432,3 +433,21 @@ def test_shred_without_every_provider_destroys_nothing(vaulted: Vaulted) -> None
     with pytest.raises(KeydError, match="lacking elsewhere"):
         ask_once(vaulted.socket, Shred(grant=request.sha256, header=vaulted.text()), Shredded)
     assert unwrap_data_key(vaulted.header, [vaulted.publisher.provider])
+
+
+def test_standards_that_are_not_met_release_nothing(vaulted: Vaulted) -> None:
+    """Keyd asks the standards for the very content, before a use of the grant is spent."""
+    request = vaulted.granted()
+    ask = Load(grant=request.sha256, header=vaulted.text(), parts=("*",))
+    peer = Peer(pid=1, uid=0, gid=0, workload_sha256=vaulted.workload)
+    asked: list[str] = []
+
+    def refuse(model: str) -> None:
+        asked.append(model)
+        raise StandingError("asl-3-security is not active")
+
+    with pytest.raises(StandingError):
+        vaulted.new_releaser(standing=refuse).load(ask, peer)
+    assert asked == [content_id(vaulted.header)]
+    keys, _ = vaulted.new_releaser(standing=asked.append).load(ask, peer)
+    assert keys.keys

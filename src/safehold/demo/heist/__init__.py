@@ -1,0 +1,1 @@
+"""A heist on a miniature enclave: network namespaces, a scripted thief, controls on and off."""
