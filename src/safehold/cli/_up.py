@@ -68,7 +68,6 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     constitution = load(source)
     out = request.out or Path("guards") / constitution.name
     data, bundle = out / "data", out / "bundle"
-    key = load_or_make_key(request.signing_key)
     seconds: dict[str, float] = {}
     with _timed(seconds, "synth"), ExitStack() as running:
         asked = msgspec.structs.replace(
@@ -76,6 +75,7 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
         )
         made = make_dataset(asked, running, progress)
     manifest = made.manifest
+    key = load_or_make_key(request.signing_key)
     settings = _settings(request)
     options = ["--stage1-only"] if request.stage1_only else []
     provenance = provenance_of(
