@@ -83,3 +83,17 @@ def test_help_needs_no_extra() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("Usage:") == 5
+
+
+def test_bundle_options_have_one_name_everywhere() -> None:
+    """Trust in a bundle is given by the same options in every command that reads one."""
+    context = click.Context(safehold)
+    for words in (["serve"], ["eval"], ["demo"], ["calibrate"], ["redteam", "run"]):
+        command: click.Command | None = safehold
+        for word in words:
+            assert isinstance(command, click.Group)
+            command = command.get_command(context, word)
+        assert command is not None
+        names = {name for option in command.params for name in option.opts}
+        assert {"--bundle-key", "--unsafe-unsigned-bundle"} <= names, words
+        assert not names & {"--key", "--sha256", "--unsafe-unsigned"}

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from safehold.cli._bundles import OWN_KEY
 from safehold.cli._visible import visible
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.plan import AttackPlan, draw
@@ -52,7 +53,7 @@ def redteam() -> None:
     \b
     Examples:
       safehold redteam list transforms
-      safehold redteam run --bundle bundle/ --key bundle.pub --out attacks.jsonl
+      safehold redteam run --bundle bundle/ --bundle-key bundle.pub --out attacks.jsonl
       safehold redteam report attacks.jsonl
       safehold redteam target --port 9100
     """
@@ -94,10 +95,23 @@ def list_(what: str, domain: str, as_json: bool) -> None:
 
 @redteam.command()
 @click.option("--bundle", type=click.Path(path_type=Path), help="The bundle to attack.")
-@click.option("--key", type=click.Path(path_type=Path), help="Public key that signed the bundle.")
-@click.option("--sha256", default="", help="Digest of the bundle's manifest, instead of a key.")
 @click.option(
-    "--unsafe-unsigned", is_flag=True, help="Take the bundle without checking who made it."
+    "--bundle-key",
+    "key",
+    type=click.Path(path_type=Path),
+    help="Public key that signed the bundle (default: your own, which `train` made).",
+)
+@click.option(
+    "--bundle-sha256",
+    "sha256",
+    default="",
+    help="Digest of the bundle's manifest, instead of a key.",
+)
+@click.option(
+    "--unsafe-unsigned-bundle",
+    "unsafe_unsigned",
+    is_flag=True,
+    help="Take the bundle without checking who made it.",
 )
 @click.option(
     "--unsafe-no-guard", is_flag=True, help="Attack the bare target: what a guard is compared with."
@@ -156,10 +170,10 @@ def run(
 
     \b
     Examples:
-      safehold redteam run --bundle bundle/ --key bundle.pub --out attacks.jsonl
-      safehold redteam run --bundle bundle/ --sha256 4f1e... --attempts 500 --out quick.jsonl
+      safehold redteam run --bundle bundle/ --bundle-key bundle.pub --out attacks.jsonl
+      safehold redteam run --bundle bundle/ --bundle-sha256 4f1e... --attempts 500 --out q.jsonl
       safehold redteam run --unsafe-no-guard --attempts 500 --out bare.jsonl
-      safehold redteam run --bundle bundle/ --key bundle.pub --processes 8 --out attacks.jsonl
+      safehold redteam run --bundle bundle/ --processes 8 --out attacks.jsonl
     """
     if (bundle is None) is not unsafe_no_guard:
         raise UsageError("give either --bundle or --unsafe-no-guard")
@@ -260,7 +274,12 @@ def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> Trust:
         return Pinned(sha256=sha256)
     if unsafe:
         return UnsafeUnsigned()
-    raise UsageError("a bundle needs --key FILE, --sha256 DIGEST or --unsafe-unsigned")
+    own = OWN_KEY.expanduser()
+    if own.is_file():
+        return SignedBy(keys=(load_public_key(own),))
+    raise UsageError(
+        "a bundle needs --bundle-key FILE, --bundle-sha256 DIGEST or --unsafe-unsigned-bundle"
+    )
 
 
 def _load(folder: Path, trust: Trust) -> tuple[Guard, Stage2, str]:

@@ -1,23 +1,28 @@
 """The generator that asks a model, against a real HTTP server that answers well, badly, never."""
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from safehold.constitution import Constitution, load
 from safehold.errors import DataError, UpstreamError
-from safehold.improve.synthesis.calls import CallBook
+from safehold.improve.synthesis.calls import Call, CallBook
 from safehold.improve.synthesis.cells import cells_of
-from safehold.improve.synthesis.chat import ChatSettings
+from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.costs import Price, call_plan
 from safehold.improve.synthesis.coverage import coverage_of, distinct
 from safehold.improve.synthesis.generator import ModelGenerator, thin_groups
 from safehold.improve.synthesis.interface import Example, Side
 from safehold.testing.generator import Generator, Habit, generating
 
+_TRIES = web.AppKey("tries", list[bool])
 _CLASS = Path(__file__).parents[3] / "examples" / "classes" / "bicycle-repair.yaml"
 
 
@@ -216,3 +221,33 @@ def test_distinct_tells_a_parrot_from_a_writer() -> None:
     writer = distinct([f"in case {n} the part number {n} is item {n + 1}" for n in range(20)])
     assert parrot < 0.1
     assert writer > 0.6
+
+
+def test_a_busy_server_is_given_the_time_it_asks_for(tmp_path: Path) -> None:
+    """HTTP 429 with Retry-After waits that long before the next try, however short the back-off."""
+    waits: list[float] = []
+
+    async def serve(request: web.Request) -> web.Response:
+        busy = request.app[_TRIES].pop() if request.app[_TRIES] else False
+        if busy:
+            return web.Response(status=429, headers={"Retry-After": "7"})
+        return web.json_response({"choices": [{"message": {"content": "well"}}]})
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def ask() -> str:
+        app = web.Application()
+        app[_TRIES] = [True, True]
+        app.router.add_post("/v1/chat/completions", serve)
+        async with TestServer(app) as server, aiohttp.ClientSession() as session:
+            settings = ChatSettings(url=str(server.make_url("/v1")), model="m", backoff_s=0.5)
+            with CallBook(tmp_path) as book:
+                call = Call(
+                    cell="c", kind="asks", model="m", messages=({"role": "user", "content": "x"},),
+                    temperature=1.0, max_tokens=9, seed=1,
+                )  # fmt: skip
+                return (await Chat(session, settings, book, pause).ask(call)).text
+
+    assert asyncio.run(ask()) == "well"
+    assert waits == [7.0, 7.0]

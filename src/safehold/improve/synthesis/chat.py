@@ -69,11 +69,13 @@ class Chat:
     async def _tried(self, call: Call) -> Answer:
         settings = self._settings
         problem = "no try was made"
+        asked_to_wait = 0.0
         for attempt in range(settings.retries + 1):
             if attempt:
-                await self._pause(settings.backoff_s * 2 ** (attempt - 1))
+                backoff = settings.backoff_s * 2 ** (attempt - 1)
+                await self._pause(max(backoff, asked_to_wait))
             try:
-                status, body = await self._post(call)
+                status, body, asked_to_wait = await self._post(call)
                 if status in _FINAL:
                     raise UpstreamError(f"{settings.url}: {_FINAL[status]} (HTTP {status})")
                 if status in _DECLINED:
@@ -92,7 +94,8 @@ class Chat:
             "what was answered is kept, so start the same command again"
         )
 
-    async def _post(self, call: Call) -> tuple[int, bytes]:
+    async def _post(self, call: Call) -> tuple[int, bytes, float]:
+        """Return status, body and the seconds that a busy server asks to wait."""
         body = {
             "model": call.model,
             "messages": list(call.messages),
@@ -104,10 +107,13 @@ class Chat:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         url = f"{self._settings.url.rstrip('/')}/chat/completions"
         async with self._session.post(url, json=body, headers=headers) as response:
-            return response.status, await response.read()
+            wait = response.headers.get("retry-after", "")
+            seconds = min(float(wait), _LONGEST_WAIT_S) if wait.isdecimal() else 0.0
+            return response.status, await response.read(), seconds
 
 
 _OK = 200
+_LONGEST_WAIT_S = 120.0
 _FINAL = {
     401: "the key is missing or wrong: set SAFEHOLD_SYNTH_KEY",
     403: "the key has no right to this model",
