@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
     "redteam": ("safehold.cli.redteam", "redteam", "Attack a guard and measure what gets through."),
     "report": ("safehold.cli.report", "report", "The safeguards report: claims over evidence."),
+    "respond": ("safehold.cli.respond", "respond", "Answer a jailbreak: rule, retrain, release."),
     "review": ("safehold.cli.review", "review", "Judge what was served, blind at first."),
     "serve": ("safehold.cli.serve", "serve", "Run the guarded gateway."),
     "standards": ("safehold.cli.standards", "standards", "Capability thresholds and standards."),

@@ -182,4 +182,5 @@ def _point(main: DemoGateway, err: Console) -> None:
         f"  safehold ledger --ledger {main.ledger} tail",
     ):
         err.print(line, highlight=False, soft_wrap=True, markup=False)
+    err.print("One jailbreak to a new bundle, by the clock: safehold respond drill --short")
     err.print("Ctrl-C ends it.")

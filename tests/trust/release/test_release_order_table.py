@@ -33,6 +33,11 @@ KINDS: dict[str, type] = {
 NO_SAFEGUARD = {
     "EvaluationPlan": "a leaf of the log: what will be measured, fixed before the run",
     "JudgeSettings": "how an evaluation is judged",
+    "RollbackRules": "part of a trial's state",
+    "GateLimits": "part of a signed gate report, which names them",
+    "MeasureSettings": "how much the gates measure",
+    "ProliferateSettings": "how many variants are made",
+    "WarmSettings": "how a challenger is trained; its gates decide",
     "ChangePolicy": "a request that carries a whole policy file",
     "LedgerSettings": "sizes of queues, set in code",
     "BatchLimits": "sizes of batches, set in code",

@@ -23,6 +23,7 @@ from safehold.detect.redteam.transforms import survives
 from safehold.errors import DataError, SafeholdError
 from safehold.exchange import Lane
 from safehold.guard.interface import Block, Cleared, Escalation
+from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.flow import Answer, drive
 from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 
@@ -40,8 +41,13 @@ class Attacker:
         questions: QuestionSet,
         wrappers: tuple[Wrapper, ...],
         policy: SessionPolicy | None = None,
+        hot: HotSource = no_hot_rules,
     ) -> None:
-        """Take the guard with the answerer of its escalations, and what to attack with."""
+        """Take the guard with the answerer of its escalations, and what to attack with.
+
+        `hot` gives the hot rules over the guard.
+        """
+        self._hot = hot
         self._guard = guard
         self._stage2 = stage2
         self._wrappers = wrappers
@@ -64,7 +70,7 @@ class Attacker:
         if not survives(attempt.question, attempt.chain):
             return Result(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
         exchange = rendered(attempt, self._wrappers)
-        session = self._guard.session(exchange, self._policy)
+        session = self._guard.session(exchange, self._policy, None, self._hot)
         if attempt.surface is not AttackedPart.REPLY:
             verdict = drive(session.judge_prompt(), self._stage2)
             if isinstance(verdict, Block):

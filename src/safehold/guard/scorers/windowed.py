@@ -63,9 +63,14 @@ class WindowScorer:
     def __init__(self, name: str, prompt: WindowHead, reply: WindowHead, clause: str) -> None:
         """Take the heads; `clause` is reported when the scorer alone must name one."""
         self.name = name
+        self.reply_head = reply
         self._prompt = _Compiled(prompt)
         self._reply = _Compiled(reply)
         self._clause = clause
+
+    def with_prompt(self, head: WindowHead) -> "WindowScorer":
+        """Return the scorer with another head for prompts."""
+        return WindowScorer(self.name, head, self.reply_head, self._clause)
 
     def open_prompt(self) -> "WindowLane":
         """Start scoring prompt text."""

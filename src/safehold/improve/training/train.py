@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -46,6 +47,7 @@ from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
 from safehold.improve.training.examples import of_split, pairs, prompt_texts, reply_texts
 from safehold.improve.training.export import to_onnx
+from safehold.improve.training.float_weights import STAGE1, keep_weights, weights_of
 from safehold.improve.training.multilingual import (
     MultilingualShape,
     kept_by_use,
@@ -117,6 +119,7 @@ class _Scorers(msgspec.Struct, frozen=True):
     stage1: WindowScorer
     stage2: MultilingualScorer | None
     files: dict[str, bytes]
+    floats: dict[str, npt.NDArray[np.float32]] = {}
 
 
 def train(
@@ -150,7 +153,16 @@ def train(
     manifest = _manifest(scorers, cascade, provenance, settings, calibration, split)
     files = dict(scorers.files)
     files[manifest.golden] = _golden(cascade, scorers, split[Split.TEST])
-    return Trained(write_bundle(folder, manifest, files, key), calibration)
+    digest = write_bundle(folder, manifest, files, key)
+    keep_weights(folder, digest, {**scorers.floats, **_head_weights(scorers)})
+    return Trained(digest, calibration)
+
+
+def _head_weights(scorers: _Scorers) -> dict[str, npt.NDArray[np.float32]]:
+    return {
+        f"{STAGE1}.{name}": head.table
+        for name, head in (("prompt", scorers.prompt), ("reply", scorers.reply))
+    }
 
 
 def _check(split: dict[Split, list[Example]]) -> None:
@@ -180,9 +192,10 @@ def _train_scorers(
     stage1 = WindowScorer("ngram-sets", _stored(prompt), _stored(reply), clauses[0])
     # 2.
     stage2 = None
+    floats: dict[str, npt.NDArray[np.float32]] = {}
     if settings.stage2:
-        stage2 = _train_stage2(examples, clauses, settings, progress, files)
-    return _Scorers(prompt, reply, stage1, stage2, files)
+        stage2 = _train_stage2(examples, clauses, settings, progress, files, floats)
+    return _Scorers(prompt, reply, stage1, stage2, files, floats)
 
 
 def _stored(head: WindowHead) -> WindowHead:
@@ -195,6 +208,7 @@ def _train_stage2(
     settings: TrainingSettings,
     progress: Progress,
     files: dict[str, bytes],
+    floats: dict[str, npt.NDArray[np.float32]],
 ) -> MultilingualScorer:
     source = read_pretrained(
         pretrained_file([Path(entry) for entry in sys.path if entry]), settings.shape.layers
@@ -221,6 +235,7 @@ def _train_stage2(
         seed=settings.seed,
         progress=progress,
     )
+    floats.update(weights_of(model))
     files["stage2.onnx"] = to_onnx(model)
     files["stage2.words.npy"] = array_file(words)
     lines = (f"{piece}\t{score:.6g}" for piece, score in zip(pieces, scores, strict=True))

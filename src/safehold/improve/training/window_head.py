@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from safehold.errors import DataError
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.scorers.windowed import WINDOW, WindowHead, pair_row, word_rows
 from safehold.improve.training.interface import LabelledText, Texts
@@ -37,14 +38,36 @@ class _Window(msgspec.Struct, frozen=True):
     weight: float
 
 
-def train_window_head(texts: Texts, settings: WindowHeadSettings, progress: Progress) -> WindowHead:
-    """Return the head that fits the labelled texts."""
+def train_window_head(
+    texts: Texts,
+    settings: WindowHeadSettings,
+    progress: Progress,
+    start: WindowHead | None = None,
+) -> WindowHead:
+    """Return the head that fits the labelled texts.
+
+    With `start`, a warm start: the fit begins at that head and the penalty is on the distance from
+    it, so that what the texts say nothing of stays as it was.
+
+    Raises:
+        DataError: The head to start from has another number of rows.
+    """
     mask = (1 << settings.bits) - 1
     windows = [window for text in texts for window in _windows(text, mask, settings)]
     matrix, label, weight = _matrix(windows, 1 << settings.bits)
     transposed = matrix.t().to_sparse_csr()
-    table = torch.zeros((1 << settings.bits), 1, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    before = torch.zeros((1 << settings.bits), 1, dtype=torch.float64)
+    first = 0.0
+    if start is not None:
+        if len(start.table) != len(before):
+            raise DataError(
+                f"a warm start needs {len(before)} rows, the head has {len(start.table)}"
+            )
+        before = torch.tensor(start.table, dtype=torch.float64)[:, None]
+        first = start.bias
+    table = before.clone()
+    table.requires_grad = True
+    bias = torch.tensor([first], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [table, bias], max_iter=settings.steps, history_size=12, line_search_fn="strong_wolfe"
     )
@@ -55,11 +78,11 @@ def train_window_head(texts: Texts, settings: WindowHeadSettings, progress: Prog
             logits = (matrix @ table)[:, 0] + bias
             losses = functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
             slope = (weight * (torch.sigmoid(logits) - label))[:, None]
-            table.grad = settings.strength * (transposed @ slope) + table
+            table.grad = settings.strength * (transposed @ slope) + table - before
             bias.grad = settings.strength * slope.sum(dim=0)
             total: torch.Tensor = settings.strength * (weight * losses).sum()
         progress.advance()
-        return total + 0.5 * table.detach().square().sum()
+        return total + 0.5 * (table.detach() - before).square().sum()
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     weights = table.detach().numpy()[:, 0].astype(np.float32)

@@ -1,0 +1,567 @@
+"""`safehold respond`: from one jailbreak, or one false alarm, to a rule and a released bundle."""
+
+import hashlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+
+from safehold.cli._bundles import open_bundle
+from safehold.cli._progress_bars import Bars
+from safehold.constitution.library import load
+from safehold.detect.redteam.questions import questions, wrappers
+from safehold.errors import DependencyError, SafeholdError, UsageError
+from safehold.guard.bundle.overlay_file import Quorum, approvers, quorum_of
+from safehold.guard.bundle.overlay_file import approve as signed_by
+from safehold.guard.bundle.signing import load_or_make_key
+from safehold.guard.bundle.stock import stock_bundle
+from safehold.guard.overlay.interface import PlacedRule
+from safehold.improve.evaluation.interface import Label
+from safehold.improve.evaluation.items import data_files, read_items
+from safehold.stats import Rate
+
+try:
+    from safehold.improve.response.case import STEPS, Case
+    from safehold.improve.response.corpus import Corpus, of_dataset, of_seed_books
+    from safehold.improve.response.gates import GateLimits, gates, shown
+    from safehold.improve.response.hotrule import hot_rule
+    from safehold.improve.response.incident import dress_of
+    from safehold.improve.response.interface import MOST_CHARS, Incident, IncidentKind, checked
+    from safehold.improve.response.judged import Judge
+    from safehold.improve.response.measure import MeasureSettings, Shadow, measured
+    from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
+    from safehold.improve.response.rule_book import RuleBook
+    from safehold.improve.response.warm import WarmSettings, challenger
+except ModuleNotFoundError as error:
+    raise DependencyError("responding needs: pip install 'safehold[train]'") from error
+
+_file = click.Path(dir_okay=False, path_type=Path)
+_case = click.option(
+    "--case", "folder", required=True, type=click.Path(path_type=Path), help="The case's folder."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+_seed = click.option("--seed", default=1, show_default=True, help="Equal seeds give equal results.")
+_data = click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A dataset of `safehold synth` (default: the domain's seed books).",
+)
+_benign = click.option(
+    "--benign",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="JSONL of your own benign traffic: a file or a folder; may be repeated.",
+)
+_person = click.option("--as", "person", required=True, help="Who signs, as in the key files.")
+_person_key = click.option("--person-key", required=True, type=_file, help="Their private key.")
+_rules = click.option("--hot-rules", "rules", required=True, type=_file, help="The signed file.")
+_keys = click.option(
+    "--person-pub", "publics", multiple=True, required=True, help="NAME=FILE: a public key."
+)
+
+
+def _guard_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--unsafe-unsigned-bundle", "unsafe", is_flag=True, help="Trust any."),
+        click.option("--bundle-sha256", "sha256", help="Digest of the one manifest to trust."),
+        click.option("--bundle-key", "keys", multiple=True, help="Public key of bundles."),
+        click.option("--bundle", default="homebrewing", show_default=True, help="In use now."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def respond() -> None:
+    """Answer a jailbreak or a false alarm: a rule in minutes, a new bundle within half an hour.
+
+    \b
+    Examples:
+      safehold respond drill --short
+      safehold respond open --case c1 --text found.txt --clause beer-production --reporter anna
+      safehold respond variants --case c1
+      safehold respond rule --case c1 --benign traffic.jsonl --owner anna
+      safehold respond retrain --case c1 --benign traffic.jsonl --signing-key key.pem
+      safehold respond gate --case c1 --benign traffic.jsonl --shadow 5000,12,12
+    """
+
+
+@respond.command("open")
+@_case
+@click.option("--text", "source", required=True, type=_file, help="The example, as it was sent.")
+@click.option(
+    "--kind",
+    type=click.Choice([one.value for one in IncidentKind]),
+    default="miss",
+    show_default=True,
+    help="What went wrong.",
+)
+@click.option("--clause", required=True, help="The clause that it is about.")
+@click.option("--reporter", required=True, help="Who reported it.")
+@click.option("--decision", default="", help="The decision's id, if it has one.")
+@click.option("--ask", default="", help="The request inside the example (default: looked for).")
+@click.option("--confirmed-by", default="", help="Who read it, where the guard sees nothing.")
+@_guard_options
+@_json
+def open_(
+    folder: Path,
+    source: Path,
+    kind: str,
+    clause: str,
+    reporter: str,
+    decision: str,
+    ask: str,
+    confirmed_by: str,
+    bundle: str,
+    keys: tuple[str, ...],
+    sha256: str | None,
+    unsafe: bool,
+    as_json: bool,
+) -> None:
+    """Open a case: find the request in the example and the dress around it.
+
+    \b
+    Examples:
+      safehold respond open --case c1 --text found.txt --clause beer-production --reporter anna
+      safehold respond open --case c2 --text refused.txt --kind false-alarm --clause general \\
+          --reporter bela --decision dec_01
+    """
+    text = _text(source)
+    incident = Incident(
+        id=_named(folder),
+        kind=IncidentKind(kind),
+        at=int(time.time()),
+        text=text,
+        clause=clause,
+        source=decision or source.name,
+        reporter=reporter,
+        confirmed_by=confirmed_by,
+    )
+    judge = Judge(open_bundle(bundle, keys, sha256, unsigned=unsafe))
+    dress = dress_of(incident, judge, ask=ask)
+    Case(folder).begin(incident, dress)
+    known = dress.known_as or "new"
+    chain = " then ".join(dress.chain) or "plain"
+    _say(as_json, {"case": str(folder), "family": known, "chain": list(dress.chain)})
+    if not as_json:
+        click.echo(f"{folder}: family {known}, the request is {chain}")
+
+
+def _text(source: Path) -> str:
+    try:
+        with source.open("rb") as file:
+            data = file.read(4 * MOST_CHARS + 1)
+    except OSError as error:
+        raise UsageError(f"{source}: can't be read ({error.strerror})") from error
+    return checked(data.decode("utf-8", "replace"))
+
+
+def _named(folder: Path) -> str:
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.name.lower())
+    return name.strip("._-")[:64] or "case"
+
+
+@respond.command("variants")
+@_case
+@_data
+@click.option("--count", default=128, show_default=True, help="Of each side, to learn from.")
+@_seed
+@_guard_options
+@_json
+def variants_(
+    folder: Path,
+    data: Path | None,
+    count: int,
+    seed: int,
+    bundle: str,
+    keys: tuple[str, ...],
+    sha256: str | None,
+    unsafe: bool,
+    as_json: bool,
+) -> None:
+    """Make variants: restricted and permitted requests in the same dress.
+
+    \b
+    Examples:
+      safehold respond variants --case c1
+      safehold respond variants --case c1 --data data/ --count 256 --seed 7
+    """
+    case = Case(folder)
+    domain = open_bundle(bundle, keys, sha256, unsigned=unsafe).manifest.constitution
+    settings = ProliferateSettings(learnt=count, held_out=max(32, count // 2), seed=seed)
+    made = variants(case.dress(), _corpus(domain, data, seed).asks(), settings)
+    case.keep_variants(made)
+    sides = {True: 0, False: 0}
+    for one in made:
+        sides[one.restricted] += 1
+    _say(as_json, {"restricted": sides[True], "permitted": sides[False]})
+    if not as_json:
+        click.echo(f"{sides[True]} restricted and {sides[False]} permitted variants")
+
+
+@respond.command("rule")
+@_case
+@_benign
+@click.option("--owner", required=True, help="Who answers for the rule.")
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 30), help="Its life.")
+@_json
+def rule_(folder: Path, benign: tuple[Path, ...], owner: str, days: int, as_json: bool) -> None:
+    """Make the hot rule and measure what it would have cost your own benign traffic.
+
+    \b
+    Examples:
+      safehold respond rule --case c1 --benign traffic.jsonl --owner anna
+      safehold respond rule --case c1 --benign traffic/ --owner anna --days 1
+    """
+    case = Case(folder)
+    texts, sources = _traffic(benign)
+    found = hot_rule(
+        case.incident(),
+        case.dress(),
+        case.variants(),
+        [text for slice_ in texts.values() for text in slice_],
+        sources=sources,
+        owner=owner,
+        now=int(time.time()),
+        days=days,
+    )
+    case.keep_rule(found)
+    _say(as_json, msgspec.to_builtins(found))
+    if not as_json:
+        cost = found.rule.cost
+        click.echo(f"{found.rule.id}: catches {found.caught.at_least()} of its own family")
+        click.echo(f"benign traffic: {Rate(cost.hits, cost.n).at_most() if cost else 'unknown'}")
+        click.echo(f"permitted requests in the same dress: {found.twins.at_most()}")
+
+
+@respond.command("begin-rules")
+@_rules
+@_person
+@_person_key
+@_keys
+def begin_rules(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
+    """Make an empty signed file of hot rules, for a gateway to follow.
+
+    \b
+    Examples:
+      safehold respond begin-rules --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    _book(rules, person, person_key, publics).begin(int(time.time()))
+    click.echo(f"{rules}: no rule yet")
+
+
+@respond.command("shadow")
+@_case
+@_rules
+@_person
+@_person_key
+@_keys
+def shadow(
+    folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]
+) -> None:
+    """Put the case's rule in shadow: it is counted on live traffic and stops nothing.
+
+    \b
+    Examples:
+      safehold respond shadow --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    rule = Case(folder).rule()
+    serial = _book(rules, person, person_key, publics).shadow(rule, int(time.time()))
+    click.echo(f"{rules}: serial {serial}, {rule.id} in shadow")
+
+
+@respond.command("approve")
+@_case
+@_person
+@_person_key
+def approve(folder: Path, person: str, person_key: Path) -> None:
+    """Sign that the case's rule may act, after reading it and its cost.
+
+    \b
+    Examples:
+      safehold respond approve --case c1 --as bela --person-key bela.pem
+    """
+    case = Case(folder)
+    rule = case.rule()
+    case.keep_approval(signed_by(rule, person, _private(person_key)))
+    click.echo(f"{rule.id}: approved by {person} ({rule.digest[:16]})")
+
+
+@respond.command("act")
+@_case
+@_rules
+@_person
+@_person_key
+@_keys
+@click.option("--break-glass", is_flag=True, help="One person alone: a rule of a day at most.")
+def act(
+    folder: Path,
+    rules: Path,
+    person: str,
+    person_key: Path,
+    publics: tuple[str, ...],
+    break_glass: bool,
+) -> None:
+    """Let the case's rule act, once two persons approved it.
+
+    \b
+    Examples:
+      safehold respond act --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    case = Case(folder)
+    book = _book(rules, person, person_key, publics)
+    serial = book.act(case.rule().id, case.approvals(), int(time.time()), broken_glass=break_glass)
+    click.echo(f"{rules}: serial {serial}, {case.rule().id} acts")
+
+
+@respond.command("end")
+@_case
+@_rules
+@_person
+@_person_key
+@_keys
+def end(folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
+    """Take the case's rule out before its end.
+
+    \b
+    Examples:
+      safehold respond end --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    rule = Case(folder).rule()
+    serial = _book(rules, person, person_key, publics).end(rule.id, int(time.time()))
+    click.echo(f"{rules}: serial {serial}, {rule.id} ended")
+
+
+@respond.command("retrain")
+@_case
+@_benign
+@_data
+@click.option("--signing-key", type=_file, help="Private key that signs the challenger.")
+@_seed
+@_guard_options
+@_json
+def retrain(
+    folder: Path,
+    benign: tuple[Path, ...],
+    data: Path | None,
+    signing_key: Path | None,
+    seed: int,
+    bundle: str,
+    keys: tuple[str, ...],
+    sha256: str | None,
+    unsafe: bool,
+    as_json: bool,
+) -> None:
+    """Make the challenger: the bundle in use, warm-started on the variants, thresholds set anew.
+
+    \b
+    Examples:
+      safehold respond retrain --case c1 --benign traffic.jsonl --signing-key key.pem
+      safehold respond retrain --case c1 --benign traffic/ --data data/ --bundle bundles/mine
+    """
+    case = Case(folder)
+    champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
+    place = Path(bundle) if Path(bundle).is_dir() else stock_bundle(bundle)[0]
+    corpus = _corpus(champion.manifest.constitution, data, seed)
+    texts, _ = _traffic(benign)
+    settings = WarmSettings(seed=seed)
+    began = time.process_time()
+    with Bars(Console(file=sys.stderr)) as bars:
+        fresh = challenger(
+            champion,
+            place,
+            incident=case.incident(),
+            made=case.variants(),
+            replay=corpus.replay(settings.replayed, seed),
+            benign=[text for slice_ in texts.values() for text in slice_],
+            settings=settings,
+            out=case.challenger,
+            key=None if signing_key is None else load_or_make_key(signing_key),
+            progress=bars,
+        )
+    seconds = time.process_time() - began
+    _say(as_json, {"digest": fresh.digest, "cpu_s": seconds})
+    if not as_json:
+        click.echo(f"{case.challenger}: {fresh.digest} ({seconds:.1f} s CPU)")
+
+
+@respond.command("gate")
+@_case
+@_benign
+@_data
+@click.option(
+    "--shadow",
+    "seen",
+    help="EXCHANGES,DISAGREED,REVIEWED of the shadow run; without it that gate refuses.",
+)
+@click.option("--slice-budget", type=click.FloatRange(0, 1), help="Most refused of a slice.")
+@_seed
+@_guard_options
+@_json
+def gate(
+    folder: Path,
+    benign: tuple[Path, ...],
+    data: Path | None,
+    seen: str | None,
+    slice_budget: float | None,
+    seed: int,
+    bundle: str,
+    keys: tuple[str, ...],
+    sha256: str | None,
+    unsafe: bool,
+    as_json: bool,
+) -> None:
+    """Put the challenger before the gates; what was not measured is not passed. Exit 1: refused.
+
+    \b
+    Examples:
+      safehold respond gate --case c1 --benign traffic/ --shadow 5000,12,12
+      safehold respond gate --case c1 --benign traffic/ --json
+    """
+    case = Case(folder)
+    champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
+    corpus = _corpus(champion.manifest.constitution, data, seed)
+    digest = hashlib.sha256((case.challenger / "manifest.json").read_bytes()).hexdigest()
+    fresh = open_bundle(str(case.challenger), (), digest)
+    texts, _ = _traffic(benign)
+    with Bars(Console(file=sys.stderr)) as bars:
+        given = measured(
+            champion,
+            fresh,
+            incident=case.incident(),
+            dress=case.dress(),
+            questions=questions(champion.manifest.constitution),
+            wrappers=wrappers(),
+            benign=texts,
+            settings=MeasureSettings(seed=seed),
+            progress=bars,
+            shadow=_shadow(seen),
+            twins=gate_twins(case.dress(), corpus.asks(), 230, seed),
+        )
+    limits = GateLimits() if slice_budget is None else GateLimits(slice_budget=slice_budget)
+    report = gates(given, limits)
+    case.keep_report(report)
+    click.echo(msgspec.json.encode(report).decode() if as_json else shown(report))
+    if not report.passed:
+        raise SafeholdError("the challenger may not be released; the report says why")
+
+
+def _shadow(seen: str | None) -> Shadow | None:
+    if seen is None:
+        return None
+    try:
+        exchanges, disagreed, reviewed = (int(one) for one in seen.split(","))
+    except ValueError as error:
+        raise UsageError("--shadow: expected three counts, as 5000,12,12") from error
+    return Shadow(exchanges, disagreed, reviewed)
+
+
+@respond.command("status")
+@_case
+@_keys
+@_json
+def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
+    """Say how far a case has come, by its clock, and what it waits for.
+
+    \b
+    Examples:
+      safehold respond status --case c1 --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    case = Case(folder)
+    began, done = case.incident().at, case.done()
+    persons: tuple[str, ...] = ()
+    if "rule" in done:
+        placed = PlacedRule(case.rule(), approvals=case.approvals())
+        persons = tuple(sorted(approvers(placed, _quorum(publics))))
+    rows = {step: done[step] - began if step in done else None for step in STEPS}
+    _say(as_json, {"steps": rows, "approved_by": list(persons)})
+    if not as_json:
+        for step, after in rows.items():
+            click.echo(f"{step:12} {'waits' if after is None else f'{after:9.1f} s'}")
+        click.echo(f"approved by  {', '.join(persons) or 'nobody yet'}")
+
+
+@respond.command("drill")
+@click.option("--short", is_flag=True, help="Fewer texts and attacks: within three minutes.")
+@click.option("--folder", type=click.Path(path_type=Path), help="A new folder to keep it in.")
+@_seed
+@_json
+def drill(short: bool, folder: Path | None, seed: int, as_json: bool) -> None:
+    """Go through the whole response on this machine, with scripted approvals, and print its clock.
+
+    \b
+    Examples:
+      safehold respond drill --short
+      safehold respond drill --folder drill/ --json
+    """
+    from safehold.cli._respond_drill import run_drill
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    if folder is not None:
+        found = run_drill(folder, short=short, say=say, seed=seed)
+    else:
+        with tempfile.TemporaryDirectory(prefix="safehold-drill-") as place:
+            found = run_drill(Path(place) / "drill", short=short, say=say, seed=seed)
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+    if not found.verified:
+        raise SafeholdError("the drill did not end with a verified bundle; its gates say why")
+
+
+def _say(as_json: bool, found: object) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+
+
+def _corpus(domain: str, data: Path | None, seed: int) -> Corpus:
+    return of_dataset(data) if data is not None else of_seed_books(load(domain), seed)
+
+
+def _quorum(publics: tuple[str, ...]) -> Quorum:
+    return quorum_of(_pairs(publics), min(2, len(publics)))
+
+
+def _pairs(publics: tuple[str, ...]) -> dict[str, str]:
+    found = dict(one.partition("=")[::2] for one in publics)
+    if not all(found.values()):
+        raise UsageError("--person-pub: expected NAME=FILE")
+    return found
+
+
+def _private(path: Path) -> Ed25519PrivateKey:
+    if not path.exists():
+        raise UsageError(f"{path}: expected a private key in PEM")
+    return load_or_make_key(path)
+
+
+def _book(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> RuleBook:
+    return RuleBook(rules, _quorum(publics), person, _private(person_key))
+
+
+def _traffic(paths: tuple[Path, ...]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Return benign prompts by slice, and the digest of each file."""
+    found: dict[str, list[str]] = {}
+    sources: dict[str, str] = {}
+    for path in paths:
+        for file in data_files(path)[0]:
+            items = read_items(file, "", unlabelled=Label.BENIGN)
+            sources[os.fspath(file.name)] = items.sha256
+            for item in items.items:
+                if item.label is Label.BENIGN:
+                    text = "\n".join(part.text for part in item.prompt.texts())
+                    found.setdefault(item.slice, []).append(text)
+    return {name: tuple(texts) for name, texts in found.items()}, sources

@@ -1,0 +1,67 @@
+"""What a whole guard says of prompts: the sessions that serve, without a gateway around them."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from safehold.exchange import user_says
+from safehold.guard.bundle.load import Bundle
+from safehold.guard.interface import Block, Escalation, Failed
+from safehold.guard.overlay.live import HotSource, no_hot_rules
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.session import Guard, SessionPolicy
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What became of one prompt: refused or not, shown to stage 2 or not, and its score."""
+
+    blocked: bool
+    escalated: bool
+    score: float
+    stage1: float
+
+
+class Judge:
+    """A bundle's guard, for measuring."""
+
+    def __init__(self, bundle: Bundle, hot: HotSource = no_hot_rules) -> None:
+        """Take the bundle and the hot rules over it."""
+        self.bundle = bundle
+        self.guard = Guard(bundle.cascade, ViewDecoder())
+        self.hot = hot
+        self.stage2 = _none if bundle.stage2 is None else InlineStage2(bundle.stage2)
+
+    def prompt(self, text: str) -> Said:
+        """Judge one prompt."""
+        session = self.guard.session(user_says(text), SessionPolicy(), None, self.hot)
+        verdict = drive(session.judge_prompt(), self.stage2)
+        report = session.report()
+        return Said(
+            blocked=isinstance(verdict, Block),
+            escalated=report.escalations > 0,
+            score=report.prompt_score,
+            stage1=session.stage1_logits[0],
+        )
+
+    def prompts(self, texts: Iterable[str]) -> list[Said]:
+        """Judge prompts, each alone."""
+        return [self.prompt(text) for text in texts]
+
+    def stage1(self, texts: Sequence[str]) -> list[float]:
+        """Return stage 1's logit of prompts alone, over every view: cheap."""
+        cascade = msgspec.structs.replace(self.bundle.cascade, has_stage2=False, probe=None)
+        never = msgspec.structs.replace(cascade.prompt, alone=1e9)
+        guard = Guard(msgspec.structs.replace(cascade, prompt=never), ViewDecoder())
+        found = []
+        for text in texts:
+            session = guard.session(user_says(text), SessionPolicy())
+            drive(session.judge_prompt(), _none)
+            found.append(session.stage1_logits[0])
+        return found
+
+
+def _none(request: Escalation) -> Answer:
+    del request
+    return Failed(reason="NoStage2")

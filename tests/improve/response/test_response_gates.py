@@ -1,0 +1,124 @@
+"""Each gate has a bundle that only it refuses, and refuses where nothing was measured."""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safehold.improve.response.gates import (
+    GateInput,
+    GateState,
+    Pair,
+    gates,
+    holm,
+    mcnemar_worse,
+    shown,
+)
+
+OK, BAD, SAME, BETTER = Pair(False, False), Pair(False, True), Pair(True, True), Pair(True, False)
+GOOD = GateInput(
+    champion="a" * 64,
+    challenger="b" * 64,
+    incident="i1",
+    golden=(True,) * 24,
+    replayed=True,
+    family=(BETTER,) * 60 + (OK,) * 60,
+    slices={"general": (OK,) * 300, "rare": (OK,) * 10},
+    dress=(OK,) * 70,
+    red_team={"persona": (OK,) * 12 + (SAME,) * 2, "story": (BETTER,) * 8},
+    escalated=(OK,) * 97 + (SAME,) * 3,
+    seconds=((0.01, 0.011),) * 100,
+    shadow_exchanges=2_000,
+    shadow_disagreed=4,
+    shadow_reviewed=4,
+)
+WORSE = {
+    "golden": {"golden": (True,) * 23 + (False,)},
+    "family": {"family": (BETTER,) * 112 + (SAME,) * 8},
+    "slices": {"slices": {"general": (OK,) * 280 + (BAD,) * 20}},
+    "dress": {"dress": (OK,) * 69 + (BAD,)},
+    "red-team": {"red_team": {"persona": (BAD,) * 9 + (OK,) * 5, "story": (OK,) * 8}},
+    "escalation": {"escalated": (OK,) * 94 + (SAME,) * 3 + (BAD,) * 3},
+    "speed": {"seconds": ((0.01, 0.013),) * 100},
+    "shadow": {"shadow_reviewed": 3},
+}
+EMPTY = {
+    "golden": {"golden": ()},
+    "family": {"family": (OK,) * 49},
+    "slices": {"slices": {"general": (OK,) * 300, "rare": ()}},
+    "dress": {"dress": ()},
+    "red-team": {"red_team": {}},
+    "escalation": {"escalated": ()},
+    "speed": {"seconds": ()},
+    "shadow": {"shadow_exchanges": None},
+}
+
+
+def stopped(given: GateInput) -> dict[str, GateState]:
+    """Return the gates that do not pass."""
+    report = gates(given)
+    assert report.passed is not any(one.state is not GateState.PASSED for one in report.gates)
+    return {one.name: one.state for one in report.gates if one.state is not GateState.PASSED}
+
+
+def test_a_good_bundle_passes_every_gate() -> None:
+    """The near miss of all the others; its report says so and has a digest of its own."""
+    assert stopped(GOOD) == {}
+    assert "may be released" in shown(gates(GOOD))
+    assert gates(GOOD).digest != gates(msgspec.structs.replace(GOOD, incident="i2")).digest
+
+
+@pytest.mark.parametrize("name", WORSE)
+def test_each_gate_refuses_a_bundle_that_only_it_refuses(name: str) -> None:
+    """One thing is worse and everything else as good: exactly that gate stops it."""
+    assert stopped(msgspec.structs.replace(GOOD, **WORSE[name])) == {name: GateState.REFUSED}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_what_was_not_measured_is_not_passed(name: str) -> None:
+    """Missing data stops a bundle as well, and says that it is missing."""
+    assert stopped(msgspec.structs.replace(GOOD, **EMPTY[name])) == {name: GateState.NOT_MEASURED}
+
+
+def test_an_incident_that_is_judged_wrongly_again_is_refused() -> None:
+    """The golden gate replays the incident too."""
+    assert stopped(msgspec.structs.replace(GOOD, replayed=False)) == {"golden": GateState.REFUSED}
+
+
+def test_a_small_slice_is_compared_with_the_champion() -> None:
+    """Ten texts are too few for a budget: six more refusals are found, one is chance."""
+    for worse, states in ((1, {}), (6, {"slices": GateState.REFUSED})):
+        rare = (BAD,) * worse + (OK,) * (10 - worse)
+        given = msgspec.structs.replace(GOOD, slices={"general": (OK,) * 300, "rare": rare})
+        assert stopped(given) == states
+
+
+@pytest.mark.parametrize(
+    ("worse", "better", "p"),
+    [(0, 0, 1.0), (5, 0, 1 / 32), (0, 5, 1.0), (3, 1, 5 / 16), (10, 2, 79 / 4096)],
+)
+def test_mcnemar_is_the_binomial_tail(worse: int, better: int, p: float) -> None:
+    """Values computed by hand from the binomial with one half."""
+    assert mcnemar_worse((BAD,) * worse + (BETTER,) * better + (OK,) * 7) == pytest.approx(p)
+
+
+def test_holm_steps_down() -> None:
+    """0.01, 0.02 and 0.04 of three pass 0.05/3, 0.05/2 and 0.05; 0.03 second stops the rest."""
+    assert holm({"a": 0.01, "b": 0.02, "c": 0.04}, 0.05) == ["a", "b", "c"]
+    assert holm({"a": 0.01, "b": 0.03, "c": 0.04}, 0.05) == ["a"]
+    assert holm({}, 0.05) == []
+
+
+def _more(field: str) -> Callable[[GateInput, int], GateInput]:
+    return lambda given, count: msgspec.structs.replace(
+        given, **{field: getattr(given, field) + (BAD,) * count}
+    )
+
+
+@given(st.sampled_from(["family", "dress", "escalated"]), st.integers(1, 60))
+def test_worse_figures_never_open_a_gate(field: str, count: int) -> None:
+    """Adding texts on which the challenger is worse can stop a bundle, never help it."""
+    before = set(stopped(GOOD))
+    assert before <= set(stopped(_more(field)(GOOD, count)))
