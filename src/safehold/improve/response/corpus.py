@@ -77,9 +77,7 @@ def of_seed_books(constitution: Constitution, seed: int) -> Corpus:
     """
     base = [
         msgspec.structs.replace(one, split=split_of(one.family))
-        for one in WrittenGenerator(constitution.name, constitution.digest).generate(
-            seed=seed, skip=frozenset()
-        )
+        for one in WrittenGenerator(constitution.name, constitution.digest).generate(seed=seed)
     ]
     frames = phrasebook().frames
     framed = [
