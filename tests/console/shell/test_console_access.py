@@ -109,7 +109,9 @@ def test_every_route_times_every_role(stage: Stage, http: httpx.Client, role: st
             path = start + path_of("/overview" if start and screen.path == "/" else screen.path)
             status = http.get(path, headers=ada).status_code
             assert (status != 403) == may, (path, role, status)
-            assert status in {200, 403, 404}, (path, role, status)
+            # 409: who may still be asked for a verdict on the decision does not see it yet.
+            waits = status == 409 and "/explore/" in path and may
+            assert status in {200, 403, 404} or waits, (path, role, status)
     for act in ACTS:
         may = role in act.roles
         path = path_of(act.path)

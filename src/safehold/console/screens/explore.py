@@ -6,7 +6,7 @@ import msgspec
 
 from safehold.console.index import ExchangeLine, Hour, Wanted
 from safehold.console.screens.conversation import SaidText, conversation
-from safehold.console.shell.access import Visit
+from safehold.console.shell.access import Role, Visit
 from safehold.console.shell.web import NotFoundError
 from safehold.console.sources import Sources
 from safehold.errors import TrustError
@@ -87,7 +87,8 @@ def explore(visit: Visit[Sources]) -> Explored:
         before=int(before) if before.isdecimal() and len(before) <= _MOST_DIGITS else 0,
         limit=_TOP_OF,
     )
-    found = visit.sources.index.lines(wanted)
+    awaited = _awaited(visit)
+    found = [one for one in visit.sources.index.lines(wanted) if one.decision_id not in awaited]
     rows = found if csv else found[:_PAGE]
     hours = tuple(visit.sources.index.hours(visit.now - _WEEK_S))
     return Explored(
@@ -107,8 +108,11 @@ def decision(visit: Visit[Sources]) -> Decision:
 
     Raises:
         NotFoundError: there is no such decision.
+        TrustError: this person may still be asked for a verdict on it, and would see the score.
     """
     wanted = visit.params["decision_id"]
+    if wanted in _awaited(visit):
+        raise TrustError("your verdict on this decision may be asked for: give it first, blind")
     entries = visit.sources.reader.decision(wanted)
     if not entries:
         raise NotFoundError("the ledger has no decision of that id; it may have been pruned")
@@ -122,6 +126,13 @@ def decision(visit: Visit[Sources]) -> Decision:
     )
     opens = {"lead", "responder", "auditor"} & {role.value for role in visit.roles}
     return Decision(decision_id=wanted, rows=tuple(lines), blocked=blocked, may_open=bool(opens))
+
+
+def _awaited(visit: Visit[Sources]) -> frozenset[str]:
+    """Return what a person who judges must not see yet; others see everything."""
+    if not visit.roles & {Role.REVIEWER, Role.LEAD}:
+        return frozenset()
+    return visit.sources.cases.awaited(visit.person.id)
 
 
 def open_decision(visit: Visit[Sources], posted: OpenContent) -> Decision:

@@ -154,6 +154,20 @@ class ReviewReading:
             raise UsageError(f"there is no item {item}")
         return int(found)
 
+    def awaited(self, person: str) -> frozenset[str]:
+        """Return the decisions on which this person may still be asked for a verdict."""
+        given = select(func.count()).where(VERDICTS.c.item == ITEMS.c.id).scalar_subquery()
+        mine = select(VERDICTS.c.item).where(
+            VERDICTS.c.item == ITEMS.c.id, VERDICTS.c.person == person
+        )
+        query = (
+            select(ITEMS.c.decision_id)
+            .join_from(ITEMS, CASES, CASES.c.id == ITEMS.c.case_id)
+            .where(CASES.c.state == "open", given < ITEMS.c.needed, ~mine.exists())
+        )
+        with told(self._engine), self._engine.connect() as connection:
+            return frozenset(connection.execute(query).scalars())
+
     def verdicts(self, *, limit: int = 2_000) -> list[CountedVerdict]:
         """Return the newest verdicts with the decisions that they are about."""
         query = (
