@@ -18,7 +18,7 @@ from safehold.guard.session.flow import guarded
 from safehold.guard.session.segments import pieces, request, segments, windows
 from safehold.guard.session.written import WrittenRules
 
-_CANDIDATES = 3
+_CANDIDATES = 4
 """Texts of a prompt that may be shown to stage 2: the hottest ones."""
 _KEPT_CHARS = 1 << 18
 """Characters of a prompt's views that are kept for rules that come while the reply is streamed."""
@@ -112,11 +112,7 @@ class PromptJudge:
                     "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
                 )
             return Allow(score=cascade.score(surface, self.final))
-        hot: dict[str, _Found] = {}
-        for one in found:
-            if one.logit >= surface.escalate:
-                hot.setdefault(one.text, one)
-        chosen = list(hot.values())[:_CANDIDATES]
+        chosen = _hottest(found, surface.escalate)
         self.escalations = len(chosen)
         texts = {one.text: one for one in (*asked, *chosen)}
         order = dict.fromkeys([*(one.text for one in chosen), *texts])
@@ -137,3 +133,14 @@ class PromptJudge:
             if final >= surface.block:
                 return block_at(answer.clause, final, surface.block, Stage.STAGE2, place)
         return Allow(score=cascade.score(surface, self.final))
+
+
+def _hottest(found: Sequence[_Found], escalate: float) -> list[_Found]:
+    """Return the hottest texts above a logit, of which none holds another; `found` is in order."""
+    hot: dict[str, _Found] = {}
+    for one in found:
+        if one.logit < escalate or len(hot) == _CANDIDATES:
+            break
+        if not any(one.text in text or text in one.text for text in hot):
+            hot[one.text] = one
+    return list(hot.values())

@@ -3,10 +3,11 @@
 A model reads the parts of a turn, and the turns of a role, one after the other, so a text that is
 cut over them counts as the text it is: around each seam they are joined, as they are (a word was
 cut) and with a blank (between words).
-A long text is also scored in pieces, so that stage 2 can be shown the piece that is hot and a
-request can't hide in a long wrapper.
+A long text is also scored in pieces and by its sentences, so that stage 2 can be shown what is hot
+and a request can't hide in a long wrapper.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -22,6 +23,14 @@ WHOLE = 1000
 """Characters of a request that stage 2 is shown at once."""
 _SEAM = PIECE
 """Characters on each side of a seam that are joined."""
+_SENTENCES = 200
+"""Characters from which a text's sentences are scored by themselves too."""
+_LONGEST = 240
+_ALONE = 30
+_STOP = re.compile(r"[.!?:;](?=\s)\s+|[\u3002\uff01\uff1f\u0964]\s*|\n+")
+_TURNS = 48
+_WORDS = 6
+_SHORT = 120
 _GLUES = ("", " ")
 
 
@@ -49,6 +58,8 @@ def segments(exchange: Exchange) -> Iterator[Segment]:
                     said.append(part.text)
     if len(said) > 1:
         yield Segment("\n".join(said)[-2 * READ :], -1)
+        for text in dealt(exchange):
+            yield Segment(text, -1)
     yield from _met(exchange)
 
 
@@ -110,11 +121,76 @@ def windows(text: str) -> list[str]:
 
 
 def pieces(text: str) -> list[str]:
-    """Cut a long text into overlapping pieces at white space; a short text is its only piece."""
+    """Return what a text is scored in: itself if it is short, overlapping pieces, its sentences.
+
+    A piece of 600 characters tells of what a passage is about, a window of a sentence or two of
+    what is asked inside it: a request can't hide in a wrapper of any length.
+    """
     if len(text) <= PIECE:
-        return [text]
-    step = PIECE // 2
-    return [text[start : start + PIECE] for start in range(0, len(text) - step, step)]
+        found = [text]
+    else:
+        step = PIECE // 2
+        found = [text[start : start + PIECE] for start in range(0, len(text) - step, step)]
+    return [*found, *sentences(text)] if len(text) > _SENTENCES else found
+
+
+def sentences(text: str) -> list[str]:
+    """Return windows of a text that begin at each sentence or line and end with one.
+
+    Each holds at least one sentence and goes on while it is shorter than 100 characters; one of 30
+    and more is a window by itself too. A sentence without an end is cut in overlapping windows of
+    240.
+    """
+    starts = [0, *(match.end() for match in _STOP.finditer(text)), len(text)]
+    cuts = [starts[0]]
+    for start in starts[1:]:
+        while start - cuts[-1] > _LONGEST:
+            cuts.append(cuts[-1] + _LONGEST // 2)
+        if start > cuts[-1]:
+            cuts.append(start)
+    found = []
+    last = 0
+    for at, start in enumerate(cuts[:-1]):
+        end = at + 1
+        while end < len(cuts) - 1 and cuts[end] - start < _SENTENCES // 2:
+            end += 1
+        window = text[start : cuts[end]].strip()
+        if window and cuts[end] > last:
+            found.append(window)
+            last = cuts[end]
+        alone = text[start : cuts[at + 1]].strip()
+        if end > at + 1 and len(alone) >= _ALONE:
+            found.append(alone)
+    return list(dict.fromkeys(found))
+
+
+def dealt(exchange: Exchange) -> list[str]:
+    """Return the texts that the user's turns may have been dealt into, without chatter between.
+
+    The first words of every turn together, the last words, the first lines, the last lines, and the
+    short turns alone: whoever deals a request over turns puts its parts somewhere regular.
+    """
+    turns = [
+        text
+        for turn in exchange.turns
+        if turn.role is Role.USER
+        and (text := "\n".join(p.text for p in turn.parts if isinstance(p, TextPart)).strip())
+    ][-_TURNS:]
+    if len(turns) < 2:  # noqa: PLR2004 - one turn is dealt to nobody
+        return []
+    words = [turn.split(maxsplit=_WORDS)[:_WORDS] for turn in turns]
+    ends = [turn.rsplit(maxsplit=_WORDS)[-_WORDS:] for turn in turns]
+    lines = [[line for line in turn.splitlines() if line.strip()] for turn in turns]
+    ways = (
+        [" ".join(part) for part in words],
+        [" ".join(part) for part in ends],
+        [part[0][:_LONGEST] for part in lines],
+        [part[-1][:_LONGEST] for part in lines],
+        [turn for turn in turns if len(turn) <= _SHORT],
+    )
+    whole = "\n".join(turns)[-2 * READ :]
+    found = dict.fromkeys("\n".join(way)[-READ:] for way in ways if len(way) > 1)
+    return [text for text in found if text not in whole]
 
 
 def reading(exchange: Exchange) -> str:
