@@ -56,12 +56,14 @@ def test_texts_near_the_subject_raise_the_threshold() -> None:
     assert beside.surfaces["prompt"].block > without.surfaces["prompt"].block
 
 
-def test_stage_2_reads_the_wanted_share() -> None:
-    """About that share of the traffic escalates, whatever the bundle's own threshold was."""
+def test_stage_2_reads_the_wanted_share_of_replies_and_every_request() -> None:
+    """About that share of the replies escalates; requests are scored as they are served, all."""
     stage2 = PhraseStage2("never")
     calibrated(tiny_bundle(stage2), traffic(24), settings(escalate=0.06), Progress())
-    assert stage2.seen
-    assert len({item.prompt for item in stage2.seen if not item.reply}) <= 40
+    assert len({item.reply for item in stage2.seen if item.reply}) <= 40
+    assert {item.prompt for item in stage2.seen if not item.reply} >= {
+        part.text for text in traffic(24).general for part in text.exchange.texts()
+    }
 
 
 def test_too_little_traffic_is_an_error() -> None:

@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import Pinned
 
 _PINS = {
-    "homebrewing": "31c621ff31e50ba2f88b0b041cde38421fc0d753128e30e8e046ea4a249cb777",
+    "homebrewing": "73de83c13c7503e4768e5f842826c6efcbd1f00bfd7602f3bb5434a7aa0125df",
 }
 
 

@@ -23,6 +23,12 @@ _CANDIDATES = 4
 _KEPT_CHARS = 1 << 18
 """Characters of a prompt's views that are kept for rules that come while the reply is streamed."""
 
+_PART = 2.0
+"""What stage 2's logit of a part of a longer text, or of joined turns, counts less.
+
+A long text has many parts, and each is one more chance to be wrong.
+"""
+
 Views = Callable[[str], Sequence[str]]
 
 
@@ -30,6 +36,7 @@ class _Found(msgspec.Struct, frozen=True):
     logit: float
     text: str
     turn: int
+    part: bool
 
 
 class PromptJudge:
@@ -60,10 +67,11 @@ class PromptJudge:
                 if hit is not None:
                     return rule_block(hit, InPrompt(segment.turn))
                 for piece in pieces(view) if segment.scored else ():
+                    part = piece != view or segment.turn < 0
                     logit = self._score(piece, segment.turn)
                     if isinstance(logit, Block):
                         return logit
-                    found.append(_Found(logit, piece, segment.turn))
+                    found.append(_Found(logit, piece, segment.turn, part))
         if cascade.stage1 is None or not found:
             return Allow(score=0.0)
         found.sort(key=lambda one: -one.logit)
@@ -76,7 +84,7 @@ class PromptJudge:
                 logit = self._score(window, turn)
                 if isinstance(logit, Block):
                     return logit
-                asked.append(_Found(logit, window, turn))
+                asked.append(_Found(logit, window, turn, part=window != plain))
         return (yield from self._decide(found, asked))
 
     def _keep(self, view: str, turn: int) -> None:
@@ -124,8 +132,9 @@ class PromptJudge:
                 if failed is not None:
                     return failed
                 continue
+            seen = answer.logit - (_PART if one.part else 0.0)
             final = self._failures.finite(
-                cascade.ensemble(surface, one.logit, answer.logit), Stage.STAGE2, place
+                cascade.ensemble(surface, one.logit, seen), Stage.STAGE2, place
             )
             if isinstance(final, Block):
                 return final

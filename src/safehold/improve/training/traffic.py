@@ -97,13 +97,15 @@ def calibrated(
             for text, row in zip(texts, first, strict=True)
             if any(one.stage1 >= levels[0 if prompt else 1] for prompt, one in row.items())
         ]
-        progress.start("traffic, stage 2", len(hot))
-        found = iter(_rows(cascade, bundle, hot, progress, stage2=True))
+        progress.start("traffic, stage 2", len(texts))
         chosen = {id(text) for text in hot}
-        first = [
-            next(found) if id(text) in chosen else row
-            for text, row in zip(texts, first, strict=True)
+        # Stage 2 reads every last request; a reply only where stage 1 asks for it.
+        read = [
+            text if id(text) in chosen else msgspec.structs.replace(text, reply="")
+            for text in texts
         ]
+        found = _rows(cascade, bundle, read, progress, stage2=True)
+        first = [{**row, **more} for row, more in zip(first, found, strict=True)]
     surfaces: dict[str, SurfaceTraffic] = {}
     for name, prompt in (("prompt", True), ("reply", False)):
         base = cascade.prompt if prompt else cascade.reply

@@ -17,6 +17,7 @@ class Family(StrEnum):
     LANGUAGE = "language-like"
     STRUCTURE = "structure"
     AFFIX = "affix"
+    LETTERS = "letters"
 
 
 class Transform(msgspec.Struct, frozen=True):

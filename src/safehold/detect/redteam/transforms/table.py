@@ -6,6 +6,7 @@ from safehold.detect.redteam.transforms.encodings import ENCODINGS
 from safehold.detect.redteam.transforms.interface import Transform
 from safehold.detect.redteam.transforms.languages import LANGUAGE
 from safehold.detect.redteam.transforms.layout import LAYOUT
+from safehold.detect.redteam.transforms.letters import LETTERS
 from safehold.detect.redteam.transforms.structure import STRUCTURE
 from safehold.detect.redteam.transforms.typos import TYPING
 from safehold.detect.redteam.transforms.unicode import UNICODE
@@ -20,6 +21,7 @@ TRANSFORMS: tuple[Transform, ...] = (
     *LANGUAGE,
     *STRUCTURE,
     *AFFIXES,
+    *LETTERS,
 )
 
 

@@ -6,6 +6,7 @@ higher threshold. Windows with few letters are numbers and signs, of which other
 Thresholds lie at or above the 99.8 % quantile of windows of ordinary text in that script.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -61,11 +62,12 @@ SCALES: Final = (
 class Windows:
     """The windows of one scale over a growing text; each is judged once, when it is whole."""
 
-    __slots__ = ("_bits", "_done", "_limits", "_points", "_scale")
+    __slots__ = ("_bits", "_done", "_limits", "_lowest", "_points", "_scale")
 
     def __init__(self, scale: Scale) -> None:
         self._scale = scale
         self._limits = scale.limits()
+        self._lowest = min(scale.thresholds.values())
         self._bits: Floats = np.zeros(0)
         self._points: Codes = np.zeros(0, np.uint64)
         self._done = 0
@@ -80,16 +82,17 @@ class Windows:
             return []
         starts = np.arange(count) * scale.stride
         means = _sums(self._bits, starts, scale.window) / scale.window
+        if means.max() <= self._lowest:  # nearly always: no script has so low a threshold
+            return self._judged(count, ())
         limits = _limits(self._points, starts, scale.window, self._limits)
-        odd = np.flatnonzero(means > limits)
-        first = self._done
-        judged = count * scale.stride
-        self._bits, self._points = self._bits[judged:], self._points[judged:]
-        self._done += judged
-        return [
-            (first + int(at) * scale.stride, first + int(at) * scale.stride + scale.window)
-            for at in odd
-        ]
+        return self._judged(count, np.flatnonzero(means > limits).tolist())
+
+    def _judged(self, count: int, odd: Sequence[int]) -> Spans:
+        """Drop what was judged; return the odd windows' spans."""
+        first, stride = self._done, self._scale.stride
+        self._bits, self._points = self._bits[count * stride :], self._points[count * stride :]
+        self._done += count * stride
+        return [(first + at * stride, first + at * stride + self._scale.window) for at in odd]
 
 
 def _sums(values: Floats, starts: npt.NDArray[np.int64], window: int) -> Floats:
