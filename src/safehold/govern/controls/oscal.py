@@ -74,6 +74,7 @@ def profile(catalogue: Catalogue, href: str) -> Json:
             "uuid": _id("profile", catalogue.sha256, href),
             "metadata": _metadata("Safehold controls, all of them"),
             "imports": [{"href": href, "include-controls": [{"with-ids": ids}]}],
+            "merge": {"as-is": True},
         }
     }
 
