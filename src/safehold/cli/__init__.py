@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "log": ("safehold.cli.log", "log", "The transparency log: append, prove, verify."),
     "monitor": ("safehold.cli.monitor", "monitor", "Look again at what was served."),
     "people": ("safehold.cli.people", "people", "Persons, roles, teams and their keys."),
+    "race": ("safehold.cli.race", "race_command", "Race an adaptive attacker against it all."),
     "redteam": ("safehold.cli.redteam", "redteam", "Attack a guard and measure what gets through."),
     "report": ("safehold.cli.report", "report", "The safeguards report: claims over evidence."),
     "respond": ("safehold.cli.respond", "respond", "Answer a jailbreak: rule, retrain, release."),

@@ -87,7 +87,7 @@ class _Clock:
 
 
 @contextlib.contextmanager
-def _target(found: QuestionSet) -> Iterator[str]:
+def complying_target(found: QuestionSet) -> Iterator[str]:
     """Serve the always-complying target on a thread; yield its base URL."""
     loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     urls: list[str] = []
@@ -110,7 +110,7 @@ def _target(found: QuestionSet) -> Iterator[str]:
         loop.close()
 
 
-def _post(url: str, body: dict[str, Any], key: str = "") -> dict[str, Any]:
+def post(url: str, body: dict[str, Any], key: str = "") -> dict[str, Any]:
     headers = {"content-type": "application/json"}
     if key:
         headers["authorization"] = f"Bearer {key}"
@@ -142,7 +142,7 @@ class _Client:
         self._ledger = LedgerReader.open(str(served.ledger))
 
     def ask(self, text: str) -> _Answer:
-        answer = _post(
+        answer = post(
             self._url, {"model": "drill", "messages": [{"role": "user", "content": text}]}
         )
         rows = [one.row for one in self._ledger.tail(20)]
@@ -180,7 +180,7 @@ def run_drill(folder: Path, *, short: bool, say: Say, seed: int = 1) -> DrillRes
     """
     stage = _set_up(folder, short=short, seed=seed)
     with contextlib.ExitStack() as stack:
-        target = stack.enter_context(_target(questions(_DOMAIN)))
+        target = stack.enter_context(complying_target(questions(_DOMAIN)))
         options = _options(folder, stage.champion_folder, stage.admin)
         served = stack.enter_context(gateway(folder, "gateway", target, 0, options))
         client = _Client(served)
@@ -202,7 +202,7 @@ def run_drill(folder: Path, *, short: bool, say: Say, seed: int = 1) -> DrillRes
         verified = False
         if report.passed:
             # 6. The swap, the end of the rule, and the replay against the new bundle alone.
-            _post(f"{served.url}/admin/bundle", {"bundle": "challenger"}, stage.admin)
+            post(f"{served.url}/admin/bundle", {"bundle": "challenger"}, stage.admin)
             clock.mark("replaced", f"bundle {fresh.digest[:12]} is live; no stream was dropped")
             stage.book.end(rule.id, int(time.time()))
             verified = _replayed(client, text, fresh.digest)

@@ -33,6 +33,7 @@ KINDS: dict[str, type] = {
 NO_SAFEGUARD = {
     "EvaluationPlan": "a leaf of the log: what will be measured, fixed before the run",
     "JudgeSettings": "how an evaluation is judged",
+    "RaceSettings": "one race",
     "RollbackRules": "part of a trial's state",
     "GateLimits": "part of a signed gate report, which names them",
     "MeasureSettings": "how much the gates measure",
