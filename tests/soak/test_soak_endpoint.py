@@ -8,19 +8,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.secure.endpoint.attack.drill import Cost, Kills
+from safehold.secure.endpoint.attack.drill import Cost, Kills, Learned
 
 pytestmark = pytest.mark.soak
 
 
-def drill(what: str, base: Path, count: int) -> bytes:
+def drill(what: str, base: Path, *more: object) -> bytes:
     """Run one drill in namespaces of its own."""
     if os.geteuid() != 0:
         pytest.skip("a stage needs root")
     module = "safehold.secure.endpoint.attack.drill"
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, "-m"]
     done = subprocess.run(
-        [*command, module, what, str(base), str(count)],
+        [*command, module, what, str(base), *map(str, more)],
         capture_output=True,
         check=False,
         timeout=900,
@@ -44,3 +44,14 @@ def test_ten_thousand_execs_do_not_hang(tmp_path: Path) -> None:
     found = msgspec.json.decode(drill("cost", tmp_path, 5000), type=Cost)
     assert found.hung == 0
     drill("cost-static", tmp_path, 2000)
+
+
+def test_demo_learned_and_enforced_has_no_false_refusal(tmp_path: Path) -> None:
+    """The demo, with gateway and model, is learned; enforced, it runs as before."""
+    command = (sys.executable, "-m", "safehold", "demo", "--once", "--port", "18477")
+    folder = ("--folder", "/tmp/demo")
+    found = msgspec.json.decode(drill("learn", tmp_path, *command, *folder), type=Learned)
+    assert (found.first_status, found.second_status) == (0, 0)
+    assert found.refused == ()
+    assert not found.unknown_ran
+    assert found.learned > 100

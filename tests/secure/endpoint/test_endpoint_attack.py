@@ -6,7 +6,7 @@ import pytest
 
 from safehold.secure.endpoint.attack.attacks import ATTACKS, COUNTED
 from safehold.secure.endpoint.attack.bench import ENGINES
-from safehold.secure.endpoint.attack.declared import LEAVES, REASONS
+from safehold.secure.endpoint.attack.declared import LEAVES, RACES, REASONS
 from safehold.secure.endpoint.attack.table import left_over, markdown, measure, stopped_of
 
 
@@ -17,7 +17,8 @@ def test_engine_leaves_exactly_what_is_declared(engine: str) -> None:
         pytest.skip("a stage needs root")
     column = measure(engine)
     expected = LEAVES.get(engine, frozenset(one.name for one in ATTACKS if not one.benign))
-    assert set(left_over(column)) == expected
+    races = RACES.get(engine, frozenset())
+    assert set(left_over(column)) - races == expected - races
     ran = {row.attack for row in column.rows if row.ran}
     assert "allowed program" in ran
     # What is allowed by its content runs elsewhere too, unless a floor goes by place.

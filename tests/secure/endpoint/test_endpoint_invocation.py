@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.secure.endpoint.invocation import LANGUAGES, Source, invocation, language_of
+from safehold.secure.endpoint.invocation import (
+    LANGUAGES,
+    Source,
+    carries_code,
+    invocation,
+    language_of,
+)
 
 F, A, S, N = Source.FILE, Source.ARGUMENT, Source.STDIN, Source.NOTHING
 CASES = [
@@ -75,3 +81,25 @@ def test_interpreters_are_known_by_name(name: str) -> None:
 def test_other_programs_are_no_interpreters(name: str) -> None:
     """A part of a name is not the name."""
     assert language_of(name) is None
+
+
+@pytest.mark.parametrize(
+    ("program", "row", "carries"),
+    [
+        ("bash", "BASH_ENV=/tmp/x", True),
+        ("bash", "BASH_FUNC_ls%%=() { evil; }", True),
+        ("bash", "BASH_ENV=", False),
+        ("bash", "BASHES=/tmp/x", False),
+        ("bash", "PYTHONSTARTUP=/tmp/x", False),
+        ("python3", "PYTHONSTARTUP=/tmp/x", True),
+        ("perl", "PERL5OPT=-Mevil", True),
+        ("node", "NODE_OPTIONS=--require /tmp/x", True),
+        ("lua", "LUA_INIT_5_4=evil()", True),
+        ("sh", "PATH=/usr/bin", False),
+    ],
+)
+def test_environment_that_carries_code_is_known(program: str, row: str, carries: bool) -> None:  # noqa: FBT001
+    """A variable that an interpreter takes code from counts; an empty one and others do not."""
+    language = language_of(program)
+    assert language is not None
+    assert carries_code(language, ["HOME=/root", row]) is carries

@@ -33,6 +33,7 @@ from safehold.secure.endpoint.invocation import (
     Invocation,
     Language,
     Source,
+    carries_code,
     invocation,
     language_of,
 )
@@ -53,6 +54,8 @@ _OWNED_S = 2.0
 _FRESH_NS = 100_000_000
 """A change within the clock's grain of the last one may leave the change time as it was."""
 _WORKERS = 4
+_MOST_LINKS = 40
+_MOST_BYTES = 4 << 20
 _WAITING = 512
 
 
@@ -112,7 +115,7 @@ class Guard:
         self._digests: dict[Key, str] = {}
         self._programs: dict[Key, Language | None] = {}
         self._executed: dict[int, tuple[int, int]] = {}
-        self._starting: dict[int, tuple[Key, Language]] = {}
+        self._starting: dict[int, tuple[Key, Language, Subject]] = {}
         self._owned: dict[str, tuple[float, bool]] = {}
         self._today = dt.datetime.now(dt.UTC).date()
         self._overlays = hidden_overlays(os.getpid())
@@ -260,7 +263,7 @@ class Guard:
         if name.endswith(_SUFFIXES) or os.pread(handle, 2, 0) == b"#!":
             return True
         # Data files are arguments too; code is what the interpreter takes as such.
-        how = invocation(language, _arguments(pid))
+        how = invocation(language, _words(pid, "cmdline"))
         for word in (how.path, *how.also):
             with suppress(OSError, ValueError):
                 one = os.stat(_there(pid, word))
@@ -273,20 +276,64 @@ class Guard:
         starting = self._starting.get(pid)
         if starting is None or starting[0] != exe:
             return True
-        key, language = starting
-        how = invocation(language, _arguments(pid))
-        if how.source is Source.FILE and how.path and not _is_file(pid, how.path):
+        key, language, subject = starting
+        how = invocation(language, _words(pid, "cmdline"))
+        if how.source is Source.FILE and how.path and not self._is_file(pid, how.path):
             how = Invocation(Source.STDIN)
+        if carries_code(language, _words(pid, "environ")):
+            how = Invocation(Source.ARGUMENT)
         if how.source in {Source.FILE, Source.NOTHING}:
             del self._starting[pid]
             return True
         path = _readlink(f"/proc/{pid}/exe")
         sha256 = self._digests.get(key, "")
         target = self._target(Kind.INLINE, path, sha256)
-        allow = self._say(Ask(self._subject(pid), target))
+        allow = self._say(Ask(subject, target))
         if allow:
             del self._starting[pid]
         return allow
+
+    def _is_file(self, pid: int, path: str) -> bool:  # noqa: C901 - a walk, as the kernel's
+        """Tell whether an interpreter's argument leads to a file, by the process's own links.
+
+        A way through any `/proc` is none: `/dev/stdin` is a descriptor, and looked up by us it
+        would be one of ours.
+        """
+        root = f"/proc/{pid}/root"
+        if not path.startswith("/"):
+            path = f"{_readlink(f'/proc/{pid}/cwd')}/{path}"
+        left = path.split("/")[::-1]
+        here: list[str] = []
+        links = 0
+        while left:
+            part = left.pop()
+            if part in {"", "."}:
+                continue
+            if part == "..":
+                del here[-1:]
+                continue
+            place = f"{root}/{'/'.join([*here, part])}"
+            try:
+                found = os.lstat(place)
+                if found.st_dev in self._watch.processes:
+                    return False
+                if not stat.S_ISLNK(found.st_mode):
+                    here.append(part)
+                    continue
+                target = os.readlink(place)
+            except (OSError, ValueError):
+                return True  # the interpreter will not find it either
+            links += 1
+            if links > _MOST_LINKS:
+                return False
+            if target.startswith("/"):
+                here = []
+            left += target.split("/")[::-1]
+        try:
+            found = os.lstat(f"{root}/{'/'.join(here)}")
+        except OSError:
+            return True
+        return stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
 
     # ---- by digest --------------------------------------------------------------------------
 
@@ -347,7 +394,8 @@ class Guard:
 
     def _note_execution(self, pid: int, key: Key, language: Language | None) -> None:
         if language is not None:
-            self._starting[pid] = (key, language)
+            # Who executes it; a moment later this process is the interpreter itself.
+            self._starting[pid] = (key, language, self._subject(pid))
         self._executed[pid] = key[:2]
 
     def _hash(self, handle: int, case: "_Case") -> str:
@@ -440,29 +488,26 @@ def _readlink(path: str) -> str:
         return ""
 
 
-def _arguments(pid: int) -> tuple[str, ...]:
+def _words(pid: int, name: str) -> tuple[str, ...]:
+    """Return the strings of `cmdline` or `environ`."""
     try:
-        handle = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY)
+        handle = os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
     except OSError:
         return ()
     try:
-        text = os.read(handle, 1 << 16).decode("utf-8", "surrogateescape")
+        text = b""
+        while (part := os.read(handle, 1 << 16)) and len(text) < _MOST_BYTES:
+            text += part
+    except OSError:
+        return ()
     finally:
         os.close(handle)
-    return tuple(text.removesuffix("\0").split("\0"))
+    return tuple(text.decode("utf-8", "surrogateescape").removesuffix("\0").split("\0"))
 
 
 def _there(pid: int, path: str) -> str:
     """Return a path as the process means it."""
     return f"/proc/{pid}/root{path}" if path.startswith("/") else f"/proc/{pid}/cwd/{path}"
-
-
-def _is_file(pid: int, path: str) -> bool:
-    try:
-        found = os.stat(_there(pid, path))
-    except (OSError, ValueError):
-        return True  # the interpreter will not find it either
-    return stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
 
 
 def _unit(pid: int) -> str:

@@ -36,7 +36,10 @@ FILES = (Kind.ELF, Kind.LIBRARY, Kind.SCRIPT, Kind.MODULE)
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """Who runs it: user id, the program that asks (an absolute path), its cgroup's path."""
+    """Who runs it: user id, the program that asks (an absolute path), its cgroup's path.
+
+    For an exec, and for inline code, that is the program that executes, not what it becomes.
+    """
 
     uid: int
     exe: str

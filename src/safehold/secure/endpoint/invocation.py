@@ -9,6 +9,7 @@ What is not understood counts as inline code.
 
 import os.path
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -38,7 +39,8 @@ class Language(msgspec.Struct, frozen=True):
     """How an interpreter reads its arguments.
 
     `inline` options carry code, `module` options name code that is found as a file, `valued`
-    options take a value, `quiet` ones run nothing.
+    options take a value, `quiet` ones run nothing. `environment` are variables that carry code,
+    or name a file of it that no argument names.
     """
 
     name: str
@@ -49,11 +51,12 @@ class Language(msgspec.Struct, frozen=True):
     module: frozenset[str] = frozenset()
     stdin: frozenset[str] = frozenset()
     quiet: frozenset[str] = frozenset({"--version", "--help"})
+    environment: tuple[str, ...] = ()
 
 
 def _language(
     name: str, programs: str, suffixes: str, inline: str, valued: str = "", module: str = "",
-    stdin: str = "", quiet: str = "--version --help",
+    stdin: str = "", quiet: str = "--version --help", environment: str = "",
 ) -> Language:  # fmt: skip
     return Language(
         name,
@@ -64,6 +67,7 @@ def _language(
         frozenset(module.split()),
         frozenset(stdin.split()),
         frozenset(quiet.split()),
+        tuple(environment.split()),
     )
 
 
@@ -71,20 +75,20 @@ def _language(
 LANGUAGES: tuple[Language, ...] = (
     _language(
         "python", r"(python|pypy)[0-9.]*", ".py .pyc .pyw .pth", "-c", "-W -X --check-hash-based-pycs",
-        "-m", "-i", "--version -V --help -h",
+        "-m", "-i", "--version -V --help -h", "PYTHONSTARTUP PYTHONINSPECT PYTHONBREAKPOINT",
     ),
     _language(
         "shell", r"(ba|da|k|z|mk|a)?sh|busybox", ".sh .bash .zsh", "-c", "-o -O +o +O --rcfile --init-file",
-        "", "-s -i",
+        "", "-s -i", environment="BASH_ENV ENV BASH_FUNC_ PS4 PROMPT_COMMAND",
     ),
-    _language("perl", r"perl[0-9.]*", ".pl .pm .ph", "-e -E", "-I -C -x -F", "", "-", "--version --help -v"),
-    _language("ruby", r"ruby[0-9.]*", ".rb", "-e", "-I -r -C -E", "", "-", "--version --help -v"),
+    _language("perl", r"perl[0-9.]*", ".pl .pm .ph", "-e -E", "-I -C -x -F", "", "-", "--version --help -v", "PERL5OPT PERL5DB"),
+    _language("ruby", r"ruby[0-9.]*", ".rb", "-e", "-I -r -C -E", "", "-", "--version --help -v", "RUBYOPT"),
     _language(
         "node", r"node(js)?|deno|bun", ".js .mjs .cjs .node", "-e --eval -p --print",
-        "-r --require --import", "", "- -i --interactive", "--version --help -v -h",
+        "-r --require --import", "", "- -i --interactive", "--version --help -v -h", "NODE_OPTIONS NODE_REPL_EXTERNAL_MODULE",
     ),
-    _language("php", r"php[0-9.]*", ".php .phar", "-r -B -R -E", "-c -d -z -S -t", "", "-a", "-v -h -i"),
-    _language("lua", r"lua(jit)?[0-9.]*", ".lua", "-e", "-l", "", "- -i", "-v"),
+    _language("php", r"php[0-9.]*", ".php .phar", "-r -B -R -E", "-c -d -z -S -t", "", "-a", "-v -h -i", "PHPRC PHP_INI_SCAN_DIR"),
+    _language("lua", r"lua(jit)?[0-9.]*", ".lua", "-e", "-l", "", "- -i", "-v", "LUA_INIT"),
     _language("awk", r"(g|m|n|original-)?awk", ".awk", "", "-F -v", "", "", "--version --help -V"),
     _language("tcl", r"(tcl|wi|exp)sh?[0-9.]*|expect", ".tcl .exp", "-c", "", "", "-"),
 )  # fmt: skip
@@ -94,6 +98,18 @@ def language_of(program: str) -> Language | None:
     """Return the language of a program's path, if it is an interpreter's name."""
     name = os.path.basename(program)
     return next((one for one in LANGUAGES if one.programs.fullmatch(name)), None)
+
+
+def carries_code(language: Language, environment: Iterable[str]) -> bool:
+    """Tell whether a variable (`NAME=value`) gives the interpreter code beside its arguments.
+
+    A name counts with whatever follows it: `BASH_FUNC_ls%%`, `LUA_INIT_5_4`.
+    """
+    return any(
+        row.startswith(name) and row.partition("=")[2]
+        for row in environment
+        for name in language.environment
+    )
 
 
 def invocation(language: Language, arguments: tuple[str, ...]) -> Invocation:

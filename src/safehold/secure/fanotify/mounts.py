@@ -172,6 +172,8 @@ class MountWatch:
         """Mounts that the kernel refused to mark, with its reason."""
         self.kinds: dict[int, str] = {}
         """File system by mount number (`mnt_id` of a descriptor)."""
+        self.processes: set[int] = set()
+        """Devices of every mounted `proc`: what lies there is another thing for each reader."""
 
     def meet(self, pid: int) -> bool:
         """Know the namespace of a process; return whether it was new."""
@@ -227,10 +229,14 @@ class MountWatch:
 
     def _mark(self, table: MountTable) -> None:
         try:
-            mounts = markable(table.read())
+            found = table.read()
         except OSError:
             return  # its namespace ended
-        for mount in mounts:
+        for mount in found:
+            if mount.kind == "proc":
+                major, minor = mount.device.split(":")
+                self.processes.add(os.makedev(int(major), int(minor)))
+        for mount in markable(found):
             key = mount.device if self._scope is Scope.FILESYSTEM else mount.number
             self.kinds[mount.number] = mount.kind
             covered = mount.kind == "overlay" and mount.device not in self._overlays

@@ -95,6 +95,12 @@ ATTACKS: tuple[Attack, ...] = (
     _of("rewritten by a mapping on tmpfs", "cp /bin/true {t}/toc; {act} stored {t}/toc {w}/progs.b64", extra=True),
     _of("writer kept open", "cp {w}/ok.sh {t}/late.sh; {act} kept_open {t}/late.sh {w}/x.b64", extra=True),
     _of("nameless memory mapped twice", "{act} twice_mapped {w}/code.bin", extra=True),
+    _of("script by /dev/stdin", "cat {w}/x.sh | /bin/sh /dev/stdin", extra=True),
+    _of("script by a link to a descriptor", "ln -sf /proc/self/fd/0 {t}/l; cat {w}/x.sh | /bin/sh {t}/l", extra=True),
+    _of("script by another descriptor", "/bin/sh /dev/fd/5 5< <(cat {w}/x.sh)", extra=True),
+    _of("script by another /proc", "mkdir -p {t}/p; mount -t proc p {t}/p; cat {w}/x.sh | /bin/sh {t}/p/self/fd/0; umount {t}/p", extra=True),
+    _of("script by BASH_ENV", "BASH_ENV={w}/x.txt /bin/bash /usr/bin/ldd --version", extra=True),
+    _of("exported function", "env 'BASH_FUNC_echo%%=() { builtin echo RAN; }' /bin/bash /usr/bin/ldd --version", extra=True),
     _of("sh -c", "/bin/sh -c 'echo RAN'", extra=True),
 )  # fmt: skip
 COUNTED: tuple[Attack, ...] = tuple(one for one in ATTACKS if not (one.benign or one.extra))

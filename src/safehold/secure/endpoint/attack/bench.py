@@ -34,6 +34,7 @@ from safehold.secure.fanotify.interface import Asked, Scope
 
 TRUSTED = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 SOCKET = Path("/run/guard.sock")
+RECORDS = Path("/run/denials.jsonl")
 _TIMEOUT_S = 4
 _DUTY = {"owner": "bench", "reason": "the stage's own programs", "ticket": "BENCH-1"}
 
@@ -55,7 +56,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def stage_policy() -> EndpointPolicy:
-    """Return the stage's policy: what lies below /usr, the true digests, `sh -c` for bash."""
+    """Return the stage's policy: what lies below /usr, true digests, `bash -c` for the bench."""
     # Path rows take only what root alone can change; elsewhere the digests are vouched for.
     roots = tuple(f"{root}/**" for root in trusted_roots() if is_owned(root))
     return EndpointPolicy(
@@ -69,7 +70,8 @@ def stage_policy() -> EndpointPolicy:
                 name="shell-commands",
                 kinds=(Kind.INLINE,),
                 path=("/usr/bin/bash",),
-                exes=("/usr/bin/bash",),
+                # The bench itself, and the attacks' way into a namespace.
+                exes=(os.path.realpath(sys.executable), "/usr/bin/unshare"),
                 **_DUTY,  # type: ignore[arg-type]
             ),
         ),
@@ -97,6 +99,7 @@ def start_guard(
     *,
     content: tuple[bytes, ...] = (),
     leave: frozenset[str] = frozenset(),
+    policy: EndpointPolicy | None = None,
 ) -> int:
     """Start holder and worker in the stage; return the holder's id.
 
@@ -106,14 +109,15 @@ def start_guard(
         scope: What a mark covers.
         content: What may run beside `/bin/true`, wherever it lies.
         leave: Devices that are not marked.
+        policy: Another one than the stage's.
 
     Raises:
         EndpointError: it does not answer.
     """
-    policy = stage_policy()
+    policy = policy or stage_policy()
     catalogue = _catalogue((Path("/bin/true").read_bytes(), *content))
     interpreters = known_interpreters(("/usr/bin", str(Path(place.python).parent)))
-    records = Records(open_records(Path("/run/denials.jsonl")), policy.mode)
+    records = Records(open_records(RECORDS), policy.mode)
     listener = listen(SOCKET)
     heart = Heart(listener, "0" * 64, policy.mode, policy.host)
     group = Group()

@@ -5,6 +5,9 @@ _INTERPRETERS = frozenset(
         "sh x.sh", "python x.py", "script on stdin", "script by FIFO", "python -c",
         "script without a suffix", "script named as an option's file",
         "loader starts an interpreter", "writer kept open", "sh -c",
+        "script by /dev/stdin", "script by a link to a descriptor",
+        "script by another descriptor", "script by another /proc", "script by BASH_ENV",
+        "exported function",
     }
 )  # fmt: skip
 _MEMORY = frozenset(
@@ -41,7 +44,14 @@ LEAVES: dict[str, frozenset[str]] = {
         "sh -c",
         "script without a suffix",
         "script named as an option's file",
+        "script by BASH_ENV",
+        "exported function",
     },
+}
+RACES: dict[str, frozenset[str]] = {
+    # What is mounted and executed with nothing in between may run before it is marked: the kernel
+    # tells of a mount, and asks nobody. `confine` forbids mounting, so there is no race there.
+    "guard": frozenset({"loop-mounted image"}),
 }
 REASONS: dict[str, str] = {
     "data mapped as code": "a program that may read a file can map it as code; "

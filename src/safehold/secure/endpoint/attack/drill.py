@@ -1,6 +1,7 @@
 """Drills in a stage: kill the worker at random moments under load; what an exec costs.
 
-`python -m safehold.secure.endpoint.attack.drill kills|cost|cost-static BASE COUNT`, below
+`python -m safehold.secure.endpoint.attack.drill kills|cost|cost-static BASE COUNT` (or
+`learn BASE COMMAND...`), below
 `unshare --mount --pid --fork`. Prints one line of JSON.
 """
 
@@ -18,8 +19,12 @@ import msgspec
 
 from safehold.errors import EndpointError
 from safehold.secure.endpoint.attack import programs
-from safehold.secure.endpoint.attack.bench import start_guard
+from safehold.secure.endpoint.attack.bench import RECORDS, start_guard
 from safehold.secure.endpoint.attack.stage import W, build, disk
+from safehold.secure.endpoint.interface import FILES
+from safehold.secure.endpoint.policy import AllowRow, EndpointPolicy, Mode
+from safehold.secure.endpoint.records import read_records
+from safehold.secure.endpoint.suggest import Duty, suggested
 
 _LOAD = 2
 _MOST_WAIT_S = 10.0
@@ -175,6 +180,65 @@ def cost(base: Path, count: int, *, static: bool) -> Cost:
     )
 
 
+class Learned(msgspec.Struct, frozen=True):
+    """One command learned and then enforced: its exit status both times, what was refused then.
+
+    `unknown_ran` says whether a program that was not learned ran under enforcement: it must not.
+    """
+
+    learned: int
+    rows: int
+    first_status: int
+    second_status: int
+    refused: tuple[str, ...]
+    unknown_ran: bool
+
+
+def learn(base: Path, command: list[str]) -> Learned:
+    """Run a command in learn mode, make rows of what was seen, and run it again enforced."""
+    place = build(base)
+    nothing = AllowRow(
+        name="nothing", kinds=FILES, sha256=("0" * 64,), owner="drill", reason="drill", ticket="D-1"
+    )
+    policy = EndpointPolicy(
+        version=1, mode=Mode.LEARN, host="stage", allow=(nothing,), dated_overlays=True
+    )
+    holder = start_guard(place, policy=policy)
+    first = _status(command)
+    time.sleep(2.0)  # what was seen is written once a second
+    os.kill(holder, signal.SIGTERM)
+    os.waitpid(holder, 0)
+    seen = list(read_records(RECORDS))
+    rows = suggested(seen, Duty("drill", "learned", "D-1"))
+    RECORDS.unlink()
+    strict = msgspec.structs.replace(policy, mode=Mode.ENFORCE, allow=(nothing, *rows))
+    holder = start_guard(place, policy=strict)
+    second = _status(command)
+    time.sleep(2.0)
+    refused = tuple(
+        f"{one.kind} {one.path} by {one.exe}: {one.reason} ({one.count})"
+        for one in read_records(RECORDS)
+    )
+    unknown = _spawn(f"{W}/progs")
+    os.kill(holder, signal.SIGTERM)
+    return Learned(len(seen), len(rows), first, second, refused, unknown)
+
+
+def _status(command: list[str]) -> int:
+    """Run a command with the guard's answers; return its exit status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            quiet = os.open("/run/said", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            os.chdir("/tmp")  # noqa: S108 - the stage's own
+            os.execvp(command[0], command)  # noqa: S606
+        finally:
+            os._exit(127)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def _runner(root: Path) -> tuple[int, int]:
     """Start a process in a root that runs its /bin/true when told; return its two pipes."""
     command, told = os.pipe()
@@ -204,10 +268,12 @@ def _one(runner: tuple[int, int]) -> float:
 
 
 if __name__ == "__main__":
-    what, base, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    found: Kills | Cost
+    what, base = sys.argv[1], Path(sys.argv[2])
+    found: Kills | Cost | Learned
     if what == "kills":
-        found = kills(base, count)
+        found = kills(base, int(sys.argv[3]))
+    elif what == "learn":
+        found = learn(base, sys.argv[3:])
     else:
-        found = cost(base, count, static=what == "cost-static")
+        found = cost(base, int(sys.argv[3]), static=what == "cost-static")
     print(msgspec.json.encode(found).decode())
