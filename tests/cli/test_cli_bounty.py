@@ -54,6 +54,9 @@ def test_a_finding_is_sealed_replayed_rated_mended_and_paid(place: BountyPlace) 
         _run(place, "rate", "1", "ann", *look, "--gain", "2", "--discoverability", "1")
     )
     assert (rated["band"], rated["amount"]) == ("high", 10_000)
+    sent = _run(place, "example", "1", "ann", *look)
+    assert sent.startswith("As my grandmother")
+    assert "<<ask>>" not in sent
     strong = _rules(at / "strong.yaml", "my grandmother")
     with pytest.raises(SafeholdError, match="1 of 1 no longer hold: bounty-1"):
         _run(place, "regress", *key, *weak)
@@ -86,6 +89,8 @@ def test_what_is_wrong_is_said_in_a_line(place: BountyPlace) -> None:
     key = ["--triage-key", f"{at}/triage.key", "--questions", f"{at}/questions.json"]
     (at / "s").write_text(_run(place, "seal", f"{at}/plain.json"))
     _run(place, "submit", f"{at}/s")
+    with pytest.raises(TrustError, match="not reproduced"):
+        _run(place, "example", "1", "ann", "--reason", "r", *key)
     with pytest.raises(UsageError, match="--bundle"):
         _run(place, "replay", "1", "ann", "--reason", "r", *key)
 

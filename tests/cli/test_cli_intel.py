@@ -1,6 +1,11 @@
 """`safehold intel`: out without content, in on trial, each with its leaf."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +13,7 @@ from click.testing import CliRunner
 
 from safehold.cli.intel import intel
 from safehold.cli.log import log
-from safehold.errors import ConfigError, UsageError
+from safehold.errors import ConfigError, UpstreamError, UsageError
 from safehold.testing.intel import SOURCE
 
 
@@ -73,3 +78,68 @@ def test_a_client_gets_a_password_whose_digest_alone_is_kept(folder: Path) -> No
         _run(folder, "new-client", "partner-lab", *clients)
     with pytest.raises(UsageError, match="name"):
         _run(folder, "new-client", "Partner Lab", *clients)
+
+
+def test_one_lab_serves_and_another_pulls_pushes_and_tries(folder: Path, tmp_path: Path) -> None:
+    """`intel serve` in a process of its own; what comes is quarantined, promoted and tried."""
+    _add(folder, "--chain", "base64", "--seen", "2026-W47:3")
+    clients = ["--clients", f"{folder}/clients.yaml"]
+    password = _run(folder, "new-client", "partner-lab", *clients).strip()
+    port = _port()
+    command = [sys.executable, "-m", "safehold", "intel", "--config", f"{folder}/intel.yaml"]
+    command += ["--intel", f"{folder}/i.db", "--log", f"{folder}/log"]
+    command += ["serve", "--port", str(port), *clients]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        names = [process.stdout.readline().split(": ")[1].strip() for _ in range(2)]
+        _await(port)
+        feeds = [
+            f"  - {{name: {name}, api_root: 'http://127.0.0.1:{port}/taxii2/root/', "
+            f"collection: {collection}, user: partner-lab, password_env: THEIR_PASSWORD}}\n"
+            for name, collection in zip(("theirs", "inbox"), names, strict=True)
+        ]
+        (folder / "intel.yaml").write_text(
+            "organisation: Other lab\ngroup: example-group\nfeeds:\n" + "".join(feeds)
+        )
+        os.environ["THEIR_PASSWORD"] = password
+        places = ["--intel", f"{folder}/other.db"]
+        assert json.loads(_run(folder, *places, "pull", "theirs")) == {"taken": 7}
+        assert set(json.loads(_run(folder, *places, "pull", "theirs"))) <= {"replayed"}
+        sent = json.loads(_run(folder, "push", "inbox", "--by", "ann"))
+        assert sent["success_count"] == 7
+        os.environ["THEIR_PASSWORD"] = "another"
+        with pytest.raises(UpstreamError, match="401"):
+            _run(folder, *places, "pull", "theirs")
+    finally:
+        os.environ.pop("THEIR_PASSWORD", None)
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+    shown = json.loads(_run(folder, *places, "show"))
+    number = next(
+        one["number"] for one in shown["quarantine"] if one["id"].startswith("attack-pattern")
+    )
+    out = ["--out", f"{tmp_path}/candidates"]
+    path = _run(folder, *places, "promote", str(number), *out).strip()
+    rule = {"id": "r", "clause": "c", "pattern": "zeppelin", "example": "zeppelin"}
+    (folder / "rules.yaml").write_text(json.dumps({"rules": [rule]}))
+    tried = json.loads(_run(folder, *places, "try", path, "--bundle", f"{folder}/rules.yaml"))
+    assert tried["requests"] == 12
+    states = {one["state"] for one in json.loads(_run(folder, *places, "show"))["quarantine"]}
+    assert states == {"quarantined", "tested"}
+
+
+def _port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _await(port: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError("the server does not listen")

@@ -25,12 +25,12 @@ from safehold.detect.bounty.interface import (
 )
 from safehold.detect.bounty.programme import programme_digest, read_programme, security_txt
 from safehold.detect.bounty.proof import Regressed, read_tests, regress
-from safehold.detect.bounty.replay import Door, Universality, replay
+from safehold.detect.bounty.replay import Door, Universality, dressed, replay
 from safehold.detect.bounty.sealing import new_triage_key, read_triage_key, seal
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.redteam.interface import Topic
 from safehold.detect.redteam.questions import questions as question_set
-from safehold.errors import DataError, SafeholdError, UsageError
+from safehold.errors import DataError, SafeholdError, TrustError, UsageError
 
 _path = click.Path(path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -246,6 +246,34 @@ def open_command(
     )
     whole = {"submission": submission, "like": alike}
     click.echo(visible(msgspec.json.format(msgspec.json.encode(whole)).decode()))
+
+
+@bounty.command("example")
+@_number
+@_person
+@_reason_option
+@_key_option
+@_questions_option
+@click.pass_obj
+def example(
+    places: _BountyPlaces, number: int, person: str, reason: str, triage_key: Path, frozen: Path
+) -> None:
+    """Print what a reproduced submission sends for its first cleared question, after a leaf.
+
+    \b
+    Example:
+      safehold bounty example 3 ann --reason response --triage-key triage.key \\
+          --questions questions.json | safehold respond open --text /dev/stdin ...
+    """
+    key, book, questions = read_triage_key(triage_key), places.book(), places.questions(frozen)
+    cleared = [
+        score.topic for report in book.reports(number) for score in report.scores if score.cleared
+    ]
+    if not cleared:
+        raise TrustError(f"submission {number} is not reproduced")
+    submission, _ = book.open(number, person, reason=reason, key=key, questions=questions)
+    asked = next(one.question for one in questions.questions if one.topic.id == cleared[0])
+    click.echo("\n".join(turn.text for turn in dressed(submission, asked)))
 
 
 @bounty.command("replay")
