@@ -127,6 +127,59 @@ def run(
     click.echo(f"the record for `standards.evaluation`: {out / 'record.json'}")
 
 
+@capability.command("import-eval")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="SHA-256 of the model's weights.")
+@click.option("--suite", required=True, help="The plan's name for this suite.")
+@click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
+@click.option("--compute", type=float, required=True, help="The model's effective compute.")
+@click.option("--started", type=int, required=True, help="POSIX seconds when the run began.")
+@click.option("--method", required=True, help="How the capability was drawn out.")
+@click.option("--guard-off", is_flag=True, help="The run was made without the guard.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The record to write.")
+def import_eval(
+    file: Path,
+    model: str,
+    suite: str,
+    plan: str,
+    compute: float,
+    started: int,
+    method: str,
+    guard_off: bool,
+    out: Path,
+) -> None:
+    """Read a log of Inspect (.eval), and write the record for `standards.evaluation`."""
+    from safehold.govern.capability.inspect_log import read_inspect
+
+    found = read_inspect(file)
+    record = {
+        "plan": plan,
+        "suite": suite,
+        "model": model,
+        "started": started,
+        "items": found.items,
+        "successes": found.successes,
+        "unscorable": found.unscorable,
+        "errors": found.errors,
+        "compute": compute,
+        "elicitation": {
+            "method": method,
+            "effort_h": 0.0,
+            "tools": [],
+            "guard_off": guard_off,
+            "gaps": [],
+        },
+        "log_sha256": found.sha256,
+        "expires": started + _YEAR_S,
+    }
+    _write(out, json.dumps(record, indent=1).encode())
+    counted = found.successes + found.unscorable + found.errors
+    click.echo(
+        f"{found.task} on {found.model_name}: {Rate(found.successes, found.items).at_most()}"
+    )
+    click.echo(f"counted for a rule-out: {Rate(counted, found.items).at_most()}")
+
+
 @capability.command("uplift")
 @click.argument("trial", type=click.Path(path_type=Path))
 @json_option
