@@ -188,3 +188,21 @@ def test_one_reply_never_stands_in_two_splits() -> None:
     assert leaks(found) == []
     apart = [msgspec.structs.replace(found[0], split=Split.TEST, family="other"), *found[1:]]
     assert leaks(apart)
+
+
+def test_both_surfaces_of_a_small_clause_are_in_every_split() -> None:
+    """However many lone requests stand beside them, replies reach each split, and requests too."""
+    asks = _small("bad", Side.RESTRICTED, 40)
+    told = [
+        msgspec.structs.replace(
+            one,
+            id=f"told-{one.id}",
+            family=f"told-{n}",
+            reply=" ".join(f"r{n}x{k}" for k in range(9)),
+        )
+        for n, one in enumerate(_small("bad", Side.RESTRICTED, 8))
+    ]
+    told = [msgspec.structs.replace(o, exchange=user_says(f"told {o.id}")) for o in told]
+    found = merged([*asks, *told], Nearness())
+    assert {one.split for one in found if one.reply} == set(Split)
+    assert {one.split for one in found if not one.reply} == set(Split)

@@ -123,11 +123,14 @@ def balanced(examples: Sequence[Example]) -> list[Example]:
     and so does a dataset whose restricted clauses all have many.
     """
     moved = {example.family: example.split for example in examples}
-    clauses: dict[tuple[bool, str], set[str]] = {}
+    # Families with a reply are shared out by themselves: both surfaces are calibrated and measured.
+    told = {example.family for example in examples if example.reply}
+    clauses: dict[tuple[bool, str, bool], set[str]] = {}
     for example in examples:
-        key = (example.side is not Side.RESTRICTED, example.clause)
+        permitted = example.side is not Side.RESTRICTED
+        key = (permitted, example.clause, example.family not in told)
         clauses.setdefault(key, set()).add(example.family)
-    restricted = [families for (permitted, _), families in clauses.items() if not permitted]
+    restricted = [families for (permitted, _, _), families in clauses.items() if not permitted]
     if all(len(families) >= _MANY for families in restricted):
         return list(examples)
     placed: set[str] = set()

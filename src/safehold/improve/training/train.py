@@ -64,6 +64,8 @@ from safehold.improve.training.window_head import WindowHeadSettings, train_wind
 from safehold.progress import Progress
 
 _FOREVER = 1e9
+_FEW_RESTRICTED = 100
+"""Restricted examples from which the first ones of a split are enough."""
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,7 +144,7 @@ def train(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     split = {part: of_split(examples, part) for part in Split}
     for part in (Split.CALIBRATE, Split.TEST):
-        split[part] = split[part][: settings.measured]
+        split[part] = _measured(split[part], settings.measured)
     _check(split)
     scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress)
     plain = [example for example in split[Split.CALIBRATE] if not example.lineage.chain]
@@ -165,11 +167,29 @@ def _head_weights(scorers: _Scorers) -> dict[str, npt.NDArray[np.float32]]:
     }
 
 
+def _measured(examples: list[Example], most: int) -> list[Example]:
+    """Return the first examples, and every restricted one where those hold few of them."""
+    first = examples[:most]
+    if sum(example.side is Side.RESTRICTED for example in first) >= _FEW_RESTRICTED:
+        return first
+    restricted = [one for one in examples if one.side is Side.RESTRICTED][: most // 2]
+    permitted = [one for one in examples if one.side is Side.PERMITTED][: most - len(restricted)]
+    return [*restricted, *permitted]
+
+
 def _check(split: dict[Split, list[Example]]) -> None:
+    """Refuse, before anything is computed, data that lacks a side on one of the two surfaces."""
     for part, examples in split.items():
         for side in Side:
-            if not any(example.side is side for example in examples):
-                raise DataError(f"the {part} split has no {side} example")
+            own = [example for example in examples if example.side is side]
+            asked = sum(example.ask or side is Side.PERMITTED for example in own)
+            replies = sum(bool(example.reply) for example in own)
+            for what, count in (("request", asked), ("reply", replies)):
+                if not count:
+                    raise DataError(
+                        f"the {part} split has no {side} {what}: make more with `safehold synth`, "
+                        "by more --rounds, seeds or --fill"
+                    )
 
 
 def _train_scorers(
