@@ -14,9 +14,10 @@ import click
 import msgspec
 
 from safehold.canonical import canonical
-from safehold.errors import ConfigError, DependencyError, TrustError
+from safehold.errors import DependencyError, TrustError
 from safehold.trust.grants.grant_service import Desk, Pager
 from safehold.trust.grants.interface import GrantRequest, SignedRequest
+from safehold.trust.log.key_files import read_private_key
 from safehold.trust.log.note import SigningKey
 from safehold.trust.log.store import LogStore
 from safehold.trust.people.interface import Person, Roster, SshProof
@@ -64,15 +65,12 @@ def key_directory(log_dir: Path, key_dir: Path | None) -> Path:
 
 
 def read_signing_key(path: Path) -> SigningKey:
-    """Return a private key file's key.
+    """Return a private key file's key; see `read_private_key`.
 
     Raises:
-        ConfigError: it can't be read.
+        ConfigError: it can't be read, or others can read or replace it.
     """
-    try:
-        return SigningKey.parse(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"can't read the private key {path}: {error.strerror}") from error
+    return read_private_key(path)
 
 
 def open_store(log_dir: Path, key_dir: Path | None) -> LogStore:

@@ -1,6 +1,7 @@
 """Running a command on loaded weights, and comparing loaded weights with their digests."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -26,6 +27,18 @@ def check_loaded(model: GrantedModel) -> None:
             digest.update(view[start : start + _BLOCK])
         if digest.hexdigest() != model.header.shard(name).plain_digest:
             raise SealTamperError(f"{name}: the plaintext is not the one that was published")
+
+
+def check_command(names: Sequence[str], command: Sequence[str]) -> None:
+    """Refuse a command that could not run, before a use of the grant is spent on it.
+
+    Raises:
+        UsageError: it names no shard of these, or its program is not there.
+    """
+    if not any(f"{{{name}}}" in word for name in names for word in command):
+        raise UsageError(f"expected a shard in the command, such as {{{names[0]}}}")
+    if shutil.which(command[0]) is None:
+        raise UsageError(f"can't run {command[0][:60]!r}: no such program")
 
 
 def run_command(model: GrantedModel, command: Sequence[str]) -> int:

@@ -30,6 +30,7 @@ from safehold.trust.log.checkpoint import open_checkpoint
 from safehold.trust.log.dsse import Statement, unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import LogError
+from safehold.trust.log.key_files import check_key_folder
 from safehold.trust.log.keys import LogKeys, read_keys, write_keys
 from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.log.note import Algorithm, SigningKey, parse_vkey
@@ -54,7 +55,13 @@ def log() -> None:
 
 
 def _write_private(path: Path, key: SigningKey) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except FileExistsError as error:
+        raise LogError(
+            f"expected a folder for the keys, got another thing: {path.parent}"
+        ) from error
+    check_key_folder(path.parent)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:

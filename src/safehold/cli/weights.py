@@ -28,10 +28,10 @@ from safehold.cli._weights import (
     signer_option,
     unsafe_providers,
 )
-from safehold.cli._weights_run import check_loaded, run_command
+from safehold.cli._weights_run import check_command, check_loaded, run_command
 from safehold.errors import UsageError
 from safehold.secure.weights.chunks import DEFAULT_CHUNK_BYTES
-from safehold.secure.weights.header import content_id, open_header, read_header
+from safehold.secure.weights.header import content_id, covers, open_header, read_header
 from safehold.secure.weights.keyd.client import Lease, ask_once, check_receipt
 from safehold.secure.weights.keyd.interface import (
     Rewrap,
@@ -312,6 +312,9 @@ def load(
         threads=threads or decrypting_threads(),
         unsafe_swap=unsafe_swap,
     )
+    if command:
+        header = open_header(read_header(folder), order.verifier)
+        check_command(covers(header, order.parts), command)
     began = time.monotonic()
     with progress_bar("loading", plain_size(folder), quiet=as_json) as progress:
         model = load_model(order, progress)

@@ -1,5 +1,6 @@
 """Sealing: whole or not at all, resumable, no plaintext beside the ciphertext."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -232,14 +233,37 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(mount)], check=True)
 
 
-def test_full_disk_is_one_clear_error(publisher: Publisher, small_disk: Path) -> None:
-    """A full disk ends the seal cleanly; with room it resumes."""
+def test_a_disk_without_room_is_seen_before_anything_is_written(
+    publisher: Publisher, small_disk: Path
+) -> None:
+    """The seal says what is missing and leaves nothing; with room it goes on from the start."""
     write_model(publisher.root / "plain", rows=3000)
     order = msgspec.structs.replace(publisher.order(), destination=small_disk / "sealed")
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="bytes free"):
         seal(order, [publisher.provider], publisher.signer)
-    assert not (small_disk / "sealed").exists()
+    assert list(small_disk.iterdir()) == []
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    seal(order, [publisher.provider], publisher.signer)
+    verify_sealed(small_disk / "sealed", publisher.signer.verifier)
+
+
+def test_full_disk_is_one_clear_error(publisher: Publisher, small_disk: Path) -> None:
+    """A disk that fills up meanwhile ends the seal cleanly; with room it resumes."""
+    write_model(publisher.root / "plain", rows=3000)
+    order = msgspec.structs.replace(publisher.order(), destination=small_disk / "sealed")
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    filler = small_disk / "filler"
+
+    def fill(_: int) -> None:
+        with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+            for size in (2**16, 1):
+                while file.write(bytes(size)) == size:
+                    pass
+
+    with pytest.raises(StorageError, match="No space left"):
+        seal(order, [publisher.provider], publisher.signer, fill)
+    assert not (small_disk / "sealed").exists()
+    filler.unlink()
     order = msgspec.structs.replace(order, resume=True)
     seal(order, [publisher.provider], publisher.signer)
     verify_sealed(small_disk / "sealed", publisher.signer.verifier)

@@ -134,6 +134,8 @@ def seal(
         raise StorageError(
             f"{work.name}: a seal was interrupted here; go on with --resume, or remove it"
         )
+    if not work.exists():
+        _check_space(order.destination, sum(path.stat().st_size for path in sources.values()))
     with storage(f"can't make {work.name}"):
         work.mkdir(parents=True, exist_ok=True, mode=0o755)
     with sole_owner(work):
@@ -144,6 +146,20 @@ def seal(
             state = _seal_one(order, work, state, data_key, name, path, progress)
         # 4. What says that it is finished: manifests and header, then the name.
         return _finish(order, work, state, list(sources), signer)
+
+
+def _check_space(destination: Path, plain_bytes: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        StorageError: less is free than the sealed model takes.
+    """
+    place = next(one for one in destination.absolute().parents if one.exists())
+    free = shutil.disk_usage(place).free
+    # Each chunk has its tag, each shard its header, and the manifests are small.
+    needed = plain_bytes + plain_bytes // 1000 + 2**20
+    if free < needed:
+        raise StorageError(f"expected {needed:,} bytes free at {place}, got {free:,}")
 
 
 def work_folder(destination: Path) -> Path:

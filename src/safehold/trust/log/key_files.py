@@ -1,0 +1,59 @@
+"""Private keys on disk: for their owner alone, in a folder that nobody else can change."""
+
+import os
+import stat
+from pathlib import Path
+
+from safehold.errors import ConfigError
+from safehold.trust.log.note import SigningKey
+
+_MAX_BYTES = 4096
+
+
+def read_private_key(path: Path) -> SigningKey:
+    """Return a private key file's key, after looking at who else could read or replace it.
+
+    Raises:
+        ConfigError: it can't be read, is a link, is open to others, is somebody else's, or lies
+            in a folder that others can change.
+        LogError: it holds no key.
+    """
+    check_key_folder(path.parent)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        link = " (a link is not followed)" if path.is_symlink() else ""
+        raise ConfigError(f"can't read the private key {path}: {error.strerror}{link}") from error
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if found.st_mode & 0o077:
+            raise ConfigError(
+                f"{path}: expected a private key for its owner alone, got mode "
+                f"{stat.S_IMODE(found.st_mode):o}: chmod 600 {path}, and think of it as read"
+            )
+        if found.st_uid not in {0, os.geteuid()}:
+            raise ConfigError(f"{path}: expected a private key of yours, got user {found.st_uid}'s")
+        try:
+            text = file.read(_MAX_BYTES).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"can't read the private key {path}") from error
+    return SigningKey.parse(text)
+
+
+def check_key_folder(folder: Path) -> None:
+    """Refuse a folder of keys that others can change: they could put their own key there.
+
+    Raises:
+        ConfigError: it is not there, is no folder, or is writable by its group or by others.
+    """
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise ConfigError(f"can't read the folder of keys {folder}: {error.strerror}") from error
+    shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+    if not stat.S_ISDIR(found.st_mode) or shared:
+        raise ConfigError(
+            f"{folder}: expected a folder of keys that only its owner changes: chmod 700 {folder}"
+        )
+    if found.st_uid not in {0, os.geteuid()}:
+        raise ConfigError(f"{folder}: expected a folder of yours, got user {found.st_uid}'s")
