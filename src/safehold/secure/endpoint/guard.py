@@ -39,6 +39,7 @@ from safehold.secure.endpoint.invocation import (
 )
 from safehold.secure.endpoint.policy import EndpointPolicy, Mode, Row, decide, matches
 from safehold.secure.endpoint.records import Records
+from safehold.secure.endpoint.starting import StartingSlots
 from safehold.secure.fanotify.group import Group, Question
 from safehold.secure.fanotify.hold import Beat
 from safehold.secure.fanotify.interface import Asked, FanotifyError, Scope
@@ -115,7 +116,8 @@ class Guard:
         self._digests: dict[Key, str] = {}
         self._programs: dict[Key, Language | None] = {}
         self._executed: dict[int, tuple[int, int]] = {}
-        self._starting: dict[int, tuple[Key, Language, Subject]] = {}
+        self._starting: dict[int, tuple[Key | None, Language | None, Subject]] = {}
+        self._left = StartingSlots()
         self._owned: dict[str, tuple[float, bool]] = {}
         self._today = dt.datetime.now(dt.UTC).date()
         self._overlays = hidden_overlays(os.getpid())
@@ -131,6 +133,9 @@ class Guard:
             overlays=self._overlays,
         )
         self._slots = threading.BoundedSemaphore(_WAITING)
+        for pid in self._left.adopt():
+            # Who executed it died with the last worker's memory: only rows for everybody allow it.
+            self._starting[pid] = (None, None, Subject(2**32 - 1, ""))
         ended = threading.Event()
         helpers = []
         if self._beside is not None:
@@ -174,6 +179,7 @@ class Guard:
             if len(table) > _WAITING:
                 for pid in [pid for pid in table if not os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
                     table.pop(pid, None)
+                    self._left.remove(pid)
 
     # ---- one question ---------------------------------------------------------------------
 
@@ -239,7 +245,7 @@ class Guard:
         if exe is not None and exe not in self._programs:
             language = language_of(_readlink(f"/proc/{event.pid}/exe"))
         if language is not None:
-            started = self._started(event.pid, exe)
+            started = self._started(event.pid, exe, language)
             if started is False:
                 return False
         kind = content_kind(event.handle, executed=False)
@@ -271,27 +277,31 @@ class Guard:
                     return True
         return False
 
-    def _started(self, pid: int, exe: Key | None) -> bool:
+    def _started(self, pid: int, exe: Key | None, known: Language) -> bool:
         """Judge how an interpreter was started, at its first open: its arguments are execve's."""
         starting = self._starting.get(pid)
-        if starting is None or starting[0] != exe:
+        if starting is None or starting[0] not in (exe, None):
             return True
-        key, language, subject = starting
+        key, language, subject = starting[0], starting[1] or known, starting[2]
         how = invocation(language, _words(pid, "cmdline"))
         if how.source is Source.FILE and how.path and not self._is_file(pid, how.path):
             how = Invocation(Source.STDIN)
         if carries_code(language, _words(pid, "environ")):
             how = Invocation(Source.ARGUMENT)
         if how.source in {Source.FILE, Source.NOTHING}:
-            del self._starting[pid]
+            self._judged(pid)
             return True
         path = _readlink(f"/proc/{pid}/exe")
-        sha256 = self._digests.get(key, "")
+        sha256 = self._digests.get(key, "") if key is not None else ""
         target = self._target(Kind.INLINE, path, sha256)
         allow = self._say(Ask(subject, target))
         if allow:
-            del self._starting[pid]
+            self._judged(pid)
         return allow
+
+    def _judged(self, pid: int) -> None:
+        self._starting.pop(pid, None)
+        self._left.remove(pid)
 
     def _is_file(self, pid: int, path: str) -> bool:  # noqa: C901 - a walk, as the kernel's
         """Tell whether an interpreter's argument leads to a file, by the process's own links.
@@ -396,6 +406,7 @@ class Guard:
         if language is not None:
             # Who executes it; a moment later this process is the interpreter itself.
             self._starting[pid] = (key, language, self._subject(pid))
+            self._left.add(pid)
         self._executed[pid] = key[:2]
 
     def _hash(self, handle: int, case: "_Case") -> str:
