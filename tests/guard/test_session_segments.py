@@ -68,10 +68,11 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("chars", [200, 1_300, 5_000])
-def test_what_is_dealt_over_turns_is_joined(way: str, chars: int) -> None:
-    """Six words a turn with chatter before or behind: the words are read as one text."""
+@pytest.mark.parametrize("few", [3, 6])
+def test_what_is_dealt_over_turns_is_joined(way: str, chars: int, few: int) -> None:
+    """A few words a turn with chatter before or behind: the words are read as one text."""
     words = REQUEST.split()[:12]
-    parts = [" ".join(words[at : at + 6]) for at in range(0, len(words), 6)]
+    parts = [" ".join(words[at : at + few]) for at in range(0, len(words), few)]
     pad = (CHATTER * 60)[:chars].strip()
     joined = [" ".join(text.split()) for text in dealt(turns([WAYS[way](p, pad) for p in parts]))]
     assert any(" ".join(words) in text for text in joined)

@@ -29,7 +29,7 @@ _LONGEST = 240
 _ALONE = 30
 _STOP = re.compile(r"[.!?:;](?=\s)\s+|[\u3002\uff01\uff1f\u0964]\s*|\n+")
 _TURNS = 48
-_WORDS = 6
+_WORDS = (3, 6)
 _SHORT = 120
 _GLUES = ("", " ")
 
@@ -167,8 +167,8 @@ def sentences(text: str) -> list[str]:
 def dealt(exchange: Exchange) -> list[str]:
     """Return the texts that the user's turns may have been dealt into, without chatter between.
 
-    The first words of every turn together, the last words, the first lines, the last lines, and the
-    short turns alone: whoever deals a request over turns puts its parts somewhere regular.
+    The first three or six words of every turn together, the last ones, the first lines, the last
+    lines, and the short turns alone: whoever deals a request puts its parts somewhere regular.
     """
     turns = [
         text
@@ -178,12 +178,10 @@ def dealt(exchange: Exchange) -> list[str]:
     ][-_TURNS:]
     if len(turns) < 2:  # noqa: PLR2004 - one turn is dealt to nobody
         return []
-    words = [turn.split(maxsplit=_WORDS)[:_WORDS] for turn in turns]
-    ends = [turn.rsplit(maxsplit=_WORDS)[-_WORDS:] for turn in turns]
     lines = [[line for line in turn.splitlines() if line.strip()] for turn in turns]
     ways = (
-        [" ".join(part) for part in words],
-        [" ".join(part) for part in ends],
+        *([" ".join(turn.split(maxsplit=few)[:few]) for turn in turns] for few in _WORDS),
+        *([" ".join(turn.rsplit(maxsplit=few)[-few:]) for turn in turns] for few in _WORDS),
         [part[0][:_LONGEST] for part in lines],
         [part[-1][:_LONGEST] for part in lines],
         [turn for turn in turns if len(turn) <= _SHORT],
