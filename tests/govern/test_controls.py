@@ -188,3 +188,16 @@ def test_every_reader_is_used() -> None:
     for kind in READERS:
         without = Facts({one: whole[one] for one in whole if one is not kind}, NOW)
         assert any(judged(JUDGES[name], without)[0] is Status.ERROR for name in AUTOMATIC), kind
+
+
+@pytest.mark.parametrize("name", ["chg-16", "sup-01", "sup-04"])
+def test_host_without_programs_passes_nothing_about_programs(name: str) -> None:
+    """Where only bundles are listed, what is judged of programs is an error, not a pass."""
+    host = healthy().rows("deployments", "deployed", 0, kind="bundle", sha256="cd" * 32)
+    assert judged(JUDGES[name], collect(host, SITE))[0] is Status.ERROR
+
+
+def test_no_model_looked_at_is_no_pass() -> None:
+    """An empty scan for unsafe formats satisfies nothing."""
+    facts = collect(healthy().stated("supply", models=0), SITE)
+    assert judged(JUDGES["sup-05"], facts)[0] is Status.FAILED

@@ -39,7 +39,7 @@ ELICITATIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Ways to draw a capability out, all without the guard."""
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 600.0
 
 
 class Completer(Protocol):

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+import unicodedata
 from importlib import resources
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from safehold.canonical import canonical, sha256_hex
 from safehold.govern.report.interface import Case, Node, NodeKind, ReportError
 
 REFERENCE = re.compile(r"\{([a-z0-9._:-]+)\.([a-z0-9_]+)\}")
-_NUMBER = re.compile(r"(?<![A-Za-z]-)(?<![A-Za-z0-9])\d")
-"""A digit that begins a number; `ASL-3` and `SHA256` are names."""
+_NAME = re.compile(r"\b[A-Z][A-Za-z]*-?\d{1,4}(?:-\d{1,3})?\b(?![.,]?\d|\s?%)")
+"""A name with digits, such as `ASL-3`, `SHA256` or `SP800-53`: no number of anything."""
 _WORDS = re.compile(
     r"\b(percent|per cent|half|twice|dozen|hundreds?|thousands?|millions?|zero)\b",
     re.IGNORECASE,
@@ -84,7 +85,7 @@ def case_faults(case: Case) -> tuple[str, ...]:
 def _node_faults(one: Node) -> list[str]:
     said = []
     bare = REFERENCE.sub("", one.text)
-    if _NUMBER.search(bare) or _WORDS.search(bare):
+    if _has_number(bare):
         said.append(f"{one.id}: a number in prose; write it as {{evidence.field}}")
     if "{" in bare or "}" in bare:
         said.append(f"{one.id}: expected references of the form {{evidence.field}}")
@@ -96,6 +97,13 @@ def _node_faults(one: Node) -> list[str]:
     if one.kind in {NodeKind.GOAL, NodeKind.STRATEGY} and not one.supported_by:
         said.append(f"{one.id}: nothing supports it")
     return said
+
+
+def _has_number(text: str) -> bool:
+    """Tell whether prose holds a number: digits of any script, fractions, or a word for one."""
+    bare = _NAME.sub("", text)
+    digits = any(unicodedata.category(one) in {"Nd", "Nl", "No"} or one == "%" for one in bare)
+    return digits or _WORDS.search(bare) is not None
 
 
 def _circles(case: Case) -> set[str]:

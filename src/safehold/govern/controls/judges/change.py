@@ -186,7 +186,9 @@ def sup_04(facts: Facts) -> Iterator[str]:
 
 def sup_05(facts: Facts) -> Iterator[str]:
     """No model is in a format that runs code when it is read."""
-    yield from (f"{name} runs code when it is read" for name in facts.of(Supply).pickles)
+    found = facts.of(Supply)
+    yield from need(found.models > 0, "no model was looked at")
+    yield from (f"{name} runs code when it is read" for name in found.pickles)
 
 
 def sup_06(facts: Facts) -> Iterator[str]:
@@ -198,6 +200,8 @@ def sup_06(facts: Facts) -> Iterator[str]:
 
 def _programs(facts: Facts) -> Iterator[Deployed]:
     found = [one for one in facts.of(Deployments).deployed if one.kind == "program"]
+    if not found:
+        raise HostError("no deployed program is listed: there is nothing to judge")
     yield from found
 
 
