@@ -11,20 +11,30 @@ import msgspec
 CONFIDENCE = 0.95
 
 
-def _log_binomial_tail(k: int, n: int, p: float) -> float:
-    """Return P(X <= k) for X ~ Binomial(n, p), summed in log space."""
+_NEGLIGIBLE = 1e-17
+
+
+def _binomial_tail(k: int, n: int, p: float) -> float:
+    """Return P(X <= k) for X ~ Binomial(n, p).
+
+    Summed from k downwards, each term from the one above it, until the rest is below a double's
+    last digit: the work grows with the standard deviation, not with n.
+    """
     if p <= 0.0:
         return 1.0
     if p >= 1.0:
         return 1.0 if k >= n else 0.0
-    log_p, log_q = math.log(p), math.log1p(-p)
-    lead = math.lgamma(n + 1)
-    terms = [
-        lead - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q
-        for i in range(k + 1)
-    ]
-    top = max(terms)
-    return min(1.0, math.exp(top) * math.fsum(math.exp(term - top) for term in terms))
+    lead = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    lead += k * math.log(p) + (n - k) * math.log1p(-p)
+    odds, term, total = (1 - p) / p, 1.0, 1.0
+    for i in range(k, 0, -1):
+        step = i / (n - i + 1) * odds
+        term *= step
+        total += term
+        if step < 1 and term < _NEGLIGIBLE * total:
+            break
+    log_total = lead + math.log(total)
+    return 1.0 if log_total >= 0 else math.exp(log_total)
 
 
 def upper_bound(events: int, n: int, confidence: float = CONFIDENCE) -> float:
@@ -38,7 +48,7 @@ def upper_bound(events: int, n: int, confidence: float = CONFIDENCE) -> float:
     low, high = events / n, 1.0
     for _ in range(200):
         middle = (low + high) / 2
-        if _log_binomial_tail(events, n, middle) > 1 - confidence:
+        if _binomial_tail(events, n, middle) > 1 - confidence:
             low = middle
         else:
             high = middle

@@ -183,4 +183,5 @@ def _point(main: DemoGateway, err: Console) -> None:
     ):
         err.print(line, highlight=False, soft_wrap=True, markup=False)
     err.print("One jailbreak to a new bundle, by the clock: safehold respond drill --short")
+    err.print("Pages where people see and decide, over a played day: safehold console --demo")
     err.print("Ctrl-C ends it.")

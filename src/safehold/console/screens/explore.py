@@ -16,7 +16,7 @@ from safehold.trust.log.log_entries import Record
 _PAGE = 50
 _MOST_DIGITS = 18
 _TOP = 8
-_TOP_OF = 500
+_TOP_OF = 200
 _WEEK_S = 7 * 86_400
 _OUTCOMES = ("complied", "refused_by_model", "blocked_by_guard", "unscorable", "error")
 
