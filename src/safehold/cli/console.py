@@ -72,6 +72,11 @@ from safehold.errors import ConfigError
     type=click.Path(path_type=Path),
     help="The record of refusals that `safehold endpoint` keeps.",
 )
+@click.option(
+    "--response",
+    type=click.Path(path_type=Path),
+    help="Folder whose folders are cases of `safehold respond`.",
+)
 @click.option("--intel", envvar="SAFEHOLD_INTEL", help="The database of intelligence.")
 @click.option(
     "--programme",
@@ -109,6 +114,7 @@ def console(
     controls: Path | None,
     report: Path | None,
     endpoint: Path | None,
+    response: Path | None,
     intel: str | None,
     programme: Path | None,
     book: str,
@@ -186,6 +192,7 @@ def console(
         controls=controls,
         report=report,
         endpoint=endpoint,
+        response=response,
         more=more,
     )
     app = Console(sources, Logins(engine, time.time))

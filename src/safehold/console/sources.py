@@ -141,6 +141,7 @@ class Sources:
     controls: Path | None = None
     endpoint: Path | None = None
     report: Path | None = None
+    response: Path | None = None
     more: dict[str, Any] = field(default_factory=dict)
     """What screens of other parts need, by their own names."""
 

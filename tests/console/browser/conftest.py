@@ -33,6 +33,9 @@ from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger import Action, Delivered, Ledger, LedgerVerdict, Outcome
+from safehold.improve.response.case import Case
+from safehold.improve.response.gates import Gate, GateLimits, GateReport, GateState
+from safehold.improve.response.interface import Incident, IncidentKind
 from safehold.secure.egress.watch.watch import TimelineRow
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.ledger import Rows
@@ -89,6 +92,23 @@ TIMELINE = b"".join(
 )
 
 
+def respond(folder: Path) -> Path:
+    """Make a case of a response that has come to its gates."""
+    case = Case(folder / "responses" / "verse")
+    case.folder.mkdir(parents=True)
+    incident = Incident(
+        id="verse", kind=IncidentKind.MISS, at=int(time.time()) - 900, text="kept apart",
+        clause="brewing", source="bounty 3", reporter="t",
+    )  # fmt: skip
+    (case.folder / "incident.json").write_bytes(msgspec.json.encode(incident))
+    gates = (
+        Gate("golden", GateState.PASSED, "24 of 24"),
+        Gate("speed", GateState.NOT_MEASURED, "<b>no</b> data"),
+    )
+    case.keep_report(GateReport("a" * 64, "b" * 64, "verse", GateLimits(), gates))
+    return case.folder.parent
+
+
 def rule(pattern: str) -> str:
     """Return a rules file of one pattern."""
     return f"rules: [{{id: r, clause: brewing, pattern: {pattern}, example: {pattern}}}]\n"
@@ -119,7 +139,7 @@ class House:
         timeline = folder / "timeline.jsonl"
         timeline.write_bytes(TIMELINE)
         self.stage.sources = dataclasses.replace(
-            self.stage.sources, redteam=records, timeline=timeline
+            self.stage.sources, redteam=records, timeline=timeline, response=respond(folder)
         )
         AccountBook(MonitorStore.open(str(folder / "stage" / "monitor.db")), caps=Caps()).follow(
             self.stage.sources.reader

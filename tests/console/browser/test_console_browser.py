@@ -115,6 +115,22 @@ def test_a_rollback_that_acts(house: "House", browser: "Browser", *, keyboard: b
     assert "bundle swap" in browser.text()
 
 
+def test_the_response_clock_and_gates_are_shown(browser: "Browser") -> None:
+    """Steps that are done, the one that runs, and gates that refuse; never the incident's text."""
+    browser.be("Jonas Lind")
+    browser.open("/incidents")
+    shown = browser.text()
+    assert "Response to verse" in shown
+    assert "15 min so far" in shown
+    assert "kept apart" not in browser.driver.page_source
+    browser.open("/rollout")
+    shown = browser.text()
+    assert "24 of 24" in shown
+    assert "not-measured" in shown
+    assert "<b>no</b> data" in shown
+    assert "refused" in shown
+
+
 def test_a_viewer_has_no_rollback(browser: "Browser") -> None:
     """The benign twin: who only looks sees the bundles and no button."""
     browser.be("Jonas Lind")

@@ -3,6 +3,7 @@
 import msgspec
 
 from safehold.console.screens.enclave import leaves
+from safehold.console.screens.response import ResponseCase, responses
 from safehold.console.shell.access import Visit
 from safehold.console.sources import Sources
 from safehold.trust.grants.events import Alarm
@@ -27,11 +28,12 @@ class Incidents(msgspec.Struct, frozen=True):
 
     rows: tuple[Incident, ...]
     now: float
+    responses: tuple[ResponseCase, ...]
 
 
 def incidents(visit: Visit[Sources]) -> Incidents:
     """Return the incidents and alarms among the newest leaves."""
-    return Incidents(tuple(_found(visit)), visit.now)
+    return Incidents(tuple(_found(visit)), visit.now, responses(visit))
 
 
 def open_incidents(visit: Visit[Sources]) -> list[Incident]:

@@ -3,6 +3,7 @@
 import msgspec
 from sqlalchemy import select
 
+from safehold.console.screens.response import ResponseCase, responses
 from safehold.console.shell.access import Done, Role, Visit
 from safehold.console.sources import GatewayStatus, Sources
 from safehold.errors import SafeholdError, UpstreamError, UsageError
@@ -31,6 +32,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     said: str
     rows: tuple[GuardEvent, ...]
     may_roll_back: bool
+    responses: tuple[ResponseCase, ...]
+    """Challengers with their gates."""
 
 
 class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +57,7 @@ def rollout(visit: Visit[Sources]) -> Rollout:
         said=said,
         rows=tuple(_events(visit)),
         may_roll_back=bool(able and status is not None and status.previous),
+        responses=tuple(one for one in responses(visit) if one.gates),
     )
 
 
