@@ -83,7 +83,7 @@ def _serve(words: list[str], folder: Path, environment: dict[str, str]) -> None:
         pytest.fail("the guard never answered")
     finally:
         running.send_signal(signal.SIGTERM)
-        running.wait(60)
+        running.communicate(timeout=60)
 
 
 def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
         for line in lines:
             if not line.startswith("safehold "):
                 continue
-            line = line.replace("$GENERATOR", server.url).replace("$MODEL", f"{model.url}/v1")  # noqa: PLW2901
+            line = line.replace("$GENERATOR", server.url).replace("$MODEL", model.url)  # noqa: PLW2901
             words = shlex.split(line)[1:]
             if words[0] == "serve":
                 _serve(words, tmp_path, environment)
