@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import json
 import secrets
-import shutil
 import threading
 import time
 import urllib.request
@@ -23,11 +22,11 @@ from safehold.detect.redteam.questions import leaked, questions, wrappers
 from safehold.detect.redteam.target import Complier
 from safehold.detect.redteam.target_server import serving
 from safehold.errors import SafeholdError
-from safehold.guard.bundle.interface import MANIFEST, SIGNATURE
 from safehold.guard.bundle.load import Bundle, SignedBy, load_bundle
 from safehold.guard.bundle.overlay_file import approve, quorum_of
-from safehold.guard.bundle.signing import load_or_make_key, load_public_key, sign
+from safehold.guard.bundle.signing import load_or_make_key, load_public_key
 from safehold.guard.bundle.stock import stock_bundle
+from safehold.guard.bundle.write import write_bundle
 from safehold.guard.interface import Stage
 from safehold.guard.ledger.interface import EventKind, EventRow, LedgerVerdict, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
@@ -39,7 +38,7 @@ from safehold.improve.response.hotrule import hot_rule
 from safehold.improve.response.incident import dress_of
 from safehold.improve.response.interface import Incident, IncidentKind
 from safehold.improve.response.judged import Judge
-from safehold.improve.response.measure import MeasureSettings, Shadow, measured
+from safehold.improve.response.measure import MeasureSettings, Shadow, measured, repeats
 from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
 from safehold.improve.response.rule_book import RuleBook
 from safehold.improve.response.warm import WarmSettings, at, challenger
@@ -52,6 +51,8 @@ _WAIT_S = 60.0
 _TRIES = 120
 _ENOUGH = 40
 _HALF = 0.5
+_PLANTED = 2.5
+"""Logits by which the drill's champion shows less to stage 2 than the stock bundle."""
 _PAUSE_S = 0.2
 Say = Callable[[str], None]
 
@@ -216,9 +217,7 @@ def _set_up(folder: Path, *, short: bool, seed: int) -> _Stage:
     folder.mkdir(parents=True)
     key = load_or_make_key(folder / "bundle-key.pem")
     champion_folder = folder / "bundles" / "champion"
-    shutil.copytree(stock_bundle(_DOMAIN)[0], champion_folder)
-    manifest = (champion_folder / MANIFEST).read_bytes()
-    (champion_folder / SIGNATURE).write_bytes(sign(manifest, key))
+    _plant(champion_folder, key)
     trust = SignedBy((load_public_key(folder / "bundle-key.pub"),))
     persons = {name: load_or_make_key(folder / f"{name}.pem") for name in _PERSONS}
     quorum = quorum_of({name: str(folder / f"{name}.pub") for name in _PERSONS}, 2)
@@ -236,6 +235,26 @@ def _set_up(folder: Path, *, short: bool, seed: int) -> _Stage:
         book=book,
         admin=secrets.token_urlsafe(32),
     )
+
+
+def _plant(folder: Path, key: Ed25519PrivateKey) -> None:
+    """Write the drill's champion: the stock bundle whose stage 1 shows less to stage 2.
+
+    The stock bundle shows stage 2 all that stage 2 would stop, so there is nothing in it that a
+    warm start of stage 1 alone could learn; a drill needs a miss of that kind.
+    """
+    place, pinned = stock_bundle(_DOMAIN)
+    stock = load_bundle(place, pinned)
+    prompt = msgspec.structs.replace(
+        stock.manifest.prompt, escalate=stock.manifest.prompt.escalate + _PLANTED
+    )
+    weak = at(stock, prompt)
+    kept = [
+        one for one, same in zip(stock.golden, repeats(weak, stock.golden), strict=True) if same
+    ]
+    files = {name: (place / name).read_bytes() for name in stock.manifest.files}
+    files[stock.manifest.golden] = b"".join(msgspec.json.encode(one) + b"\n" for one in kept)
+    write_bundle(folder, msgspec.structs.replace(stock.manifest, prompt=prompt), files, key)
 
 
 def _ruled(stage: _Stage, case: Case, text: str, ask: str, clock: _Clock) -> HotRule:
