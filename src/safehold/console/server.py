@@ -102,6 +102,7 @@ class ConsoleDoors:
         """Return the routes."""
         return [
             Route("/static/{name}", self.static, methods=["GET"]),
+            Route("/favicon.ico", self.icon, methods=["GET"]),
             Route("/login", self.login_page, methods=["GET"]),
             Route("/login/options", self._json_post(self._options), methods=["POST"]),
             Route("/login/passkey", self.login, methods=["POST"]),
@@ -136,6 +137,12 @@ class ConsoleDoors:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"etag": tag})
         return Response(content, media_type=kind, headers={"etag": tag})
+
+    async def icon(self, request: Request) -> Response:
+        """Return the icon where a browser looks for it beside pages that name none."""
+        del request
+        kind, content = self._files["favicon.svg"]
+        return Response(content, media_type=kind)
 
     async def login_page(self, request: Request) -> Response:
         """Return the page that asks for a name and a passkey."""

@@ -18,7 +18,7 @@ import msgspec
 from safehold.errors import EndpointError
 from safehold.secure.endpoint.attack import fapolicyd
 from safehold.secure.endpoint.attack.attacks import ATTACKS
-from safehold.secure.endpoint.attack.stage import HERE, Place, T, W, build, trusted_roots
+from safehold.secure.endpoint.attack.stage import ACTS, Place, T, W, build, trusted_roots
 from safehold.secure.endpoint.engines.confine import confine, landlock
 from safehold.secure.endpoint.facts import is_owned
 from safehold.secure.endpoint.guard import ASKED, Guard, known_interpreters
@@ -82,7 +82,7 @@ def stage_policy() -> EndpointPolicy:
 def _catalogue(content: tuple[bytes, ...]) -> Catalogue:
     """Vouch for what the stage needs and no path row means, and for some programs' content."""
     items = [item for root in trusted_roots() if not is_owned(root) for item in _scan(root)]
-    items += _scan(str(HERE))
+    items += _scan(ACTS)
     digests = {item.sha256 for item in items}
     digests |= {hashlib.sha256(data).hexdigest() for data in content}
     return Catalogue({}, {one: frozenset({"bench"}) for one in digests})
@@ -194,7 +194,7 @@ def run(engine: str, base: Path, only: str = "") -> Column:
         holder = start_guard(place, scope=Scope.MOUNT)
     elif "fapolicyd" in parts:
         holder = fapolicyd.start(
-            stage_policy(), _scan(str(HERE)), lambda: not _ran(place, "{w}/progs", [])
+            stage_policy(), _scan(ACTS), lambda: not _ran(place, "{w}/progs", [])
         )
     floor = [part for part in parts if part in {"noexec", "landlock", "confine"}]
     rows = [

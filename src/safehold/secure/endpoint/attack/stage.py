@@ -16,7 +16,8 @@ import msgspec
 from safehold.errors import EndpointError
 from safehold.secure.endpoint.attack import programs
 
-HERE = Path(__file__).parent
+ACTS = "/opt/safehold-stage"
+"""Where the stage has the acts: the product itself may lie below a folder that the stage hides."""
 W, T = "/mnt/w", "/mnt/t"
 _NODES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 
@@ -45,6 +46,7 @@ def build(base: Path) -> Place:
         EndpointError: the machine has no overlay, no loop device or no mkfs.ext4.
     """
     programs.require_machine()
+    python = sys.executable = os.path.realpath(sys.executable)  # a link to it may be hidden below
     _run("mount", "--make-rprivate", "/")
     _run("mount", "-t", "tmpfs", "-o", "mode=755", "stage", str(base))
     root, layers_disk = base / "root", base / "disk"
@@ -59,6 +61,9 @@ def build(base: Path) -> Place:
         (root / name).mkdir(parents=True, exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", "mode=755", name.replace("/", "-"), str(root / name))
     (root / "tmp").chmod(0o1777)
+    acts = root / ACTS.removeprefix("/")
+    acts.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).with_name("act.py"), acts)
     _run("mount", "-t", "proc", "proc", str(root / "proc"))
     _devices(root / "dev")
     for name in ("w", "t", "n"):
@@ -70,13 +75,12 @@ def build(base: Path) -> Place:
     _run("pivot_root", ".", ".")
     _run("umount", "-l", ".")
     os.chdir("/")
-    python = os.path.realpath(sys.executable)
     place = Place(
         w=W,
         t=T,
         py=f"{python} -I -S -B",
         python=python,
-        act=f"{python} -I -S -B {HERE / 'act.py'}",
+        act=f"{python} -I -S -B {ACTS}/act.py",
         loader=os.path.realpath("/lib64/ld-linux-x86-64.so.2"),
     )
     _fill()
