@@ -71,13 +71,25 @@ def rebuild(repository: Path, commit: str, out: Path, *, isolated: bool = True) 
     return Rebuilt(name=name, sha256=first, again=second, commit=oid)
 
 
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Extract an archive whose names and links stay below the folder."""
+    for member in tar.getmembers():
+        told = [member.name, *([member.linkname] if member.issym() or member.islnk() else [])]
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in told):
+            raise ChangeError(f"the commit holds a path that leaves its folder: {member.name!r}")
+    tar.extractall(folder)  # noqa: S202 - looked at above
+
+
 def _build(
     archive: bytes, folder: Path, epoch: str, place: dict[str, str], *, isolated: bool
 ) -> Path:
     source, out = folder / "source", folder / "out"
     source.mkdir(parents=True)
     with tarfile.open(fileobj=BytesIO(archive)) as tar:
-        tar.extractall(source, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(source, filter="data")
+        else:  # Python 3.11 before 3.11.4
+            _extract(tar, source)
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     env = kept | {"SOURCE_DATE_EPOCH": epoch}
     env |= {name: place[name] for name in ("TZ", "LC_ALL", "PYTHONHASHSEED")}
