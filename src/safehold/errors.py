@@ -8,6 +8,7 @@
     ├── BundleError             a bundle can't be used
     │   └── TamperError         signed or digested content differs from its record
     ├── ScorerError             a scorer could not give a score
+    ├── BlockedError            the guard stopped an exchange
     ├── WireError               a client's request can't be read
     ├── UpstreamError           the model server failed or answered nonsense
     ├── LedgerError             the ledger can't take or give a row
@@ -64,6 +65,17 @@ class TamperError(BundleError):
 
 class ScorerError(SafeholdError):
     """A scorer broke or answered nonsense; the fail mode of its stage decides."""
+
+
+class BlockedError(SafeholdError):
+    """Tell the client of a refusal; nothing more of this exchange may leave.
+
+    `clause` is the constitution's clause; empty where no clause is to blame.
+    """
+
+    def __init__(self, clause: str) -> None:
+        super().__init__(f"the guard stopped this exchange: {clause or 'it can not be read'}")
+        self.clause = clause
 
 
 class WireError(SafeholdError):

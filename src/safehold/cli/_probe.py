@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.table import Table
 
-from safehold.cli._bundles import open_bundle
 from safehold.errors import UsageError
+from safehold.guard.bundle.find import open_bundle
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.served.model import HfModel
 from safehold.improve.probes.interface import ProbeSettings, TrainedProbe

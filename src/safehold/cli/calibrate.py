@@ -7,9 +7,9 @@ import click
 import msgspec
 from rich.console import Console
 
-from safehold.cli._bundles import open_bundle
 from safehold.cli._progress_bars import Bars
 from safehold.errors import DataError, DependencyError, UsageError
+from safehold.guard.bundle.find import open_bundle
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.improve.evaluation.parts import Part

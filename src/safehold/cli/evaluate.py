@@ -8,10 +8,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from safehold.cli._bundles import open_bundle
 from safehold.cli._progress_bars import Bars
 from safehold.constitution import load
 from safehold.errors import UsageError
+from safehold.guard.bundle.find import open_bundle
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
 from safehold.guard.served.model import HfModel

@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
+from safehold.api.logs import verify_log
 from safehold.cli._trust import (
     emit,
     json_option,
@@ -16,18 +17,14 @@ from safehold.cli._trust import (
     keys_option,
     open_desk,
     open_store,
-    plain,
     read_signing_key,
 )
 from safehold.errors import TrustError, UsageError
 from safehold.trust.clock import SKEW_S
 from safehold.trust.grants.approval_text import utc
 from safehold.trust.grants.interface import GrantError
-from safehold.trust.grants.leaf_reader import take_leaf
-from safehold.trust.grants.state import TrustState
-from safehold.trust.log.audit import audit, check_size
 from safehold.trust.log.checkpoint import open_checkpoint
-from safehold.trust.log.dsse import Statement, unseal
+from safehold.trust.log.dsse import unseal
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import LogError
 from safehold.trust.log.key_files import check_key_folder
@@ -258,51 +255,27 @@ def verify(
         head, index = verify_proof_text(target.read_text(), entry_file.read_bytes(), key)
         click.echo(f"ok: entry {index} is in {head.origin} at size {head.size}")
         return
-    keys = read_keys(keys_file or target / "log.json")
-    source = DirectorySource(target)
-    check_size(source, keys, at_least)
-    state = TrustState(keys.origin, keys.founding)
-
-    def check_leaf(index: int, statement: Statement, emitter: str) -> None:
-        del emitter
-        try:
-            leaf = read_leaf(statement)
-        except TrustError as error:
-            state.void(index, str(error))
-        else:
-            take_leaf(state, index, leaf)
-
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("verifying leaves", total=None)
-        found = audit(
-            source,
-            keys,
-            check_leaf=check_leaf,
-            need_witnesses=witnesses,
+        found = verify_log(
+            target,
+            keys_file or target / "log.json",
+            witnesses=witnesses,
+            at_least=at_least,
             progress=lambda done: progress.update(task, completed=done),
         )
-    ahead = max(0, max(state.last_time, state.newest) - int(time.time()))
     if as_json:
-        emit(
-            {
-                "origin": found.checkpoint.origin,
-                "size": found.checkpoint.size,
-                "root": found.checkpoint.root.hex(),
-                "witnesses": list(found.witnesses),
-                "witnessed_size": found.witnessed_size,
-                "voids": plain(state.voids),
-                "seconds_ahead": ahead,
-            }
-        )
+        voids = [{"index": index, "reason": reason} for index, reason in found.voids]
+        emit({**msgspec.to_builtins(found), "voids": voids})
         return
-    click.echo(f"ok: {found.leaves} leaves of {found.checkpoint.origin}, all as signed")
+    click.echo(f"ok: {found.size} leaves of {found.origin}, all as signed")
     click.echo(f"witnesses: {', '.join(found.witnesses) or 'none'} at {found.witnessed_size}")
-    for void in state.voids:
-        click.echo(f"void: leaf {void.index} has no effect: {void.reason}")
-    if ahead > SKEW_S:
+    for index, reason in found.voids:
+        click.echo(f"void: leaf {index} has no effect: {reason}")
+    if found.seconds_ahead > SKEW_S:
         click.echo(
-            f"ahead: the newest leaf lies {ahead} s ahead of this clock: a fast clock wrote it; "
-            "see `safehold grant correct-clock`"
+            f"ahead: the newest leaf lies {found.seconds_ahead} s ahead of this clock: a fast "
+            "clock wrote it; see `safehold grant correct-clock`"
         )
 
 

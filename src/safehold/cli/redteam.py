@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from safehold.cli._bundles import OWN_KEY
 from safehold.cli._visible import visible
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.plan import AttackPlan, draw
@@ -26,6 +25,7 @@ from safehold.detect.redteam.transforms import TRANSFORMS
 from safehold.detect.redteam.transforms.chain import MAX_DEPTH
 from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import UsageError
+from safehold.guard.bundle.find import OWN_KEY
 from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.interface import Escalation, Failed

@@ -13,11 +13,11 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
-from safehold.cli._bundles import open_bundle
 from safehold.cli._progress_bars import Bars
 from safehold.constitution.library import load
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import DependencyError, SafeholdError, UsageError
+from safehold.guard.bundle.find import open_bundle
 from safehold.guard.bundle.overlay_file import Quorum, approvers, quorum_of
 from safehold.guard.bundle.overlay_file import approve as signed_by
 from safehold.guard.bundle.signing import load_or_make_key

@@ -15,8 +15,8 @@ import click
 import msgspec
 from rich.console import Console
 
-from safehold.cli._bundles import OWN_KEY
 from safehold.errors import ConfigError, SafeholdError
+from safehold.guard.bundle.find import OWN_KEY
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.gateway.bundles.loading import loader_for
 from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes

@@ -1,4 +1,4 @@
-"""How commands that read a bundle find and trust it."""
+"""A bundle by its name or folder, with whatever says why to trust it."""
 
 from pathlib import Path
 
