@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
 
-.PHONY: demo test lint bench curves soak docs outside bundle ablations lock system clean
+.PHONY: demo test lint bench curves figures soak docs outside bundle ablations lock system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
@@ -19,6 +19,7 @@ test: system $(VENV)/.test lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/reference --check
 
 bench: system $(VENV)/.test
 	$(BIN)/python -m bench
@@ -29,7 +30,18 @@ curves: system $(VENV)/.test
 soak: system $(VENV)/.test
 	$(BIN)/python -m pytest tests/soak -m soak --override-ini addopts= --hypothesis-profile soak
 
-docs: $(VENV)/.test
+# The site, in an environment of its own; without a network once that is there.
+docs: $(VENV)/.test build/docs-env/.made
+	$(BIN)/python scripts/reference
+	build/docs-env/bin/zensical build --clean -f mkdocs.yml
+	@echo "open build/site/index.html"
+
+build/docs-env/.made: locks/docs.txt
+	$(PYTHON) -m venv build/docs-env
+	build/docs-env/bin/python -m pip install --quiet --no-deps --require-hashes -r locks/docs.txt
+	touch $@
+
+figures: $(VENV)/.test
 	$(BIN)/python -m bench --docs-only
 
 outside: $(VENV)/.test

@@ -1,0 +1,136 @@
+"""What the pages tell a reader to type exists: commands, options, targets, links, reference."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from safehold.cli import safehold as top
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+_STOP = {"|", ">", ">>", "<", "&&", ";", "&", "2>", "--"}
+
+
+def names(path: Path) -> str:
+    """A page's name in a test's id."""
+    return str(path.relative_to(ROOT))
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the `safehold` command lines of a page's fenced blocks, as words."""
+    found = []
+    for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+            said = line.strip().removeprefix("$ ").removeprefix("sudo ")
+            said = re.sub(r"\s#.*$", "", said)
+            if not re.match(r"safehold [a-z]", said) or "…" in said or "..." in said:
+                continue
+            try:
+                words = shlex.split(said)
+            except ValueError:
+                continue
+            end = next((i for i, word in enumerate(words) if word in _STOP), len(words))
+            found.append(words[1:end])
+    return found
+
+
+def typed(words: list[str]) -> str | None:
+    """Return what is wrong with a command line, or nothing."""
+    command: click.Command = top
+    rest = words
+    while True:
+        known = {"--help": True, "-h": True}
+        for one in command.params:
+            if isinstance(one, click.Option):
+                known |= dict.fromkeys((*one.opts, *one.secondary_opts), one.is_flag)
+        named = None
+        while rest and named is None:
+            word, rest = rest[0], rest[1:]
+            name, equals, _ = word.partition("=")
+            if name.startswith("--") and name not in known:
+                return f"no option {name}"
+            if not word.startswith("-"):
+                named = word
+            elif not (known.get(name, True) or equals):
+                rest = rest[1:]
+            if named is not None and not isinstance(command, click.Group):
+                named = None
+        if named is None or not isinstance(command, click.Group):
+            return None
+        inner = command.get_command(click.Context(command), named)
+        if inner is None:
+            return f"no command {named!r}"
+        command = inner
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_command_on_the_page_exists(page: Path) -> None:
+    """No page tells of a command or an option that is not there."""
+    text = page.read_text()
+    wrong = [(" ".join(words), fault) for words in commands(text) if (fault := typed(words))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_target_and_bench_on_the_page_exists(page: Path) -> None:
+    """`make X` and `scripts/X` name what is there."""
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    said = set(re.findall(r"`make ([a-z-]+)", text))
+    assert said - targets == set()
+    scripts = set(re.findall(r"`scripts/([\w.-]+)", text))
+    assert {one for one in scripts if not (ROOT / "scripts" / one).exists()} == set()
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as GitHub makes it."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", plain.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_link_on_the_page_leads_somewhere(page: Path) -> None:
+    """A relative link names a file that is there, and a heading that is in it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`\n]*`", "", text)
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists():
+            wrong.append(link)
+        elif anchor and target.suffix == ".md":
+            heads = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            if anchor not in {slug(head) for head in heads}:
+                wrong.append(link)
+    assert wrong == []
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """The pages under docs/reference are made anew and compared."""
+    check = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "reference"), "--check"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_a_wrong_command_is_found() -> None:
+    """The reader of commands is no test that can't fail."""
+    page = (
+        "```\nsafehold log verify COPY --kys x | less\nsafehold lgo init\nsafehold log init L\n```"
+    )
+    assert [typed(words) is None for words in commands(page)] == [False, False, True]
