@@ -43,33 +43,35 @@ def commands(text: str) -> list[list[str]]:
     return found
 
 
+def flags(command: click.Command) -> dict[str, bool]:
+    """Return every option of a command, and whether it stands without a value."""
+    known = {"--help": True, "-h": True}
+    for one in command.params:
+        if isinstance(one, click.Option):
+            known |= dict.fromkeys((*one.opts, *one.secondary_opts), one.is_flag)
+    return known
+
+
 def typed(words: list[str]) -> str | None:
     """Return what is wrong with a command line, or nothing."""
     command: click.Command = top
-    rest = words
-    while True:
-        known = {"--help": True, "-h": True}
-        for one in command.params:
-            if isinstance(one, click.Option):
-                known |= dict.fromkeys((*one.opts, *one.secondary_opts), one.is_flag)
-        named = None
-        while rest and named is None:
-            word, rest = rest[0], rest[1:]
-            name, equals, _ = word.partition("=")
+    known = flags(command)
+    value = False
+    for word in words:
+        if value:
+            value = False
+            continue
+        name, equals, _ = word.partition("=")
+        if word.startswith("-"):
             if name.startswith("--") and name not in known:
                 return f"no option {name}"
-            if not word.startswith("-"):
-                named = word
-            elif not (known.get(name, True) or equals):
-                rest = rest[1:]
-            if named is not None and not isinstance(command, click.Group):
-                named = None
-        if named is None or not isinstance(command, click.Group):
-            return None
-        inner = command.get_command(click.Context(command), named)
-        if inner is None:
-            return f"no command {named!r}"
-        command = inner
+            value = not (known.get(name, True) or equals)
+        elif isinstance(command, click.Group):
+            inner = command.get_command(click.Context(command), word)
+            if inner is None:
+                return f"no command {word!r}"
+            command, known = inner, flags(inner)
+    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
