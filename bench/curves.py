@@ -27,6 +27,7 @@ from safehold.guard.scorers.similar import KnownAttack
 from safehold.secure.egress.declare.register import parse_register
 from safehold.testing.egress import row
 from safehold.testing.ledger import NOW, Rows
+from safehold.testing.trust import vetted
 from safehold.trust.exemptions import (
     Caller,
     Exemption,
@@ -114,6 +115,7 @@ def exemptions(n: int) -> Callable[[], Any]:
             use_case="u",
             seats=2,
             rate_per_hour=3,
+            vetting=vetted(),
         )
         return Exemption(grant=f"g{number}", terms=terms, not_before=0, expires=10**9)
 

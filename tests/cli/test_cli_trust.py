@@ -1,5 +1,6 @@
 """The commands about people, grants, exemptions and the log, typed as a user types them."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,10 @@ from click.testing import CliRunner, Result
 
 from safehold.cli import safehold
 from safehold.errors import SafeholdError
+from safehold.guard.ledger import EventRow, Ledger
+from safehold.guard.ledger.interface import EventKind
 from safehold.testing.trust import SoftSsh
+from safehold.trust.exemptions import CHECKLIST, VettingTier
 from safehold.trust.people.sshsig import private_key_text
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
@@ -199,24 +203,62 @@ def test_a_request_that_no_rule_could_grant_is_refused_at_once(
     assert said in refused
 
 
+APPLICATION = """
+who = "Ada Example"
+contact = "ada@school.example"
+institution = "The school"
+use_case = "brewing-school"
+why = "A licensed course"
+evidence = [{kind = "licence", file = "licence.txt"}, {kind = "letter", file = "letter.txt"}]
+conflict = []
+"""
+CHECKS = tuple(word for item in CHECKLIST[VettingTier.HIGH] for word in ("--checked", item))
+
+
+def apply(desk: Desk, text: str = APPLICATION, name: str = "application") -> str:
+    """Write an application and its evidence; return the file that is reviewed."""
+    for one in ("licence", "letter"):
+        Path(desk.path(f"{one}.txt")).write_text(one)
+    Path(desk.path(f"{name}.toml")).write_text(text)
+    out = desk.path(f"{name}.json")
+    desk.ok("exemption", "apply", desk.path(f"{name}.toml"), "--out", out)
+    return out
+
+
+def exemption_words(desk: Desk, application: str) -> tuple[str, ...]:
+    """Return the beginning of a request."""
+    return (
+        *("exemption", "request", "--application", application, *CHECKS),
+        *("--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
+        *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
+    )
+
+
 def test_an_exemption_that_the_gateway_could_not_match_is_refused(desk: Desk) -> None:
     """A use case with spaces and an unknown surface are refused before anybody approves them."""
     words = (
-        *("exemption", "request", "--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
-        *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
+        *exemption_words(desk, apply(desk)),
         *("--subject", "organisation=org-1", "--relax", "beer-production=audit"),
     )
     spaced = ("--surface", "openai.chat", "--use-case", "brewing school")
     assert "use-case" in desk.refused(*words, *spaced)
     assert "openai.chat" in desk.refused(*words, "--surface", "api", "--use-case", "school")
+    assert "application has" in desk.refused(
+        *words, "--surface", "openai.chat", "--use-case", "school"
+    )
 
 
 def test_exemption_request_list_and_warning(desk: Desk) -> None:
-    """An exemption is asked for, approved, listed, and warned about once."""
+    """An exemption is applied for, reviewed, approved by two, listed, and warned about once."""
+    application = apply(desk)
+    assert Path(application).stat().st_mode & 0o77 == 0
+    review = ("exemption", "review", application)
+    shown = desk.ok(*review, "--relax", "beer-production=audit", "--constitution", "homebrewing")
+    assert "Ada Example" in shown
+    assert "--checked licence" in shown
     words = (
-        *("exemption", "request", "--surface", "openai.chat", "--use-case", "brewing-school"),
-        *("--seats", "2", "--rate", "5", "--days", "10", "--ticket", "V-1"),
-        *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
+        *exemption_words(desk, application),
+        *("--surface", "openai.chat", "--use-case", "brewing-school"),
     )
     subject = ("--subject", "organisation=org-1")
     assert "actions" in desk.refused(*words, *subject, "--relax", "beer-production=off")
@@ -224,13 +266,71 @@ def test_exemption_request_list_and_warning(desk: Desk) -> None:
     assert "subjects" in desk.refused(*words, "--subject", "x", "--relax", "a=audit")
     assert "prohibited" in desk.refused(*words, *subject, "--relax", "beer-tasting=audit")
     request = desk.ok(*words, *subject, "--relax", "beer-production=audit")
-    desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path("ben"))
+    assert "ok:" in desk.ok(*review, "--grant", request)
+    other = apply(desk, name="other")
+    assert "reviewed" in desk.refused("exemption", "review", other, "--grant", request)
+    for name in ("ben", "dora"):
+        desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path(name))
     assert "in force" in desk.ok("exemption", "list")
     given = json.loads(desk.ok("exemption", "list", "--json"))
     assert given[0]["terms"]["seats"] == 2
     for _ in range(2):
         assert "14 day" in desk.ok("exemption", "warn", "--record")
     assert desk.ok("log", "list", desk.path("log")).count("alarm") == 1
+
+
+def test_the_applicant_is_told_and_the_log_knows_only_that(desk: Desk) -> None:
+    """Grant, renewal with counted use, withdrawal: each told to the contact, none in the log."""
+    program = Path(desk.path("mail"))
+    program.write_text('#!/bin/sh\nprintf "%s|" "$@" >> "$(dirname "$0")/sent"\n')
+    program.chmod(0o755)
+    application = apply(desk)
+    request = desk.ok(
+        *exemption_words(desk, application),
+        *("--surface", "openai.chat", "--use-case", "brewing-school"),
+        *("--subject", "organisation=org-1", "--relax", "beer-production=audit"),
+    )
+    tell = ("exemption", "tell", request, "--application", application, "--notify", str(program))
+    assert "waits" in desk.refused(*tell)
+    for name in ("ben", "dora"):
+        desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path(name))
+    assert "not told" in desk.ok("exemption", "list")
+    assert "granted" in desk.ok(*tell)
+    assert "not told" not in desk.ok("exemption", "list")
+    renewed = desk.run(
+        *("exemption", "renew", request, "--application", application, *CHECKS),
+        *("--ledger", ledger_of(desk, request), "--days", "9", "--ticket", "V-2"),
+        *("--ssh-key", desk.path("ada"), "--constitution", "homebrewing"),
+    )
+    assert "beer-production audit 3 exchanges" in renewed.stderr
+    shown = desk.ok("grant", "show", renewed.stdout.strip())
+    assert "audit, 3 exchanges" in shown
+    withdraw = ("exemption", "withdraw", request, "--reason", "licence ended")
+    told = ("--application", application, "--notify", str(program))
+    assert "withdrawn" in desk.ok(*withdraw, *told, "--ssh-key", desk.path("dora"))
+    assert "ended" in desk.ok("exemption", "list")
+    sent = Path(desk.path("sent")).read_text()
+    assert sent.count("ada@school.example|") == 2
+    assert "withdrawn" in sent
+    count = len(json.loads(desk.ok("log", "list", desk.path("log"), "--json")))
+    leaves = "".join(desk.ok("log", "show", desk.path("log"), str(at)) for at in range(count))
+    assert "licence ended" in leaves
+    for secret in ("ada@school", "Ada Example", "The school"):
+        assert secret not in leaves
+
+
+def ledger_of(desk: Desk, grant: str) -> str:
+    """Return a ledger in which the grant was used three times, and another one once."""
+
+    async def write() -> None:
+        ledger = await Ledger.open(desk.path("ledger.db"))
+        for one in (grant, grant, "00" * 32, grant):
+            detail = {"grant": one, "clause": "beer-production", "action": "deliver"}
+            await ledger.append(EventRow(at=1.0, kind=EventKind.EXEMPTION, detail=detail))
+        await ledger.close()
+
+    asyncio.run(write())
+    return desk.path("ledger.db")
 
 
 def test_log_is_proved_and_verified_from_a_copy(desk: Desk) -> None:

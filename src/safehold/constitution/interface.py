@@ -147,6 +147,11 @@ class Constitution(_Value, frozen=True, kw_only=True):
         """The ids of the restricted clauses that an exemption may relax: never prohibited ones."""
         return frozenset(c.id for c in self.restricted if c.tier is not Tier.PROHIBITED)
 
+    @property
+    def relaxable_tiers(self) -> dict[str, str]:
+        """The tier of each restricted clause that an exemption may relax."""
+        return {c.id: c.tier.value for c in self.restricted if c.tier is not Tier.PROHIBITED}
+
     def clause(self, clause_id: str) -> RestrictedClause | PermittedClause:
         """Return a clause by its id.
 

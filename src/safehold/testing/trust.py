@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from safehold.canonical import canonical, sha256_hex
+from safehold.trust.exemptions import CHECKLIST, Evidence, Vetting, VettingTier
 from safehold.trust.grants.details import Details, NoDetails
 from safehold.trust.grants.events import DecisionNote, Founding
 from safehold.trust.grants.grant_service import Desk
@@ -160,6 +161,17 @@ SoftKey = SoftSsh | SoftSshSk | SoftPasskey
 def person_id(name: str) -> str:
     """Return the id that `Enclave` gives to a name."""
     return "p-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def vetted(tier: VettingTier = VettingTier.LOW, **changes: Any) -> Vetting:
+    """Return a complete vetting of a tier, with the given members changed."""
+    vetting = Vetting(
+        application_sha256="a1" * 32,
+        tier=tier,
+        evidence=(Evidence("registration", "e1" * 32), Evidence("licence", "e2" * 32)),
+        checks=tuple(CHECKLIST[tier]),
+    )
+    return msgspec.structs.replace(vetting, **changes)
 
 
 POLICY = """\

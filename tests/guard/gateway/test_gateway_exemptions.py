@@ -23,7 +23,7 @@ from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, PromptRow
 from safehold.testing.guards import MARKER, held_rules
 from safehold.testing.released import RELEASE_RULES, Channel, settings_artefact
-from safehold.testing.trust import GOVERNING, POLICY, Enclave
+from safehold.testing.trust import GOVERNING, POLICY, Enclave, vetted
 from safehold.testing.upstream import says
 from safehold.trust.exemptions import (
     ExemptionAction,
@@ -31,6 +31,7 @@ from safehold.trust.exemptions import (
     Relaxation,
     Subject,
     SubjectKind,
+    VettingTier,
 )
 from safehold.trust.grants.interface import GrantRequest
 from safehold.trust.log import LogTamperError
@@ -89,6 +90,7 @@ class Site:
             use_case="school",
             seats=2,
             rate_per_hour=1000,
+            vetting=vetted(VettingTier.HIGH),
         )
         enclave = self.enclave
         request = enclave.ask(
@@ -97,7 +99,7 @@ class Site:
             expires=enclave.time + 100 + days * 86_400,
         )
         enclave.file(request)
-        enclave.approve(request, "sec-one")
+        enclave.approve(request, "sec-one", "sec-two")
         return request
 
     def revoke(self, request: GrantRequest) -> None:
@@ -189,6 +191,41 @@ def test_a_grant_and_its_revocation_reach_a_running_gateway(stage: Start, site: 
     until(lambda: WORD not in ask(at))
     loaded = [one for one in events(at, EventKind.EXEMPTION) if "in_force" in one]
     assert (loaded[0]["in_force"], loaded[-1]["in_force"]) == (0, 0)
+
+
+def test_a_withdrawal_blocks_within_seconds(stage: Start, site: Site) -> None:
+    """With the stock `reload_s`, what was let through is blocked three looks later at most."""
+    request = site.exempt()
+    members = msgspec.structs.fields(ExemptionSettings)
+    (stock,) = (one.default for one in members if one.name == "reload_s")
+    assert stock <= 2
+    watched = msgspec.structs.replace(site.settings, reload_s=stock)
+    at = start(stage, site, exemptions=watched)
+    assert WORD in ask(at)
+    site.revoke(request)
+    began = time.monotonic()
+    until(lambda: WORD not in ask(at))
+    assert time.monotonic() - began < 30, "withdrawn, and still let through"
+
+
+def test_a_session_keeps_its_use_case(stage: Start, site: Site) -> None:
+    """A key that was exempt as a school is not exempt as a pub in the same session; one alarm."""
+    site.exempt()
+    site.exempt(use_case="pub")
+    at = start(stage, site)
+    assert WORD in ask(at)
+    assert WORD not in ask(at, case="pub")
+    assert WORD in ask(at, who="bob", case="pub")
+    alarms = [one["alarm"] for one in events(at, EventKind.ALARM)]
+    assert alarms.count("exemption-use-case") == 1
+
+
+def test_a_grant_vetted_too_low_has_no_effect(stage: Start, site: Site) -> None:
+    """The gateway computes the tier from its constitution: the lower checks relax nothing."""
+    site.exempt(vetting=vetted(VettingTier.LOW))
+    at = start(stage, site)
+    assert WORD not in ask(at)
+    assert [one["alarm"] for one in events(at, EventKind.ALARM)] == ["exemption-clause"]
 
 
 def test_the_seat_after_the_last_is_blocked_and_alarms_once(stage: Start, site: Site) -> None:

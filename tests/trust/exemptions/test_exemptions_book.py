@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.testing.trust import Enclave, person_id
+from safehold.testing.trust import Enclave, person_id, vetted
 from safehold.trust.exemptions import (
     NO_EXEMPTION,
     Admitted,
@@ -34,12 +34,13 @@ TERMS = ExemptionTerms(
     subject=Subject(SubjectKind.ORGANISATION, "org-1"),
     relaxations=(Relaxation("brewing.process", ExemptionAction.AUDIT),),
     surfaces=("api",),
-    use_case="brewing school",
+    use_case="brewing-school",
     seats=2,
     rate_per_hour=3,
+    vetting=vetted(),
 )
-CALLER = Caller(organisation="org-1", user="u-1", key="k-1", use_case="brewing school")
-RELAXABLE = frozenset({"brewing.process", "brewing.recipe"})
+CALLER = Caller(organisation="org-1", user="u-1", key="k-1", use_case="brewing-school")
+RELAXABLE = dict.fromkeys(("brewing.process", "brewing.recipe"), "low-risk-dual-use")
 EXEMPTION = Exemption(grant="g", terms=TERMS, not_before=1000, expires=1000 + 30 * DAY)
 
 
@@ -52,7 +53,7 @@ def ruling(
     now: int = 2000,
 ) -> ExemptionAction:
     """Return the action in one situation."""
-    book = ExemptionBook((exemption,), RELAXABLE)
+    book = ExemptionBook((exemption,), frozenset(RELAXABLE))
     return book.action_for(caller, clause, surface, now).action
 
 
@@ -64,8 +65,8 @@ def test_exempt_caller_gets_the_approved_action() -> None:
 @pytest.mark.parametrize(
     "caller",
     [
-        Caller("org-2", "u-1", "k-1", "brewing school"),
-        Caller("", "org-1", "org-1", "brewing school"),
+        Caller("org-2", "u-1", "k-1", "brewing-school"),
+        Caller("", "org-1", "org-1", "brewing-school"),
         Caller("org-1", "u-1", "k-1", "something else"),
         Caller("org-1", "u-1", "k-1", ""),
     ],
@@ -78,7 +79,7 @@ def test_others_and_other_use_cases_are_blocked(caller: Caller) -> None:
 def test_empty_id_matches_nobody() -> None:
     """A caller without an id is not exempt under a subject without one."""
     terms = msgspec.structs.replace(TERMS, subject=Subject(SubjectKind.USER, ""))
-    nobody = Caller("", "", "", "brewing school")
+    nobody = Caller("", "", "", "brewing-school")
     assert ruling(exemption=msgspec.structs.replace(EXEMPTION, terms=terms), caller=nobody) is (
         ExemptionAction.BLOCK
     )
@@ -149,7 +150,7 @@ def test_empty_double_or_sweeping_terms_are_refused(changes: dict[str, object]) 
 )
 def test_expiry_is_announced(left: int, days: int | None) -> None:
     """Warnings come at 14, 3 and 1 days, and none after the end."""
-    book = ExemptionBook((EXEMPTION,), RELAXABLE)
+    book = ExemptionBook((EXEMPTION,), frozenset(RELAXABLE))
     notices = [notice.days for notice in book.warnings(EXEMPTION.expires - left)]
     assert notices == ([] if days is None else [days])
 
@@ -157,7 +158,7 @@ def test_expiry_is_announced(left: int, days: int | None) -> None:
 def test_seat_beyond_the_approved_number_is_not_exempt_and_alarms_once() -> None:
     """The third user of a two-seat exemption blocks as ever, and raises one alarm."""
     meter = SeatMeter()
-    given = ExemptionBook((EXEMPTION,), RELAXABLE).action_for(
+    given = ExemptionBook((EXEMPTION,), frozenset(RELAXABLE)).action_for(
         CALLER, "brewing.process", "api", 2000
     )
     for user in ("u-1", "u-2"):
@@ -176,7 +177,7 @@ def test_seat_beyond_the_approved_number_is_not_exempt_and_alarms_once() -> None
 def test_restart_frees_no_seat() -> None:
     """Seats taken before a restart stay taken."""
     meter = SeatMeter()
-    given = ExemptionBook((EXEMPTION,), RELAXABLE).action_for(
+    given = ExemptionBook((EXEMPTION,), frozenset(RELAXABLE)).action_for(
         CALLER, "brewing.process", "api", 2000
     )
     meter.remember("g", "u-8")
@@ -187,7 +188,7 @@ def test_restart_frees_no_seat() -> None:
 def test_rate_above_the_cap_is_not_exempt() -> None:
     """The fourth exchange within an hour blocks; an hour later the next is exempt again."""
     meter = SeatMeter()
-    given = ExemptionBook((EXEMPTION,), RELAXABLE).action_for(
+    given = ExemptionBook((EXEMPTION,), frozenset(RELAXABLE)).action_for(
         CALLER, "brewing.process", "api", 2000
     )
     assert all(meter.admit(given, CALLER, 2000 + i) == Admitted() for i in range(3))
@@ -251,7 +252,7 @@ def test_lookup_looks_at_the_callers_own_exemptions_only() -> None:
         )
         for number in range(10_000)
     ]
-    book = ExemptionBook((*others, EXEMPTION), RELAXABLE)
+    book = ExemptionBook((*others, EXEMPTION), frozenset(RELAXABLE))
     assert book.action_for(CALLER, "brewing.process", "api", 2000).grant == "g"
     assert [one.grant for one in book._of(CALLER)] == ["g"]
 
@@ -262,5 +263,5 @@ def test_subject_without_an_id_is_nobody() -> None:
     empty = msgspec.structs.replace(
         EXEMPTION, terms=msgspec.structs.replace(TERMS, subject=Subject(SubjectKind.USER, ""))
     )
-    book = ExemptionBook((empty,), RELAXABLE)
+    book = ExemptionBook((empty,), frozenset(RELAXABLE))
     assert book.action_for(nobody, "brewing.process", "api", 2000) == NO_EXEMPTION

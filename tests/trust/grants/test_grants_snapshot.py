@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safehold.errors import TrustError
-from safehold.testing.trust import Enclave, person_id
+from safehold.testing.trust import Enclave, person_id, vetted
 from safehold.trust.exemptions.interface import (
     ExemptionAction,
     ExemptionTerms,
@@ -30,9 +30,10 @@ TERMS = ExemptionTerms(
     subject=Subject(SubjectKind.ORGANISATION, "org-1"),
     relaxations=(Relaxation("brewing.process", ExemptionAction.AUDIT),),
     surfaces=("api",),
-    use_case="brewing school",
+    use_case="brewing-school",
     seats=2,
     rate_per_hour=3,
+    vetting=vetted(),
 )
 
 

@@ -5,13 +5,14 @@ from safehold.console.index import ExchangeLine, Wanted
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
-from safehold.testing.trust import person_id
+from safehold.testing.trust import person_id, vetted
 from safehold.trust.exemptions.interface import (
     ExemptionAction,
     ExemptionTerms,
     Relaxation,
     Subject,
     SubjectKind,
+    VettingTier,
 )
 from safehold.trust.grants.interface import GrantRequest, Resource
 from safehold.trust.log.log_entries import Record
@@ -105,6 +106,7 @@ def _trust(stage: Stage) -> None:
         use_case="brewing-course",
         seats=20,
         rate_per_hour=200,
+        vetting=vetted(VettingTier.HIGH),
     )
     given = stage.enclave.ask(
         "Tomas Keller", "exemption.give", details=terms, ticket="V-7",
@@ -113,7 +115,7 @@ def _trust(stage: Stage) -> None:
         expires=stage.enclave.time + 9 * _DAY_S,
     )  # fmt: skip
     stage.enclave.file(given)
-    stage.enclave.approve(given, "Mara Okoye")
+    stage.enclave.approve(given, "Mara Okoye", "Wei Zhang")
 
 
 def _ask(stage: Stage, who: str, purpose: str, ticket: str) -> GrantRequest:

@@ -328,7 +328,7 @@ class NotExempt(msgspec.Struct, frozen=True):
     """
 
     grant_id: str = ""
-    overrun: Literal["", "seats", "rate", "meter"] = ""
+    overrun: Literal["", "seats", "rate", "meter", "use-case"] = ""
     alarm: bool = False
 
 

@@ -41,6 +41,7 @@ class Ruling(msgspec.Struct, frozen=True):
     grant: str
     seats: int = 0
     rate_per_hour: int = 0
+    session_s: int = 3600
 
 
 NO_EXEMPTION = Ruling(action=ExemptionAction.BLOCK, grant="")
@@ -113,6 +114,7 @@ class ExemptionBook:
                         grant=exemption.grant,
                         seats=terms.seats,
                         rate_per_hour=terms.rate_per_hour,
+                        session_s=terms.session_s,
                     )
         return NO_EXEMPTION
 
@@ -129,7 +131,7 @@ class ExemptionBook:
         return tuple(found)
 
 
-def exemption_book(exemptions: Iterable[Exemption], relaxable: AbstractSet[str]) -> ExemptionBook:
+def exemption_book(exemptions: Iterable[Exemption], relaxable: Mapping[str, str]) -> ExemptionBook:
     """Return the book of these exemptions, after checking each once more.
 
     Raises:

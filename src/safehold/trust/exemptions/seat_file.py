@@ -12,7 +12,13 @@ from pathlib import Path
 
 from safehold.trust.exemptions.exemption_book import Caller, ExpiryNotice, Ruling
 from safehold.trust.exemptions.interface import ExemptionError
-from safehold.trust.exemptions.seats import Admission, Admitted, RateOverrun, SeatOverrun
+from safehold.trust.exemptions.seats import (
+    Admission,
+    Admitted,
+    CaseOverrun,
+    RateOverrun,
+    SeatOverrun,
+)
 
 _HOUR_S = 3600
 _BUSY_S = 2.0
@@ -22,6 +28,7 @@ CREATE TABLE IF NOT EXISTS refused (grant TEXT, user TEXT, PRIMARY KEY (grant, u
 CREATE TABLE IF NOT EXISTS uses (grant TEXT, at INTEGER);
 CREATE INDEX IF NOT EXISTS uses_by_grant ON uses (grant, at);
 CREATE TABLE IF NOT EXISTS warned (grant TEXT, days INTEGER, PRIMARY KEY (grant, days));
+CREATE TABLE IF NOT EXISTS sessions (key TEXT PRIMARY KEY, use_case TEXT, until INTEGER);
 CREATE TABLE IF NOT EXISTS heads (origin TEXT PRIMARY KEY, size INTEGER);
 """
 
@@ -67,6 +74,11 @@ class SeatFile:
         """
         grant, user = ruling.grant, caller.user
         with self._changing() as db:
+            session = db.execute(
+                "SELECT use_case FROM sessions WHERE key=? AND until>?", (caller.key, now)
+            ).fetchone()
+            if session is not None and session[0] != caller.use_case:
+                return CaseOverrun(grant, str(session[0]))
             row = db.execute("SELECT 1 FROM seats WHERE grant=? AND user=?", (grant, user))
             seated = row.fetchone() is not None
             taken = self._count(db, "seats", grant)
@@ -79,6 +91,12 @@ class SeatFile:
                 return RateOverrun(grant, ruling.rate_per_hour)
             db.execute("INSERT OR IGNORE INTO seats VALUES (?, ?)", (grant, user))
             db.execute("INSERT INTO uses VALUES (?, ?)", (grant, now))
+            if session is None:
+                until = now + ruling.session_s
+                db.execute(
+                    "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?)",
+                    (caller.key, caller.use_case, until),
+                )
             return Admitted()
 
     def _count(self, db: sqlite3.Connection, table: str, grant: str) -> int:

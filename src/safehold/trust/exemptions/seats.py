@@ -38,7 +38,15 @@ class RateOverrun(msgspec.Struct, frozen=True):
     rate_per_hour: int
 
 
-Admission = Admitted | SeatOverrun | RateOverrun
+class CaseOverrun(msgspec.Struct, frozen=True):
+    """The key's session is for another use case: one session has one."""
+
+    grant: str
+    bound: str
+    """The use case that the session has."""
+
+
+Admission = Admitted | SeatOverrun | RateOverrun | CaseOverrun
 
 
 class SeatMeter:
@@ -53,6 +61,7 @@ class SeatMeter:
         self._seats: dict[str, set[str]] = {}
         self._refused: dict[str, set[str]] = {}
         self._times: dict[str, deque[int]] = {}
+        self._sessions: dict[str, tuple[str, int]] = {}
 
     def remember(self, grant: str, user: str) -> None:
         """Take a seat that was taken before a restart."""
@@ -73,6 +82,9 @@ class SeatMeter:
             now: POSIX seconds.
         """
         with self._lock:
+            bound, until = self._sessions.get(caller.key, ("", 0))
+            if now < until and bound != caller.use_case:
+                return CaseOverrun(ruling.grant, bound)
             seats = self._seats.setdefault(ruling.grant, set())
             if caller.user not in seats and len(seats) >= ruling.seats:
                 refused = self._refused.setdefault(ruling.grant, set())
@@ -85,6 +97,8 @@ class SeatMeter:
                 times.popleft()
             if len(times) >= ruling.rate_per_hour:
                 return RateOverrun(ruling.grant, ruling.rate_per_hour)
+            if now >= until:
+                self._sessions[caller.key] = (caller.use_case, now + ruling.session_s)
             seats.add(caller.user)
             times.append(now)
             return Admitted()
@@ -95,7 +109,7 @@ def settle(ruling: Ruling, admission: Admission) -> Ruling:
     match admission:
         case Admitted():
             return ruling
-        case SeatOverrun() | RateOverrun():
+        case SeatOverrun() | RateOverrun() | CaseOverrun():
             return NO_EXEMPTION
         case _:
             assert_never(admission)

@@ -1,8 +1,9 @@
 """Which terms an exemption can have at all."""
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 
 from safehold.trust.exemptions.interface import ExemptionAction, ExemptionError, ExemptionTerms
+from safehold.trust.exemptions.vetting import check_tier, check_vetting
 
 MAX_DAYS = 366
 
@@ -22,17 +23,18 @@ def check_terms(terms: ExemptionTerms) -> None:
         raise ExemptionError("expected hold, fallback or audit, got block: it relaxes nothing")
     if not terms.surfaces or "*" in terms.surfaces:
         raise ExemptionError("expected the surfaces by name, got none or all of them")
+    check_vetting(terms)
 
 
-def check_clauses(terms: ExemptionTerms, relaxable: AbstractSet[str]) -> None:
-    """Refuse terms that name a clause the constitution does not let anybody relax.
+def check_clauses(terms: ExemptionTerms, relaxable: Mapping[str, str]) -> None:
+    """Refuse terms that name a clause the constitution does not let anybody relax so.
 
     Args:
         terms: The terms.
-        relaxable: Ids of clauses of tiers that may be relaxed: never those of tier prohibited.
+        relaxable: Ids of clauses that may be relaxed, with their tiers: never of tier prohibited.
 
     Raises:
-        ExemptionError: names the clause.
+        ExemptionError: names the clause, or the tier that it takes.
     """
     for relaxation in terms.relaxations:
         if relaxation.clause not in relaxable:
@@ -40,3 +42,4 @@ def check_clauses(terms: ExemptionTerms, relaxable: AbstractSet[str]) -> None:
                 f"expected clauses that may be relaxed, got {relaxation.clause}: "
                 "it is unknown or of tier prohibited"
             )
+    check_tier(terms, relaxable)

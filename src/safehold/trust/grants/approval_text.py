@@ -4,7 +4,8 @@ import datetime as dt
 from typing import assert_never
 
 from safehold.canonical import canonical, sha256_hex
-from safehold.trust.exemptions.interface import ExemptionTerms
+from safehold.trust.exemptions.interface import ExemptionTerms, Vetting
+from safehold.trust.exemptions.vetting import CHECKLIST
 from safehold.trust.grants.details import (
     AddKey,
     AddTeam,
@@ -108,6 +109,26 @@ def _identity(person: Person) -> Words:
     )
 
 
+def _vetting(vetting: Vetting, roster: Roster) -> Words:
+    stakes = ", ".join(_person(one, roster) for one in vetting.conflicts) or "nobody"
+    words = [
+        ("Vetted as", vetting.tier.value),
+        ("Application (SHA-256)", vetting.application_sha256),
+        *((f"Evidence: {one.kind}", one.sha256) for one in vetting.evidence),
+        *((f"Checked: {item}", CHECKLIST[vetting.tier].get(item, "?")) for item in vetting.checks),
+        ("With a stake in it", stakes),
+    ]
+    renewal = vetting.renewal
+    if renewal is not None:
+        words.append(("Renews", renewal.of))
+        words.append(("Use counted", f"{utc(renewal.since)} to {utc(renewal.until)}"))
+        words += [
+            (f"Use: {one.clause}", f"{one.action}, {one.exchanges:,} exchanges")
+            for one in renewal.use
+        ] or [("Use", "none at all")]
+    return tuple(words)
+
+
 def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911, PLR0912 - one case for each kind
     match details:
         case NoDetails():
@@ -148,6 +169,8 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911,
                 ("Use case", details.use_case),
                 ("Seats", str(details.seats)),
                 ("Exempted exchanges an hour", str(details.rate_per_hour)),
+                ("One use case in a session", _span(details.session_s)),
+                *_vetting(details.vetting, roster),
             )
         case CorrectClock():
             back = f"from {utc(details.wrong)} to {utc(details.right)}"

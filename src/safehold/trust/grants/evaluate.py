@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from safehold.trust.clock import CORRECT, SKEW_S
+from safehold.trust.exemptions.interface import ExemptionTerms
+from safehold.trust.exemptions.vetting import APPROVERS
 from safehold.trust.grants.cedar import cedar_permits
 from safehold.trust.grants.details import details_fit
 from safehold.trust.grants.interface import (
@@ -74,15 +76,17 @@ def evaluate(
     2. The log has this exact request, and it was made for this enclave.
     3. The policy is the newest that the log accepted, and the one the request was made under.
     4. A rule names the operation, and the details are of the operation's own kind.
-    5. The requester is enrolled and signed the request.
+    5. The requester is enrolled and signed the request. Who asks for an exemption has vetted it:
+       a human without a stake in it.
     6. Now is inside the request's window, and the window inside the rule's.
     7. Budget and uses are inside the rule's.
     8. Nobody denied, revoked or ended it, and a use is left.
     9. Approvals that count: of this request, in time, signed by a key that is enrolled now, of a
-       permitted kind, of a human who is not the requester.
+       permitted kind, of a human who is not the requester and has no declared stake.
     10. At least one counts, whatever the policy says.
     11. The persons (not keys) who approved fill every threshold; if a service or an agent asks,
-       one human more approves, for its holder may be one of them.
+       one human more approves, for its holder may be one of them. An exemption needs as many
+       as its tier of vetting has.
     12. Cedar permits.
 
     A break-glass request replaces 9 to 11 by its own steps, B1 to B3.
@@ -169,6 +173,12 @@ def _requester(case: _Case) -> Refused | None:
         return Refused(Reason.REQUEST_SIGNATURE, str(error))
     if signer.person.id != case.asked.requester:
         return Refused(Reason.REQUEST_SIGNATURE, "the request is signed by somebody else")
+    # 5a. Who asks for an exemption has vetted it: a human without a stake in it.
+    if isinstance(case.asked.details, ExemptionTerms):
+        if signer.person.kind is not Kind.HUMAN:
+            return Refused(Reason.REQUESTER, "only a human vets an exemption")
+        if signer.person.id in case.asked.details.vetting.conflicts:
+            return Refused(Reason.CONFLICT, "the reviewer has a declared stake in it")
     return None
 
 
@@ -250,6 +260,15 @@ def _approved(case: _Case, rule: GrantRule) -> tuple[str, ...] | Refused:
                 f"a service or agent asks: one human more than the rule, got {len(counted)}",
             )
         carried = tuple(sorted((*carried, further[0])))
+    # 11b. An exemption needs as many as its tier of vetting has.
+    if isinstance(case.asked.details, ExemptionTerms):
+        tier = case.asked.details.vetting.tier
+        if len(counted) < APPROVERS[tier]:
+            return Refused(
+                Reason.QUORUM,
+                f"expected {APPROVERS[tier]} approvals for tier {tier.value}, got {len(counted)}",
+            )
+        carried = tuple(sorted(counted))
     return carried
 
 
@@ -279,6 +298,9 @@ def _eligible(case: _Case, person: Person) -> Person | Refused:
         return Refused(Reason.APPROVER, "only a human can approve")
     if person.id == case.asked.requester:
         return Refused(Reason.APPROVER_IS_REQUESTER, "nobody approves their own request")
+    details = case.asked.details
+    if isinstance(details, ExemptionTerms) and person.id in details.vetting.conflicts:
+        return Refused(Reason.CONFLICT, "an approver has a declared stake in it")
     return person
 
 

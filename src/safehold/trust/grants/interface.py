@@ -192,6 +192,7 @@ class Reason(StrEnum):
     APPROVAL_AGE = "approval-age"
     APPROVER = "approver"
     APPROVER_IS_REQUESTER = "approver-is-requester"
+    CONFLICT = "conflict"
     KEY_KIND = "key-kind"
     COUNTER = "counter"
     NO_APPROVAL = "no-approval"

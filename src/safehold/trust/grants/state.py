@@ -12,7 +12,7 @@ import msgspec
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import TrustError
 from safehold.trust.clock import CORRECT, SKEW_S
-from safehold.trust.exemptions.interface import Exemption
+from safehold.trust.exemptions.interface import Exemption, ExemptionTerms
 from safehold.trust.grants.cases import Case, Cases
 from safehold.trust.grants.changes import apply_details, check_roster
 from safehold.trust.grants.details import CorrectClock
@@ -439,6 +439,9 @@ class TrustState:
         signer = self._human(Act.APPROVE, request, event.proof)
         if signer.person.id == request.requester:
             raise GrantError("nobody approves their own request")
+        stakes = _stakes(request)
+        if signer.person.id in stakes:
+            raise GrantError(f"{signer.person.name} has a declared stake in it: others approve")
         if signer.person.id in case.approvers and self._still_counts(case, signer.person, event):
             who = f"{signer.person.name} ({signer.person.id})"
             raise GrantError(f"{who} has approved already: persons count, not keys")
@@ -502,6 +505,7 @@ class TrustState:
         roster, policy, exemption = apply_details(request, self.roster, self.policy)
         correction = self._correction(request.details)
         self._check_chain(request)
+        self._check_renewal(request)
 
         def take() -> None:
             case.uses += 1
@@ -536,6 +540,16 @@ class TrustState:
                 f"expected version {version + 1} of {details.channel} after "
                 f"{short(newest) or 'none'}, got version {details.version}"
             )
+
+    def _check_renewal(self, request: GrantRequest) -> None:
+        """Refuse a renewal of what was never given, or of another subject's or use case's."""
+        details = request.details
+        if not isinstance(details, ExemptionTerms) or details.vetting.renewal is None:
+            return
+        before = self.cases.get(details.vetting.renewal.of)
+        old = None if before is None else before.exemption
+        if old is None or (old.subject, old.use_case) != (details.subject, details.use_case):
+            raise GrantError("expected to renew an exemption of this subject and use case")
 
     def _correction(self, details: object) -> int | None:
         """Return the time that the log gets, if this is what the act does."""
@@ -626,6 +640,12 @@ class TrustState:
     def _count(self, signer: Verified) -> None:
         key = signer.key.key_id
         self._counters[key] = max(self._counters.get(key, 0), signer.sign_count)
+
+
+def _stakes(request: GrantRequest) -> tuple[str, ...]:
+    """Return the persons whose declared stake keeps them from approving."""
+    details = request.details
+    return details.vetting.conflicts if isinstance(details, ExemptionTerms) else ()
 
 
 def _nothing() -> None:

@@ -5,7 +5,7 @@ counted here ends in "not exempt", never in "let it pass".
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -18,6 +18,7 @@ from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 from safehold.trust.exemptions import (
     Admitted,
     Caller,
+    CaseOverrun,
     Exemption,
     ExemptionAction,
     ExemptionBook,
@@ -46,7 +47,7 @@ class LogExemptions:
         *,
         source: LogSource,
         keys: LogKeys,
-        relaxable: frozenset[str],
+        relaxable: Mapping[str, str],
         seats: SeatFile,
     ) -> None:
         self.settings = settings
@@ -57,7 +58,7 @@ class LogExemptions:
         self._relaxable = relaxable
         self._log = Follower(source, keys, at_least=seats.seen(keys.origin))
         self._state = TrustState(keys.origin, keys.founding)
-        self.book = ExemptionBook((), relaxable)
+        self.book = ExemptionBook((), frozenset(relaxable))
 
     @property
     def log_size(self) -> int:
@@ -85,15 +86,9 @@ class LogExemptions:
             admission = self.seats.admit(ruling, caller, int(now))
         except ExemptionError:
             return NotExempt(grant_id=ruling.grant, overrun="meter", alarm=True)
-        match admission:
-            case Admitted():
-                return Exempt(grant_id=ruling.grant, relief=relief)
-            case SeatOverrun():
-                return NotExempt(grant_id=ruling.grant, overrun="seats", alarm=admission.first)
-            case RateOverrun():
-                return NotExempt(grant_id=ruling.grant, overrun="rate")
-            case _:
-                assert_never(admission)
+        if isinstance(admission, Admitted):
+            return Exempt(grant_id=ruling.grant, relief=relief)
+        return _overrun(ruling.grant, admission)
 
     def refresh(self) -> bool:
         """Read what is new in the log; tell whether anything was.
@@ -109,11 +104,11 @@ class LogExemptions:
             if news:
                 self.seats.saw(self._keys.origin, self._log.size)
         except TrustError:
-            self.book = ExemptionBook((), self._relaxable)
+            self.book = ExemptionBook((), frozenset(self._relaxable))
             raise
         given = self._state.exemptions()
         kept = tuple(one for one in given if self._stands(one))
-        self.book = ExemptionBook(kept, self._relaxable)
+        self.book = ExemptionBook(kept, frozenset(self._relaxable))
         self.dropped = tuple(one.grant for one in given if one not in kept)
         return bool(news)
 
@@ -124,6 +119,18 @@ class LogExemptions:
         except ExemptionError:
             return False
         return True
+
+
+def _overrun(grant: str, admission: SeatOverrun | RateOverrun | CaseOverrun) -> NotExempt:
+    match admission:
+        case SeatOverrun():
+            return NotExempt(grant_id=grant, overrun="seats", alarm=admission.first)
+        case RateOverrun():
+            return NotExempt(grant_id=grant, overrun="rate")
+        case CaseOverrun():
+            return NotExempt(grant_id=grant, overrun="use-case", alarm=True)
+        case _:
+            assert_never(admission)
 
 
 def _relief(action: ExemptionAction) -> Relief | None:
@@ -150,7 +157,7 @@ def open_exemptions(settings: ExemptionSettings) -> LogExemptions:
         settings,
         source=DirectorySource(Path(settings.log)),
         keys=read_keys(Path(settings.log_keys)),
-        relaxable=frozenset(load(settings.constitution).relaxable),
+        relaxable=load(settings.constitution).relaxable_tiers,
         seats=SeatFile(Path(settings.seats)),
     )
     made.refresh()
