@@ -298,6 +298,7 @@ PLANTS: dict[str, Plant] = {
         {"chg-04"},
     ),
     "a rewritten history": (_doc("changes", refs={"main": [True, False]}), {"chg-05"}),
+    "a ref that nobody remembers": (_doc("changes", refs={"main": []}), {"chg-05"}),
     "one person changed the policy": (_case("policy.change", carried_by=()), {"chg-06"}),
     "a risky change without a way back": (_row("changes", "changes", rollback=""), {"chg-07"}),
     "drift": (_doc("deployments", drift=["nft"]), {"chg-08"}),
@@ -353,7 +354,8 @@ PLANTS: dict[str, Plant] = {
         {"bin-11", "hst-06"},
     ),
     "decisions that differ": (_doc("endpoint", replay_differences=2), {"bin-13"}),
-    "an engine that decides otherwise": (_doc("endpoint", engines_equal=["ima"]), {"bin-14"}),
+    "an engine that decides otherwise": (_doc("endpoint", engines_differing=["ima"]), {"bin-14"}),
+    "too few engines": (_doc("endpoint", engines_equal=["ima"]), {"bin-14"}),
     "endpoint guard dead": (lambda host: host.without("/proc/102"), {"bin-15"}),
     # host
     "a hardening rule failed": (_doc("baseline", hardening={"ssh": False}), {"hst-02"}),

@@ -28,6 +28,7 @@ def controls() -> None:
     Examples:
       safehold controls list --family egr
       safehold controls show egr-03
+      safehold controls collect --site controls.toml
       safehold controls run --site controls.toml --out controls-run.json
       safehold controls report controls-run.json --html controls.html
       safehold controls oscal controls-run.json --out oscal/
@@ -75,6 +76,45 @@ def show_control(control: str, as_json: bool) -> None:
     for name in ("nist", "attack", "atlas", "safeguards"):
         click.echo(f"  {name}: {', '.join(getattr(one, name)) or 'none'}")
     click.echo(f"  sl5: {one.sl5}")
+
+
+@controls.command("collect")
+@click.argument("documents", nargs=-1)
+@click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
+@json_option
+@click.pass_context
+def collect(
+    context: click.Context, documents: tuple[str, ...], site: Path | None, as_json: bool
+) -> None:
+    """Write the documents that checks read, from what the parts have; exit 1 if one is missing.
+
+    DOCUMENTS are names such as endpoint or staff; all, when none is given.
+    """
+    from safehold.govern.controls.exports.table import EXPORTERS, export_all
+
+    known = [one.file for one in EXPORTERS]
+    unknown = sorted(set(documents) - set(known))
+    if unknown:
+        raise UsageError(f"expected documents of {', '.join(known)}; came {unknown[0]!r}")
+    found = list(export_all(read_site(site), int(time.time()), frozenset(documents)))
+    if as_json:
+        emit([plain(one) for one in found])
+    for one in () if as_json else found:
+        click.echo(f"{one.document}: {'not written: ' + one.fault if one.fault else 'written'}")
+    if any(one.fault for one in found):
+        context.exit(1)
+
+
+@controls.command("baseline")
+@click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
+def baseline(site: Path | None) -> None:
+    """Declare what starts by itself now: units, timers and start scripts, by their digests."""
+    from safehold.govern.controls.exports.host import units
+
+    at = read_site(site).export
+    found = units(at.units)
+    _write(Path(at.baseline), msgspec.json.format(msgspec.json.encode(found), indent=1))
+    click.echo(f"{len(found)} files declared in {at.baseline}")
 
 
 @controls.command("run")

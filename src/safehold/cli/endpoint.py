@@ -338,6 +338,7 @@ def metrics_command(socket_path: Path) -> None:
         "hashed_total": pulse.hashed,
         "marks": pulse.marks,
         "unmarked": len(pulse.unmarked),
+        "lost_total": pulse.lost,
         "age_seconds": round(pulse.age_s, 3),
         "enforcing": int(pulse.mode == "enforce"),
     }

@@ -41,6 +41,7 @@ class RecordedHost:
     killed: frozenset[str] = frozenset()
     now: int = NOW
     name: str = "gpu-1"
+    pid: int = 0
 
     def read(self, path: str) -> bytes:
         """Return a recorded file."""
@@ -379,7 +380,7 @@ def _system_files() -> dict[str, str]:
         "/usr/bin/bash": "",
     }
     for pid, command in ((100, "safehold serve"), (101, "safehold weights meter run"),
-                         (102, "safehold endpoint run")):  # fmt: skip
+                         (102, "safehold endpoint guard")):  # fmt: skip
         files |= {
             f"/proc/{pid}/cmdline": command.replace(" ", "\0"),
             f"/proc/{pid}/status": "Uid:\t990\t990\nSeccomp:\t2\nNoNewPrivs:\t1\nCapEff:\t0\n",
@@ -459,7 +460,8 @@ def _documents() -> dict[str, dict[str, Any]]:
             "ran": [],
             "policy_sha256": "4" * 64,
             "replay_differences": 0,
-            "engines_equal": ["fapolicyd", "ima", "santa"],
+            "engines_differing": [],
+            "engines_equal": ["fapolicyd", "ima", "systemd"],
             "dropped_events": 0,
             "report_lag_s": 2.0,
             "learn_days": 14,

@@ -69,6 +69,7 @@ class GuardState(msgspec.Struct):
     round: float = 0.0
     marks: int = 0
     unmarked: tuple[str, ...] = ()
+    lost: int = 0
 
 
 class Guard:
@@ -173,6 +174,7 @@ class Guard:
         self._watch.changed()
         self._watch.forget_ended()
         self._records.flush()
+        self.state.lost = group.overflows + self._records.dropped
         self.state.marks = group.marks()
         self.state.unmarked = tuple(sorted(self._watch.unmarked))
         for table in (self._executed, self._starting):

@@ -27,7 +27,10 @@ class StaleGuardError(EndpointError):
 
 
 class Pulse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the guard says of itself; `age_s` since it last went round, `marks` by the kernel."""
+    """What the guard says of itself; `age_s` since it last went round, `marks` by the kernel.
+
+    `lost` are events that the kernel dropped, and refusals that were not counted.
+    """
 
     policy: str
     mode: Mode
@@ -38,6 +41,7 @@ class Pulse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hashed: int
     marks: int
     unmarked: tuple[str, ...] = ()
+    lost: int = 0
 
 
 def listen(path: Path) -> socket.socket:
@@ -87,6 +91,7 @@ class Heart:
             state.hashed,
             state.marks,
             state.unmarked,
+            state.lost,
         )
 
 

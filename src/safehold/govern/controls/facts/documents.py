@@ -105,6 +105,7 @@ class Endpoint(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
     policy_sha256: str
     replay_differences: int
     engines_equal: tuple[str, ...]
+    engines_differing: tuple[str, ...] = ()
     dropped_events: int
     report_lag_s: float
     learn_days: int

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import time
+from io import RawIOBase
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from safehold.govern.controls.facts.trust_log import LogReading, read_log
 from safehold.govern.controls.interface import AbsentError, HostError
 
 MAX_BYTES = 8 * 2**20
+_PART = 2**16
 TIMEOUT_S = 20.0
 
 
@@ -42,6 +44,11 @@ class Host(Protocol):
     @property
     def name(self) -> str:
         """What the host calls itself."""
+        ...
+
+    @property
+    def pid(self) -> int:
+        """The process that looks."""
         ...
 
     def read(self, path: str) -> bytes:
@@ -86,6 +93,11 @@ class LocalHost:
         """The kernel's name of the machine."""
         return os.uname().nodename
 
+    @property
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""
         return self.head(path, MAX_BYTES)
@@ -93,8 +105,8 @@ class LocalHost:
     def head(self, path: str, size: int) -> bytes:
         """Return the first bytes of a file."""
         try:
-            with Path(path).open("rb") as file:
-                return file.read(size)
+            with Path(path).open("rb", buffering=0) as file:
+                return _parts(file, size)
         except OSError as error:
             raise _fault(path, error) from error
 
@@ -142,6 +154,14 @@ class LocalHost:
     def log(self, folder: str, keys: str) -> LogReading:
         """Read and verify a transparency log."""
         return read_log(Path(folder), Path(keys))
+
+
+def _parts(file: RawIOBase, size: int) -> bytes:
+    """Read in parts: /proc/sys has no memory for a read of some megabytes."""
+    found = bytearray()
+    while len(found) < size and (part := file.read(min(_PART, size - len(found)))):
+        found += part
+    return bytes(found)
 
 
 def _fault(path: str, error: OSError) -> HostError:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from safehold.govern.controls.facts import egress, system, weights
+from safehold.govern.controls.facts import accounts, egress, machine, processes, system, weights
 from safehold.govern.controls.facts.documents import DOCUMENTS, document
 from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
@@ -33,15 +33,15 @@ READERS: Mapping[type, Reader] = MappingProxyType(
         system.Ruleset: _of_host(system.ruleset),
         system.Shaped: _of_host(system.shaped),
         system.Listeners: _of_host(system.listeners),
-        system.Processes: _of_host(system.processes),
-        system.Accounts: _of_host(system.accounts),
-        system.SshServer: _of_host(system.ssh_server),
-        system.Kernel: _of_host(system.kernel),
-        system.Packages: _of_host(system.packages),
-        system.AuditRules: _of_host(system.audit_rules),
-        system.Clock: _of_host(system.clock),
-        system.Disks: _of_host(system.disks),
-        system.Privileged: _of_host(system.privileged),
+        processes.Processes: _of_host(processes.processes),
+        accounts.Accounts: _of_host(accounts.accounts),
+        accounts.SshServer: _of_host(accounts.ssh_server),
+        machine.Kernel: _of_host(machine.kernel),
+        machine.Packages: _of_host(machine.packages),
+        machine.AuditRules: _of_host(machine.audit_rules),
+        machine.Clock: _of_host(machine.clock),
+        machine.Disks: _of_host(machine.disks),
+        machine.Privileged: _of_host(machine.privileged),
         egress.EgressFacts: egress.egress,
         egress.WatchFacts: egress.watch,
         weights.WeightFacts: weights.weights,

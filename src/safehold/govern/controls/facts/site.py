@@ -2,6 +2,8 @@
 
 import msgspec
 
+from safehold.govern.controls.exports.sources import ExportSources
+
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`controls.toml`: every key has a default, and an unknown one is an error.
@@ -26,6 +28,7 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     capable: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
     key_owners: tuple[str, ...] = ()
-    services: tuple[str, ...] = ("safehold",)
+    services: tuple[str, ...] = ("safehold serve",)
     witnesses: int = 2
+    export: ExportSources = ExportSources()
     freezes: tuple[tuple[int, int], ...] = ()

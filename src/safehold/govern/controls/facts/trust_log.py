@@ -123,6 +123,26 @@ def read_log(folder: Path, keys_file: Path) -> LogReading:
         raise HostError(f"the log: {error}") from error
 
 
+def read_state(folder: Path, keys_file: Path) -> TrustState:
+    """Replay a log, and return who is enrolled, what the policy is, and every case.
+
+    Raises:
+        HostError: it can't be read, or contradicts its own signed head.
+    """
+    try:
+        keys = read_keys(keys_file)
+        state = TrustState(keys.origin, keys.founding)
+        for index, entry in Follower(DirectorySource(folder), keys).news():
+            leaf = read_leaf(unseal(entry, keys.emitter_keys())[0])
+            if isinstance(leaf, Record):
+                state.observe(leaf.time)
+            else:
+                state.apply(index, leaf)
+    except SafeholdError as error:
+        raise HostError(f"the log: {error}") from error
+    return state
+
+
 def _read(folder: Path, keys_file: Path) -> LogReading:
     keys = read_keys(keys_file)
     source = DirectorySource(folder)

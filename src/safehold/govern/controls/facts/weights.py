@@ -48,7 +48,13 @@ def weights(host: Host, site: Site) -> WeightFacts:
         for path in _walk(host, root, _DEPTH):
             seen = host.stat(path)
             files.append(
-                WeightFile(path, seen.mode & 0o7777, seen.uid, seen.size, _plain(host, path))
+                WeightFile(
+                    path,
+                    seen.mode & 0o7777,
+                    seen.uid,
+                    seen.size,
+                    plain_format(host.head(path, _HEAD)),
+                )
             )
             if path.endswith("/header.json"):
                 models.append(_model(host, path))
@@ -66,9 +72,8 @@ def _walk(host: Host, folder: str, depth: int) -> Iterator[str]:
             yield path
 
 
-def _plain(host: Host, path: str) -> str:
-    """Name the plain format that a file has: safetensors begins with a length, then JSON."""
-    head = host.head(path, _HEAD)
+def plain_format(head: bytes) -> str:
+    """Name the format of a plain file by its first bytes: safetensors is a length, then JSON."""
     if head[:4] == b"GGUF":
         return "gguf"
     if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 2**30:

@@ -9,8 +9,9 @@ from safehold.govern.controls.facts.documents import (
     Deployments,
     Supply,
 )
+from safehold.govern.controls.facts.machine import Packages
+from safehold.govern.controls.facts.processes import Processes
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.facts.system import Packages, Processes
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, Facts, HostError, Judge, need
 from safehold.govern.controls.judges.common import some
@@ -63,6 +64,7 @@ def chg_05(facts: Facts) -> Iterator[str]:
     refs = facts.of(Changes).refs
     yield from some(refs, "protected ref")
     for name, steps in sorted(refs.items()):
+        yield from need(steps, f"no earlier head of {name} is remembered")
         yield from need(all(steps), f"{name} was rewritten")
 
 

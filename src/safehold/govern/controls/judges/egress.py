@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from safehold.govern.controls.facts.documents import FlowRecords, Outputs
 from safehold.govern.controls.facts.egress import EgressFacts, WatchFacts
+from safehold.govern.controls.facts.machine import Kernel
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.facts.system import Kernel, Ruleset, Shaped, Sysctls
+from safehold.govern.controls.facts.system import Ruleset, Shaped, Sysctls
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.facts.weights import WeightFacts
 from safehold.govern.controls.interface import DAY, Facts, Judge, need

@@ -2,19 +2,12 @@
 
 from collections.abc import Iterator
 
+from safehold.govern.controls.facts.accounts import Accounts, SshServer
 from safehold.govern.controls.facts.documents import Baseline, FlowRecords, Secrets, Staff
+from safehold.govern.controls.facts.machine import Clock, Disks, Kernel, Privileged
+from safehold.govern.controls.facts.processes import Processes
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.facts.system import (
-    Accounts,
-    Clock,
-    Disks,
-    Kernel,
-    Listeners,
-    Privileged,
-    Processes,
-    SshServer,
-    Sysctls,
-)
+from safehold.govern.controls.facts.system import Listeners, Sysctls
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, Facts, Inapplicable, Judge, need
 from safehold.govern.controls.judges.common import drilled, some

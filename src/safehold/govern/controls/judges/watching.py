@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from safehold.govern.controls.facts.documents import Decoys, Insider, Monitoring, Outputs, Staff
+from safehold.govern.controls.facts.machine import AuditRules
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.facts.system import AuditRules
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, Facts, Judge, need
 from safehold.govern.controls.judges.common import drill_faults, drilled, some

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterator
 
+from safehold.govern.controls.facts.accounts import Accounts, SshServer
 from safehold.govern.controls.facts.documents import Copies, Staff
+from safehold.govern.controls.facts.machine import Kernel
+from safehold.govern.controls.facts.processes import Processes
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.facts.system import Accounts, Kernel, Processes, SshServer, Sysctls
+from safehold.govern.controls.facts.system import Sysctls
 from safehold.govern.controls.facts.trust_log import CaseFacts, LogReading
 from safehold.govern.controls.facts.weights import SealedModel, WeightFacts
 from safehold.govern.controls.interface import DAY, Facts, HostError, Judge, need

@@ -1,0 +1,201 @@
+"""What starts by itself on this host, how it is hardened, and which decoys lie on it."""
+
+import math
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from safehold.canonical import sha256_hex
+from safehold.govern.controls.facts.documents import Baseline, Decoy, Decoys
+from safehold.govern.controls.facts.site import Site
+from safehold.govern.controls.facts.trust_log import LogReading
+from safehold.govern.controls.interface import ControlError
+from safehold.secure.endpoint import decoys as lures
+from safehold.secure.endpoint.floor import State, check
+from safehold.secure.fanotify.mounts import parse_mountinfo
+
+_KINDS = {
+    lures.Lure.WEIGHTS: "weights",
+    lures.Lure.KEY: "credential",
+    lures.Lure.CREDENTIALS: "credential",
+}
+_HEAD = 65_536
+_ALL_RIGHTS = 0x1FF_FFFF_FFF
+
+
+def baseline(site: Site, log: LogReading, now: int) -> Baseline:
+    """Export the digests of what starts by itself, beside the declared ones.
+
+    Raises:
+        ControlError: no baseline was ever declared (`safehold controls baseline`), or a file can't
+            be read.
+    """
+    del log
+    try:
+        declared = msgspec.json.decode(Path(site.export.baseline).read_bytes(), type=dict[str, str])
+    except OSError as error:
+        raise ControlError(
+            f"{site.export.baseline}: {error.strerror}; declare it: safehold controls baseline"
+        ) from error
+    except msgspec.DecodeError as error:
+        raise ControlError(f"{site.export.baseline}: {error}") from error
+    mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    return Baseline(
+        written=now,
+        declared=declared,
+        found=units(site.export.units),
+        containers=_containers(),
+        hardening={one.name: one.state is not State.OPEN for one in check(mounts)},
+    )
+
+
+def units(places: Sequence[str]) -> dict[str, str]:
+    """Return the digest of every file that starts something by itself.
+
+    Raises:
+        ControlError: one can't be read.
+    """
+    found = {}
+    for place in places:
+        path = Path(place)
+        files = [path] if path.is_file() else sorted(one for one in path.rglob("*"))
+        for one in files:
+            try:
+                if one.is_symlink():
+                    found[str(one)] = sha256_hex(os.fsencode(one.readlink()))
+                elif one.is_file():
+                    found[str(one)] = sha256_hex(one.read_bytes())
+            except OSError as error:
+                raise ControlError(f"{one}: {error.strerror}") from error
+    return found
+
+
+def _containers() -> dict[str, tuple[str, ...]]:
+    """Return what is wrong with each process namespace below this one."""
+    own = _namespace("self", "pid")
+    net = _namespace("self", "net")
+    found: dict[str, set[str]] = {}
+    for folder in Path("/proc").iterdir():
+        space = _namespace(folder.name, "pid") if folder.name.isdigit() else ""
+        if not space or space == own:
+            continue
+        faults = found.setdefault(space, set())
+        if _rights(folder) & _ALL_RIGHTS == _ALL_RIGHTS:
+            faults.add("privileged")
+        if _namespace(folder.name, "net") == net:
+            faults.add("shares the host's network")
+    return {name: tuple(sorted(faults)) for name, faults in found.items()}
+
+
+def _namespace(process: str, kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process}/ns/{kind}")  # noqa: PTH115 - a link to no path
+    except OSError:
+        return ""
+
+
+def _rights(folder: Path) -> int:
+    try:
+        lines = (folder / "status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(one.split()[1], 16) for one in lines if one.startswith("CapEff:")), 0)
+
+
+def decoys(site: Site, log: LogReading, now: int) -> Decoys:
+    """Export the decoys: each is watched only if the kernel holds a mark on it, or it listens.
+
+    Raises:
+        DecoyError: the book is malformed.
+    """
+    at = site.export
+    book = lures.read_book(Path(at.decoy_book))
+    marked = set(_marked())
+    found = [
+        Decoy(Path(one.path).name, _KINDS[one.lure], one.path, _inode(Path(one.path)) in marked)
+        for one in book
+    ]
+    found += [
+        Decoy(name, "service", str(port), _listens(port))
+        for name, port in at.decoy_services.items()
+    ]
+    # Nobody has a right by a decoy identity: its use is refused, and a refusal raises an alarm.
+    found += [
+        Decoy(one.name, "identity", one.id, not one.roles)
+        for one in log.persons
+        if at.decoy_team and at.decoy_team in one.teams
+    ]
+    return Decoys(
+        written=now, decoys=tuple(found), separable=separable([Path(one.path) for one in book])
+    )
+
+
+def _marked() -> Iterator[tuple[int, int]]:
+    """Yield inode and device of every fanotify mark on a file that some process of ours holds."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            for info in (folder / "fdinfo").iterdir():
+                for line in info.read_text().splitlines():
+                    if line.startswith("fanotify ino:"):
+                        words = dict(one.split(":", 1) for one in line.split()[1:] if ":" in one)
+                        yield int(words["ino"], 16), int(words["sdev"], 16)
+        except OSError:
+            continue  # it ended
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (-1, -1)
+    # The kernel writes its own form of the device: major above twenty bits of minor.
+    return found.st_ino, os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as trial:
+        trial.settimeout(1.0)
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
+def separable(paths: Sequence[Path]) -> float:
+    """Return how well size, entropy or time tell decoys from what lies beside them.
+
+    It is the area under the curve of the best of them: 0.5 tells nothing, 1 tells everything.
+    """
+    lured = set(paths)
+    beside = {
+        one
+        for path in paths
+        if path.parent.is_dir()
+        for one in path.parent.iterdir()
+        if one.is_file() and one not in lured
+    }
+    if not paths or not beside:
+        return 1.0
+    mine, others = [_features(one) for one in paths], [_features(one) for one in sorted(beside)]
+    areas = [_area([one[n] for one in mine], [one[n] for one in others]) for n in range(3)]
+    return max(max(one, 1 - one) for one in areas)
+
+
+def _features(path: Path) -> tuple[float, float, float]:
+    try:
+        found = path.stat()
+        with path.open("rb") as file:
+            data = file.read(_HEAD)
+    except OSError as error:
+        raise ControlError(f"{path}: {error.strerror}") from error
+    counts = Counter(data)
+    entropy = -sum(n / len(data) * math.log2(n / len(data)) for n in counts.values())
+    return float(found.st_size), entropy, found.st_mtime
+
+
+def _area(left: Sequence[float], right: Sequence[float]) -> float:
+    wins = sum((a > b) + (a == b) / 2 for a in left for b in right)
+    return wins / (len(left) * len(right))
