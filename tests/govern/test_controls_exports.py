@@ -14,13 +14,13 @@ from safehold.govern.controls.exports.changing import trailers
 from safehold.govern.controls.exports.host import separable, units
 from safehold.govern.controls.exports.secrets_scan import fingerprints
 from safehold.govern.controls.exports.serving import covered
-from safehold.govern.controls.exports.sources import CopySource, ExportSources
 from safehold.govern.controls.exports.table import EXPORTERS, export_all
 from safehold.govern.controls.exports.weights import copies, requirements, supply
 from safehold.govern.controls.facts.documents import DOCUMENTS
 from safehold.govern.controls.facts.host import LocalHost
 from safehold.govern.controls.facts.processes import processes
 from safehold.govern.controls.facts.site import Site
+from safehold.govern.controls.facts.sources import CopySource, ExportSources
 from safehold.govern.controls.facts.system import sysctls
 from safehold.govern.controls.facts.trust_log import read_log
 from safehold.guard.ledger.coverage import Coverage, SurfaceCounts

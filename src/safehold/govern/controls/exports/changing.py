@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.govern.controls.exports.sources import ArtefactSource
 from safehold.govern.controls.facts.documents import Change, Changes, Deployed, Deployments
 from safehold.govern.controls.facts.site import Site
+from safehold.govern.controls.facts.sources import ArtefactSource
 from safehold.govern.controls.facts.trust_log import LogReading, read_state
 from safehold.govern.controls.interface import ControlError
 from safehold.secure.change.git_policy import ChangeError, GitChangeRules

@@ -12,9 +12,9 @@ import msgspec
 
 from safehold.canonical import sha256_hex
 from safehold.errors import BundleError, SafeholdError
-from safehold.govern.controls.exports.sources import CopySource
 from safehold.govern.controls.facts.documents import Copies, Copy, Supply
 from safehold.govern.controls.facts.site import Site
+from safehold.govern.controls.facts.sources import CopySource
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.facts.weights import plain_format
 from safehold.govern.controls.interface import ControlError

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from safehold.govern.controls.exports.sources import ExportSources
+from safehold.govern.controls.facts.sources import ExportSources
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
