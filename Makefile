@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
 
-.PHONY: demo test lint bench curves figures soak docs outside bundle ablations lock system clean
+.PHONY: demo test lint bench coverage curves figures release soak docs outside bundle ablations lock system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
@@ -18,7 +18,7 @@ test: system $(VENV)/.test lint
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports && $(BIN)/deptry src
 	$(BIN)/python scripts/reference --check
 
 bench: system $(VENV)/.test
@@ -46,6 +46,16 @@ figures: $(VENV)/.test
 
 outside: $(VENV)/.test
 	./scripts/outside
+
+release: $(VENV)/.test
+	./scripts/release
+
+# Branches of what must not fail: trust, the guard's session, sealed weights.
+coverage: system $(VENV)/.test
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest tests/trust tests/guard tests/api tests/secure/weights
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --fail-under=95
 
 bundle: $(VENV)/.test
 	./scripts/remake-bundle

@@ -1,0 +1,1 @@
+{"key":"826800ac809882da","signature":"hdO6PHJW4QDolNbHk+2VFR207lkka7qj5mog/ecGJbBxfYJx8WK5U6LgXbG0vS4quEIO5NOIC2FXoTugdNHyAQ=="}
