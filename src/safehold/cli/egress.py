@@ -20,7 +20,7 @@ from safehold.secure.egress.declare.plan import load_plan
 from safehold.secure.egress.declare.register import load_register
 from safehold.secure.egress.detectors.detectors import Detector
 from safehold.secure.egress.enforcement.audit import ChainedLog
-from safehold.secure.egress.enforcement.enforce import Enforcer, Snapshot
+from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.enforcement.log_adapter import (
     BothLogs,
     DeskAudit,
@@ -28,8 +28,9 @@ from safehold.secure.egress.enforcement.log_adapter import (
     DeskWeightGrants,
 )
 from safehold.secure.egress.enforcement.loosening import file_digests
+from safehold.secure.egress.enforcement.snapshot import Snapshot
 from safehold.secure.egress.enforcement.state import BootClock, StateFile
-from safehold.secure.egress.explain.senders import load_sources
+from safehold.secure.egress.explain.senders import load_signer, load_sources, load_verifier
 from safehold.secure.egress.explain.tokens import load_quotas
 from safehold.secure.egress.interface import (
     AuditLog,
@@ -46,6 +47,7 @@ from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.ruleset import Desired, Quota, accounts, transaction, windows_of
 from safehold.secure.egress.units import human_bytes
 from safehold.secure.egress.watch.alerts import AlertFile, AlertSink, Webhook, tell
+from safehold.secure.egress.watch.counts import Peer
 from safehold.secure.egress.watch.metrics import write_textfile
 from safehold.secure.egress.watch.response import Level, Step
 from safehold.secure.egress.watch.shape_watch import load_limits
@@ -56,6 +58,7 @@ from safehold.trust.released.interface import read_release_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(dir_okay=False, path_type=Path)
 _DEFAULT_STATE = "/var/lib/safehold/egress"
 
 
@@ -421,6 +424,10 @@ def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:
 @click.option("--shape-limits", type=_FILE, default=None, help="JSON of limits by shape score.")
 @click.option("--quotas", type=_FILE, default=None, help="TOML of bytes and tokens per account.")
 @click.option("--ticks", type=click.IntRange(1), default=None, help="Stop after so many looks.")
+@click.option("--counts", type=_OUT, default=None, help="Tell the other side our counts here.")
+@click.option("--counts-key", type=_FILE, default=None, help="Our key, from `sender-key`.")
+@click.option("--peer-counts", type=_OUT, default=None, help="The other side's counts.")
+@click.option("--peer-key", type=_FILE, default=None, help="The other side's public key.")
 def run(
     senders: Path | None,
     detectors: Path | None,
@@ -433,6 +440,10 @@ def run(
     shape_limits: Path | None,
     quotas: Path | None,
     ticks: int | None,
+    counts: Path | None,
+    counts_key: Path | None,
+    peer_counts: Path | None,
+    peer_key: Path | None,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -444,6 +455,8 @@ def run(
       safehold egress run --detectors detectors.json --metrics /var/lib/node/egress.prom
       safehold egress run --senders senders.toml --quotas quotas.toml --sockets \\
           --dns-log queries.jsonl --shape-limits limits.json
+      safehold egress run --counts host.json --counts-key host.pem \\
+          --peer-counts box.json --peer-key box.pub.pem
     """
     import time
 
@@ -461,6 +474,7 @@ def run(
             names=dns_log,
             limits=load_limits(shape_limits) if shape_limits else {},
             quotas=load_quotas(quotas) if quotas else None,
+            peer=_peer(opened, counts, counts_key, peer_counts, peer_key),
         ),
     )
     count = 0
@@ -489,6 +503,23 @@ def run(
         count += 1
         if ticks is None or count < ticks:
             time.sleep(max(0.0, interval - (time.monotonic() - begin)))
+
+
+def _peer(opened: EnforcerHost, *given: Path | None) -> Peer | None:
+    if not any(given):
+        return None
+    own, own_key, other, other_key = given
+    if own is None or own_key is None or other is None or other_key is None:
+        raise UsageError("give --counts, --counts-key, --peer-counts and --peer-key together")
+    us, them = ("box", "host") if opened.enforcer.plan.box.inside else ("host", "box")
+    return Peer(
+        path=other,
+        party=them,
+        verifier=load_verifier(other_key),
+        own_path=own,
+        own_party=us,
+        signer=load_signer(own_key),
+    )
 
 
 def _detectors(path: Path | None) -> dict[str, Detector]:

@@ -18,7 +18,7 @@ from safehold.secure.egress.kernel.devices import Device
 LEAST_SEGMENT = 536
 """No segment that the kernel cuts is smaller (tcp_min_snd_mss, which `apply` sets)."""
 
-_SEGMENT_HEADERS = 92
+SEGMENT_HEADERS = 92
 """IPv6 with TCP, its options and a fragment header: what each cut repeats at most."""
 
 _WAITING = 262_144
@@ -83,7 +83,7 @@ def judge(bench: Bench, look: Look) -> Bench:
     let = _grown(bench.passed, look.passed)
     cut = max(0, packets - _grown(bench.packets, look.packets))
     # What a queue holds was counted by the rules with no frame header yet.
-    allowed = let + headers + min(cut, let // LEAST_SEGMENT) * _SEGMENT_HEADERS
+    allowed = let + headers + min(cut, let // LEAST_SEGMENT) * SEGMENT_HEADERS
     over = sent - allowed
     credit = min(bench.missing, _WAITING, over) if over > 0 else 0
     return msgspec.structs.replace(

@@ -1,5 +1,6 @@
 """The egress plan: what must stay true about the weights, and the host that must keep it."""
 
+import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,17 @@ class EgressJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dead_man_s: int = 900
 
 
+class Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine that forwards for a host and holds it to the same register.
+
+    `inside` is the device that leads to the host; without it this is no box. `addresses` are those
+    that the host may send from; none given: any.
+    """
+
+    inside: str = ""
+    addresses: tuple[str, ...] = ()
+
+
 class EgressPlan(msgspec.Struct, frozen=True):
     """A checked plan file."""
 
@@ -88,6 +100,7 @@ class EgressPlan(msgspec.Struct, frozen=True):
     link: Link
     local: Local = Local()
     judge: EgressJudge = EgressJudge()
+    box: Box = Box()
     mode: EgressMode = EgressMode.ENFORCE
     total: dict[Window, int] = {}
     accounting_lag_s: float = ACCOUNTING_LAG_S
@@ -123,6 +136,7 @@ class _PlanFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bound: _Bound = _Bound()
     local: Local = Local()
     judge: EgressJudge = EgressJudge()
+    box: Box = Box()
     total: dict[Window, int | str] = {}
     mode: EgressMode = EgressMode.ENFORCE
     accounting_lag_s: float = ACCOUNTING_LAG_S
@@ -181,25 +195,39 @@ def _check(raw: _PlanFile, weight_bytes: int) -> EgressPlan:
     )
     if not link.interfaces or link.rate_bit_s == 0:
         raise RegisterError("link: expected at least one interface and a rate above 0")
-    for name in link.interfaces:
+    for name in (*link.interfaces, *([raw.box.inside] if raw.box.inside else [])):
         if not (0 < len(name) < 16 and name.isprintable() and name.isascii()) or set(name) & {
             "/",
             " ",
             '"',
             "\\",
         }:
-            raise RegisterError("link.interfaces: expected interface names")
+            raise RegisterError("link.interfaces, box.inside: expected interface names")
+    _check_box(raw.box, link)
     return EgressPlan(
         bound=bound,
         link=link,
         local=raw.local,
         judge=raw.judge,
+        box=raw.box,
         mode=raw.mode,
         total={window: parse_bytes(v, f"total.{window}") for window, v in raw.total.items()},
         accounting_lag_s=raw.accounting_lag_s,
         trust_senders=raw.trust_senders,
         overhead_slack=raw.overhead_slack,
     )
+
+
+def _check_box(box: Box, link: Link) -> None:
+    if box.inside in link.interfaces:
+        raise RegisterError("box.inside: expected another device than those that lead out")
+    if box.addresses and not box.inside:
+        raise RegisterError("box.addresses: expected box.inside as well")
+    for text in box.addresses:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise RegisterError("box.addresses: expected IP networks") from error
 
 
 def _check_judge(given: EgressJudge) -> None:

@@ -5,7 +5,7 @@ import functools
 import ipaddress
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -293,16 +293,22 @@ def _budget(raw: Mapping[Window, int | str], where: str) -> Mapping[Window, int]
 
 
 def _check_together(flows: tuple[Flow, ...]) -> None:
-    """Refuse two flows of one id, or that a packet could both belong to.
-
-    Networks nest or are apart, so one sweep over their beginnings meets every pair that overlaps:
-    those that are still open where another begins. Flows to apart places are never compared.
-    """
+    """Refuse two flows of one id, or that a packet could both belong to."""
     ids: set[str] = set()
     for flow in flows:
         if flow.id in ids:
             raise RegisterError(f"flow {flow.id}: declared twice")
         ids.add(flow.id)
+    for one, two in meetings(flows):
+        raise RegisterError(f"flows {one.id} and {two.id} overlap: a packet would belong to both")
+
+
+def meetings(flows: tuple[Flow, ...]) -> Iterator[tuple[Flow, Flow]]:
+    """Yield pairs of flows that a packet could both belong to, each in file order.
+
+    Networks nest or are apart, so one sweep over their beginnings meets every pair that overlaps:
+    those that are still open where another begins. Flows to apart places are never compared.
+    """
     spans = sorted(
         (network.version, int(network.network_address), -network.num_addresses, number)
         for number, flow in enumerate(flows)
@@ -315,10 +321,7 @@ def _check_together(flows: tuple[Flow, ...]) -> None:
         for _, _, other in open_spans:
             if other != number and _overlap(flows[other], flows[number]):
                 one, two = sorted((other, number))
-                raise RegisterError(
-                    f"flows {flows[one].id} and {flows[two].id} overlap: "
-                    "a packet would belong to both"
-                )
+                yield flows[one], flows[two]
         open_spans.append((version, start - size, number))
 
 

@@ -5,8 +5,6 @@ logged, and only then done.
 """
 
 import datetime as dt
-import hashlib
-import pwd
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -17,11 +15,12 @@ from safehold.secure.egress.bounds.judge import (
     acquitted,
     judge,
     strangers,
-    verdict,
 )
 from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.declare.box import Boxed, boxed
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow, Register
+from safehold.secure.egress.enforcement.compiled import meaning, plain, user_ids
 from safehold.secure.egress.enforcement.loosening import (
     Recorded,
     digest,
@@ -31,11 +30,11 @@ from safehold.secure.egress.enforcement.loosening import (
 )
 from safehold.secure.egress.enforcement.settle import quotas as new_quotas
 from safehold.secure.egress.enforcement.settle import settle
+from safehold.secure.egress.enforcement.snapshot import Snapshot, let_through, snapshot_of
 from safehold.secure.egress.enforcement.state import BootClock, Clock, State, StateFile
 from safehold.secure.egress.interface import (
     AuditLog,
     Authorizer,
-    EgressMode,
     KernelError,
     StateError,
     Window,
@@ -43,7 +42,9 @@ from safehold.secure.egress.interface import (
 from safehold.secure.egress.kernel import netns
 from safehold.secure.egress.kernel.cgroup import fill_cgroup_chains
 from safehold.secure.egress.kernel.devices import (
+    Device,
     guarded,
+    inner,
     least_segment,
     read_devices,
     set_down,
@@ -56,11 +57,8 @@ from safehold.secure.egress.kernel.inforce import (
     rules_compiled,
     rules_in_force,
 )
-from safehold.secure.egress.kernel.nft import CounterReading, NftKernel
+from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.ruleset import (
-    RAW,
-    TOTAL,
-    UNDECLARED,
     Desired,
     Quota,
     QuotaKey,
@@ -74,24 +72,6 @@ from safehold.secure.egress.kernel.shaping import Shaper
 
 THROTTLE = 10
 """A throttled flow keeps this fraction (one tenth) of its budgets and its rate."""
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """What one look at the kernel found.
-
-    `findings` say that rules or counters were changed, `bypass` that more left the devices than the
-    rules let through, `strangers` name devices that are new.
-    """
-
-    at: float
-    wall_s: float
-    passed: dict[str, int]
-    dropped: dict[str, int]
-    remaining: dict[str, dict[str, int]]
-    undeclared: int
-    findings: tuple[str, ...]
-    bypass: str = ""
-    strangers: tuple[str, ...] = ()
 
 
 class Enforcer:
@@ -121,12 +101,38 @@ class Enforcer:
         self._files = dict(files or {})
         self._shaper = Shaper(self._kernel.netns)
         self._wanted: tuple[str, Rules] = ("", {})
+        self._box_rows: tuple[tuple[Flow, ...], Boxed] | None = None
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        """The rows in force today."""
+        """The accounts in force today: the live rows, or on a box what it can tell apart."""
+        return self._boxed.flows if self.plan.box.inside else self._live
+
+    @property
+    def _live(self) -> tuple[Flow, ...]:
         today = self._today or dt.datetime.fromtimestamp(self._clock.wall_s(), dt.UTC).date()
         return self.register.live(today)
+
+    @property
+    def _boxed(self) -> Boxed:
+        live = self._live
+        if self._box_rows is None or self._box_rows[0] != live:
+            self._box_rows = (live, boxed(live, self.plan.box))
+        return self._box_rows[1]
+
+    def groups(self) -> Mapping[str, str]:
+        """Which account of a box each row of the host pays from, the same on both."""
+        return self._boxed.account
+
+    def account_of(self, flow: str) -> str:
+        """The account that a row pays from: its own, or on a box that of its group.
+
+        Raises:
+            StateError: The register has no such row.
+        """
+        if flow not in {row.id for row in self.register.flows}:
+            raise StateError(f"the register has no flow {flow[:40]!r}")
+        return self._boxed.account.get(flow, flow) if self.plan.box.inside else flow
 
     def apply(self, *, first: bool = False) -> Snapshot:
         """Make the kernel hold the register and plan; `used` budget is carried over.
@@ -156,12 +162,12 @@ class Enforcer:
             StateError: It is dropped, but that can't be made durable (a full disk): a restart
                 would forget it.
         """
-        self._known(flow)
+        flow = self.account_of(flow)
         return self._tighten("block", flow, reason, blocked=frozenset({flow}))
 
     def throttle(self, flow: str, reason: str) -> Snapshot:
         """Leave a flow one tenth of its budgets and rate, now."""
-        self._known(flow)
+        flow = self.account_of(flow)
         return self._tighten("throttle", flow, reason, throttled=frozenset({flow}))
 
     def seal(self, reason: str) -> Snapshot:
@@ -171,7 +177,7 @@ class Enforcer:
     def cut(self, reason: str) -> Snapshot:
         """Take every device down and drop everything: nothing leaves, whoever hands it over."""
         found = read_devices(self._kernel.netns)
-        names = tuple(device.name for device in found if device.up and not device.loopback)
+        names = tuple(device.name for device in self._outer(found) if device.up)
         set_down(self._kernel.netns, names)
         return self._tighten("cut", "*", reason, sealed=True, cut=names)
 
@@ -182,7 +188,7 @@ class Enforcer:
             TrustError: No live grant covers exactly this.
         """
         if flow != "*":
-            self._known(flow)
+            flow = self.account_of(flow)
         with self._store.locked():
             state = self._state(first=False)
             self._refuse_loosened(state)
@@ -206,10 +212,6 @@ class Enforcer:
     def state(self) -> State | None:
         """The state as it was last made durable."""
         return self._store.load()
-
-    def _known(self, flow: str) -> None:
-        if flow not in {row.id for row in self.register.flows}:
-            raise StateError(f"the register has no flow {flow[:40]!r}")
 
     def _tighten(
         self,
@@ -337,10 +339,10 @@ class Enforcer:
         flows = self.flows
         if state.cut:
             set_down(self._kernel.netns, state.cut)
-        before = read_devices(self._kernel.netns)
+        before = self._outer(read_devices(self._kernel.netns))
         reading = self._kernel.read()
-        devices = read_devices(self._kernel.netns, late=True)
-        look = Look(before, devices, *_let_through(reading, self.plan))
+        devices = self._outer(read_devices(self._kernel.netns, late=True))
+        look = Look(before, devices, *let_through(reading, self.plan))
         state, findings = settle(state, reading, self._clock, flows, self.plan)
         new = strangers(state.bench, devices)
         state = self._judged(state, look, ruled=reading is not None)
@@ -393,7 +395,12 @@ class Enforcer:
                     "blocked": sorted(state.blocked),
                 },
             )
-        return _snapshot(state, reading, remaining, findings, self.plan, new)
+        return snapshot_of(state, reading, remaining, findings, self.plan, new)
+
+    def _outer(self, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+        """The devices that lead out of what is guarded: all but loopback and a box's inside."""
+        within = inner(devices, self.plan.box.inside)
+        return tuple(d for d in devices if not d.loopback and d.name not in within)
 
     def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
         bench = judge(state.bench, look)
@@ -433,8 +440,9 @@ class Enforcer:
     ) -> Desired:
         return Desired(
             flows=flows,
+            rows=self._boxed.rows if self.plan.box.inside else (),
             plan=self.plan,
-            uids=_uids(flows),
+            uids=user_ids(flows),
             interfaces={
                 flow.source.netns: netns.host_interface(flow.source.netns)
                 for flow in flows
@@ -457,66 +465,3 @@ class Enforcer:
 def _approval(state: State) -> str:
     """Name what a state says was approved."""
     return digest({"documents": state.documents})
-
-
-def plain(desired: Desired) -> Desired:
-    """The same rules, whatever the quotas have left."""
-    quotas = {key: Quota(limit=1, fresh=False) for key in desired.quotas}
-    return msgspec.structs.replace(desired, quotas=quotas, gone=())
-
-
-def meaning(desired: Desired) -> str:
-    """Name the rules that a host must hold: the digest of what they are compiled to."""
-    text = msgspec.json.encode(transaction(plain(desired)), order="deterministic")
-    return hashlib.sha256(text).hexdigest()
-
-
-def _uids(flows: Sequence[Flow]) -> dict[str, int]:
-    found = {}
-    for flow in flows:
-        if flow.source.user:
-            try:
-                found[flow.source.user] = pwd.getpwnam(flow.source.user).pw_uid
-            except KeyError as error:
-                raise KernelError(f"flow {flow.id}: this host has no such user") from error
-    return found
-
-
-def _snapshot(
-    state: State,
-    reading: CounterReading | None,
-    remaining: Mapping[str, Mapping[Window, int]],
-    findings: tuple[str, ...],
-    plan: EgressPlan,
-    new: tuple[str, ...],
-) -> Snapshot:
-    counters = reading.counters if reading else {}
-    return Snapshot(
-        at=state.at,
-        wall_s=state.wall_s,
-        passed={name: state.accounts[name].passed for name in remaining},
-        dropped={name: counters.get(f"d_{name}", 0) for name in remaining},
-        remaining={
-            name: {window.value: left for window, left in windows.items()}
-            for name, windows in remaining.items()
-        },
-        undeclared=counters.get("undeclared", 0) + counters.get("raw", 0),
-        findings=findings,
-        bypass=verdict(state.bench, plan.judge.bound_bytes),
-        strangers=new,
-    )
-
-
-def _let_through(
-    reading: CounterReading | None, plan: EgressPlan
-) -> tuple[dict[str, int], dict[str, int]]:
-    """The counters of what passed, in bytes and in packets; the total counts flows again."""
-    if reading is None:
-        return {}, {}
-    names = {name for name in reading.counters if name[:2] == "c_" and name != f"c_{TOTAL}"}
-    if plan.mode is EgressMode.MAP:
-        names |= {*UNDECLARED, RAW} & set(reading.counters)
-    return (
-        {name: reading.counters[name] for name in names},
-        {name: reading.packets[name] for name in names},
-    )

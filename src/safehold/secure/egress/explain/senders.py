@@ -85,12 +85,17 @@ def _verifier(item: _Sender, folder: Path) -> Verifier:
         raise ExplainedRowError("a sender has either a public_key or a secret_file")
     if item.secret_file:
         return HmacKey(_read(folder / item.secret_file))
+    return load_verifier(folder / item.public_key)
+
+
+def load_verifier(path: Path) -> Ed25519Verifier:
+    """Read a public key; raises ExplainedRowError unless it is Ed25519 in PEM."""
     try:
-        key = load_pem_public_key(_read(folder / item.public_key))
+        key = load_pem_public_key(_read(path))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ExplainedRowError(f"{item.public_key}: expected a PEM public key") from error
+        raise ExplainedRowError(f"{path.name}: expected a PEM public key") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise ExplainedRowError(f"{item.public_key}: expected an Ed25519 key")
+        raise ExplainedRowError(f"{path.name}: expected an Ed25519 key")
     return Ed25519Verifier(key)
 
 

@@ -27,6 +27,8 @@ _UPPER_KINDS = frozenset({"bridge", "bond", "team", "vlan", "macvlan", "macvtap"
 class Device(msgspec.Struct, frozen=True):
     """One device: what it is, and how much it sent since it was made.
 
+    `master` is the index of the bridge or bond that it belongs to, or 0.
+
     `below` says that other devices of this namespace send through it; `above` that it sends
     through others. `backlog` counts bytes that its queue holds; `xdp` says that a program is
     attached.
@@ -35,6 +37,7 @@ class Device(msgspec.Struct, frozen=True):
     name: str
     index: int
     kind: str = ""
+    master: int = 0
     ethernet: bool = True
     loopback: bool = False
     up: bool = True
@@ -121,6 +124,7 @@ def _device(
         name=str(link.get_attr("IFLA_IFNAME")),
         index=index,
         kind=kind,
+        master=int(link.get_attr("IFLA_MASTER") or 0),
         ethernet=link["ifi_type"] == _ETHERNET,
         loopback=link["ifi_type"] == _LOOPBACK,
         up=bool(link["flags"] & _UP),
@@ -141,6 +145,13 @@ def _kind(link: Any) -> str:
 def guarded(devices: Iterable[Device]) -> tuple[str, ...]:
     """The devices that IP packets are sent on: all but loopback and those below others."""
     return tuple(sorted(d.name for d in devices if not d.loopback and not d.below))
+
+
+def inner(devices: Iterable[Device], inside: str) -> frozenset[str]:
+    """The devices that lead into what a box guards: `inside` and, if it is a bridge, its ports."""
+    devices = list(devices)
+    heads = {d.index for d in devices if inside and d.name == inside}
+    return frozenset(d.name for d in devices if d.index in heads or d.master in heads)
 
 
 def set_down(netns: str | None, names: Iterable[str]) -> None:

@@ -55,8 +55,8 @@ def serves_group(flow: Flow) -> bool:
     return bool(flow.source.cgroup) and serving and "tcp" in flow.transport()
 
 
-def dispatch(flow: Flow, owners: Owners) -> list[Json]:
-    """One rule per address family that sends the packet to its flow's chain.
+def dispatch(flow: Flow, owners: Owners, account: str) -> list[Json]:
+    """One rule per address family that sends the packet to the chain of its account.
 
     Raises:
         KernelError: The row's addresses are of different families, so nothing can match.
@@ -74,7 +74,7 @@ def dispatch(flow: Flow, owners: Owners) -> list[Json]:
     target: Json = (
         {"jump": {"target": f"s_{flow.id}"}}
         if source.cgroup
-        else {"goto": {"target": f"f_{flow.id}"}}
+        else {"goto": {"target": f"f_{account}"}}
     )
     rules = [rule(chain, [*expr, target], flow.id) for expr in _leaving(flow, who)]
     if not rules:

@@ -53,6 +53,8 @@ ARP = "arp"
 RAW = "raw"
 LINK_LOCAL = "link_local"
 ALIVE, DEAD = "alive", "dead"
+INWARD = "inward"
+"""On a box: packets on their way to what it guards; they carry nothing out."""
 PLAIN_COUNTERS = (DEAD, "undeclared", "invalid", "loopback", "sealed", LINK_LOCAL)
 UNDECLARED = ("undeclared", "invalid", LINK_LOCAL)
 """Counters of packets that no row declares: dropped, or in map mode let through."""
@@ -80,7 +82,10 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 class Desired(msgspec.Struct, frozen=True):
-    """All that a transaction is made from."""
+    """All that a transaction is made from.
+
+    `rows` are (account, row) where the rows to match are not the accounts that pay, on a box.
+    """
 
     flows: tuple[Flow, ...]
     plan: EgressPlan
@@ -91,6 +96,7 @@ class Desired(msgspec.Struct, frozen=True):
     sealed: bool = False
     gone: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    rows: tuple[tuple[str, Flow], ...] = ()
 
 
 def windows_of(name: str, flows: Sequence[Flow], plan: EgressPlan) -> Mapping[Window, int]:
@@ -138,8 +144,9 @@ def transaction(desired: Desired) -> Json:
     commands += renewal(desired.plan)
     commands += _hooks(desired)
     owners = Owners(desired.uids, desired.interfaces)
+    for account, flow in desired.rows or [(flow.id, flow) for flow in desired.flows]:
+        commands += dispatch(flow, owners, account)
     for flow in desired.flows:
-        commands += dispatch(flow, owners)
         commands += _pay(flow, desired)
     commands += handshakes(desired.flows)
     commands += ownerless(desired.flows)
@@ -220,6 +227,8 @@ def _quota(name: str, window: Window, limit: int) -> Json:
 def _flow_counters(desired: Desired) -> Iterable[str]:
     if desired.plan.local.raw_frame_guard:
         yield RAW
+    if desired.plan.box.inside:
+        yield INWARD
     for name in accounts(desired.flows, desired.plan):
         yield f"c_{name}"
         yield f"d_{name}"
@@ -253,6 +262,9 @@ def _hooks(desired: Desired) -> list[Json]:
         lo = [match(meta("oifname"), "lo"), {"counter": "loopback"}, {"accept": None}]
         rules.append(rule("output", lo, "loopback never leaves this network namespace"))
     for hook in ("output", "forward"):
+        if desired.plan.box.inside:
+            inward = [match(meta("oifname"), desired.plan.box.inside), {"counter": INWARD}]
+            rules.append(rule(hook, [*inward, {"accept": None}], "into what the box guards"))
         if desired.sealed:
             rules.append(rule(hook, [{"counter": "sealed"}, {"drop": None}]))
             continue

@@ -7,7 +7,8 @@ import msgspec
 
 from safehold.secure.egress.bounds.budget import residual_line
 from safehold.secure.egress.detectors.detectors import Detector, DetectorState, start, step
-from safehold.secure.egress.enforcement.enforce import Enforcer, Snapshot
+from safehold.secure.egress.enforcement.enforce import Enforcer
+from safehold.secure.egress.enforcement.snapshot import Snapshot
 from safehold.secure.egress.enforcement.state import Clock, write_durably
 from safehold.secure.egress.explain.accounting import Overhead, Residual, expected_by_flow
 from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedReader, ExplainedRow
@@ -21,6 +22,7 @@ from safehold.secure.egress.interface import (
 )
 from safehold.secure.egress.kernel.attribution import SocketUse
 from safehold.secure.egress.watch.alerts import AlertSink, tell
+from safehold.secure.egress.watch.counts import Peer, exchange
 from safehold.secure.egress.watch.metrics import TickReading
 from safehold.secure.egress.watch.response import (
     Ladder,
@@ -83,6 +85,7 @@ class Inputs(msgspec.Struct, frozen=True):
     quotas: Quotas | None = None
     rescorer: Rescorer | None = None
     sample: int = 100
+    peer: Peer | None = None
 
 
 class TimelineRow(msgspec.Struct, frozen=True):
@@ -152,6 +155,7 @@ class Watch:
         state, residuals = self._reconcile(state, snapshot, rows, line)
         state, alarms = self._detect(state, snapshot, residuals)
         state, odd = self._look(state, rows)
+        past, told = self._compare(snapshot)
         signals = Signals(
             now=snapshot.at,
             line=line,
@@ -160,8 +164,8 @@ class Watch:
             forged=state.forged,
             tampered=tuple(f for f in snapshot.findings if f != "rebooted"),
             undeclared=max(0, snapshot.undeclared - state.undeclared),
-            odd=odd | {f"device:{name}": "a new device" for name in snapshot.strangers},
-            bypass=snapshot.bypass,
+            odd=odd | told | {f"device:{name}": "a new device" for name in snapshot.strangers},
+            bypass=snapshot.bypass or past,
             on_bypass=self._enforcer.plan.judge.on_bypass,
         )
         ladder, steps = decide(state.ladder, signals)
@@ -310,6 +314,22 @@ class Watch:
             state, shape=shape, tokens=tokens, scores=found, over=over, hidden_bits=bits
         )
         return state, odd
+
+    def _compare(self, snapshot: Snapshot) -> tuple[str, dict[str, str]]:
+        """Exchange counts with the other side; return what passed beside the host's rules."""
+        peer = self._inputs.peer
+        if peer is None:
+            return "", {}
+        plan = self._enforcer.plan
+        found, trouble = exchange(
+            peer,
+            snapshot,
+            self._enforcer.groups(),
+            bound=plan.judge.bound_bytes,
+            is_box=bool(plan.box.inside),
+        )
+        said = {"peer:counts": found.lost, "peer:silent": trouble}
+        return found.past, {name: what for name, what in said.items() if what}
 
     def _append(
         self,

@@ -1,0 +1,77 @@
+"""What one look at the kernel found, as values."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from safehold.secure.egress.bounds.judge import verdict
+from safehold.secure.egress.declare.plan import EgressPlan
+from safehold.secure.egress.enforcement.state import State
+from safehold.secure.egress.interface import EgressMode, Window
+from safehold.secure.egress.kernel.nft import CounterReading
+from safehold.secure.egress.kernel.ruleset import RAW, TOTAL, UNDECLARED
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What one look at the kernel found.
+
+    `findings` say that rules or counters were changed, `bypass` that more left the devices than the
+    rules let through, `strangers` name devices that are new. `packets` counts what passed since the
+    rules were made, and `boot` names the machine's boot.
+    """
+
+    at: float
+    wall_s: float
+    passed: dict[str, int]
+    dropped: dict[str, int]
+    remaining: dict[str, dict[str, int]]
+    undeclared: int
+    findings: tuple[str, ...]
+    bypass: str = ""
+    strangers: tuple[str, ...] = ()
+    packets: dict[str, int] = {}
+    boot: str = ""
+
+
+def snapshot_of(
+    state: State,
+    reading: CounterReading | None,
+    remaining: Mapping[str, Mapping[Window, int]],
+    findings: tuple[str, ...],
+    plan: EgressPlan,
+    new: tuple[str, ...],
+) -> Snapshot:
+    """Say what a look found."""
+    counters = reading.counters if reading else {}
+    packets = reading.packets if reading else {}
+    return Snapshot(
+        at=state.at,
+        wall_s=state.wall_s,
+        passed={name: state.accounts[name].passed for name in remaining},
+        dropped={name: counters.get(f"d_{name}", 0) for name in remaining},
+        remaining={
+            name: {window.value: left for window, left in windows.items()}
+            for name, windows in remaining.items()
+        },
+        undeclared=counters.get("undeclared", 0) + counters.get("raw", 0),
+        findings=findings,
+        bypass=verdict(state.bench, plan.judge.bound_bytes),
+        strangers=new,
+        packets={name: packets.get(f"c_{name}", 0) for name in remaining},
+        boot=state.boot_id,
+    )
+
+
+def let_through(
+    reading: CounterReading | None, plan: EgressPlan
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The counters of what passed, in bytes and in packets; the total counts flows again."""
+    if reading is None:
+        return {}, {}
+    names = {name for name in reading.counters if name[:2] == "c_" and name != f"c_{TOTAL}"}
+    if plan.mode is EgressMode.MAP:
+        names |= {*UNDECLARED, RAW} & set(reading.counters)
+    return (
+        {name: reading.counters[name] for name in names},
+        {name: reading.packets[name] for name in names},
+    )
