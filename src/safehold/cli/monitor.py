@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from safehold.cli._monitor_ladder import ladder
 from safehold.detect.monitoring.account_book import AccountBook, stopped
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.monitoring.campaigns import Background, Sighting, campaigns
@@ -56,6 +57,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
       safehold monitor scan --scanner session --processes 2
       safehold monitor accounts
       safehold monitor campaigns --json
+      safehold monitor ladder climb
       safehold monitor simulate --tail heavy --accounts 100000
     """
     context.obj = _Places(url, store)
@@ -177,6 +179,9 @@ def simulate_command(tail: str, count: int, walk_share: float, seed: int) -> Non
     """
     done = simulate(tail=tail, accounts=count, walk_share=walk_share, caps=Caps(), seed=seed)
     click.echo(msgspec.json.format(msgspec.json.encode(done)))
+
+
+monitor.add_command(ladder)
 
 
 def _pairs(options: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -59,6 +59,22 @@ def fill(url: str, asked: Sequence[tuple[str, str, bool]]) -> None:
     asyncio.run(write())
 
 
+def turned_away(url: str, account: str, count: int) -> None:
+    """Keep rows of requests of an account that were refused at the door."""
+    rows = Rows()
+
+    async def write() -> None:
+        ledger = await Ledger.open(url)
+        for number in range(count):
+            refused = {"verdict": LedgerVerdict.UNSCORED, "action": Action.REFUSE}
+            about = {"key_id": account, "exchange": None, "at": NOW + 1e3, **refused}
+            pair = rows.prompt(f"r{number}", **about), rows.final(f"r{number}", "", at=NOW + 1e3)
+            await ledger.append(*pair)
+        await ledger.close()
+
+    asyncio.run(write())
+
+
 def _exchange(
     rows: Rows, number: int, account: str, text: str, *, blocked: bool
 ) -> tuple[PromptRow, FinalRow]:

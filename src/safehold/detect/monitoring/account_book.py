@@ -1,11 +1,15 @@
 """The accounts' states and labels, kept in the monitor's database and moved along the ledger."""
 
+from collections.abc import Iterable
+
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
 from safehold.detect.monitoring.accounts import AccountState, Caps, labels, observe
-from safehold.detect.monitoring.tables import ACCOUNTS, CURSORS, LABELS, MonitorStore
+from safehold.detect.monitoring.tables import ACCOUNTS, CURSORS, LABELS, STEPS, MonitorStore
+from safehold.guard.accounts.interface import Level, Standing
 from safehold.guard.ledger import LedgerVerdict
+from safehold.guard.ledger.interface import Action
 from safehold.guard.ledger.joined import Joined, joined, watermark
 from safehold.guard.ledger.reader import LedgerReader
 
@@ -63,6 +67,25 @@ class AccountBook:
                 for row in connection.execute(select(ACCOUNTS))
             }
 
+    def stepped(self, standings: Iterable[Standing]) -> dict[str, int]:
+        """Note who is stepped up anew; return how often each had been stopped by then.
+
+        Whoever is off the ladder is forgotten: the next step up counts from its own beginning.
+        """
+        up = {one.account for one in standings if one.level is Level.STEP_UP}
+        states = self.states()
+        with self._store.begin() as connection:
+            rows = connection.execute(select(STEPS)).all()
+            known = {row.account: int(row.stopped) for row in rows if row.account in up}
+            fresh = {
+                name: states[name].blocked if name in states else 0 for name in up - known.keys()
+            }
+            connection.execute(delete(STEPS).where(STEPS.c.account.not_in(up)))
+            if fresh:
+                values = [{"account": name, "stopped": count} for name, count in fresh.items()]
+                connection.execute(insert(STEPS), values)
+        return known | fresh
+
     def labels(self, *, now: float) -> list[KeptLabel]:
         """Return the labels that have not expired, newest first."""
         query = select(LABELS).where(LABELS.c.expires > now).order_by(LABELS.c.since.desc())
@@ -81,6 +104,11 @@ class AccountBook:
             ]
 
     def _take(self, connection: Connection, rows: list[Joined]) -> int:
+        # A request that was turned away at the door tells nothing about its text: counting it would
+        # let a limited account dilute its own rates.
+        rows = [one for one in rows if not _turned_away(one)]
+        if not rows:
+            return 0
         names = {_name(one) for one in rows}
         kept = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
         states = {row.account: msgspec.json.decode(row.state, type=AccountState) for row in kept}
@@ -139,6 +167,10 @@ def stopped(one: Joined) -> bool:
         one.prompt.would_block or one.prompt.verdict is LedgerVerdict.BLOCK
     )
     return asked or one.final.verdict is LedgerVerdict.BLOCK
+
+
+def _turned_away(one: Joined) -> bool:
+    return one.prompt is not None and one.prompt.action is Action.REFUSE
 
 
 def _asked(one: Joined) -> str:

@@ -88,6 +88,13 @@ LABELS = Table(
     Column("expires", Double, nullable=False),
     Column("queries", BigInteger, nullable=False),
 )
+STEPS = Table(
+    "monitor_steps",
+    METADATA,
+    Column("account", String, primary_key=True),
+    Column("stopped", BigInteger, nullable=False),
+)
+"""How often an account had been stopped when it was stepped up."""
 
 
 class MonitorStore:

@@ -10,6 +10,7 @@ from typing import Any
 
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
+from safehold.guard.accounts.interface import Level
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
 from safehold.guard.gateway.http import (
     ClientGoneError,
@@ -241,6 +242,10 @@ class Gateway:
                 visit.key = self.gate.client(_token(head))
                 out.account = _account(visit.key)
                 self._check_host(head)
+                suspended = self.gate.suspended(visit.key)
+                if suspended is not None:
+                    await self._refuse(None, out, visit, suspended)
+                    return
                 await self._passing.models(path, self._forwarded(head), out, visit.decision_id)
             case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
                 await self._pass(path, head, receive, out, visit)
@@ -307,6 +312,9 @@ class Gateway:
             return
         body = await read_body(head, receive, self.settings.limits)
         policy = self.settings.policy(surface, key)
+        standing = self.gate.standing(key)
+        if standing is not None and standing.level.rank >= Level.STEP_UP.rank:
+            policy = policy.stepped_up()
         if surface is Surface.RESPONSES:
             body = await self.histories.filled(body, key.id if key else "")
         call = codec.parse(body, policy.rules)

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from safehold.errors import ConfigError
+from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.overlay_settings import OverlaySettings
@@ -99,6 +100,18 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError("unreadable_chars: expected 0 or more")
         if re.fullmatch(r"[a-z0-9_-]{1,32}", self.category) is None:
             raise ConfigError("category: expected up to 32 of a-z, 0-9, _ and -")
+
+    def stepped_up(self) -> "SurfacePolicy":
+        """Return the policy of an account on the step `step-up`: held whole, closed, reviewed."""
+        return msgspec.structs.replace(
+            self,
+            mode=DeliveryMode.FULL,
+            shadow=False,
+            on_block="review",
+            fail_mode_stage1=FailMode.BLOCK,
+            fail_mode_stage2=FailMode.BLOCK,
+            ledger_fail_mode=FailMode.BLOCK,
+        )
 
     def session(self) -> SessionPolicy:
         """Return how a guard session runs under this policy."""
@@ -209,6 +222,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     releases: ReleaseSettings | None = None
     standing: StandingQuestion | None = None
     hot_rules: OverlaySettings | None = None
+    account_states: AccountStateSettings | None = None
     limits: Limits = Limits()
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"

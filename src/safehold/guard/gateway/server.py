@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from safehold.errors import ConfigError, LedgerError, SafeholdError
+from safehold.guard.gateway.access.account_states import open_states
 from safehold.guard.gateway.access.admission import Gate
 from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptions, open_exemptions
 from safehold.guard.gateway.access.store import open_store
@@ -121,6 +122,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             clock=time.time,
         )
         background = (*background, hot.follow)
+    states, ladder = await open_states(settings.account_states, ledger, metrics)
+    background = (*background, *ladder)
     relay = Relay(
         client=client,
         holder=holder,
@@ -163,7 +166,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     return Gateway(
         settings=settings,
         relay=relay,
-        gate=Gate(settings.keys, store),
+        gate=Gate(settings.keys, store, states),
         metrics=metrics,
         surfaces=surfaces,
         histories=Histories(store),

@@ -75,6 +75,8 @@ class EventKind(StrEnum):
     """Other hot rules are in force, or a file of them was refused."""
     RULE_HIT = "rule_hit"
     """A hot rule matched in an exchange."""
+    ACCOUNT_STATES = "account_states"
+    """Other account states are in force, or a file of them was refused."""
 
 
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):

@@ -7,6 +7,7 @@ from safehold.canonical import canonical, sha256_hex
 from safehold.trust.exemptions.interface import ExemptionTerms, Vetting
 from safehold.trust.exemptions.vetting import CHECKLIST
 from safehold.trust.grants.details import (
+    AccountStep,
     AddKey,
     AddTeam,
     AssignPerson,
@@ -180,6 +181,13 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911,
                 ("Release", f"version {details.version} of channel {details.channel}"),
                 ("Release (SHA-256)", details.release_sha256),
                 ("After", details.previous or "nothing: the first release"),
+            )
+        case AccountStep():
+            rate = details.requests_per_hour
+            return (
+                ("Account", details.account),
+                ("Until", utc(details.until)),
+                *((("At least, requests an hour", str(rate)),) if rate else ()),
             )
         case StandingAct():
             return (

@@ -6,6 +6,7 @@ from safehold.canonical import sha256_hex
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.exemptions.terms import check_terms
 from safehold.trust.grants.details import (
+    AccountStep,
     AddKey,
     AddTeam,
     AssignPerson,
@@ -61,7 +62,14 @@ def apply_details(
     """
     details = request.details
     match details:
-        case NoDetails() | Facts() | PublishRelease() | CorrectClock() | StandingAct():
+        case (
+            NoDetails()
+            | Facts()
+            | PublishRelease()
+            | CorrectClock()
+            | StandingAct()
+            | AccountStep()
+        ):
             return roster, policy, None
         case ExemptionTerms():
             check_terms(details)

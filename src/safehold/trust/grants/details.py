@@ -9,7 +9,7 @@ from safehold.trust.clock import CORRECT
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.people.interface import Key, KeyId, Label, Person, PersonId, Team, TeamId
 from safehold.trust.release.interface import PublishRelease, ReleaseOperation
-from safehold.trust.text import Document, Fact
+from safehold.trust.text import Document, Fact, Line
 
 
 class NoDetails(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="none"):
@@ -83,6 +83,17 @@ class StandingAct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     record: Document
 
 
+class AccountStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="account-step"):
+    """Put this account (tenant/key) on a step of the ladder until then (POSIX seconds).
+
+    `requests_per_hour` is the least that a rate limit may leave it; 0 for the other steps.
+    """
+
+    account: Line
+    until: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+    requests_per_hour: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+
+
 PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam
 Details = (
     NoDetails
@@ -98,7 +109,15 @@ Details = (
     | PublishRelease
     | CorrectClock
     | StandingAct
+    | AccountStep
 )
+
+ACCOUNT_STEPS: dict[str, str] = {
+    "step-up": "account.step-up",
+    "rate-limit": "account.rate-limit",
+    "suspend": "account.suspend",
+}
+"""The operation that puts an account on each of the ladder's upper steps."""
 
 # An operation named here takes this kind of details and no other, and no other operation takes
 # it: otherwise a change of people could hide behind an operation with an easier rule.
@@ -118,11 +137,17 @@ DETAILS_OF: dict[str, type[Details]] = {
     "standards.activate": StandingAct,
     "standards.adjust": StandingAct,
     "standards.deactivate": StandingAct,
+    **dict.fromkeys(ACCOUNT_STEPS.values(), AccountStep),
     CORRECT: CorrectClock,
     ReleaseOperation.PUBLISH.value: PublishRelease,
     ReleaseOperation.WEAKEN.value: PublishRelease,
     ReleaseOperation.EMERGENCY.value: PublishRelease,
 }
+
+
+# These take effect when their quorum is there. An account's step is spent by the desk that decides
+# its case, which looks at who judged the case first.
+AT_ONCE = frozenset(DETAILS_OF) - frozenset(ACCOUNT_STEPS.values())
 
 
 def details_fit(operation: str, details: Details) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from safehold.errors import TrustError
-from safehold.trust.grants.details import DETAILS_OF
+from safehold.trust.grants.details import AT_ONCE
 from safehold.trust.grants.events import (
     Alarm,
     Approved,
@@ -180,7 +180,7 @@ class Desk:
                         expires=decision.expires,
                     )
                 )
-                if asked.operation in DETAILS_OF and asked.not_before <= self.now():
+                if asked.operation in AT_ONCE and asked.not_before <= self.now():
                     self.use(request, host=asked.host, workload_sha256=asked.workload_sha256)
             return decision
 

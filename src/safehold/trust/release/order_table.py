@@ -129,6 +129,14 @@ _GATEWAY: dict[str, Order] = {
     "hot_rules.memory": _PINNED,
     "hot_rules.approvals": _HIGHER,
     "hot_rules.reload_s": _LOWER,
+    "account_states": Part(added=_S, removed=_W),
+    "account_states.file": _PINNED,
+    "account_states.keys": _GIVES,
+    "account_states.keys.*": _PINNED,
+    "account_states.memory": _PINNED,
+    "account_states.log": _PINNED,
+    "account_states.log_keys": _PINNED,
+    "account_states.reload_s": _LOWER,
     **_under(
         "limits",
         dict.fromkeys(

@@ -2,17 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from safehold.errors import TrustError, WireError
+from safehold.guard.accounts.interface import Level
+from safehold.guard.accounts.live import InForce, StateSource, no_states
 from safehold.guard.gateway.access.store import Store
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.policy import Key
 
 _USE_CASE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MINUTE = 60
+_HOUR = 3_600
 _DAY = 86_400
 
 
@@ -27,10 +31,19 @@ class HttpRefusal(msgspec.Struct, frozen=True):
 class Gate:
     """Checks keys and budgets. Without client keys everybody on loopback is welcome."""
 
-    def __init__(self, keys: Sequence[Key], store: Store) -> None:
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        store: Store,
+        states: StateSource = no_states,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the keys, the store of budgets, and what is known of accounts."""
         self._clients = {key.sha256: key for key in keys if not key.admin}
         self._admins = {key.sha256: key for key in keys if key.admin}
         self._store = store
+        self._states = states
+        self._clock = clock
 
     @property
     def needs_key(self) -> bool:
@@ -61,6 +74,17 @@ class Gate:
             raise TrustError("expected an administrator's key")
         return key
 
+    def standing(self, key: Key | None) -> InForce | None:
+        """Return the account's step of the ladder that is in force."""
+        return None if key is None else self._states(account_of(key), self._clock())
+
+    def suspended(self, key: Key | None) -> HttpRefusal | None:
+        """Return why this account is at no door admitted, or None."""
+        standing = self.standing(key)
+        if standing is None or standing.level is not Level.SUSPEND:
+            return None
+        return HttpRefusal(403, "this account is suspended: ask the operator to look at it again")
+
     async def admit(self, key: Key | None, surface: Surface) -> HttpRefusal | None:
         """Count a request against its key's budgets; return why it may not go on, or None.
 
@@ -71,6 +95,21 @@ class Gate:
             return None
         if key.surfaces and surface not in key.surfaces:
             return HttpRefusal(403, "this key may not use this surface")
+        return await self._on_its_step(key) or await self._in_its_budget(key)
+
+    async def _on_its_step(self, key: Key) -> HttpRefusal | None:
+        standing = self.standing(key)
+        if standing is None or standing.level is Level.SUSPEND:
+            return self.suspended(key)
+        if standing.requests_per_hour is None:
+            return None
+        count = await self._store.add(f"standing:{account_of(key)}", 1, _HOUR)
+        if count <= standing.requests_per_hour:
+            return None
+        left = _HOUR - int(self._clock()) % _HOUR
+        return HttpRefusal(429, "this account's requests of this hour are spent", left)
+
+    async def _in_its_budget(self, key: Key) -> HttpRefusal | None:
         budget = key.budget
         if budget.flags_per_day is not None:
             flags = await self._store.add(f"flags:{key.id}", 0, _DAY)
@@ -94,6 +133,11 @@ class Gate:
             await self._store.add(f"flags:{key.id}", 1, _DAY)
         if tokens and key.budget.tokens_per_day is not None:
             await self._store.add(f"tokens:{key.id}", tokens, _DAY)
+
+
+def account_of(key: Key) -> str:
+    """Return the account's name, as the ledger joins it: tenant and key."""
+    return "/".join(name for name in (key.tenant, key.id) if name)
 
 
 def use_case(value: str | None) -> str | None:

@@ -54,9 +54,13 @@ def enforced(settings: Settings) -> ReleaseSettings | None:
     Raises:
         ConfigError: a part names a log, and there is no part `releases`.
     """
-    if settings.releases is None and settings.exemptions is not None:
+    states = settings.account_states
+    named = "exemptions" if settings.exemptions is not None else None
+    if states is not None and states.log is not None:
+        named = named or "account_states"
+    if settings.releases is None and named is not None:
         raise ConfigError(
-            "exemptions names an enclave's log, so this gateway enforces its releases: expected a "
+            f"{named} names an enclave's log, so this gateway enforces its releases: expected a "
             "part `releases` (docs/change.md)"
         )
     return settings.releases

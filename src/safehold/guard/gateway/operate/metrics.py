@@ -1,6 +1,7 @@
 """Prometheus metrics and the coverage audit. Numbers only; nothing here sees content."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -144,6 +145,13 @@ class Metrics:
             "safehold_alarms_total", "Alarms by kind.", ("kind",), registry=self.registry
         )
 
+        self.account_states = Gauge(
+            "safehold_account_states",
+            "Accounts on each step of the ladder.",
+            ("step",),
+            registry=self.registry,
+            multiprocess_mode="min",
+        )
         self.hot_rules = Gauge(
             "safehold_hot_rules",
             "Hot rules in force, by state.",
@@ -211,6 +219,11 @@ class Metrics:
         """Say how many hot rules are in force."""
         self.hot_rules.labels("acting").set(acting)
         self.hot_rules.labels("shadow").set(shadow)
+
+    def account_states_now(self, counts: Mapping[str, int]) -> None:
+        """Say how many accounts stand on each step."""
+        for step, count in counts.items():
+            self.account_states.labels(step).set(count)
 
     def refused(self, surface: str, status: int) -> None:
         """Count a request that never reached the guard."""

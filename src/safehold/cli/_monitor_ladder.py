@@ -1,0 +1,209 @@
+"""`safehold monitor ladder`: the signed file of account states that gateways follow."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from safehold.detect.monitoring.account_book import AccountBook
+from safehold.detect.monitoring.accounts import Caps
+from safehold.detect.monitoring.ladder import Climb, StateBook, climbed
+from safehold.detect.monitoring.tables import MonitorStore
+from safehold.errors import UsageError
+from safehold.guard.accounts.interface import DAY_S, Level, Standing
+from safehold.guard.bundle.signing import load_or_make_key
+from safehold.guard.ledger.reader import LedgerReader
+
+_states_option = click.option(
+    "--states",
+    default="account-states.json",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The signed file that gateways follow.",
+)
+_key_option = click.option(
+    "--key",
+    default="monitor.key",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The monitor's private key (PEM); `begin` makes it, with its .pub beside it.",
+)
+_signer_option = click.option(
+    "--signer",
+    default="monitor",
+    show_default=True,
+    help="The key's name in the gateway's settings.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group()
+def ladder() -> None:
+    """Put accounts on the ladder: observe, review, step-up, rate-limit, suspend.
+
+    \b
+    Examples:
+      safehold monitor ladder begin
+      safehold monitor ladder climb
+      safehold monitor ladder step default/key-7 rate-limit --requests 6 --reason "a search"
+      safehold monitor ladder step default/key-7 suspend --grant REQUEST --days 30 --reason "..."
+      safehold monitor ladder lift default/key-7
+    """
+
+
+@ladder.command()
+@_states_option
+@_key_option
+@_signer_option
+def begin(states: Path, key: Path, signer: str) -> None:
+    """Make an empty signed file, and the monitor's key where there is none.
+
+    \b
+    Example:
+      safehold monitor ladder begin --states states.json --key monitor.key
+    """
+    _book(states, key, signer).begin(int(time.time()))
+    click.echo(f"{states} is there; give gateways {key.name}.pub (account_states.keys)")
+
+
+@ladder.command()
+@_states_option
+@_key_option
+@_signer_option
+@_json_option
+def show(states: Path, key: Path, signer: str, as_json: bool) -> None:
+    """Show every step in the file.
+
+    \b
+    Example:
+      safehold monitor ladder show --json
+    """
+    content = _book(states, key, signer).content()
+    if as_json:
+        click.echo(msgspec.json.encode(content))
+        return
+    for one in content.standings:
+        ends = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.expires))
+        click.echo(f"{one.account}  {one.level}  until {ends} UTC  {one.label}: {one.reason}")
+    click.echo(f"serial {content.serial}, {len(content.standings)} steps")
+
+
+@ladder.command()
+@_states_option
+@_key_option
+@_signer_option
+@click.option("--limit-after", default=Climb().limit_after, show_default=True,
+              type=click.IntRange(min=1), help="Stopped exchanges of a stepped-up account.")  # fmt: skip
+@click.option("--requests", default=Climb().requests_per_hour, show_default=True,
+              type=click.IntRange(min=1), help="Requests an hour of a limited account.")  # fmt: skip
+@_json_option
+@click.pass_obj
+def climb(
+    places: Any,
+    states: Path,
+    key: Path,
+    signer: str,
+    limit_after: int,
+    requests: int,
+    as_json: bool,
+) -> None:
+    """Take in the ledger's news and step labelled accounts up, for a day at most.
+
+    \b
+    Example:
+      safehold monitor ladder climb --limit-after 3
+    """
+    book = AccountBook(MonitorStore.open(places.monitor), caps=Caps())
+    book.follow(LedgerReader.open(places.ledger))
+    file, now = _book(states, key, signer), int(time.time())
+    how = Climb(limit_after=limit_after, requests_per_hour=requests)
+    labels, known = book.labels(now=now), book.states()
+    before = file.content().standings
+    stepped = book.stepped(before)
+    serial = file.change(
+        lambda all_: climbed(all_, labels, known, now=now, stepped_at=stepped, how=how), now
+    )
+    after = file.content().standings
+    book.stepped(after)
+    fresh = [one for one in after if one not in before]
+    if as_json:
+        click.echo(msgspec.json.encode({"serial": serial, "new": fresh}))
+        return
+    for one in fresh:
+        click.echo(f"{one.account}  {one.level}  {one.label}: {one.reason}")
+    click.echo(f"serial {serial}, {len(fresh)} new steps, {len(after)} in all")
+
+
+@ladder.command()
+@click.argument("account")
+@click.argument("level", type=click.Choice([one.value for one in Level]))
+@_states_option
+@_key_option
+@_signer_option
+@click.option("--reason", required=True, help="A sentence for whoever looks at it later.")
+@click.option("--label", default="by-hand", show_default=True, help="A short name of the finding.")
+@click.option("--evidence", multiple=True, help="A decision id that shows it.")
+@click.option("--days", default=1.0, show_default=True, type=click.FloatRange(min=0.001, max=90))
+@click.option("--requests", type=click.IntRange(min=1), help="Of a rate limit: requests an hour.")
+@click.option("--grant", default="", help="The used request that gives the step (64 hex digits).")
+def step(  # noqa: PLR0913 - one option for each field of a step
+    account: str,
+    level: str,
+    states: Path,
+    key: Path,
+    signer: str,
+    reason: str,
+    label: str,
+    evidence: tuple[str, ...],
+    days: float,
+    requests: int | None,
+    grant: str,
+) -> None:
+    """Put ACCOUNT (tenant/key) on a step.
+
+    \b
+    Examples:
+      safehold monitor ladder step default/key-7 step-up --reason "odd wording"
+      safehold monitor ladder step default/key-7 suspend --grant REQUEST --days 30 --reason "..."
+    """
+    now = int(time.time())
+    given = {
+        "account": account,
+        "level": level,
+        "label": label,
+        "reason": reason,
+        "evidence": evidence,
+        "created": now,
+        "expires": now + int(days * DAY_S),
+        "requests_per_hour": requests,
+        "grant": grant,
+    }
+    try:
+        standing = msgspec.convert(given, Standing)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"that is no step: {error}") from error
+    serial = _book(states, key, signer).step(standing, now)
+    click.echo(f"serial {serial}: {account} is on {level}")
+
+
+@ladder.command()
+@click.argument("account")
+@_states_option
+@_key_option
+@_signer_option
+def lift(account: str, states: Path, key: Path, signer: str) -> None:
+    """Take ACCOUNT off the ladder.
+
+    \b
+    Example:
+      safehold monitor ladder lift default/key-7
+    """
+    serial = _book(states, key, signer).lift(account, int(time.time()))
+    click.echo(f"serial {serial}: {account} is on no step")
+
+
+def _book(states: Path, key: Path, signer: str) -> StateBook:
+    private = load_or_make_key(key)
+    return StateBook(states, {signer: private.public_key()}, signer, private)

@@ -1,0 +1,179 @@
+"""The ladder: what an account's labels lead to, and the signed file that a gateway follows.
+
+    observe -> review -> step-up -> rate-limit -> suspend
+
+A label opens a review and steps the account up for a day. An account that goes on being stopped
+while it is stepped up is limited for a day. Whatever lasts longer, and every suspension, is decided
+by people: it needs a grant (docs/detection.md).
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safehold.detect.monitoring.account_book import EXEMPT, KeptLabel
+from safehold.detect.monitoring.accounts import AccountState
+from safehold.guard.accounts.file import Keys, check, opened, sealed
+from safehold.guard.accounts.interface import (
+    DAY_S,
+    PROVISIONAL_S,
+    AccountStateError,
+    AccountStates,
+    Level,
+    Standing,
+)
+
+_FRESH_S = 7 * DAY_S
+_EVIDENCE = 16
+
+
+class Climb(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the monitor steps accounts up by itself; nothing of it lasts more than a day.
+
+    `limit_after` stopped exchanges since the account was stepped up lead to `requests_per_hour`.
+    """
+
+    limit_after: int = 5
+    requests_per_hour: int = 6
+
+
+def climbed(
+    before: Sequence[Standing],
+    labels: Iterable[KeptLabel],
+    states: Mapping[str, AccountState],
+    *,
+    now: int,
+    stepped_at: Mapping[str, int],
+    how: Climb,
+) -> tuple[Standing, ...]:
+    """Return the steps as they are after a look at the labels; steps by grant stay as they are.
+
+    `stepped_at` is how often each account had been stopped when it was stepped up. Exempt traffic
+    is judged by its own caps, and its label leads to a review alone.
+    """
+    kept = [one for one in before if one.expires > now]
+    have = {(one.account, one.level, one.label) for one in kept}
+    fresh: list[Standing] = []
+    for label in labels:
+        exempt = label.account.endswith(EXEMPT)
+        account = label.account.removesuffix(EXEMPT)
+        levels = [Level.REVIEW]
+        if not exempt:
+            levels.append(Level.STEP_UP)
+            since = stepped_at.get(account)
+            stopped = states[account].blocked if account in states else 0
+            if since is not None and stopped - since >= how.limit_after:
+                levels.append(Level.RATE_LIMIT)
+        for level in levels:
+            if (account, level, label.label) in have:
+                continue
+            have.add((account, level, label.label))
+            ends = label.expires if level is Level.REVIEW else now + PROVISIONAL_S
+            fresh.append(
+                Standing(
+                    account=account,
+                    level=level,
+                    label=label.label,
+                    reason=label.reason[:400],
+                    evidence=label.evidence[-_EVIDENCE:],
+                    created=now,
+                    expires=max(now + 1, min(int(ends), now + 90 * DAY_S)),
+                    requests_per_hour=(
+                        how.requests_per_hour if level is Level.RATE_LIMIT else None
+                    ),
+                )
+            )
+    return (*kept, *fresh)
+
+
+class StateBook:
+    """The file of account states, and who signs its changes; each is the next serial, put whole."""
+
+    def __init__(self, file: Path, keys: Keys, signer: str, key: Ed25519PrivateKey) -> None:
+        """Take the file, whose signatures count, and who signs."""
+        self._file, self._keys, self._signer, self._key = file, keys, signer, key
+
+    def begin(self, now: int) -> None:
+        """Make an empty file where there is none.
+
+        Raises:
+            AccountStateError: there is one.
+        """
+        if self._file.exists():
+            raise AccountStateError(f"{self._file}: exists already")
+        self._write(AccountStates(serial=1, at=now, fresh_until=now + _FRESH_S))
+
+    def content(self) -> AccountStates:
+        """Return what the file holds.
+
+        Raises:
+            AccountStateError: it is missing or does not verify.
+        """
+        try:
+            data = self._file.read_bytes()
+        except OSError as error:
+            raise AccountStateError(
+                f"{self._file}: expected a file of account states; `safehold monitor ladder begin`"
+            ) from error
+        return opened(data, self._keys)
+
+    def step(self, standing: Standing, now: int) -> int:
+        """Put an account on a step; return the file's new serial.
+
+        Raises:
+            AccountStateError: the step may not be what it says.
+        """
+        place = (standing.account, standing.level, standing.label)
+        return self.change(
+            lambda all_: (*(x for x in all_ if (x.account, x.level, x.label) != place), standing),
+            now,
+        )
+
+    def lift(self, account: str, now: int) -> int:
+        """Take an account off the ladder; return the file's new serial.
+
+        Raises:
+            AccountStateError: it is on no step.
+        """
+
+        def change(standings: tuple[Standing, ...]) -> tuple[Standing, ...]:
+            kept = tuple(one for one in standings if one.account != account)
+            if len(kept) == len(standings):
+                raise AccountStateError(f"account {account}: is on no step")
+            return kept
+
+        return self.change(change, now)
+
+    def change(
+        self, change: Callable[[tuple[Standing, ...]], tuple[Standing, ...]], now: int
+    ) -> int:
+        """Change the steps under a lock; return the file's new serial.
+
+        Raises:
+            AccountStateError: what the gateways would refuse is refused here first.
+        """
+        with self._file.with_suffix(".lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            before = self.content()
+            kept = tuple(one for one in before.standings if one.expires > now)
+            fresh = AccountStates(
+                serial=before.serial + 1,
+                at=now,
+                fresh_until=now + _FRESH_S,
+                standings=change(kept),
+            )
+            check(fresh)
+            self._write(fresh)
+        return fresh.serial
+
+    def _write(self, content: AccountStates) -> None:
+        draft = self._file.with_suffix(f".{os.getpid()}.draft")
+        with draft.open("wb") as file:
+            file.write(sealed(content, self._signer, self._key))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._file)

@@ -1,0 +1,257 @@
+"""Follows the signed file of account states and tells admission what is in force.
+
+A file that can't be read, does not verify, is stale or older than one seen before changes nothing:
+the states in force stay until each ends by itself, and an alarm says so. A step whose grant does
+not hold (any more) is not in force, whoever signed the file.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from safehold.canonical import sha256_hex
+from safehold.errors import LedgerError, TrustError
+from safehold.guard.accounts.file import keys_of, opened
+from safehold.guard.accounts.interface import AccountStateError, AccountStates, Level
+from safehold.guard.accounts.live import InForce, States, StateSource, holding, no_states
+from safehold.guard.gateway.account_settings import AccountStateSettings
+from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
+from safehold.trust.grants.leaf_reader import take_entry
+from safehold.trust.grants.state import TrustState
+from safehold.trust.log.files import DirectorySource
+from safehold.trust.log.follow import Follower
+from safehold.trust.log.keys import read_keys
+
+_FUTURE_S = 300
+
+
+class _Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    serial: int = 0
+    digest: str = ""
+    log_size: int = 0
+
+
+class GrantLog:
+    """The transparency log as one worker reads it: only what verifies counts."""
+
+    def __init__(self, log: Path, log_keys: Path, *, at_least: int) -> None:
+        """Take the log's folder, its pinned keys, and how many leaves were seen before."""
+        keys = read_keys(log_keys)
+        self._emitters = keys.emitter_keys()
+        self._follower = Follower(DirectorySource(log), keys, at_least=at_least)
+        self.state = TrustState(keys.origin, keys.founding)
+
+    @property
+    def size(self) -> int:
+        """How many leaves were read."""
+        return self._follower.size
+
+    def refresh(self) -> bool:
+        """Read what is new; tell whether anything was.
+
+        Raises:
+            TrustError: the log can't be read or does not verify.
+        """
+        if self._follower.head().size == self._follower.size:
+            return False
+        for index, entry in self._follower.news():
+            take_entry(self.state, index, entry, self._emitters)
+        return True
+
+
+class AccountStateFile:
+    """The file as one worker sees it."""
+
+    def __init__(self, settings: AccountStateSettings, clock: Callable[[], float]) -> None:
+        """Read the file for the first time.
+
+        Raises:
+            AccountStateError: it can't be used: a gateway that shall know suspended accounts does
+                not start without them.
+            ConfigError: a key can't be read.
+            TrustError: the log does not verify.
+        """
+        self._file = Path(settings.file)
+        self._memory = Path(settings.memory)
+        self._keys = keys_of(settings.keys)
+        self._clock = clock
+        self._stamp: tuple[int, int, int] | None = None
+        self._log = None
+        if settings.log is not None and settings.log_keys is not None:
+            size = self._seen().log_size
+            self._log = GrantLog(Path(settings.log), Path(settings.log_keys), at_least=size)
+        self._states = States()
+        self.content = AccountStates(serial=1, at=0, fresh_until=0)
+        self.ungranted = 0
+        self.refresh()
+
+    def of(self, account: str, now: float) -> InForce | None:
+        """Return what is in force for an account (tenant/key)."""
+        return self._states.of(account, now)
+
+    def counts(self) -> dict[Level, int]:
+        """Return how many accounts stand on each step now."""
+        return self._states.counts(self._clock())
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file's writer should have written another one by now."""
+        return self._clock() >= self.content.fresh_until
+
+    def refresh(self) -> bool:
+        """Take in what changed; tell whether anything did.
+
+        Raises:
+            AccountStateError: the file can't be used; the states in force stay.
+            TrustError: the log can't be used; the states in force stay.
+        """
+        news = self._log is not None and self._log.refresh()
+        try:
+            stat = self._file.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            fresh = None if stamp == self._stamp else self._file.read_bytes()
+        except OSError as error:
+            raise AccountStateError(f"{self._file.name}: can't be read") from error
+        content = self.content if fresh is None else self._opened(fresh)
+        if fresh is None and not news:
+            return False
+        held = holding(content, None if self._log is None else self._log.state)
+        seen = self._seen()
+        size = seen.log_size if self._log is None else self._log.size
+        if content.serial >= seen.serial:
+            seen = msgspec.structs.replace(seen, serial=content.serial, digest=_digest(content))
+        self._remember(msgspec.structs.replace(seen, log_size=max(size, seen.log_size)))
+        self._stamp = stamp
+        self.content, self._states = content, States(held)
+        self.ungranted = len(content.standings) - len(held)
+        return True
+
+    def _opened(self, data: bytes) -> AccountStates:
+        content, now = opened(data, self._keys), self._clock()
+        seen = self._seen()
+        if content.serial < seen.serial:
+            raise AccountStateError(
+                f"serial {content.serial} is older than {seen.serial}, seen before"
+            )
+        if content.serial == seen.serial and seen.digest not in {"", _digest(content)}:
+            raise AccountStateError(f"serial {content.serial} has said something else before")
+        if now >= content.fresh_until:
+            raise AccountStateError(f"serial {content.serial} was fresh until a time that is past")
+        if content.at > now + _FUTURE_S:
+            raise AccountStateError(f"serial {content.serial} is from the future")
+        return content
+
+    def _seen(self) -> _Seen:
+        try:
+            return msgspec.json.decode(self._memory.read_bytes(), type=_Seen)
+        except FileNotFoundError:
+            return _Seen()
+        except (OSError, msgspec.DecodeError) as error:
+            raise AccountStateError(f"{self._memory.name}: the memory is lost") from error
+
+    def _remember(self, seen: _Seen) -> None:
+        draft = self._memory.with_suffix(f".{os.getpid()}")
+        try:
+            draft.write_bytes(msgspec.json.encode(seen))
+            draft.replace(self._memory)
+        except OSError as error:
+            raise AccountStateError(f"{self._memory.name}: can't be written") from error
+
+
+def _digest(content: AccountStates) -> str:
+    return sha256_hex(msgspec.json.encode(content))
+
+
+class AccountStateWatch:
+    """Looks at the file again and again; a change or a refusal is a row."""
+
+    def __init__(
+        self,
+        states: AccountStateFile,
+        *,
+        reload_s: float,
+        ledger: RowSink,
+        alarm: Callable[[str], None],
+        count: Callable[[dict[str, int]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Take the file and where to tell."""
+        self._states = states
+        self._reload_s = reload_s
+        self._ledger = ledger
+        self._alarm = alarm
+        self._count = count
+        self._clock = clock
+        self._told = ""
+        self._stale = False
+
+    async def follow(self) -> None:
+        """Follow the file until cancelled."""
+        await self._changed()
+        while True:
+            await asyncio.sleep(self._reload_s)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once."""
+        try:
+            changed = await asyncio.to_thread(self._states.refresh)
+        except (AccountStateError, TrustError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._alarm("account_states_refused")
+                await self._event({"alarm": "account-states-refused", "reason": self._told[:200]})
+            return
+        if changed:
+            self._told = ""
+            await self._changed()
+        if self._states.stale and not self._stale:
+            self._alarm("account_states_stale")
+            await self._event(
+                {"alarm": "account-states-stale", "serial": self._states.content.serial}
+            )
+        self._stale = self._states.stale
+
+    async def _changed(self) -> None:
+        counts = {level.value: count for level, count in self._states.counts().items()}
+        self._count(counts)
+        if self._states.ungranted:
+            self._alarm("account_states_ungranted")
+            await self._event(
+                {"alarm": "account-states-ungranted", "steps": self._states.ungranted}
+            )
+        await self._event({"serial": self._states.content.serial, **counts})
+
+    async def _event(self, detail: Detail) -> None:
+        kind = EventKind.ALARM if "alarm" in detail else EventKind.ACCOUNT_STATES
+        try:
+            await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
+        except LedgerError:
+            self._alarm("ledger")
+
+
+async def open_states(
+    settings: AccountStateSettings | None, ledger: RowSink, metrics: Metrics
+) -> tuple[StateSource, tuple[Callable[[], Awaitable[None]], ...]]:
+    """Return what says which states are in force, and what follows the file in the background.
+
+    Raises:
+        SafeholdError: the file or the log can't be used; the gateway must not start.
+    """
+    if settings is None:
+        return no_states, ()
+    states = await asyncio.to_thread(AccountStateFile, settings, time.time)
+    watch = AccountStateWatch(
+        states,
+        reload_s=settings.reload_s,
+        ledger=ledger,
+        alarm=metrics.alarm,
+        count=metrics.account_states_now,
+        clock=time.time,
+    )
+    return states.of, (watch.follow,)
