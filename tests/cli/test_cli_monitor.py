@@ -38,12 +38,12 @@ def test_the_ladder_climbs_by_itself_and_is_lifted_by_hand(tmp_path: Path) -> No
     fill(str(tmp_path / "l.db"), [*asked, ("good", "hello", False)])
     file = ["--states", str(tmp_path / "s.json"), "--key", str(tmp_path / "m.key")]
     assert "s.json is there" in _run(tmp_path, "ladder", "begin", *file)
-    old = _run(tmp_path, "ladder", "climb", *file)
-    assert "0 new steps" in old  # what the ledger says is of long ago: those labels have ended
+    assert "serial 2, 6 new steps, 6 in all" in _run(tmp_path, "ladder", "climb", *file)
+    assert "0 new steps" in _run(tmp_path, "ladder", "climb", *file)
     step = ["default/key-1", "rate-limit", "--reason", "a search", "--requests", "6"]
-    assert "serial 3" in _run(tmp_path, "ladder", "step", *step, *file)
+    assert "serial 4" in _run(tmp_path, "ladder", "step", *step, *file)
     assert '"level":"rate-limit"' in _run(tmp_path, "ladder", "show", "--json", *file)
-    assert "serial 4" in _run(tmp_path, "ladder", "lift", "default/key-1", *file)
+    assert "serial 5" in _run(tmp_path, "ladder", "lift", "default/key-1", *file)
     suspend = ["ladder", "step", "a/b", "suspend", "--reason", "r", *file]
     done = CliRunner().invoke(monitor, suspend)
     assert isinstance(done.exception, AccountStateError)

@@ -94,10 +94,20 @@ def show(states: Path, key: Path, signer: str, as_json: bool) -> None:
 @_states_option
 @_key_option
 @_signer_option
-@click.option("--limit-after", default=Climb().limit_after, show_default=True,
-              type=click.IntRange(min=1), help="Stopped exchanges of a stepped-up account.")  # fmt: skip
-@click.option("--requests", default=Climb().requests_per_hour, show_default=True,
-              type=click.IntRange(min=1), help="Requests an hour of a limited account.")  # fmt: skip
+@click.option(
+    "--limit-after",
+    default=Climb().limit_after,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Stopped exchanges after which a stepped-up account is limited.",
+)
+@click.option(
+    "--requests",
+    default=Climb().requests_per_hour,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Requests an hour of a limited account.",
+)
 @_json_option
 @click.pass_obj
 def climb(
@@ -121,13 +131,13 @@ def climb(
     how = Climb(limit_after=limit_after, requests_per_hour=requests)
     labels, known = book.labels(now=now), book.states()
     before = file.content().standings
-    stepped = book.stepped(before)
+    stepped = book.stepped()
     serial = file.change(
         lambda all_: climbed(all_, labels, known, now=now, stepped_at=stepped, how=how), now
     )
     after = file.content().standings
-    book.stepped(after)
     fresh = [one for one in after if one not in before]
+    book.note_steps(fresh)
     if as_json:
         click.echo(msgspec.json.encode({"serial": serial, "new": fresh}))
         return
@@ -148,7 +158,7 @@ def climb(
 @click.option("--days", default=1.0, show_default=True, type=click.FloatRange(min=0.001, max=90))
 @click.option("--requests", type=click.IntRange(min=1), help="Of a rate limit: requests an hour.")
 @click.option("--grant", default="", help="The used request that gives the step (64 hex digits).")
-def step(  # noqa: PLR0913 - one option for each field of a step
+def step(
     account: str,
     level: str,
     states: Path,

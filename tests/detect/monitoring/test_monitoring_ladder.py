@@ -125,16 +125,20 @@ def test_requests_turned_away_do_not_dilute_an_accounts_rates(tmp_path: Path) ->
     assert any(one.label == "blocked-often" for one in book.labels(now=NOW + 1000))
 
 
-def test_the_count_at_the_step_up_is_kept_until_the_account_is_off(tmp_path: Path) -> None:
-    """A second step up, weeks later, counts from its own beginning."""
+def test_a_label_renews_no_day_by_itself_and_more_stops_do(tmp_path: Path) -> None:
+    """The day ends; the label alone steps nobody up again, five more stopped exchanges do."""
+    states = {"t/eve": AccountState(queries=30, blocked=9)}
+    first = climbed((), [label()], states, now=T, stepped_at={}, how=Climb())
+    after = T + DAY_S + 1
+    calm = climbed(first, [label()], states, now=after, stepped_at={"t/eve": 9}, how=Climb())
+    assert levels(calm) == [Level.REVIEW]
+    worse = {"t/eve": AccountState(queries=40, blocked=14)}
+    again = climbed(calm, [label()], worse, now=after, stepped_at={"t/eve": 9}, how=Climb())
+    assert levels(again) == [Level.REVIEW, Level.STEP_UP, Level.RATE_LIMIT]
     url = str(tmp_path / "l.db")
     book = AccountBook(MonitorStore.open(str(tmp_path / "m.db")), caps=Caps())
-    up = Standing(
-        account="eve", level=Level.STEP_UP, label="x", reason="r", created=T, expires=T + 9
-    )
-    fill(url, [("eve", f"text {n}", True) for n in range(3)])
+    fill(url, [("t/eve", f"text {n}", True) for n in range(3)])
     book.follow(LedgerReader.open(url))
-    assert book.stepped([up]) == {"eve": 3}
-    assert book.stepped([up]) == {"eve": 3}
-    assert book.stepped([]) == {}
-    assert book.stepped([up]) == {"eve": 3}
+    assert book.stepped() == {}
+    book.note_steps(first)
+    assert book.stepped() == {"t/eve": 3}

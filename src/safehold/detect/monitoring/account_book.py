@@ -67,24 +67,23 @@ class AccountBook:
                 for row in connection.execute(select(ACCOUNTS))
             }
 
-    def stepped(self, standings: Iterable[Standing]) -> dict[str, int]:
-        """Note who is stepped up anew; return how often each had been stopped by then.
-
-        Whoever is off the ladder is forgotten: the next step up counts from its own beginning.
-        """
-        up = {one.account for one in standings if one.level is Level.STEP_UP}
-        states = self.states()
+    def stepped(self) -> dict[str, int]:
+        """Return how often each account had been stopped when it last was stepped up."""
         with self._store.begin() as connection:
-            rows = connection.execute(select(STEPS)).all()
-            known = {row.account: int(row.stopped) for row in rows if row.account in up}
-            fresh = {
-                name: states[name].blocked if name in states else 0 for name in up - known.keys()
-            }
-            connection.execute(delete(STEPS).where(STEPS.c.account.not_in(up)))
-            if fresh:
-                values = [{"account": name, "stopped": count} for name, count in fresh.items()]
-                connection.execute(insert(STEPS), values)
-        return known | fresh
+            return {row.account: int(row.stopped) for row in connection.execute(select(STEPS))}
+
+    def note_steps(self, fresh: Iterable[Standing]) -> None:
+        """Note how often the accounts have been stopped that are stepped up now."""
+        up = {one.account for one in fresh if one.level is Level.STEP_UP}
+        states = self.states()
+        rows = [
+            {"account": name, "stopped": states[name].blocked if name in states else 0}
+            for name in sorted(up)
+        ]
+        with self._store.begin() as connection:
+            connection.execute(delete(STEPS).where(STEPS.c.account.in_(up)))
+            if rows:
+                connection.execute(insert(STEPS), rows)
 
     def labels(self, *, now: float) -> list[KeptLabel]:
         """Return the labels that have not expired, newest first."""

@@ -52,8 +52,9 @@ def climbed(
 ) -> tuple[Standing, ...]:
     """Return the steps as they are after a look at the labels; steps by grant stay as they are.
 
-    `stepped_at` is how often each account had been stopped when it was stepped up. Exempt traffic
-    is judged by its own caps, and its label leads to a review alone.
+    `stepped_at` is how often each account had been stopped when it last was stepped up: no label
+    renews a day by itself. Exempt traffic is judged by its own caps, and its label leads to a
+    review alone.
     """
     kept = [one for one in before if one.expires > now]
     have = {(one.account, one.level, one.label) for one in kept}
@@ -63,11 +64,12 @@ def climbed(
         account = label.account.removesuffix(EXEMPT)
         levels = [Level.REVIEW]
         if not exempt:
-            levels.append(Level.STEP_UP)
             since = stepped_at.get(account)
             stopped = states[account].blocked if account in states else 0
-            if since is not None and stopped - since >= how.limit_after:
-                levels.append(Level.RATE_LIMIT)
+            if since is None:
+                levels.append(Level.STEP_UP)
+            elif stopped - since >= how.limit_after:
+                levels += [Level.STEP_UP, Level.RATE_LIMIT]
         for level in levels:
             if (account, level, label.label) in have:
                 continue

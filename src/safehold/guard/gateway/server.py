@@ -20,7 +20,7 @@ from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptio
 from safehold.guard.gateway.access.store import open_store
 from safehold.guard.gateway.app import CODECS, Gateway
 from safehold.guard.gateway.bundles.active_guard import Held, Holder
-from safehold.guard.gateway.bundles.hot_rules import HotRuleFile, HotRuleWatch
+from safehold.guard.gateway.bundles.hot_rules import open_hot_rules
 from safehold.guard.gateway.bundles.released import (
     UNRELEASED,
     ReleasedLoader,
@@ -46,7 +46,6 @@ from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.overlay.live import no_hot_rules
 
 _BACKLOG = 4096
 
@@ -109,21 +108,9 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
         watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=parts.clock)
         background = (watch.follow,)
-    rules = None
-    if settings.hot_rules is not None:
-        rules = await asyncio.to_thread(HotRuleFile, settings.hot_rules, time.time)
-        reload_s = settings.hot_rules.reload_s
-        hot = HotRuleWatch(
-            rules,
-            reload_s=reload_s,
-            ledger=ledger,
-            alarm=metrics.alarm,
-            count=metrics.hot_rules_now,
-            clock=time.time,
-        )
-        background = (*background, hot.follow)
+    rules, hot = await open_hot_rules(settings.hot_rules, ledger, metrics)
     states, ladder = await open_states(settings.account_states, ledger, metrics)
-    background = (*background, *ladder)
+    background = (*background, *hot, *ladder)
     relay = Relay(
         client=client,
         holder=holder,
@@ -134,7 +121,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         clock=parts.clock,
         ticks=time.perf_counter,
         journal=journal,
-        hot=no_hot_rules if rules is None else rules.source,
+        hot=rules,
     )
     surfaces = Surfaces(settings)
     canaries = Canaries(

@@ -6,15 +6,17 @@ rules in force stay, and an alarm says so. A rule that ends does so without anyb
 
 import asyncio
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from safehold.errors import LedgerError
 from safehold.guard.bundle.overlay_file import opened, quorum_of
+from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
 from safehold.guard.overlay.interface import OverlayContent, OverlayError
-from safehold.guard.overlay.live import NO_RULES, RulesInForce, compiled
+from safehold.guard.overlay.live import NO_RULES, HotSource, RulesInForce, compiled, no_hot_rules
 
 
 class HotRuleFile:
@@ -155,3 +157,25 @@ class HotRuleWatch:
             await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
         except LedgerError:
             self._alarm("ledger")
+
+
+async def open_hot_rules(
+    settings: OverlaySettings | None, ledger: RowSink, metrics: Metrics
+) -> tuple[HotSource, tuple[Callable[[], Awaitable[None]], ...]]:
+    """Return what gives the rules in force, and what follows their file in the background.
+
+    Raises:
+        SafeholdError: the file can't be used; the gateway must not start.
+    """
+    if settings is None:
+        return no_hot_rules, ()
+    rules = await asyncio.to_thread(HotRuleFile, settings, time.time)
+    watch = HotRuleWatch(
+        rules,
+        reload_s=settings.reload_s,
+        ledger=ledger,
+        alarm=metrics.alarm,
+        count=metrics.hot_rules_now,
+        clock=time.time,
+    )
+    return rules.source, (watch.follow,)
