@@ -108,8 +108,12 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
         watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=parts.clock)
         background = (watch.follow,)
-    rules, hot = await open_hot_rules(settings.hot_rules, ledger, metrics)
-    states, ladder = await open_states(settings.account_states, ledger, metrics)
+    rules, hot = await open_hot_rules(
+        settings.hot_rules, ledger, alarm=metrics.alarm, count=metrics.hot_rules_now
+    )
+    states, ladder = await open_states(
+        settings.account_states, ledger, alarm=metrics.alarm, count=metrics.account_states_now
+    )
     background = (*background, *hot, *ladder)
     relay = Relay(
         client=client,

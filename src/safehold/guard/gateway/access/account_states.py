@@ -19,7 +19,6 @@ from safehold.guard.accounts.file import keys_of, opened
 from safehold.guard.accounts.interface import AccountStateError, AccountStates, Level
 from safehold.guard.accounts.live import InForce, States, StateSource, holding, no_states
 from safehold.guard.gateway.account_settings import AccountStateSettings
-from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
 from safehold.trust.grants.leaf_reader import take_entry
 from safehold.trust.grants.state import TrustState
@@ -236,7 +235,11 @@ class AccountStateWatch:
 
 
 async def open_states(
-    settings: AccountStateSettings | None, ledger: RowSink, metrics: Metrics
+    settings: AccountStateSettings | None,
+    ledger: RowSink,
+    *,
+    alarm: Callable[[str], None],
+    count: Callable[[dict[str, int]], None],
 ) -> tuple[StateSource, tuple[Callable[[], Awaitable[None]], ...]]:
     """Return what says which states are in force, and what follows the file in the background.
 
@@ -250,8 +253,8 @@ async def open_states(
         states,
         reload_s=settings.reload_s,
         ledger=ledger,
-        alarm=metrics.alarm,
-        count=metrics.account_states_now,
+        alarm=alarm,
+        count=count,
         clock=time.time,
     )
     return states.of, (watch.follow,)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from safehold.errors import LedgerError
 from safehold.guard.bundle.overlay_file import opened, quorum_of
-from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
 from safehold.guard.overlay.interface import OverlayContent, OverlayError
@@ -160,7 +159,11 @@ class HotRuleWatch:
 
 
 async def open_hot_rules(
-    settings: OverlaySettings | None, ledger: RowSink, metrics: Metrics
+    settings: OverlaySettings | None,
+    ledger: RowSink,
+    *,
+    alarm: Callable[[str], None],
+    count: Callable[[int, int], None],
 ) -> tuple[HotSource, tuple[Callable[[], Awaitable[None]], ...]]:
     """Return what gives the rules in force, and what follows their file in the background.
 
@@ -174,8 +177,8 @@ async def open_hot_rules(
         rules,
         reload_s=settings.reload_s,
         ledger=ledger,
-        alarm=metrics.alarm,
-        count=metrics.hot_rules_now,
+        alarm=alarm,
+        count=count,
         clock=time.time,
     )
     return rules.source, (watch.follow,)
