@@ -1,5 +1,6 @@
 """`safehold monitor`: look again at what was served, by exchange, account and campaign."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -10,13 +11,14 @@ from safehold.cli._monitor_ladder import ladder
 from safehold.detect.monitoring.account_book import AccountBook, stopped
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.monitoring.campaigns import Background, Sighting, campaigns
-from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec
-from safehold.detect.monitoring.scan.pool import run_pool
-from safehold.detect.monitoring.scan.ray_runner import run_ray
+from safehold.detect.monitoring.scan.interface import ScannerSpec
 from safehold.detect.monitoring.scan.scanners import SCANNERS, load_scanner, texts
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.simulate import TAILS, simulate
 from safehold.detect.monitoring.tables import MonitorStore
+from safehold.detect.runners.interface import RunLimits
+from safehold.detect.runners.pool import run_pool
+from safehold.detect.runners.ray_runner import run_ray
 from safehold.errors import UsageError
 from safehold.guard.ledger.joined import joined, watermark
 from safehold.guard.ledger.reader import LedgerReader
@@ -90,17 +92,17 @@ def scan(
       safehold monitor scan -o bundle=out/bundle -o sha256=DIGEST --processes 2
       safehold monitor scan --scanner known -o file=attack.txt
     """
-    limits = ScanLimits() if budget_cpu_s is None else ScanLimits(budget_cpu_s=budget_cpu_s)
+    budget = math.inf if budget_cpu_s is None else budget_cpu_s
     spec = ScannerSpec(scanner, dict(_pairs(options)))
-    job = ScanJob(places.ledger, places.monitor, spec, load_scanner, limits)
+    job = ScanJob(places.ledger, places.monitor, spec, load_scanner)
     planner = ScanWorker(job, "planner")
     planned = planner.queue.plan(LedgerReader.open(places.ledger), name=scanner)
     run = run_ray if runner == "ray" else run_pool
-    counts = run(job, processes=processes)
+    counts = run(job, RunLimits(processes=processes, budget_cpu_s=budget))
     if as_json:
-        click.echo(msgspec.json.encode({"planned": planned, **counts}))
+        click.echo(msgspec.json.encode({"planned": planned, **msgspec.structs.asdict(counts)}))
     else:
-        click.echo(f"{planned} new units; {counts['done']} done, {counts['open']} open")
+        click.echo(f"{planned} new units; {counts.done} done, {counts.open} open")
 
 
 @monitor.command()

@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import select
 
 from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec, Unit
-from safehold.detect.monitoring.scan.pool import run_pool
 from safehold.detect.monitoring.scan.queue import UnitQueue
 from safehold.detect.monitoring.scan.scanners import load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.tables import RESULTS, MonitorStore
+from safehold.detect.runners.interface import RunLimits
+from safehold.detect.runners.pool import run_pool
 from safehold.errors import LedgerError, UsageError
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.monitoring import fill, load_hash_scanner
@@ -66,10 +67,10 @@ def test_killed_workers_lose_and_double_nothing(job: ScanJob, tmp_path: Path) ->
 
     killer = threading.Thread(target=kill)
     killer.start()
-    counts = run_pool(job, processes=2, started=pids.append)
+    counts = run_pool(job, RunLimits(processes=2), started=pids.append)
     stop.set()
     killer.join()
-    assert counts["done"] == _ROWS // 10
+    assert counts.done == _ROWS // 10
     disturbed = _results(job)
     assert len(disturbed) == _ROWS
     calm = ScanJob(job.ledger, str(tmp_path / "calm.db"), job.spec, job.load, job.limits)
@@ -88,7 +89,7 @@ def test_a_row_that_kills_hangs_or_lies_is_unscorable_and_alone(tmp_path: Path) 
     job = ScanJob(*paths, ScannerSpec("hash"), load_hash_scanner, limits)
     fill(job.ledger, [("a", text, False) for text in texts])
     _plan(job)
-    run_pool(job, processes=1)
+    run_pool(job, RunLimits(processes=1))
     found = [(row[5], row[8]) for row in _results(job)]
     assert [value is not None for value, _ in found] == [True, False, True, False, False, True]
     assert [why for _, why in found if why] == ["LostWorkers", "BadScore", "RuntimeError"]
@@ -101,7 +102,7 @@ def test_a_scanner_that_hangs_is_killed_at_the_end_of_its_lease(tmp_path: Path) 
     job = ScanJob(*paths, ScannerSpec("hash"), load_hash_scanner, limits)
     fill(job.ledger, [("a", "hangs me", False), ("a", "fine", False)])
     _plan(job)
-    run_pool(job, processes=1)
+    run_pool(job, RunLimits(processes=1))
     assert [row[5] is None for row in _results(job)] == [True, False]
 
 
@@ -131,9 +132,9 @@ def test_planning_again_cuts_only_what_is_new(job: ScanJob) -> None:
     """A second plan over the same ledger makes no unit."""
     fill(job.ledger, [("a", f"t{i}", False) for i in range(25)])
     queue = _plan(job)
-    assert queue.counts()["open"] == 3
+    assert queue.counts().open == 3
     _plan(job)
-    assert queue.counts()["open"] == 3
+    assert queue.counts().open == 3
 
 
 def test_a_vanished_ledger_leaves_the_unit_whole(tmp_path: Path) -> None:
@@ -147,17 +148,17 @@ def test_a_vanished_ledger_leaves_the_unit_whole(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(LedgerError):
         worker.step()
-    assert queue.counts()["done"] == 0
+    assert queue.counts().done == 0
 
 
 def test_a_spent_budget_ends_the_run_with_units_left(tmp_path: Path) -> None:
     """No CPU second is taken beyond the budget's."""
-    limits = ScanLimits(unit_rows=1, budget_cpu_s=0.0)
+    limits = ScanLimits(unit_rows=1)
     paths = str(tmp_path / "l.db"), str(tmp_path / "m.db")
     job = ScanJob(*paths, ScannerSpec("hash"), load_hash_scanner, limits)
     fill(job.ledger, [("a", "text", False)])
     _plan(job)
-    assert run_pool(job, processes=1)["open"] == 1
+    assert run_pool(job, RunLimits(processes=1, budget_cpu_s=0.0)).open == 1
 
 
 def test_the_whole_guard_scans_what_was_served(tmp_path: Path) -> None:

@@ -69,11 +69,10 @@ class ScanLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     A unit holds at most `unit_rows` exchanges or `unit_chars` characters of kept text. A worker
     that has a unit for longer than `lease_s` is dead or hangs. After `losses` lost workers a unit
-    is halved; one exchange that costs so many becomes unscorable. `budget_cpu_s` bounds a run.
+    is halved; one exchange that costs so many becomes unscorable.
     """
 
     unit_rows: int = 500
     unit_chars: int = 2_000_000
     lease_s: float = 300.0
     losses: int = 3
-    budget_cpu_s: float = math.inf

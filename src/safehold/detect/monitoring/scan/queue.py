@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from safehold.detect.monitoring.scan.interface import Finding, ScanLimits, Unit, unscorable
 from safehold.detect.monitoring.tables import RESULTS, SCANNERS, UNITS, MonitorStore
+from safehold.detect.runners.interface import Counts
 from safehold.guard.ledger.joined import Joined, joined, sizes, watermark
 from safehold.guard.ledger.reader import LedgerReader
 
@@ -109,12 +110,12 @@ class UnitQueue:
         with self._store.begin() as connection:
             return set(connection.execute(query).scalars())
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Counts:
         """Return how many units are open, leased and done."""
         query = select(UNITS.c.state, func.count()).where(self._mine).group_by(UNITS.c.state)
         with self._store.begin() as connection:
-            found = {state: count for state, count in connection.execute(query)}  # noqa: C416 - rows are unpacked on purpose
-        return {state: found.get(state, 0) for state in ("open", "leased", "done")}
+            found = {str(row[0]): int(row[1]) for row in connection.execute(query)}
+        return Counts(found.get("open", 0), found.get("leased", 0), found.get("done", 0))
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that this scanner's ended units took."""

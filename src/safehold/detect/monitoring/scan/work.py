@@ -1,6 +1,7 @@
 """What a worker does with one unit, whichever runner started it."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,6 +20,15 @@ from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.session.flow import guarded
 
+Busy = Callable[[str], bool]
+"""Says of a ledger's URL whether whoever writes it is under pressure."""
+
+
+def never_busy(ledger: str) -> bool:
+    """Say that nobody is."""
+    del ledger
+    return False
+
 
 class ScanJob(msgspec.Struct, frozen=True):
     """Everything that a worker process needs to begin; `load` must be importable by name."""
@@ -28,6 +38,20 @@ class ScanJob(msgspec.Struct, frozen=True):
     spec: ScannerSpec
     load: Loader
     limits: ScanLimits = ScanLimits()
+    busy: Busy = never_busy
+    """Says whether the gateway's ledger is under pressure now: then the scan holds back."""
+
+    def queue(self) -> UnitQueue:
+        """Open the queue; a scanner that can't be loaded is told here, at once."""
+        return ScanWorker(self, "leader").queue
+
+    def worker(self, name: str) -> "ScanWorker":
+        """Load the scanner in a worker's process."""
+        return ScanWorker(self, name)
+
+    def waits(self) -> bool:
+        """Hold back while the gateway needs its ledger."""
+        return self.busy(self.ledger)
 
 
 class ScanWorker:
