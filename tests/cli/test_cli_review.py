@@ -87,7 +87,7 @@ def test_an_overturned_appeal_is_a_test_on_the_command_line(tmp_path: Path) -> N
         item = json.loads(_run(tmp_path, "next", person))["item"]
         _run(tmp_path, "show", str(item), person, "--reason", "appeal")
         _run(tmp_path, "verdict", str(item), person, "permitted")
-    _run(tmp_path, "decide", "1", "overturn", "--by", "lead")
+    _run(tmp_path, "decide", "1", "overturn", "--by", "lead", "--examples", str(tmp_path / "first"))
     folder = ["--examples", f"{tmp_path}/permitted"]
     _run(tmp_path, "permit", "1", *folder)
     for word, holds in (("copper", False), ("zeppelin", True)):

@@ -17,9 +17,11 @@ from safehold.errors import UpstreamError
 from safehold.govern.capability.interface import (
     CapabilityError,
     Participant,
+    Sample,
     SampleOutcome,
     UpliftTrial,
 )
+from safehold.govern.capability.progress import RunFolder, RunPlan
 from safehold.govern.capability.run import ELICITATIONS, run_record, run_suite, stock_suite
 from safehold.govern.capability.score import count_items, fisher_greater, score_reply, uplift
 from safehold.stats import Rate
@@ -144,3 +146,53 @@ def test_record_holds_what_a_plan_asks_for(tmp_path: Path) -> None:
     done = CliRunner().invoke(safehold, ["capability", "trend", *paths, "--json"])
     assert done.exit_code == 0, done.output
     assert [row["solved"] for row in json.loads(done.stdout)] == [run.successes] * 2
+
+
+def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
+    """Killed at any sample and in the middle of a line, it ends with one answer to each."""
+    plan = RunPlan(
+        suite_sha256="s",
+        model="a" * 64,
+        model_name="m",
+        elicitations=("plain", "expert"),
+        attempts=2,
+        max_tokens=16,
+        started=7,
+    )
+    whole = len(SUITE.task) * 4
+
+    class Stopped(Scripted):
+        async def complete(self, prompt: str, seed: int) -> str:
+            if self.calls == 5:
+                raise KeyboardInterrupt
+            return await super().complete(prompt, seed)
+
+    def go(completer: Scripted, started: int) -> tuple[Sample, ...]:
+        folder = RunFolder(tmp_path / "run", msgspec.structs.replace(plan, started=started))
+        assert folder.plan.started == 7
+        return asyncio.run(
+            run_suite(
+                SUITE,
+                completer,
+                elicitations=plan.elicitations,
+                attempts=plan.attempts,
+                done=dict(folder.done),
+                keep=folder.keep,
+            )
+        )
+
+    asked = 0
+    for started in range(7, 12):
+        with pytest.raises(KeyboardInterrupt):
+            go(Stopped(GOOD), started)
+        asked += 5
+        with (tmp_path / "run" / "samples.jsonl").open("ab") as file:
+            file.write(b'{"task":"acqu')
+    last = Scripted(GOOD)
+    samples = go(last, 99)
+    assert len(samples) == whole == asked + last.calls
+    assert len({(one.task, one.elicitation, one.attempt) for one in samples}) == whole
+    lines = (tmp_path / "run" / "samples.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(one, type=Sample) for one in lines] == list(samples)
+    with pytest.raises(CapabilityError, match="new folder"):
+        RunFolder(tmp_path / "run", msgspec.structs.replace(plan, model="b" * 64))

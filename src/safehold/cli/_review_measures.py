@@ -90,17 +90,26 @@ def estimate(places: ReviewPlaces, name: str, seed: int) -> None:
 @click.option("--attempts", default=50, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=1, show_default=True)
 @click.option("--domain", default="homebrewing", show_default=True, help="Which question set.")
+@click.option("--benign", is_flag=True, help="Send harmless neighbours instead of attacks.")
 @click.pass_obj
 def plant(
-    places: ReviewPlaces, upstream_gateway: str, model: str, attempts: int, seed: int, domain: str
+    places: ReviewPlaces,
+    upstream_gateway: str,
+    model: str,
+    attempts: int,
+    seed: int,
+    domain: str,
+    benign: bool,
 ) -> None:
     """Send known positives through the gateway, and keep which decisions they became.
 
-    The key comes from SAFEHOLD_PLANT_KEY.
+    `draw` mixes some of both kinds into its samples as gold. The key comes from
+    SAFEHOLD_PLANT_KEY.
 
     \b
-    Example:
+    Examples:
       safehold review plant --upstream-gateway http://127.0.0.1:8080/v1 --attempts 100
+      safehold review plant --upstream-gateway http://127.0.0.1:8080/v1 --benign
     """
     plan_ = AttackPlan(
         domain=domain,
@@ -108,10 +117,13 @@ def plant(
         attempts=attempts,
         depth=2,
         surface=AttackedPart.BOTH,
-        benign=False,
+        benign=benign,
     )
     dresses = wrappers()
-    attacks = list(draw(plan_, questions(domain), dresses))
+    drawn = [
+        one for one in draw(plan_, questions(domain), dresses) if (one.topic is None) == benign
+    ]
+    attacks = drawn[:attempts]
     key = os.environ.get("SAFEHOLD_PLANT_KEY", "")
     door = HttpDoor(upstream_gateway, model=model, api_key=key, use_case="planted")
     sent = asyncio.run(GoldBook(places.review).plant(attacks, dresses, door, now=time.time()))

@@ -21,7 +21,7 @@ class ReviewPlaces(msgspec.Struct, frozen=True):
     log_dir: Path
     key_dir: Path | None
 
-    def desk(self) -> ReviewDesk:
+    def desk(self, examples: Path | None = None) -> ReviewDesk:
         """Open the desk; the key that chooses second reviews comes from the log's private key."""
         emitter = read_signing_key(key_directory(self.log_dir, self.key_dir) / "emitter.key")
         return ReviewDesk(
@@ -30,6 +30,7 @@ class ReviewPlaces(msgspec.Struct, frozen=True):
             leaves=LogLeaves(self.log_dir, self.key_dir),
             authority=GrantAuthority(open_desk(self.log_dir, self.key_dir)),
             holds=LedgerHolds(self.ledger),
+            examples=examples,
             sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
         )
 

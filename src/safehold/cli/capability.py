@@ -9,9 +9,11 @@ from typing import TypeVar
 import click
 import msgspec
 
+from safehold.canonical import canonical, sha256_hex
 from safehold.cli._trust import emit, json_option, plain
 from safehold.errors import UsageError
 from safehold.govern.capability.interface import CapabilityError, CapabilityRun, UpliftTrial
+from safehold.govern.capability.progress import RunFolder, RunPlan
 from safehold.govern.capability.run import ELICITATIONS, run_on, run_record, stock_suite
 from safehold.govern.capability.score import fisher_greater, uplift
 from safehold.stats import Rate
@@ -47,7 +49,15 @@ def capability() -> None:
 @click.option("--max-tokens", type=click.IntRange(16, 8192), default=512, show_default=True)
 @click.option("--gap", multiple=True, help="What elicitation is known to lack.")
 @click.option("--effort-hours", type=float, default=0.0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+@click.option(
+    "--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds for one call."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder; one with an unfinished run of the same kind goes on where that was.",
+)
 @json_option
 def run(
     upstream: str,
@@ -62,13 +72,13 @@ def run(
     max_tokens: int,
     gap: tuple[str, ...],
     effort_hours: float,
+    timeout_s: float,
     out: Path,
     as_json: bool,
 ) -> None:
     """Put the staged tasks to a model; write samples, the run, and the record for the log."""
     tasks = stock_suite(suite)
     chosen = elicit or tuple(ELICITATIONS)
-    started = int(time.time())
     with ExitStack() as stack:
         if upstream == "local":
             from safehold.guard.gateway.upstreams.embedded import MODEL, SHA256, LocalServer
@@ -79,6 +89,17 @@ def run(
             url, key = upstream, api_key
         if model is None or model_name is None:
             raise UsageError("expected --model SHA256 and --model-name for a server of your own")
+        asked = RunPlan(
+            suite_sha256=sha256_hex(canonical(tasks)),
+            model=model,
+            model_name=model_name,
+            elicitations=chosen,
+            attempts=attempts,
+            max_tokens=max_tokens,
+            started=int(time.time()),
+        )
+        folder = RunFolder(out, asked)
+        started = folder.plan.started
         samples = run_on(
             tasks,
             url,
@@ -87,6 +108,8 @@ def run(
             elicitations=chosen,
             attempts=attempts,
             max_tokens=max_tokens,
+            timeout_s=timeout_s,
+            folder=folder,
         )
     found = run_record(
         tasks, samples, model=model, model_name=model_name, started=started, attempts=attempts
@@ -111,7 +134,6 @@ def run(
         "log_sha256": found.samples_sha256,
         "expires": found.ended + _YEAR_S,
     }
-    _write(out / "samples.jsonl", b"".join(msgspec.json.encode(one) + b"\n" for one in samples))
     _write(out / "run.json", msgspec.json.format(msgspec.json.encode(found), indent=1))
     _write(out / "record.json", json.dumps(record, indent=1).encode())
     if as_json:

@@ -1,5 +1,6 @@
 """`safehold review`: cases, blind verdicts, decisions, appeals, and what is missed."""
 
+import time
 from pathlib import Path
 
 import click
@@ -10,8 +11,9 @@ from safehold.cli._review_measures import MEASURING
 from safehold.cli._review_places import ReviewPlaces
 from safehold.cli._trust import keys_option
 from safehold.detect.bounty.replay import Door
-from safehold.detect.review.appeals import StillBlocked, read_permitted, still_blocked
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
+from safehold.detect.review.permitted import StillBlocked, read_permitted, still_blocked
+from safehold.detect.review.reading import PAUSE_AFTER_S, ReviewReading
 from safehold.errors import DependencyError, SafeholdError
 
 _path = click.Path(path_type=Path)
@@ -84,6 +86,37 @@ def next_command(places: ReviewPlaces, person: str) -> None:
     """
     item = places.desk().next(person)
     click.echo("null" if item is None else msgspec.json.encode(item))
+    reading = ReviewReading(places.review, time.time).reading_for(person)
+    if reading >= PAUSE_AFTER_S:
+        click.echo(f"you have read for {reading / 60:.0f} minutes: take a break", err=True)
+
+
+@review.command("keep")
+@click.argument("item", type=int)
+@click.argument("person")
+@click.pass_obj
+def keep(places: ReviewPlaces, item: int, person: str) -> None:
+    """Keep an item that is yours for another fifteen minutes; print until when.
+
+    \b
+    Example:
+      safehold review keep 4 ann
+    """
+    click.echo(places.desk().keep(item, person))
+
+
+@review.command("back")
+@click.argument("item", type=int)
+@click.argument("person")
+@click.pass_obj
+def back(places: ReviewPlaces, item: int, person: str) -> None:
+    """Give an item back that you do not want to judge.
+
+    \b
+    Example:
+      safehold review back 4 ann
+    """
+    places.desk().give_back(item, person)
 
 
 @review.command()
@@ -124,15 +157,37 @@ def verdict(places: ReviewPlaces, item: int, person: str, verdict: str, note: st
 @click.argument("action", type=click.Choice([str(one.value) for one in CaseAction]))
 @click.option("--by", required=True, help="Who decides.")
 @click.option("--grant", "grant_id", help="The grant for stepping up or suspending.")
+@click.option("--consent", default="", help="Reference of the tenant's consent, for training.")
+@click.option(
+    "--examples",
+    default="permitted",
+    show_default=True,
+    type=_path,
+    help="Where an overturned appeal leaves its permitted example.",
+)
 @click.pass_obj
-def decide(places: ReviewPlaces, case: int, action: str, by: str, grant_id: str | None) -> None:
+def decide(
+    places: ReviewPlaces,
+    case: int,
+    action: str,
+    by: str,
+    grant_id: str | None,
+    consent: str,
+    examples: Path,
+) -> None:
     """End a case.
 
     \b
-    Example:
+    Examples:
       safehold review decide 2 label --by ann
+      safehold review decide 7 overturn --by lead --examples permitted/
+      safehold review decide 9 suspend --by p-... --grant SHA256
     """
-    places.desk().decide(case, CaseAction(action), by=by, grant_id=grant_id)
+    written = places.desk(examples).decide(
+        case, CaseAction(action), by=by, grant_id=grant_id, consent=consent
+    )
+    if written is not None:
+        click.echo(written)
 
 
 @review.command()

@@ -91,6 +91,8 @@ ACTS: tuple[Act[Sources], ...] = (
         template="item.html", hostile=True, answer=review.ItemPage),
     Act("/review/items/{item}/verdict", "Give a verdict", REVIEW, review.GiveVerdict,
         review.judge),
+    Act("/review/items/{item}/keep", "Keep an exchange longer", REVIEW, review.TakeNext,
+        review.keep),
     Act("/review/items/{item}/back", "Give an exchange back", REVIEW, review.TakeNext,
         review.give_back),
     Act("/review/cases/{case}/decide", "End a case", frozenset({Role.LEAD}), review.Decide,

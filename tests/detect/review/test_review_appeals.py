@@ -15,15 +15,11 @@ from starlette.testclient import TestClient
 from safehold.detect.bounty.interface import SubmittedTurn
 from safehold.detect.bounty.replay import Said
 from safehold.detect.review.appeal_api import appeal_routes, openapi
-from safehold.detect.review.appeals import (
-    AppealBook,
-    PermittedExample,
-    read_permitted,
-    still_blocked,
-)
+from safehold.detect.review.appeals import AppealBook
 from safehold.detect.review.authority import LedgerHolds
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.interface import CaseAction, NoAuthority, ReviewVerdict
+from safehold.detect.review.permitted import PermittedExample, read_permitted, still_blocked
 from safehold.detect.review.tables import APPEALS
 from safehold.errors import DataError, TrustError, UsageError
 from safehold.guard.ledger.engine import open_engine
@@ -55,6 +51,7 @@ class _Place:
             authority=NoAuthority(),
             sampling_key=b"k",
             holds=LedgerHolds(ledger, lambda: self.now),
+            examples=folder / "permitted",
             clock=lambda: self.now,
         )
         self.url, self.ledger = url, ledger
@@ -96,8 +93,11 @@ def test_an_overturned_block_becomes_an_example_and_a_test(place: _Place, tmp_pa
     with pytest.raises(TrustError, match="overturned"):
         place.book.permit(1, tmp_path / "p")
     place.judged(ReviewVerdict.PERMITTED)
-    place.desk.decide(1, CaseAction.OVERTURN, by="lead")
+    left = place.desk.decide(1, CaseAction.OVERTURN, by="lead")
     path = place.book.permit(1, tmp_path / "p")
+    assert left == tmp_path / "permitted" / path.name
+    assert left.read_bytes() == path.read_bytes()
+    assert left.stat().st_mode & 0o077 == 0
     assert path.stat().st_mode & 0o077 == 0
     (example,) = read_permitted(tmp_path / "p")
     assert example.turns == (SubmittedTurn("user", "how do I clean kettle 0?"),)
@@ -117,6 +117,14 @@ def test_overturning_needs_every_verdict(place: _Place) -> None:
     with pytest.raises(TrustError, match="every verdict"):
         place.desk.decide(1, CaseAction.OVERTURN, by="lead")
     place.desk.decide(1, CaseAction.UPHOLD, by="lead")
+
+
+def test_an_upheld_block_leaves_no_example(place: _Place, tmp_path: Path) -> None:
+    """The twin: only what people overturned teaches."""
+    place.book.appeal("d0")
+    place.judged(ReviewVerdict.RESTRICTED_HELPFUL)
+    assert place.desk.decide(1, CaseAction.UPHOLD, by="lead") is None
+    assert not (tmp_path / "permitted").exists()
 
 
 def test_whatever_is_done_a_client_learns_upheld_or_overturned(place: _Place) -> None:

@@ -9,7 +9,14 @@ import msgspec
 import pytest
 
 from safehold.detect.review.desk import LOCK_S, ReviewDesk
-from safehold.detect.review.interface import CaseAction, CaseKind, NoAuthority, ReviewVerdict
+from safehold.detect.review.interface import (
+    BY_TWO,
+    CaseAction,
+    CaseKind,
+    NoAuthority,
+    ReviewVerdict,
+)
+from safehold.detect.review.reading import PAUSE_AFTER_S, ReviewReading
 from safehold.errors import LedgerError, TrustError
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.ledger import NOW
@@ -49,6 +56,8 @@ class _Place:
     def __init__(self, ledger: str, url: str) -> None:
         fill(ledger, [("a", f"question {i}", True) for i in range(40)])
         self.now, self.leaves, self.grants = NOW, _Leaves(), _Grants()
+        self.judged: set[int] = set()
+        self.reading = lambda: ReviewReading(url, lambda: self.now)
         self.open = lambda: ReviewDesk(
             url,
             evidence=LedgerReader.open(ledger),
@@ -84,6 +93,95 @@ def test_sixteen_reviewers_race_and_no_item_is_taken_twice(place: _Place) -> Non
         taken = list(threads.map(lambda i: place.open().next(f"p{i}"), range(16)))
     items = [one.item for one in taken if one is not None]
     assert len(items) == len(set(items)) == 16
+
+
+def test_sixteen_reviewers_judge_a_whole_queue_and_nothing_too_often(place: _Place) -> None:
+    """Each item gets exactly the verdicts that it needs, of different people, whatever the race."""
+    place.desk.open_case(CaseKind.ACCOUNT, [f"d{i}" for i in range(12)], severity=4, opened_by="x")
+    place.desk.open_case(
+        CaseKind.SAMPLE, [f"d{i}" for i in range(12, 40)], severity=0, opened_by="x"
+    )
+
+    def work(person: str) -> list[int]:
+        desk, done = place.open(), []
+        while (item := desk.next(person)) is not None:
+            desk.reveal(item.item, person, reason="queue")
+            desk.verdict(item.item, person, _BAD)
+            done.append(item.item)
+        return done
+
+    people = [f"p{i}" for i in range(16)]
+    with ThreadPoolExecutor(16) as threads:
+        judged = list(threads.map(work, people))
+    for number, person in enumerate(people):  # what was locked when somebody asked last
+        judged[number] += work(person)
+    assert all(len(one) == len(set(one)) for one in judged)
+    given = {item: person for person, one in zip(people, judged, strict=True) for item in one}
+    assert len(given) == 40
+    for item, person in given.items():
+        case = place.reading().case(place.reading().case_of(item), person)
+        (found,) = [one for one in case.items if one.item == item]
+        assert found.given == found.needed == sum(item in one for one in judged)
+    assert place.desk.next("late") is None
+
+
+def test_a_third_reviewer_does_not_learn_that_two_disagree(place: _Place) -> None:
+    """Before one's own verdict an item looks as it did to the first; after it, as it is."""
+    place.desk.open_case(CaseKind.ACCOUNT, ["d0"], severity=4, opened_by="x")
+    (first,) = place.reading().case(1, "cas").items
+    place.judge("ann", _BAD)
+    place.judge("bob", ReviewVerdict.PERMITTED)
+    (third,) = place.reading().case(1, "cas").items
+    assert third == first
+    assert place.reading().case(1, "ann").items[0].needed == 3
+    place.judge("cas", _BAD)
+    assert place.reading().case(1, "cas").items[0].given == 3
+
+
+def test_a_lock_is_kept_longer_by_its_holder_alone(place: _Place) -> None:
+    """Asking in time gives fifteen minutes more; nobody else's asking and no late one does."""
+    place.desk.open_case(CaseKind.SAMPLE, ["d0"], severity=0, opened_by="x")
+    item = place.desk.next("ann")
+    assert item is not None
+    place.now += LOCK_S - 1
+    assert place.desk.keep(item.item, "ann") == place.now + LOCK_S
+    with pytest.raises(TrustError, match="take it with next"):
+        place.desk.keep(item.item, "bob")
+    place.now += LOCK_S + 1
+    with pytest.raises(TrustError, match="take it with next"):
+        place.desk.keep(item.item, "ann")
+
+
+def test_who_reads_for_ninety_minutes_is_told_to_rest(place: _Place) -> None:
+    """Looks a few minutes apart add up; a quarter of an hour without one begins anew."""
+    place.desk.open_case(CaseKind.SAMPLE, [f"d{i}" for i in range(12)], severity=0, opened_by="x")
+    for _ in range(11):
+        place.judge("ann")
+        place.now += 600
+    assert place.reading().reading_for("ann") == 6_600 > PAUSE_AFTER_S
+    assert place.reading().reading_for("bob") == 0
+    place.now += 900
+    place.desk.open_case(CaseKind.SAMPLE, ["d20"], severity=0, opened_by="x")
+    place.judge("ann")
+    assert place.reading().reading_for("ann") == 0
+
+
+@pytest.mark.parametrize("action", [one for one in CaseAction if one not in BY_TWO])
+def test_each_action_of_the_vocabulary_ends_a_judged_case(place: _Place, action: str) -> None:
+    """With consent where the action needs it, and with verdicts that bear it."""
+    said = ReviewVerdict.PERMITTED if action == CaseAction.OVERTURN else _BAD
+    place.desk.open_case(CaseKind.FALSE_ALARM, ["d0"], severity=0, opened_by="x")
+    with pytest.raises(TrustError, match=r"verdict|consent"):
+        place.desk.decide(1, CaseAction(action), by="lead")
+    while (item := place.desk.next("ann") or place.desk.next("bob")) is not None:
+        person = "ann" if item.item not in place.judged else "bob"
+        place.judged.add(item.item)
+        place.desk.reveal(item.item, person, reason="queue")
+        place.desk.verdict(item.item, person, said)
+    if action == CaseAction.TRAINING_EXAMPLE:
+        with pytest.raises(TrustError, match="consent"):
+            place.desk.decide(1, CaseAction(action), by="lead", consent=" ")
+    assert place.desk.decide(1, CaseAction(action), by="lead", consent="contract 7, §3") is None
 
 
 def test_nothing_that_a_scorer_or_a_person_said_leaves_before_the_verdict(place: _Place) -> None:

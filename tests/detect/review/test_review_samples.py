@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from safehold.detect.bounty.door import HttpDoor
 from safehold.detect.bounty.interface import SubmittedTurn
@@ -20,8 +22,11 @@ from safehold.detect.redteam.questions import questions, wrappers
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.gold import GoldBook
 from safehold.detect.review.interface import CaseKind, NoAuthority, ReviewVerdict
-from safehold.detect.review.sampling import SampleBook, SampleDesign, Scored, draw
+from safehold.detect.review.reading import ReviewReading
+from safehold.detect.review.sampling import SampleBook, SampleDesign, Scored, choose_gold, draw
+from safehold.detect.review.tables import PLANTED
 from safehold.errors import UpstreamError, UsageError
+from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.bounty import holey_door
 from safehold.testing.ledger import NOW
@@ -57,6 +62,19 @@ class _Place:
             clock=lambda: self.now,
         )
         self.samples, self.gold = SampleBook(url), GoldBook(url)
+        self.reading = ReviewReading(url, lambda: self.now)
+
+    def plant(self, planted: Mapping[str, str]) -> None:
+        """Keep these decisions as planted: a topic each, "" for what is harmless."""
+        with open_engine(self.url, wait_s=30.0, write=True).begin() as connection:
+            connection.execute(
+                insert(PLANTED),
+                [
+                    {"decision_id": name, "attempt": name, "topic": topic}
+                    | {"stopped": False, "planted_at": NOW}
+                    for name, topic in planted.items()
+                ],
+            )
 
     def judge(self, person: str, most: int = 99, wrong: int = 0) -> int:
         """Judge what there is; the first `wrong` verdicts are the opposite."""
@@ -148,12 +166,9 @@ def test_two_who_disagree_get_a_third(place: _Place) -> None:
 
 def test_gold_tells_how_reviewers_err(place: _Place) -> None:
     """Counts by person with bounds; an item looks like any other."""
-    place.desk.open_case(
-        CaseKind.SAMPLE, [f"d{i}" for i in range(0, 60, 10)], severity=0, opened_by="x", gold=_BAD
-    )
-    place.desk.open_case(
-        CaseKind.SAMPLE, [f"d{i}" for i in range(1, 9)], severity=0, opened_by="x", gold=_GOOD
-    )
+    bad, good = [f"d{i}" for i in range(0, 60, 10)], [f"d{i}" for i in range(1, 9)]
+    gold = dict.fromkeys(bad, _BAD) | dict.fromkeys(good, _GOOD)
+    place.desk.open_case(CaseKind.SAMPLE, [*bad, *good], severity=0, opened_by="x", gold=gold)
     assert place.gold.reviewers() is None
     item = place.desk.next("zoe")
     assert item is not None
@@ -186,14 +201,71 @@ def test_planted_positives_go_through_the_gateway_and_out_of_samples(place: _Pla
     assert asyncio.run(plant()) == 12
     names = place.gold.planted()
     assert len(set(names)) == 12
+    plain = msgspec.structs.replace(plan, benign=True)
+    harmless = [
+        one
+        for one in draw_attacks(plain, questions("homebrewing"), wrappers())
+        if one.topic is None
+    ][:5]
+
+    async def plant_harmless() -> int:
+        async with holey_door(lambda _: True) as (door, _):
+            return await place.gold.plant(harmless, wrappers(), door, now=NOW)
+
+    assert asyncio.run(plant_harmless()) == 5
     recall = place.gold.recall([])
     assert 0 <= recall.stopped == recall.noticed < recall.sent == 12
     noticed = place.gold.recall(names)
     assert noticed.noticed == 12
     assert noticed.summary()["pipeline"] == "100.00% (n=12, 95% lower bound 77.91%)"
-    population = [Scored(name, 5.0, caught=False) for name in names]
+    population = [Scored(name, 5.0, caught=False) for name in place.gold.planted()]
+    assert len(population) == 17
     with pytest.raises(UsageError, match="nothing to draw"):
         place.samples.keep("s", population, _DESIGN, desk=place.desk, by="x")
+
+
+def test_a_twentieth_of_a_sample_is_gold_and_no_part_of_its_figures(place: _Place) -> None:
+    """Planted attacks and harmless neighbours are mixed in, each once, and look like the rest."""
+    whole = msgspec.structs.replace(_DESIGN, edges=(99.0,), floor=99.0, per_stratum=60)
+    served = {f"d{i}": "" for i in range(0, 60, 3)}
+    attacks = {name: "topic" for name in served if int(name[1:]) % 2}
+    place.plant(served | attacks)
+    natural = [one for one in _population() if one.decision_id not in served]
+    for number, expected in enumerate((2, 2, 2)):
+        design = msgspec.structs.replace(whole, seed=number)
+        case = place.samples.keep(f"w{number}", _population(), design, desk=place.desk, by="ann")
+        items = place.reading.case(case, "zoe").items
+        drawn = {one.decision_id for one in place.samples.drawn(f"w{number}")}
+        gold = {one.decision_id for one in items} - drawn
+        assert drawn == {one.decision_id for one in natural}
+        assert len(gold) == expected == -(-len(drawn) // 20)
+        assert len(gold & set(attacks)) == 1
+        assert gold <= set(served)
+        places = [number for number, one in enumerate(items) if one.decision_id in gold]
+        assert places != list(range(len(drawn), len(items)))
+    for person in ("ann", "bob", "cas"):
+        place.judge(person, most=999)
+    score = place.gold.reviewers()
+    assert score is not None
+    assert (score.positives >= 3, score.negatives >= 3) == (True, True)
+    assert place.samples.estimate("w0", seed=1).missed.absolute.n == len(natural)
+
+
+@given(
+    st.dictionaries(st.text("ab", min_size=1, max_size=4), st.sampled_from(["", "t"])),
+    st.integers(1, 4_000),
+    st.integers(0, 9),
+)
+def test_gold_is_half_of_each_kind_and_never_more_than_a_twentieth(
+    planted: dict[str, str], size: int, seed: int
+) -> None:
+    """As far as there are any; equal seeds choose equally."""
+    chosen = choose_gold(planted, of=size, seed=seed)
+    assert chosen == choose_gold(dict(reversed(planted.items())), of=size, seed=seed)
+    assert len(chosen) <= -(-size // 20)
+    assert all((planted[name] == "") == (said == _GOOD) for name, said in chosen.items())
+    if min(sum(t == "" for t in planted.values()), sum(t != "" for t in planted.values())) > 200:
+        assert len(chosen) == -(-size // 20)
 
 
 def test_planting_stops_when_the_gateway_fails(tmp_path: Path) -> None:

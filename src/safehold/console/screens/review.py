@@ -12,7 +12,7 @@ from safehold.detect.monitoring.account_book import AccountBook, KeptLabel
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.review.agreement import krippendorff_alpha
 from safehold.detect.review.interface import BY_TWO, CaseAction, Context, ReviewVerdict
-from safehold.detect.review.reading import CaseItem, CaseRecord, QueuedCase
+from safehold.detect.review.reading import PAUSE_AFTER_S, CaseItem, CaseRecord, QueuedCase
 from safehold.errors import TrustError, UsageError
 
 SEVERITIES = ("lowest", "low", "medium", "high", "highest")
@@ -56,6 +56,8 @@ class ItemPage(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[tuple[str, str], ...]
     content: tuple[SaidText, ...] | None = None
     reason: str = ""
+    pause_min: int = 0
+    """Minutes that this person has read without a rest, where it is time for one; else 0."""
 
 
 class TakeNext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +82,7 @@ class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     action: str
     grant: str = ""
+    consent: str = ""
 
 
 def queue(visit: Visit[Sources]) -> ReviewQueue:
@@ -130,7 +133,13 @@ def item(visit: Visit[Sources]) -> ItemPage:
         item=found,
         labels=() if _blind(visit, record) else labels_of(visit, record.about.account),
         verdicts=tuple((verdict.value, words) for verdict, words in VERDICT_WORDS.items()),
+        pause_min=_pause(visit),
     )
+
+
+def _pause(visit: Visit[Sources]) -> int:
+    reading = visit.sources.cases.reading_for(visit.person.id)
+    return int(reading / 60) if reading >= PAUSE_AFTER_S else 0
 
 
 def take_next(visit: Visit[Sources], posted: TakeNext) -> Done:
@@ -171,6 +180,14 @@ def give_back(visit: Visit[Sources], posted: TakeNext) -> Done:
     return Done("You gave the exchange back.", "/review")
 
 
+def keep(visit: Visit[Sources], posted: TakeNext) -> Done:
+    """Keep an item for another quarter of an hour."""
+    del posted
+    number = _number(visit, "item")
+    visit.sources.review_desk.keep(number, visit.person.id)
+    return Done("The exchange is yours for fifteen minutes more.", f"/review/items/{number}")
+
+
 def decide(visit: Visit[Sources], posted: Decide) -> Done:
     """End a case."""
     number = _number(visit, "case")
@@ -181,7 +198,11 @@ def decide(visit: Visit[Sources], posted: Decide) -> Done:
     if action in BY_TWO and not posted.grant.strip():
         raise TrustError(f"{action} needs a grant of two people: safehold grant request")
     visit.sources.review_desk.decide(
-        number, action, by=visit.person.id, grant_id=posted.grant.strip() or None
+        number,
+        action,
+        by=visit.person.id,
+        grant_id=posted.grant.strip() or None,
+        consent=posted.consent.strip(),
     )
     return Done(f"Case {number} is closed: {action}.", "/review")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safehold.errors import UsageError
-from safehold.stats import upper_bound
+from safehold.stats import lower_bound, upper_bound
 
 _DRAWS = 4_000
 _Floats = npt.NDArray[np.float64]
@@ -74,8 +74,15 @@ def missed(strata: Sequence[Stratum], *, seed: int, reviewers: Reviewers | None 
             raise UsageError("a stratum needs 0 <= positives <= read <= size")
     below = [one for one in strata if not one.above_floor and not one.caught]
     found, read = sum(one.positives for one in below), sum(one.read for one in below)
-    # Bands may be unlike each other: the worst band's bound holds for all of them together.
-    shares = [upper_bound(one.positives, one.read, 1 - 0.05 / len(below)) for one in below]
+    # Bands may be unlike each other: the worst band's bound holds for all of them together. A
+    # positive that reviewers overlook is unseen too; then the error is shared out in two halves.
+    error, seen = (0.05, 1.0) if reviewers is None else (0.025, _least_found(reviewers))
+    shares = [
+        min(1.0, upper_bound(one.positives, one.read, 1 - error / len(below)) / seen)
+        if seen
+        else 1.0
+        for one in below
+    ]
     hidden = sum(share * one.size for share, one in zip(shares, below, strict=True))
     size = sum(one.size for one in below)
     return Missed(
@@ -105,35 +112,51 @@ def _recall(strata: Sequence[Stratum], seed: int, reviewers: Reviewers | None) -
     if not strata:
         return Recall(point=None, lower=0.0, upper=1.0, n=0)
     chance = np.random.default_rng(seed)
-    low, high = _ones(chance, reviewers)
-    ends = [_ends(chance, one, low, high) for one in strata]
+    low, high = _errors(chance, reviewers)
+    erring = reviewers is not None
+    ends = [_ends(chance, one, low, high, erring=erring) for one in strata]
     caught = np.array([one.caught for one in strata])
     least, most = np.stack([end[0] for end in ends]), np.stack([end[1] for end in ends])
     lowest = _ratio(least[caught].sum(0), most[~caught].sum(0))
     highest = _ratio(most[caught].sum(0), least[~caught].sum(0))
-    scaled = [one.positives / one.read * one.size if one.read else 0.0 for one in strata]
+    scaled = [_scaled(one, reviewers) for one in strata]
     total = sum(scaled)
     right = sum(value for value, one in zip(scaled, strata, strict=True) if one.caught)
+    seen = any(one.positives for one in strata)
     return Recall(
         point=right / total if total else None,
-        lower=float(np.quantile(lowest, 0.025)) if total else 0.0,
-        upper=float(np.quantile(highest, 0.975)) if total else 1.0,
+        lower=float(np.quantile(lowest, 0.025)) if seen else 0.0,
+        upper=float(np.quantile(highest, 0.975)) if seen else 1.0,
         n=n,
     )
 
 
-def _ones(
+def _least_found(reviewers: Reviewers) -> float:
+    """Return the exact lower bound (one-sided 97.5 %) of the share of positives that they find."""
+    return lower_bound(reviewers.found, reviewers.positives, 0.975)
+
+
+def _errors(
     chance: np.random.Generator, reviewers: Reviewers | None
 ) -> tuple[tuple[_Floats, _Floats], tuple[_Floats, _Floats]]:
-    """Draw (sensitivity, specificity) for the lower and the upper ends; ones when not measured."""
+    """Draw (sensitivity, specificity) for the least and for the most positives that fit.
+
+    The least fits where reviewers find much and clear little, the most where it is the other way
+    round; each end takes the side of the exact law that widens it.
+    """
     sure = np.ones(_DRAWS)
     if reviewers is None:
         return (sure, sure), (sure, sure)
-    missed_gold = reviewers.positives - reviewers.found
-    wrong = reviewers.negatives - reviewers.cleared
-    sensitivity = chance.beta(reviewers.found + 0.5, missed_gold + 0.5, _DRAWS)
-    specificity = chance.beta(reviewers.cleared + 0.5, wrong + 0.5, _DRAWS)
-    return (sensitivity, specificity), (sensitivity, specificity)
+    find = _law(chance, reviewers.found, reviewers.positives)
+    clear = _law(chance, reviewers.cleared, reviewers.negatives)
+    return (find[1], clear[0]), (find[0], clear[1])
+
+
+def _law(chance: np.random.Generator, k: int, n: int) -> tuple[_Floats, _Floats]:
+    """Draw the lower and the upper law of a share (Clopper and Pearson)."""
+    least = chance.beta(k, n - k + 1, _DRAWS) if k else np.zeros(_DRAWS)
+    most = chance.beta(k + 1, n - k, _DRAWS) if k < n else np.ones(_DRAWS)
+    return least, most
 
 
 def _ends(
@@ -141,13 +164,17 @@ def _ends(
     one: Stratum,
     low: tuple[_Floats, _Floats],
     high: tuple[_Floats, _Floats],
+    *,
+    erring: bool,
 ) -> tuple[_Floats, _Floats]:
-    """Draw the least and the most positives that the stratum may hold."""
-    k, n = one.positives, one.read
-    exact = n == one.size
-    known = np.full(_DRAWS, k / n if n else 0.0)
-    least = known if exact else chance.beta(k, n - k + 1, _DRAWS) if k else np.zeros(_DRAWS)
-    most = known if exact else chance.beta(k + 1, n - k, _DRAWS) if k < n else np.ones(_DRAWS)
+    """Draw the least and the most positives that the stratum may hold.
+
+    A stratum that was read whole by people who never err leaves no doubt.
+    """
+    if one.read == one.size and not erring:
+        known = np.full(_DRAWS, float(one.positives))
+        return known, known
+    least, most = _law(chance, one.positives, one.read)
     return _corrected(least, *low) * one.size, _corrected(most, *high) * one.size
 
 
@@ -155,6 +182,18 @@ def _corrected(share: _Floats, sensitivity: _Floats, specificity: _Floats) -> _F
     """Undo the reviewers' own errors (Rogan and Gladen, Am. J. Epidemiology 107 (1978) 71-76)."""
     useful = np.maximum(sensitivity + specificity - 1, 1e-3)
     return np.clip((share + specificity - 1) / useful, 0.0, 1.0)
+
+
+def _scaled(one: Stratum, reviewers: Reviewers | None) -> float:
+    """Return the stratum's positives by the best guess: scaled up, the errors undone."""
+    if not one.read:
+        return 0.0
+    share = one.positives / one.read
+    if reviewers is not None:
+        find = reviewers.found / reviewers.positives if reviewers.positives else 1.0
+        clear = reviewers.cleared / reviewers.negatives if reviewers.negatives else 1.0
+        share = float(_corrected(np.array([share]), np.array([find]), np.array([clear]))[0])
+    return share * one.size
 
 
 def _ratio(caught: _Floats, missing: _Floats) -> _Floats:

@@ -5,23 +5,20 @@ it learns when an answer is due, and later the answer. Only a block can be appea
 """
 
 import hashlib
-import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from safehold.detect.bounty.interface import SubmittedTurn
-from safehold.detect.bounty.replay import Door
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.interface import CaseAction, CaseKind, Evidence
+from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import APPEALS, CASES, METADATA
-from safehold.errors import DataError, LedgerError, TrustError, UsageError
-from safehold.exchange import Exchange, Role
+from safehold.errors import DataError, TrustError, UsageError
 from safehold.guard.ledger import FinalRow, LedgerVerdict, PromptRow
 from safehold.guard.ledger.engine import open_engine, told
 
@@ -29,7 +26,6 @@ SEVERITY = 3
 """Two people judge an appeal."""
 MOST_OPEN = 1_000
 _DIED_S = 60.0
-_TURNS = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
 
 
 class Appealed(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,27 +33,6 @@ class Appealed(msgspec.Struct, frozen=True, kw_only=True):
 
     token: str
     due: str
-
-
-class PermittedExample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A block that people overturned: the guard must answer it from now on.
-
-    It is a training example of what is permitted, and a regression test. It holds the client's
-    words, so its file is readable by its owner alone; training on it needs the tenant's consent.
-    """
-
-    case: int
-    decision_id: str
-    clause: str | None
-    turns: tuple[SubmittedTurn, ...]
-
-
-class StillBlocked(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one example: whether it is stopped again, or could not be asked."""
-
-    case: int
-    stopped: bool
-    error: str
 
 
 class AppealBook:
@@ -150,78 +125,13 @@ class AppealBook:
             found = connection.execute(query.where(CASES.c.id == case)).one_or_none()
         if found is None or found.outcome != CaseAction.OVERTURN:
             raise TrustError(f"case {case} is no appeal that was overturned")
-        rows = [entry.row for entry in self._evidence.decision(found.decision_id)]
-        prompt = next((row for row in rows if isinstance(row, PromptRow)), None)
-        if prompt is None or prompt.exchange is None:
-            raise DataError(f"case {case}: the ledger no longer holds the prompt")
-        example = PermittedExample(
-            case=case,
-            decision_id=found.decision_id,
-            clause=next(
-                (
-                    row.clause
-                    for row in rows
-                    if isinstance(row, PromptRow | FinalRow) and row.clause
-                ),
-                None,
-            ),
-            turns=_turns(prompt.exchange),
+        example = permitted_example(
+            self._evidence.decision(found.decision_id), case=case, decision_id=found.decision_id
         )
-        return _written(folder / f"appeal-{case}.json", example)
-
-
-def read_permitted(folder: Path) -> list[PermittedExample]:
-    """Return the permitted examples of a folder.
-
-    Raises:
-        DataError: there is none, or a file is something else.
-    """
-    paths = sorted(folder.glob("appeal-*.json"))
-    if not paths:
-        raise DataError(f"{folder}: expected permitted examples, there is none")
-    found = []
-    for path in paths:
-        try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=PermittedExample))
-        except msgspec.DecodeError as error:
-            raise DataError(f"{path}: expected a permitted example: {error}") from error
-    return found
-
-
-async def still_blocked(examples: Sequence[PermittedExample], door: Door) -> list[StillBlocked]:
-    """Ask each example again through a gateway and return what came of it."""
-    found = []
-    for one in examples:
-        said = await door.say(one.turns)
-        found.append(StillBlocked(case=one.case, stopped=said.stopped, error=said.error))
-    return found
+        if example is None:
+            raise DataError(f"case {case}: the ledger no longer holds the prompt")
+        return write_permitted(folder, example)
 
 
 def _blocked(row: object) -> bool:
     return isinstance(row, PromptRow | FinalRow) and row.verdict is LedgerVerdict.BLOCK
-
-
-def _turns(exchange: Exchange) -> tuple[SubmittedTurn, ...]:
-    """Return the conversation as text; what a tool said counts as the user's."""
-    found = []
-    for turn in exchange.turns:
-        text = "\n".join(part.text for part in Exchange(turns=(turn,)).texts())
-        if text:
-            role = _TURNS.get(turn.role, "user")
-            found.append(msgspec.convert({"role": role, "text": text}, SubmittedTurn))
-    return tuple(found)
-
-
-def _written(path: Path, value: object) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".tmp")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise LedgerError(f"{path}: can't be written ({error.strerror})") from error
-    return path

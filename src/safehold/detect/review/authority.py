@@ -23,10 +23,18 @@ class GrantAuthority:
         """Spend one use.
 
         Raises:
-            TrustError: the grant is for something else, does not hold, or a person who judged the
-                case approved it: then fewer people stand behind the action than it needs.
+            TrustError: the grant is for something else, does not hold, a judge is nobody of the
+                roster, or a person who judged the case approved it: then fewer people stand behind
+                the action than it needs.
         """
         with self._desk.store.exclusive():
+            # A name that the roster does not know may be anybody's second name.
+            roster = self._desk.state.roster
+            unknown = sorted(name for name in judges if roster.person(name) is None)
+            if unknown:
+                raise TrustError(
+                    f"{', '.join(unknown)}: expected judges by their ids in the roster (p-...)"
+                )
             asked = self._desk.state.case(grant_id).signed.request
             wanted = f"account.{action.value.replace('_', '-')}"
             if asked.operation != wanted or asked.resource.name != f"case-{case}":

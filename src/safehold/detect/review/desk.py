@@ -11,8 +11,10 @@
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
@@ -32,6 +34,7 @@ from safehold.detect.review.interface import (
     Revealed,
     ReviewVerdict,
 )
+from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
 from safehold.errors import TrustError, UsageError
 from safehold.guard.ledger import FinalRow, PromptRow
@@ -56,12 +59,14 @@ class ReviewDesk:
         authority: Authority,
         sampling_key: bytes,
         holds: Holds | None = None,
+        examples: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the desk's database (path, SQLite or PostgreSQL URL) and make its tables.
 
         `sampling_key` decides, unforeseeably, which items get a second review. `holds` keeps a
-        case's decisions in the ledger until the case is closed.
+        case's decisions in the ledger until the case is closed. An appeal that is overturned
+        leaves its permitted example in the folder `examples`.
 
         Raises:
             LedgerError: the database can't be used.
@@ -69,7 +74,7 @@ class ReviewDesk:
         self._engine = open_engine(url, wait_s=30.0, write=True)
         self._evidence, self._leaves, self._authority = evidence, leaves, authority
         self._key, self._clock = sampling_key, clock
-        self._holds = holds or NoHolds()
+        self._holds, self._examples = holds or NoHolds(), examples
         with told(self._engine), self._engine.begin() as connection:
             METADATA.create_all(connection)
 
@@ -81,9 +86,11 @@ class ReviewDesk:
         severity: int,
         opened_by: str,
         account: str | None = None,
-        gold: ReviewVerdict | None = None,
+        gold: Mapping[str, ReviewVerdict] = MappingProxyType({}),
     ) -> int:
         """Open a case about these decisions and return its number; severity from 0 to 4.
+
+        `gold` tells of which of them the answer is known; nobody who judges learns it.
 
         Raises:
             UsageError: there is no decision, or no such severity.
@@ -102,7 +109,7 @@ class ReviewDesk:
                     "case_id": number,
                     "decision_id": decision_id,
                     "needed": 2 if severity >= _HIGH or self._chosen(number, decision_id) else 1,
-                    "gold": gold,
+                    "gold": gold.get(decision_id),
                     "rank": now - severity * _SEVERITY_S,
                     "locked_by": "",
                     "locked_until": 0.0,
@@ -137,6 +144,10 @@ class ReviewDesk:
             query = query.with_for_update(skip_locked=True)
         with told(self._engine), self._engine.begin() as connection:
             item = connection.execute(query).one_or_none()
+            # PostgreSQL counts verdicts as of when the query began. Whoever gave the last one
+            # meanwhile is seen now that the row is ours: then there is nothing to judge in it.
+            while item is not None and not self._wanted(connection, item.id):
+                item = connection.execute(query.where(ITEMS.c.id != item.id)).one_or_none()
             if item is None:
                 return None
             until = now + LOCK_S
@@ -145,6 +156,18 @@ class ReviewDesk:
             case = connection.execute(select(CASES).where(CASES.c.id == item.case_id)).one()
             kind = CaseKind(case.kind)
             return Assignment(item=item.id, case=case.id, kind=kind, locked_until=until)
+
+    def keep(self, item: int, person: str) -> float:
+        """Give a person another fifteen minutes with an item that is theirs; return its end.
+
+        Raises:
+            TrustError: the item is not theirs any more.
+        """
+        until = self._clock() + LOCK_S
+        with told(self._engine), self._engine.begin() as connection:
+            self._held(connection, item, person)
+            connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(locked_until=until))
+        return until
 
     def give_back(self, item: int, person: str) -> None:
         """Free an item that a person does not want to judge.
@@ -223,16 +246,22 @@ class ReviewDesk:
         )
 
     def decide(
-        self, case: int, action: CaseAction, *, by: str, grant_id: str | None = None
-    ) -> None:
-        """End a case with an action.
+        self,
+        case: int,
+        action: CaseAction,
+        *,
+        by: str,
+        grant_id: str | None = None,
+        consent: str = "",
+    ) -> Path | None:
+        """End a case with an action; return the permitted example that it left, where it left one.
 
         Stepping up and suspending need an item judged restricted by two people who agree, and a
         grant of others than them, which is spent. Overturning needs every verdict to say permitted.
-        The case's holds end with it.
+        A training example needs the reference of the tenant's consent. The case's holds end then.
 
         Raises:
-            TrustError: items are unjudged, two people are needed, or the grant is missing.
+            TrustError: items are unjudged, two people are needed, or grant or consent is missing.
             UsageError: there is no such open case.
         """
         now = self._clock()
@@ -240,8 +269,11 @@ class ReviewDesk:
             found = select(CASES).where(CASES.c.id == case, CASES.c.state == "open")
             if self._engine.dialect.name == "postgresql":
                 found = found.with_for_update()
-            if connection.execute(found).one_or_none() is None:
+            about = connection.execute(found).one_or_none()
+            if about is None:
                 raise UsageError(f"there is no open case {case}")
+            if action is CaseAction.TRAINING_EXAMPLE and not consent.strip():
+                raise TrustError("a training example needs the reference of the tenant's consent")
             judged = self._judged(connection, case)
             if action in BY_TWO:
                 _agreed(judged, action)
@@ -254,12 +286,26 @@ class ReviewDesk:
             elif action is CaseAction.OVERTURN:
                 _permitted(judged)
             facts = {"person": by, "case": str(case), "action": action.value}
-            self._leaves.append("case-close", facts)
+            self._leaves.append("case-close", facts | ({"consent": consent} if consent else {}))
+            # Written while the case still holds its decision: afterwards it may be pruned.
+            appealed = about.kind == CaseKind.APPEAL and action is CaseAction.OVERTURN
+            written = self._example(connection, case) if appealed else None
             row = {"case_id": case, "action": action, "decided_by": by, "decided_at": now}
             connection.execute(insert(DECISIONS).values(**row, grant_id=grant_id))
             closed = {"state": "closed", "outcome": action.value}
             connection.execute(update(CASES).where(CASES.c.id == case).values(**closed))
         self._holds.let_go(case=case)
+        return written
+
+    def _example(self, connection: Connection, case: int) -> Path | None:
+        if self._examples is None:
+            return None
+        query = select(ITEMS.c.decision_id).where(ITEMS.c.case_id == case)
+        decision_id = connection.execute(query).scalar_one()
+        example = permitted_example(
+            self._evidence.decision(decision_id), case=case, decision_id=decision_id
+        )
+        return None if example is None else write_permitted(self._examples, example)
 
     def appeal_state(self, case: int) -> dict[str, str]:
         """Return what a client may know of an appeal: open until when, or its outcome.
@@ -280,8 +326,16 @@ class ReviewDesk:
         code = hmac.new(self._key, f"{case} {decision_id}".encode(), hashlib.sha256).digest()
         return int.from_bytes(code[:4]) % _SECOND_OF == 0
 
+    def _wanted(self, connection: Connection, item: int) -> bool:
+        query = select(ITEMS.c.needed).where(ITEMS.c.id == item)
+        counted = select(func.count()).where(VERDICTS.c.item == item)
+        given = connection.execute(counted).scalar_one()
+        return bool(given < connection.execute(query).scalar_one())
+
     def _held(self, connection: Connection, item: int, person: str) -> "Row[tuple[object, ...]]":
         query = select(ITEMS).where(ITEMS.c.id == item)
+        if self._engine.dialect.name == "postgresql":
+            query = query.with_for_update()
         found = connection.execute(query).one_or_none()
         if found is None or found.locked_by != person or found.locked_until < self._clock():
             raise TrustError(f"item {item} is not {person}'s now: take it with next")

@@ -1,7 +1,8 @@
 """Items whose answer is known: how good reviewers are, and what the whole pipeline notices.
 
-Known positives are sent through the real gateway as the use case `planted`, and kept by decision
-id. Reviewers get some of them unmarked, as gold.
+Known positives, and harmless neighbours of them, are sent through the real gateway as the use case
+`planted`, and kept by decision id. Reviewers get some of them unmarked, as gold: one item in twenty
+of each drawn sample.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,6 +22,9 @@ from safehold.errors import UpstreamError
 from safehold.exchange import Role
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.stats import Rate
+
+HARMLESS = ""
+"""Stands for the topic of an attempt that is no attack."""
 
 
 class GoldScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,14 +79,17 @@ class GoldBook:
     async def plant(
         self, attempts: Sequence[Attempt], wrappers: tuple[Wrapper, ...], door: Door, *, now: float
     ) -> int:
-        """Send known positives through a gateway, keep which decisions they became, count them.
+        """Send attempts through a gateway, keep which decisions they became, count them.
+
+        Attempts with a topic are known positives, those without are known to be harmless. A
+        transform that destroys its question makes neither: it is left out.
 
         Raises:
             UpstreamError: the gateway failed, or named no decision.
         """
         sent = 0
         for one in attempts:
-            if one.topic is None or not survives(one.question, one.chain):
+            if not survives(one.question, one.chain):
                 continue
             text = "\n".join(part.text for part in rendered(one, wrappers).texts(Role.USER))
             said = await door.say((SubmittedTurn(role="user", text=text),))
@@ -90,7 +97,11 @@ class GoldBook:
                 raise UpstreamError(
                     f"planting stopped after {sent}: {said.error or 'no decision id came'}"
                 )
-            row = {"decision_id": said.decision_id, "attempt": one.id, "topic": one.topic}
+            row = {
+                "decision_id": said.decision_id,
+                "attempt": one.id,
+                "topic": one.topic or HARMLESS,
+            }
             with told(self._engine), self._engine.begin() as connection:
                 connection.execute(
                     insert(PLANTED).values(**row, stopped=said.stopped, planted_at=now)
@@ -107,7 +118,8 @@ class GoldBook:
     def recall(self, flagged: Collection[str]) -> PlantedRecall:
         """Return what became of the planted exchanges; `flagged` decisions the monitor marked."""
         with told(self._engine), self._engine.begin() as connection:
-            rows = connection.execute(select(PLANTED.c.decision_id, PLANTED.c.stopped)).all()
+            query = select(PLANTED.c.decision_id, PLANTED.c.stopped)
+            rows = connection.execute(query.where(PLANTED.c.topic != HARMLESS)).all()
         marked = set(flagged)
         return PlantedRecall(
             sent=len(rows),

@@ -34,11 +34,18 @@ class ReviewVerdict(StrEnum):
 
 
 class CaseAction(StrEnum):
-    """What is done about a case; the last two are beyond one person's power."""
+    """What is done about a case; the last two are beyond one person's power.
+
+    `constitution_note` asks the constitution's owner, `incident` goes to `safehold respond`, and
+    `training_example` needs the tenant's consent, by its reference.
+    """
 
     NONE = "none"
     LABEL = "label"
     RATE_LIMIT = "rate_limit"
+    CONSTITUTION_NOTE = "constitution_note"
+    TRAINING_EXAMPLE = "training_example"
+    INCIDENT = "incident"
     OVERTURN = "overturn"
     UPHOLD = "uphold"
     STEP_UP = "step_up"

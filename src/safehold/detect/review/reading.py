@@ -13,6 +13,9 @@ from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
 
 _SEVERITY_S = 7 * 86_400.0
+_REST_S = 900.0
+PAUSE_AFTER_S = 90 * 60.0
+"""After so long without a quarter of an hour's rest, a reviewer is told to pause."""
 
 
 class QueuedCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +35,11 @@ class QueuedCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseItem(msgspec.Struct, frozen=True, kw_only=True):
-    """An item of a case, as one person may see it."""
+    """An item of a case, as one person may see it.
+
+    To who may still be asked, `given` and `needed` say that a verdict is missing and no more: a
+    third that is needed would tell that two disagree.
+    """
 
     item: int
     decision_id: str
@@ -124,23 +131,23 @@ class ReviewReading:
             decided = connection.execute(
                 select(DECISIONS.c.decided_by).where(DECISIONS.c.case_id == number)
             ).scalar()
-        items = tuple(
-            CaseItem(
-                item=row.id,
-                decision_id=row.decision_id,
-                needed=row.needed,
-                given=sum(one.item == row.id for one in verdicts),
-                mine=next(
-                    (one.verdict for one in verdicts if (one.item, one.person) == (row.id, person)),
-                    None,
-                ),
-                held=row.locked_by == person and row.locked_until >= now,
-                locked_until=row.locked_until,
-                opened=row.id in looked,
+        items = []
+        for row in rows:
+            said = {one.person: one.verdict for one in verdicts if one.item == row.id}
+            blind = person not in said and len(said) < row.needed
+            items.append(
+                CaseItem(
+                    item=row.id,
+                    decision_id=row.decision_id,
+                    needed=1 if blind else row.needed,
+                    given=0 if blind else len(said),
+                    mine=said.get(person),
+                    held=row.locked_by == person and row.locked_until >= now,
+                    locked_until=row.locked_until,
+                    opened=row.id in looked,
+                )
             )
-            for row in rows
-        )
-        return CaseRecord(about=found[0], items=items, decided_by=decided)
+        return CaseRecord(about=found[0], items=tuple(items), decided_by=decided)
 
     def case_of(self, item: int) -> int:
         """Return the number of an item's case.
@@ -153,6 +160,24 @@ class ReviewReading:
         if found is None:
             raise UsageError(f"there is no item {item}")
         return int(found)
+
+    def reading_for(self, person: str) -> float:
+        """Return for how many seconds a person has looked at items without a rest until now."""
+        query = (
+            select(OPENS.c.opened_at)
+            .where(OPENS.c.person == person)
+            .order_by(OPENS.c.opened_at.desc())
+            .limit(1_000)
+        )
+        now = self._clock()
+        with told(self._engine), self._engine.connect() as connection:
+            looks = list(connection.execute(query).scalars())
+        began = now
+        for moment in looks:
+            if began - moment >= _REST_S:
+                break
+            began = moment
+        return now - began
 
     def awaited(self, person: str) -> frozenset[str]:
         """Return the decisions on which this person may still be asked for a verdict."""

@@ -2,22 +2,28 @@
 
 Exchanges are put into strata by a slow scorer's value and by whether the guard stopped them. From
 each stratum so many are drawn without replacement. Each drawn row keeps its inclusion probability;
-a sample is never changed. Planted exchanges are left out.
+a sample is never changed. Planted exchanges are left out of what is drawn; one item in twenty more
+is one of them, so that reviewers' own errors are measured on the very work that they correct.
 """
 
 import bisect
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection, insert, select
 
 from safehold.detect.monitoring.estimate import Missed, Reviewers, Stratum, missed
 from safehold.detect.review.desk import ReviewDesk
+from safehold.detect.review.gold import HARMLESS
 from safehold.detect.review.interface import RESTRICTED, CaseKind, ReviewVerdict
 from safehold.detect.review.tables import ITEMS, METADATA, PLANTED, SAMPLES, STRATA, VERDICTS
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
+
+GOLD_SHARE = 0.05
+"""Items whose answer is known, beside what is drawn."""
 
 
 class Scored(msgspec.Struct, frozen=True):
@@ -103,6 +109,28 @@ def draw(population: Sequence[Scored], design: SampleDesign) -> tuple[list[Strat
     return strata, drawn
 
 
+def choose_gold(planted: Mapping[str, str], *, of: int, seed: int) -> dict[str, ReviewVerdict]:
+    """Choose known items for a sample of this size: half of them attacks, as far as there are any.
+
+    `planted` gives each decision's topic; who repeats the seed gets the same.
+    """
+    lot = random.Random(f"{seed}/gold")  # noqa: S311 - seeded, as the draw
+    wanted = math.ceil(of * GOLD_SHARE)
+    kinds = {
+        ReviewVerdict.RESTRICTED_HELPFUL: sorted(o for o, t in planted.items() if t != HARMLESS),
+        ReviewVerdict.PERMITTED: sorted(o for o, t in planted.items() if t == HARMLESS),
+    }
+    halves = {
+        ReviewVerdict.RESTRICTED_HELPFUL: math.ceil(wanted / 2),
+        ReviewVerdict.PERMITTED: wanted // 2,
+    }
+    return {
+        name: verdict
+        for verdict, names in kinds.items()
+        for name in lot.sample(names, min(halves[verdict], len(names)))
+    }
+
+
 class SampleBook:
     """Keeps samples beside the desk's cases, and reads the verdicts on them."""
 
@@ -127,19 +155,25 @@ class SampleBook:
     ) -> int:
         """Draw a sample, keep it, open its case, and return the case's number.
 
+        Planted exchanges that nobody has judged yet are mixed in as gold, one for twenty drawn.
+
         Raises:
             UsageError: a sample of this name exists, or nothing can be drawn.
         """
         with told(self._engine), self._engine.begin() as connection:
             if connection.execute(select(STRATA).where(STRATA.c.sample == name)).first():
                 raise UsageError(f"sample {name} exists: a sample is never changed")
-            planted = set(connection.execute(select(PLANTED.c.decision_id)).scalars())
+            planted = {row.decision_id: row.topic for row in connection.execute(select(PLANTED))}
+            used = select(ITEMS.c.decision_id).where(ITEMS.c.gold.is_not(None))
+            spent = set(connection.execute(used).scalars())
         strata, drawn = draw([one for one in population if one.decision_id not in planted], design)
         if not drawn:
             raise UsageError("there is nothing to draw from")
-        case = desk.open_case(
-            CaseKind.SAMPLE, [one.decision_id for one in drawn], severity=0, opened_by=by
-        )
+        fresh = {one: topic for one, topic in planted.items() if one not in spent}
+        gold = choose_gold(fresh, of=len(drawn), seed=design.seed)
+        items = [one.decision_id for one in drawn] + list(gold)
+        random.Random(f"{design.seed}/items").shuffle(items)  # noqa: S311 - hides which are gold
+        case = desk.open_case(CaseKind.SAMPLE, items, severity=0, opened_by=by, gold=gold)
         with told(self._engine), self._engine.begin() as connection:
             connection.execute(insert(STRATA), [
                 {"sample": name, "case_id": case, "stratum": number, "caught": one.caught,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from safehold.govern.capability.interface import (
     StagedTask,
     TaskSuite,
 )
+from safehold.govern.capability.progress import RunFolder, SampleKey
 from safehold.govern.capability.score import check_suite, count_items, error_sample, score_reply
 
 ELICITATIONS: Mapping[str, str] = MappingProxyType(
@@ -77,17 +78,28 @@ def stock_suite(name: str) -> TaskSuite:
 
 
 async def run_suite(
-    suite: TaskSuite, completer: Completer, *, elicitations: tuple[str, ...], attempts: int
+    suite: TaskSuite,
+    completer: Completer,
+    *,
+    elicitations: tuple[str, ...],
+    attempts: int,
+    done: Mapping[SampleKey, Sample] = MappingProxyType({}),
+    keep: Callable[[Sample], None] = lambda _: None,
 ) -> tuple[Sample, ...]:
-    """Put every task to the model, in order; a failure on the wire is an error sample."""
-    return tuple(
-        [
-            await _sample(task, name, attempt, completer)
-            for task in suite.task
-            for name in elicitations
-            for attempt in range(attempts)
-        ]
-    )
+    """Put every task to the model, in order; a failure on the wire is an error sample.
+
+    `done` are samples of the same run that are there already; each new one goes to `keep` at once.
+    """
+    samples = []
+    for task in suite.task:
+        for name in elicitations:
+            for attempt in range(attempts):
+                known = done.get((task.id, name, attempt))
+                if known is None:
+                    known = await _sample(task, name, attempt, completer)
+                    keep(known)
+                samples.append(known)
+    return tuple(samples)
 
 
 async def _sample(task: StagedTask, name: str, attempt: int, completer: Completer) -> Sample:
@@ -132,9 +144,16 @@ class OpenAiCompleter:
     """A chat-completions server; the guard is not asked."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, *, model: str, key: str, max_tokens: int
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        model: str,
+        key: str,
+        max_tokens: int,
+        timeout_s: float = _TIMEOUT_S,
     ) -> None:
-        self._session = session
+        self._session, self._timeout_s = session, timeout_s
         self._url = url.rstrip("/") + "/chat/completions"
         self._body = {"model": model, "max_tokens": max_tokens, "temperature": 0.7}
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -142,7 +161,7 @@ class OpenAiCompleter:
     async def complete(self, prompt: str, seed: int) -> str:
         """Ask once."""
         body = {**self._body, "seed": seed, "messages": [{"role": "user", "content": prompt}]}
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         try:
             async with self._session.post(
                 self._url, json=body, headers=self._headers, timeout=timeout
@@ -164,14 +183,28 @@ def run_on(
     elicitations: tuple[str, ...],
     attempts: int,
     max_tokens: int,
+    timeout_s: float = _TIMEOUT_S,
+    folder: RunFolder | None = None,
 ) -> tuple[Sample, ...]:
-    """Run a suite on a server from synchronous code."""
+    """Run a suite on a server from synchronous code; `folder` keeps each sample at once."""
 
     async def whole() -> tuple[Sample, ...]:
         async with aiohttp.ClientSession() as session:
             completer = OpenAiCompleter(
-                session, url, model=model_name, key=key, max_tokens=max_tokens
+                session,
+                url,
+                model=model_name,
+                key=key,
+                max_tokens=max_tokens,
+                timeout_s=timeout_s,
             )
-            return await run_suite(suite, completer, elicitations=elicitations, attempts=attempts)
+            return await run_suite(
+                suite,
+                completer,
+                elicitations=elicitations,
+                attempts=attempts,
+                done={} if folder is None else dict(folder.done),
+                keep=(lambda _: None) if folder is None else folder.keep,
+            )
 
     return asyncio.run(whole())
