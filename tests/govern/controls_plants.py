@@ -267,6 +267,12 @@ PLANTS: dict[str, Plant] = {
         ),
         {"war-01"},
     ),
+    "a closed file that no header names": (
+        lambda host: _owned(
+            replace(host.file(f"{MODEL}/y.sealed", b"?"), closed=frozenset({f"{MODEL}/y.sealed"}))
+        ),
+        {"war-01"},
+    ),
     "the key lies beside the data": (_header('"vault"', '"local"'), {"war-02"}),
     "one share opens": (_header("2-of-3", "1-of-3"), {"war-03"}),
     "two shards with one key": (_header("2" * 0 + f"{2:064x}", f"{1:064x}"), {"war-04"}),

@@ -159,6 +159,12 @@ def test_persons_answer_for_a_control_only_with_owner_and_expiry(
     assert results["iam-01"].status is status
 
 
+def test_file_that_the_read_meter_closes_is_judged_by_its_header() -> None:
+    """A metered shard can't be read by the check itself, and that alone is no fault."""
+    shard = "/var/lib/safehold/weights/brewer/model-1.safetensors.sealed"
+    assert red(replace(healthy(), closed=frozenset({shard}))) == set()
+
+
 def test_not_applicable_needs_an_exception() -> None:
     """A fact that a control can't apply is not enough: it counts as not satisfied."""
     facts = collect(healthy().without("/dev"), SITE)

@@ -16,6 +16,7 @@ def drill() -> None:
     Examples:
       sudo safehold drill heist
       sudo safehold drill heist --out heist.md
+      sudo safehold drill enclave --out controls-run.json
     """
 
 
@@ -42,3 +43,38 @@ def heist_command(context: click.Context, out: Path | None, as_json: bool) -> No
             raise UsageError(f"can't write {out}: {error.strerror}") from error
     if not all(one.held and not one.not_counted for one in table):
         context.exit(1)
+
+
+@drill.command("enclave")
+@click.option("--out", type=click.Path(path_type=Path), help="Save the run of the controls.")
+@json_option
+def enclave_command(out: Path | None, as_json: bool) -> None:
+    """Run the product in an enclave of namespaces, and judge its controls on live facts.
+
+    Gateway, read meter, execution guard, decoys, egress and log are the real ones; the people and
+    what they did are a script. What fails there fails for a reason that is printed.
+    """
+    import msgspec
+
+    from safehold.demo.enclave.run import enclave
+    from safehold.govern.controls.matrix import closing_line
+
+    found = enclave(lambda line: click.echo(line, err=True))
+    if out is not None:
+        try:
+            out.write_bytes(msgspec.json.format(msgspec.json.encode(found.run), indent=1))
+        except OSError as error:
+            raise UsageError(f"can't write {out}: {error.strerror}") from error
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    for one in found.documents:
+        if one.fault:
+            click.echo(f"document {one.document} not written: {one.fault}")
+    for result in found.run.results:
+        if not result.satisfied:
+            why = result.reasons[0] if result.reasons else ""
+            click.echo(f"{result.control}  {result.status.value}: {why}")
+    judged = found.judged
+    click.echo(f"{judged.live} of {judged.automatic} automatic controls judged on live facts")
+    click.echo(closing_line(found.run.results))

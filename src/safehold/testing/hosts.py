@@ -18,7 +18,7 @@ from safehold.govern.controls.facts.trust_log import (
     RecordFacts,
     RuleFacts,
 )
-from safehold.govern.controls.interface import DAY, AbsentError, HostError
+from safehold.govern.controls.interface import DAY, AbsentError, ClosedError, HostError
 
 NOW = 1_800_000_000
 _STATE = "/var/lib/safehold/state"
@@ -39,6 +39,7 @@ class RecordedHost:
     owners: Mapping[str, int] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     killed: frozenset[str] = frozenset()
+    closed: frozenset[str] = frozenset()
     now: int = NOW
     name: str = "gpu-1"
     pid: int = 0
@@ -47,6 +48,8 @@ class RecordedHost:
         """Return a recorded file."""
         if path in self.killed:
             raise HostError(f"{path}: Input/output error")
+        if path in self.closed:
+            raise ClosedError(f"{path}: Operation not permitted")
         if path not in self.files:
             raise AbsentError(f"{path} is not there")
         return self.files[path]

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +258,13 @@ class Enclave:
         policy: str = POLICY + GOVERNING,
         cast: dict[str, tuple[Kind, tuple[str, ...]]] | None = None,
         now: int = 1_800_000_000,
+        key: "Callable[[bytes], SoftKey]" = SoftSsh,
+        witnesses: tuple[str, ...] = (),
     ) -> None:
         self.time = now
         self.root = root
         self.cast = CAST if cast is None else cast
-        self.keys: dict[str, SoftKey] = {name: SoftSsh(name.encode()) for name in self.cast}
+        self.keys: dict[str, SoftKey] = {name: key(name.encode()) for name in self.cast}
         self.log_key = SigningKey.generate("enclave.test/log")
         self.emitter = SigningKey.generate("enclave.test/desk")
         self.pager = FakePager()
@@ -270,6 +273,7 @@ class Enclave:
             origin="enclave.test/log",
             key=str(self.log_key.verifier),
             emitters=(str(self.emitter.verifier),),
+            witnesses=witnesses,
         )
         create_log(root, self.log_key, keys)
         self.desk = self.open_desk()

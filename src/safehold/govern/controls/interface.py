@@ -34,6 +34,10 @@ class AbsentError(HostError):
     """The file, command or document is not there."""
 
 
+class ClosedError(HostError):
+    """It is there, and even root may not read it: a meter or a guard stands before it."""
+
+
 class StaleError(HostError):
     """The document is there, and was written too long ago."""
 

@@ -94,10 +94,23 @@ def write(path: Path, lure: Lure, now: int, known: Decoy | None = None) -> Decoy
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        _blend(fresh, path)
         fresh.rename(path)
     except OSError as error:
         raise DecoyError(f"{path.name}: can't be written ({error.strerror})") from error
     return Decoy(str(path.absolute()), lure, hashlib.sha256(data).hexdigest(), now)
+
+
+def _blend(fresh: Path, path: Path) -> None:
+    """Give a decoy the times of some file beside it: the newest file of a folder stands out."""
+    beside = [
+        one
+        for one in path.parent.iterdir()
+        if one not in (fresh, path) and not one.is_symlink() and one.is_file()
+    ]
+    if beside:
+        found = secrets.choice(beside).stat()
+        os.utime(fresh, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def read_book(path: Path) -> tuple[Decoy, ...]:

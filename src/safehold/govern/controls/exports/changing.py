@@ -123,6 +123,7 @@ def _steps(git: Git, site: Site, ref: str) -> tuple[bool, ...]:
         known, head = heads.get(ref, []), git.oid(ref)
         if not known or known[-1] != head:
             known = [*known, head]
+        memory.parent.mkdir(parents=True, exist_ok=True)
         memory.write_bytes(msgspec.json.encode(heads | {ref: known}))
     except (OSError, msgspec.DecodeError) as error:
         raise ControlError(f"{memory.name}: {error}") from error

@@ -57,7 +57,7 @@ def endpoint(site: Site, log: LogReading, now: int) -> Endpoint:
     today = dt.datetime.fromtimestamp(now, dt.UTC).date()
     denials = _denials(Path(at.endpoint_records))
     stopped, ran = probe(Path(at.endpoint_probe))
-    equal, differing = _engines(loaded.policy, items, today)
+    equal, differing = _engines(loaded, items, today)
     learned = [one for one in denials if one.mode != rules.Mode.ENFORCE]
     return Endpoint(
         written=now,
@@ -118,7 +118,7 @@ def _text(path: Path) -> Path:
 
 
 def _load(library: str) -> list[str]:
-    return [sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", library]
+    return [sys.executable, "-m", "safehold.govern.controls.exports.loading", library]
 
 
 def _library() -> str:
@@ -194,19 +194,19 @@ def _differs(loaded: Loaded, one: Denial, today: dt.date) -> bool:
 
 
 def _engines(
-    policy: rules.EndpointPolicy, items: tuple[Item, ...], today: dt.date
+    loaded: Loaded, items: tuple[Item, ...], today: dt.date
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Compare every compiled engine with the policy, on known files and on unknown ones."""
     step = max(1, len(items) // _COMPARED)
     known = [
-        Ask(_ROOT, Target(one.kind, one.path, one.sha256, True, one.package))
+        Ask(_ROOT, _target(loaded, one.kind, one.path, one.sha256, owned=True))
         for one in items[::step]
     ]
     unknown = [
         Ask(_ROOT, Target(one.target.kind, one.target.path, secrets.token_hex(32)))
         for one in known[::3]
     ]
-    found = [compare(engine, policy, items, (*known, *unknown), today) for engine in ENGINES]
+    found = [compare(engine, loaded.policy, items, (*known, *unknown), today) for engine in ENGINES]
     return (
         tuple(one.engine for one in found if one.compared and not one.differ),
         tuple(one.engine for one in found if one.differ),

@@ -16,7 +16,7 @@ from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import ControlError
 from safehold.secure.endpoint import decoys as lures
 from safehold.secure.endpoint.floor import State, check
-from safehold.secure.fanotify.mounts import parse_mountinfo
+from safehold.secure.fanotify.mounts import Mount, parse_mountinfo
 
 _KINDS = {
     lures.Lure.WEIGHTS: "weights",
@@ -115,8 +115,14 @@ def decoys(site: Site, log: LogReading, now: int) -> Decoys:
     at = site.export
     book = lures.read_book(Path(at.decoy_book))
     marked = set(_marked())
+    mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     found = [
-        Decoy(Path(one.path).name, _KINDS[one.lure], one.path, _inode(Path(one.path)) in marked)
+        Decoy(
+            Path(one.path).name,
+            _KINDS[one.lure],
+            one.path,
+            _inode(Path(one.path), mounts) in marked,
+        )
         for one in book
     ]
     found += [
@@ -149,13 +155,20 @@ def _marked() -> Iterator[tuple[int, int]]:
             continue  # it ended
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _inode(path: Path, mounts: Sequence[Mount]) -> tuple[int, int]:
+    """Return a file's inode and device as the kernel writes them beside a mark.
+
+    `stat` names another device on an overlay; the mount that the file lies on has the true one.
+    """
     try:
-        found = path.stat()
+        found = path.stat().st_ino
     except OSError:
         return (-1, -1)
-    # The kernel writes its own form of the device: major above twenty bits of minor.
-    return found.st_ino, os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+    over = [one for one in mounts if path.is_relative_to(one.point)]
+    if not over:
+        return (-1, -1)
+    major, minor = max(over, key=lambda one: len(one.point)).device.split(":")
+    return found, int(major) << 20 | int(minor)
 
 
 def _listens(port: int) -> bool:
@@ -167,21 +180,20 @@ def _listens(port: int) -> bool:
 def separable(paths: Sequence[Path]) -> float:
     """Return how well size, entropy or time tell decoys from what lies beside them.
 
-    It is the area under the curve of the best of them: 0.5 tells nothing, 1 tells everything.
+    It is the area under the curve of the best of them, in the worst folder that also holds real
+    files: 0.5 tells nothing, 1 tells everything. A decoy among no real files hides nowhere.
     """
     lured = set(paths)
-    beside = {
-        one
-        for path in paths
-        if path.parent.is_dir()
-        for one in path.parent.iterdir()
-        if one.is_file() and one not in lured
-    }
-    if not paths or not beside:
-        return 1.0
-    mine, others = [_features(one) for one in paths], [_features(one) for one in sorted(beside)]
-    areas = [_area([one[n] for one in mine], [one[n] for one in others]) for n in range(3)]
-    return max(max(one, 1 - one) for one in areas)
+    worst = 0.0
+    for folder in {one.parent for one in paths if one.parent.is_dir()}:
+        mine = [_features(one) for one in sorted(lured) if one.parent == folder]
+        beside = [
+            _features(one) for one in sorted(folder.iterdir()) if one.is_file() and one not in lured
+        ]
+        if beside:
+            areas = [_area([one[n] for one in mine], [one[n] for one in beside]) for n in range(3)]
+            worst = max(worst, *(max(one, 1 - one) for one in areas))
+    return worst or 1.0
 
 
 def _features(path: Path) -> tuple[float, float, float]:
@@ -193,7 +205,7 @@ def _features(path: Path) -> tuple[float, float, float]:
         raise ControlError(f"{path}: {error.strerror}") from error
     counts = Counter(data)
     entropy = -sum(n / len(data) * math.log2(n / len(data)) for n in counts.values())
-    return float(found.st_size), entropy, found.st_mtime
+    return float(found.st_size), round(entropy, 2), found.st_mtime
 
 
 def _area(left: Sequence[float], right: Sequence[float]) -> float:

@@ -45,7 +45,7 @@ def copies(site: Site, log: LogReading, now: int) -> Copies:
 def _copy(one: CopySource, known: set[str]) -> Copy:
     here = _digests(Path(one.folder))
     there = _digests(Path(one.source)) if one.source else here
-    plain = any(plain_format(_read(path, 16)) for path in _walk(Path(one.folder)))
+    plain = any(_format(path) for path in _walk(Path(one.folder)))
     return Copy(
         name=one.name,
         kind=one.kind,
@@ -72,6 +72,17 @@ def _walk(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise ControlError(f"{folder} is no folder")
     yield from sorted(one for one in folder.rglob("*") if one.is_file())
+
+
+def _format(path: Path) -> str:
+    """Name a file's plain format; what the read meter closes shows none."""
+    try:
+        with path.open("rb") as file:
+            return plain_format(file.read(16))
+    except PermissionError:
+        return ""
+    except OSError as error:
+        raise ControlError(f"{path}: {error.strerror}") from error
 
 
 def _read(path: Path, most: int = -1) -> bytes:
@@ -109,10 +120,7 @@ def supply(site: Site, log: LogReading, now: int) -> Supply:
         advisories=open_since,
         advisories_written=written,
         pickles=tuple(
-            str(path)
-            for model in models
-            for path in _walk(model)
-            if plain_format(_read(path, 16)) == "pickle"
+            str(path) for model in models for path in _walk(model) if _format(path) == "pickle"
         ),
         models_unsigned=tuple(str(one) for one in models if not _signed(one, at.bundle_keys)),
         models=len(models),
@@ -164,7 +172,7 @@ def _models(root: Path) -> Iterator[Path]:
     for folder in (root, *sorted(one for one in root.rglob("*") if one.is_dir())):
         names = [one for one in folder.iterdir() if one.is_file()]
         known = any(one.name in {_HEADER, MANIFEST} for one in names)
-        if known or any(plain_format(_read(one, 16)) for one in names):
+        if known or any(_format(one) for one in names):
             yield folder
 
 

@@ -1,7 +1,7 @@
 """Facts of egress: what is declared, what enforcement remembers, what the watch last saw."""
 
 import datetime as dt
-import tomllib
+from pathlib import Path
 
 import msgspec
 
@@ -10,10 +10,10 @@ from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.interface import HostError
 from safehold.secure.egress.bounds.budget import total_leak
-from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link
+from safehold.secure.egress.declare.plan import parse_plan
 from safehold.secure.egress.declare.register import Flow, parse_register
 from safehold.secure.egress.enforcement.state import State
-from safehold.secure.egress.units import parse_bytes, parse_rate
+from safehold.secure.egress.interface import EgressMode
 from safehold.secure.egress.watch.watch import TimelineRow
 
 
@@ -44,39 +44,24 @@ def egress(host: Host, site: Site) -> EgressFacts:
     """Read the register, the plan and the state."""
     try:
         register = parse_register(host.read(site.register).decode("utf-8", "replace"))
-        plan = tomllib.loads(host.read(site.plan).decode("utf-8", "replace"))
-        weights, bound, link = plan["weights"], plan.get("bound", {}), plan["link"]
-        size = weights["size"]
-        bytes_ = size if isinstance(size, int) else parse_bytes(size, "weights.size")
-        rate = link["rate"]
-        bits = rate if isinstance(rate, int) else parse_rate(rate, "link.rate")
+        plan = parse_plan(host.read(site.plan).decode("utf-8", "replace"), Path(site.plan))
         state = msgspec.json.decode(host.read(f"{site.egress}/enforcement.json"), type=State)
-    except (SafeholdError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+    except (SafeholdError, KeyError, TypeError) as error:
         raise HostError(f"egress: {error}") from error
     except msgspec.DecodeError as error:
         raise HostError("enforcement.json is malformed") from error
     today = dt.datetime.fromtimestamp(host.now, dt.UTC).date()
-    checked = EgressPlan(
-        bound=Bound(
-            weight_bytes=bytes_,
-            compression=float(bound.get("compression", 1 / 16)),
-            steal_days=float(bound.get("steal_days", 30)),
-        ),
-        link=Link(interfaces=tuple(link["interfaces"]), rate_bit_s=bits),
-    )
     flows = register.live(today)
     return EgressFacts(
         flows=flows,
         expired=tuple(one.id for one in register.expired(today)),
-        enforcing=plan.get("mode", "enforce") == "enforce",
-        interfaces=checked.link.interfaces,
-        rate_bit_s=bits,
-        weight_bytes=bytes_,
-        stolen_bytes=checked.bound.stolen_bytes,
-        leak=sum(
-            total_leak([one], checked, checked.bound.steal_days * 86_400)
-            for one in flows
-            if not one.reconciled
+        enforcing=plan.mode is EgressMode.ENFORCE,
+        interfaces=plan.link.interfaces,
+        rate_bit_s=plan.link.rate_bit_s,
+        weight_bytes=plan.bound.weight_bytes,
+        stolen_bytes=plan.bound.stolen_bytes,
+        leak=total_leak(
+            [one for one in flows if not one.reconciled], plan, plan.bound.steal_days * 86_400
         ),
         state=state,
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from safehold.govern.controls.facts.trust_log import LogReading, read_log
-from safehold.govern.controls.interface import AbsentError, HostError
+from safehold.govern.controls.interface import AbsentError, ClosedError, HostError
 
 MAX_BYTES = 8 * 2**20
 _PART = 2**16
@@ -167,4 +167,6 @@ def _parts(file: RawIOBase, size: int) -> bytes:
 def _fault(path: str, error: OSError) -> HostError:
     if isinstance(error, FileNotFoundError | NotADirectoryError | ProcessLookupError):
         return AbsentError(f"{path} is not there")
+    if isinstance(error, PermissionError):
+        return ClosedError(f"{path}: {error.strerror}")
     return HostError(f"{path}: {error.strerror}")

@@ -7,7 +7,7 @@ import msgspec
 from safehold.canonical import sha256_hex
 from safehold.govern.controls.facts.host import Host
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.interface import HostError
+from safehold.govern.controls.interface import ClosedError, HostError
 from safehold.secure.weights.header import SignedHeader
 from safehold.secure.weights.interface import Header
 
@@ -16,13 +16,17 @@ _HEAD = 16
 
 
 class WeightFile(msgspec.Struct, frozen=True):
-    """A file below a weights folder; `plain` names the plain format that its first bytes show."""
+    """A file below a weights folder; `plain` names the plain format that its first bytes show.
+
+    `closed`: nobody may read it now, so its first bytes are not known.
+    """
 
     path: str
     mode: int
     uid: int
     size: int
     plain: str = ""
+    closed: bool = False
 
 
 class SealedModel(msgspec.Struct, frozen=True):
@@ -47,15 +51,13 @@ def weights(host: Host, site: Site) -> WeightFacts:
     for root in site.weights:
         for path in _walk(host, root, _DEPTH):
             seen = host.stat(path)
-            files.append(
-                WeightFile(
-                    path,
-                    seen.mode & 0o7777,
-                    seen.uid,
-                    seen.size,
-                    plain_format(host.head(path, _HEAD)),
-                )
-            )
+            mode = seen.mode & 0o7777
+            try:
+                plain = plain_format(host.head(path, _HEAD))
+            except ClosedError:
+                files.append(WeightFile(path, mode, seen.uid, seen.size, closed=True))
+            else:
+                files.append(WeightFile(path, mode, seen.uid, seen.size, plain))
             if path.endswith("/header.json"):
                 models.append(_model(host, path))
     return WeightFacts(tuple(files), tuple(models))

@@ -13,6 +13,7 @@ from safehold.govern.controls.facts.trust_log import CaseFacts, LogReading
 from safehold.govern.controls.facts.weights import SealedModel, WeightFacts
 from safehold.govern.controls.interface import DAY, Facts, HostError, Judge, need
 from safehold.govern.controls.judges.common import drill_faults, drilled, some
+from safehold.secure.weights.interface import SEALED_SUFFIX
 
 PARTIES = 2
 _HOUR = 3600
@@ -207,11 +208,19 @@ def wac_20(facts: Facts) -> Iterator[str]:
 
 
 def war_01(facts: Facts) -> Iterator[str]:
-    """No file below the weights folders shows a plain format, and there is a sealed model."""
+    """There is a sealed model, and no file beside it is plain, or closed and unknown."""
     seen = facts.of(WeightFacts)
     yield from some(seen.models, "sealed model")
+    sealed = {
+        f"{model.folder}/{shard.name}{SEALED_SUFFIX}"
+        for model in seen.models
+        for shard in model.header.shards
+    }
     for one in seen.files:
         yield from need(not one.plain or one.plain == "pickle", f"{one.path} is {one.plain}")
+        # What the read meter closes is judged by the signed header, which names it.
+        named = not one.closed or one.path in sealed
+        yield from need(named, f"{one.path} can't be read, and no header names it")
 
 
 def war_02(facts: Facts) -> Iterator[str]:

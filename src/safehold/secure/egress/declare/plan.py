@@ -154,10 +154,24 @@ def load_plan(path: Path) -> EgressPlan:
     try:
         if path.stat().st_size > MAX_REGISTER_BYTES:
             raise RegisterError(f"{path.name}: expected at most {MAX_REGISTER_BYTES} bytes")
-        raw = msgspec.convert(tomllib.loads(path.read_bytes().decode("utf-8")), _PlanFile)
+        text = path.read_bytes().decode("utf-8")
     except OSError as error:
         raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except UnicodeDecodeError as error:
+        raise RegisterError(f"{path.name}: {str(error)[:120]}") from error
+    return parse_plan(text, path)
+
+
+def parse_plan(text: str, path: Path) -> EgressPlan:
+    """Check the text of a plan that lies at a path; only a weights manifest is read there.
+
+    Raises:
+        RegisterError: The text is malformed.
+        BudgetError: The bound is impossible, such as a compression outside (0, 1].
+    """
+    try:
+        raw = msgspec.convert(tomllib.loads(text), _PlanFile)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise RegisterError(f"{path.name}: {str(error)[:120]}") from error
     if raw.version != 1:
         raise RegisterError(f"{path.name}: expected `version = 1`")
