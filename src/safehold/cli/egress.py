@@ -43,6 +43,7 @@ from safehold.secure.egress.interface import (
     WeightGrants,
 )
 from safehold.secure.egress.kernel.attribution import tcp_sockets
+from safehold.secure.egress.kernel.holders import holders
 from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.ruleset import Desired, Quota, accounts, transaction, windows_of
 from safehold.secure.egress.units import human_bytes
@@ -474,6 +475,7 @@ def run(
             names=dns_log,
             limits=load_limits(shape_limits) if shape_limits else {},
             quotas=load_quotas(quotas) if quotas else None,
+            holders=functools.partial(holders, where["netns"]),
             peer=_peer(opened, counts, counts_key, peer_counts, peer_key),
         ),
     )
@@ -564,3 +566,30 @@ def flows(
         flow5 = item.flow
         where = f"{flow5.protocol} {flow5.destination} {flow5.port} uid {flow5.uid}"
         click.echo(f"{'UNDECLARED':<26}{'':<9}{human_bytes(item.sent):>10}   {where}")
+
+
+@egress.command("holders")
+@click.option("--netns", default=None, help="Look at a named network namespace.")
+@click.option("--refuse", is_flag=True, help="Exit with 1 when an unlisted program holds a socket.")
+@files
+def holders_(
+    netns: str | None, refuse: bool, register_file: Path, plan_file: Path, as_json: bool
+) -> None:
+    """List who could send past the IP stack: packet, raw and XDP sockets, and capabilities.
+
+    \b
+    Examples:
+      safehold egress holders
+      safehold egress holders --refuse --json
+    """
+    del register_file
+    listed = load_plan(plan_file).judge.senders
+    found = holders(netns)
+    unlisted = [one for one in found if one.sockets and one.program not in listed]
+    if as_json:
+        _print({"holders": found, "unlisted": unlisted})
+    else:
+        for one in found:
+            click.echo(f"{one.words()}: {', '.join((*one.sockets, *one.rights))}")
+    if refuse and unlisted:
+        raise SystemExit(1)

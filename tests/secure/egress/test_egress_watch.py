@@ -206,3 +206,40 @@ def test_malformed_memory_is_refused(world: World, tmp_path: Path) -> None:
             grants=Revocations(),
             authorizer=RefuseAll(),
         )
+
+
+def test_edited_memory_of_the_watch_is_not_believed(world: World, clock: FakeClock) -> None:
+    """Odometers set to nothing by hand are put back from the audit log, and all is sealed."""
+    rig = Rig(world, clock)
+    rig.watch.tick()
+    world.send("udp", 200_000, port=9000, seconds=3)
+    for _ in range(3):
+        clock.uptime += 10
+        rig.watch.tick()
+    before = rig.watch.state.residuals["replies"].odometer
+    assert before > 100_000
+    again = rig.open()
+    assert (again.state.residuals["replies"].odometer, again.tick()[1]) == (before, ())
+    path = world.folder / "watch.json"
+    edited = msgspec.json.decode(path.read_bytes())
+    edited["residuals"] = {}
+    edited["passed"] = {"replies": 10**12}
+    path.write_bytes(msgspec.json.encode(edited))
+    stolen = rig.open()
+    assert stolen.state.residuals["replies"].odometer > 0.98 * before
+    steps = stolen.tick()[1]
+    assert [step.level for step in steps].count(Level.SEAL) >= 1
+    assert any("watch.json" in step.reason for step in steps)
+
+
+def test_deleted_memory_of_the_watch_is_put_back(world: World, clock: FakeClock) -> None:
+    """A memory that was deleted starts from the audit log's odometers."""
+    rig = Rig(world, clock)
+    rig.watch.tick()
+    world.send("udp", 200_000, port=9000, seconds=3)
+    for _ in range(3):
+        clock.uptime += 10
+        rig.watch.tick()
+    before = rig.watch.state.residuals["replies"].odometer
+    (world.folder / "watch.json").unlink()
+    assert rig.open().state.residuals["replies"].odometer > 0.98 * before

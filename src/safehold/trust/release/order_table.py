@@ -247,6 +247,7 @@ _EGRESS_PLAN: dict[str, Order] = {
     "overhead_slack": _PINNED,
     "judge.bound_bytes": _LOWER,
     "judge.on_bypass": Ranked(("cut", "seal", "warn")),
+    "judge.senders": _FEWER,
     "box.inside": _PINNED,
     "box.addresses": _PINNED,  # none means any, so fewer is not simply the stronger one
     "judge.dead_man_s": _PINNED,  # 0 means never, so no number is simply the stronger one

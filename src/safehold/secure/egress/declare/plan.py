@@ -75,11 +75,13 @@ class EgressJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `bound_bytes` may leave past the rules before everything is closed. `on_bypass` says how: `cut`
     takes the devices down (the one thing that AF_XDP obeys), `seal` drops in the rules, `warn` only
     tells. `dead_man_s` closes everything when no look renewed the rules for so long (0: never).
+    `senders` are the programs (by their path) that may hold packet, raw or XDP sockets untold.
     """
 
     bound_bytes: int = 65_536
     on_bypass: Literal["cut", "seal", "warn"] = "cut"
     dead_man_s: int = 900
+    senders: tuple[str, ...] = ()
 
 
 class Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -32,6 +32,7 @@ from safehold.secure.egress.enforcement.settle import quotas as new_quotas
 from safehold.secure.egress.enforcement.settle import settle
 from safehold.secure.egress.enforcement.snapshot import Snapshot, let_through, snapshot_of
 from safehold.secure.egress.enforcement.state import BootClock, Clock, State, StateFile
+from safehold.secure.egress.enforcement.surroundings import Surroundings
 from safehold.secure.egress.interface import (
     AuditLog,
     Authorizer,
@@ -42,14 +43,13 @@ from safehold.secure.egress.interface import (
 from safehold.secure.egress.kernel import netns
 from safehold.secure.egress.kernel.cgroup import fill_cgroup_chains
 from safehold.secure.egress.kernel.devices import (
-    Device,
     guarded,
-    inner,
     least_segment,
     read_devices,
     set_down,
     set_up,
 )
+from safehold.secure.egress.kernel.elsewhere import down_elsewhere
 from safehold.secure.egress.kernel.inforce import (
     Rules,
     differences,
@@ -68,10 +68,28 @@ from safehold.secure.egress.kernel.ruleset import (
     transaction,
     windows_of,
 )
-from safehold.secure.egress.kernel.shaping import Shaper
 
 THROTTLE = 10
 """A throttled flow keeps this fraction (one tenth) of its budgets and its rate."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How the kernel is made to hold a state.
+
+    `rebuild` replaces all rules, `approve` makes what is asked for the approved state, `shape`
+    sets traffic control too, and `durable` writes the state before the lines move.
+    """
+
+    rebuild: bool = False
+    approve: bool = False
+    shape: bool = True
+    durable: bool = True
+
+
+LOOK = Way()
+APPLY = Way(rebuild=True, approve=True)
+OPEN = Way(rebuild=True)
+CLOSE = Way(rebuild=True, shape=False)
 
 
 class Enforcer:
@@ -99,7 +117,7 @@ class Enforcer:
         self._clock = clock or BootClock()
         self._today = today
         self._files = dict(files or {})
-        self._shaper = Shaper(self._kernel.netns)
+        self._around = Surroundings(self._kernel.netns, plan)
         self._wanted: tuple[str, Rules] = ("", {})
         self._box_rows: tuple[tuple[Flow, ...], Boxed] | None = None
 
@@ -146,14 +164,14 @@ class Enforcer:
             state = self._state(first=first, applying=True)
             self._check_loosening(state)
             least_segment(self._kernel.netns, LEAST_SEGMENT)
-            return self._enforce(state, rebuild=True, approve=True)
+            return self._enforce(state, APPLY)
 
     def tick(self) -> Snapshot:
         """Read the counters, move every window's line, and repair what is missing."""
         with self._store.locked():
             state = self._state(first=False)
             self._refuse_loosened(state)
-            return self._enforce(state)
+            return self._enforce(state, LOOK)
 
     def block(self, flow: str, reason: str) -> Snapshot:
         """Drop everything of one flow, now.
@@ -177,8 +195,10 @@ class Enforcer:
     def cut(self, reason: str) -> Snapshot:
         """Take every device down and drop everything: nothing leaves, whoever hands it over."""
         found = read_devices(self._kernel.netns)
-        names = tuple(device.name for device in self._outer(found) if device.up)
+        names = tuple(device.name for device in self._around.outer(found) if device.up)
         set_down(self._kernel.netns, names)
+        moved = self._around.moved(self._store.load(), found)
+        down_elsewhere(*moved)
         return self._tighten("cut", "*", reason, sealed=True, cut=names)
 
     def release(self, flow: str, reason: str) -> Snapshot:
@@ -204,7 +224,7 @@ class Enforcer:
                 cut=() if flow == "*" else state.cut,
                 bench=acquitted(state.bench) if flow == "*" else state.bench,
             )
-            snapshot = self._enforce(opened, rebuild=True)
+            snapshot = self._enforce(opened, OPEN)
             if flow == "*":
                 set_up(self._kernel.netns, state.cut)
             return snapshot
@@ -234,15 +254,16 @@ class Enforcer:
                 sealed=state.sealed or sealed or bool(self._loosened_now(state)),
                 cut=tuple(dict.fromkeys((*state.cut, *cut))),
             )
+            way = msgspec.structs.replace(CLOSE, shape=bool(throttled))
             try:
                 self._store.save(tightened)
             except StateError as error:
                 # A full disk must not keep a flow open: drop first, then say what is missing.
-                self._enforce(tightened, rebuild=True, shape=bool(throttled), durable=False)
+                self._enforce(tightened, msgspec.structs.replace(way, durable=False))
                 raise StateError(
                     f"{action} of {flow} is in the kernel but not durable: {error}"
                 ) from error
-            snapshot = self._enforce(tightened, rebuild=True, shape=bool(throttled))
+            snapshot = self._enforce(tightened, way)
         self._audit.append(f"egress.{action}", {"flow": flow, "reason": reason})
         return snapshot
 
@@ -327,27 +348,20 @@ class Enforcer:
             for name in accounts(flows, self.plan)
         }
 
-    def _enforce(
-        self,
-        state: State,
-        *,
-        rebuild: bool = False,
-        approve: bool = False,
-        shape: bool = True,
-        durable: bool = True,
-    ) -> Snapshot:
+    def _enforce(self, state: State, way: Way) -> Snapshot:
+        rebuild = way.rebuild
         flows = self.flows
         if state.cut:
             set_down(self._kernel.netns, state.cut)
-        before = self._outer(read_devices(self._kernel.netns))
+        before = self._around.outer(read_devices(self._kernel.netns))
         reading = self._kernel.read()
-        devices = self._outer(read_devices(self._kernel.netns, late=True))
+        devices = self._around.outer(read_devices(self._kernel.netns, late=True))
         look = Look(before, devices, *let_through(reading, self.plan))
         state, findings = settle(state, reading, self._clock, flows, self.plan)
         new = strangers(state.bench, devices)
         state = self._judged(state, look, ruled=reading is not None)
         # Durable before the lines move: a crash here costs nothing and refunds nothing.
-        if durable:
+        if way.durable:
             self._store.save(state)
         remaining = self._remaining(state, flows)
         quotas = dict(new_quotas(remaining, reading, flows, self.plan))
@@ -358,8 +372,10 @@ class Enforcer:
             for name in state.approved
             if reading is not None and name not in names and f"c_{name}" in reading.counters
         )
+        changed = self._around.mended(state, devices, flows)
+        findings = findings if way.approve else (*findings, *changed)
         missing = set(self.plan.link.interfaces) - set(guarded(devices))
-        if missing and approve:
+        if missing and way.approve:
             raise KernelError(f"interface {min(missing)} does not exist, or others send through it")
         fresh = any(quota.fresh for quota in quotas.values())
         desired = self._desired(state, flows, quotas, gone, guarded(devices))
@@ -371,22 +387,25 @@ class Enforcer:
         else:
             rebuild = True
         if rebuild or rules_gone or gone or new or fresh:
-            self._replace(state, desired, shape=shape and (rebuild or rules_gone))
+            came = bool(set(new) & set(self.plan.link.interfaces))
+            self._replace(state, desired, shape=way.shape and (rebuild or rules_gone or came))
         else:
             lines = {key: quota.limit for key, quota in quotas.items()}
             self._kernel.apply(quota_update(lines, self.plan))
-        if durable and compiled != state.compiled:
-            state = msgspec.structs.replace(state, compiled=compiled)
-            self._store.save(state)
-        if durable and (approve or gone):
+        if way.durable:
+            now = self._around.remembered(state, devices, compiled)
+            if now != state:
+                self._store.save(now)
+            state = now
+        if way.durable and (way.approve or gone):
             kept = {name: state.approved[name] for name in names if name in state.approved}
             state = msgspec.structs.replace(
                 state,
-                approved=self.budgets() if approve else kept,
-                documents=self._documents(state) if approve else state.documents,
+                approved=self.budgets() if way.approve else kept,
+                documents=self._documents(state) if way.approve else state.documents,
             )
             self._store.save(state)
-        if approve:
+        if way.approve:
             self._audit.append(
                 "egress.apply",
                 {
@@ -395,12 +414,8 @@ class Enforcer:
                     "blocked": sorted(state.blocked),
                 },
             )
-        return snapshot_of(state, reading, remaining, findings, self.plan, new)
-
-    def _outer(self, devices: tuple[Device, ...]) -> tuple[Device, ...]:
-        """The devices that lead out of what is guarded: all but loopback and a box's inside."""
-        within = inner(devices, self.plan.box.inside)
-        return tuple(d for d in devices if not d.loopback and d.name not in within)
+        away = tuple(sorted(self._around.moved(state, devices)[0]))
+        return snapshot_of(state, reading, remaining, findings, self.plan, (new, away))
 
     def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
         bench = judge(state.bench, look)
@@ -459,7 +474,7 @@ class Enforcer:
         self._kernel.apply(transaction(desired))
         fill_cgroup_chains(desired.flows, self._kernel)
         if shape and self.plan.link.shape:
-            self._shaper.apply(self.plan, desired.flows, state.throttled)
+            self._around.shaper.apply(self.plan, desired.flows, state.throttled)
 
 
 def _approval(state: State) -> str:

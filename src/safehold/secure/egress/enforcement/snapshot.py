@@ -39,9 +39,11 @@ def snapshot_of(
     remaining: Mapping[str, Mapping[Window, int]],
     findings: tuple[str, ...],
     plan: EgressPlan,
-    new: tuple[str, ...],
+    moves: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Snapshot:
-    """Say what a look found."""
+    """Say what a look found; `moves` are the devices that came, and those now elsewhere."""
+    new, away = moves
+    gone = f"{', '.join(away)} was moved into another network namespace" if away else ""
     counters = reading.counters if reading else {}
     packets = reading.packets if reading else {}
     return Snapshot(
@@ -55,7 +57,7 @@ def snapshot_of(
         },
         undeclared=counters.get("undeclared", 0) + counters.get("raw", 0),
         findings=findings,
-        bypass=verdict(state.bench, plan.judge.bound_bytes),
+        bypass=verdict(state.bench, plan.judge.bound_bytes) or gone,
         strangers=new,
         packets={name: packets.get(f"c_{name}", 0) for name in remaining},
         boot=state.boot_id,

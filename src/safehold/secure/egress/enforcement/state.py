@@ -59,8 +59,9 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `at` is the egress clock, `uptime_s` the machine's at the same moment. `approved` holds the
     budgets last applied, by account and window, and `documents` all that may not be loosened
-    without a grant; `cut` names the devices that were taken down, `bench` is what the
-    judge of the devices remembers, `compiled` the digest of the rules last put in force. `mark` and
+    without a grant; `cut` names the devices that were taken down, `bench` is what the judge of the
+    devices remembers, `compiled` the digest of the rules last put in force, `controls` what traffic
+    control then did on each device, `macs` the hardware addresses of the ways out. `mark` and
     `posture` have no use any more; states of old have them.
     """
 
@@ -79,6 +80,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cut: tuple[str, ...] = ()
     bench: Bench = Bench()
     compiled: str = ""
+    controls: dict[str, tuple[str, ...]] = {}
+    macs: dict[str, str] = {}
     mark: int = 0
 
 

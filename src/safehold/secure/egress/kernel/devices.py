@@ -4,15 +4,14 @@ The rules count what they let through; a device counts what it sent, whoever han
 (AF_XDP, raw frames, a filter of traffic control, a rule put in by hand).
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from safehold.secure.egress.interface import KernelError
-from safehold.secure.egress.kernel.netns import open_links
+from safehold.secure.egress.kernel.netns import inside, open_links
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -27,7 +26,8 @@ _UPPER_KINDS = frozenset({"bridge", "bond", "team", "vlan", "macvlan", "macvtap"
 class Device(msgspec.Struct, frozen=True):
     """One device: what it is, and how much it sent since it was made.
 
-    `master` is the index of the bridge or bond that it belongs to, or 0.
+    `master` is the index of the bridge or bond that it belongs to, or 0, `mac` its
+    hardware address.
 
     `below` says that other devices of this namespace send through it; `above` that it sends
     through others. `backlog` counts bytes that its queue holds; `xdp` says that a program is
@@ -38,6 +38,7 @@ class Device(msgspec.Struct, frozen=True):
     index: int
     kind: str = ""
     master: int = 0
+    mac: str = ""
     ethernet: bool = True
     loopback: bool = False
     up: bool = True
@@ -124,6 +125,7 @@ def _device(
         name=str(link.get_attr("IFLA_IFNAME")),
         index=index,
         kind=kind,
+        mac=str(link.get_attr("IFLA_ADDRESS") or ""),
         master=int(link.get_attr("IFLA_MASTER") or 0),
         ethernet=link["ifi_type"] == _ETHERNET,
         loopback=link["ifi_type"] == _LOOPBACK,
@@ -170,7 +172,7 @@ def least_segment(netns: str | None, size: int) -> None:
     Raises:
         KernelError: The setting can't be written.
     """
-    with _inside(netns):
+    with inside(netns):
         try:
             _LEAST_SEGMENT.write_text(f"{size}\n")
         except OSError as error:
@@ -178,20 +180,6 @@ def least_segment(netns: str | None, size: int) -> None:
 
 
 _LEAST_SEGMENT = Path("/proc/sys/net/ipv4/tcp_min_snd_mss")
-
-
-@contextlib.contextmanager
-def _inside(netns: str | None) -> Iterator[None]:
-    if netns is None:
-        yield
-        return
-    from pyroute2.netns import popns, pushns
-
-    pushns(netns)
-    try:
-        yield
-    finally:
-        popns()
 
 
 def _set(netns: str | None, names: Iterable[str], state: str) -> None:

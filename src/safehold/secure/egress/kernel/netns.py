@@ -23,13 +23,37 @@ def open_links(netns: str | None = None) -> "IPRoute":
         DependencyError: pyroute2 is not installed.
         KernelError: The namespace does not exist.
     """
+    if netns is not None and not (NETNS_FOLDER / netns).exists():
+        raise KernelError(f"network namespace {netns} does not exist")
+    return opened(netns)
+
+
+def opened(place: str | None) -> "IPRoute":
+    """Open rtnetlink here, or in the namespace of a name or a path.
+
+    Raises:
+        DependencyError: pyroute2 is not installed.
+    """
     try:
         from pyroute2 import IPRoute
     except ImportError as error:
         raise DependencyError("egress needs pyroute2: pip install 'safehold[egress]'") from error
-    if netns is not None and not (NETNS_FOLDER / netns).exists():
-        raise KernelError(f"network namespace {netns} does not exist")
-    return IPRoute(netns=netns, flags=0) if netns else IPRoute()
+    return IPRoute(netns=place, flags=0) if place else IPRoute()
+
+
+@contextlib.contextmanager
+def inside(netns: str | None) -> Iterator[None]:
+    """Be inside a named namespace for a while (None: stay here)."""
+    if netns is None:
+        yield
+        return
+    from pyroute2.netns import popns, pushns
+
+    pushns(netns)
+    try:
+        yield
+    finally:
+        popns()
 
 
 _NO_DAD = "/proc/sys/net/ipv6/conf/default/accept_dad"

@@ -21,9 +21,17 @@ from safehold.secure.egress.interface import (
     WeightGrants,
 )
 from safehold.secure.egress.kernel.attribution import SocketUse
+from safehold.secure.egress.kernel.holders import Holder
 from safehold.secure.egress.watch.alerts import AlertSink, tell
 from safehold.secure.egress.watch.counts import Peer, exchange
 from safehold.secure.egress.watch.metrics import TickReading
+from safehold.secure.egress.watch.remembered import (
+    KIND,
+    Noted,
+    believed,
+    last_noted,
+    worth_noting,
+)
 from safehold.secure.egress.watch.response import (
     Ladder,
     Signals,
@@ -86,6 +94,7 @@ class Inputs(msgspec.Struct, frozen=True):
     rescorer: Rescorer | None = None
     sample: int = 100
     peer: Peer | None = None
+    holders: Callable[[], Sequence[Holder]] | None = None
 
 
 class TimelineRow(msgspec.Struct, frozen=True):
@@ -140,6 +149,8 @@ class Watch:
         self._detectors = detectors or {}
         self._sinks = sinks
         self._inputs = inputs or Inputs()
+        self._noted = last_noted(audit.events())
+        self._edited: tuple[str, ...] = ()
         self._state = self._load()
 
     @property
@@ -162,7 +173,7 @@ class Watch:
             residual=residuals,
             alarms=alarms,
             forged=state.forged,
-            tampered=tuple(f for f in snapshot.findings if f != "rebooted"),
+            tampered=(*(f for f in snapshot.findings if f != "rebooted"), *self._edited),
             undeclared=max(0, snapshot.undeclared - state.undeclared),
             odd=odd | told | {f"device:{name}": "a new device" for name in snapshot.strangers},
             bypass=snapshot.bypass or past,
@@ -177,6 +188,8 @@ class Watch:
             undeclared=snapshot.undeclared,
         )
         write_durably(self._path, msgspec.json.encode(self._state, order="deterministic"))
+        self._edited = ()
+        self._note(line)
         self._append(snapshot, residuals, line, steps)
         tell(steps, snapshot.wall_s, self._sinks)
         return _reading(snapshot, residuals, ladder, line), steps
@@ -204,6 +217,7 @@ class Watch:
             residuals={flow: r.reviewed() for flow, r in self._state.residuals.items()},
             reviewed_at=max(now, 1e-9),
         )
+        self._noted = msgspec.structs.replace(self._noted, residual={})
         write_durably(self._path, msgspec.json.encode(self._state, order="deterministic"))
 
     def forget(self, flow: str) -> None:
@@ -215,12 +229,33 @@ class Watch:
         write_durably(self._path, msgspec.json.encode(self._state, order="deterministic"))
 
     def _load(self) -> WatchState:
+        """Read the memory, and hold it against the audit log."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=WatchState)
+            state = msgspec.json.decode(self._path.read_bytes(), type=WatchState)
         except FileNotFoundError:
-            return WatchState()
+            state = WatchState()
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise StateError("watch.json: malformed; restore it from a backup") from error
+        residuals, places, self._edited = believed(self._noted, state.residuals, state.positions)
+        held = self._enforcer.state()
+        accounts = held.accounts if held else {}
+        passed = dict(state.passed)
+        for flow, size in state.passed.items():
+            if flow in accounts and size > accounts[flow].passed:
+                self._edited += (f"watch.json says more of {flow} passed than the kernel counted",)
+                passed[flow] = self._noted.passed.get(flow, 0)
+        return msgspec.structs.replace(state, residuals=residuals, positions=places, passed=passed)
+
+    def _note(self, line: int) -> None:
+        """Tell the audit log when unexplained bytes rose far enough."""
+        state = self._state
+        if worth_noting(self._noted, state.residuals, line):
+            self._noted = Noted(
+                residual={flow: int(r.odometer) for flow, r in state.residuals.items()},
+                passed=dict(state.passed),
+                positions=dict(state.positions),
+            )
+            self._audit.append(KIND, self._noted.body())
 
     def _new_rows(self, state: WatchState) -> tuple[list[ExplainedRow], WatchState]:
         """Read every sender's new rows; a false row blocks its sender's flows from then on."""
@@ -310,6 +345,12 @@ class Watch:
         found = scores(shape)
         odd = shape_alarms(found, given.limits) | log_trouble(shape, now)
         odd |= {f"account:{name}": "over its quota of bytes or tokens" for name in over}
+        if given.holders is not None:
+            odd |= {
+                f"holder:{one.pid}": f"{one.words()} holds a {' and '.join(one.sockets)} socket"
+                for one in given.holders()
+                if one.sockets and one.program not in self._enforcer.plan.judge.senders
+            }
         state = msgspec.structs.replace(
             state, shape=shape, tokens=tokens, scores=found, over=over, hidden_bits=bits
         )
