@@ -14,6 +14,7 @@ from safehold.errors import SafeholdError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "bounty": ("safehold.cli.bounty", "bounty", "Jailbreaks that others find: in, judged, paid."),
     "calibrate": ("safehold.cli.calibrate", "calibrate", "Set a bundle's thresholds on traffic."),
+    "completion": ("safehold.cli.completion", "completion", "Complete commands in your shell."),
     "console": ("safehold.cli.console", "console", "Pages where people see and decide."),
     "capability": (
         "safehold.cli.capability",

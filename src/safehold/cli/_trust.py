@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +15,7 @@ import click
 import msgspec
 
 from safehold.canonical import canonical
+from safehold.cli._notify import tell_approvers
 from safehold.errors import DependencyError, TrustError
 from safehold.trust.grants.grant_service import Desk, Pager
 from safehold.trust.grants.interface import GrantRequest, SignedRequest
@@ -148,9 +150,21 @@ def owner_of(ssh_key: Path, roster: Roster) -> Person:
     return owned[0]
 
 
-def file_request(desk: Desk, request: GrantRequest, ssh_key: Path) -> str:
-    """Sign and record a request; return its SHA-256."""
-    return desk.request(SignedRequest(request, sign(ssh_key, Act.REQUEST, request)))
+def file_request(
+    desk: Desk, request: GrantRequest, ssh_key: Path, told: tuple[str, ...] | None = None
+) -> str:
+    """Sign and record a request, tell its approvers, and return its SHA-256.
+
+    Args:
+        desk: Where it is recorded.
+        request: The request.
+        ssh_key: Its requester's key.
+        told: Programs and webhooks that tell the approvers (None: those of SAFEHOLD_NOTIFY).
+    """
+    digest = desk.request(SignedRequest(request, sign(ssh_key, Act.REQUEST, request)))
+    targets = tuple(os.environ.get("SAFEHOLD_NOTIFY", "").split()) if told is None else told
+    tell_approvers(request, desk.state, targets)
+    return digest
 
 
 def emit(value: object) -> None:

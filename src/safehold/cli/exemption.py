@@ -6,7 +6,7 @@ from typing import Any
 import click
 import msgspec
 
-from safehold.cli._notify import notify_option, tell, tell_approvers
+from safehold.cli._notify import notify_option, tell
 from safehold.cli._trust import (
     emit,
     file_request,
@@ -193,8 +193,7 @@ def _file(
     )
     if request.requester in asked.vetting.conflicts:
         raise UsageError("expected a reviewer without a stake in it: you are among the conflicts")
-    click.echo(file_request(desk, request, ssh_key))
-    tell_approvers(request, state, to)
+    click.echo(file_request(desk, request, ssh_key, to))
 
 
 @exemption.command("request")

@@ -9,6 +9,15 @@ from typing import Any
 import click
 
 from safehold.canonical import sha256_hex
+from safehold.cli._grant_sight import (
+    open_requests,
+    operations,
+    renew,
+    status,
+    stock_policy_command,
+    whoami,
+)
+from safehold.cli._notify import notify_option
 from safehold.cli._trust import (
     emit,
     file_request,
@@ -40,7 +49,12 @@ from safehold.trust.grants.interface import (
     Refused,
     short,
 )
-from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
+from safehold.trust.grants.policy import (
+    check_achievable,
+    check_governing,
+    lint_policy,
+    load_policy,
+)
 from safehold.trust.grants.state import names
 from safehold.trust.people.interface import Proof
 from safehold.trust.people.statement import Act, ssh_message
@@ -58,6 +72,8 @@ def grant() -> None:
           --workload SHA256 --bytes 8GB --minutes 60 --purpose "serve it" --ticket OPS-1
       safehold grant approve 5f1c2a9e41d0
       safehold grant list
+      safehold grant whoami
+      safehold grant status
       safehold grant serve --port 8443        the approval page, for passkeys
     """
 
@@ -82,6 +98,7 @@ def _bytes(text: str) -> int:
 @click.option("--purpose", required=True)
 @click.option("--ticket", required=True)
 @click.option("--break-glass", "alone", is_flag=True, help="Ask to act alone, reviewed later.")
+@notify_option
 @ssh_key_option
 @log_options
 def request(
@@ -96,6 +113,7 @@ def request(
     purpose: str,
     ticket: str,
     alone: bool,
+    told: tuple[str, ...],
     ssh_key: Path,
     log_dir: Path,
     key_dir: Path | None,
@@ -129,7 +147,7 @@ def request(
         policy_sha256=state.policy.sha256,
         break_glass=alone,
     )
-    click.echo(file_request(desk, within_rule(checked(asked), state.policy), ssh_key))
+    click.echo(file_request(desk, within_rule(checked(asked), state.policy), ssh_key, told))
 
 
 def _show(desk: Desk, case: Case) -> None:
@@ -170,7 +188,7 @@ def _proof(act: Act, document: object, ssh_key: Path | None, signature: Path | N
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @_signing
 @click.option("--yes", is_flag=True, help="Do not ask again after showing the request.")
 @log_options
@@ -234,7 +252,7 @@ _reason = click.option("--reason", required=True, help="One line, which is signe
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @_reason
 @ssh_key_option
 @log_options
@@ -256,7 +274,7 @@ def deny(request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Pa
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @_reason
 @ssh_key_option
 @log_options
@@ -280,7 +298,7 @@ def revoke(
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @_reason
 @ssh_key_option
 @log_options
@@ -302,7 +320,7 @@ def end(request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Pat
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @_reason
 @ssh_key_option
 @log_options
@@ -350,7 +368,7 @@ class CommandPager:
 
 
 @grant.command("break-glass")
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @click.option("--pager", required=True, help="Program that tells people; run before anything.")
 @ssh_key_option
 @log_options
@@ -370,7 +388,7 @@ def break_glass(
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @click.option("--act", type=click.Choice(["approve"]), default="approve", show_default=True)
 @log_options
 def statement(request_id: str, act: str, log_dir: Path, key_dir: Path | None) -> None:
@@ -388,7 +406,7 @@ def statement(request_id: str, act: str, log_dir: Path, key_dir: Path | None) ->
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @json_option
 @log_options
 def show(request_id: str, as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
@@ -482,6 +500,8 @@ def policy_(
     check_governing(new)
     if not ask:
         click.echo(f"ok: version {new.version}, {len(new.rules)} rules, SHA-256 {new.sha256}")
+        for line in lint_policy(new):
+            click.echo(f"lint: {line}", err=True)
         return
     if ssh_key is None:
         raise UsageError("expected --ssh-key")
@@ -497,7 +517,7 @@ def policy_(
 
 
 @grant.command()
-@click.argument("request_id")
+@click.argument("request_id", shell_complete=open_requests)
 @log_options
 def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
     """Let an approved change of people, policy or exemptions take effect, if it has not yet.
@@ -506,11 +526,11 @@ def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold grant apply 5f1c2a9e41d0
     """
-    from safehold.trust.grants.details import DETAILS_OF
+    from safehold.trust.grants.operations import AT_ONCE
 
     desk = open_desk(log_dir, key_dir)
     asked = desk.state.case(request_id).signed.request
-    if asked.operation not in DETAILS_OF:
+    if asked.operation not in AT_ONCE:
         raise UsageError(f"{asked.operation} is used by its own service, not by this command")
     desk.use(asked.sha256, host=asked.host, workload_sha256=asked.workload_sha256)
     click.echo(f"in effect: {short(asked.sha256)}")
@@ -562,3 +582,7 @@ def serve(host: str, port: int, log_dir: Path, key_dir: Path | None) -> None:
     from safehold.console.approvals import serve_approvals
 
     serve_approvals(open_desk(log_dir, key_dir), host=host, port=port)
+
+
+for command in (operations, renew, status, stock_policy_command, whoami):
+    grant.add_command(command)

@@ -14,21 +14,15 @@ from safehold.govern.standards.library import (
 )
 from safehold.trust.demands.document import document_digest
 from safehold.trust.demands.records import DECIDED, REPORTED, record_fault
+from safehold.trust.grants.operations import OPERATIONS
 from safehold.trust.standing.gate import GateAllowed, GatedAction, gate, standing_of
 from safehold.trust.standing.interface import StandardsDocument, StandingRecord
 from safehold.trust.standing.rule_out import least_items
 
-STARTER = (
-    ("standards.plan", 1),
-    ("standards.evaluation", 1),
-    ("standards.dissent", 1),
-    ("standards.determine", 3),
-    ("standards.activate", 2),
-    ("standards.adjust", 3),
-    ("standards.deactivate", 3),
-    ("controls.attest", 1),
-    ("controls.except", 2),
-    ("report.publish", 2),
+STARTER = tuple(
+    (row.name, row.stock)
+    for row in OPERATIONS.values()
+    if row.name.startswith(("standards.", "controls.", "report."))
 )
 """Rules of grants to begin with: the operation, and how many persons beside the requester."""
 

@@ -190,6 +190,7 @@ def test_a_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
 def test_a_file_that_is_no_key_is_a_configuration_error(tmp_path: Path, content: bytes) -> None:
     """Garbage in a key file is one clear error."""
     (tmp_path / "k.pem").write_bytes(content)
+    (tmp_path / "k.pem").chmod(0o600)
     with pytest.raises(ConfigError, match="PEM"):
         signing.load_or_make_key(tmp_path / "k.pem")
     with pytest.raises(ConfigError):

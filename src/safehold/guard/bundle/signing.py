@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safehold.errors import BundleError, ConfigError, TamperError
+from safehold.trust.log.key_files import read_secret
 
 _CONTEXT = b"safehold-bundle-manifest/1\0"
 
@@ -82,7 +83,7 @@ def load_or_make_key(path: Path) -> Ed25519PrivateKey:
         path.with_suffix(".pub").write_bytes(public)
         return key
     try:
-        loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        loaded = serialization.load_pem_private_key(read_secret(path), password=None)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: not an unencrypted private key in PEM") from error
     if not isinstance(loaded, Ed25519PrivateKey):

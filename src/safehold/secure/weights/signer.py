@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from safehold.errors import WeightsError
+from safehold.errors import ConfigError, WeightsError
 from safehold.secure.weights.interface import StorageError
+from safehold.trust.log.key_files import read_secret
 
 HEADER_KEY = "header.key.pem"
 MANIFEST_KEY = "manifest.key.pem"
@@ -138,10 +139,8 @@ def _load_public(path: Path) -> object:
 
 def _load_private(path: Path) -> object:
     try:
-        if path.stat().st_mode & 0o077:
-            raise WeightsError(f"{path.name}: expected a file for its owner alone (chmod 600)")
-        return load_pem_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise WeightsError(f"can't read {path.name}: {error.strerror}") from error
+        return load_pem_private_key(read_secret(path), None)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise WeightsError(f"{path.name}: expected an unencrypted private key in PEM") from error

@@ -5,10 +5,9 @@ from typing import Annotated
 import msgspec
 
 from safehold.canonical import MAX_INTEGER
-from safehold.trust.clock import CORRECT
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.people.interface import Key, KeyId, Label, Person, PersonId, Team, TeamId
-from safehold.trust.release.interface import PublishRelease, ReleaseOperation
+from safehold.trust.release.interface import PublishRelease
 from safehold.trust.text import Document, Fact, Line
 
 
@@ -118,40 +117,3 @@ ACCOUNT_STEPS: dict[str, str] = {
     "suspend": "account.suspend",
 }
 """The operation that puts an account on each of the ladder's upper steps."""
-
-# An operation named here takes this kind of details and no other, and no other operation takes
-# it: otherwise a change of people could hide behind an operation with an easier rule.
-DETAILS_OF: dict[str, type[Details]] = {
-    "people.enrol": EnrolPerson,
-    "people.remove": RemovePerson,
-    "people.add-key": AddKey,
-    "people.remove-key": RemoveKey,
-    "people.assign": AssignPerson,
-    "people.add-team": AddTeam,
-    "policy.change": ChangePolicy,
-    "exemption.give": ExemptionTerms,
-    "standards.plan": StandingAct,
-    "standards.evaluation": StandingAct,
-    "standards.dissent": StandingAct,
-    "standards.determine": StandingAct,
-    "standards.activate": StandingAct,
-    "standards.adjust": StandingAct,
-    "standards.deactivate": StandingAct,
-    **dict.fromkeys(ACCOUNT_STEPS.values(), AccountStep),
-    CORRECT: CorrectClock,
-    ReleaseOperation.PUBLISH.value: PublishRelease,
-    ReleaseOperation.WEAKEN.value: PublishRelease,
-    ReleaseOperation.EMERGENCY.value: PublishRelease,
-}
-
-
-# These take effect when their quorum is there. An account's step is spent by the desk that decides
-# its case, which looks at who judged the case first.
-AT_ONCE = frozenset(DETAILS_OF) - frozenset(ACCOUNT_STEPS.values())
-
-
-def details_fit(operation: str, details: Details) -> bool:
-    """Tell whether these details belong to the operation."""
-    if operation in DETAILS_OF:
-        return type(details) is DETAILS_OF[operation]
-    return isinstance(details, NoDetails | Facts)

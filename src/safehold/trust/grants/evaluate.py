@@ -7,7 +7,6 @@ from safehold.trust.clock import CORRECT, SKEW_S
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.exemptions.vetting import APPROVERS
 from safehold.trust.grants.cedar import cedar_permits
-from safehold.trust.grants.details import details_fit
 from safehold.trust.grants.interface import (
     Approval,
     BreakGlass,
@@ -21,6 +20,7 @@ from safehold.trust.grants.interface import (
     Refused,
     SignedRequest,
 )
+from safehold.trust.grants.operations import details_fit
 from safehold.trust.grants.quorum import assign
 from safehold.trust.people.interface import Kind, Person, Proof, Roster, SignatureError, Verified
 from safehold.trust.people.proofs import verify_proof

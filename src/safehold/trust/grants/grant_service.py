@@ -9,7 +9,6 @@ from typing import Protocol
 import msgspec
 
 from safehold.errors import TrustError
-from safehold.trust.grants.details import AT_ONCE
 from safehold.trust.grants.events import (
     Alarm,
     Approved,
@@ -37,6 +36,7 @@ from safehold.trust.grants.interface import (
     short,
 )
 from safehold.trust.grants.leaf_reader import take_entry
+from safehold.trust.grants.operations import AT_ONCE
 from safehold.trust.grants.snapshot import MIN_NEW_LEAVES, Snapshots
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook

@@ -1,30 +1,20 @@
 """The policy file: TOML, read strictly, checked for rules that could never be safe or met."""
 
 import tomllib
+from difflib import get_close_matches
 
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.trust.clock import CORRECT
 from safehold.trust.grants.cedar import check_cedar
-from safehold.trust.grants.details import DETAILS_OF
 from safehold.trust.grants.interface import GrantRule, Policy, PolicyError
+from safehold.trust.grants.operations import OPERATIONS
 from safehold.trust.grants.quorum import assign
-from safehold.trust.people.interface import Kind, RelyingParty, Roster
-from safehold.trust.release.interface import ReleaseOperation
+from safehold.trust.people.interface import KeyKind, Kind, RelyingParty, Roster
 
 MAX_POLICY_BYTES = 30_000
-GOVERNING = frozenset(
-    name
-    for name in set(DETAILS_OF) - {"exemption.give", CORRECT, *ReleaseOperation}
-    if not name.startswith("standards.")  # their own gate counts their persons
-)
-_APPROVALS = {
-    CORRECT: 2,
-    ReleaseOperation.PUBLISH.value: 2,
-    ReleaseOperation.WEAKEN.value: 3,
-}
-"""How many approvals these need at least, beside their requester."""
+GOVERNING = frozenset(row.name for row in OPERATIONS.values() if row.governs)
+"""What changes who may approve."""
 MIN_GOVERNING = 2
 """How many approvals a change of who may approve needs at least, beside its requester."""
 
@@ -99,12 +89,13 @@ def _check_rule(rule: GrantRule) -> None:
     teams = [threshold.team for threshold in rule.thresholds]
     if len(teams) != len(set(teams)):
         raise PolicyError(f"rule {rule.operation}: expected each team once")
-    least = _APPROVALS.get(rule.operation, 0)
+    known = OPERATIONS.get(rule.operation)
     count = sum(threshold.count for threshold in rule.thresholds)
+    least = 0 if known is None or known.governs else known.least  # `check_governing` names those
     if count < least:
         raise PolicyError(f"rule {rule.operation}: expected {least} approvals, got {count}")
-    alone = rule.operation == ReleaseOperation.EMERGENCY
-    if rule.break_glass is not None and rule.operation in DETAILS_OF and not alone:
+    typed = known is not None and known.details is not None and not known.alone
+    if rule.break_glass is not None and typed:
         raise PolicyError(
             f"rule {rule.operation}: expected no break_glass: one person alone may not change "
             "people, policy, exemptions or a weaker release"
@@ -144,3 +135,27 @@ def check_achievable(policy: Policy, roster: Roster, *, governing_only: bool = F
                 raise PolicyError(
                     f"rule {rule.operation}: if {name} asks, the others can't reach the quorum"
                 )
+
+
+def lint_policy(policy: Policy) -> tuple[str, ...]:
+    """Return what a reader of the policy should look at again, one line each; nothing is refused.
+
+    An operation that no part asks for (a misspelt one has no rule then, and is refused), one that
+    has no rule, one approval where the stock policy has more, and keys that are possession only.
+    """
+    found: list[str] = []
+    ruled = {rule.operation: rule for rule in policy.rules}
+    for name, rule in ruled.items():
+        known = OPERATIONS.get(name)
+        count = sum(threshold.count for threshold in rule.thresholds)
+        if known is None:
+            close = get_close_matches(name, OPERATIONS, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            found.append(f"{name}: no part of Safehold asks for it{hint}")
+        elif count < known.stock:
+            found.append(f"{name}: {count} approval(s), the stock policy has {known.stock}")
+    copied = sum(KeyKind.SSH in rule.keys for rule in policy.rules)
+    if copied:
+        found.append(f"{copied} rule(s) let plain SSH keys approve: a copied file is a vote")
+    found += [f"{name}: no rule, so it is refused" for name in OPERATIONS if name not in ruled]
+    return tuple(found)

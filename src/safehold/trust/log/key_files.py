@@ -18,6 +18,20 @@ def read_private_key(path: Path) -> SigningKey:
             in a folder that others can change.
         LogError: it holds no key.
     """
+    try:
+        text = read_secret(path).decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"can't read the private key {path}") from error
+    return SigningKey.parse(text)
+
+
+def read_secret(path: Path, *, limit: int = _MAX_BYTES) -> bytes:
+    """Return the bytes of a secret file, after looking at who else could read or replace it.
+
+    Raises:
+        ConfigError: it can't be read, is a link, is open to others, is somebody else's, is longer
+            than `limit` bytes, or lies in a folder that others can change.
+    """
     check_key_folder(path.parent)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -34,10 +48,12 @@ def read_private_key(path: Path) -> SigningKey:
         if found.st_uid not in {0, os.geteuid()}:
             raise ConfigError(f"{path}: expected a private key of yours, got user {found.st_uid}'s")
         try:
-            text = file.read(_MAX_BYTES).decode()
-        except (OSError, UnicodeDecodeError) as error:
+            secret = file.read(limit + 1)
+        except OSError as error:
             raise ConfigError(f"can't read the private key {path}") from error
-    return SigningKey.parse(text)
+    if len(secret) > limit:
+        raise ConfigError(f"{path}: expected at most {limit} bytes of key")
+    return secret
 
 
 def check_key_folder(folder: Path) -> None:

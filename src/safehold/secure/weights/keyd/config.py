@@ -21,6 +21,7 @@ from safehold.secure.weights.signer import SealVerifier
 from safehold.secure.weights.storage import replace_file
 from safehold.trust.demands.ask import StandingQuestion, demand
 from safehold.trust.grants.grant_service import Desk
+from safehold.trust.log.key_files import read_private_key
 from safehold.trust.log.keys import read_keys
 from safehold.trust.log.note import Algorithm, SigningKey
 from safehold.trust.log.store import LogStore
@@ -207,10 +208,4 @@ def _standing(question: StandingQuestion | None, clock: Callable[[], int]) -> Ca
 
 
 def _key(path: str) -> SigningKey:
-    file = Path(path)
-    try:
-        if file.stat().st_mode & 0o077:
-            raise ConfigError(f"{file.name}: expected a file for its owner alone (chmod 600)")
-        return SigningKey.parse(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read the key in {file.name}") from error
+    return read_private_key(Path(path))

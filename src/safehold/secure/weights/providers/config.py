@@ -12,6 +12,7 @@ from safehold.errors import ConfigError, DependencyError
 from safehold.secure.weights.interface import KeyProvider
 from safehold.secure.weights.providers.local import UnsafeLocalProvider
 from safehold.secure.weights.providers.shares import Ask, ShareProvider
+from safehold.trust.log.key_files import read_secret
 
 
 class UnsafeLocal(
@@ -144,10 +145,8 @@ def nobody(question: str) -> str:
 def _secret(path: str) -> str:
     file = Path(path)
     try:
-        if file.stat().st_mode & 0o077:
-            raise ConfigError(f"{file.name}: expected a file for its owner alone (chmod 600)")
-        secret = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        secret = read_secret(file).decode().strip()
+    except UnicodeDecodeError as error:
         raise ConfigError(f"can't read the secret in {file.name}") from error
     if not secret:
         raise ConfigError(f"{file.name}: expected a secret, got an empty file")

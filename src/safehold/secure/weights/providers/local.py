@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+from safehold.errors import ConfigError
 from safehold.secure.weights.interface import KEY_BYTES, ProviderError
 from safehold.secure.weights.providers.envelope import unwrap_with, wrap_with
+from safehold.trust.log.key_files import read_secret
 
 
 class UnsafeKeyWarning(UserWarning):
@@ -77,11 +79,9 @@ class UnsafeLocalProvider:
     def _key(self, name: str) -> bytes:
         path = self._path(name)
         try:
-            if path.stat().st_mode & 0o077:
-                raise ProviderError(f"key {name}: expected a file for its owner alone (chmod 600)")
-            key = path.read_bytes()
-        except OSError as error:
-            raise ProviderError(f"can't read key {name}: {error.strerror}") from error
+            key = read_secret(path)
+        except ConfigError as error:
+            raise ProviderError(f"key {name}: {error}") from error
         if len(key) != KEY_BYTES:
             raise ProviderError(f"key {name}: expected {KEY_BYTES} bytes, got {len(key)}")
         return key
