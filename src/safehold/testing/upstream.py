@@ -6,8 +6,10 @@ is a `Script`; how it breaks is a `Fault`.
 
 import asyncio
 import contextlib
+import gzip
 import json
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from types import TracebackType
@@ -37,6 +39,10 @@ class Fault(StrEnum):
     STATUS_429 = "status_429"
     INVALID_UTF8 = "invalid_utf8"
     REDIRECT = "redirect"
+    WHOLE = "whole"
+    UNNAMED = "unnamed"
+    GZIP = "gzip"
+    CUT_GZIP = "cut_gzip"
 
 
 class SaidRun(msgspec.Struct, frozen=True):
@@ -416,7 +422,7 @@ class MockUpstream:
         if path == "/v1/embeddings":
             vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
             return await _json(writer, {"object": "list", "data": [vector], "model": "mock"})
-        if given.get("stream"):
+        if given.get("stream") and script.fault is not Fault.WHOLE:
             return await self._stream(path, given, script, writer)
         answer = WHOLE[path](script)
         if script.fault is Fault.UNKNOWN_FIELD:
@@ -426,9 +432,11 @@ class MockUpstream:
     async def _stream(
         self, path: str, given: dict[str, Any], script: Script, writer: asyncio.StreamWriter
     ) -> bool:
-        kind = "text/html" if script.fault is Fault.WRONG_TYPE else "text/event-stream"
+        kind = _TYPES.get(script.fault, "text/event-stream")
+        packed = script.fault in (Fault.GZIP, Fault.CUT_GZIP)
+        encoding = "content-encoding: gzip\r\n" if packed else ""
         writer.write(
-            f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n"
+            f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{encoding}"
             "transfer-encoding: chunked\r\n\r\n".encode()
         )
         if path == "/v1/messages":
@@ -438,7 +446,19 @@ class MockUpstream:
         else:
             usage = bool((given.get("stream_options") or {}).get("include_usage"))
             events = list(chat_events(script, usage=usage))
+        if packed:
+            events = packed_events(events, whole=script.fault is Fault.GZIP)
         return await _play(script, events, writer)
+
+
+_TYPES = {Fault.WRONG_TYPE: "text/html", Fault.UNNAMED: "text/plain"}
+
+
+def packed_events(events: Sequence[bytes], *, whole: bool) -> list[bytes]:
+    """Return events as one gzip stream, a flush after each; without its end if not `whole`."""
+    pack = zlib.compressobj(wbits=31)
+    packed = [pack.compress(event) + pack.flush(zlib.Z_SYNC_FLUSH) for event in events]
+    return [*packed, pack.flush()] if whole else packed[: len(packed) // 2]
 
 
 async def _play(script: Script, events: Sequence[bytes], writer: asyncio.StreamWriter) -> bool:
@@ -506,9 +526,12 @@ async def _json(
         data = data[:-1]
     if broken is Fault.INVALID_UTF8:
         data = data.replace(b"mock", b"\xff\xfe")
-    kind = "text/html" if broken is Fault.WRONG_TYPE else "application/json"
-    size = len(data) + (10 if broken in (Fault.HALF_CLOSE, Fault.RESET) else 0)
+    kind = _TYPES.get(broken, "application/json")
     extra = "retry-after: 3\r\n" if status == 429 else ""
+    if broken in (Fault.GZIP, Fault.CUT_GZIP):
+        data = gzip.compress(data)[: -20 if broken is Fault.CUT_GZIP else None]
+        extra += "content-encoding: gzip\r\n"
+    size = len(data) + (10 if broken in (Fault.HALF_CLOSE, Fault.RESET) else 0)
     head = f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n{extra}\r\n"
     writer.write(head.encode() + data)
     await writer.drain()

@@ -78,6 +78,50 @@ def test_one_byte_chunks_arrive_whole(stage: Start, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", [Fault.WHOLE, Fault.UNNAMED, Fault.GZIP])
+def test_answer_in_another_wrapping_arrives_whole(
+    stage: Start, path: str, fault: Fault, *, stream: bool
+) -> None:
+    """Whole JSON where a stream was asked, no media type, gzip unasked: the text is what counts."""
+    text = "Grüße, 世界! " * 20
+    at = stage(msgspec.structs.replace(says(text, size=3), fault=fault))
+    asked = body_for(path, "hi") | {"stream": stream}
+    status, _, body = post(at.gateway.port, path, json.dumps(asked).encode())
+    assert status == 200
+    if stream:
+        assert ending(path, body) == "done"
+    row = at.finals()[-1]
+    assert "".join(item.text for item in row.delivered) == text
+    assert row.outcome is Outcome.COMPLIED
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("fault", [Fault.WHOLE, Fault.UNNAMED, Fault.GZIP])
+def test_restricted_answer_in_another_wrapping_is_blocked(
+    stage: Start, path: str, fault: Fault
+) -> None:
+    """The wrapping is no way around the guard."""
+    at = stage(msgspec.structs.replace(says(f"It is {MARKER}. " * 3, size=3), fault=fault))
+    asked = json.dumps(body_for(path, "hi")).encode()
+    _, _, body = post(at.gateway.port, path, asked)
+    assert MARKER.encode() not in body
+    assert at.finals()[-1].outcome is Outcome.BLOCKED_BY_GUARD
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [True, False])
+def test_compressed_answer_that_is_cut_is_an_error(
+    stage: Start, path: str, *, stream: bool
+) -> None:
+    """Half of a gzip stream is no whole answer."""
+    at = stage(msgspec.structs.replace(LONG, fault=Fault.CUT_GZIP))
+    asked = body_for(path, "hi") | {"stream": stream}
+    post(at.gateway.port, path, json.dumps(asked).encode())
+    assert at.finals()[-1].outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
@@ -304,7 +348,8 @@ def test_client_that_hangs_up_still_gets_its_final_row(stage: Start) -> None:
 
 def test_slow_reader_is_cut_and_recorded(stage: Start) -> None:
     """A client that stops reading does not hold memory for ever; its row is kept."""
-    at = stage(says("word " * 3_000_000, size=50_000), limits=IMPATIENT)
+    patient = msgspec.structs.replace(IMPATIENT, idle_timeout_s=60, body_timeout_s=60)
+    at = stage(says("word " * 3_000_000, size=50_000), limits=patient)
     asked = json.dumps(body_for(PATHS[0], "hi")).encode()
     head = START + b"content-length: %d\r\n\r\n" % len(asked)
     sock = socket.socket()
@@ -382,3 +427,25 @@ def test_guard_that_breaks_ends_the_exchange_with_a_row(
     assert at.prompts()[-1].decision_id == at.finals()[-1].decision_id
     assert (at.finals()[-1].outcome, at.finals()[-1].error) == ("unscorable", "ScorerError")
     assert at.finals()[-1].delivered_bytes == 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_client_of_http_1_0_gets_a_stream_of_known_length(stage: Start, path: str) -> None:
+    """HTTP/1.0 knows no chunks: the same events come as one body, whole or cut by a block."""
+    for text in ("Hello there. " * 9, f"It is {MARKER}. " * 3):
+        at = stage(says(text, size=3))
+        asked = json.dumps(body_for(path, "hi")).encode()
+        head = (
+            f"POST {path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(asked)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=60) as sock:
+            sock.sendall(head.encode() + asked)
+            got = b""
+            while part := sock.recv(65536):
+                got += part
+        lines, _, body = got.partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in lines.lower()
+        assert b"content-length: %d" % len(body) in lines.lower()
+        assert ending(path, body) == "done"
+        assert MARKER.encode() not in body

@@ -202,7 +202,8 @@ class Gateway:
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         decision_id = f"sh_{secrets.token_hex(16)}"
         mark = (b"x-safehold-decision-id", decision_id.encode())
-        out = Outlet(send, self.relay.ticks, (mark,))
+        chunks = scope.get("http_version") != "1.0"
+        out = Outlet(send, self.relay.ticks, (mark,), knows_chunks=chunks)
         codec = self._codecs.get(scope["path"])
         started = self.relay.clock()
         self._sending[decision_id] = (out, started)

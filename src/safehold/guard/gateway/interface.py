@@ -266,6 +266,14 @@ class Call(Protocol):
         """Start reading a streamed answer."""
         ...
 
+    def events(self, body: bytes) -> list[bytes]:
+        """Return a complete answer as the events of a stream, for who asked for one.
+
+        Raises:
+            BrokenReplyError: The body is no JSON object.
+        """
+        ...
+
     def whole(self, body: bytes) -> Whole:
         """Read a complete answer.
 

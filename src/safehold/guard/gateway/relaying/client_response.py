@@ -24,8 +24,18 @@ class Outlet:
     exact to one slice and what the transport still held (64 KiB each).
     """
 
-    def __init__(self, send: Send, clock: Callable[[], float], base: Headers = ()) -> None:
+    def __init__(
+        self,
+        send: Send,
+        clock: Callable[[], float],
+        base: Headers = (),
+        *,
+        knows_chunks: bool = True,
+    ) -> None:
+        """Take the way out; a client that knows no chunks (HTTP/1.0) gets a known length."""
         self._send = send
+        self._knows_chunks = knows_chunks
+        self._held: tuple[list[tuple[bytes, bytes]], list[bytes]] | None = None
         self._clock = clock
         self._base = list(base)
         self.status: int | None = None
@@ -55,6 +65,13 @@ class Outlet:
 
     async def _body(self, frames: bytes, *, more: bool) -> None:
         """Send frames in slices; each is counted when the transport has taken it."""
+        if self._held is not None:
+            lines, parts = self._held
+            parts.append(frames)
+            if more:
+                return
+            self._held, frames = None, b"".join(parts)
+            await self._head([*lines, (b"content-length", str(len(frames)).encode())])
         at, total = 0, len(frames)
         while True:
             part = frames if total <= _SLICE else frames[at : at + _SLICE]
@@ -89,7 +106,13 @@ class Outlet:
         self.status = status
         self.first_byte_at = self._clock()
         lines = [(b"content-type", content_type), *self._base, *headers]
-        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+        if not self._knows_chunks and all(name != b"content-length" for name, _ in lines):
+            self._held = (lines, [])
+        else:
+            await self._head(lines)
+
+    async def _head(self, lines: list[tuple[bytes, bytes]]) -> None:
+        await self._send({"type": "http.response.start", "status": self.status, "headers": lines})
         self._chunked = all(name != b"content-length" for name, _ in lines)
         size = sum(len(name) + len(value) + 4 for name, value in lines) + 2
         self._count(_STATUS_LINE + size + (_CHUNKED if self._chunked else 0))

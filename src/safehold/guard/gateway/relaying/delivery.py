@@ -1,7 +1,7 @@
 """The answer on its way through the session: streamed or whole, scored before it leaves."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from safehold.errors import UpstreamError
@@ -20,6 +20,11 @@ from safehold.guard.gateway.upstreams.http import Answer, read_all
 from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import LedgerVerdict, Outcome
 from safehold.guard.session.flow import StageTwo, run_flow
+
+_JSON = ("application/json", "text/json")
+_UNNAMED = ("text/plain", "application/octet-stream", "binary/octet-stream")
+"""What servers call an answer when they do not say what it is: its bytes are asked instead."""
+_BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
 def utf8_bytes(text: str) -> int:
@@ -54,6 +59,11 @@ def _together(run: list[Delta]) -> Delta:
             return Delta(run[0].lane, text)
         heard += piece.heard
     return Delta(run[0].lane, text, tuple(heard))
+
+
+def is_object(data: bytes) -> bool:
+    """Whether a body begins as a JSON object, which no event stream that says something does."""
+    return data.lstrip(_BLANK).startswith(b"{")
 
 
 class KeepFinal(Protocol):
@@ -105,18 +115,13 @@ class Delivery:
             LedgerError: A row could not be kept.
         """
         state = self._state
-        if self._answer.content_type != "text/event-stream":
+        if self._answer.content_type not in ("text/event-stream", *_JSON, *_UNNAMED):
             raise BrokenReplyError("upstream: expected an event stream, came another content type")
         stream = self.events = state.ask.call.stream()
-        reader = EventReader(self._limits.max_event_bytes)
         self._gone.add_done_callback(lambda _: self._answer.abort())
         alive = asyncio.ensure_future(self._keep_alive())
         try:
-            async for data in self._answer.chunks():
-                self._count(len(data))
-                if self._gone.done():
-                    break
-                events = reader.feed(data)
+            async for events in self._events():
                 if len(events) == 1:
                     pieces = stream.read(events[0])
                 else:
@@ -136,6 +141,23 @@ class Delivery:
         if not stream.complete:  # an event that has not ended is nothing (WHATWG)
             raise BrokenReplyError("upstream: ended its stream in the middle of an answer")
         await self._finish(stream)
+
+    async def _events(self) -> AsyncIterator[list[bytes]]:
+        """Yield the events of each read; those of a server that answers whole come all at once."""
+        reader = EventReader(self._limits.max_event_bytes)
+        body: list[bytes] | None = None
+        async for data in self._answer.chunks():
+            self._count(len(data))
+            if self._gone.done():
+                return
+            if self._received == len(data) and is_object(data):
+                body = []
+            if body is None:
+                yield reader.feed(data)
+            else:
+                body.append(data)
+        if body is not None:
+            yield self._state.ask.call.events(b"".join(body))
 
     async def _keep_alive(self) -> None:
         """Send a comment, which carries no text, while nothing may be released for long."""
@@ -274,7 +296,8 @@ class Delivery:
             LedgerError: A row could not be kept.
         """
         state = self._state
-        if self._answer.content_type != "application/json":
+        kind = self._answer.content_type
+        if kind not in (*_JSON, *_UNNAMED) and not kind.endswith("+json"):
             raise BrokenReplyError("upstream: expected JSON, came another content type")
         reply = state.ask.call.whole(await read_all(self._answer, self._limits))
         cleared: dict[Lane, str] = {}

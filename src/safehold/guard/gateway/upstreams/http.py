@@ -1,7 +1,8 @@
 """The seam to the model server. Its limits sit here, where no implementation can forget them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from safehold.guard.gateway.interface import BrokenReplyError, SilentUpstreamErr
 from safehold.guard.gateway.policy import Limits
 
 _READ_BYTES = 64 * 1024
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Encodings that are undone though none was asked for, and zlib's word for their frames."""
 
 
 class Answer(Protocol):
@@ -90,6 +93,22 @@ async def read_all(answer: Answer, limits: Limits) -> bytes:
     return b"".join(parts)
 
 
+def _encoding(response: aiohttp.ClientResponse) -> str:
+    name = response.headers.get("content-encoding", "").strip().lower()
+    return "" if name == "identity" else name
+
+
+def unpacked(unpack: "zlib._Decompress", chunk: bytes) -> Iterator[bytes]:
+    """Yield what a compressed chunk holds in bounded parts: a bomb meets the limit of a reply."""
+    while chunk:
+        part = unpack.decompress(chunk, _READ_BYTES)
+        if part:
+            yield part
+        chunk = unpack.unconsumed_tail
+        if not part and not chunk:
+            return
+
+
 class HttpAnswer:
     """An aiohttp response that may stay silent for `idle_s` at most while it is being read.
 
@@ -102,6 +121,8 @@ class HttpAnswer:
         self._waiting_since: float | None = None
         self._silent = False
         self._timer: asyncio.TimerHandle | None = None
+        packed = _encoding(response)
+        self._unpack = zlib.decompressobj(_WINDOWS[packed]) if packed else None
         self.status = response.status
         self.content_type = response.content_type.lower()
         self.headers = response.headers
@@ -121,7 +142,15 @@ class HttpAnswer:
                 self._waiting_since = None
                 if not chunk:
                     break
-                yield chunk
+                if self._unpack is None:
+                    yield chunk
+                else:
+                    for part in unpacked(self._unpack, chunk):
+                        yield part
+            if self._unpack is not None and not self._unpack.eof:
+                raise UpstreamError("upstream: a compressed answer ended in the middle")
+        except zlib.error as error:
+            raise BrokenReplyError("upstream: its answer can't be decompressed") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if self._silent:
                 raise SilentUpstreamError(
@@ -220,9 +249,9 @@ class HttpClient:
             raise SilentUpstreamError("upstream: did not answer in time") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UpstreamError("upstream: can't be reached") from error
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if _encoding(response) not in ("", *_WINDOWS):
             response.close()
-            raise BrokenReplyError("upstream: expected an unencoded body, came a compressed one")
+            raise BrokenReplyError("upstream: expected gzip or no encoding, came another one")
         return HttpAnswer(response, self._limits.idle_timeout_s)
 
     async def close(self) -> None:

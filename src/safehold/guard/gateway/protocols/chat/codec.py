@@ -36,6 +36,7 @@ from safehold.guard.gateway.protocols.json_border import (
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_chat_client
+from safehold.guard.gateway.protocols.whole_as_events import chat_events
 
 ROLES = {
     "developer": Role.SYSTEM,
@@ -198,6 +199,14 @@ class ChatCall:
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
+
+    def events(self, body: bytes) -> list[bytes]:
+        """Return a complete answer as the events of a stream.
+
+        Raises:
+            BrokenReplyError: The body is no JSON object.
+        """
+        return chat_events(body)
 
     def whole(self, body: bytes) -> "ChatWhole":
         """Read a complete answer.

@@ -34,6 +34,7 @@ from safehold.guard.gateway.protocols.messages.stream import MessagesStream, ref
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_messages_client
+from safehold.guard.gateway.protocols.whole_as_events import messages_events
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 ERRORS = {
@@ -231,6 +232,14 @@ class MessagesCall:
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
+
+    def events(self, body: bytes) -> list[bytes]:
+        """Return a complete answer as the events of a stream.
+
+        Raises:
+            BrokenReplyError: The body is no JSON object.
+        """
+        return messages_events(body)
 
     def whole(self, body: bytes) -> "MessagesWhole":
         """Read a complete answer.

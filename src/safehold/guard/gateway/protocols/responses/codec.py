@@ -41,6 +41,7 @@ from safehold.guard.gateway.protocols.responses.response_object import (
 from safehold.guard.gateway.protocols.responses.stream import ResponsesStream
 from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_responses_client
+from safehold.guard.gateway.protocols.whole_as_events import responses_events
 
 ROLES = {
     "user": Role.USER,
@@ -263,6 +264,14 @@ class ResponsesCall:
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
+
+    def events(self, body: bytes) -> list[bytes]:
+        """Return a complete answer as the events of a stream.
+
+        Raises:
+            BrokenReplyError: The body is no JSON object.
+        """
+        return responses_events(body)
 
     def whole(self, body: bytes) -> "ResponsesWhole":
         """Read a complete answer.
