@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from safehold.detect.monitoring.account_book import AccountBook
-from safehold.detect.monitoring.accounts import Caps
+from safehold.detect.monitoring.fitted import caps_of
 from safehold.detect.monitoring.ladder import Climb, StateBook, climbed
 from safehold.detect.monitoring.tables import MonitorStore
 from safehold.errors import UsageError
@@ -125,7 +125,9 @@ def climb(
     Example:
       safehold monitor ladder climb --limit-after 3
     """
-    book = AccountBook(MonitorStore.open(places.monitor), caps=Caps())
+    store = MonitorStore.open(places.monitor)
+    caps, exempt = caps_of(store)
+    book = AccountBook(store, caps=caps, exempt_caps=exempt)
     book.follow(LedgerReader.open(places.ledger))
     file, now = _book(states, key, signer), int(time.time())
     how = Climb(limit_after=limit_after, requests_per_hour=requests)

@@ -3,16 +3,20 @@
 import math
 import time
 from collections.abc import Iterator
+from typing import IO
 
 import click
 import msgspec
 
 from safehold.cli._monitor_ladder import ladder
-from safehold.detect.monitoring.account_book import AccountBook, stopped
+from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
-from safehold.detect.monitoring.campaigns import Background, Sighting, campaigns
+from safehold.detect.monitoring.campaign_book import CampaignSettings, look
+from safehold.detect.monitoring.fitted import caps_of, fit
+from safehold.detect.monitoring.scan.guard_scanners import day_joiner
 from safehold.detect.monitoring.scan.interface import ScannerSpec
-from safehold.detect.monitoring.scan.scanners import SCANNERS, load_scanner, texts
+from safehold.detect.monitoring.scan.judge_scanner import on_the_top
+from safehold.detect.monitoring.scan.scanners import SCANNERS, load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.simulate import TAILS, simulate
 from safehold.detect.monitoring.tables import MonitorStore
@@ -20,7 +24,6 @@ from safehold.detect.runners.interface import RunLimits
 from safehold.detect.runners.pool import run_pool
 from safehold.detect.runners.ray_runner import run_ray
 from safehold.errors import UsageError
-from safehold.guard.ledger.joined import joined, watermark
 from safehold.guard.ledger.reader import LedgerReader
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -91,9 +94,13 @@ def scan(
       safehold monitor scan
       safehold monitor scan -o bundle=out/bundle -o sha256=DIGEST --processes 2
       safehold monitor scan --scanner known -o file=attack.txt
+      safehold monitor scan --scanner rules -o file=new-rules.yaml
+      safehold monitor scan --scanner judge -o url=http://127.0.0.1:8000/v1 -o model=m -o share=0.01
     """
     budget = math.inf if budget_cpu_s is None else budget_cpu_s
     spec = ScannerSpec(scanner, dict(_pairs(options)))
+    if scanner == "judge":
+        spec = on_the_top(spec, places.monitor)
     job = ScanJob(places.ledger, places.monitor, spec, load_scanner)
     planner = ScanWorker(job, "planner")
     planned = planner.queue.plan(LedgerReader.open(places.ledger), name=scanner)
@@ -106,17 +113,26 @@ def scan(
 
 
 @monitor.command()
+@click.option(
+    "--workflow",
+    metavar="BUNDLE",
+    help="Also judge each account's last day as one text, with this stock bundle.",
+)
 @_json_option
 @click.pass_obj
-def accounts(places: _Places, as_json: bool) -> None:
+def accounts(places: _Places, workflow: str | None, as_json: bool) -> None:
     """Take in what ended since the last time, and list the accounts that have a label.
 
     \b
     Examples:
       safehold monitor accounts
+      safehold monitor accounts --workflow homebrewing
       safehold monitor accounts --json | jq .account
     """
-    book = AccountBook(MonitorStore.open(places.monitor), caps=Caps())
+    joiner = None if workflow is None else day_joiner({"bundle": workflow})
+    store = MonitorStore.open(places.monitor)
+    caps, exempt = caps_of(store)
+    book = AccountBook(store, caps=caps, exempt_caps=exempt, joiner=joiner)
     taken = book.follow(LedgerReader.open(places.ledger))
     found = book.labels(now=time.time())
     for one in found:
@@ -131,32 +147,34 @@ def accounts(places: _Places, as_json: bool) -> None:
 @monitor.command("campaigns")
 @click.option(
     "--background",
-    default=0.5,
+    default=CampaignSettings().begin_with,
     show_default=True,
     type=click.FloatRange(0.0, 1.0),
-    help="The oldest share of the ledger, whose wording counts as usual.",
+    help="At the first look: the oldest share of the ledger, whose wording counts as usual.",
+)
+@click.option(
+    "--window-days",
+    default=7.0,
+    show_default=True,
+    type=click.FloatRange(min=0.01),
+    help="How long an exchange is looked at before its wording counts as usual.",
 )
 @_json_option
 @click.pass_obj
-def campaigns_command(places: _Places, background: float, as_json: bool) -> None:
+def campaigns_command(
+    places: _Places, background: float, window_days: float, as_json: bool
+) -> None:
     """Find texts of many accounts that share rare wording.
 
     \b
     Examples:
       safehold monitor campaigns
-      safehold monitor campaigns --background 0.8 --json
+      safehold monitor campaigns --window-days 3 --json
     """
-    usual, seen = Background(), []
-    with LedgerReader.open(places.ledger).snapshot() as connection:
-        through = watermark(connection)
-        for one in joined(connection, after=0, through=through):
-            text = "\n".join(texts(one)[:-1] or texts(one))
-            if one.seq <= background * through:
-                usual.learn(text, at=one.final.at, stopped=stopped(one))
-            else:
-                about = {"decision_id": one.decision_id, "account": one.account}
-                seen.append(Sighting(**about, text=text, stopped=stopped(one)))
-    for found in campaigns(seen, usual):
+    settings = CampaignSettings(window_s=window_days * 86_400, begin_with=background)
+    store = MonitorStore.open(places.monitor)
+    looked = look(store, LedgerReader.open(places.ledger), settings)
+    for found in looked.found:
         if as_json:
             click.echo(msgspec.json.encode(found))
         elif found.alarm:
@@ -184,6 +202,31 @@ def simulate_command(tail: str, count: int, walk_share: float, seed: int) -> Non
 
 
 monitor.add_command(ladder)
+
+
+@monitor.command("fit")
+@click.argument("honest", type=click.File("r"))
+@_json_option
+@click.pass_obj
+def fit_command(places: _Places, honest: IO[str], as_json: bool) -> None:
+    """Fit the caps on HONEST: a file of account names that people looked at, one a line.
+
+    \b
+    Examples:
+      safehold monitor fit honest.txt
+      cut -f1 honest.tsv | safehold monitor fit -
+    """
+    names = {line.strip() for line in honest if line.strip()}
+    found = fit(MonitorStore.open(places.monitor), names, now=time.time())
+    for name, one in found.items():
+        if as_json:
+            click.echo(msgspec.json.encode({"name": name, **msgspec.structs.asdict(one)}))
+        else:
+            caps = one.caps
+            click.echo(
+                f"{name}: stopped {caps.block:.1%}, resembling {caps.walk:.1%}, in pieces "
+                f"{caps.workflow:.1%}, chain {caps.lineage}; of {one.accounts} accounts"
+            )
 
 
 def _pairs(options: tuple[str, ...]) -> Iterator[tuple[str, str]]:

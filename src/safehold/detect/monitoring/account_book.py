@@ -1,11 +1,18 @@
 """The accounts' states and labels, kept in the monitor's database and moved along the ledger."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
-from safehold.detect.monitoring.accounts import AccountState, Caps, labels, observe
+from safehold.detect.monitoring.accounts import (
+    AccountState,
+    Caps,
+    labels,
+    noted,
+    observe,
+    observe_window,
+)
 from safehold.detect.monitoring.tables import ACCOUNTS, CURSORS, LABELS, STEPS, MonitorStore
 from safehold.guard.accounts.interface import Level, Standing
 from safehold.guard.ledger import LedgerVerdict
@@ -15,6 +22,8 @@ from safehold.guard.ledger.reader import LedgerReader
 
 _STRIDE = 2_000
 _LABEL_LASTS_S = 90 * 86_400.0
+_LEAST_PIECES = 2
+_REMEMBERED = 20_000
 _CURSOR = "accounts"
 EXEMPT = " (exempt)"
 """Ends the name of an account's exempt half: its traffic under a grant has caps of its own."""
@@ -32,12 +41,35 @@ class KeptLabel(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What one exchange asked anew, and what it was given."""
+
+    asked: str
+    got: str
+
+
+Joiner = Callable[[Sequence[str], Sequence[str]], bool]
+"""Says whether what was asked and what was given would be stopped if each were one text."""
+
+
 class AccountBook:
     """Follows a ledger; each exchange counts once, whatever is killed."""
 
-    def __init__(self, store: MonitorStore, *, caps: Caps, exempt_caps: Caps | None = None) -> None:
-        """Take the store and the caps; exempt accounts have `exempt_caps` or never a label."""
+    def __init__(
+        self,
+        store: MonitorStore,
+        *,
+        caps: Caps,
+        exempt_caps: Caps | None = None,
+        joiner: Joiner | None = None,
+    ) -> None:
+        """Take the store and the caps; exempt accounts have `exempt_caps` or never a label.
+
+        `joiner` judges an account's last day as one text; None leaves workflows in pieces unseen.
+        """
         self._store, self._caps, self._exempt = store, caps, exempt_caps
+        self._joiner = joiner
+        self._texts: dict[int, Said] = {}
 
     def follow(self, reader: LedgerReader) -> int:
         """Take in what ended since the last time; return how many exchanges.
@@ -55,7 +87,8 @@ class AccountBook:
                     end = min(through, after + _STRIDE)
                     if end <= after:
                         return taken
-                    taken += self._take(connection, list(joined(ledger, after=after, through=end)))
+                    rows = list(joined(ledger, after=after, through=end))
+                    taken += self._take(connection, ledger, rows)
                     connection.execute(delete(CURSORS).where(CURSORS.c.name == _CURSOR))
                     connection.execute(insert(CURSORS), {"name": _CURSOR, "seq": end})
 
@@ -102,7 +135,7 @@ class AccountBook:
                 for row in connection.execute(query)
             ]
 
-    def _take(self, connection: Connection, rows: list[Joined]) -> int:
+    def _take(self, connection: Connection, ledger: Connection, rows: list[Joined]) -> int:
         # A request that was turned away at the door tells nothing about its text: counting it would
         # let a limited account dilute its own rates.
         rows = [one for one in rows if not _turned_away(one)]
@@ -120,7 +153,9 @@ class AccountBook:
                 text=_asked(one),
                 stopped=stopped(one),
             )
-            if stopped(one):
+            if self._joiner is not None and not stopped(one):
+                states[name] = state = self._windowed(ledger, state, one)
+            if stopped(one) or state.windows:
                 self._label(connection, name, state, at=one.final.at)
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
         if states:
@@ -136,6 +171,25 @@ class AccountBook:
                 ],
             )
         return len(rows)
+
+    def _windowed(self, ledger: Connection, before: AccountState, one: Joined) -> AccountState:
+        """Judge the account's last day as one text, this exchange included."""
+        state = noted(before, seq=one.seq, at=one.final.at)
+        self._texts[one.seq] = _said(one)
+        if len(state.recent) < _LEAST_PIECES or self._joiner is None:
+            return state
+        found = [self._recalled(ledger, place.seq) for place in state.recent]
+        asked, got = [said.asked for said in found], [said.got for said in found]
+        hit = self._joiner([text for text in asked if text], [text for text in got if text])
+        return observe_window(state, decision_id=one.decision_id, stopped=hit)
+
+    def _recalled(self, ledger: Connection, seq: int) -> Said:
+        if seq not in self._texts:
+            rows = list(joined(ledger, after=seq - 1, through=seq))
+            self._texts[seq] = _said(rows[0]) if rows else Said("", "")
+            while len(self._texts) > _REMEMBERED:
+                del self._texts[next(iter(self._texts))]
+        return self._texts[seq]
 
     def _label(self, connection: Connection, name: str, state: AccountState, *, at: float) -> None:
         caps = self._exempt if name.endswith(EXEMPT) else self._caps
@@ -158,6 +212,10 @@ class AccountBook:
                     "queries": state.queries if earlier is None or fresh else earlier.queries,
                 },
             )
+
+
+def _said(one: Joined) -> Said:
+    return Said(_asked(one), " ".join(lane.text for lane in one.final.delivered))
 
 
 def stopped(one: Joined) -> bool:

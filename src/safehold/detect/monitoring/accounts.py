@@ -1,11 +1,13 @@
 """Accounts: statistics that hold at any time, so that looking every day costs no false alarm.
 
-Two rates and a count for each account, each a few numbers that one exchange updates:
+Three rates and a count for each account, each a few numbers that one exchange updates:
 
 1. *Block rate*: how often the guard stops the account.
 2. *Search walk*: how often a stopped text resembles one of the account's last stopped texts, which
    is what an optimising search does and a clumsy user seldom.
-3. *Lineage*: the longest chain of resembling stopped texts; a count, so that harmless traffic in
+3. *Workflow*: how often what the account asked and got within a day would be stopped if it were one
+   text, although the exchange itself was not: a workflow in pieces.
+4. *Lineage*: the longest chain of resembling stopped texts; a count, so that harmless traffic in
    between does not dilute it.
 
 A rate's evidence is a mixture of likelihood ratios against "the rate is at most the cap". Its
@@ -27,8 +29,10 @@ _BLOCK_RATES = (0.1, 0.2, 0.4, 0.7)
 _WALK_RATES = (0.03, 0.1, 0.3, 0.6, 0.9)
 _SKETCH = 64
 _REMEMBERED = 64
-_RESEMBLES = 1 / 3
+RESEMBLES = 1 / 3
 """Jaccard similarity that texts of one length have which hold half of each other's 5-grams."""
+_DAY_S = 86_400.0
+_WINDOW = 32
 _FORGET_S = 30 * 86_400.0
 _EVIDENCE = 16
 _LEAST_QUERIES = 50
@@ -43,6 +47,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     block: float = 0.3
     walk: float = 0.1
+    workflow: float = 0.02
     lineage: int = 35
     alpha: float = 1e-4
 
@@ -55,12 +60,22 @@ class Hot(msgspec.Struct, frozen=True):
     at: float
 
 
+class Recent(msgspec.Struct, frozen=True):
+    """An exchange of the last day: its number in the ledger, and when it ended."""
+
+    seq: int
+    at: float
+
+
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     """All that is kept about one account; no text."""
 
     queries: int = 0
     blocked: int = 0
     walked: int = 0
+    windows: int = 0
+    split: int = 0
+    recent: tuple[Recent, ...] = ()
     lineage: int = 0
     hot: tuple[Hot, ...] = ()
     evidence: tuple[str, ...] = ()
@@ -85,12 +100,36 @@ def observe(
     recent = [one for one in state.hot if at - one.at <= _FORGET_S]
     before = max((one.chain for one in recent if resemble(one.sketch, mine)), default=0)
     hot = (*recent, Hot(mine, before + 1, at))[-_REMEMBERED:]
-    return AccountState(
+    return msgspec.structs.replace(
+        state,
         queries=queries,
         blocked=state.blocked + 1,
         walked=state.walked + (before > 0),
         lineage=max(state.lineage, before + 1),
         hot=hot,
+        evidence=(*state.evidence, decision_id)[-_EVIDENCE:],
+    )
+
+
+def noted(state: AccountState, *, seq: int, at: float) -> AccountState:
+    """Return the state with one more exchange of the last day."""
+    kept = [one for one in state.recent if 0 <= at - one.at <= _DAY_S]
+    return msgspec.structs.replace(state, recent=(*kept, Recent(seq, at))[-_WINDOW:])
+
+
+def observe_window(state: AccountState, *, decision_id: str, stopped: bool) -> AccountState:
+    """Return the state after its last day was judged as one text.
+
+    A window that would be stopped ends: its texts are not judged again, so that one accident is
+    one event, and each event is news.
+    """
+    if not stopped:
+        return msgspec.structs.replace(state, windows=state.windows + 1)
+    return msgspec.structs.replace(
+        state,
+        windows=state.windows + 1,
+        split=state.split + 1,
+        recent=(),
         evidence=(*state.evidence, decision_id)[-_EVIDENCE:],
     )
 
@@ -105,10 +144,15 @@ def sketch(text: str) -> tuple[int, ...]:
 
 def resemble(one: Sequence[int], other: Sequence[int]) -> bool:
     """Say whether two texts share enough of their 5-grams, judged by their sketches."""
+    return likeness(one, other) >= RESEMBLES
+
+
+def likeness(one: Sequence[int], other: Sequence[int]) -> float:
+    """Return the estimated Jaccard similarity of two texts' 5-grams, in [0, 1]."""
     left, right = set(one), set(other)
     least = sorted(left | right)[:_SKETCH]
     both = left & right
-    return bool(least) and sum(item in both for item in least) >= _RESEMBLES * len(least)
+    return sum(item in both for item in least) / len(least) if least else 0.0
 
 
 def log_evidence(events: int, n: int, *, cap: float, rates: Sequence[float]) -> float:
@@ -134,19 +178,26 @@ def evidence(state: AccountState, caps: Caps) -> dict[str, float]:
             state.blocked, state.queries, cap=caps.block, rates=_BLOCK_RATES
         ),
         "search-walk": log_evidence(state.walked, state.queries, cap=caps.walk, rates=_WALK_RATES),
+        "workflow-in-pieces": log_evidence(
+            state.split, state.windows, cap=caps.workflow, rates=_WALK_RATES
+        ),
     }
 
 
 def labels(state: AccountState, caps: Caps) -> Iterator[Label]:
     """Yield what the account has earned as of now."""
-    counts = {"blocked-often": state.blocked, "search-walk": state.walked}
-    limits = {"blocked-often": caps.block, "search-walk": caps.walk}
+    counts = {
+        "blocked-often": (state.blocked, state.queries, caps.block),
+        "search-walk": (state.walked, state.queries, caps.walk),
+        "workflow-in-pieces": (state.split, state.windows, caps.workflow),
+    }
     for name, log_e in evidence(state, caps).items():
         if log_e >= -math.log(caps.alpha):
+            count, of, limit = counts[name]
             yield Label(
                 label=name,
-                reason=f"{counts[name]} of {state.queries} exchanges, an honest account has at "
-                f"most {limits[name]:.0%}; chance of this label at or below that: {caps.alpha:g}",
+                reason=f"{count} of {of} exchanges, an honest account has at "
+                f"most {limit:.0%}; chance of this label at or below that: {caps.alpha:g}",
                 evidence=state.evidence,
             )
     if state.lineage >= caps.lineage:
@@ -167,10 +218,14 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
     known = [one for one in honest if one.queries >= _LEAST_QUERIES]
     block = max((one.blocked / one.queries for one in known), default=0.2)
     walk = max((one.walked / one.queries for one in known), default=0.1)
+    split = max(
+        (one.split / one.windows for one in known if one.windows >= _LEAST_QUERIES), default=0.02
+    )
     chain = max((one.lineage for one in known), default=29)
     return Caps(
         block=min(0.6, max(0.02, block)),
         walk=min(0.6, max(0.01, walk)),
+        workflow=min(0.6, max(0.01, split)),
         lineage=max(10, chain + 1),
         alpha=alpha,
     )

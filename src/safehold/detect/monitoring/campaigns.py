@@ -9,12 +9,14 @@ joined 99 % (docs/detection.md).
 import hashlib
 import itertools
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
 
+from safehold.errors import DataError
 from safehold.stats import lower_bound
 
 _WORD = re.compile(r"\w+")
@@ -60,6 +62,50 @@ class Background:
         self._at = 0.0
         self.texts = 0
         self.stopped = 0
+        self.clustered = 0
+        self.clustered_stopped = 0
+        self.most_accounts = 0
+
+    @property
+    def usual(self) -> float:
+        """The greater share that the guard stops: of all usual texts, or of its own clusters."""
+        every = self.stopped / self.texts if self.texts else 0.0
+        own = self.clustered_stopped / self.clustered if self.clustered else 0.0
+        return max(every, own)
+
+    def learn_cluster(self, cluster: "Campaign") -> None:
+        """Take a cluster that people sent for no campaign: alarms are only above those."""
+        self.clustered += len(cluster.decision_ids)
+        self.clustered_stopped += cluster.stopped
+        self.most_accounts = max(self.most_accounts, len(cluster.accounts))
+
+    def packed(self) -> bytes:
+        """Return everything as bytes, for the monitor's database."""
+        numbers = [self._half_life_s, self._at, self.texts, self.stopped]
+        numbers += [self.clustered, self.clustered_stopped, self.most_accounts]
+        head = msgspec.json.encode(numbers)
+        return len(head).to_bytes(4, "big") + head + zlib.compress(self._counts.tobytes(), 1)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> "Background":
+        """Return the background of `packed`.
+
+        Raises:
+            DataError: those are no bytes of a background.
+        """
+        try:
+            size = int.from_bytes(data[:4], "big")
+            half, at, *rest = msgspec.json.decode(data[4 : 4 + size], type=list[float])
+            texts, stopped, clustered, clustered_stopped, most = (int(one) for one in rest)
+            counts = np.frombuffer(zlib.decompress(data[4 + size :]), dtype=np.float32)
+            found = cls(half_life_s=half)
+            found._counts = counts.reshape(_ROWS, _COLUMNS).copy()
+        except (ValueError, msgspec.DecodeError, zlib.error) as error:
+            raise DataError("the stored background of campaigns is damaged: delete it") from error
+        found._at, found.texts, found.stopped = at, texts, stopped
+        found.clustered, found.clustered_stopped = clustered, clustered_stopped
+        found.most_accounts = most
+        return found
 
     def learn(self, text: str, *, at: float, stopped: bool = False) -> None:
         """Count a text's runs, once each; earlier ones weigh less as time goes by."""
@@ -105,7 +151,7 @@ def campaigns(
     clusters: dict[int, list[int]] = defaultdict(list)
     for index in range(len(seen)):
         clusters[_root(parent, index)].append(index)
-    usual = background.stopped / background.texts if background.texts else 0.0
+    usual = background.usual
     found_campaigns = [
         _campaign(seen, rare, members, usual=usual, least_accounts=least_accounts)
         for members in clusters.values()

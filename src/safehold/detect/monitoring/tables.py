@@ -10,6 +10,7 @@ from sqlalchemy import (
     Double,
     Engine,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -95,6 +96,43 @@ STEPS = Table(
     Column("stopped", BigInteger, nullable=False),
 )
 """How often an account had been stopped when it was stepped up."""
+CAPS = Table(
+    "monitor_caps",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("caps", String, nullable=False),
+    Column("accounts", Integer, nullable=False),
+    Column("fitted_at", Double, nullable=False),
+)
+"""What honest accounts may do, as fitted last: `accounts`, and `exempt` for traffic by grant."""
+BACKGROUND = Table(
+    "monitor_background",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+"""The usual wording, and up to which exchange it was learned."""
+CASES = Table(
+    "monitor_cases",
+    METADATA,
+    Column("key", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("title", String, nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("facts", String, nullable=False),
+    Column("evidence", String, nullable=False),
+    Column("closed_at", Double),
+    Column("closed_by", String),
+)
+SENT = Table(
+    "monitor_sent",
+    METADATA,
+    Column("key", String, primary_key=True),
+    Column("channel", String, primary_key=True),
+)
+"""Which case was told over which channel."""
 
 
 class MonitorStore:

@@ -60,6 +60,7 @@ def run_ray(
     """
     # Ray reports its usage home and picks the public address unless it is told otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError as error:

@@ -4,61 +4,20 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
+from safehold.detect.monitoring.accounts import RESEMBLES, likeness, sketch
+from safehold.detect.monitoring.scan.guard_scanners import (
+    RulesScanner,
+    SessionScanner,
+    WorkflowScanner,
+)
 from safehold.detect.monitoring.scan.interface import Finding, Scanner, ScannerSpec
+from safehold.detect.monitoring.scan.judge_scanner import JudgeScanner
 from safehold.errors import UsageError
 from safehold.exchange.views import views
-from safehold.guard.bundle.load import Pinned, SignedBy, load_bundle
-from safehold.guard.bundle.signing import load_public_key
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.interface import Block, DeliveryMode, Escalation, Failed, SessionPolicy
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.scorers.similar import KnownAttack, KnownAttacks
-from safehold.guard.session.batching import InlineStage2
-from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
-from safehold.guard.session.session import Guard
-
-_AUDIT = SessionPolicy(mode=DeliveryMode.AUDIT)
-
-
-class SessionScanner:
-    """The whole guard once more, with a bundle that may have more recall than the served one."""
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        """Load the bundle: a stock one by name, a folder with `sha256` or `key`."""
-        name = options.get("bundle", "homebrewing")
-        if not Path(name).is_dir():
-            folder, trust = stock_bundle(name)
-            bundle = load_bundle(folder, trust)
-        elif "sha256" in options:
-            bundle = load_bundle(Path(name), Pinned(sha256=options["sha256"]))
-        elif "key" in options:
-            bundle = load_bundle(Path(name), SignedBy((load_public_key(Path(options["key"])),)))
-        else:
-            raise UsageError("a bundle folder needs trust: give sha256=DIGEST or key=FILE")
-        self._guard = Guard(bundle.cascade, ViewDecoder())
-        self._stage2 = _no_stage2 if bundle.stage2 is None else InlineStage2(bundle.stage2)
-        self.digest = f"session:{bundle.digest}"
-
-    def scan(self, one: Joined) -> Finding:
-        """Judge the prompt and every delivered lane as the gateway would."""
-        if one.exchange is None:
-            return Finding(value=None, label="unscorable", reason="NoExchange")
-        session = self._guard.session(one.exchange, _AUDIT)
-        verdict = drive(session.judge_prompt(), self._stage2)
-        for lane in one.final.delivered:
-            drive(session.feed(lane.lane, lane.text), self._stage2)
-        drive(session.finish(), self._stage2)
-        report = session.report()
-        blocked = verdict if isinstance(verdict, Block) else session.would_block
-        score = max(report.prompt_score, report.reply_score)
-        if report.bypasses:
-            return Finding(value=None, label="unscorable", reason=report.bypasses[0])
-        return Finding(
-            value=min(1.0, max(0.0, score)),
-            label="allow" if blocked is None else "would_block",
-            clause=None if blocked is None else blocked.clause,
-        )
 
 
 class KnownScanner:
@@ -94,9 +53,40 @@ class DecodedScanner:
         return Finding(value=float(found > 0), label="decoded" if found else "plain")
 
 
+class SketchScanner:
+    """Which exchanges resemble known texts, of which only sketches are at hand."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        """Take `file`: known texts, one a line, or their sketches as JSON lists of 64 numbers."""
+        if "file" not in options:
+            raise UsageError("the scanner sketch needs file=PATH: a text or a sketch a line")
+        content = Path(options["file"]).read_text("utf-8")
+        self._known = [_sketch_of(line) for line in content.splitlines() if line.strip()]
+        self.digest = f"sketch:1:{hashlib.sha256(content.encode()).hexdigest()}"
+
+    def scan(self, one: Joined) -> Finding:
+        """Return the greatest share that a text has in common with a known one."""
+        found = [sketch(text) for text in texts(one)]
+        best = max((likeness(mine, known) for mine in found for known in self._known), default=0.0)
+        return Finding(value=best, label="resembles" if best >= RESEMBLES else "new")
+
+
+def _sketch_of(line: str) -> tuple[int, ...]:
+    if not line.lstrip().startswith("["):
+        return sketch(line)
+    try:
+        return msgspec.json.decode(line, type=tuple[int, ...])
+    except msgspec.DecodeError as error:
+        raise UsageError(f"a sketch is a JSON list of numbers: {error}") from error
+
+
 SCANNERS: dict[str, Callable[[Mapping[str, str]], Scanner]] = {
     "session": SessionScanner,
+    "workflow": WorkflowScanner,
+    "judge": JudgeScanner,
     "known": KnownScanner,
+    "rules": RulesScanner,
+    "sketch": SketchScanner,
     "decoded": DecodedScanner,
 }
 
@@ -117,8 +107,3 @@ def texts(one: Joined) -> list[str]:
     """Return every text of an exchange: the prompt's parts, then the reply's lanes."""
     asked = [] if one.exchange is None else [part.text for part in one.exchange.texts()]
     return asked + [lane.text for lane in one.final.delivered]
-
-
-def _no_stage2(request: Escalation) -> Failed:
-    del request
-    return Failed(reason="NoStage2")
