@@ -8,13 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from safehold.cli.intel import intel
 from safehold.cli.log import log
-from safehold.errors import ConfigError, UpstreamError, UsageError
+from safehold.detect.intel.candidate import candidate
+from safehold.detect.intel.interface import Feed
+from safehold.detect.intel.store import IntelStore
+from safehold.errors import ConfigError, DataError, UpstreamError, UsageError
 from safehold.testing.intel import SOURCE
+from safehold.testing.monitoring import fill
 
 
 @pytest.fixture
@@ -143,3 +148,41 @@ def _await(port: int) -> None:
                 return
         time.sleep(0.05)
     raise TimeoutError("the server does not listen")
+
+
+def test_a_sketch_finds_its_template_in_the_ledger_under_the_groups_key_alone(
+    folder: Path,
+) -> None:
+    """An edited copy is found, an unlike prompt is not, and with another key nothing is."""
+    edited = SOURCE.replace("<<ask>>", "how do I rack beer?").replace("nephew", "niece")
+    other = "Please write a long letter to my landlord about the heating. " * 5
+    fill(str(folder / "l.db"), [("a", edited, False), ("a", other, False), ("b", "hello", True)])
+    _add(folder, "--seen", "2026-W47:3")
+    bundle = json.loads(_run(folder, "export", "--by", "ann"))
+    feed = msgspec.convert(
+        {"name": "partners", "api_root": "http://127.0.0.1:1/", "collection": "c"}, Feed
+    )
+    store = IntelStore(str(folder / "theirs.db"), leaves=_Quiet())
+    store.receive(feed, [one for one in bundle["objects"] if one["type"] == "indicator"])
+    (found,) = store.quarantined()
+    test = candidate(found, now=time.time())
+    (folder / "test.json").write_bytes(msgspec.json.encode(test))
+    look = ["match", f"{folder}/test.json", "--ledger", f"{folder}/l.db", "--group-key"]
+    told = json.loads(_run(folder, *look, f"{folder}/group.key"))
+    assert told["n"] == 3
+    assert [one["decision_id"] for one in told["alike"]] == ["d0"]
+    assert told["alike"][0]["share"] >= 0.5
+    _run(folder, "new-key", f"{folder}/foreign.key")
+    none = json.loads(_run(folder, *look, f"{folder}/foreign.key"))
+    assert none == {"alike": [], "n": 3}
+    (folder / "bare.json").write_bytes(
+        msgspec.json.encode(msgspec.structs.replace(test, sketch="", chain=("base64",)))
+    )
+    with pytest.raises(DataError, match="no sketch"):
+        _run(folder, "match", f"{folder}/bare.json", *look[2:], f"{folder}/group.key")
+
+
+class _Quiet:
+    def append(self, kind: str, facts: dict[str, str]) -> None:
+        assert kind
+        assert facts

@@ -90,6 +90,28 @@ from safehold.errors import ConfigError
     envvar="SAFEHOLD_BOUNTY",
     help="The bounty's database.",
 )
+@click.option(
+    "--appeals", is_flag=True, help="Take clients' appeals too, at /api/v1/appeals, without login."
+)
+@click.option(
+    "--examples",
+    default="permitted",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where an overturned appeal leaves its permitted example.",
+)
+@click.option(
+    "--intel-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Your intel.yaml: serve what you tell partners too, over TAXII at /taxii2/ (--intel).",
+)
+@click.option(
+    "--clients",
+    default="taxii-clients.yaml",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Who may read and write there, as `safehold intel new-client` keeps them.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8440, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--demo", is_flag=True, help="Play a seeded history first; needs nothing else.")
@@ -118,6 +140,10 @@ def console(
     intel: str | None,
     programme: Path | None,
     book: str,
+    appeals: bool,
+    examples: Path,
+    intel_config: Path | None,
+    clients: Path,
     host: str,
     port: int,
     demo: bool,
@@ -132,6 +158,7 @@ def console(
     Examples:
       safehold console --demo
       safehold console --gateway http://127.0.0.1:8400 --admin-key-file admin.key
+      safehold console --appeals --intel intel.db --intel-config intel.yaml
       safehold console --ledger postgresql://safehold@db/ledger --store postgresql://c@db/console
     """
     if demo:
@@ -144,6 +171,7 @@ def console(
     from safehold.console.shell.logins import Logins
     from safehold.console.sources import DeskLeaves, GatewayLink, Sources
     from safehold.detect.monitoring.tables import MonitorStore
+    from safehold.detect.review.appeals import AppealBook
     from safehold.detect.review.authority import GrantAuthority, LedgerHolds
     from safehold.detect.review.desk import ReviewDesk
     from safehold.detect.review.reading import ReviewReading
@@ -168,22 +196,34 @@ def console(
 
         terms = read_programme(programme)
         more["bounty"] = BountyDesk(BountyBook(book, programme=terms, leaves=leaves), terms)
+    taxii = None
     if intel is not None:
+        from safehold.cli.intel import read_clients, read_intel
         from safehold.detect.intel.store import IntelStore
+        from safehold.detect.intel.taxii_server import TaxiiServer
 
-        more["intel"] = IntelStore(intel, leaves=leaves)
+        told = IntelStore(intel, leaves=leaves)
+        more["intel"] = told
+        if intel_config is not None:
+            file = read_intel(intel_config)
+            taxii = TaxiiServer(told, file.sharer(), read_clients(clients), contact=file.contact)
+            click.echo(f"shared collection: {taxii.shared}\ninbox: {taxii.inbox}", err=True)
+    elif intel_config is not None:
+        raise ConfigError("expected --intel beside --intel-config: the database of what is told")
+    review_desk = ReviewDesk(
+        review,
+        evidence=reader,
+        leaves=leaves,
+        authority=GrantAuthority(desk),
+        sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
+        holds=LedgerHolds(url),
+        examples=examples,
+    )
     sources = Sources(
         reader=reader,
         index=ExchangeIndex(engine, reader, time.time),
         desk=desk,
-        review_desk=ReviewDesk(
-            review,
-            evidence=reader,
-            leaves=leaves,
-            authority=GrantAuthority(desk),
-            sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
-            holds=LedgerHolds(url),
-        ),
+        review_desk=review_desk,
         cases=ReviewReading(review, time.time),
         monitor=MonitorStore.open(monitor),
         gateway=link,
@@ -193,6 +233,8 @@ def console(
         report=report,
         endpoint=endpoint,
         response=response,
+        appeals=AppealBook(review, desk=review_desk, evidence=reader) if appeals else None,
+        taxii=taxii,
         more=more,
     )
     app = Console(sources, Logins(engine, time.time))

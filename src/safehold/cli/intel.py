@@ -66,6 +66,20 @@ class IntelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         raise UsageError(f"no feed {name}; there are: {', '.join(f.name for f in self.feeds)}")
 
 
+def read_intel(path: Path) -> IntelFile:
+    """Read `intel.yaml`.
+
+    Raises:
+        ConfigError: it can't be read, or says what is unknown.
+    """
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=IntelFile)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror})") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 class _IntelPlaces(msgspec.Struct, frozen=True):
     file: Path
     url: str
@@ -74,12 +88,7 @@ class _IntelPlaces(msgspec.Struct, frozen=True):
 
     def read(self) -> IntelFile:
         """Read `intel.yaml`."""
-        try:
-            return msgspec.yaml.decode(self.file.read_bytes(), type=IntelFile)
-        except OSError as error:
-            raise ConfigError(f"{self.file}: can't be read ({error.strerror})") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.file}: {error}") from error
+        return read_intel(self.file)
 
     def store(self) -> IntelStore:
         """Open the store."""
@@ -368,7 +377,7 @@ def new_client(name: str, clients: Path) -> None:
     """
     from safehold.detect.intel.taxii_server import TaxiiClient
 
-    known = _clients(clients) if clients.exists() else ()
+    known = read_clients(clients) if clients.exists() else ()
     if any(one.name == name for one in known):
         raise UsageError(f"client {name} is there already")
     password = secrets.token_urlsafe(32)
@@ -412,7 +421,7 @@ def serve(
     if cert is None and host not in {"127.0.0.1", "::1", "localhost"}:
         raise UsageError("off this machine passwords need TLS: give --cert and --cert-key")
     file = places.read()
-    server = TaxiiServer(places.store(), file.sharer(), _clients(clients), contact=file.contact)
+    server = TaxiiServer(places.store(), file.sharer(), read_clients(clients), contact=file.contact)
     click.echo(f"shared collection: {server.shared}\ninbox collection: {server.inbox}")
     sys.stdout.flush()
     uvicorn.run(
@@ -426,7 +435,12 @@ def serve(
     )
 
 
-def _clients(path: Path) -> "tuple[TaxiiClient, ...]":
+def read_clients(path: Path) -> "tuple[TaxiiClient, ...]":
+    """Read who may use our TAXII server.
+
+    Raises:
+        ConfigError: the file can't be read, or is something else.
+    """
     from safehold.detect.intel.taxii_server import TaxiiClient
 
     try:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ from safehold.console.screens import bounty
 from safehold.console.shell.access import EVERYONE, Visit
 from safehold.console.shell.hardening import Hardened
 from safehold.console.shell.logins import Logins
-from safehold.console.shell.openapi import openapi
+from safehold.console.shell.openapi import joined, openapi
 from safehold.console.shell.passkey_login import LoginName, LoginProof, PasskeyLogin
 from safehold.console.shell.pulse import MOST_STREAMS, Pulse
 from safehold.console.shell.rendering import environment
@@ -48,13 +48,16 @@ from safehold.console.shell.web import (
     status_of,
 )
 from safehold.console.sources import Sources
-from safehold.detect.bounty.interface import BountyState
+from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES, BountyState
+from safehold.detect.pace import Pace, peer_of
+from safehold.detect.review import appeal_api
 from safehold.errors import ConfigError, DataError, SafeholdError, TamperError
 from safehold.trust.people.interface import SignatureError
 
 _HERE = Path(__file__).parent
 _FOLLOW_EVERY_S = 1.0
-_MOST_BOUNTIES = 60
+_MOST_FORM_BYTES = 4 * MAX_SUBMISSION_BYTES
+"""A submission whose every byte the form spells out in three, and a sealed one."""
 _HOUR_S = 3600.0
 VENDORED = {
     "htmx.min.js": "a0abb04f2f45a1f89d1d4844023245537e5e6014c87b144553e0607b4cc32130",
@@ -93,8 +96,11 @@ class ConsoleDoors:
     ) -> None:
         self._web, self._logins, self._pulse, self._approvals = web, logins, pulse, approvals
         self._files = static_files()
-        self._schema = msgspec.json.encode(openapi(SCREENS, ACTS))
-        self._bounty_times: deque[float] = deque(maxlen=_MOST_BOUNTIES)
+        schema = openapi(SCREENS, ACTS)
+        if web.sources.appeals is not None:
+            schema = joined(schema, appeal_api.openapi())
+        self._schema = msgspec.json.encode(schema)
+        self._bounties = Pace(each=12, together=60, window_s=_HOUR_S)
         self.demo: tuple[str, str] | None = None
         """The token of the demo's own link, and whom it logs in."""
 
@@ -163,14 +169,13 @@ class ConsoleDoors:
     async def bounty_submit(self, request: Request) -> Response:
         """Take a submission from anybody; it is sealed before it is kept."""
         try:
-            fields = await self._web.open_form(request)
+            wait_s = self._bounties.wait_s(peer_of(request.client.host if request.client else None))
+            if wait_s:
+                minutes = math.ceil(wait_s / 60)
+                raise RefusedPostError(429, f"too many submissions now; try in {minutes} minutes")
+            fields = await self._web.open_form(request, most_bytes=_MOST_FORM_BYTES)
             posted = converted(fields, bounty.PublicSubmission)
-            if self._bounty_times and len(self._bounty_times) >= _MOST_BOUNTIES:
-                age = time.monotonic() - self._bounty_times[0]
-                if age < _HOUR_S:
-                    raise RefusedPostError(429, "too many submissions now; try in an hour")
             number = await run_in_threadpool(bounty.receive, self._web.sources, posted)
-            self._bounty_times.append(time.monotonic())
         except SafeholdError as error:
             status = 400 if isinstance(error, DataError) else status_of(error)
             return await self._bounty(said=str(error), number=0, status=status)
@@ -314,7 +319,10 @@ class Console:
         approvals = ApprovalsApi(sources.desk, threading.Lock(), time.monotonic)
         doors = ConsoleDoors(web, logins, pulse, approvals)
         doors.demo = demo
-        inner = Starlette(routes=[*doors.routes(), *web.routes(ACTS)], lifespan=self._lifespan)
+        inner = Starlette(
+            routes=[*doors.routes(), *_outsiders(sources), *web.routes(ACTS)],
+            lifespan=self._lifespan,
+        )
         hosts = frozenset(urlsplit(one).netloc.lower() for one in origins)
         secure = all(urlsplit(one).scheme == "https" for one in origins)
         self._app = Hardened(inner, hosts=hosts, secure=secure)
@@ -346,6 +354,12 @@ class Console:
                 await run_in_threadpool(self._sources.index.refresh_coverage)
                 await run_in_threadpool(self._look)
             await asyncio.sleep(_FOLLOW_EVERY_S)
+
+
+def _outsiders(sources: Sources) -> list[Route]:
+    """Return the routes that people without a login here use: clients' appeals, partners' TAXII."""
+    routes = [] if sources.appeals is None else appeal_api.appeal_routes(sources.appeals)
+    return routes + ([] if sources.taxii is None else sources.taxii.routes())
 
 
 def _badges(sources: Sources) -> dict[str, int]:

@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from safehold.console.index import ExchangeIndex
+from safehold.detect.intel.taxii_server import TaxiiServer
 from safehold.detect.monitoring.tables import MonitorStore
+from safehold.detect.review.appeals import AppealBook
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.reading import ReviewReading
 from safehold.errors import ConfigError, UpstreamError
@@ -142,6 +144,10 @@ class Sources:
     endpoint: Path | None = None
     report: Path | None = None
     response: Path | None = None
+    appeals: AppealBook | None = None
+    """The clients' way in, served without a login."""
+    taxii: TaxiiServer | None = None
+    """What we tell partners, served to its own clients."""
     more: dict[str, Any] = field(default_factory=dict)
     """What screens of other parts need, by their own names."""
 

@@ -3,13 +3,16 @@
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from safehold.detect.intel.describe import told_words
 from safehold.detect.intel.store import IntelStore
 from safehold.detect.intel.taxii_server import MEDIA, TaxiiClient, TaxiiServer
-from safehold.testing.intel import PASSWORD, SHARER, says, technique
+from safehold.detect.pace import Pace
+from safehold.testing.intel import PASSWORD, SHARER, SOURCE, says, technique
 
 
 class _Leaves:
@@ -27,7 +30,13 @@ class _Site:
             )
         digest = hashlib.sha256(PASSWORD.encode()).hexdigest()
         clients = [TaxiiClient(name="partner", sha256=digest), TaxiiClient(name="b", sha256=digest)]
-        self.server = TaxiiServer(self.store, SHARER, clients, contact="x@example.org")
+        self.server = TaxiiServer(
+            self.store,
+            SHARER,
+            clients,
+            contact="x@example.org",
+            tries=Pace(each=1_000, together=1_000, window_s=60.0),
+        )
         self.http = TestClient(Starlette(routes=self.server.routes()))
         self.http.auth = ("partner", PASSWORD)
         self.http.headers["accept"] = MEDIA
@@ -152,3 +161,27 @@ def test_wrong_bodies_are_refused(site: _Site) -> None:
     assert post(site.inbox, b"{}", "text/plain") == 415
     assert post(site.shared, b"{}") == 403
     assert site.http.get("/taxii2/", headers={"accept": "text/html"}).status_code == 406
+
+
+def test_no_route_tells_five_words_of_the_source(site: _Site) -> None:
+    """Every answer of every route, by the search that `add` runs."""
+    sent = site.http.post(
+        f"/taxii2/{site.inbox}objects/",
+        content=msgspec.json.encode({"objects": [says(9, description=SOURCE)]}),
+        headers={"content-type": MEDIA},
+    )
+    assert sent.status_code == 202
+    names = [one["id"] for one in site.get(f"{site.shared}objects/")["objects"]]
+    walked = 0
+    for route in site.server.routes():
+        for collection in (site.server.shared, site.server.inbox):
+            for name in names:
+                path = route.path.format(
+                    collection=collection, object=name, status=sent.json()["id"]
+                )
+                for got in (site.http.get(path), site.http.post(path, content=SOURCE)):
+                    assert told_words(msgspec.json.encode(got.text), [SOURCE]) == 0
+                    walked += got.status_code == 200
+    assert walked > 30
+    kept = site.store.quarantined()
+    assert [told_words(one.value, [SOURCE]) > 0 for one in kept] == [True]

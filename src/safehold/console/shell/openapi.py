@@ -57,6 +57,17 @@ def openapi(screens: Sequence[Screen[SourcesT]], acts: Sequence[Act[SourcesT]]) 
     }
 
 
+def joined(one: dict[str, Any], open_one: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with the paths of another one added, which need no login."""
+    parts = one["components"]
+    paths = {
+        path: {verb: about | {"security": []} for verb, about in verbs.items()}
+        for path, verbs in open_one["paths"].items()
+    }
+    schemas = parts["schemas"] | open_one["components"]["schemas"]
+    return one | {"components": parts | {"schemas": schemas}, "paths": one["paths"] | paths}
+
+
 def _plain(path: str) -> str:
     return re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
 

@@ -223,7 +223,9 @@ class Web(Generic[SourcesT]):
             raise RefusedPostError(403, "this form is of another login: load the page again")
         return fields
 
-    async def open_form(self, request: Request) -> dict[str, str]:
+    async def open_form(
+        self, request: Request, *, most_bytes: int = MAX_BODY_BYTES
+    ) -> dict[str, str]:
         """Return the fields of a form of our own page; who sent it need not have a login.
 
         Raises:
@@ -235,7 +237,7 @@ class Web(Generic[SourcesT]):
         kind = request.headers.get("content-type", "").split(";")[0]
         if kind != "application/x-www-form-urlencoded":
             raise RefusedPostError(415, "expected a form of our own page")
-        body = await bounded_body(request)
+        body = await bounded_body(request, most_bytes)
         try:
             pairs = parse_qsl(
                 body.decode("ascii"),
@@ -262,17 +264,17 @@ def navigation(
     return list(groups.items())
 
 
-async def bounded_body(request: Request) -> bytes:
+async def bounded_body(request: Request, most_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return a request's body.
 
     Raises:
-        RefusedPostError: it is larger than any form of ours.
+        RefusedPostError: it is larger than the form may be.
     """
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RefusedPostError(413, f"expected at most {MAX_BODY_BYTES:,} bytes")
+        if len(body) > most_bytes:
+            raise RefusedPostError(413, f"expected at most {most_bytes:,} bytes")
     return body
 
 

@@ -1,13 +1,15 @@
 """A small TAXII 2.1 server (OASIS, 2021) as Starlette routes, for the console or alone.
 
 Two collections: `shared` is read, what we tell; `inbox` is written, and goes to quarantine. Every
-request needs a client's name and password (HTTP Basic), whose digests alone are kept.
+request needs a client's name and password (HTTP Basic), whose digests alone are kept. A client may
+ask so often in a minute, and a wrong password be tried less often.
 """
 
 import base64
 import binascii
 import hashlib
 import hmac
+import math
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +27,7 @@ from safehold.detect.intel.inbound import seconds
 from safehold.detect.intel.interface import Digest, Feed, InboundOutcome, Label, Tlp
 from safehold.detect.intel.stix import Sharer, StixObject, objects
 from safehold.detect.intel.store import IntelStore
+from safehold.detect.pace import Pace, peer_of
 
 MEDIA = "application/taxii+json;version=2.1"
 _STIX = "application/stix+json;version=2.1"
@@ -32,6 +35,7 @@ _NAMESPACE = uuid.UUID("0d4dfb50-2b4b-5a76-8c70-3f0b2a3a9b60")
 _MAX_BODY = 2 << 20
 _MOST = 100
 _STATUSES = 256
+_MINUTE_S = 60.0
 _WELCOME = ("application/taxii+json", "*/*", "application/*")
 _GOOD = frozenset({InboundOutcome.TAKEN, InboundOutcome.REPLAYED})
 
@@ -48,20 +52,33 @@ class _Envelope(msgspec.Struct, frozen=True):
 
 
 class _RefusedError(Exception):
-    """What the server answers instead: an HTTP status and a sentence."""
+    """What the server answers instead: an HTTP status, a sentence, and seconds to wait."""
 
-    def __init__(self, status: int, title: str) -> None:
+    def __init__(self, status: int, title: str, *, wait_s: float = 0.0) -> None:
         super().__init__(title)
-        self.status, self.title = status, title
+        self.status, self.title, self.wait_s = status, title, wait_s
 
 
 class TaxiiServer:
     """Answers TAXII requests over a store."""
 
     def __init__(
-        self, store: IntelStore, sharer: Sharer, clients: Sequence[TaxiiClient], *, contact: str
+        self,
+        store: IntelStore,
+        sharer: Sharer,
+        clients: Sequence[TaxiiClient],
+        *,
+        contact: str,
+        pace: Pace | None = None,
+        tries: Pace | None = None,
     ) -> None:
-        """Take the store, whose word it is, who may ask, and whom to ask."""
+        """Take the store, whose word it is, who may ask, and whom to ask.
+
+        `pace` limits each client (else 120 requests a minute), `tries` the wrong passwords from one
+        address (else 20 a minute).
+        """
+        self._pace = pace or Pace(each=120, together=1_200, window_s=_MINUTE_S)
+        self._tries = tries or Pace(each=20, together=400, window_s=_MINUTE_S)
         self._store, self._sharer, self._contact = store, sharer, contact
         self._clients = {one.name: one.sha256 for one in clients}
         self._statuses: dict[str, dict[str, Any]] = {}
@@ -99,6 +116,8 @@ class TaxiiServer:
                 return await run_in_threadpool(handler, request, client, body)
             except _RefusedError as refused:
                 more = {"www-authenticate": "Basic"} if refused.status == 401 else {}  # noqa: PLR2004
+                if refused.wait_s:
+                    more["retry-after"] = str(math.ceil(refused.wait_s))
                 error = {"title": refused.title, "http_status": str(refused.status)}
                 return Response(
                     msgspec.json.encode(error), refused.status, media_type=MEDIA, headers=more
@@ -115,7 +134,10 @@ class TaxiiServer:
         digest = hashlib.sha256(password.encode()).hexdigest()
         known = self._clients.get(name, "0" * 64)
         if scheme.lower() != "basic" or not hmac.compare_digest(digest, known):
+            peer = peer_of(request.client.host if request.client else None)
+            _in_time(self._tries.wait_s(peer))
             raise _RefusedError(401, "expected the name and password of a client")
+        _in_time(self._pace.wait_s(name))
         return name
 
     def _discovery(self, request: Request, client: str, body: bytes) -> Response:
@@ -267,6 +289,11 @@ class TaxiiServer:
             headers["x-taxii-date-added-first"] = _version(page[0])
             headers["x-taxii-date-added-last"] = _version(page[-1])
         return page, more, headers
+
+
+def _in_time(wait_s: float) -> None:
+    if wait_s:
+        raise _RefusedError(429, "too many requests; wait as Retry-After says", wait_s=wait_s)
 
 
 def _acceptable(request: Request) -> None:

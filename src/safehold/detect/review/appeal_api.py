@@ -4,6 +4,7 @@ A decision id is known only to the client that got it, and a token only to who a
 call needs a login. Both answers are the same for whatever does not exist.
 """
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -13,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from safehold.detect.pace import Pace, peer_of
 from safehold.detect.review.appeals import AppealBook
 from safehold.errors import UsageError
 
 MAX_BODY_BYTES = 4096
+_HOUR_S = 3600.0
 _ERROR = {
     "description": "What is wrong.",
     "content": {
@@ -39,10 +42,20 @@ class AppealRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-def appeal_routes(book: AppealBook) -> list[Route]:
-    """Return the routes: POST an appeal, GET its state, and the OpenAPI document."""
+def appeal_routes(
+    book: AppealBook, *, posts: Pace | None = None, gets: Pace | None = None
+) -> list[Route]:
+    """Return the routes: POST an appeal, GET its state, and the OpenAPI document.
+
+    `posts` and `gets` limit how often anybody asks: 30 appeals and 600 questions an hour by one
+    address where they are left out.
+    """
+    posting = posts or Pace(each=30, together=600, window_s=_HOUR_S)
+    asking = gets or Pace(each=600, together=12_000, window_s=_HOUR_S)
 
     async def post(request: Request) -> Response:
+        if (refused := _early(request, posting)) is not None:
+            return refused
         body = b""
         async for chunk in request.stream():
             body += chunk
@@ -55,6 +68,8 @@ def appeal_routes(book: AppealBook) -> list[Route]:
         return await _answered(lambda: book.appeal(asked.decision_id), 201, 409)
 
     async def get(request: Request) -> Response:
+        if (refused := _early(request, asking)) is not None:
+            return refused
         token = request.path_params["token"]
         return await _answered(lambda: book.state(token), 200, 404)
 
@@ -109,6 +124,7 @@ def openapi() -> dict[str, Any]:
                         "400": _ERROR,
                         "409": _ERROR,
                         "413": _ERROR,
+                        "429": _ERROR,
                     },
                 }
             },
@@ -118,12 +134,25 @@ def openapi() -> dict[str, Any]:
                     "parameters": [
                         {"name": "token", "in": "path", "required": True, "schema": text}
                     ],
-                    "responses": {"200": answer("How it stands.", state), "404": _ERROR},
+                    "responses": {
+                        "200": answer("How it stands.", state),
+                        "404": _ERROR,
+                        "429": _ERROR,
+                    },
                 }
             },
         },
         "components": {"schemas": components},
     }
+
+
+def _early(request: Request, pace: Pace) -> Response | None:
+    wait_s = pace.wait_s(peer_of(request.client.host if request.client else None))
+    if not wait_s:
+        return None
+    told = _json({"error": "too many requests; wait as Retry-After says"}, 429)
+    told.headers["retry-after"] = str(math.ceil(wait_s))
+    return told
 
 
 async def _answered(work: Callable[[], object], good: int, wrong: int) -> Response:
