@@ -7,9 +7,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from safehold.cli import safehold
+from safehold.cli._artefacts import read_artefact
+from safehold.cli._respond_options import quorum
+from safehold.detect.redteam.interface import Wrapper
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import SafeholdError
 from safehold.guard.bundle.signing import load_or_make_key
+from safehold.guard.gateway.bundles.trial_file import opened_plan
+from safehold.guard.gateway.bundles.trial_memory import TrialMemory, followed
+from safehold.improve.response.case import Case
+from safehold.improve.response.gates import Gate, GateLimits, GateReport, GateState
+from safehold.improve.response.interface import Dress, Incident, IncidentKind
+from safehold.trust.release.interface import ArtefactKind
 
 ASK = questions("homebrewing").topics[0].questions[3]
 TEXT = wrappers()[36].around(ASK)
@@ -74,3 +83,44 @@ def test_a_step_before_its_turn_says_which_is_missing(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"label": "benign", "text": "hello"}')
     with pytest.raises(SafeholdError, match="incident"):
         run("rule", "--case", tmp_path / "c", "--benign", tmp_path / "own.jsonl", "--owner", "a")
+
+
+def test_a_trial_goes_forward_by_two_persons_and_back_by_one(tmp_path: Path) -> None:
+    """Nothing begins on refused gates; one signature is too few for a step, enough to go back."""
+    case, file = Case(tmp_path / "c1"), tmp_path / "trial.json"
+    incident = Incident(
+        id="c1", kind=IncidentKind.MISS, at=1, text="t", clause="c", source="s", reporter="anna"
+    )
+    case.begin(incident, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
+    pubs: list[str] = []
+    for name in ("anna", "bela"):
+        load_or_make_key(tmp_path / f"{name}.pem")
+        pubs += ["--person-pub", f"{name}={tmp_path / f'{name}.pub'}"]
+    anna = ["--trial", file, "--as", "anna", "--person-key", tmp_path / "anna.pem", *pubs]
+    bela = ["--trial", file, "--as", "bela", "--person-key", tmp_path / "bela.pem", *pubs]
+    begin = ["trial", "begin", "--case", tmp_path / "c1", "--name", "next", *anna]
+    for state in (GateState.REFUSED, GateState.PASSED):
+        gate = Gate("golden", state, "said")
+        case.keep_report(GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,)))
+        if state is GateState.REFUSED:
+            with pytest.raises(SafeholdError, match="gates refused"):
+                run(*begin)
+    assert "in shadow" in run(*begin).output
+    assert "step 5 proposed" in run("trial", "next", *anna).output
+    with pytest.raises(SafeholdError, match="2 persons, came 1"):
+        run("trial", "step", *anna)
+    assert "anna, bela" in run("trial", "approve", *bela).output
+    proposed = read_artefact(ArtefactKind.TRIAL, tmp_path / "trial.json.next")
+    assert "step 5" in run("trial", "step", *bela).output
+    assert read_artefact(ArtefactKind.TRIAL, file) == proposed
+    run("trial", "excuse", "--decision", "sh_1", *anna)
+    run("trial", "approve", *bela)
+    assert "serial 3" in run("trial", "step", *anna).output
+    assert "goes back" in run("trial", "back", *bela).output
+    with pytest.raises(SafeholdError, match="no further step"):
+        run("trial", "next", *anna)
+    memory = TrialMemory(tmp_path / "memory")
+    plan = opened_plan(file.read_bytes(), quorum(tuple(pubs[1::2])))
+    memory.change(lambda kept: followed(kept, plan))
+    status = json.loads(run("trial", "status", "--memory", tmp_path / "memory", "--json").output)
+    assert status["step"] == "rolled-back"

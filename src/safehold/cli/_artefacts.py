@@ -12,6 +12,9 @@ from safehold.errors import ConfigError, UsageError
 from safehold.trust.release.interface import Artefact, ArtefactKind
 from safehold.trust.release.weaker import settings_document
 
+PROPOSED = ".next"
+"""How the file of a trial's step ends before it is in force."""
+
 
 def read_artefact(kind: ArtefactKind, path: Path) -> Artefact:
     """Return the artefact that a file or folder is now.
@@ -23,9 +26,10 @@ def read_artefact(kind: ArtefactKind, path: Path) -> Artefact:
         return _by_bytes(kind, path)
     settings = _READERS[kind](path)
     document: Any = settings_document(settings)
-    return Artefact(
-        path=_name(path), kind=kind, sha256=sha256_hex(canonical(document)), document=document
-    )
+    name = _name(path)
+    if kind is ArtefactKind.TRIAL:
+        name = name.removesuffix(PROPOSED)  # the step that is signed follows the one in force
+    return Artefact(path=name, kind=kind, sha256=sha256_hex(canonical(document)), document=document)
 
 
 def parse_artefact(text: str) -> Artefact:
@@ -103,6 +107,16 @@ def _grants_policy(path: Path) -> object:
     return tomllib.loads(text)
 
 
+def _trial(path: Path) -> object:
+    from safehold.guard.gateway.bundles.trial_file import decoded, read_plan
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    return read_plan(decoded(data))
+
+
 _READERS: dict[ArtefactKind, Callable[[Path], object]] = {
     ArtefactKind.GATEWAY: _gateway,
     ArtefactKind.CONSTITUTION: _constitution,
@@ -110,4 +124,5 @@ _READERS: dict[ArtefactKind, Callable[[Path], object]] = {
     ArtefactKind.EGRESS_REGISTER: _egress_register,
     ArtefactKind.KEY_SERVICE: _key_service,
     ArtefactKind.GRANTS_POLICY: _grants_policy,
+    ArtefactKind.TRIAL: _trial,
 }

@@ -1,16 +1,13 @@
 """`safehold respond`: from one jailbreak, or one false alarm, to a rule and a released bundle."""
 
 import hashlib
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from safehold.cli._progress_bars import Bars
@@ -18,65 +15,38 @@ from safehold.constitution.library import load
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import DependencyError, SafeholdError, UsageError
 from safehold.guard.bundle.find import open_bundle
-from safehold.guard.bundle.overlay_file import Quorum, approvers, quorum_of
-from safehold.guard.bundle.overlay_file import approve as signed_by
+from safehold.guard.bundle.overlay_file import approvers
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.overlay.interface import PlacedRule
-from safehold.improve.evaluation.interface import Label
-from safehold.improve.evaluation.items import data_files, read_items
-from safehold.stats import Rate
 
 try:
+    from safehold.cli._respond_options import (
+        benign_option,
+        case_option,
+        data_option,
+        file_path,
+        guard_options,
+        json_option,
+        keys_option,
+        quorum,
+        say,
+        seed_option,
+        traffic,
+    )
+    from safehold.cli._respond_rules import RULE_COMMANDS
+    from safehold.cli._respond_trial import trial
     from safehold.improve.response.case import STEPS, Case
     from safehold.improve.response.corpus import Corpus, of_dataset, of_seed_books
     from safehold.improve.response.gates import GateLimits, gates, shown
-    from safehold.improve.response.hotrule import hot_rule
     from safehold.improve.response.incident import dress_of
     from safehold.improve.response.interface import MOST_CHARS, Incident, IncidentKind, checked
     from safehold.improve.response.judged import Judge
     from safehold.improve.response.measure import MeasureSettings, Shadow, measured
     from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
-    from safehold.improve.response.rule_book import RuleBook
     from safehold.improve.response.warm import WarmSettings, challenger
 except ModuleNotFoundError as error:
     raise DependencyError("responding needs: pip install 'safehold[train]'") from error
-
-_file = click.Path(dir_okay=False, path_type=Path)
-_case = click.option(
-    "--case", "folder", required=True, type=click.Path(path_type=Path), help="The case's folder."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_seed = click.option("--seed", default=1, show_default=True, help="Equal seeds give equal results.")
-_data = click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A dataset of `safehold synth` (default: the domain's seed books).",
-)
-_benign = click.option(
-    "--benign",
-    multiple=True,
-    required=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="JSONL of your own benign traffic: a file or a folder; may be repeated.",
-)
-_person = click.option("--as", "person", required=True, help="Who signs, as in the key files.")
-_person_key = click.option("--person-key", required=True, type=_file, help="Their private key.")
-_rules = click.option("--hot-rules", "rules", required=True, type=_file, help="The signed file.")
-_keys = click.option(
-    "--person-pub", "publics", multiple=True, required=True, help="NAME=FILE: a public key."
-)
-
-
-def _guard_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--unsafe-unsigned-bundle", "unsafe", is_flag=True, help="Trust any."),
-        click.option("--bundle-sha256", "sha256", help="Digest of the one manifest to trust."),
-        click.option("--bundle-key", "keys", multiple=True, help="Public key of bundles."),
-        click.option("--bundle", default="homebrewing", show_default=True, help="In use now."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -95,8 +65,10 @@ def respond() -> None:
 
 
 @respond.command("open")
-@_case
-@click.option("--text", "source", required=True, type=_file, help="The example, as it was sent.")
+@case_option
+@click.option(
+    "--text", "source", required=True, type=file_path, help="The example, as it was sent."
+)
 @click.option(
     "--kind",
     type=click.Choice([one.value for one in IncidentKind]),
@@ -109,8 +81,8 @@ def respond() -> None:
 @click.option("--decision", default="", help="The decision's id, if it has one.")
 @click.option("--ask", default="", help="The request inside the example (default: looked for).")
 @click.option("--confirmed-by", default="", help="Who read it, where the guard sees nothing.")
-@_guard_options
-@_json
+@guard_options
+@json_option
 def open_(
     folder: Path,
     source: Path,
@@ -150,7 +122,7 @@ def open_(
     Case(folder).begin(incident, dress)
     known = dress.known_as or "new"
     chain = " then ".join(dress.chain) or "plain"
-    _say(as_json, {"case": str(folder), "family": known, "chain": list(dress.chain)})
+    say(as_json, {"case": str(folder), "family": known, "chain": list(dress.chain)})
     if not as_json:
         click.echo(f"{folder}: family {known}, the request is {chain}")
 
@@ -170,12 +142,12 @@ def _named(folder: Path) -> str:
 
 
 @respond.command("variants")
-@_case
-@_data
+@case_option
+@data_option
 @click.option("--count", default=128, show_default=True, help="Of each side, to learn from.")
-@_seed
-@_guard_options
-@_json
+@seed_option
+@guard_options
+@json_option
 def variants_(
     folder: Path,
     data: Path | None,
@@ -202,156 +174,19 @@ def variants_(
     sides = {True: 0, False: 0}
     for one in made:
         sides[one.restricted] += 1
-    _say(as_json, {"restricted": sides[True], "permitted": sides[False]})
+    say(as_json, {"restricted": sides[True], "permitted": sides[False]})
     if not as_json:
         click.echo(f"{sides[True]} restricted and {sides[False]} permitted variants")
 
 
-@respond.command("rule")
-@_case
-@_benign
-@click.option("--owner", required=True, help="Who answers for the rule.")
-@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 30), help="Its life.")
-@_json
-def rule_(folder: Path, benign: tuple[Path, ...], owner: str, days: int, as_json: bool) -> None:
-    """Make the hot rule and measure what it would have cost your own benign traffic.
-
-    \b
-    Examples:
-      safehold respond rule --case c1 --benign traffic.jsonl --owner anna
-      safehold respond rule --case c1 --benign traffic/ --owner anna --days 1
-    """
-    case = Case(folder)
-    texts, sources = _traffic(benign)
-    found = hot_rule(
-        case.incident(),
-        case.dress(),
-        case.variants(),
-        [text for slice_ in texts.values() for text in slice_],
-        sources=sources,
-        owner=owner,
-        now=int(time.time()),
-        days=days,
-    )
-    case.keep_rule(found)
-    _say(as_json, msgspec.to_builtins(found))
-    if not as_json:
-        cost = found.rule.cost
-        click.echo(f"{found.rule.id}: catches {found.caught.at_least()} of its own family")
-        click.echo(f"benign traffic: {Rate(cost.hits, cost.n).at_most() if cost else 'unknown'}")
-        click.echo(f"permitted requests in the same dress: {found.twins.at_most()}")
-
-
-@respond.command("begin-rules")
-@_rules
-@_person
-@_person_key
-@_keys
-def begin_rules(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
-    """Make an empty signed file of hot rules, for a gateway to follow.
-
-    \b
-    Examples:
-      safehold respond begin-rules --hot-rules hot.json --as anna --person-key anna.pem \\
-          --person-pub anna=anna.pub --person-pub bela=bela.pub
-    """
-    _book(rules, person, person_key, publics).begin(int(time.time()))
-    click.echo(f"{rules}: no rule yet")
-
-
-@respond.command("shadow")
-@_case
-@_rules
-@_person
-@_person_key
-@_keys
-def shadow(
-    folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]
-) -> None:
-    """Put the case's rule in shadow: it is counted on live traffic and stops nothing.
-
-    \b
-    Examples:
-      safehold respond shadow --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
-          --person-pub anna=anna.pub --person-pub bela=bela.pub
-    """
-    rule = Case(folder).rule()
-    serial = _book(rules, person, person_key, publics).shadow(rule, int(time.time()))
-    click.echo(f"{rules}: serial {serial}, {rule.id} in shadow")
-
-
-@respond.command("approve")
-@_case
-@_person
-@_person_key
-def approve(folder: Path, person: str, person_key: Path) -> None:
-    """Sign that the case's rule may act, after reading it and its cost.
-
-    \b
-    Examples:
-      safehold respond approve --case c1 --as bela --person-key bela.pem
-    """
-    case = Case(folder)
-    rule = case.rule()
-    case.keep_approval(signed_by(rule, person, _private(person_key)))
-    click.echo(f"{rule.id}: approved by {person} ({rule.digest[:16]})")
-
-
-@respond.command("act")
-@_case
-@_rules
-@_person
-@_person_key
-@_keys
-@click.option("--break-glass", is_flag=True, help="One person alone: a rule of a day at most.")
-def act(
-    folder: Path,
-    rules: Path,
-    person: str,
-    person_key: Path,
-    publics: tuple[str, ...],
-    break_glass: bool,
-) -> None:
-    """Let the case's rule act, once two persons approved it.
-
-    \b
-    Examples:
-      safehold respond act --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
-          --person-pub anna=anna.pub --person-pub bela=bela.pub
-    """
-    case = Case(folder)
-    book = _book(rules, person, person_key, publics)
-    serial = book.act(case.rule().id, case.approvals(), int(time.time()), broken_glass=break_glass)
-    click.echo(f"{rules}: serial {serial}, {case.rule().id} acts")
-
-
-@respond.command("end")
-@_case
-@_rules
-@_person
-@_person_key
-@_keys
-def end(folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
-    """Take the case's rule out before its end.
-
-    \b
-    Examples:
-      safehold respond end --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
-          --person-pub anna=anna.pub --person-pub bela=bela.pub
-    """
-    rule = Case(folder).rule()
-    serial = _book(rules, person, person_key, publics).end(rule.id, int(time.time()))
-    click.echo(f"{rules}: serial {serial}, {rule.id} ended")
-
-
 @respond.command("retrain")
-@_case
-@_benign
-@_data
-@click.option("--signing-key", type=_file, help="Private key that signs the challenger.")
-@_seed
-@_guard_options
-@_json
+@case_option
+@benign_option
+@data_option
+@click.option("--signing-key", type=file_path, help="Private key that signs the challenger.")
+@seed_option
+@guard_options
+@json_option
 def retrain(
     folder: Path,
     benign: tuple[Path, ...],
@@ -375,7 +210,7 @@ def retrain(
     champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
     place = Path(bundle) if Path(bundle).is_dir() else stock_bundle(bundle)[0]
     corpus = _corpus(champion.manifest.constitution, data, seed)
-    texts, _ = _traffic(benign)
+    texts, _ = traffic(benign)
     settings = WarmSettings(seed=seed)
     began = time.process_time()
     with Bars(Console(file=sys.stderr)) as bars:
@@ -392,24 +227,24 @@ def retrain(
             progress=bars,
         )
     seconds = time.process_time() - began
-    _say(as_json, {"digest": fresh.digest, "cpu_s": seconds})
+    say(as_json, {"digest": fresh.digest, "cpu_s": seconds})
     if not as_json:
         click.echo(f"{case.challenger}: {fresh.digest} ({seconds:.1f} s CPU)")
 
 
 @respond.command("gate")
-@_case
-@_benign
-@_data
+@case_option
+@benign_option
+@data_option
 @click.option(
     "--shadow",
     "seen",
     help="EXCHANGES,DISAGREED,REVIEWED of the shadow run; without it that gate refuses.",
 )
 @click.option("--slice-budget", type=click.FloatRange(0, 1), help="Most refused of a slice.")
-@_seed
-@_guard_options
-@_json
+@seed_option
+@guard_options
+@json_option
 def gate(
     folder: Path,
     benign: tuple[Path, ...],
@@ -435,7 +270,7 @@ def gate(
     corpus = _corpus(champion.manifest.constitution, data, seed)
     digest = hashlib.sha256((case.challenger / "manifest.json").read_bytes()).hexdigest()
     fresh = open_bundle(str(case.challenger), (), digest)
-    texts, _ = _traffic(benign)
+    texts, _ = traffic(benign)
     with Bars(Console(file=sys.stderr)) as bars:
         given = measured(
             champion,
@@ -469,9 +304,9 @@ def _shadow(seen: str | None) -> Shadow | None:
 
 
 @respond.command("status")
-@_case
-@_keys
-@_json
+@case_option
+@keys_option
+@json_option
 def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
     """Say how far a case has come, by its clock, and what it waits for.
 
@@ -484,9 +319,9 @@ def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
     persons: tuple[str, ...] = ()
     if "rule" in done:
         placed = PlacedRule(case.rule(), approvals=case.approvals())
-        persons = tuple(sorted(approvers(placed, _quorum(publics))))
+        persons = tuple(sorted(approvers(placed, quorum(publics))))
     rows = {step: done[step] - began if step in done else None for step in STEPS}
-    _say(as_json, {"steps": rows, "approved_by": list(persons)})
+    say(as_json, {"steps": rows, "approved_by": list(persons)})
     if not as_json:
         for step, after in rows.items():
             click.echo(f"{step:12} {'waits' if after is None else f'{after:9.1f} s'}")
@@ -496,8 +331,8 @@ def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
 @respond.command("drill")
 @click.option("--short", is_flag=True, help="Fewer texts and attacks: within three minutes.")
 @click.option("--folder", type=click.Path(path_type=Path), help="A new folder to keep it in.")
-@_seed
-@_json
+@seed_option
+@json_option
 def drill(short: bool, folder: Path | None, seed: int, as_json: bool) -> None:
     """Go through the whole response on this machine, with scripted approvals, and print its clock.
 
@@ -522,46 +357,9 @@ def drill(short: bool, folder: Path | None, seed: int, as_json: bool) -> None:
         raise SafeholdError("the drill did not end with a verified bundle; its gates say why")
 
 
-def _say(as_json: bool, found: object) -> None:
-    if as_json:
-        click.echo(msgspec.json.encode(found).decode())
-
-
 def _corpus(domain: str, data: Path | None, seed: int) -> Corpus:
     return of_dataset(data) if data is not None else of_seed_books(load(domain), seed)
 
 
-def _quorum(publics: tuple[str, ...]) -> Quorum:
-    return quorum_of(_pairs(publics), min(2, len(publics)))
-
-
-def _pairs(publics: tuple[str, ...]) -> dict[str, str]:
-    found = dict(one.partition("=")[::2] for one in publics)
-    if not all(found.values()):
-        raise UsageError("--person-pub: expected NAME=FILE")
-    return found
-
-
-def _private(path: Path) -> Ed25519PrivateKey:
-    if not path.exists():
-        raise UsageError(f"{path}: expected a private key in PEM")
-    return load_or_make_key(path)
-
-
-def _book(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> RuleBook:
-    return RuleBook(rules, _quorum(publics), person, _private(person_key))
-
-
-def _traffic(paths: tuple[Path, ...]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return benign prompts by slice, and the digest of each file."""
-    found: dict[str, list[str]] = {}
-    sources: dict[str, str] = {}
-    for path in paths:
-        for file in data_files(path)[0]:
-            items = read_items(file, "", unlabelled=Label.BENIGN)
-            sources[os.fspath(file.name)] = items.sha256
-            for item in items.items:
-                if item.label is Label.BENIGN:
-                    text = "\n".join(part.text for part in item.prompt.texts())
-                    found.setdefault(item.slice, []).append(text)
-    return {name: tuple(texts) for name, texts in found.items()}, sources
+for _one in (*RULE_COMMANDS, trial):
+    respond.add_command(_one)

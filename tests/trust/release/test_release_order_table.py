@@ -10,6 +10,7 @@ from msgspec import inspect
 import safehold
 from safehold.constitution.interface import Constitution
 from safehold.guard.gateway.bundles.loading import RulesFile
+from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.policy import Settings
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Register
@@ -29,6 +30,7 @@ KINDS: dict[str, type] = {
     "grants-policy": grants_policy._PolicyFile,
     "key-service": KeydConfig,
     "endpoint-policy": EndpointPolicy,
+    "trial": TrialPlan,
 }
 NO_SAFEGUARD = {
     "EvaluationPlan": "a leaf of the log: what will be measured, fixed before the run",

@@ -11,6 +11,7 @@ from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.overlay_settings import OverlaySettings
+from safehold.guard.gateway.trial_settings import TrialSettings
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
 from safehold.trust.demands.ask import StandingQuestion
@@ -222,7 +223,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     releases: ReleaseSettings | None = None
     standing: StandingQuestion | None = None
     hot_rules: OverlaySettings | None = None
+<<<<<<< HEAD
     account_states: AccountStateSettings | None = None
+=======
+    trial: TrialSettings | None = None
+>>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
     limits: Limits = Limits()
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"

@@ -29,6 +29,8 @@ from safehold.guard.gateway.bundles.released import (
     settings_digest,
 )
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
+from safehold.guard.gateway.bundles.trial_desk import TrialDesk
+from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.interface import Exemptions, NoExemptions
 from safehold.guard.gateway.operate.admin import Admin
 from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
@@ -46,6 +48,10 @@ from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.ledger.reader import LedgerReader
+<<<<<<< HEAD
+=======
+from safehold.guard.overlay.live import HotSource, no_hot_rules
+>>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
 
 _BACKLOG = 4096
 
@@ -75,10 +81,12 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     """
     # 1. The bundle loads, verifies, is released and passes its own golden set.
     where, loader, admit, mode = enforced(settings), parts.loader, _admit_all, UNRELEASED
+    admit_step: Callable[[TrialPlan], object] = _admit_step
     if where is not None:
         releases = await asyncio.to_thread(Releases, where, time.time)
         await asyncio.to_thread(releases.admit_gateway, parts.declared or settings)
         loader, admit, mode = ReleasedLoader(loader, releases), releases.admit_guard, "enforcing"
+        admit_step = releases.admit_trial
     if parts.held is not None:
         held = parts.held
         admit(held)
@@ -94,8 +102,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     if settings.journal is not None:
         journal = worker_journal(Path(settings.journal), settings.workers)
     # 3. The upstream and the store of budgets.
-    key = parts.upstream_key or read_key(settings.upstream.api_key_file)
-    client = parts.client or HttpClient(settings.upstream.url, settings.limits, key)
+    client = parts.client or _upstream(settings, parts)
     store = open_store(settings.store)
     outgoing = parts.outgoing() if parts.outgoing is not None else None
     # 4. The relay and what watches it; exemptions from the log, where it is configured.
@@ -108,6 +115,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
         watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=parts.clock)
         background = (watch.follow,)
+<<<<<<< HEAD
     rules, hot = await open_hot_rules(
         settings.hot_rules, ledger, alarm=metrics.alarm, count=metrics.hot_rules_now
     )
@@ -115,6 +123,14 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         settings.account_states, ledger, alarm=metrics.alarm, count=metrics.account_states_now
     )
     background = (*background, *hot, *ladder)
+=======
+    hot, hot_watch = await _hot_rules(settings, ledger, metrics)
+    desk = _trial_desk(
+        settings, parts.clock, loader=loader, admit=admit_step, ledger=ledger, metrics=metrics
+    )
+    trial_watch = () if desk is None else (desk.follow, desk.judge)
+    background = (*background, *hot_watch, *trial_watch)
+>>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
     relay = Relay(
         client=client,
         holder=holder,
@@ -125,7 +141,12 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         clock=parts.clock,
         ticks=time.perf_counter,
         journal=journal,
+<<<<<<< HEAD
         hot=rules,
+=======
+        hot=hot,
+        trial=desk,
+>>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
     )
     surfaces = Surfaces(settings)
     canaries = Canaries(
@@ -182,9 +203,64 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     )
 
 
+def _upstream(settings: Settings, parts: Parts) -> Client:
+    """Return the client of the model server."""
+    key = parts.upstream_key or read_key(settings.upstream.api_key_file)
+    return HttpClient(settings.upstream.url, settings.limits, key)
+
+
+async def _hot_rules(
+    settings: Settings, ledger: RowSink, metrics: Metrics
+) -> tuple[HotSource, tuple[Callable[[], Awaitable[None]], ...]]:
+    """Return the hot rules and who follows their file, where there is one."""
+    if settings.hot_rules is None:
+        return no_hot_rules, ()
+    rules = await asyncio.to_thread(HotRuleFile, settings.hot_rules, time.time)
+    watch = HotRuleWatch(
+        rules,
+        reload_s=settings.hot_rules.reload_s,
+        ledger=ledger,
+        alarm=metrics.alarm,
+        count=metrics.hot_rules_now,
+        clock=time.time,
+    )
+    return rules.source, (watch.follow,)
+
+
+def _trial_desk(
+    settings: Settings,
+    clock: Callable[[], float],
+    *,
+    loader: Loader,
+    admit: Callable[[TrialPlan], object],
+    ledger: RowSink,
+    metrics: Metrics,
+) -> TrialDesk | None:
+    """Return this worker's part in a trial, where one may come."""
+    if settings.trial is None:
+        return None
+    if settings.bundles is None:
+        raise ConfigError("trial: a challenger is loaded from `bundles`, which is not set")
+    return TrialDesk(
+        settings.trial,
+        bundles=Path(settings.bundles),
+        loader=loader,
+        admit=admit,
+        ledger=ledger,
+        metrics=metrics,
+        clock=clock,
+        canary_s=settings.canary.every_s if settings.canary.enabled else 0.0,
+    )
+
+
 def _admit_all(held: Held) -> None:
     """Admit any guard: there is no log to ask."""
     del held
+
+
+def _admit_step(plan: TrialPlan) -> None:
+    """Admit any signed step: there is no log to ask."""
+    del plan
 
 
 def _bundle_path(settings: Settings) -> Path:

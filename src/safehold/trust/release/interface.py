@@ -39,6 +39,7 @@ class ArtefactKind(StrEnum):
     GRANTS_POLICY = "grants-policy"
     KEY_SERVICE = "key-service"
     PRODUCT = "product"
+    TRIAL = "trial"
 
 
 class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -137,6 +137,14 @@ _GATEWAY: dict[str, Order] = {
     "account_states.log": _PINNED,
     "account_states.log_keys": _PINNED,
     "account_states.reload_s": _LOWER,
+    "trial": Part(added=_W, removed=_S),
+    "trial.file": _PINNED,
+    "trial.memory": _PINNED,
+    "trial.keys": _GIVES,
+    "trial.keys.*": _PINNED,
+    "trial.secret_file": _PINNED,
+    "trial.approvals": _HIGHER,
+    "trial.reload_s": _LOWER,
     **_under(
         "limits",
         dict.fromkeys(
@@ -361,6 +369,21 @@ _ENDPOINT: dict[str, Order] = {
     "dated_overlays": _LOWER,
 }
 
+_TRIAL: dict[str, Order] = {
+    "id": _FREE,
+    "serial": _FREE,
+    "champion": _PINNED,
+    "challenger": _PINNED,
+    "folder": _PINNED,
+    "report": _PINNED,
+    "step": _FREE,  # both bundles are released ones
+    "least": _HIGHER,
+    "rules.tolerated": _LOWER,
+    "rules.alpha": _HIGHER,
+    "rules.clearly": _LOWER,
+    "restricted": _FREE,
+}
+
 ORDERS: Mapping[str, Order] = MappingProxyType(
     {
         **_under("gateway", _GATEWAY),
@@ -371,6 +394,7 @@ ORDERS: Mapping[str, Order] = MappingProxyType(
         **_under("grants-policy", _GRANTS_POLICY),
         **_under("key-service", _KEY_SERVICE),
         **_under("endpoint-policy", _ENDPOINT),
+        **_under("trial", _TRIAL),
     }
 )
 """The order of each field, by path."""

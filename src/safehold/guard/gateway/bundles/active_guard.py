@@ -17,7 +17,10 @@ T = TypeVar("T")
 class Session(Protocol):
     """The guard around one exchange, as the gateway uses it (`stream.GuardSession`)."""
 
-    would_block: Block | None
+    @property
+    def would_block(self) -> Block | None:
+        """What the policy would have stopped, were it not only noted."""
+        ...
 
     def judge_prompt(self) -> ScoringFlow[Verdict]:
         """Score the prompt."""

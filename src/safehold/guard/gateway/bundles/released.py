@@ -8,6 +8,7 @@ from safehold.canonical import canonical, sha256_hex
 from safehold.errors import BundleError, ConfigError, TrustError
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import Loaded, Loader
+from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.policy import Settings
 from safehold.trust.release.interface import ArtefactKind
 from safehold.trust.release.weaker import settings_document
@@ -33,6 +34,14 @@ class Releases(ReleaseLog):
             self.current().admit(kind, held.digest)
         except TrustError as error:
             raise BundleError(f"not released: {error}") from error
+
+    def admit_trial(self, plan: TrialPlan) -> None:
+        """Refuse a step of a trial that the release in force does not hold.
+
+        Raises:
+            TrustError: it is another step, or no release is in force.
+        """
+        self.admit_settings(ArtefactKind.TRIAL, plan)
 
     def admit_gateway(self, settings: msgspec.Struct) -> None:
         """Refuse settings that are not those of the release in force.

@@ -36,7 +36,7 @@ _SHARE = {
     TrialStep.ALL: 1.0,
     TrialStep.ROLLED_BACK: 0.0,
 }
-_NEXT = {
+NEXT_STEP = {
     TrialStep.SHADOW: TrialStep.FIVE,
     TrialStep.FIVE: TrialStep.QUARTER,
     TrialStep.QUARTER: TrialStep.ALL,
@@ -94,11 +94,11 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             ValueError: It is too early, or there is no further step.
         """
-        if self.step not in _NEXT:
+        if self.step not in NEXT_STEP:
             raise ValueError(f"a trial that is {self.step} has no further step")
         if self.seen < least:
             raise ValueError(f"{self.seen} exchanges in step {self.step}, {least} are needed")
-        return msgspec.structs.replace(self, step=_NEXT[self.step], seen=0)
+        return msgspec.structs.replace(self, step=NEXT_STEP[self.step], seen=0)
 
     def serves(self, account: str, secret: bytes) -> str:
         """Return the digest of the bundle that decides for an account."""

@@ -165,6 +165,19 @@ class Metrics:
             ("state",),
             registry=self.registry,
         )
+        self.trial_step = Gauge(
+            "safehold_trial_step",
+            "1 for the step that the trial of a challenger is in.",
+            ("step",),
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
+        self.trial_exchanges = Counter(
+            "safehold_trial_exchanges_total",
+            "Exchanges that both bundles judged, by who alone refused; or skipped under load.",
+            ("result",),
+            registry=self.registry,
+        )
         self.exemption_days = Gauge(
             "safehold_exemption_days_left",
             "Days until an exemption in force ends; 0 after its end.",

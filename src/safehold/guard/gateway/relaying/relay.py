@@ -15,7 +15,8 @@ from typing import Protocol
 
 from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
 from safehold.exchange import Channel, Lane
-from safehold.guard.gateway.bundles.active_guard import Held, Holder
+from safehold.guard.gateway.bundles.active_guard import Holder
+from safehold.guard.gateway.bundles.trial_seats import NoTrial, Seat, Seats
 from safehold.guard.gateway.interface import (
     Exempt,
     Exemptions,
@@ -82,8 +83,10 @@ class Relay:
         ticks: Callable[[], float],
         journal: Journal | None = None,
         hot: HotSource = no_hot_rules,
+        trial: Seats | None = None,
     ) -> None:
         self.hot = hot
+        self.trial = trial or NoTrial()
         self.client = client
         self.holder = holder
         self.ledger = ledger
@@ -96,8 +99,8 @@ class Relay:
 
     async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> RunState:
         """Answer one request; every path ends in a final row and a valid ending."""
-        with self.holder.use() as held:
-            run = Run(self, ask, out, gone, held)
+        with self.holder.use() as champion, self.trial.seat(champion, ask) as seat:
+            run = Run(self, ask, out, gone, seat)
             try:
                 async with asyncio.timeout(self.limits.total_timeout_s):
                     await contained(run.serve())
@@ -122,6 +125,7 @@ class Relay:
                 await run.fail(error, 500)
             finally:
                 await run.settle()
+                seat.ended(run.state)
         return run.state
 
 
@@ -129,17 +133,17 @@ class Run:
     """One request on its way."""
 
     def __init__(
-        self, relay: Relay, ask: Ask, out: Outlet, gone: "asyncio.Future[None]", held: Held
+        self, relay: Relay, ask: Ask, out: Outlet, gone: "asyncio.Future[None]", seat: Seat
     ) -> None:
         self.relay = relay
         self.ask = ask
         self.out = out
         self.gone = gone
-        self.held = held
+        held = self.held = seat.held
         session = held.guard.session(ask.exchange, ask.policy.session(), self._granted, relay.hot)
-        self.session = session
+        self.session = seat.listen(session)
         self.state = RunState(
-            ask, out, session, bundle_digest=held.digest, started_at=relay.ticks()
+            ask, out, self.session, bundle_digest=held.digest, started_at=relay.ticks()
         )
         self._delivery: Delivery | None = None
         self._prompt_kept = False

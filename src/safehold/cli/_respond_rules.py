@@ -1,0 +1,171 @@
+"""The hot rule of a case: made and measured, in shadow, approved by two, acting, ended."""
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from safehold.cli._respond_options import (
+    benign_option,
+    case_option,
+    json_option,
+    keys_option,
+    person_key_option,
+    person_option,
+    private_key,
+    quorum,
+    rules_option,
+    say,
+    traffic,
+)
+from safehold.guard.bundle.overlay_file import approve as signed_by
+from safehold.improve.response.case import Case
+from safehold.improve.response.hotrule import hot_rule
+from safehold.improve.response.rule_book import RuleBook
+from safehold.stats import Rate
+
+
+@click.command("rule")
+@case_option
+@benign_option
+@click.option("--owner", required=True, help="Who answers for the rule.")
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 30), help="Its life.")
+@json_option
+def rule_(folder: Path, benign: tuple[Path, ...], owner: str, days: int, as_json: bool) -> None:
+    """Make the hot rule and measure what it would have cost your own benign traffic.
+
+    \b
+    Examples:
+      safehold respond rule --case c1 --benign traffic.jsonl --owner anna
+      safehold respond rule --case c1 --benign traffic/ --owner anna --days 1
+    """
+    case = Case(folder)
+    texts, sources = traffic(benign)
+    found = hot_rule(
+        case.incident(),
+        case.dress(),
+        case.variants(),
+        [text for slice_ in texts.values() for text in slice_],
+        sources=sources,
+        owner=owner,
+        now=int(time.time()),
+        days=days,
+    )
+    case.keep_rule(found)
+    say(as_json, msgspec.to_builtins(found))
+    if not as_json:
+        cost = found.rule.cost
+        click.echo(f"{found.rule.id}: catches {found.caught.at_least()} of its own family")
+        click.echo(f"benign traffic: {Rate(cost.hits, cost.n).at_most() if cost else 'unknown'}")
+        click.echo(f"permitted requests in the same dress: {found.twins.at_most()}")
+
+
+@click.command("begin-rules")
+@rules_option
+@person_option
+@person_key_option
+@keys_option
+def begin_rules(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
+    """Make an empty signed file of hot rules, for a gateway to follow.
+
+    \b
+    Examples:
+      safehold respond begin-rules --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    book_of(rules, person, person_key, publics).begin(int(time.time()))
+    click.echo(f"{rules}: no rule yet")
+
+
+@click.command("shadow")
+@case_option
+@rules_option
+@person_option
+@person_key_option
+@keys_option
+def shadow(
+    folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]
+) -> None:
+    """Put the case's rule in shadow: it is counted on live traffic and stops nothing.
+
+    \b
+    Examples:
+      safehold respond shadow --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    rule = Case(folder).rule()
+    serial = book_of(rules, person, person_key, publics).shadow(rule, int(time.time()))
+    click.echo(f"{rules}: serial {serial}, {rule.id} in shadow")
+
+
+@click.command("approve")
+@case_option
+@person_option
+@person_key_option
+def approve(folder: Path, person: str, person_key: Path) -> None:
+    """Sign that the case's rule may act, after reading it and its cost.
+
+    \b
+    Examples:
+      safehold respond approve --case c1 --as bela --person-key bela.pem
+    """
+    case = Case(folder)
+    rule = case.rule()
+    case.keep_approval(signed_by(rule, person, private_key(person_key)))
+    click.echo(f"{rule.id}: approved by {person} ({rule.digest[:16]})")
+
+
+@click.command("act")
+@case_option
+@rules_option
+@person_option
+@person_key_option
+@keys_option
+@click.option("--break-glass", is_flag=True, help="One person alone: a rule of a day at most.")
+def act(
+    folder: Path,
+    rules: Path,
+    person: str,
+    person_key: Path,
+    publics: tuple[str, ...],
+    break_glass: bool,
+) -> None:
+    """Let the case's rule act, once two persons approved it.
+
+    \b
+    Examples:
+      safehold respond act --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    case = Case(folder)
+    book = book_of(rules, person, person_key, publics)
+    serial = book.act(case.rule().id, case.approvals(), int(time.time()), broken_glass=break_glass)
+    click.echo(f"{rules}: serial {serial}, {case.rule().id} acts")
+
+
+@click.command("end")
+@case_option
+@rules_option
+@person_option
+@person_key_option
+@keys_option
+def end(folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
+    """Take the case's rule out before its end.
+
+    \b
+    Examples:
+      safehold respond end --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
+    """
+    rule = Case(folder).rule()
+    serial = book_of(rules, person, person_key, publics).end(rule.id, int(time.time()))
+    click.echo(f"{rules}: serial {serial}, {rule.id} ended")
+
+
+def book_of(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> RuleBook:
+    """Return the file of hot rules and who signs it."""
+    return RuleBook(rules, quorum(publics), person, private_key(person_key))
+
+
+RULE_COMMANDS = (rule_, begin_rules, shadow, approve, act, end)

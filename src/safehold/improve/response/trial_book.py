@@ -1,0 +1,128 @@
+"""Changes of a trial's signed file: proposed beside it, signed there, then put in its place whole.
+
+A killed change leaves the file of before, or the proposal beside it, which is signed again.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safehold.guard.bundle.overlay_file import Quorum
+from safehold.guard.gateway.bundles.trial_file import (
+    SignedStep,
+    TrialError,
+    TrialPlan,
+    decoded,
+    encoded,
+    opened_plan,
+    read_plan,
+    signed,
+    signers,
+    written,
+)
+from safehold.guard.gateway.bundles.trial_steps import NEXT_STEP, TrialStep
+
+PROPOSED = ".next"
+
+
+class TrialBook:
+    """The file of a trial, the proposal beside it, and the person who signs."""
+
+    def __init__(self, file: Path, quorum: Quorum, person: str, key: Ed25519PrivateKey) -> None:
+        """Take the file, whose signatures count, and who signs."""
+        self._file = file
+        self._proposed = file.with_name(file.name + PROPOSED)
+        self._quorum = quorum
+        self._person = person
+        self._key = key
+
+    def begin(self, plan: TrialPlan) -> TrialPlan:
+        """Begin in shadow, one serial after the file of an earlier trial.
+
+        Raises:
+            TrialError: The plan is no beginning, or the file there does not verify.
+        """
+        if plan.step is not TrialStep.SHADOW:
+            raise TrialError(f"trial {plan.id}: begins in shadow, not at {plan.step}")
+        if self._file.exists():
+            before = self.plan()
+            if before.id == plan.id:
+                raise TrialError(f"trial {plan.id}: is there already; a new one has a new name")
+            plan = msgspec.structs.replace(plan, serial=before.serial + 1)
+        self._put(self._file, signed(written(plan), self._person, self._key))
+        return plan
+
+    def plan(self) -> TrialPlan:
+        """Return what is in force.
+
+        Raises:
+            TrialError: There is no file, or it does not verify.
+        """
+        return opened_plan(self._bytes(self._file), self._quorum)
+
+    def propose(self) -> TrialPlan:
+        """Propose the next step, with this person's signature.
+
+        Raises:
+            TrialError: There is no further step.
+        """
+        now = self.plan()
+        if now.step not in NEXT_STEP:
+            raise TrialError(f"trial {now.id}: {now.step} has no further step")
+        return self._propose(now, step=NEXT_STEP[now.step])
+
+    def excuse(self, decisions: tuple[str, ...]) -> TrialPlan:
+        """Propose to count these decisions as restricted, as a reviewer did."""
+        now = self.plan()
+        return self._propose(now, restricted=tuple(sorted({*now.restricted, *decisions})))
+
+    def _propose(self, now: TrialPlan, **changes: object) -> TrialPlan:
+        plan = msgspec.structs.replace(now, serial=now.serial + 1, **changes)
+        self._put(self._proposed, signed(written(plan), self._person, self._key))
+        return plan
+
+    def approve(self) -> tuple[TrialPlan, frozenset[str]]:
+        """Sign the proposal too; return it, and who signed so far.
+
+        Raises:
+            TrialError: There is none.
+        """
+        file = signed(decoded(self._bytes(self._proposed)), self._person, self._key)
+        self._put(self._proposed, file)
+        plan = read_plan(file)
+        return plan, signers(file, plan, self._quorum)
+
+    def take(self) -> TrialPlan:
+        """Put the proposal in the file's place: its signatures are verified first.
+
+        Raises:
+            TrialError: It is not signed by enough persons, or was made before another step.
+        """
+        now, plan = self.plan(), opened_plan(self._bytes(self._proposed), self._quorum)
+        if plan.serial != now.serial + 1:
+            raise TrialError(f"trial {plan.id}: proposed before serial {now.serial}; propose anew")
+        self._proposed.replace(self._file)
+        return plan
+
+    def back(self) -> TrialPlan:
+        """End the trial at once: one person is enough for the way back."""
+        now = self.plan()
+        plan = msgspec.structs.replace(now, serial=now.serial + 1, step=TrialStep.ROLLED_BACK)
+        self._put(self._file, signed(written(plan), self._person, self._key))
+        return plan
+
+    def _bytes(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise TrialError(f"{path.name}: expected a signed file of a trial's step") from error
+
+    def _put(self, path: Path, file: SignedStep) -> None:
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        with draft.open("wb") as out:
+            out.write(encoded(file))
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
