@@ -223,11 +223,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     releases: ReleaseSettings | None = None
     standing: StandingQuestion | None = None
     hot_rules: OverlaySettings | None = None
-<<<<<<< HEAD
     account_states: AccountStateSettings | None = None
-=======
     trial: TrialSettings | None = None
->>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
     limits: Limits = Limits()
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"

@@ -48,12 +48,9 @@ from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.ledger.reader import LedgerReader
-<<<<<<< HEAD
-=======
-from safehold.guard.overlay.live import HotSource, no_hot_rules
->>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
 
 _BACKLOG = 4096
+_WORKER_STARTS_S = 60
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -115,22 +112,17 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
         watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=parts.clock)
         background = (watch.follow,)
-<<<<<<< HEAD
     rules, hot = await open_hot_rules(
         settings.hot_rules, ledger, alarm=metrics.alarm, count=metrics.hot_rules_now
     )
     states, ladder = await open_states(
         settings.account_states, ledger, alarm=metrics.alarm, count=metrics.account_states_now
     )
-    background = (*background, *hot, *ladder)
-=======
-    hot, hot_watch = await _hot_rules(settings, ledger, metrics)
     desk = _trial_desk(
         settings, parts.clock, loader=loader, admit=admit_step, ledger=ledger, metrics=metrics
     )
-    trial_watch = () if desk is None else (desk.follow, desk.judge)
-    background = (*background, *hot_watch, *trial_watch)
->>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
+    trial = () if desk is None else (desk.follow, desk.judge)
+    background = (*background, *hot, *ladder, *trial)
     relay = Relay(
         client=client,
         holder=holder,
@@ -141,12 +133,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         clock=parts.clock,
         ticks=time.perf_counter,
         journal=journal,
-<<<<<<< HEAD
         hot=rules,
-=======
-        hot=hot,
         trial=desk,
->>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
     )
     surfaces = Surfaces(settings)
     canaries = Canaries(
@@ -209,24 +197,6 @@ def _upstream(settings: Settings, parts: Parts) -> Client:
     return HttpClient(settings.upstream.url, settings.limits, key)
 
 
-async def _hot_rules(
-    settings: Settings, ledger: RowSink, metrics: Metrics
-) -> tuple[HotSource, tuple[Callable[[], Awaitable[None]], ...]]:
-    """Return the hot rules and who follows their file, where there is one."""
-    if settings.hot_rules is None:
-        return no_hot_rules, ()
-    rules = await asyncio.to_thread(HotRuleFile, settings.hot_rules, time.time)
-    watch = HotRuleWatch(
-        rules,
-        reload_s=settings.hot_rules.reload_s,
-        ledger=ledger,
-        alarm=metrics.alarm,
-        count=metrics.hot_rules_now,
-        clock=time.time,
-    )
-    return rules.source, (watch.follow,)
-
-
 def _trial_desk(
     settings: Settings,
     clock: Callable[[], float],
@@ -247,7 +217,7 @@ def _trial_desk(
         loader=loader,
         admit=admit,
         ledger=ledger,
-        metrics=metrics,
+        counts=metrics,
         clock=clock,
         canary_s=settings.canary.every_s if settings.canary.enabled else 0.0,
     )
@@ -340,6 +310,9 @@ def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=int(settings.limits.drain_timeout_s),
+        # A worker imports and loads before it answers its supervisor, slowly on a busy machine;
+        # the default of 5 s kills it there again and again.
+        timeout_worker_healthcheck=_WORKER_STARTS_S,
         h11_max_incomplete_event_size=settings.limits.max_header_bytes,
     )
 

@@ -75,13 +75,10 @@ class EventKind(StrEnum):
     """Other hot rules are in force, or a file of them was refused."""
     RULE_HIT = "rule_hit"
     """A hot rule matched in an exchange."""
-<<<<<<< HEAD
     ACCOUNT_STATES = "account_states"
     """Other account states are in force, or a file of them was refused."""
-=======
     TRIAL = "trial"
     """A trial of a challenger moved, or its two bundles disagreed on an exchange."""
->>>>>>> 99e840a (Trial: champion and challenger in one gateway, by account, forward by signature, back by itself)
 
 
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from safehold.errors import BundleError, LedgerError, SafeholdError, TrustError
 from safehold.guard.bundle.overlay_file import quorum_of
@@ -31,14 +32,28 @@ from safehold.guard.gateway.bundles.trial_memory import (
 )
 from safehold.guard.gateway.bundles.trial_seats import Played, Seat, play
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
-from safehold.guard.gateway.operate.metrics import Metrics
-from safehold.guard.gateway.relaying.run_state import Ask
 from safehold.guard.gateway.trial_settings import TrialSettings
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
 
 _MOST_WAITING = 256
 _MOST_CHARS = 16_000_000
 _PLAIN = "What a lovely morning it is."
+
+
+class TrialCounts(Protocol):
+    """Where a trial is counted (`Metrics`)."""
+
+    def alarm(self, kind: str) -> None:
+        """Count an alarm."""
+        ...
+
+    def trial_exchange(self, result: str) -> None:
+        """Count an exchange that both bundles judged, by who alone refused."""
+        ...
+
+    def trial_at(self, step: str) -> None:
+        """Say in which step the trial is; empty where there is none."""
+        ...
 
 
 class TrialDesk:
@@ -52,7 +67,7 @@ class TrialDesk:
         loader: Loader,
         admit: Callable[[TrialPlan], object],
         ledger: RowSink,
-        metrics: Metrics,
+        counts: TrialCounts,
         clock: Callable[[], float],
         canary_s: float,
     ) -> None:
@@ -70,7 +85,7 @@ class TrialDesk:
         self._loader = loader
         self._admit = admit
         self._ledger = ledger
-        self._metrics = metrics
+        self._counts = counts
         self._clock = clock
         self._canary_s = canary_s
         self._canary_at = time.monotonic()
@@ -87,14 +102,13 @@ class TrialDesk:
     # -- exchanges ---------------------------------------------------------------------------
 
     @contextmanager
-    def seat(self, champion: Held, ask: Ask) -> Iterator[Seat]:
-        """Hold the bundle that decides an exchange, until it has ended."""
+    def seat(self, champion: Held, account: str | None) -> Iterator[Seat]:
+        """Hold the bundle that decides an account's exchange; None is never on trial."""
         challenger, kept = self._challenger, self._kept
         on = kept is not None and kept.open and kept.trial.champion == champion.digest
-        if challenger is None or kept is None or ask.canary or not on:
+        if challenger is None or kept is None or account is None or not on:
             yield Seat(champion)
             return
-        account = f"{ask.key.tenant}/{ask.key.id}" if ask.key else ask.decision_id
         tried = kept.trial.serves(account, self._secret) == challenger.digest
         held, other = (challenger, champion) if tried else (champion, challenger)
         challenger.uses += 1
@@ -105,7 +119,7 @@ class TrialDesk:
 
     def _offer(self, played: Played) -> None:
         if len(self._waiting) >= _MOST_WAITING or self._chars + played.chars > _MOST_CHARS:
-            self._metrics.trial_exchanges.labels("skipped").inc()
+            self._counts.trial_exchange("skipped")
             return
         played.other.uses += 1
         self._waiting.append(played)
@@ -143,7 +157,7 @@ class TrialDesk:
         champion, challenger = (other, played.blocked) if tried else (played.blocked, other)
         found = Verdicts(played.decision_id, champion, challenger)
         kind = "same" if champion is challenger else "challenger" if challenger else "champion"
-        self._metrics.trial_exchanges.labels(kind).inc()
+        self._counts.trial_exchange(kind)
         if kind != "same":
             detail: Detail = {
                 "trial": kept.plan.id,
@@ -204,13 +218,11 @@ class TrialDesk:
             await self._load(kept)
         at = None if kept is None else (kept.plan.id, kept.trial.step)
         if at != (None if before is None else (before.plan.id, before.trial.step)):
-            for step in TrialStep:
-                now = kept is not None and step is kept.trial.step
-                self._metrics.trial_step.labels(str(step)).set(1 if now else 0)
+            self._counts.trial_at("" if kept is None else str(kept.trial.step))
         if kept is None or at == (before and (before.plan.id, before.trial.step)):
             return
         if kept.trial.step is TrialStep.ROLLED_BACK:
-            self._metrics.alarm("trial_rolled_back")
+            self._counts.alarm("trial_rolled_back")
         await self._event(_told(kept))
 
     async def _load(self, kept: Kept) -> None:
@@ -281,7 +293,7 @@ class TrialDesk:
         if reason == self._told:
             return
         self._told = reason
-        self._metrics.alarm("trial_refused")
+        self._counts.alarm("trial_refused")
         await self._event({"alarm": "trial-refused", "reason": reason[:200]})
 
     async def _event(self, detail: Detail, *, decision_id: str | None = None) -> bool:
@@ -290,7 +302,7 @@ class TrialDesk:
         try:
             await self._ledger.append(row)
         except LedgerError:
-            self._metrics.alarm("ledger")
+            self._counts.alarm("ledger")
             return False
         return True
 

@@ -12,8 +12,6 @@ import msgspec
 
 from safehold.exchange import Exchange, Lane
 from safehold.guard.gateway.bundles.active_guard import Held, Session
-from safehold.guard.gateway.interface import Exempt, Relief
-from safehold.guard.gateway.relaying.run_state import Ask, RunState
 from safehold.guard.interface import Block, Heard, ScoringFlow, Step, Verdict
 from safehold.guard.session.flow import run_flow
 from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
@@ -107,26 +105,32 @@ class Seat:
         self._heard = Listening(session)
         return self._heard
 
-    def ended(self, state: RunState) -> None:
-        """Offer what is evidence: a prompt that was judged, by nothing but the bundle."""
+    def ended(
+        self,
+        *,
+        decision_id: str,
+        exchange: Exchange,
+        policy: SessionPolicy,
+        exempt: frozenset[str],
+        blocked: bool,
+    ) -> None:
+        """Offer an exchange whose prompt was judged, by nothing but the bundle.
+
+        `exempt` are the clauses that a grant delivers; `blocked` says that something was stopped.
+        """
         if self._heard is None or self._other is None or self._offer is None:
             return
-        if state.verdict is None or any(one.acted for one in state.session.report().hot):
+        if any(one.acted for one in self._heard.report().hot):
             return  # a hot rule stops the same text under either bundle
-        stopped = isinstance(state.verdict, Block) or state.block is not None
         self._offer(
             Played(
-                decision_id=state.ask.decision_id,
-                exchange=state.ask.exchange,
-                policy=state.ask.policy.session(),
+                decision_id=decision_id,
+                exchange=exchange,
+                policy=policy,
                 fed=tuple(self._heard.fed),
-                exempt=frozenset(
-                    clause
-                    for clause, one in state.rulings.items()
-                    if isinstance(one, Exempt) and one.relief is Relief.DELIVER
-                ),
+                exempt=exempt,
                 served=self.held.digest,
-                blocked=stopped or self._heard.would_block is not None,
+                blocked=blocked or self._heard.would_block is not None,
                 other=self._other,
             )
         )
@@ -136,8 +140,8 @@ class Seats(Protocol):
     """Gives each exchange its bundle."""
 
     @contextmanager
-    def seat(self, champion: Held, ask: Ask) -> Iterator[Seat]:
-        """Hold the bundle that decides an exchange, until it has ended."""
+    def seat(self, champion: Held, account: str | None) -> Iterator[Seat]:
+        """Hold the bundle that decides an account's exchange; None is never on trial."""
         ...
 
 
@@ -145,9 +149,9 @@ class NoTrial:
     """Where no trial is configured: the bundle in use decides everything."""
 
     @contextmanager
-    def seat(self, champion: Held, ask: Ask) -> Iterator[Seat]:
+    def seat(self, champion: Held, account: str | None) -> Iterator[Seat]:
         """Hold the bundle in use."""
-        del ask
+        del account
         yield Seat(champion)
 
 

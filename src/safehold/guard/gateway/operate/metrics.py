@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from safehold.guard.gateway.bundles.trial_steps import TrialStep
 from safehold.guard.gateway.interface import NotExempt, Surface
 from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.interface import Block
@@ -165,14 +166,14 @@ class Metrics:
             ("state",),
             registry=self.registry,
         )
-        self.trial_step = Gauge(
+        self._trial_step = Gauge(
             "safehold_trial_step",
             "1 for the step that the trial of a challenger is in.",
             ("step",),
             registry=self.registry,
             multiprocess_mode="max",
         )
-        self.trial_exchanges = Counter(
+        self._trial_exchanges = Counter(
             "safehold_trial_exchanges_total",
             "Exchanges that both bundles judged, by who alone refused; or skipped under load.",
             ("result",),
@@ -237,6 +238,15 @@ class Metrics:
         """Say how many accounts stand on each step."""
         for step, count in counts.items():
             self.account_states.labels(step).set(count)
+
+    def trial_exchange(self, result: str) -> None:
+        """Count an exchange that both bundles judged, by who alone refused."""
+        self._trial_exchanges.labels(result).inc()
+
+    def trial_at(self, step: str) -> None:
+        """Say in which step the trial is; empty where there is none."""
+        for one in TrialStep:
+            self._trial_step.labels(str(one)).set(1 if one == step else 0)
 
     def refused(self, surface: str, status: int) -> None:
         """Count a request that never reached the guard."""

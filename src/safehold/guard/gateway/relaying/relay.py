@@ -99,7 +99,7 @@ class Relay:
 
     async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> RunState:
         """Answer one request; every path ends in a final row and a valid ending."""
-        with self.holder.use() as champion, self.trial.seat(champion, ask) as seat:
+        with self.holder.use() as champion, self.trial.seat(champion, _account(ask)) as seat:
             run = Run(self, ask, out, gone, seat)
             try:
                 async with asyncio.timeout(self.limits.total_timeout_s):
@@ -125,7 +125,7 @@ class Relay:
                 await run.fail(error, 500)
             finally:
                 await run.settle()
-                seat.ended(run.state)
+                run.leave(seat)
         return run.state
 
 
@@ -384,6 +384,24 @@ class Run:
             return False
         return True
 
+    def leave(self, seat: Seat) -> None:
+        """Offer the exchange to a trial, once it has ended and if its prompt was judged."""
+        state = self.state
+        if state.verdict is None:
+            return
+        delivered = (
+            clause
+            for clause, one in state.rulings.items()
+            if isinstance(one, Exempt) and one.relief is Relief.DELIVER
+        )
+        seat.ended(
+            decision_id=self.ask.decision_id,
+            exchange=self.ask.exchange,
+            policy=self.ask.policy.session(),
+            exempt=frozenset(delivered),
+            blocked=isinstance(state.verdict, Block) or state.block is not None,
+        )
+
     async def settle(self) -> None:
         """Leave no exchange without a final row, even when the task is cancelled."""
         self._drop_upstream()
@@ -391,6 +409,13 @@ class Run:
             return
         self.state.error = self.state.error or "Cancelled"
         await asyncio.shield(asyncio.ensure_future(self._keep_failure(Outcome.ERROR)))
+
+
+def _account(ask: Ask) -> str | None:
+    """Return by what a trial draws an exchange; a canary is never drawn."""
+    if ask.canary:
+        return None
+    return f"{ask.key.tenant}/{ask.key.id}" if ask.key else ask.decision_id
 
 
 def _discard(task: "asyncio.Future[Answer]") -> None:
