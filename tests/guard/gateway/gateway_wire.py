@@ -36,11 +36,16 @@ def read(sock: socket.socket) -> bytes:
 
 
 def post(
-    port: int, path: str, body: bytes, extra: str = "", kind: str = "application/json"
+    port: int,
+    path: str,
+    body: bytes,
+    extra: str = "",
+    kind: str = "application/json",
+    method: str = "POST",
 ) -> tuple[int, bytes, bytes]:
     """Post a body and return (status, headers, body)."""
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n"
+        f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n{extra}\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:

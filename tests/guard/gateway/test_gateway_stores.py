@@ -3,14 +3,13 @@
 import asyncio
 import itertools
 import json
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gateway_redis import RealRedis
 from gateway_wire import PATHS, Start, body_for, post
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -113,24 +112,8 @@ def _open(url: str) -> _Lazy:
 @pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
     """A real Redis server on a free port."""
-    program = shutil.which("redis-server")
-    assert program, "redis-server is missing: run scripts/system-packages"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir"]
-    process = subprocess.Popen([*command, str(tmp_path)], stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with RealRedis(tmp_path) as server:
+        yield server.url
 
 
 def test_budgets_and_values_in_a_real_redis(redis_url: str) -> None:

@@ -29,6 +29,7 @@ from safehold.guard.gateway.interface import (
 from safehold.guard.gateway.operate.admin import Admin
 from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes, Unexplained
 from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
 from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.messages.betas import allowed_betas
@@ -69,6 +70,7 @@ class Gateway:
         surfaces: Surfaces,
         histories: Histories,
         admin: Admin,
+        state: SharedState,
         log: logging.Logger,
         background: tuple[Callable[[], Awaitable[None]], ...] = (),
         first: Callable[[], Awaitable[object]] | None = None,
@@ -84,6 +86,7 @@ class Gateway:
         self.surfaces = surfaces
         self.histories = histories
         self.admin = admin
+        self.state = state
         self._codecs = {path: make() for path, make in CODECS.items()}
         self._passing = Passing(relay, settings)
         self._log = log
@@ -279,15 +282,17 @@ class Gateway:
             if (reason := self.surfaces.reason(surface)) is not None
         }
         sound = self.relay.ledger.trouble is None
+        told = await self._shared()
         is_open = any(
             codec.surface
             for codec in self._codecs.values()
             if self.surfaces.reason(codec.surface) is None
         )
-        ready = self.ready and sound and is_open
+        ready = self.ready and sound and is_open and told
         body = {
             "ready": ready,
             "ledger": "sound" if sound else "not writable",
+            "store": "sound" if told else "not answering",
             "bundle": self.relay.holder.current.digest,
             "releases": self.release_mode,
             "closed_surfaces": closed,
@@ -319,6 +324,11 @@ class Gateway:
         if surface is Surface.RESPONSES:
             body = await self.histories.filled(body, key.id if key else "")
         call = codec.parse(body, policy.rules)
+        if key is not None and key.models and call.model not in key.models:
+            await self._refuse(
+                codec, out, visit, HttpRefusal(403, "this key may not use this model")
+            )
+            return
         exchange = await self._history(call, key)
         del body
         ask = Ask(
@@ -371,7 +381,17 @@ class Gateway:
             raise WireError("previous_response_id: expected a response that this gateway gave")
         return Exchange(turns=(*earlier.turns, *call.exchange.turns))
 
+    async def _shared(self) -> bool:
+        """Say whether this worker knows what all of them share, as of the last second."""
+        try:
+            await self.state.fresh()
+        except LedgerError:
+            return False
+        return True
+
     async def _admit(self, key: Key | None, surface: Surface) -> HttpRefusal | None:
+        if not await self._shared():
+            return HttpRefusal(503, "the gateway's shared state does not answer", 1)
         reason = self.surfaces.reason(surface)
         if reason is not None:
             return HttpRefusal(503, f"this surface is closed: {reason}", 60)

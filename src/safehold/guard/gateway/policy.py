@@ -140,13 +140,15 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A client's key: its hash, whose it is, and what it may do.
 
     `sha256` is the hex digest of the key; the key itself is nowhere. `surfaces` empty means all.
-    `policies` overrides a surface's policy for this key. `admin` opens the admin API only.
+    `models` are the names it may ask for, empty for all. `policies` overrides a surface's policy
+    for this key. `admin` opens the admin API only.
     """
 
     id: str
     sha256: str
     tenant: str = "default"
     surfaces: tuple[Surface, ...] = ()
+    models: tuple[str, ...] = ()
     budget: Budget = Budget()
     policies: dict[Surface, SurfacePolicy] = {}
     admin: bool = False

@@ -94,7 +94,8 @@ def _rows(old: Connection, new: Connection, progress: Callable[[int], None]) -> 
             new.execute(insert(table), page)
             rows += len(page)
             progress(len(page))
-    writers = [dict(row) for row in old.execute(select(WRITERS)).mappings()]
+    # What lived at the source does not live here: the copy is whole, and nobody's home.
+    writers = [dict(row) | {"home": None} for row in old.execute(select(WRITERS)).mappings()]
     if writers:
         new.execute(insert(WRITERS), writers)
     return rows

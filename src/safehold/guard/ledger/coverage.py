@@ -21,6 +21,10 @@ SETTLED = "WriterDied"
 """The error name of a final row that `settle` wrote for a writer that could not."""
 
 _EXAMPLES = 5
+_CUT = (
+    "this file is a copy made without its write-ahead log while a gateway wrote: its newest rows "
+    "are not here (see ledger backup)"
+)
 
 
 class CoverageError(LedgerError):
@@ -89,6 +93,7 @@ def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> Coverage:
             connection.execute(select(func.count()).select_from(table)).scalar_one()
             for table in ROW_TABLES
         )
+        cut = reader.cut_from(connection)
         prompts = select(PROMPTS.c.surface, func.count()).group_by(PROMPTS.c.surface)
         for name, count in connection.execute(prompts):
             surfaces[name] = SurfaceCounts(prompts=count)
@@ -107,7 +112,7 @@ def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> Coverage:
         pruned_rows=head.pruned,
         missing_rows=missing,
         surfaces=dict(sorted(surfaces.items())),
-        gaps=tuple(_sentences(missing, examples)),
+        gaps=(*((_CUT,) if cut else ()), *_sentences(missing, examples)),
     )
 
 

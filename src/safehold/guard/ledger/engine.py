@@ -1,10 +1,13 @@
 """Opening the database behind a ledger URL, and its errors as one sentence each."""
 
 import os
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import (
@@ -45,7 +48,32 @@ _SENTENCES: dict[str, str] = {
     "57014": "the server took too long",
     "57P": "the server is shutting down or starting",
     "08": "the connection to the server is lost",
+    "0A000": "the pooler or server lacks a feature; see docs/ledger.md for PgBouncer",
 }
+
+# A server or pooler that refuses a connection gives no code, so its own fixed words are looked for.
+_REFUSALS: tuple[tuple[str, str], ...] = (
+    (r"database \S+ does not exist|no such database", "the server has no such database"),
+    (
+        r"role \S+ does not exist|no such user|auth(entication)? failed|pg_hba\.conf|SASL|password",
+        "the server refused the user or password",
+    ),
+    (
+        r"too many (clients|connections)|connection slots|no more connections|query_wait_timeout",
+        "the server has no connection left",
+    ),
+    (r"starting up|shutting down|recovery mode", "the server is shutting down or starting"),
+    (r"startup parameter", "the pooler refuses a parameter of the URL; take it out"),
+    (r"translate host name", "the host's name is unknown"),
+    (r"SSL|certificate", "the TLS handshake failed; look at sslmode and the certificates"),
+    (
+        r"session is (not )?read-(only|write)|in hot standby mode|not in recovery",
+        "none of the servers takes writes; promote one",
+    ),
+)
+
+
+_IN_WAL_MODE = b"\x02\x02"
 
 
 def parse_url(url: str) -> URL:
@@ -90,7 +118,7 @@ def open_engine(url: str, *, wait_s: float, write: bool) -> Engine:
         return _sqlite(parsed, wait_s=wait_s, write=write)
     milliseconds = int(wait_s * 1000)
     try:
-        return create_engine(
+        engine = create_engine(
             parsed,
             poolclass=NullPool,
             connect_args={
@@ -98,14 +126,26 @@ def open_engine(url: str, *, wait_s: float, write: bool) -> Engine:
                 "tcp_user_timeout": milliseconds,  # a vanished host must not hang a stream
                 "application_name": "safehold-ledger",
                 "client_encoding": "utf8",  # whatever the server keeps: check_encoding looks
-                "options": f"-c lock_timeout={milliseconds} -c synchronous_commit=on"
-                + (f" -c statement_timeout={milliseconds * 2}" if write else ""),
+                # A pooler gives every transaction another server, which knows no statement.
+                "prepare_threshold": None,
             },
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise DependencyError(
             "a PostgreSQL ledger needs the extra: pip install 'safehold[postgres]'"
         ) from error
+    # For the same reason these belong to the transaction, not to the session; PgBouncer refuses
+    # them as startup parameters.
+    local = [f"lock_timeout = {milliseconds}", "synchronous_commit = on"]
+    if write:
+        local.append(f"statement_timeout = {milliseconds * 2}")
+    settings = "; ".join(f"SET LOCAL {setting}" for setting in local)
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Any) -> None:
+        connection.exec_driver_sql(settings)
+
+    return engine
 
 
 def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
@@ -119,8 +159,12 @@ def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
             ) from error
     elif not path.is_file():
         raise LedgerError(f"ledger {path}: there is no such file")
+    # A reader that may not write leaves the write-ahead log of a killed writer where it is.
+    file = f"file:{quote(str(path))}?mode={'rwc' if write else 'ro'}"
     engine = create_engine(
-        url, poolclass=NullPool, connect_args={"timeout": wait_s, "check_same_thread": False}
+        url,
+        poolclass=NullPool,
+        creator=lambda: sqlite3.connect(file, uri=True, timeout=wait_s, check_same_thread=False),
     )
 
     @event.listens_for(engine, "connect")
@@ -156,6 +200,13 @@ class Place:
         self._path = Path(str(engine.url.database)) if sqlite else None
         self._identity: tuple[int, int] | None = None
 
+    @property
+    def home(self) -> str | None:
+        """Which file this is, for the writer's own record; None where it is no file."""
+        if self._path is None:
+            return None
+        return home_of(self._path)
+
     def remember(self) -> None:
         """Take the file that is there now for the ledger."""
         self._identity = self._found()
@@ -180,6 +231,19 @@ class Place:
         except OSError:
             return (0, 0)
         return (found.st_dev, found.st_ino)
+
+
+def home_of(path: Path) -> str:
+    """Return what tells a file from its copies: device and inode."""
+    found = path.stat()
+    return f"{found.st_dev:x}.{found.st_ino:x}"
+
+
+def lacks_log(path: Path) -> bool:
+    """Say whether a SQLite file expects a write-ahead log beside it and has none."""
+    with path.open("rb") as file:
+        head = file.read(20)
+    return head[18:20] == _IN_WAL_MODE and not path.with_name(f"{path.name}-wal").exists()
 
 
 def check_encoding(connection: Connection) -> None:
@@ -227,6 +291,10 @@ def sentence(error: DBAPIError) -> str:
             if code[:length] in _SENTENCES:
                 return _SENTENCES[code[:length]]
         return f"the database refused ({code})"
+    said = str(original)
+    for words, meaning in _REFUSALS if type(original).__module__.startswith("psycopg") else ():
+        if re.search(words, said) is not None:
+            return meaning
     if error.connection_invalidated or type(original).__name__ == "OperationalError":
         return "the server can't be reached; start it or correct the address"
     return f"the database refused ({type(original).__name__})"

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, select
 
 from safehold.guard.ledger.codec import TABLES, to_entry
-from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.engine import home_of, lacks_log, open_engine, told
 from safehold.guard.ledger.interface import Entry
-from safehold.guard.ledger.schema import check_version
+from safehold.guard.ledger.schema import WRITERS, check_version
 
 _PAGE_ROWS = 500
 
@@ -17,8 +18,10 @@ _PAGE_ROWS = 500
 class LedgerReader:
     """Reads a ledger while gateways write to it; never writes, never holds up a writer."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, bare: Path | None = None) -> None:
+        """Take an engine; `bare` is a file that came without its write-ahead log."""
         self._engine = engine
+        self._bare = bare
 
     @classmethod
     def open(cls, url: str, *, wait_s: float = 5.0) -> "LedgerReader":
@@ -29,7 +32,12 @@ class LedgerReader:
             DependencyError: the PostgreSQL driver is not installed.
             LedgerError: there is no ledger, it can't be read, or another release made it.
         """
-        reader = cls(open_engine(url, wait_s=wait_s, write=False))
+        engine = open_engine(url, wait_s=wait_s, write=False)
+        bare = None
+        if engine.dialect.name == "sqlite":
+            path = Path(str(engine.url.database))
+            bare = path if lacks_log(path) else None
+        reader = cls(engine, bare=bare)
         with reader.snapshot() as connection:
             check_version(connection)
         return reader
@@ -48,6 +56,20 @@ class LedgerReader:
                 )
             with connection.begin():
                 yield connection
+
+    def cut_from(self, connection: Connection) -> bool:
+        """Say whether this file was copied from under a living writer, without its log.
+
+        Its newest rows are then in the log that was left behind. A writer records which file it
+        writes to; a copy is another.
+        """
+        if self._bare is None:
+            return False
+        newest = select(WRITERS.c.home, WRITERS.c.closed_at).order_by(WRITERS.c.opened_at.desc())
+        last = connection.execute(newest.limit(1)).one_or_none()
+        if last is None or last.home is None or last.closed_at is not None:
+            return False
+        return bool(last.home != home_of(self._bare))
 
     def tail(self, count: int) -> list[Entry]:
         """Return the last `count` entries, oldest first."""

@@ -37,6 +37,7 @@ WRITERS = Table(
     Column("opened_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("closed_at", Double),
+    Column("home", String),
 )
 PROMPTS = Table(
     "ledger_prompts",

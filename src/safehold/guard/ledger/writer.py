@@ -213,12 +213,20 @@ class _Storage:
     def begin(self) -> None:
         """Make the tables if need be and register this writer."""
         now = self._clock()
-        with told(self._engine), self._engine.begin() as connection:
-            check_encoding(connection)
-            migrate(connection, now=now)
-            connection.execute(
-                insert(WRITERS), {"writer": self.writer, "opened_at": now, "seen_at": now}
-            )
+        with told(self._engine):
+            # Kept open from here on: SQLite's write-ahead log lies there as long as a writer lives.
+            connection = self._connection = self._engine.connect()
+            try:
+                with connection.begin():
+                    check_encoding(connection)
+                    migrate(connection, now=now)
+                    row = {"writer": self.writer, "opened_at": now, "seen_at": now}
+                    connection.execute(insert(WRITERS), row | {"home": self._place.home})
+                if self._place.home is not None:  # a copy without the log knows of this writer
+                    _checkpoint(connection)
+            except BaseException:
+                self._drop()
+                raise
         self._place.remember()
 
     def write(self, rows: list[tuple[Table, Columns]]) -> int:
@@ -316,6 +324,15 @@ def keep(connection: Connection, writer: str, rows: list[tuple[Table, Columns]])
     for table, values in by_table.items():
         connection.execute(_INSERTS[table], values)
     return last
+
+
+def _checkpoint(connection: Connection) -> None:
+    """Move what SQLite's write-ahead log holds into the file, as far as readers let it."""
+    raw = connection.connection.cursor()
+    try:
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    finally:
+        raw.close()
 
 
 def _blames_a_row(cause: BaseException | None) -> bool:

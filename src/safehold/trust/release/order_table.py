@@ -91,6 +91,7 @@ _GATEWAY: dict[str, Order] = {
     "keys.*.sha256": _PINNED,
     "keys.*.tenant": _PINNED,
     "keys.*.surfaces": Fewer(empty_is_all=True),
+    "keys.*.models": Fewer(empty_is_all=True),
     "keys.*.budget.requests_per_minute": _LOWER,
     "keys.*.budget.tokens_per_day": _LOWER,
     "keys.*.budget.flags_per_day": _LOWER,

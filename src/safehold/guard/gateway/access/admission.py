@@ -3,13 +3,14 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from safehold.errors import TrustError, WireError
 from safehold.guard.accounts.interface import Level
 from safehold.guard.accounts.live import InForce, StateSource, no_states
+from safehold.guard.gateway.access.steady import SteadyCounters
 from safehold.guard.gateway.access.store import Store
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.policy import Key
@@ -39,16 +40,52 @@ class Gate:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the keys, the store of budgets, and what is known of accounts."""
-        self._clients = {key.sha256: key for key in keys if not key.admin}
-        self._admins = {key.sha256: key for key in keys if key.admin}
-        self._store = store
+        self.counters = SteadyCounters(store)
         self._states = states
         self._clock = clock
+        self._configured: tuple[Key, ...] = ()
+        self._managed: dict[str, Key | None] = {}
+        self.use(keys)
+
+    def use(self, keys: Sequence[Key]) -> None:
+        """Take the configuration's keys from now on, in the place of those before."""
+        self._configured = tuple(keys)
+        self._sort()
+
+    def manage(self, keys: Mapping[str, Key | None]) -> None:
+        """Take the keys of the admin API, by id; None is a key that was revoked.
+
+        A revoked id stays out though the configuration names it. A managed key never takes the
+        place of a configured one, and never opens the admin API.
+        """
+        self._managed = dict(keys)
+        self._sort()
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Every key that is let in now."""
+        return (*self._clients.values(), *self._admins.values())
+
+    def configured(self, name: str) -> bool:
+        """Say whether the configuration has a key of this id."""
+        return any(key.id == name for key in self._configured)
+
+    def _sort(self) -> None:
+        own = {key.id for key in self._configured}
+        given = [key for key in self._configured if self._managed.get(key.id, key) is not None]
+        given += [
+            key
+            for name, key in self._managed.items()
+            if key is not None and name not in own and not key.admin
+        ]
+        self._clients = {key.sha256: key for key in given if not key.admin}
+        self._admins = {key.sha256: key for key in given if key.admin}
+        self._closed = any(not key.admin for key in self._configured) or bool(self._managed)
 
     @property
     def needs_key(self) -> bool:
         """Whether clients must show a key."""
-        return bool(self._clients)
+        return self._closed
 
     def client(self, token: str | None) -> Key | None:
         """Return whose key this is; None where none is needed.
@@ -56,7 +93,7 @@ class Gate:
         Raises:
             TrustError: A key is needed, and this is none.
         """
-        if not self._clients:
+        if not self._closed:
             return None
         key = self._clients.get(_digest(token))
         if key is None:
@@ -103,7 +140,7 @@ class Gate:
             return self.suspended(key)
         if standing.requests_per_hour is None:
             return None
-        count = await self._store.add(f"standing:{account_of(key)}", 1, _HOUR)
+        count = await self.counters.add(f"standing:{account_of(key)}", 1, _HOUR)
         if count <= standing.requests_per_hour:
             return None
         left = _HOUR - int(self._clock()) % _HOUR
@@ -112,15 +149,15 @@ class Gate:
     async def _in_its_budget(self, key: Key) -> HttpRefusal | None:
         budget = key.budget
         if budget.flags_per_day is not None:
-            flags = await self._store.add(f"flags:{key.id}", 0, _DAY)
+            flags = await self.counters.add(f"flags:{key.id}", 0, _DAY)
             if flags >= budget.flags_per_day:
                 return HttpRefusal(403, "this key is suspended: its daily budget of flags is spent")
         if budget.tokens_per_day is not None:
-            tokens = await self._store.add(f"tokens:{key.id}", 0, _DAY)
+            tokens = await self.counters.add(f"tokens:{key.id}", 0, _DAY)
             if tokens >= budget.tokens_per_day:
                 return HttpRefusal(429, "this key's daily budget of tokens is spent", 3600)
         if budget.requests_per_minute is not None:
-            count = await self._store.add(f"requests:{key.id}", 1, _MINUTE)
+            count = await self.counters.add(f"requests:{key.id}", 1, _MINUTE)
             if count > budget.requests_per_minute:
                 return HttpRefusal(429, "this key's requests per minute are spent", _MINUTE)
         return None
@@ -130,9 +167,9 @@ class Gate:
         if key is None:
             return
         if flagged and key.budget.flags_per_day is not None:
-            await self._store.add(f"flags:{key.id}", 1, _DAY)
+            await self.counters.charge(f"flags:{key.id}", 1, _DAY)
         if tokens and key.budget.tokens_per_day is not None:
-            await self._store.add(f"tokens:{key.id}", tokens, _DAY)
+            await self.counters.charge(f"tokens:{key.id}", tokens, _DAY)
 
 
 def account_of(key: Key) -> str:

@@ -1,7 +1,7 @@
 """A small shared store: counters with windows and values with a life time.
 
-In process by default; any number of workers and hosts share one by URL: `redis://…`, or a database
-(`sqlite:///path`, `postgresql+psycopg://…`).
+In process by default; any number of workers and hosts share one by URL: `redis://…` (`unix://…`,
+`redis+sentinel://…`), or a database (`sqlite:///path`, `postgresql://…`).
 """
 
 import asyncio
@@ -12,11 +12,21 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
-from safehold.errors import ConfigError, DependencyError, LedgerError
+from safehold.errors import ConfigError, LedgerError
+from safehold.guard.gateway.access.redis_store import RedisStore
+from safehold.guard.gateway.access.windows import windowed
+from safehold.guard.ledger.engine import parse_url
 
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 """How much the store inside one process keeps of conversations."""
+_TABLES_LOCK = 0x5AFE_401E
+_WAIT_S = 20.0
+_STORE_URL = (
+    "store: expected redis://host, unix:///path, redis+sentinel://host,host/service, "
+    "sqlite:///path or postgresql://host/database"
+)
 
 
 class Store(Protocol):
@@ -38,14 +48,30 @@ class Store(Protocol):
         """Keep a value."""
         ...
 
+    async def state(self) -> dict[str, bytes]:
+        """Return what all workers and hosts share, by field.
+
+        Raises:
+            LedgerError: The store can't be reached.
+        """
+        ...
+
+    async def set_state(self, field: str, value: bytes) -> None:
+        """Keep a shared field, without an end.
+
+        Raises:
+            LedgerError: The store can't be reached.
+        """
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes read this store too."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections."""
         ...
-
-
-def windowed(key: str, window_s: int, now: float) -> str:
-    """Return the name of a counter in the window that `now` lies in."""
-    return f"{key}:{window_s}:{int(now // window_s)}"
 
 
 class MemoryStore:
@@ -69,6 +95,7 @@ class MemoryStore:
         self._bytes = 0
         self._counts: dict[int, OrderedDict[str, tuple[float, int]]] = {}
         self._values: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._state: dict[str, bytes] = {}
 
     async def add(self, key: str, amount: int, window_s: int) -> int:
         """Add to a counter of the current window; return its sum."""
@@ -95,9 +122,23 @@ class MemoryStore:
             _, (_, gone) = self._values.popitem(last=False)
             self._bytes -= len(gone)
 
+    async def state(self) -> dict[str, bytes]:
+        """Return the fields."""
+        return dict(self._state)
+
+    async def set_state(self, field: str, value: bytes) -> None:
+        """Keep a field."""
+        self._state[field] = value
+
+    @property
+    def shared(self) -> bool:
+        """Nobody else reads this store."""
+        return False
+
     async def close(self) -> None:
         """Forget everything."""
         self._counts.clear()
+        self._state.clear()
         self._values.clear()
         self._bytes = 0
 
@@ -128,11 +169,29 @@ class SqlStore:
             sa.Column("value", sa.LargeBinary, nullable=False),
             sa.Column("until", sa.Float, nullable=False, index=True),
         )
+        self._state = sa.Table(
+            "gateway_state",
+            meta,
+            sa.Column("name", sa.String(300), primary_key=True),
+            sa.Column("value", sa.LargeBinary, nullable=False),
+        )
         try:
-            self._engine = sa.create_engine(url, pool_pre_ping=True)
-            meta.create_all(self._engine)
-        except sa.exc.ArgumentError as error:
-            raise ConfigError("store: expected redis://… or a database URL") from error
+            place = parse_url(url)
+            # A pooler in transaction mode knows no prepared statement.
+            postgres = place.get_backend_name() == "postgresql"
+            given = {"prepare_threshold": None} if postgres else {"timeout": _WAIT_S}
+            self._engine = sa.create_engine(place, pool_pre_ping=True, connect_args=given)
+            if not postgres:
+                sa.event.listen(self._engine, "connect", _wal)
+            with self._engine.begin() as connection:
+                if postgres:  # workers that start at once would each make the tables
+                    connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})"))
+                for table in meta.sorted_tables:
+                    connection.execute(CreateTable(table, if_not_exists=True))
+                    for index in table.indexes:
+                        connection.execute(CreateIndex(index, if_not_exists=True))
+        except (sa.exc.ArgumentError, ConfigError) as error:
+            raise ConfigError(_STORE_URL) from error
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise LedgerError("store: the database can't be opened") from error
         self._insert: Any = (
@@ -185,6 +244,32 @@ class SqlStore:
             connection.execute(sa.delete(self._values).where(self._values.c.until < now))
             connection.execute(statement)
 
+    async def state(self) -> dict[str, bytes]:
+        """Return the fields."""
+        fields: dict[str, bytes] = await self._run(self._fields)
+        return fields
+
+    def _fields(self) -> dict[str, bytes]:
+        table = self._state
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(table.c.name, table.c.value))
+            return {name: bytes(value) for name, value in found}
+
+    async def set_state(self, field: str, value: bytes) -> None:
+        """Keep a field."""
+        await self._run(self._set_field, field, value)
+
+    def _set_field(self, field: str, value: bytes) -> None:
+        statement = self._insert(self._state).values({"name": field, "value": value})
+        statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": value})
+        with self._engine.begin() as connection:
+            connection.execute(statement)
+
+    @property
+    def shared(self) -> bool:
+        """Other workers and hosts read this store too."""
+        return True
+
     async def _run(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever the call returns
         try:
             return await asyncio.to_thread(call, *args)
@@ -196,54 +281,10 @@ class SqlStore:
         await asyncio.to_thread(self._engine.dispose)
 
 
-class RedisStore:
-    """A store in Redis (extra `redis`)."""
-
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
-        """Take the URL; connections open on first use.
-
-        Raises:
-            DependencyError: The package `redis` is not installed.
-        """
-        try:
-            from redis import asyncio as redis
-            from redis.exceptions import RedisError
-        except ImportError as error:
-            raise DependencyError("store redis://: install safehold[redis]") from error
-        self._error: type[Exception] = RedisError
-        self._redis = redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
-        self._clock = clock
-
-    async def add(self, key: str, amount: int, window_s: int) -> int:
-        """Add to a counter of the current window; return its sum."""
-        name = f"safehold:{windowed(key, window_s, self._clock())}"
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.incrby(name, amount)
-                pipe.expire(name, 2 * window_s)
-                total, _ = await pipe.execute()
-        except self._error as error:
-            raise LedgerError("store: Redis did not answer") from error
-        return int(total)
-
-    async def get(self, key: str) -> bytes | None:
-        """Return a value that still lives."""
-        try:
-            value = await self._redis.get(f"safehold:{key}")
-        except self._error as error:
-            raise LedgerError("store: Redis did not answer") from error
-        return None if value is None else bytes(value)  # type: ignore[arg-type]
-
-    async def put(self, key: str, value: bytes, life_s: int) -> None:
-        """Keep a value."""
-        try:
-            await self._redis.set(f"safehold:{key}", value, ex=life_s)
-        except self._error as error:
-            raise LedgerError("store: Redis did not answer") from error
-
-    async def close(self) -> None:
-        """Let go of the connections."""
-        await self._redis.aclose()
+def _wal(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's own
+    """Let readers and one writer work side by side; a power cut may cost the last counts."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def open_store(url: str | None) -> Store:
@@ -256,6 +297,6 @@ def open_store(url: str | None) -> Store:
     """
     if url is None:
         return MemoryStore()
-    if url.startswith(("redis://", "rediss://")):
+    if url.startswith(("redis://", "rediss://", "unix://", "redis+sentinel://")):
         return RedisStore(url)
     return SqlStore(url)

@@ -105,6 +105,11 @@ class Swapper:
         self._admit = admit
         self._seen: str | None = None
         self._busy = asyncio.Lock()
+        self._elsewhere: str | None = None
+
+    def name(self, path: Path) -> None:
+        """Say which bundle another host put to use; `follow` swaps to it."""
+        self._elsewhere = str(path)
 
     async def swap(self, path: Path, *, tell: bool = True) -> Held:
         """Load, test and put to use the bundle at `path`; the one in use serves meanwhile.
@@ -172,12 +177,11 @@ class Swapper:
 
     async def follow(self) -> None:
         """Swap whenever another worker names another bundle; a bad one is refused each time."""
-        if self._state is None:
-            return
         while True:
             await asyncio.sleep(_FOLLOW_S)
-            named = self._named()
-            if named is None or named == self._seen:
+            elsewhere, self._elsewhere = self._elsewhere, None
+            named = elsewhere or self._named()
+            if named is None or named in (self._seen, self._holder.current.name):
                 continue
             self._seen = named
             try:

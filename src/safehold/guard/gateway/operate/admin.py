@@ -11,9 +11,10 @@ from safehold.errors import BundleError, LedgerError, WireError
 from safehold.guard.gateway.bundles.active_guard import Holder
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.operate.admin_keys import AdminKeys
 from safehold.guard.gateway.operate.admin_schema import admin_schema
 from safehold.guard.gateway.operate.canary import Canaries
-from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.policy import Key
 from safehold.guard.gateway.protocols.json_border import decode_request, encode
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
@@ -41,21 +42,23 @@ class Admin:
         swapper: Swapper,
         canaries: Canaries,
         surfaces: "Surfaces",
-        metrics: Metrics,
         ledger: RowSink,
         clock: Callable[[], float],
         bundles: Path | None,
+        state: SharedState,
+        keys: AdminKeys,
         settings: str = "",
     ) -> None:
         self._holder = holder
         self._swapper = swapper
         self._canaries = canaries
         self._surfaces = surfaces
-        self._metrics = metrics
         self._ledger = ledger
         self._clock = clock
         self._bundles = bundles
-        self._settings = settings
+        self._state = state
+        self._keys = keys
+        self.settings = settings
         self._routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Reply]]] = {
             ("GET", "/admin/openapi.json"): self._schema,
             ("GET", "/admin/status"): self._status,
@@ -74,6 +77,8 @@ class Admin:
         try:
             if place is not None and method == "POST":
                 status, answer = await self._surface(place.group(1), place.group(2), who)
+            elif path.startswith("/admin/keys"):
+                status, answer = await self._keys.answer(method, path, body, who)
             else:
                 route = self._routes.get((method, path))
                 known = place is not None or any(path == known for _, known in self._routes)
@@ -94,7 +99,7 @@ class Admin:
         return 200, {
             "bundle": self._holder.current.digest,
             "previous": previous.digest if previous else None,
-            "settings": self._settings,
+            "settings": self.settings,
             "surfaces": {str(s): self._surfaces.reason(s) or "open" for s in Surface},
         }
 
@@ -109,12 +114,19 @@ class Admin:
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", asked.bundle) is None:
             raise WireError("bundle: expected a plain folder name")
         held = await self._swapper.swap(self._bundles / asked.bundle)
+        await self._share_bundle(held.name)
         return 200, {"bundle": held.digest}
 
     async def _roll_back(self, body: bytes) -> Reply:
         del body
         held = await self._swapper.roll_back()
+        await self._share_bundle(held.name)
         return 200, {"bundle": held.digest}
+
+    async def _share_bundle(self, name: str) -> None:
+        """Name the bundle in use for the other hosts, where it lies in the folder of bundles."""
+        if self._bundles is not None and Path(name).parent == self._bundles:
+            await self._state.set("bundle", "current", Path(name).name)
 
     async def _run_canaries(self, body: bytes) -> Reply:
         del body
@@ -126,13 +138,12 @@ class Admin:
             return 404, {"error": "expected the name of a surface"}
         surface = Surface(name)
         opened = verb == "open"
+        if opened and self._surfaces.configured(surface):
+            return 409, {"error": "the configuration closes this surface: change it and reload"}
         kind = EventKind.SURFACE_OPENED if opened else EventKind.SURFACE_CLOSED
         await self._ledger.append(
             EventRow(at=self._clock(), kind=kind, surface=name, detail={"by": who.id})
         )
-        if opened:
-            self._surfaces.open(surface)
-        else:
-            self._surfaces.close(surface, "closed by an administrator")
-        self._metrics.closed.labels(name).set(0 if opened else 1)
+        await self._state.set("surface", name, None if opened else "closed by an administrator")
+        await self._state.everywhere()
         return 200, {"surface": name, "state": "open" if opened else "closed"}

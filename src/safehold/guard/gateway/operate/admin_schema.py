@@ -28,6 +28,34 @@ def admin_schema() -> dict[str, Any]:
         "required": True,
         "schema": {"enum": [str(surface) for surface in Surface]},
     }
+    count = {"type": ["integer", "null"]}
+    budget = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "requests_per_minute": count,
+            "tokens_per_day": count,
+            "flags_per_day": count,
+        },
+    }
+    key = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["id"],
+        "properties": {
+            "id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+            "tenant": {"type": "string"},
+            "surfaces": {"type": "array", "items": surface["schema"]},
+            "models": {"type": "array", "items": {"type": "string"}},
+            "budget": budget,
+        },
+    }
+    name = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Safehold gateway: administration", "version": "1"},
@@ -38,6 +66,22 @@ def admin_schema() -> dict[str, Any]:
             "/admin/bundle": {"post": _operation("Load, verify, judge and swap.", bundle)},
             "/admin/bundle/rollback": {"post": _operation("Return to the bundle before.")},
             "/admin/canaries": {"post": _operation("Run the canaries now.")},
+            "/admin/keys": {
+                "get": _operation("The keys that are let in, without their digests."),
+                "post": _operation("Make a key; it is told this once.", key),
+            },
+            "/admin/keys/{id}": {
+                "parameters": [name],
+                "put": _operation("Change what a key may do.", key, more=("404",)),
+            },
+            "/admin/keys/{id}/revoke": {
+                "parameters": [name],
+                "post": _operation("Keep a key out everywhere.", more=("404",)),
+            },
+            "/admin/keys/{id}/restore": {
+                "parameters": [name],
+                "post": _operation("Let a configured key in again.", more=("404",)),
+            },
             "/admin/surfaces/{surface}/open": {
                 "parameters": [surface],
                 "post": _operation("Let requests in.", more=("404",)),
@@ -55,7 +99,7 @@ def _operation(
 ) -> dict[str, Any]:
     refused = {
         status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
-        for status, text in {**_STATUSES, **dict.fromkeys(more, "No such surface.")}.items()
+        for status, text in {**_STATUSES, **dict.fromkeys(more, "No such surface or key.")}.items()
     }
     done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
     operation: dict[str, Any] = {"summary": summary, "responses": {"200": done, **refused}}

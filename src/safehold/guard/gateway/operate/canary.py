@@ -5,6 +5,7 @@ upstream that answers from memory. A surface that lets one pass is closed and al
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from safehold.errors import LedgerError, SafeholdError
 from safehold.guard.gateway.interface import REFUSAL, Codec, Surface
+from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.protocols.sse import frame, named
@@ -138,12 +140,14 @@ class Canaries:
         settings: Settings,
         surfaces: "Surfaces",
         metrics: "Metrics",
+        state: SharedState,
     ) -> None:
         self._relay = relay
         self._codecs = codecs
         self._settings = settings
         self._surfaces = surfaces
         self._metrics = metrics
+        self._state = state
         self._count = 0
 
     async def watch(self) -> None:
@@ -225,7 +229,8 @@ class Canaries:
         if not caught:
             why = "passed unblocked" if caught is False else "could not be judged"
             self._surfaces.close(surface, f"its canary {why}")
-            self._metrics.closed.labels(str(surface)).set(1)
+            with contextlib.suppress(LedgerError):  # told again when the store answers
+                await self._state.set("surface", str(surface), f"its canary {why}")
             self._metrics.alarms.labels("canary").inc()
             rows.append(self._event(EventKind.ALARM, surface, {"alarm": "canary"}))
             rows.append(self._event(EventKind.SURFACE_CLOSED, surface, {"by": "canary"}))

@@ -119,16 +119,16 @@ class Metrics:
         )
         self.closed = Gauge(
             "safehold_surface_closed",
-            "1 while a surface is closed by its canary.",
+            "1 while a surface is closed, in any living worker.",
             label,
             registry=self.registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         self.enforced = Gauge(
             "safehold_releases_enforced",
             "1 if only released bundles load, 0 if any bundle with a trusted signature does.",
             registry=self.registry,
-            multiprocess_mode="min",
+            multiprocess_mode="livemin",
         )
         self.canaries = Counter(
             "safehold_canaries_total",
@@ -158,7 +158,7 @@ class Metrics:
             "Hot rules in force, by state.",
             ("state",),
             registry=self.registry,
-            multiprocess_mode="min",
+            multiprocess_mode="livemin",
         )
         self._rule_hits = Counter(
             "safehold_hot_rule_hits_total",
@@ -184,7 +184,7 @@ class Metrics:
             "Days until an exemption in force ends; 0 after its end.",
             ("grant",),
             registry=self.registry,
-            multiprocess_mode="min",
+            multiprocess_mode="livemin",
         )
 
     def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
@@ -224,6 +224,10 @@ class Metrics:
     def ledger_failed(self, surface: Surface) -> None:
         """Count a row that could not be kept."""
         self._ledger_failures.labels(str(surface)).inc()
+
+    def surface_closed(self, surface: Surface, closed: bool) -> None:  # noqa: FBT001 - a state
+        """Say whether a surface is closed in this worker."""
+        self.closed.labels(str(surface)).set(1 if closed else 0)
 
     def alarm(self, kind: str) -> None:
         """Count an alarm."""
