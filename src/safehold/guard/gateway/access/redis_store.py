@@ -145,7 +145,7 @@ def _client(url: str) -> Any:  # noqa: ANN401 - the package is optional
             given["socket_connect_timeout"] = _TIMEOUT_S
         return redis.from_url(url, **given)
     watched = sentinels(url)
-    watch = Sentinel(
+    watch = Sentinel(  # type: ignore[no-untyped-call]
         list(watched.sentinels),
         sentinel_kwargs={
             "socket_timeout": 1,

@@ -70,7 +70,8 @@ class SteadyCounters:
                 return
 
     def _known(self, name: str, window_s: int) -> int:
-        return self._seen.get(window_s, {}).get(name, (0.0, 0))[1]
+        seen = self._seen.get(window_s)
+        return 0 if seen is None else seen.get(name, (0.0, 0))[1]
 
     def _remember(self, name: str, window_s: int, total: int) -> None:
         if not self._store.shared:  # it ends with this process, as this memory does
