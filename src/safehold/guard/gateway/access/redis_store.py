@@ -40,7 +40,7 @@ class RedisStore:
             DependencyError: The package `redis` is not installed.
         """
         try:
-            from redis.exceptions import RedisError
+            from redis.exceptions import RedisError  # noqa: PLC0415 - of an extra
         except ImportError as error:
             raise DependencyError("store redis://: install safehold[redis]") from error
         self._error: type[Exception] = RedisError
@@ -128,11 +128,11 @@ def sentinels(url: str) -> Watched:
 
 
 def _client(url: str) -> Any:  # noqa: ANN401 - the package is optional
-    from redis import asyncio as redis
-    from redis.asyncio.retry import Retry
-    from redis.asyncio.sentinel import Sentinel
-    from redis.backoff import ExponentialBackoff
-    from redis.exceptions import ConnectionError as LostError
+    from redis import asyncio as redis  # noqa: PLC0415 - of an extra
+    from redis.asyncio.retry import Retry  # noqa: PLC0415 - of an extra
+    from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - of an extra
+    from redis.backoff import ExponentialBackoff  # noqa: PLC0415 - of an extra
+    from redis.exceptions import ConnectionError as LostError  # noqa: PLC0415 - of an extra
 
     # Its own backoff: a sentinel takes a moment to name a new master.
     given: dict[str, Any] = {
