@@ -26,6 +26,8 @@ from safehold.guard.gateway.bundles.released import (
     settings_digest,
 )
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
+from safehold.guard.gateway.bundles.trial_desk import TrialDesk
+from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.interface import Exemptions, NoExemptions, Surface
 from safehold.guard.gateway.operate.admin import Admin
 from safehold.guard.gateway.operate.admin_keys import AdminKeys, managed_key
@@ -72,6 +74,7 @@ class Admitted(msgspec.Struct, frozen=True):
     holder: Holder
     loader: Loader
     admit: Callable[[Held], None]
+    admit_step: Callable[[TrialPlan], object]
     mode: str
     releases: Releases | None
 
@@ -102,14 +105,15 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     if settings.journal is not None:
         journal = worker_journal(Path(settings.journal), settings.workers)
     # 3. The upstream and the store of budgets.
-    key = parts.upstream_key or read_key(settings.upstream.api_key_file)
-    client = parts.client or HttpClient(settings.upstream.url, settings.limits, key)
+    client = parts.client or _upstream(settings, parts)
     store = open_store(settings.store)
     outgoing = parts.outgoing() if parts.outgoing is not None else None
     # 4. The relay and what watches it; exemptions from the log, where it is configured.
     metrics = Metrics(Path(parts.metrics_folder) if parts.metrics_folder else None)
     metrics.enforced.set(0 if mode == UNRELEASED else 1)
     followed = await _followed(settings, parts, ledger, metrics)
+    desk = _trial_desk(settings, parts.clock, admitted, ledger=ledger, metrics=metrics)
+    trial = () if desk is None else (desk.follow, desk.judge)
     relay = Relay(
         client=client,
         holder=holder,
@@ -121,6 +125,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         ticks=time.perf_counter,
         journal=journal,
         hot=followed.hot,
+        trial=desk,
     )
     # 5. What all workers and hosts have in common, before the first request.
     surfaces = Surfaces(settings, metrics.surface_closed)
@@ -190,6 +195,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             state.follow,
             partial(_settle_budgets, gate),
             *followed.background,
+            *trial,
         ),
         first=canaries.run_all,
         on_stop=(close_all,),
@@ -202,11 +208,13 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
 async def _admitted(settings: Settings, parts: Parts) -> Admitted:
     where, loader = enforced(settings), parts.loader
     admit: Callable[[Held], None] = _admit_all
+    admit_step: Callable[[TrialPlan], object] = _admit_step
     mode, releases = UNRELEASED, None
     if where is not None:
         releases = await asyncio.to_thread(Releases, where, time.time)
         await asyncio.to_thread(releases.admit_gateway, parts.declared or settings)
         loader, admit, mode = ReleasedLoader(loader, releases), releases.admit_guard, "enforcing"
+        admit_step = releases.admit_trial
     if parts.held is not None:
         held = parts.held
         admit(held)
@@ -214,7 +222,7 @@ async def _admitted(settings: Settings, parts: Parts) -> Admitted:
         loaded = await asyncio.to_thread(loader, _bundle_path(settings))
         await self_test(loaded.held, loaded.golden)
         held = loaded.held
-    return Admitted(Holder(held), loader, admit, mode, releases)
+    return Admitted(Holder(held), loader, admit, admit_step, mode, releases)
 
 
 async def _followed(
@@ -266,6 +274,42 @@ async def _settle_budgets(gate: Gate) -> None:
     while True:
         await asyncio.sleep(_SETTLE_S)
         await gate.counters.settle()
+
+
+def _upstream(settings: Settings, parts: Parts) -> Client:
+    """Return the client of the model server."""
+    key = parts.upstream_key or read_key(settings.upstream.api_key_file)
+    return HttpClient(settings.upstream.url, settings.limits, key)
+
+
+def _trial_desk(
+    settings: Settings,
+    clock: Callable[[], float],
+    admitted: Admitted,
+    *,
+    ledger: RowSink,
+    metrics: Metrics,
+) -> TrialDesk | None:
+    """Return this worker's part in a trial, where one may come."""
+    if settings.trial is None:
+        return None
+    if settings.bundles is None:
+        raise ConfigError("trial: a challenger is loaded from `bundles`, which is not set")
+    return TrialDesk(
+        settings.trial,
+        bundles=Path(settings.bundles),
+        loader=admitted.loader,
+        admit=admitted.admit_step,
+        ledger=ledger,
+        counts=metrics,
+        clock=clock,
+        canary_s=settings.canary.every_s if settings.canary.enabled else 0.0,
+    )
+
+
+def _admit_step(plan: TrialPlan) -> None:
+    """Admit any signed step: there is no log to ask."""
+    del plan
 
 
 def _admit_all(held: Held) -> None:

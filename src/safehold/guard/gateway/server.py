@@ -18,6 +18,7 @@ from safehold.guard.gateway.relaying.client_response import Receive, Send
 __all__ = ["Application", "Parts", "build_app", "listen", "open_gateway", "run", "server_config"]
 
 _BACKLOG = 4096
+_WORKER_STARTS_S = 60
 
 
 class Application:
@@ -77,6 +78,9 @@ def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=int(settings.limits.drain_timeout_s),
+        # A worker imports and loads before it answers its supervisor, slowly on a busy machine;
+        # the default of 5 s kills it there again and again.
+        timeout_worker_healthcheck=_WORKER_STARTS_S,
         h11_max_incomplete_event_size=settings.limits.max_header_bytes,
     )
 
