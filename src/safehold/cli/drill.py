@@ -1,11 +1,15 @@
 """`safehold drill`: attacks on a miniature enclave that the drill makes and removes."""
 
+import time
 from pathlib import Path
 
 import click
 
-from safehold.cli._trust import json_option
+from safehold.cli._trust import json_option, keys_option, open_desk
 from safehold.errors import UsageError
+from safehold.trust.log.log_entries import Record
+
+BEGIN, END = "<!-- heist table: begin -->", "<!-- heist table: end -->"
 
 
 @click.group()
@@ -15,34 +19,79 @@ def drill() -> None:
     \b
     Examples:
       sudo safehold drill heist
-      sudo safehold drill heist --out heist.md
+      sudo safehold drill heist --docs docs/controls.md
       sudo safehold drill enclave --out controls-run.json
     """
 
 
 @drill.command("heist")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the table as Markdown.")
+@click.option(
+    "--docs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Replace the table in this page.",
+)
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SAFEHOLD_LOG",
+    help="Append a leaf that names the controls which held.",
+)
+@keys_option
 @json_option
 @click.pass_context
-def heist_command(context: click.Context, out: Path | None, as_json: bool) -> None:
+def heist_command(
+    context: click.Context,
+    out: Path | None,
+    docs: Path | None,
+    log_dir: Path | None,
+    key_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Play a heist in network namespaces; exit 1 unless every step is real and held."""
     from safehold.demo.heist.steps import as_json as in_json
     from safehold.demo.heist.steps import heist
     from safehold.demo.heist.table import markdown, rows
 
+    begun = time.monotonic()
     tries = heist(lambda line: click.echo(line, err=True))
+    seconds = time.monotonic() - begun
     table = rows(tries)
-    if as_json:
-        click.echo(in_json(tries).decode())
-    else:
-        click.echo(markdown(table))
-    if out is not None:
-        try:
+    held = all(one.held and not one.not_counted for one in table)
+    click.echo(in_json(tries).decode() if as_json else markdown(table))
+    try:
+        if out is not None:
             out.write_text(markdown(table))
-        except OSError as error:
-            raise UsageError(f"can't write {out}: {error.strerror}") from error
-    if not all(one.held and not one.not_counted for one in table):
+        if docs is not None:
+            docs.write_text(replaced(docs.read_text(encoding="utf-8"), markdown(table)))
+    except OSError as error:
+        raise UsageError(f"can't write {out or docs}: {error.strerror}") from error
+    if log_dir is not None:
+        counted = sorted({one.control for row in table for one in row.counted})
+        facts = {
+            "drill": "heist",
+            "outcome": "passed" if held else "failed",
+            "seconds": f"{seconds:.3f}",
+            "controls": " ".join(counted),
+        }
+        leaf = Record(time=int(time.time()), kind="drill", facts=facts, digests={})
+        click.echo(f"leaf {open_desk(log_dir, key_dir).record(leaf)}", err=True)
+    if not held:
         context.exit(1)
+
+
+def replaced(page: str, table: str) -> str:
+    """Return a page with another table between its markers.
+
+    Raises:
+        UsageError: it has none.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UsageError(f"expected {BEGIN} and {END} in the page")
+    return f"{before}{BEGIN}\n{table}{END}{after}"
 
 
 @drill.command("enclave")

@@ -16,8 +16,16 @@ from pathlib import Path
 import msgspec
 
 from safehold.demo.heist.enclave import Enclave, enclave, notes_of
+from safehold.demo.heist.programs import foreign_programs
+from safehold.demo.heist.records import covered_tracks, forged_approval, one_accomplice
 from safehold.demo.heist.table import HeistOutcome, HeistTry
-from safehold.errors import TrustError
+from safehold.demo.heist.vault import (
+    blind_host,
+    copy_sealed,
+    decoys,
+    read_weights,
+    stolen_grant,
+)
 from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link
 from safehold.secure.egress.declare.register import parse_register
 from safehold.secure.egress.enforcement.audit import ChainedLog
@@ -27,17 +35,12 @@ from safehold.secure.egress.interface import KernelError, RefuseAll
 from safehold.secure.egress.kernel.netns import enter, run_in
 from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.simulation.drill import Receiver
-from safehold.testing.trust import Enclave as Trust
-from safehold.testing.trust import SoftSsh
-from safehold.testing.weights import Publisher
-from safehold.trust.people.interface import Proof
-from safehold.trust.people.statement import Act
 
 PREVENTED, DETECTED, MISSED = HeistOutcome
 BUDGET = 500_000
 _PACKET = 65_536
 _PUSH = 2_000_000
-_ADMIN, _SERVE, _LURE, _KEYS = 22, 8443, 2222, 7000
+_ADMIN, _SERVE, _LURE = 22, 8443, 2222
 
 _REGISTER = """version = 1
 [[flow]]
@@ -74,13 +77,8 @@ def heist(say: Callable[[str], None] = lambda _: None) -> tuple[HeistTry, ...]:
 
 
 def _all(made: Enclave) -> Iterator[HeistTry]:
-    yield from discovery(made)
-    yield from stolen_key(made)
-    yield from unknown_program(made)
-    yield from lateral_move(made)
-    yield from forged_approval(made)
-    yield from read_weights(made)
-    yield from extraction(made)
+    for step in STEPS:
+        yield from step(made)
 
 
 def discovery(made: Enclave) -> Iterator[HeistTry]:
@@ -93,39 +91,6 @@ def discovery(made: Enclave) -> Iterator[HeistTry]:
         began = time.time()
         made.thief("connect", made.address("bastion"), str(_LURE), "who are you")
         yield _noticed(step, "dec-03", began, [float(one["time"]) for one in notes_of(lure)])
-
-
-def stolen_key(made: Enclave) -> Iterator[HeistTry]:
-    """The thief finds a token in a file and shows it to the key service."""
-    step = "a stolen key is used"
-    for control, token in (("", "token-real"), ("dec-02", "token-lure")):
-        found = made.folder / "token"
-        found.write_text(token)
-        with made.listener("keys", _KEYS, "token-real") as notes:
-            began = time.time()
-            got = made.thief("connect", made.address("keys"), str(_KEYS), found.read_text())
-            if not control:
-                yield HeistTry(step, "", MISSED if got else PREVENTED)
-                continue
-            lured = [float(one["time"]) for one in notes_of(notes) if one["said"] == "token-lure"]
-            yield _noticed(step, control, began, lured)
-
-
-def unknown_program(made: Enclave) -> Iterator[HeistTry]:
-    """The thief brings a program of his own to a place where he may write."""
-    for control, options in (("", "nosuid,nodev"), ("bin-06", "nosuid,nodev,noexec")):
-        script = (
-            f"mount -t tmpfs -o {options} none {made.folder} && cp /bin/true {made.folder}/x "
-            f"&& {made.folder}/x"
-        )
-        done = subprocess.run(
-            enter(made.both.inside, ["unshare", "-m", "sh", "-c", script]),
-            check=False,
-            capture_output=True,
-            timeout=30,
-        )
-        ran = done.returncode == 0
-        yield HeistTry("an unknown program runs", control, MISSED if ran else PREVENTED)
 
 
 def lateral_move(made: Enclave) -> Iterator[HeistTry]:
@@ -159,47 +124,6 @@ def lateral_move(made: Enclave) -> Iterator[HeistTry]:
             # The baseline knows the port that serves; any other pair is a new edge.
             new = [time.time()] if f". {_ADMIN}" in listed or ". ssh" in listed else []
             yield _noticed(step, "lat-06", began, new)
-
-
-def forged_approval(made: Enclave) -> Iterator[HeistTry]:
-    """The thief signs an approval in another's name, with a key of his own."""
-    step = "a forged approval"
-    trust = Trust(made.folder / "log")
-    request = trust.ask()
-    trust.file(request)
-    proof = SoftSsh(b"thief").sign(Act.APPROVE, request)
-    yield HeistTry(step, "", MISSED if _unverified([proof, proof]) else PREVENTED)
-    try:
-        trust.desk.approve(request.sha256, proof)
-        trust.use(request)
-        outcome = MISSED
-    except TrustError:
-        outcome = PREVENTED
-    yield HeistTry(step, "wac-05", outcome)
-    # One true approver is not two persons beside the requester.
-    try:
-        trust.approve(request, "sec-one")
-        trust.use(request)
-        outcome = MISSED
-    except TrustError:
-        outcome = PREVENTED
-    yield HeistTry(step, "wac-02", outcome)
-
-
-def _unverified(proofs: list[Proof]) -> bool:
-    """Count proofs by the keys that they claim, and verify none: a reader without the control."""
-    return len(proofs) >= 2  # noqa: PLR2004 - two parties
-
-
-def read_weights(made: Enclave) -> Iterator[HeistTry]:
-    """The thief reads the files of the weights: plain ones, and the same sealed by the product."""
-    publisher = Publisher(made.folder / "vault")
-    publisher.seal()
-    tensors = next((made.folder / "vault" / "plain").glob("*.safetensors")).read_bytes()[-1000:]
-    for control, folder in (("", "plain"), ("war-01", "sealed")):
-        files = [one for one in (made.folder / "vault" / folder).rglob("*") if one.is_file()]
-        got = any(tensors in one.read_bytes() for one in files)
-        yield HeistTry("a read of the weights", control, MISSED if got else PREVENTED)
 
 
 def extraction(made: Enclave) -> Iterator[HeistTry]:
@@ -278,3 +202,19 @@ def _noticed(step: str, control: str, began: float, times: list[float]) -> Heist
 def as_json(tries: tuple[HeistTry, ...]) -> bytes:
     """Return the tries as JSON."""
     return msgspec.json.format(msgspec.json.encode(tries), indent=1)
+
+
+STEPS = (
+    discovery,
+    decoys,
+    foreign_programs,
+    lateral_move,
+    forged_approval,
+    one_accomplice,
+    stolen_grant,
+    blind_host,
+    read_weights,
+    copy_sealed,
+    extraction,
+    covered_tracks,
+)

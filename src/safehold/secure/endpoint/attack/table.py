@@ -15,8 +15,8 @@ from safehold.secure.endpoint.attack.declared import REASONS
 _LIMIT_S = 300
 
 
-def measure(engine: str) -> Column:
-    """Return what one engine stops on this kernel; needs root.
+def measure(engine: str, only: str = "") -> Column:
+    """Return what one engine stops of the attacks whose name contains `only`; needs root.
 
     Raises:
         EndpointError: the stage or the engine failed.
@@ -24,7 +24,7 @@ def measure(engine: str) -> Column:
     with tempfile.TemporaryDirectory(prefix="safehold-stage-") as base:
         command = [
             "unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable,
-            "-m", "safehold.secure.endpoint.attack.bench", engine, base,
+            "-m", "safehold.secure.endpoint.attack.bench", engine, base, only,
         ]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=_LIMIT_S)
