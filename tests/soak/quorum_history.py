@@ -43,6 +43,8 @@ from safehold.trust.grants.events import (
     Used,
 )
 from safehold.trust.grants.interface import GrantRequest, Resource, SignedRequest
+from safehold.trust.grants.policy import load_policy
+from safehold.trust.grants.state import TrustState
 from safehold.trust.people.interface import Kind, Person, Proof, Roster
 from safehold.trust.people.statement import Act
 
@@ -112,6 +114,20 @@ def _founding() -> Founding:
 
 FOUNDING = _founding()
 FOUNDING_SHA256 = sha256_hex(canonical(FOUNDING))
+
+
+# A second enclave of the same people, under the same policy: another founding.
+TWIN = msgspec.structs.replace(FOUNDING, origin="twin.test/log")
+TWIN_SHA256 = sha256_hex(canonical(TWIN))
+
+
+def state_of(founding: Founding) -> TrustState:
+    """Return the state just after a founding whose signatures were verified once."""
+    state = TrustState(founding.origin)
+    state.roster, state._policy = founding.roster, load_policy(founding.policy_text)
+    state.founding_sha256 = TWIN_SHA256 if founding is TWIN else FOUNDING_SHA256
+    state.last_time = START
+    return state
 
 
 def founded(signer: Signer) -> Founded:
@@ -238,6 +254,7 @@ class History:
         self.asked: list[GrantRequest] = []
         self.leaves: list[Event] = []
         self._nonce = 0
+        self._twin: TrustState | None = None
 
     def run(self, operations: list[bytes]) -> None:
         """Do everything; raises AssertionError where the rules and the model part."""
@@ -441,6 +458,90 @@ class History:
                 stale = self.sign(one, Act.APPROVE, request)
                 assert not self.log(Approved(self.time, digest(longer), stale)), "moved approval"
 
+    def twin(self, name: str, what: int, how: int) -> None:
+        """What was signed here is carried to another enclave of the same people: worth nothing."""
+        request = self.pick(what)
+        if request is None:
+            return
+        if self._twin is None:
+            self._twin = state_of(TWIN)
+        there, case = self._twin, self.model.cases[digest(request)]
+        at = max(self.time, there.last_time)
+        here = SignedRequest(request, self.sign(case.by, Act.REQUEST, request))
+        assert not there.apply(0, Requested(at, here)), "a request of another enclave"
+        same = msgspec.structs.replace(request, enclave=TWIN_SHA256)
+        moved = SignedRequest(same, here.proof)
+        assert not there.apply(0, Requested(at, moved)), "a signature of another enclave"
+        own = SignedRequest(same, self.sign(case.by, Act.REQUEST, same))
+        there.apply(0, Requested(at, own))
+        for one in case.signed:
+            stale = self.sign(one, Act.APPROVE, request)
+            taken = there.apply(0, Approved(at, digest(same), stale))
+            assert not taken, "an approval of another enclave"
+        used = there.apply(0, Used(at, digest(same), same.host, same.workload_sha256))
+        assert not used, "a use by the approvals of another enclave"
+        note = DecisionNote(digest(request), "soak")
+        ended = there.apply(0, Revoked(at, note, self.sign(name, Act.REVOKE, note)))
+        assert not ended, "a revocation of another enclave's request"
+        if how % 4 == 0 and case.broken is not None:
+            proof = self.sign(case.by, Act.BREAK_GLASS, request)
+            assert not there.apply(0, BrokeGlass(at, digest(same), proof, "x")), "a moved glass"
+
+    def draft(self, name: str, what: int, how: int) -> None:
+        """Somebody drafts a founding; what one founder did not sign exactly so founds nothing."""
+        humans = [one for one in CAST if KIND[one] is Kind.HUMAN]
+        signed = drafted = FOUNDING
+        signers = humans
+        act = Act.FOUND
+        persons = list(FOUNDING.roster.persons)
+        mine = what % len(persons)
+        swapped = msgspec.structs.replace(persons[mine], keys=(SECOND[name].key,))
+        more = msgspec.structs.replace(persons[mine], keys=(*persons[mine].keys, SECOND[name].key))
+        match how % 8:
+            case 0:
+                signers = [one for one in humans if one != humans[what % len(humans)]]
+            case 1 | 2:  # a key is swapped, or one is slipped in, after they signed
+                persons[mine] = swapped if how % 8 == 1 else more
+                roster = msgspec.structs.replace(FOUNDING.roster, persons=tuple(persons))
+                drafted = msgspec.structs.replace(FOUNDING, roster=roster)
+            case 3:
+                drafted = msgspec.structs.replace(FOUNDING, policy_text=POLICIES[2][0])
+            case 4:
+                signed = drafted = TWIN
+            case 5:
+                signers = [*humans[1:], "robot", "keyd"]
+            case 6:
+                act = Act.APPROVE
+            case _:
+                pass
+        lawful = how % 8 == 7
+        proofs = tuple(self.sign(one, act, signed) for one in signers)
+        fresh = TrustState(ORIGIN)
+        taken = fresh.apply(0, Founded(START, drafted, proofs))
+        assert taken == lawful, "a founding that not everybody signed"
+        self._counts["foundings in effect"] += taken
+        assert not self.log(Founded(self.time, drafted, proofs)), "a second founding"
+
+    def skewed(self, name: str, what: int, how: int) -> None:
+        """A host whose clock is off by up to what clocks may differ approves, asks or uses."""
+        off = (-SKEW_S, -60, -1, 1, 60, SKEW_S - 1)[how % 6]
+        self.time += off
+        acts = (self.approve, self.use, self.ask, self.use)
+        acts[what % 4](name, what // 4, 0)
+        self.time -= off
+
+    def serve(self, name: str, what: int, how: int) -> None:
+        """A service asks; its owner and others approve: one human more than the rule."""
+        del name
+        asker = ("keyd", "robot")[what % 2]
+        request = self.request(asker, "weights.load")
+        if self.file(asker, request):
+            self.asked.append(request)
+            for one in GROUPS[how % len(GROUPS)]:
+                self.put_approval(one, request)
+            if self.try_use(request, self.time, "gpu-1"):
+                self._counts["uses by services"] += 1
+
     # ---- break-glass ---------------------------------------------------------------------
 
     def smash(self, name: str, what: int, how: int) -> None:
@@ -579,5 +680,12 @@ OPERATIONS: tuple[Callable[[History, str, int, int], None], ...] = (
     History.drop_key,
     History.policy,
     History.fast,
+    History.twin,
+    History.twin,
+    History.draft,
+    History.skewed,
+    History.skewed,
+    History.serve,
+    History.serve,
     *(History.correct,) * 3,
 )

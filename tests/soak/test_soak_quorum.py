@@ -6,16 +6,19 @@ desk, leaf by leaf in signed envelopes, over a log in memory, and must end in th
 `make test` runs hundreds, `make soak` 100,000 different ones (or SAFEHOLD_SOAK_HISTORIES).
 """
 
+import hashlib
+import math
 import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import click
 import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from quorum_history import ORIGIN, START, History, Signer, founded
+from quorum_history import FOUNDING, ORIGIN, START, History, Signer, founded, state_of
 
 from safehold.errors import TrustError
 from safehold.stats import upper_bound
@@ -45,10 +48,7 @@ class Straight:
 
     def __init__(self) -> None:
         # The founding's signatures were verified once, above.
-        self.state = TrustState(ORIGIN)
-        self.state.roster, self.state._policy = FOUNDED.roster, FOUNDED.policy
-        self.state.founding_sha256 = FOUNDED.founding_sha256
-        self.state.last_time = START
+        self.state = state_of(FOUNDING)
         self._index = 0
 
     def append(self, event: Event) -> bool:
@@ -76,17 +76,54 @@ class OverDesk:
         return True
 
 
-def run(histories: int, counts: Counter[str], start: int = 0) -> int:
-    """Run so many different histories and more, in seeded batches; return how many differed."""
-    seen: set[int] = set()
+class Progress:
+    """What a long run has reached, in a file: a run that was cut goes on at its next batch."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.counts: Counter[str] = Counter()
+        self.seen: set[bytes] = set()
+        self.batch = 1
+        self.spent = 0.0
+        if path is not None and path.exists():
+            kept = msgspec.msgpack.decode(path.read_bytes())
+            self.counts.update(kept["counts"])
+            self.seen.update(kept["seen"])
+            self.batch, self.spent = kept["batch"], kept["spent"]
+
+    def keep(self) -> None:
+        """Write it down, all or nothing."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {
+            "counts": dict(self.counts),
+            "seen": list(self.seen),
+            "batch": self.batch,
+            "spent": self.spent,
+        }
+        new = self.path.with_suffix(".new")
+        new.write_bytes(msgspec.msgpack.encode(kept))
+        new.replace(self.path)
+
+
+def run(histories: int, progress: Progress, *, until: float = math.inf) -> int:
+    """Run so many different histories and more, in seeded batches; return how many differed.
+
+    Args:
+        histories: How many.
+        progress: What was reached before; kept after every batch.
+        until: Stop before this moment of the monotonic clock.
+    """
+    seen, counts = progress.seen, progress.counts
 
     def one(acts: list[bytes]) -> None:
         counts["histories"] += 1
-        seen.add(hash(tuple(acts)))
+        seen.add(hashlib.sha256(b"".join(acts)).digest()[:10])
         History(Straight().append, SIGNER, counts).run(acts)
 
-    batch = start
-    while len(seen) < histories:
+    while len(seen) < histories and time.monotonic() < until:
+        began = time.process_time()
         quiet = settings(
             max_examples=min(BATCH, max(50, histories - len(seen))),
             deadline=None,
@@ -94,16 +131,28 @@ def run(histories: int, counts: Counter[str], start: int = 0) -> int:
             phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
         )
-        seed(batch)(quiet(given(operations)(one)))()
-        batch += 1
+        seed(progress.batch)(quiet(given(operations)(one)))()
+        progress.batch += 1
+        progress.spent += time.process_time() - began
+        progress.keep()
     return len(seen)
 
 
 def test_no_key_release_without_a_full_quorum() -> None:
     """Over random histories rules and model agree on every use, and every release has one."""
-    counts: Counter[str] = Counter()
-    run(500, counts)
-    assert counts["quorum uses"] > 0
+    progress = Progress(None)
+    run(500, progress)
+    assert progress.counts["quorum uses"] > 0
+
+
+def test_a_run_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
+    """The second run begins with the counts and histories of the first, at the next batch."""
+    first = Progress(tmp_path / "soak")
+    run(60, first)
+    again = Progress(tmp_path / "soak")
+    assert (again.batch, again.counts, again.seen) == (first.batch, first.counts, first.seen)
+    run(90, again)
+    assert again.counts["histories"] > first.counts["histories"]
 
 
 @pytest.mark.soak
@@ -111,10 +160,10 @@ def test_no_key_release_without_a_full_quorum_in_100_000_histories(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The same over 100,000 histories and more; what they reached is counted and printed."""
-    counts: Counter[str] = Counter()
-    began = time.process_time()
-    distinct = run(HISTORIES, counts, start=1)
-    spent = time.process_time() - began
+    # Cut and begun again, it goes on: .bench/quorum-soak holds what was reached.
+    progress = Progress(Path(os.environ.get("SAFEHOLD_SOAK_PROGRESS", ".bench/quorum-soak")))
+    distinct = run(HISTORIES, progress)
+    counts, spent = progress.counts, progress.spent
     reached = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
     bound = upper_bound(0, counts["use"])
     with capsys.disabled():
@@ -127,6 +176,8 @@ def test_no_key_release_without_a_full_quorum_in_100_000_histories(
     assert counts["glass uses"] > HISTORIES // 100
     for change in ("people.enrol", "people.remove", "people.remove-key", "policy.change"):
         assert counts[f"{change} in effect"] > HISTORIES // 1000
+    for kind in ("uses by services", "twin", "skewed", "foundings in effect"):
+        assert counts[kind] > HISTORIES // 1000
 
 
 @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))

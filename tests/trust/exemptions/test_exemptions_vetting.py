@@ -204,7 +204,9 @@ def test_the_log_holds_no_word_of_the_application(enclave: Enclave) -> None:
     note = enclave.note(asked, "licence ended")
     enclave.desk.revoke(note, enclave.keys["dev-two"].sign(Act.REVOKE, note))
     emitters = enclave.desk.store.keys.emitter_keys()
-    leaves = b"".join(unseal(entry, emitters)[0] for _, entry in enclave.desk.store.entries(0))
+    leaves = b"".join(
+        canonical(unseal(entry, emitters)[0]) for _, entry in enclave.desk.store.entries(0)
+    )
     assert b"licence ended" in leaves
     leaves += canonical(in_words(asked, enclave.desk.state.roster))
     for text in (APPLICATION.who, APPLICATION.contact, APPLICATION.institution, APPLICATION.salt):

@@ -14,13 +14,15 @@ from safehold.canonical import (
     sha256_hex,
 )
 from safehold.errors import TrustError
+from safehold.trust.text import LINE_PATTERN
 
 MAX_RELEASE_BYTES = 4_000_000
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-Channel = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
-ArtefactPath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Channel = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}\Z")]
+ArtefactPath = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}\Z")]
 Whole = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
-ItemId = Annotated[str, msgspec.Meta(max_length=200)]
+ItemId = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=LINE_PATTERN)]
+"""Approvers read it: one visible line."""
 
 
 class ReleaseError(TrustError):
@@ -72,7 +74,7 @@ class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     channel: Channel
     version: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
-    previous: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")]
+    previous: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     artefacts: Annotated[tuple[Artefact, ...], msgspec.Meta(min_length=1, max_length=500)]
     not_before: Whole
     expires: Whole
@@ -92,7 +94,7 @@ class PublishRelease(
 
     channel: Channel
     version: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
-    previous: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")]
+    previous: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     release_sha256: Sha256
 
 
