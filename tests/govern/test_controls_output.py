@@ -10,15 +10,19 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from safehold.canonical import sha256_hex
 from safehold.cli.controls import controls
+from safehold.errors import UsageError
 from safehold.govern.controls.engine import run_controls
 from safehold.govern.controls.facts.trust_log import read_log
-from safehold.govern.controls.interface import HostError
+from safehold.govern.controls.interface import ControlRun, HostError
 from safehold.govern.controls.library import stock_catalogue
 from safehold.govern.controls.matrix import gaps, matrix_html
 from safehold.govern.controls.oscal import assessment, catalog, oscal_faults, profile
 from safehold.testing.hosts import NOW, SITE, healthy
 from safehold.testing.trust import Enclave, person_id
+from safehold.trust.demands.met import read_met
+from safehold.trust.log.note import parse_vkey
 
 CATALOGUE = stock_catalogue()
 RUN = run_controls(CATALOGUE, healthy(), SITE)
@@ -87,12 +91,20 @@ def test_every_stage_has_prevention_and_detection() -> None:
 
 def test_run_on_this_machine_names_every_control(tmp_path: Path) -> None:
     """On a machine without an enclave the run ends with 1, quickly, and skips nothing."""
-    out, valid = tmp_path / "run.json", tmp_path / "valid.json"
-    words = ["run", "--out", str(out), "--valid", str(valid), "--json"]
+    out, valid, key = (tmp_path / name for name in ("run.json", "met.note", "met.key"))
+    verifier = CliRunner().invoke(controls, ["new-key", str(key)]).stdout.strip()
+    words = ["run", "--out", str(out), "--json", "--valid", str(valid)]
+    unsigned = CliRunner().invoke(controls, words)
+    assert isinstance(unsigned.exception, UsageError)
+    words += ["--valid-key", str(key)]
     done = CliRunner().invoke(controls, words)
     assert done.exit_code == 1, done.output
     assert len(json.loads(done.stdout)) == 179
     saved = json.loads(out.read_text())
+    met = read_met(valid.read_bytes(), parse_vkey(verifier))
+    assert met.run_sha256 == sha256_hex(out.read_bytes())
+    results = msgspec.json.decode(out.read_bytes(), type=ControlRun).results
+    assert met.until == {one.control: one.until for one in results if one.satisfied}
     assert saved["seconds"] < 60
     late = str(saved["at"] + 200 * 86_400)
     read = CliRunner().invoke(controls, ["report", str(out), "--at", late, "--json"])

@@ -15,14 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfReader
 
+from safehold.canonical import sha256_hex
 from safehold.cli import safehold
+from safehold.cli._respond_drill import Mark
+from safehold.demo.heist.steps import as_json as in_json
+from safehold.demo.heist.table import HeistOutcome, HeistTry
+from safehold.detect.bounty.book import BountyEntry, Due
+from safehold.detect.bounty.interface import BountyState
+from safehold.errors import TrustError
 from safehold.govern.controls.engine import read_again, run_controls
 from safehold.govern.controls.interface import DAY
 from safehold.govern.controls.library import stock_catalogue
+from safehold.govern.report.adapters import ADAPTERS, figures_of
 from safehold.govern.report.build import build_report, report_sha256
 from safehold.govern.report.case import parse_case, read_case
 from safehold.govern.report.difference import differences, looser
-from safehold.govern.report.gather import figures_of, of_controls, of_log
+from safehold.govern.report.gather import of_controls, of_log
 from safehold.govern.report.interface import (
     Audience,
     Case,
@@ -43,7 +51,11 @@ from safehold.govern.report.judge import judge_case, meets
 from safehold.govern.report.level import TOO_FEW, WITHHELD
 from safehold.govern.report.render import report_html, report_pdf
 from safehold.govern.report.signing import signers_of
+from safehold.improve.response.race import Defence, RaceResult, RaceSettings
+from safehold.stats import Rate
 from safehold.testing.hosts import NOW, SITE, RecordedHost, healthy, used
+from safehold.trust.demands.met import MetControls, met_note
+from safehold.trust.log.note import SigningKey
 
 CATALOGUE = stock_catalogue()
 CASE = read_case("asl3")
@@ -65,6 +77,11 @@ def sources(host: RecordedHost | None = None, *, at: int = NOW, bundle: str = BU
         *of_controls(read_again(run, CATALOGUE, at)),
         *of_log(healthy().reading, at),
         evidence("redteam", bundle=BUNDLE, rate=Figure(audience=public, events=1, n=200)),
+        evidence("race", lost_response=Figure(audience=public, events=1, n=30),
+                 benign_ended=Figure(audience=public, events=0, n=1500)),
+        evidence("bounty", unmended=Figure(audience=public, number=0)),
+        evidence("response", verified=Figure(audience=public, number=1)),
+        evidence("heist", unheld=Figure(audience=public, number=0)),
         evidence("coverage", gaps=Figure(audience=public, number=0)),
         evidence(
             "threshold:weapons-basic-uplift", status=Figure(audience=public, text="cannot rule out")
@@ -75,7 +92,7 @@ def sources(host: RecordedHost | None = None, *, at: int = NOW, bundle: str = BU
             precautionary=Figure(audience=public, text="yes"),
             provisional=Figure(audience=public, text="yes"),
         ),
-    ]
+    ]  # fmt: skip
     return Sources(at=at, bundle=bundle, evidence={one.id: one for one in found})
 
 
@@ -358,6 +375,135 @@ def test_parts_json_becomes_figures_and_other_json_is_refused() -> None:
     for kind, data in (("redteam", b"{}"), ("coverage", b"[]"), ("other", b"{}")):
         with pytest.raises(ReportError):
             figures_of(kind, data, Audience.PUBLIC)
+
+
+def _races(*fields: tuple[Defence, int | None, int | None]) -> bytes:
+    found = [
+        RaceResult(
+            settings=RaceSettings(defence=defence),
+            curve=(0, 1),
+            cleared=1,
+            universal_at=universal,
+            acted_at=acted,
+            accounts_ended=0,
+            benign_ended=Rate(1, 50),
+            benign_stopped=Rate(0, 100),
+        )
+        for defence, universal, acted in fields
+    ]
+    return msgspec.json.encode(found)
+
+
+def _tries(*fields: tuple[str, str, HeistOutcome, int, int | None]) -> bytes:
+    return in_json(
+        tuple(HeistTry(step, on, how, None, out, most) for step, on, how, out, most in fields)
+    )
+
+
+def _entries(*fields: tuple[BountyState, str | None, bool]) -> bytes:
+    entries = [
+        BountyEntry(
+            id=number,
+            received_at=1.0,
+            state=state,
+            duplicate_of=None,
+            rating=None,
+            fix=None,
+            fix_check=check,
+            paid=False,
+            due=(Due(what="triage", until=2.0, kept_at=None, overdue=overdue),),
+        )
+        for number, (state, check, overdue) in enumerate(fields)
+    ]
+    return msgspec.json.encode(entries)
+
+
+_OFF, _STOP, _SAW = HeistOutcome.MISSED, HeistOutcome.PREVENTED, HeistOutcome.DETECTED
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "expected"),
+    [
+        (
+            "race",
+            _races(
+                (Defence.GUARD, 9, None),
+                (Defence.RESPONSE, 9, 4),
+                (Defence.RESPONSE, 4, 4),
+                (Defence.RESPONSE, None, None),
+            ),
+            {"lost_guard": (1, 1), "lost_response": (1, 3), "benign_ended": (3, 150)},
+        ),
+        (
+            "bounty",
+            _entries(
+                (BountyState.NEW, None, True),
+                (BountyState.REJECTED, None, False),
+                (BountyState.FIX_VERIFIED, "yes", False),
+                (BountyState.FIX_LINKED, "no", False),
+                (BountyState.DISCLOSED, "blocked", False),
+            ),
+            {"received": 5.0, "reproduced": 3.0, "unmended": 2.0, "mended": (1, 3), "overdue": 1.0},
+        ),
+        (
+            "response",
+            msgspec.json.encode(
+                {"marks": [Mark("found", 0.5, "x"), Mark("rule acts", 9.0, "y")], "report": {},
+                 "champion": "a", "challenger": "b", "verified": False}
+            ),
+            {"verified": 0.0, "rule_acts_s": 9.0, "found_s": 0.5},
+        ),
+        (
+            "heist",
+            _tries(
+                ("read", "", _OFF, 0, None), ("read", "meter", _STOP, 0, None),
+                ("send", "", _OFF, 9, 5), ("send", "quota", _STOP, 9, 5),
+                ("run", "", _STOP, 0, None), ("run", "guard", _SAW, 0, None),
+            ),
+            {"held": (1, 3), "unheld": 2.0, "unreal": 1.0},
+        ),
+    ],
+)  # fmt: skip
+def test_drills_races_and_bounty_become_figures(
+    kind: str, data: bytes, expected: dict[str, float | tuple[int, int]]
+) -> None:
+    """Each part's own values, as its command prints them, counted as the part counts them."""
+    found = figures_of(kind, data, Audience.PARTNER)
+    for name, value in expected.items():
+        one = found[name]
+        assert (one.number if isinstance(value, float) else (one.events, one.n)) == value, name
+        assert one.audience is Audience.PARTNER
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"[{}]", b"[1]", b"\xff", b'{"marks": 1}'])
+def test_what_a_part_did_not_print_is_an_error_never_a_nought(kind: str, data: bytes) -> None:
+    """Missing fields, other shapes and binary are refused by every adapter."""
+    with pytest.raises(ReportError):
+        figures_of(kind, data, Audience.PUBLIC)
+    for empty in ("race", "heist"):
+        with pytest.raises(ReportError):
+            figures_of(empty, b"[]", Audience.PUBLIC)
+
+
+def test_a_run_that_was_not_signed_builds_no_report(tmp_path: Path) -> None:
+    """The saved run must be the one whose met controls the pinned key signed."""
+    key, other = SigningKey.generate("host.controls"), SigningKey.generate("host.controls")
+    run = tmp_path / "run.json"
+    run.write_bytes(msgspec.json.encode(run_controls(CATALOGUE, healthy(), SITE)))
+    note = met_note(MetControls({"egr-03": NOW + 9}, sha256_hex(run.read_bytes())), key)
+    (tmp_path / "met").write_bytes(note)
+    words = ["report", "build", "asl3", "--controls", str(run), "--at", str(NOW), "--out",
+             str(tmp_path / "out"), "--met", str(tmp_path / "met"), "--controls-key"]  # fmt: skip
+    built = CliRunner().invoke(safehold, [*words, str(key.verifier)])
+    assert built.exit_code == 1, built.output
+    assert "redteam: unsupported" in built.output
+    forged = CliRunner().invoke(safehold, [*words, str(other.verifier)])
+    assert isinstance(forged.exception, TrustError)
+    run.write_bytes(run.read_bytes() + b" ")
+    changed = CliRunner().invoke(safehold, [*words, str(key.verifier)])
+    assert isinstance(changed.exception, ReportError)
+    assert "not the run" in str(changed.exception)
 
 
 def test_command_builds_verifies_and_notices_a_changed_page(tmp_path: Path) -> None:

@@ -18,10 +18,12 @@ from safehold.guard.gateway.policy import Settings
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
 from safehold.trust.demands.ask import StandingError, StandingQuestion, demand
 from safehold.trust.demands.document import document_digest
+from safehold.trust.demands.met import MetControls, met_note
 from safehold.trust.demands.records import record_fault
 from safehold.trust.grants.details import Facts, StandingAct
 from safehold.trust.grants.interface import Refused
 from safehold.trust.grants.policy import load_policy
+from safehold.trust.log.note import SigningKey, sign_note
 from safehold.trust.standing.gate import GatedAction
 from safehold.trust.standing.interface import Activation
 from safehold.trust.standing.state import in_force
@@ -145,16 +147,25 @@ def test_act_as_free_facts_is_refused_where_it_is_asked(enclave: Enclave) -> Non
     assert isinstance(enclave.approve(request, "sec-one", "dev-two"), Refused)
 
 
+_SIGNER = SigningKey.generate("host.controls")
+
+
+def _met(folder: Path, until: dict[str, int], key: SigningKey = _SIGNER) -> None:
+    note = met_note(MetControls(until, "e" * 64), key)
+    (folder / "controls.note").write_bytes(note)
+
+
 def _question(tmp_path: Path, **changes: object) -> StandingQuestion:
     stock = resources.files("safehold.govern.standards") / "stock" / "rsp.toml"
     (tmp_path / "rsp.toml").write_text(stock.read_text("utf-8"))
-    (tmp_path / "controls.json").write_text("{}")
+    _met(tmp_path, {})
     question = StandingQuestion(
         document=str(tmp_path / "rsp.toml"),
         document_sha256=DOCUMENT,
         log=str(tmp_path / "log"),
         log_keys=str(tmp_path / "log" / "log.json"),
-        controls=str(tmp_path / "controls.json"),
+        controls=str(tmp_path / "controls.note"),
+        controls_key=str(_SIGNER.verifier),
         compute=1e24,
         model=MODEL,
     )
@@ -171,7 +182,21 @@ def test_service_that_asks_is_refused_until_all_is_met(enclave: Enclave, tmp_pat
     with pytest.raises(StandingError, match="has no result"):
         demand(question, GatedAction.LOAD, at=enclave.time)
     met = {control: enclave.time + 100 for one in RSP.standards for control in one.controls}
-    (tmp_path / "controls.json").write_text(json.dumps(met))
+    _met(tmp_path, met, SigningKey.generate("host.controls"))
+    with pytest.raises(StandingError, match="signed by"):
+        demand(question, GatedAction.LOAD, at=enclave.time)
+    _met(tmp_path, met)
+    whole = (tmp_path / "controls.note").read_text()
+    later = str(enclave.time + 100)
+    for forged in (json.dumps(met), whole.replace(later, str(enclave.time + 900)), ""):
+        (tmp_path / "controls.note").write_text(forged)
+        with pytest.raises(StandingError, match="signed by"):
+            demand(question, GatedAction.LOAD, at=enclave.time)
+    other = sign_note(f"another text\nrun {'e' * 64}\n{json.dumps(met)}\n", _SIGNER)
+    (tmp_path / "controls.note").write_text(str(other))
+    with pytest.raises(StandingError, match="something else"):
+        demand(question, GatedAction.LOAD, at=enclave.time)
+    _met(tmp_path, met)
     demand(question, GatedAction.LOAD, at=enclave.time)
     with pytest.raises(StandingError, match="stale"):
         demand(question, GatedAction.LOAD, at=enclave.time + 100)

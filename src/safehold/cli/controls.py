@@ -1,6 +1,7 @@
 """`safehold controls`: the catalogue, a run over this host, and what it shows."""
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 import click
 import msgspec
 
-from safehold.cli._trust import emit, json_option, log_options, plain
+from safehold.canonical import sha256_hex
+from safehold.cli._trust import emit, json_option, log_options, plain, read_signing_key
 from safehold.errors import UsageError
 from safehold.govern.controls.engine import read_again, run_controls
 from safehold.govern.controls.facts.host import LocalHost
 from safehold.govern.controls.interface import ControlError, ControlRun, Result, Way
 from safehold.govern.controls.library import read_site, stock_catalogue
 from safehold.govern.controls.matrix import closing_line, gaps, matrix_html
+from safehold.trust.demands.met import MetControls, met_note
+from safehold.trust.log.note import SigningKey
 
 _SAVED = "controls-run.json"
 
@@ -30,6 +34,8 @@ def controls() -> None:
       safehold controls show egr-03
       safehold controls collect --site controls.toml
       safehold controls run --site controls.toml --out controls-run.json
+      safehold controls new-key controls.key
+      safehold controls run --site controls.toml --valid controls.note --valid-key controls.key
       safehold controls report controls-run.json --html controls.html
       safehold controls oscal controls-run.json --out oscal/
       safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
@@ -124,7 +130,12 @@ def baseline(site: Path | None) -> None:
     "--out", type=click.Path(path_type=Path), default=_SAVED, show_default=True,
     help="Where the run is saved.",
 )  # fmt: skip
-@click.option("--valid", type=click.Path(path_type=Path), help="Write until when each holds.")
+@click.option(
+    "--valid", type=click.Path(path_type=Path), help="Write until when each holds, signed."
+)
+@click.option(
+    "--valid-key", type=click.Path(path_type=Path), help="The key that signs it (controls new-key)."
+)
 @json_option
 @click.pass_context
 def run(
@@ -133,19 +144,44 @@ def run(
     family: str | None,
     out: Path,
     valid: Path | None,
+    valid_key: Path | None,
     as_json: bool,
 ) -> None:
     """Read this host once and judge every control; exit 1 unless all are satisfied."""
+    if (valid is None) != (valid_key is None):
+        raise UsageError("expected --valid and --valid-key together: the file is signed")
+    signer = None if valid_key is None else read_signing_key(valid_key)
     found = run_controls(stock_catalogue(), LocalHost(), read_site(site))
-    _write(out, msgspec.json.format(msgspec.json.encode(found), indent=1))
-    if valid is not None:
+    saved = msgspec.json.format(msgspec.json.encode(found), indent=1)
+    _write(out, saved)
+    if valid is not None and signer is not None:
         until = {one.control: one.until for one in found.results if one.satisfied}
-        _write(valid, json.dumps(until, indent=1).encode())
+        _write(valid, met_note(MetControls(until, sha256_hex(saved)), signer))
     _print(found.results, family, as_json=as_json)
     if not as_json:
         click.echo(f"read in {found.seconds:g} s; saved as {out}")
     if not all(one.satisfied for one in found.results):
         context.exit(1)
+
+
+@controls.command("new-key")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", default="controls", show_default=True, help="Who signs: a host's name.")
+def new_key(path: Path, name: str) -> None:
+    """Make the key that signs which controls are met; print its verifier key for `standing`.
+
+    \b
+    Example:
+      safehold controls new-key /etc/safehold/controls.key --name gpu-1.controls
+    """
+    key = SigningKey.generate(name)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise ControlError(f"{path}: can't be made ({error.strerror})") from error
+    with os.fdopen(file, "w") as opened:
+        opened.write(key.text() + "\n")
+    click.echo(str(key.verifier))
 
 
 @controls.command("report")

@@ -6,13 +6,17 @@ from pathlib import Path
 import click
 import msgspec
 
+from safehold.canonical import sha256_hex
 from safehold.cli._trust import emit, json_option, plain
 from safehold.errors import UsageError
 from safehold.govern.controls.facts.trust_log import LogReading
+from safehold.govern.report.adapters import ADAPTERS, figures_of
 from safehold.govern.report.build import build_report, report_sha256
 from safehold.govern.report.case import case_sha256, read_case
 from safehold.govern.report.difference import differences
 from safehold.govern.report.interface import Audience, Evidence, Report, ReportError, Sources, State
+from safehold.trust.demands.met import read_met
+from safehold.trust.log.note import parse_vkey
 from safehold.trust.standing.gate import ModelStanding
 from safehold.trust.standing.interface import StandingRecord
 
@@ -53,7 +57,7 @@ def lint(case: str) -> None:
 
 
 @report.command("evidence")
-@click.argument("kind", type=click.Choice(["redteam", "coverage", "capability", "uplift"]))
+@click.argument("kind", type=click.Choice(list(ADAPTERS)))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--id", "name", help="Its id in the case (default: the kind).")
 @click.option("--bundle", default="", help="SHA-256 of the bundle that it is of.")
@@ -71,9 +75,18 @@ def evidence(
     out: Path,
     at: int | None,
 ) -> None:
-    """Turn what a command printed with --json into dated evidence."""
-    from safehold.govern.report.gather import figures_of
+    """Turn what a command printed with --json into dated evidence.
 
+    \b
+    Examples:
+      safehold report evidence redteam red.json --bundle SHA256 --out evidence/
+      safehold race --json > race.json
+      safehold report evidence race race.json --bundle SHA256 --audience public --out evidence/
+      safehold bounty list > bounty.json
+      safehold report evidence bounty bounty.json --days 30 --out evidence/
+      safehold drill heist --json > heist.json
+      safehold report evidence heist heist.json --out evidence/
+    """
     made = _now(at)
     one = Evidence(
         id=name or kind,
@@ -91,6 +104,10 @@ def evidence(
 @click.argument("case")
 @click.option("--bundle", default="", help="SHA-256 of the live bundle.")
 @click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
+@click.option(
+    "--met", type=click.Path(path_type=Path), help="The signed file of `controls run --valid`."
+)
+@click.option("--controls-key", help="Its signer's verifier key: then that very run was signed.")
 @click.option("--evidence", "folder", type=click.Path(path_type=Path), help="Folder of evidence.")
 @_log
 @_keys
@@ -108,6 +125,8 @@ def build(
     case: str,
     bundle: str,
     controls: Path | None,
+    met: Path | None,
+    controls_key: str | None,
     folder: Path | None,
     log_dir: Path | None,
     log_keys: Path | None,
@@ -125,6 +144,7 @@ def build(
     from safehold.govern.report.signing import signers_of
 
     now = _now(at)
+    _signed_run(controls, met, controls_key)
     sources, log = _gather(
         now, bundle, controls, folder, log_dir, log_keys, standards, model, compute
     )
@@ -217,6 +237,17 @@ def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
         context.exit(1)
     if not found and not as_json:
         click.echo("nothing changed")
+
+
+def _signed_run(controls: Path | None, met: Path | None, key: str | None) -> None:
+    """Refuse a saved run that is not the one whose met controls were signed."""
+    if met is None and key is None:
+        return
+    if met is None or key is None or controls is None:
+        raise UsageError("expected --controls, --met and --controls-key together")
+    signed = read_met(_read(met), parse_vkey(key))
+    if signed.run_sha256 != sha256_hex(_read(controls)):
+        raise ReportError(f"{controls.name} is not the run whose met controls were signed")
 
 
 def _show(made: Report, *, as_json: bool) -> None:

@@ -40,7 +40,7 @@ def standards() -> None:
       safehold standards rules --team t-everybody >> policy.toml
       safehold standards ask standards.activate --document rsp --record act.json --ssh-key KEY
       safehold standards gate rsp serve --model SHA256 --compute 1e25 --log DIR \\
-          --log-keys log.json --controls controls.json
+          --log-keys log.json --controls controls.note --controls-key KEY
     """
 
 
@@ -194,8 +194,9 @@ def ask(
 @_keys
 @_at
 @click.option(
-    "--controls", type=click.Path(path_type=Path), help="JSON: control id to valid-until seconds."
+    "--controls", type=click.Path(path_type=Path), help="What `controls run --valid` wrote."
 )
+@click.option("--controls-key", help="Its signer's verifier key; without one: plain JSON.")
 @json_option
 @click.pass_context
 def ask_gate(
@@ -209,6 +210,7 @@ def ask_gate(
     log_keys: Path | None,
     at: int | None,
     controls: Path | None,
+    controls_key: str | None,
     as_json: bool,
 ) -> None:
     """Allow an action (exit 0), or say everything that is missing (exit 1)."""
@@ -221,7 +223,7 @@ def ask_gate(
         model=model,
         compute=compute,
         at=_now(at),
-        controls=read_controls(controls) if controls else {},
+        controls=read_controls(controls, controls_key) if controls else {},
     )
     allowed = isinstance(verdict, GateAllowed)
     if as_json:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.govern.capability.interface import CapabilityRun, UpliftTrial
-from safehold.govern.capability.score import uplift
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, Result
 from safehold.govern.report.interface import (
@@ -21,7 +19,6 @@ from safehold.govern.report.interface import (
     Good,
     ReportError,
 )
-from safehold.stats import Rate
 from safehold.trust.standing.gate import ModelStanding
 from safehold.trust.standing.interface import Dissent, StandingRecord
 
@@ -174,61 +171,3 @@ def read_folder(folder: Path) -> Iterator[Evidence]:
         raise ReportError(f"can't read the evidence: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise ReportError(f"{path.name}: {error}") from error
-
-
-class _Slice(msgspec.Struct, frozen=True):
-    success: Rate
-
-
-class _Redteam(msgspec.Struct, frozen=True):
-    total: _Slice
-    benign_plain: Rate
-
-
-class _Coverage(msgspec.Struct, frozen=True):
-    gaps: tuple[str, ...]
-    missing_rows: int
-
-
-def figures_of(kind: str, data: bytes, audience: Audience) -> dict[str, Figure]:
-    """Return the figures of a part's own JSON: what its command prints with `--json`.
-
-    Raises:
-        ReportError: the kind is unknown, or the JSON is of another shape.
-    """
-    try:
-        match kind:
-            case "redteam":
-                red = msgspec.json.decode(data, type=_Redteam)
-                return {
-                    "rate": _rate(red.total.success, audience),
-                    "false_blocks": _rate(red.benign_plain, audience),
-                }
-            case "coverage":
-                found = msgspec.json.decode(data, type=_Coverage)
-                return {
-                    "gaps": Figure(audience=audience, number=float(len(found.gaps))),
-                    "missing": Figure(audience=audience, number=float(found.missing_rows)),
-                }
-            case "capability":
-                run = msgspec.json.decode(data, type=CapabilityRun)
-                counted = run.successes + run.unscorable + run.errors
-                return {
-                    "solved": _rate(Rate(run.successes, run.items), audience),
-                    "counted": _rate(Rate(counted, run.items), audience),
-                    "faulty": _rate(Rate(run.with_critical_faults, run.items), audience),
-                }
-            case "uplift":
-                arms = uplift(msgspec.json.decode(data, type=UpliftTrial))
-                return {
-                    "control_faulty": _rate(arms.control_with_faults, audience),
-                    "treated_faulty": _rate(arms.treated_with_faults, audience),
-                    "p_value": Figure(audience=audience, number=arms.p_value),
-                }
-    except msgspec.DecodeError as error:
-        raise ReportError(f"expected the JSON of {kind}: {error}") from error
-    raise ReportError(f"expected redteam, coverage, capability or uplift; came {kind!r}")
-
-
-def _rate(rate: Rate, audience: Audience) -> Figure:
-    return Figure(audience=audience, events=rate.events, n=rate.n)

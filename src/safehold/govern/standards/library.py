@@ -7,6 +7,8 @@ import msgspec
 
 from safehold.errors import ConfigError
 from safehold.trust.demands.document import parse_standards
+from safehold.trust.demands.met import read_met
+from safehold.trust.log.note import parse_vkey
 from safehold.trust.standing.interface import StandardsDocument, StandingRecord
 
 _MAX_BYTES = 16 * 2**20
@@ -68,12 +70,18 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def read_controls(path: Path) -> dict[str, int]:
-    """Return until when each control's result holds, from a JSON file.
+def read_controls(path: Path, key: str | None = None) -> dict[str, int]:
+    """Return until when each control's result holds.
+
+    With a verifier key from the signed file that `controls run --valid` writes; without one from a
+    plain JSON object, for a look.
 
     Raises:
         ConfigError: It can't be read, or is not an object of seconds.
+        TrustError: The key's holder did not sign it.
     """
+    if key is not None:
+        return read_met(_read(path), parse_vkey(key)).until
     try:
         return msgspec.json.decode(_read(path), type=dict[str, int])
     except msgspec.DecodeError as error:

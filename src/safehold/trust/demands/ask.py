@@ -2,7 +2,7 @@
 
 1. The document on disk is the pinned one.
 2. The log is verified, and replayed as every reader does.
-3. The controls are those that a run wrote, each until its own time.
+3. The controls are those that the pinned key signed, each until its own time.
 4. The gate decides. Whatever can't be read is a refusal.
 """
 
@@ -13,6 +13,7 @@ import msgspec
 
 from safehold.errors import ConfigError, TrustError
 from safehold.trust.demands.document import document_digest, parse_standards
+from safehold.trust.demands.met import read_met
 from safehold.trust.demands.records import StandingHistory, follow
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.dsse import unseal
@@ -20,6 +21,7 @@ from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.keys import read_keys
 from safehold.trust.log.log_entries import read_leaf
+from safehold.trust.log.note import parse_vkey
 from safehold.trust.standing.gate import GatedAction, GateRefused, gate
 from safehold.trust.standing.interface import StandardsDocument
 
@@ -34,7 +36,8 @@ class StandingQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Where to look, and for what: paths, the document's pinned digest, the model's compute.
 
     `model` is the SHA-256 of what is served; the key service takes the content id of the sealed
-    header instead. `controls` is the file that `safehold controls run --valid` wrote.
+    header instead. `controls` is the file that `safehold controls run --valid` wrote, and
+    `controls_key` the verifier key of who signs it.
     """
 
     document: str
@@ -42,6 +45,7 @@ class StandingQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     log: str
     log_keys: str
     controls: str
+    controls_key: str
     compute: Annotated[float, msgspec.Meta(gt=0)]
     model: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
@@ -78,7 +82,7 @@ def demand(question: StandingQuestion, action: GatedAction, *, at: int, model: s
         model=name,
         compute=question.compute,
         at=at,
-        controls=_controls(Path(question.controls)),  # 3
+        controls=_controls(question),  # 3
     )
     if isinstance(verdict, GateRefused):
         more = f" (and {len(verdict.reasons) - 1} more)" if len(verdict.reasons) > 1 else ""
@@ -96,11 +100,12 @@ def _document(question: StandingQuestion) -> StandardsDocument:
     return document
 
 
-def _controls(path: Path) -> dict[str, int]:
+def _controls(question: StandingQuestion) -> dict[str, int]:
     try:
-        return msgspec.json.decode(_read(path), type=dict[str, int])
-    except msgspec.DecodeError as error:
-        raise StandingError(f"{path.name}: expected a time for each control") from error
+        key = parse_vkey(question.controls_key)
+        return read_met(_read(Path(question.controls)), key).until
+    except TrustError as error:
+        raise StandingError(str(error)) from error
 
 
 def _read(path: Path) -> bytes:
