@@ -22,8 +22,7 @@ from safehold.govern.capability.inspect_log import InspectCounts, read_inspect
 from safehold.govern.capability.run import run_on, stock_suite
 from safehold.govern.capability.score import count_items
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 SUITE = stock_suite("homebrewing")
 GOOD = (
     "Clean everything, then sanitise it for 10 min. Mash 4 kg of grain malt (80 % of it as dry "
@@ -86,7 +85,7 @@ def inspect(place: Path, url: str, name: str, *options: str) -> Path:
     logs = place / "capability-logs" / name
     shutil.rmtree(logs, ignore_errors=True)
     command = [
-        place / "inspect" / "bin" / "inspect", "eval", HERE / "capability_task.py",
+        place / "inspect" / "bin" / "inspect", "eval", "bench/outside/capability_task.py",
         "--model", "openai-api/scripted/any", "--log-dir", logs, "--log-format", "eval",
         "--display", "plain", "--max-retries", "0", *options,
     ]  # fmt: skip
