@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import socket
 import tempfile
 import time
 import warnings
@@ -122,6 +123,8 @@ def serve(
 ) -> None:
     """Run the guarded gateway until SIGTERM; open streams are drained first.
 
+    SIGHUP reads the configuration again: keys, policies, limits, canaries and the bundle.
+
     \b
     Examples:
       safehold serve --upstream local
@@ -173,7 +176,21 @@ def serve(
             upstream=settings.upstream.url,
             quiet=as_json,
         )
-    serve_with(settings, as_json=as_json, engine=engine)
+    serve_with(
+        settings,
+        as_json=as_json,
+        engine=engine,
+        reread=functools.partial(reread_settings, config, changes),
+    )
+
+
+def reread_settings(config: Path | None, changes: dict[str, Any]) -> Settings:
+    """Return the settings as a start would read them now.
+
+    Raises:
+        ConfigError: The file can't be read, or a key or value is wrong.
+    """
+    return with_defaults(read_settings(config, changes))
 
 
 def with_defaults(settings: Settings) -> Settings:
@@ -217,8 +234,14 @@ def embedded(upstream: Upstream) -> LocalServer:
     return LocalServer(threads=upstream.threads, slots=upstream.slots)
 
 
-def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) -> None:
-    """Serve with settings that are complete.
+def serve_with(
+    settings: Settings,
+    *,
+    as_json: bool,
+    engine: Engine = embedded,
+    reread: Callable[[], Settings] | None = None,
+) -> None:
+    """Serve with settings that are complete; `reread` returns those that a SIGHUP takes.
 
     Raises:
         SafeholdError: The gateway could not start.
@@ -244,11 +267,14 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
             settings = msgspec.structs.replace(settings, upstream=_at(settings.upstream, local.url))
         loader = loader_for(settings, served)
         folder = None
+        given = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if settings.workers == 1 and given is not None and not Path(given).is_dir():
+            raise ConfigError(f"PROMETHEUS_MULTIPROC_DIR: expected a folder, came {given}")
         if settings.workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="safehold-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client reads only this
         sock = stack.enter_context(contextlib.closing(listen(settings)))
-        bound_host, bound_port = sock.getsockname()[:2]
+        bound_host, bound_port = bound_to(sock)
         _announce(settings, shown, bound_host, bound_port, as_json=as_json)
         parts = Parts(
             loader=loader,
@@ -257,8 +283,16 @@ def serve_with(settings: Settings, *, as_json: bool, engine: Engine = embedded) 
             metrics_folder=folder,
             declared=declared,
         )
-        if not run(settings, parts, sock):
+        if not run(settings, parts, sock, reread):
             raise SafeholdError("the gateway did not start; the line above says why")
+
+
+def bound_to(sock: socket.socket) -> tuple[str, int]:
+    """Return where a socket listens; a Unix socket that was handed over has no port."""
+    if sock.family == socket.AF_UNIX:
+        return "localhost", 0
+    host, port = sock.getsockname()[:2]
+    return str(host), int(port)
 
 
 def explained(explain: Explain | None) -> Callable[[], OutgoingBytes] | None:

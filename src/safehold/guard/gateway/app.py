@@ -6,12 +6,15 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
 from safehold.guard.accounts.interface import Level
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
+from safehold.guard.gateway.bundles.released import settings_digest
+from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.http import (
     ClientGoneError,
     RequestHead,
@@ -28,7 +31,9 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.operate.admin import Admin
 from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes, Unexplained
+from safehold.guard.gateway.operate.canary import Canaries
 from safehold.guard.gateway.operate.metrics import Metrics
+from safehold.guard.gateway.operate.reloading import changed, merged
 from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
 from safehold.guard.gateway.protocols.chat.codec import ChatCodec
@@ -78,6 +83,10 @@ class Gateway:
         known: Callable[[str], bool] = lambda _: False,
         outgoing: OutgoingBytes | None = None,
         release_mode: str = "UnsafeUnreleased",
+        swapper: Swapper,
+        canaries: Canaries,
+        declared: Settings | None = None,
+        admit_settings: Callable[[Settings], None] | None = None,
     ) -> None:
         self.settings = settings
         self.relay = relay
@@ -99,7 +108,42 @@ class Gateway:
         self._outgoing = outgoing or Unexplained()
         self._sending: dict[str, tuple[Outlet, float]] = {}
         self.release_mode = release_mode
+        self.canaries = canaries
+        self._swapper = swapper
+        self._declared = declared or settings
+        self._admit_settings = admit_settings
         self.ready = False
+
+    async def reload(self, declared: Settings) -> tuple[str, ...]:
+        """Take the settings that may change while the gateway runs; all of them, or none.
+
+        Open streams keep the policy that they began with.
+
+        Raises:
+            ConfigError: A setting differs that can't change now.
+            BundleError: The bundle they name can't be used.
+            TrustError: They are not those that were released.
+            LedgerError: The change can't be written down.
+        """
+        names = changed(self._declared, declared)
+        if self._admit_settings is not None:
+            await asyncio.to_thread(self._admit_settings, declared)
+        if "bundle" in names and declared.bundle is not None:
+            await self._swapper.swap(Path(declared.bundle), tell=False)
+        digest = settings_digest(declared)
+        await self._event(
+            EventKind.POLICY,
+            {"change": "reloaded", "settings": digest, "names": ",".join(names)},
+        )
+        self._declared = declared
+        self.settings = merged(self.settings, declared)
+        self.relay.limits = self.settings.limits
+        self._passing.configure(self.settings)
+        self.canaries.configure(self.settings)
+        self.surfaces.configure(self.settings)
+        self.gate.use(self.settings.keys)
+        self.admin.settings = digest
+        return names
 
     # -- ASGI ------------------------------------------------------------------------------------
 
@@ -207,10 +251,11 @@ class Gateway:
         mark = (b"x-safehold-decision-id", decision_id.encode())
         chunks = scope.get("http_version") != "1.0"
         out = Outlet(send, self.relay.ticks, (mark,), knows_chunks=chunks)
+        scope["path"] = scope["path"].rstrip("/") or "/"
         codec = self._codecs.get(scope["path"])
         started = self.relay.clock()
         self._sending[decision_id] = (out, started)
-        visit = Visit(decision_id, scope["path"])
+        visit = Visit(decision_id, scope["path"], looks_only=scope["method"] == "HEAD")
         try:
             head = read_head(scope, self.settings.limits)
             if codec is not None:
@@ -228,8 +273,10 @@ class Gateway:
             self._told(decision_id, out, started, last=True)
 
     async def _other(self, head: RequestHead, receive: Receive, out: Outlet, visit: Visit) -> None:
-        match head.method, head.path:
-            case "GET", "/healthz":
+        # A HEAD is answered as a GET whose body the server leaves out; it never leaves a row.
+        method = "GET" if head.method == "HEAD" else head.method
+        match method, head.path:
+            case "GET", "/healthz" | "/health":
                 await out.whole(200, b'{"status":"alive"}')
             case "GET", "/readyz":
                 await self._readyz(out)
@@ -417,8 +464,7 @@ class Gateway:
     def _check_host(self, head: RequestHead) -> None:
         if self.gate.needs_key:
             return
-        host = head.headers.get("host", "").rpartition(":")[0] or head.headers.get("host", "")
-        if host.strip("[]").lower() not in LOOPBACK:
+        if _host_name(head.headers.get("host", "")) not in LOOPBACK:
             raise TrustError("expected a loopback Host header: this gateway asks for no key")
 
     def _forwarded(self, head: RequestHead) -> dict[str, str]:
@@ -440,7 +486,7 @@ class Gateway:
     ) -> None:
         """Keep a row of a request that never reached the guard, then answer it."""
         self.metrics.refused(visit.label, refusal.status)
-        if not visit.admitted:
+        if not visit.admitted and not visit.looks_only:
             why = reason or refusal.message
             await note_refusal(self.relay, self.settings, visit, why)
         if out.started:
@@ -460,6 +506,13 @@ async def _listen(receive: Receive, gone: "asyncio.Future[None]") -> None:
             if not gone.done():
                 gone.set_result(None)
             return
+
+
+def _host_name(host: str) -> str:
+    """Return a Host header's name, without its port and the brackets of IPv6."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
 
 
 def _account(key: Key | None) -> str:

@@ -36,7 +36,7 @@ from safehold.guard.gateway.operate.canary import Canaries
 from safehold.guard.gateway.operate.logs import gateway_log
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.operate.shared_state import SharedState
-from safehold.guard.gateway.operate.tracing import watchers
+from safehold.guard.gateway.operate.tracing import Both, watchers
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.journal import worker_journal
@@ -153,6 +153,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     with contextlib.suppress(LedgerError):  # a store that is away: readyz and 503 say so
         await state.fresh()
     closers = [client.close, ledger.close, store.close]
+    if isinstance(relay.watcher, Both):
+        closers.append(relay.watcher.close)
 
     async def close_all() -> None:
         for close in closers:
@@ -202,6 +204,10 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         known=known,
         outgoing=outgoing,
         release_mode=mode,
+        swapper=swapper,
+        canaries=canaries,
+        declared=parts.declared,
+        admit_settings=admitted.releases.admit_gateway if admitted.releases else None,
     )
 
 

@@ -1,18 +1,25 @@
 """Running the gateway: sockets, workers, drain. `assembly` builds what is run."""
 
+import multiprocessing
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from safehold.errors import ConfigError, LedgerError, SafeholdError
 from safehold.guard.gateway.app import Gateway
 from safehold.guard.gateway.assembly import Parts, open_gateway
-from safehold.guard.gateway.policy import Settings
+from safehold.guard.gateway.operate.reloading import changed
+from safehold.guard.gateway.operate.supervisor import Supervisor
+from safehold.guard.gateway.operate.systemd import handed_socket
+from safehold.guard.gateway.operate.worker_life import WorkerLife, ignore_unknown_signals
+from safehold.guard.gateway.policy import LOOPBACK, Settings
 from safehold.guard.gateway.relaying.client_response import Receive, Send
 
 __all__ = ["Application", "Parts", "build_app", "listen", "open_gateway", "run", "server_config"]
@@ -24,8 +31,11 @@ _WORKER_STARTS_S = 60
 class Application:
     """The ASGI application that opens its gateway when the server starts."""
 
-    def __init__(self, opener: Callable[[], Awaitable[Gateway]]) -> None:
+    def __init__(
+        self, opener: Callable[[], Awaitable[Gateway]], life: WorkerLife | None = None
+    ) -> None:
         self._opener = opener
+        self._worker = life
         self.gateway: Gateway | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -41,10 +51,16 @@ class Application:
             self.gateway = await self._opener()
             await self.gateway.start()
         except SafeholdError as error:
+            if self._worker is not None:
+                self._worker.failed(str(error))
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
+        if self._worker is not None:
+            self._worker.started(self.gateway)
         await receive()
+        if self._worker is not None:
+            self._worker.stopping()
         try:
             await self.gateway.stop()
         except LedgerError as error:
@@ -53,19 +69,20 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def build_app(settings: Settings, parts: Parts) -> Application:
+def build_app(settings: Settings, parts: Parts, life: WorkerLife | None = None) -> Application:
     """Return the application of one worker."""
-    return Application(partial(open_gateway, settings, parts))
+    return Application(partial(open_gateway, settings, parts), life)
 
 
-def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
+def server_config(
+    settings: Settings, parts: Parts, life: WorkerLife | None = None
+) -> uvicorn.Config:
     """Return how uvicorn runs the gateway: strict parser, no access log, bounded drain."""
     return uvicorn.Config(
-        partial(build_app, settings, parts),
+        partial(build_app, settings, parts, life),
         factory=True,
         host=settings.host,
         port=settings.port,
-        workers=settings.workers,
         http="httptools",
         loop="uvloop",
         ws="none",
@@ -86,35 +103,101 @@ def server_config(settings: Settings, parts: Parts) -> uvicorn.Config:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Bind the gateway's socket; port 0 takes a free one.
+    """Bind the gateway's socket, or take the one that systemd hands over; port 0 is a free one.
 
     Raises:
-        ConfigError: The address can't be bound.
+        ConfigError: The address can't be bound, or a handed socket lies open without a key.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    handed = handed_socket()
+    if handed is not None:
+        return _checked(handed, settings)
+    last: OSError | None = None
     try:
-        sock.bind((settings.host, settings.port))
-        sock.listen(_BACKLOG)
+        places = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except OSError as error:
+        raise ConfigError(f"{settings.host}: no address has this name") from error
+    for family, kind, protocol, _, address in places:
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a machine without IPv6 still has names for it
+            last = error
+            continue
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            last = error
+            continue
+        sock.set_inheritable(True)
+        return sock
+    raise ConfigError(f"{settings.host}:{settings.port}: can't listen there") from last
+
+
+def _checked(sock: socket.socket, settings: Settings) -> socket.socket:
+    """Return a handed socket that is no wider open than the settings allow."""
+    local = sock.family == socket.AF_UNIX or sock.getsockname()[0] in LOOPBACK
+    if not local and not any(not key.admin for key in settings.keys):
         sock.close()
-        raise ConfigError(f"{settings.host}:{settings.port}: can't listen there") from error
+        raise ConfigError("socket activation: an address beyond loopback needs a client key")
     sock.set_inheritable(True)
     return sock
 
 
-def run(settings: Settings, parts: Parts, sock: socket.socket) -> bool:
-    """Serve until SIGTERM or SIGINT, then drain; return whether the gateway ever started."""
-    config = server_config(settings, parts)
-    server = uvicorn.Server(config)
+def run(
+    settings: Settings,
+    parts: Parts,
+    sock: socket.socket,
+    reread: Callable[[], Settings] | None = None,
+) -> bool:
+    """Serve until SIGTERM or SIGINT, then drain; return whether the gateway ever started.
+
+    SIGHUP takes the settings that `reread` returns, without dropping a stream.
+    """
     if settings.workers > 1:
-        Multiprocess(config, sockets=[sock]).run()
-        return True
+        supervisor = Supervisor(
+            partial(_spawn, settings, parts, sock),
+            count=settings.workers,
+            drain_s=settings.limits.drain_timeout_s,
+            reread=reread,
+            check=partial(changed, parts.declared or settings),
+        )
+        return supervisor.run()
+    return _serve(settings, parts, sock, WorkerLife(reread=reread))
+
+
+def _spawn(settings: Settings, parts: Parts, sock: socket.socket) -> tuple[BaseProcess, Connection]:
+    """Start one worker, which ends when this process does."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_work, args=(settings, parts, sock, theirs), name="safehold-worker"
+    )
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def _work(settings: Settings, parts: Parts, sock: socket.socket, pipe: Connection) -> None:
+    """Be a worker; its status is 1 if it never took requests."""
+    os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor speaks for all
+    if not _serve(settings, parts, sock, WorkerLife(pipe)):
+        raise SystemExit(1)
+
+
+def _serve(settings: Settings, parts: Parts, sock: socket.socket, life: WorkerLife) -> bool:
+    ignore_unknown_signals()
+    server = uvicorn.Server(server_config(settings, parts, life))
     # uvicorn raises the signal anew when it has drained; what is open above must still be closed.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    # A reload that comes before the gateway is ready has nothing to reload.
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:
         server.run(sockets=[sock])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return server.started

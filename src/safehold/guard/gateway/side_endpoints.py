@@ -86,6 +86,10 @@ class Passing:
         self._counts = CountCodec()
         self._embeddings = msgspec.json.Decoder(EmbeddingsRequest)
 
+    def configure(self, settings: Settings) -> None:
+        """Take new settings."""
+        self._settings = settings
+
     async def models(
         self, path: str, headers: Mapping[str, str], out: Outlet, decision_id: str
     ) -> None:

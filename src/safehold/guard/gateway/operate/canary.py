@@ -150,9 +150,13 @@ class Canaries:
         self._state = state
         self._count = 0
 
+    def configure(self, settings: Settings) -> None:
+        """Take new settings."""
+        self._settings = settings
+
     async def watch(self) -> None:
         """Run all canaries now and then on the timer."""
-        while self._settings.canary.enabled:
+        while True:
             await asyncio.sleep(self._settings.canary.every_s)
             await self.run_all()
 

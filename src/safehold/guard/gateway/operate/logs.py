@@ -17,6 +17,8 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage() if record.name == NAME else record.name,
         }
+        if record.name.startswith("uvicorn"):
+            line["message"] = record.getMessage()
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = record.exc_info[0].__name__
         line.update(getattr(record, "fields", {}))
@@ -24,6 +26,8 @@ class JsonLines(logging.Formatter):
 
 
 NAME = "safehold.gateway"
+_LIBRARIES = ("uvicorn.error", "opentelemetry", "asyncio")
+"""Whose words would else stand between our lines; only that they spoke is told."""
 
 
 def gateway_log(kind: str) -> logging.Logger:
@@ -39,4 +43,8 @@ def gateway_log(kind: str) -> logging.Logger:
     else:
         log.addHandler(logging.NullHandler())
         log.setLevel(logging.CRITICAL)
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers = list(log.handlers)
+        library.propagate = False
     return log

@@ -4,10 +4,14 @@ One span per exchange, with a child for the prompt's verdict, and one `gen_ai.ev
 event per score. No content is recorded.
 """
 
+import asyncio
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
-from safehold.errors import DependencyError
+from safehold.errors import ConfigError, DependencyError
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.relaying.relay import Watcher
@@ -22,6 +26,8 @@ _SYSTEMS = {
     Surface.EMBEDDINGS: "openai",
 }
 _NS = 1_000_000_000
+_EXPORT_S = 2
+_FAREWELL_S = 2.0
 
 
 class Both:
@@ -40,12 +46,23 @@ class Both:
         """Count a row that could not be kept."""
         self._metrics.ledger_failed(surface)
 
+    async def close(self) -> None:
+        """Let the tracer send what is left."""
+        await asyncio.to_thread(self._tracer.close)
+
 
 class Tracer:
     """Makes spans with an OpenTelemetry tracer."""
 
-    def __init__(self, tracer: Any) -> None:
+    def __init__(self, tracer: Any, shutdown: Callable[[], object] = lambda: None) -> None:
         self._tracer = tracer
+        self._shutdown = shutdown
+
+    def close(self) -> None:
+        """Send what is left, for a moment at most: a collector that is dead holds up nobody."""
+        thread = threading.Thread(target=self._shutdown, name="otlp-farewell", daemon=True)
+        thread.start()
+        thread.join(_FAREWELL_S)
 
     def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Record the span of a finished exchange, from its own times."""
@@ -112,6 +129,23 @@ def watchers(metrics: Metrics, endpoint: str | None) -> Watcher:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise DependencyError("otlp: install safehold[otel]") from error
-    provider = TracerProvider(resource=Resource.create({"service.name": "safehold-gateway"}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    return Both(metrics, Tracer(provider.get_tracer("safehold.gateway")))
+    # Its own atexit hook would wait for a dead collector; ours is bounded.
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": "safehold-gateway"}), shutdown_on_exit=False
+    )
+    exporter = OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=_EXPORT_S)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return Both(metrics, Tracer(provider.get_tracer("safehold.gateway"), provider.shutdown))
+
+
+def traces_url(endpoint: str) -> str:
+    """Return where spans are posted: a collector's base URL gets the standard path.
+
+    Raises:
+        ConfigError: It is no http(s) URL.
+    """
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError("otlp: expected a URL such as http://collector:4318")
+    path = parts.path if parts.path.strip("/") else "/v1/traces"
+    return parts._replace(path=path).geturl()

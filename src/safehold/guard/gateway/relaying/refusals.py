@@ -22,9 +22,11 @@ class Visit:
     An admitted request has rows of its own, from the relay; a refused one gets them here.
     """
 
-    __slots__ = ("admitted", "decision_id", "key", "surface")
+    __slots__ = ("admitted", "decision_id", "key", "looks_only", "surface")
 
-    def __init__(self, decision_id: str, path: str) -> None:
+    def __init__(self, decision_id: str, path: str, *, looks_only: bool = False) -> None:
+        """Take the path; a request that only looks (HEAD) asks for nothing and leaves no row."""
+        self.looks_only = looks_only
         self.decision_id = decision_id
         self.surface = _SURFACES.get(path)
         self.key: Key | None = None
