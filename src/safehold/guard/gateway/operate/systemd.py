@@ -18,10 +18,11 @@ def notify(state: str) -> bool:
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.setblocking(False)
             sock.connect(address)
-            sock.sendall(state.encode())
+            sock.send(state.encode())
     except OSError:
-        return False  # a manager that went away is no reason to stop serving
+        return False  # a manager that went away, or does not read, is no reason to stop serving
     return True
 
 
