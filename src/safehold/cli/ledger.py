@@ -34,6 +34,7 @@ from safehold.guard.ledger.export import export as export_to
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.retention import prune as prune_rows
 from safehold.guard.ledger.retention import settle as settle_rows
+from safehold.guard.ledger.sealing import VARIABLE, make_key
 
 _POLL_S = 0.5
 _UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
@@ -330,6 +331,22 @@ def migrate(url: str, as_json: bool) -> None:
 
     asyncio.run(run())
     click.echo(_json({"migrated": True}) if as_json else "the ledger has this release's tables")
+
+
+@ledger.command("new-key")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_json_option
+def new_key(file: Path, as_json: bool) -> None:
+    """Make a key in FILE under which held content is encrypted at rest.
+
+    \b
+    Examples:
+      safehold ledger new-key /etc/safehold/ledger.key
+      export SAFEHOLD_LEDGER_KEY=/etc/safehold/ledger.key
+    """
+    make_key(file)
+    told = f"{file} is there; name it in {VARIABLE} wherever held content is held or read"
+    click.echo(_json({"key": str(file)}) if as_json else told)
 
 
 def _period_s(words: str) -> float:

@@ -47,7 +47,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     block: float = 0.3
     walk: float = 0.1
-    workflow: float = 0.02
+    workflow: float = 0.01
     lineage: int = 35
     alpha: float = 1e-4
 
@@ -219,7 +219,7 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
     block = max((one.blocked / one.queries for one in known), default=0.2)
     walk = max((one.walked / one.queries for one in known), default=0.1)
     split = max(
-        (one.split / one.windows for one in known if one.windows >= _LEAST_QUERIES), default=0.02
+        (one.split / one.windows for one in known if one.windows >= _LEAST_QUERIES), default=0.01
     )
     chain = max((one.lineage for one in known), default=29)
     return Caps(

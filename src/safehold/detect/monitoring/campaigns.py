@@ -22,6 +22,8 @@ from safehold.stats import lower_bound
 _WORD = re.compile(r"\w+")
 _RUN = 3
 _ROWS, _COLUMNS = 4, 1 << 20
+_EACH_ROW = np.arange(_ROWS)
+_MOST_WEIGHT = 1e6
 _HALF_LIFE_S = 30 * 86_400.0
 _KNOWN = 0.5
 _LEAST_SHARED = 4
@@ -60,6 +62,7 @@ class Background:
         self._counts = np.zeros((_ROWS, _COLUMNS), dtype=np.float32)
         self._half_life_s = half_life_s
         self._at = 0.0
+        self._weight = 1.0
         self.texts = 0
         self.stopped = 0
         self.clustered = 0
@@ -81,6 +84,7 @@ class Background:
 
     def packed(self) -> bytes:
         """Return everything as bytes, for the monitor's database."""
+        self._settle()
         numbers = [self._half_life_s, self._at, self.texts, self.stopped]
         numbers += [self.clustered, self.clustered_stopped, self.most_accounts]
         head = msgspec.json.encode(numbers)
@@ -109,19 +113,28 @@ class Background:
 
     def learn(self, text: str, *, at: float, stopped: bool = False) -> None:
         """Count a text's runs, once each; earlier ones weigh less as time goes by."""
-        if at > self._at:  # a clock set back leaves the weights as they are
-            if self._at:
-                self._counts *= np.float32(0.5 ** ((at - self._at) / self._half_life_s))
+        if not self._at:
             self._at = at
+        # Counts are in units of a weight that grows: nothing is multiplied for each text. A clock
+        # set back leaves the weights as they are.
+        self._weight = max(self._weight, 2.0 ** ((at - self._at) / self._half_life_s))
+        if self._weight > _MOST_WEIGHT:
+            self._settle()
         self.texts += 1
         self.stopped += stopped
         for run in runs(text):
-            self._counts[np.arange(_ROWS), _cells(run)] += 1
+            self._counts[_EACH_ROW, _cells(run)] += self._weight
+
+    def _settle(self) -> None:
+        """Begin anew with a weight of one."""
+        self._counts /= np.float32(self._weight)
+        self._at += self._half_life_s * float(np.log2(self._weight))
+        self._weight = 1.0
 
     def rare(self, found: Iterable[bytes]) -> set[bytes]:
         """Return the runs that the background does not know, or knows no more."""
-        rows = np.arange(_ROWS)
-        return {run for run in found if self._counts[rows, _cells(run)].min() < _KNOWN}
+        least = _KNOWN * self._weight
+        return {run for run in found if self._counts[_EACH_ROW, _cells(run)].min() < least}
 
 
 def runs(text: str) -> set[bytes]:

@@ -19,6 +19,7 @@ from safehold.guard.ledger.interface import (
     Row,
 )
 from safehold.guard.ledger.schema import EVENTS, FINALS, PROGRESS, PROMPTS
+from safehold.guard.ledger.sealing import is_sealed, key_at_hand
 
 Columns = dict[str, str | int | float | bool | None]
 
@@ -32,6 +33,10 @@ TABLES: tuple[tuple[type[Row], Table], ...] = (
 _JSON_FIELDS = frozenset({"exchange", "lane", "delivered", "latency", "detail"})
 _CONTENT_FIELDS = frozenset({"text"})
 _RENAMED = {"offset": "char_offset"}
+LOCKED: Mapping[str, object] = {"exchange": None, "delivered": [], "text": ""}
+"""What a sealed column reads as where the key is not at hand."""
+SEALED = "Sealed"
+"""The error of a final row whose reply is sealed, where the key is not at hand."""
 _MAX_NAME_CHARS = 512
 _INT64 = 1 << 63
 
@@ -92,12 +97,18 @@ def to_entry(kind: type[Row], columns: Mapping[str, Any]) -> Entry:
         LedgerError: the columns hold no such row (a damaged or foreign table).
     """
     values: dict[str, object] = {}
+    locked = False
     try:
         for field in kind.__struct_fields__:
             value = columns[_RENAMED.get(field, field)]
             if isinstance(value, str) and (field in _JSON_FIELDS or field in _CONTENT_FIELDS):
-                value = _decode(value)
+                if is_sealed(value):
+                    value = _opened(value, str(columns["decision_id"]), field)
+                    locked |= value is None
+                value = LOCKED[field] if value is None else _decode(value)
             values[field] = value
+        if locked and kind is FinalRow:
+            values["error"] = SEALED
         values["type"] = kind.__struct_config__.tag
         row = msgspec.convert(values, kind)
         return msgspec.convert(
@@ -105,6 +116,11 @@ def to_entry(kind: type[Row], columns: Mapping[str, Any]) -> Entry:
         )
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         raise LedgerError(f"row {columns.get('seq')} can't be read as {kind.__name__}") from error
+
+
+def _opened(value: str, decision_id: str, field: str) -> str | None:
+    key = key_at_hand()
+    return None if key is None else key.open(value, decision_id=decision_id, column=field)
 
 
 def _is_kept_number(value: object) -> bool:
@@ -117,14 +133,17 @@ def _is_kept_number(value: object) -> bool:
             return False
 
 
-def decode_delivered(encoded: str) -> list[Delivered]:
-    """Return the lanes that a final row's `delivered` column holds.
+def decode_delivered(encoded: str, decision_id: str) -> list[Delivered] | None:
+    """Return the lanes of a final row's `delivered` column; None: sealed, the key is not at hand.
 
     Raises:
         LedgerError: the column is damaged.
     """
+    found: str | None = encoded
+    if is_sealed(encoded):
+        found = _opened(encoded, decision_id, "delivered")
     try:
-        return msgspec.convert(_decode(encoded), list[Delivered])
+        return None if found is None else msgspec.convert(_decode(found), list[Delivered])
     except (ValueError, msgspec.MsgspecError) as error:
         raise LedgerError("a final row's delivered text can't be read") from error
 

@@ -174,13 +174,17 @@ def _count_final(
     if (unscored := delivered - final["scored_bytes"]) > 0:
         surface.unscored_bytes += unscored
         examples.setdefault("unscored", []).append(decision_id)
-    if unlogged := abs(delivered - _text_bytes(final["delivered"])):
+    logged = _text_bytes(final["delivered"], decision_id)
+    if logged is not None and (unlogged := abs(delivered - logged)):
         surface.unlogged_bytes += unlogged
         examples.setdefault("unlogged", []).append(decision_id)
 
 
-def _text_bytes(encoded: str) -> int:
-    lanes = decode_delivered(encoded)
+def _text_bytes(encoded: str, decision_id: str) -> int | None:
+    """Return how many bytes the row holds; None where they are sealed and the key is not here."""
+    lanes = decode_delivered(encoded, decision_id)
+    if lanes is None:
+        return None
     return sum(len(lane.text.encode("utf-8", "surrogatepass")) for lane in lanes)
 
 

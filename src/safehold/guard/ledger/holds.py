@@ -6,12 +6,14 @@ holder first asked, however often it is renewed.
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.schema import HOLDS, check_version
+from safehold.guard.ledger.schema import FINALS, HOLDS, PROGRESS, PROMPTS, check_version
+from safehold.guard.ledger.sealing import ContentKey, key_at_hand
 
+_CONTENT = ((PROMPTS, "exchange"), (PROGRESS, "text"), (FINALS, "delivered"))
 LONGEST_HOLD_S = 180 * 86_400.0
 
 
@@ -20,6 +22,7 @@ def hold(
 ) -> dict[str, float]:
     """Keep these decisions from pruning and return until when, by decision, in epoch seconds.
 
+    Where `SAFEHOLD_LEDGER_KEY` names a key, the content is encrypted in place (`sealing`).
     An earlier hold of the same holder is moved to `until`, never beyond its own longest time.
 
     Raises:
@@ -31,6 +34,7 @@ def hold(
             f"expected a hold that ends within {LONGEST_HOLD_S:.0f} s from now, "
             f"came one of {until - now:.0f} s"
         )
+    key = key_at_hand()
     engine = open_engine(url, wait_s=5.0, write=True)
     ends: dict[str, float] = {}
     with told(engine), engine.begin() as connection:
@@ -45,7 +49,27 @@ def hold(
             else:
                 ends[decision_id] = end = min(until, first + LONGEST_HOLD_S)
                 connection.execute(update(HOLDS).where(mine).values(until=end))
+            if key is not None:
+                _seal(connection, decision_id, key)
+    if key is not None and engine.dialect.name == "sqlite":
+        with told(engine), engine.connect() as connection:
+            # The log beside the file still has the pages of before.
+            connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return ends
+
+
+def _seal(connection: Connection, decision_id: str, key: ContentKey) -> None:
+    """Encrypt what an ended decision's rows hold of content; `settle` still needs an open one's."""
+    ended = select(FINALS.c.seq).where(FINALS.c.decision_id == decision_id)
+    if connection.execute(ended).first() is None:
+        return
+    for table, column in _CONTENT:
+        here = select(table.c.seq, table.c[column]).where(table.c.decision_id == decision_id)
+        for seq, value in connection.execute(here).all():
+            if isinstance(value, str):
+                sealed = key.seal(value, decision_id=decision_id, column=column)
+                changed = update(table).where(table.c.seq == seq).values({column: sealed})
+                connection.execute(changed)
 
 
 def let_go(url: str, *, holder: str) -> int:
