@@ -8,6 +8,7 @@ from typing import IO
 import click
 import msgspec
 
+from safehold.cli._monitor_cases import cases, close, prometheus
 from safehold.cli._monitor_ladder import ladder
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
@@ -63,6 +64,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
       safehold monitor accounts
       safehold monitor campaigns --json
       safehold monitor ladder climb
+      safehold monitor cases --webhook https://pager.example/hook
       safehold monitor simulate --tail heavy --accounts 100000
     """
     context.obj = _Places(url, store)
@@ -202,6 +204,9 @@ def simulate_command(tail: str, count: int, walk_share: float, seed: int) -> Non
 
 
 monitor.add_command(ladder)
+monitor.add_command(cases)
+monitor.add_command(close)
+monitor.add_command(prometheus)
 
 
 @monitor.command("fit")

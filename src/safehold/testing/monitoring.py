@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from safehold.detect.monitoring.scan.interface import Finding, Scanner, ScannerSpec
 from safehold.exchange import user_says
 from safehold.guard.ledger import Action, FinalRow, Ledger, LedgerVerdict, PromptRow
+from safehold.guard.ledger.interface import Row
 from safehold.guard.ledger.joined import Joined
 from safehold.testing.ledger import NOW, Rows
 
@@ -54,6 +55,18 @@ def fill(url: str, asked: Sequence[tuple[str, str, bool]]) -> None:
         ledger = await Ledger.open(url)
         for number, (account, text, blocked) in enumerate(asked):
             await ledger.append(*_exchange(rows, number, account, text, blocked=blocked))
+        await ledger.close()
+
+    asyncio.run(write())
+
+
+def kept(url: str, *rows: Row) -> None:
+    """Keep rows in a ledger."""
+
+    async def write() -> None:
+        ledger = await Ledger.open(url)
+        for row in rows:
+            await ledger.append(row)
         await ledger.close()
 
     asyncio.run(write())

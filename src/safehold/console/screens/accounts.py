@@ -10,6 +10,7 @@ from safehold.console.sources import Sources
 from safehold.detect.monitoring.account_book import AccountBook, KeptLabel
 from safehold.detect.monitoring.accounts import AccountState, Caps, evidence
 from safehold.detect.monitoring.campaigns import Campaign
+from safehold.detect.monitoring.fitted import caps_of
 from safehold.detect.monitoring.tables import ACCOUNTS
 from safehold.stats import Rate
 
@@ -66,16 +67,17 @@ def accounts(visit: Visit[Sources]) -> Accounts:
     store = visit.sources.monitor
     if store is None:
         return Accounts((), 0, Caps())
-    labels = AccountBook(store, caps=Caps()).labels(now=visit.now)
+    caps, _ = caps_of(store)
+    labels = AccountBook(store, caps=caps).labels(now=visit.now)
     named = {one.account for one in labels}
     with store.begin() as connection:
         newest = select(ACCOUNTS).order_by(ACCOUNTS.c.seen.desc()).limit(_SHOWN)
         rows = list(connection.execute(newest))
         missing = named - {row.account for row in rows}
         rows += connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.account.in_(missing)))
-    lines = [_line(row.account, _state(row.state), labels) for row in rows]
+    lines = [_line(row.account, _state(row.state), labels, caps) for row in rows]
     lines.sort(key=lambda one: (not one.labels, -one.evidence_10, one.account))
-    return Accounts(tuple(lines), len(named), Caps())
+    return Accounts(tuple(lines), len(named), caps)
 
 
 def account(visit: Visit[Sources]) -> AccountPage:
@@ -93,9 +95,10 @@ def account(visit: Visit[Sources]) -> AccountPage:
         found = connection.execute(query).scalar()
     if found is None:
         raise NotFoundError("the monitor has not seen this account: safehold monitor accounts")
-    labels = AccountBook(store, caps=Caps()).labels(now=visit.now)
+    caps, _ = caps_of(store)
+    labels = AccountBook(store, caps=caps).labels(now=visit.now)
     return AccountPage(
-        about=_line(name, _state(found), labels),
+        about=_line(name, _state(found), labels, caps),
         labels=tuple(one for one in labels if one.account == name),
         exchanges=tuple(visit.sources.index.lines(Wanted(account=name, limit=25))),
     )
@@ -113,8 +116,8 @@ def _state(text: str) -> AccountState:
     return msgspec.json.decode(text, type=AccountState)
 
 
-def _line(name: str, state: AccountState, labels: list[KeptLabel]) -> AccountLine:
-    strongest = max(evidence(state, Caps()).values(), default=0.0)
+def _line(name: str, state: AccountState, labels: list[KeptLabel], caps: Caps) -> AccountLine:
+    strongest = max(evidence(state, caps).values(), default=0.0)
     return AccountLine(
         account=name,
         exchanges=state.queries,
