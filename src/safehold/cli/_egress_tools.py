@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from safehold.errors import UsageError
+from safehold.secure.egress.bounds.tighten import tighten, tightened
 from safehold.secure.egress.declare.plan import load_plan
 from safehold.secure.egress.declare.register import load_register
 from safehold.secure.egress.detectors import recorded_series as recorded
@@ -21,6 +22,7 @@ from safehold.secure.egress.enforcement.state import write_durably
 from safehold.secure.egress.explain.ledger import ChainPosition
 from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.simulation.by_volume import study
 from safehold.secure.egress.simulation.drill import run_drill
 from safehold.secure.egress.simulation.example_host import PLAN, REGISTER, shipped_setup
 from safehold.secure.egress.simulation.figures import plot_simulation
@@ -30,9 +32,16 @@ from safehold.secure.egress.simulation.simulate import (
     containment,
     mimicry,
     residual_delay,
-    volume_delay,
 )
+from safehold.secure.egress.units import human_bytes
 from safehold.secure.egress.watch import overhead_learning as vouched
+from safehold.secure.egress.watch.flow_map import (
+    flow_map,
+    map_text,
+    steal_month,
+    steal_months,
+    steal_text,
+)
 from safehold.secure.egress.watch.observe_flows import observer, propose, seen, stop_observing
 from safehold.secure.egress.watch.timeline import read_timeline, render
 
@@ -95,6 +104,7 @@ def learn(netns: str | None, seconds: float, out: Path | None, keep: bool, as_js
 @click.option("--seed", type=int, default=7, show_default=True)
 @click.option("--share", type=click.FloatRange(0.001, 10), default=0.1, show_default=True)
 @click.option("--phi", type=click.FloatRange(0, 0.95), default=0.0, help="Hourly correlation.")
+@click.option("--hosts", type=click.IntRange(2), default=100, show_default=True, help="Fits.")
 @click.option("--register", "register_file", type=_FILE, default=None)
 @click.option("--plan", "plan_file", type=_FILE, default=None)
 @click.option("--series", "series_files", type=_FILE, multiple=True, help="Recorded series.")
@@ -105,6 +115,7 @@ def simulate(
     seed: int,
     share: float,
     phi: float,
+    hosts: int,
     register_file: Path | None,
     plan_file: Path | None,
     series_files: tuple[Path, ...],
@@ -131,7 +142,14 @@ def simulate(
         found = SimulationReport(
             setup=setup,
             seed=seed,
-            volume=volume_delay(setup.traffic, share, runs=max(200, runs // 5), rng=rng),
+            volume=study(
+                setup.traffic,
+                share,
+                runs=max(200, runs // 2),
+                rng=rng,
+                hosts=hosts,
+                years=hosts * 10,
+            ),
             reconciled=residual_delay(setup, share, runs=runs, rng=rng),
             contained=containment(setup, runs=runs, rng=rng),
             mimicry=mimicry(setup, (0.01, 0.02, 0.05, 0.1, 0.2), runs=max(50, runs // 10), rng=rng),
@@ -283,6 +301,96 @@ def overhead(
         click.echo(vouched.words(item, plan.overhead_slack), err=True)
 
 
+@click.command("map")
+@click.argument("rows", type=_FILE)
+@click.option("--register", "register_file", type=_FILE, default="egress.toml", show_default=True)
+@click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml", show_default=True)
+@click.option("--observed", is_flag=True, help="Add what `learn --keep` has seen on the wire.")
+@click.option("--netns", default=None, help="Where it observes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def map_(
+    rows: Path,
+    register_file: Path,
+    plan_file: Path,
+    observed: bool,
+    netns: str | None,
+    as_json: bool,
+) -> None:
+    """Map the flows: owner, purpose, class, bytes a day, last week, and what needs a look.
+
+    ROWS is the watch's timeline. Unowned, unused, expired and undeclared flows come last, and the
+    time to steal the weights month by month.
+
+    \b
+    Examples:
+      safehold egress map /var/lib/safehold/egress/timeline.jsonl
+      safehold egress map timeline.jsonl --observed --json
+    """
+    register, plan = load_register(register_file), load_plan(plan_file)
+    watched = read_timeline(rows)
+    today = dt.datetime.now(dt.UTC).date()
+    found = flow_map(register, watched, seen(NftKernel(netns)) if observed else [], today)
+    months = steal_months(watched, register.live(today), plan)
+    if as_json:
+        whole = {"map": found, "attention": found.attention, "steal": months}
+        click.echo(msgspec.json.encode(whole).decode())
+        return
+    click.echo(map_text(found))
+    click.echo(steal_text(months))
+
+
+@click.command("tighten")
+@click.argument("rows", type=_FILE)
+@click.option("--register", "register_file", type=_FILE, default="egress.toml", show_default=True)
+@click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml", show_default=True)
+@click.option(
+    "--risk",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Of a false stop in a month, for each window.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def tighten_(rows: Path, register_file: Path, plan_file: Path, risk: float, as_json: bool) -> None:
+    """Propose the next smaller budget of each flow, with the risk of a false stop.
+
+    ROWS is the watch's timeline. A smaller budget is a pure tightening: `apply` takes it without a
+    grant. Also draws the time to steal the weights month by month, and what it would be.
+
+    \b
+    Examples:
+      safehold egress tighten /var/lib/safehold/egress/timeline.jsonl
+      safehold egress tighten timeline.jsonl --risk 0.001 --json
+    """
+    register, plan = load_register(register_file), load_plan(plan_file)
+    watched = read_timeline(rows)
+    live = register.live(dt.datetime.now(dt.UTC).date())
+    proposals = {}
+    for flow in live:
+        held = [(row.time, row.passed[flow.id]) for row in watched if flow.id in row.passed]
+        if len(held) > 1:
+            times, passed = zip(*held, strict=True)
+            proposals[flow.id] = tighten(flow, times, passed, risk=risk)
+    after = [tightened(f, proposals[f.id]) if f.id in proposals else f for f in live]
+    months = (*steal_months(watched, live, plan), steal_month("proposed", after, plan))
+    if as_json:
+        whole = {"proposals": proposals, "steal": months}
+        click.echo(msgspec.json.encode(whole).decode())
+        return
+    for flow_id, found in proposals.items():
+        click.echo(f"[{flow_id}]")
+        for one in found:
+            seen_most = f"most {human_bytes(one.most)} in {one.windows} windows"
+            click.echo(
+                f"  {one.window.value:<6}{human_bytes(one.now):>10} -> "
+                f"{human_bytes(one.proposed):>10}   {seen_most}; risk {one.risk:.2%} a month; "
+                f"at most {one.bound:.1%} of windows exceed the most (95 %)"
+            )
+        sizes = ", ".join(f"{one.window.value} = {one.proposed}" for one in found)
+        click.echo(f"  budget = {{ {sizes} }}")
+    click.echo(steal_text(months))
+
+
 @click.command("sender-key")
 @click.argument("path", type=_OUT)
 def sender_key(path: Path) -> None:
@@ -303,5 +411,7 @@ TOOLS: tuple[click.Command, ...] = (
     timeline,
     baseline,
     overhead,
+    map_,
+    tighten_,
     sender_key,
 )

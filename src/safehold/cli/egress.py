@@ -11,6 +11,14 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from safehold.cli._egress_run import (
+    After,
+    keep_watch,
+    tell_to_reload,
+    to_otlp,
+    to_page,
+    to_textfile,
+)
 from safehold.cli._egress_tools import TOOLS
 from safehold.cli._trust import open_desk
 from safehold.errors import UsageError
@@ -38,7 +46,6 @@ from safehold.secure.egress.interface import (
     Direction,
     NoWeightGrants,
     RefuseAll,
-    StateError,
     Tuple5,
     WeightGrants,
 )
@@ -47,10 +54,9 @@ from safehold.secure.egress.kernel.holders import holders
 from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.ruleset import Desired, Quota, accounts, transaction, windows_of
 from safehold.secure.egress.units import human_bytes
-from safehold.secure.egress.watch.alerts import AlertFile, AlertSink, Webhook, tell
+from safehold.secure.egress.watch.access_log import AccessLog
+from safehold.secure.egress.watch.alerts import AlertFile, AlertSink, Webhook
 from safehold.secure.egress.watch.counts import Peer
-from safehold.secure.egress.watch.metrics import write_textfile
-from safehold.secure.egress.watch.response import Level, Step
 from safehold.secure.egress.watch.shape_watch import load_limits
 from safehold.secure.egress.watch.watch import Inputs, Watch
 from safehold.trust.release.interface import ArtefactKind
@@ -156,7 +162,7 @@ def _open(
     grants: WeightGrants = NoWeightGrants()
     if log_dir is not None:
         desk = open_desk(log_dir, key_dir)
-        audit = BothLogs([audit, DeskAudit(desk)])
+        audit = BothLogs([audit, DeskAudit(desk, os.uname().nodename)])
         authorizer = DeskAuthorizer(desk, os.uname().nodename)
         grants = DeskWeightGrants(desk)
     enforcer = Enforcer(
@@ -233,10 +239,38 @@ def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> 
     click.echo(f"wrote {', '.join(names)}; user ids are filled in by `apply` on its host")
 
 
+def approved_files(command: Command) -> Command:
+    """Add the files that `apply` approves beside register and plan."""
+    senders = click.option(
+        "--senders", type=_FILE, default=None, help="Who signs rows of explained bytes."
+    )
+    quotas = click.option(
+        "--quotas", type=_FILE, default=None, help="TOML of bytes and tokens per account."
+    )
+    detectors = click.option(
+        "--detectors", type=_FILE, default=None, help="From `safehold egress baseline`."
+    )
+    return senders(quotas(detectors(command)))
+
+
+def _given(
+    senders: Path | None, quotas: Path | None, detectors: Path | None
+) -> dict[str, Path | None]:
+    return {"senders": senders, "quotas": quotas, "detectors": detectors}
+
+
 @egress.command()
 @host
+@approved_files
 @click.option("--first", is_flag=True, help="This host was never enforced before.")
-def apply(first: bool, as_json: bool, **where: Any) -> None:
+def apply(
+    first: bool,
+    senders: Path | None,
+    quotas: Path | None,
+    detectors: Path | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
     """Make the kernel hold the register and plan; spent budget stays spent.
 
     Anything that loosens (a larger budget, a new flow, map mode) needs a two-party grant of
@@ -244,13 +278,41 @@ def apply(first: bool, as_json: bool, **where: Any) -> None:
 
     \b
     Examples:
-      safehold egress apply --first
+      safehold egress apply --first --senders senders.toml
       safehold egress apply --log trust-log
     """
-    opened = _open(**where)
+    opened = _open(**where, files=_given(senders, quotas, detectors))
     prove(opened.enforcer.flows, opened.enforcer.plan)
     snapshot = opened.enforcer.apply(first=first)
     _show(snapshot, as_json=as_json)
+
+
+@egress.command("reload")
+@host
+@approved_files
+def reload_(
+    senders: Path | None,
+    quotas: Path | None,
+    detectors: Path | None,
+    as_json: bool,
+    **where: Any,
+) -> None:
+    """Apply the files anew and tell the running watch to read them; no packet meets a gap.
+
+    Refuses what `apply` refuses, and then nothing changes.
+
+    \b
+    Examples:
+      safehold egress reload
+      safehold egress reload --senders senders.toml --log trust-log
+    """
+    opened = _open(**where, files=_given(senders, quotas, detectors))
+    prove(opened.enforcer.flows, opened.enforcer.plan)
+    snapshot = opened.enforcer.apply()
+    _show(snapshot, as_json=as_json)
+    pid = tell_to_reload(where["state_dir"])
+    said = f"process {pid} reads its files again" if pid else "no watch runs on this state"
+    click.echo(said, err=True)
 
 
 @egress.command()
@@ -414,8 +476,7 @@ def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:
 
 @egress.command()
 @host
-@click.option("--senders", type=_FILE, default=None, help="Who signs rows of explained bytes.")
-@click.option("--detectors", type=_FILE, default=None, help="From `safehold egress baseline`.")
+@approved_files
 @click.option("--interval", type=click.FloatRange(0.1, 60), default=10.0, show_default=True)
 @click.option("--alert-file", type=click.Path(dir_okay=False, path_type=Path), default=None)
 @click.option("--webhook", default=None, help="URL that gets every alert as JSON.")
@@ -423,8 +484,10 @@ def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:
 @click.option("--sockets", is_flag=True, help="Score the shape of TCP connections (PCR, beacons).")
 @click.option("--dns-log", type=_FILE, default=None, help="Resolver's log: JSON of time and name.")
 @click.option("--shape-limits", type=_FILE, default=None, help="JSON of limits by shape score.")
-@click.option("--quotas", type=_FILE, default=None, help="TOML of bytes and tokens per account.")
 @click.option("--ticks", type=click.IntRange(1), default=None, help="Stop after so many looks.")
+@click.option("--access-log", type=_OUT, default=None, help="A line for each ended connection.")
+@click.option("--page", type=_OUT, default=None, help="Draw the timeline page anew each minute.")
+@click.option("--otlp", is_flag=True, help="Export metrics by OpenTelemetry (OTEL_* variables).")
 @click.option("--counts", type=_OUT, default=None, help="Tell the other side our counts here.")
 @click.option("--counts-key", type=_FILE, default=None, help="Our key, from `sender-key`.")
 @click.option("--peer-counts", type=_OUT, default=None, help="The other side's counts.")
@@ -441,6 +504,9 @@ def run(
     shape_limits: Path | None,
     quotas: Path | None,
     ticks: int | None,
+    access_log: Path | None,
+    page: Path | None,
+    otlp: bool,
     counts: Path | None,
     counts_key: Path | None,
     peer_counts: Path | None,
@@ -459,9 +525,7 @@ def run(
       safehold egress run --counts host.json --counts-key host.pem \\
           --peer-counts box.json --peer-key box.pub.pem
     """
-    import time
-
-    opened = _open(**where, files={"senders": senders, "quotas": quotas, "detectors": detectors})
+    opened = _open(**where, files=_given(senders, quotas, detectors))
     sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
     sinks += [Webhook(webhook)] if webhook else []
     watch = _watch(
@@ -479,32 +543,22 @@ def run(
             peer=_peer(opened, counts, counts_key, peer_counts, peer_key),
         ),
     )
-    count = 0
-    told = ""
-    while ticks is None or count < ticks:
-        begin = time.monotonic()
-        try:
-            reading, steps = watch.tick()
-        except StateError as error:
-            # The rules hold and no line moves; whoever ends the watch by a full disk gains nothing.
-            if count + 1 == ticks:
-                raise
-            if str(error) != told:
-                told = str(error)
-                click.echo(f"safehold: error: {told}; trying again", err=True)
-                tell([Step(Level.WARN, "watch", told)], time.time(), sinks)
-            count += 1
-            time.sleep(interval)
-            continue
-        told = ""
-        if metrics:
-            write_textfile(reading, metrics)
-        for step in steps:
-            text = {"level": step.level.name.lower(), "flow": step.flow, "reason": step.reason}
-            click.echo(msgspec.json.encode(text).decode() if as_json else " ".join(text.values()))
-        count += 1
-        if ticks is None or count < ticks:
-            time.sleep(max(0.0, interval - (time.monotonic() - begin)))
+    after: list[After] = [to_textfile(metrics)] if metrics else []
+    after += [to_otlp()] if otlp else []
+    if page:
+        after.append(to_page(page, where["state_dir"] / "timeline.jsonl", opened.enforcer.plan))
+    if access_log:
+        access = AccessLog(access_log, opened.enforcer.register, where["netns"])
+        after.append(lambda _: access.look(time.time()))
+    keep_watch(
+        watch,
+        interval=interval,
+        ticks=ticks,
+        as_json=as_json,
+        sinks=sinks,
+        after=after,
+        state_dir=where["state_dir"],
+    )
 
 
 def _peer(opened: EnforcerHost, *given: Path | None) -> Peer | None:

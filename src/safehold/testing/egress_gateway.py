@@ -98,6 +98,11 @@ class GovernedGateway:
         """Bytes of the flow that left so far, as the kernel counts them."""
         return self.enforcer.tick().passed["replies"]
 
+    def counted(self) -> tuple[int, int]:
+        """Bytes of the flow that left so far, and the headers among them."""
+        look = self.enforcer.tick()
+        return look.passed["replies"], look.headers["replies"]
+
     def rows(self, items: int) -> list[ExplainedRow]:
         """The new rows, verified, once they tell of so many replies."""
         reader = self.sources.reader

@@ -430,3 +430,21 @@ def test_cgroup_row_binds_to_its_group(world: World) -> None:
         passed = enforcer.apply().passed
         assert 20_000 < passed["first"] < 25_000
         assert 30_000 < passed["second"] < 36_000
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("channel", ["tcp", "udp"])
+def test_headers_are_counted_to_the_byte(world: World, channel: str, version: int) -> None:
+    """What passed less the headers that the kernel counted is the payload, whatever its packets."""
+    both = world.pair
+    text = row("bulk", protocol=channel, port=9000, hour=10**8)
+    flows = register(text.replace("purpose =", "reconciled = true\npurpose ="))
+    enforcer = world.enforcer(flows)
+    enforcer.apply(first=True)
+    address = both.outside_v4 if version == 4 else both.outside_v6
+    for count in (100, 30_000, 250_000):
+        world.send(channel, count, port=9000, address=address)
+    assert world.received() == {f"{channel}{version}:9000": 280_100}
+    look = enforcer.tick()
+    # A SYN has more options than the timestamps: 8 bytes for each of three connections.
+    assert 280_100 <= look.passed["bulk"] - look.headers["bulk"] <= 280_100 + 3 * 8

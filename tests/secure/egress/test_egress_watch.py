@@ -66,7 +66,11 @@ class Rig:
         self.rows = world.folder / "rows.jsonl"
         self.watch = self.open()
 
-    def open(self, authorizer: Authorizer | None = None) -> Watch:
+    def open(
+        self,
+        authorizer: Authorizer | None = None,
+        overhead: Overhead = Overhead(per_byte=0.025),  # noqa: B008 - frozen
+    ) -> Watch:
         """A watch as a new process would have it."""
         sender = Sender(Ed25519Verifier(KEY.public_key()), frozenset({"replies"}))
         return Watch(
@@ -80,7 +84,7 @@ class Rig:
                 reader=ExplainedReader({"gateway": sender}),
                 files={"gateway": self.rows},
                 sender_flows={"gateway": frozenset({"replies"})},
-                overheads={"replies": Overhead(per_byte=0.025)},
+                overheads={"replies": overhead},
             ),
         )
 
@@ -243,3 +247,18 @@ def test_deleted_memory_of_the_watch_is_put_back(world: World, clock: FakeClock)
     before = rig.watch.state.residuals["replies"].odometer
     (world.folder / "watch.json").unlink()
     assert rig.open().state.residuals["replies"].odometer > 0.98 * before
+
+
+def test_counted_headers_leave_only_what_was_stolen(world: World, clock: FakeClock) -> None:
+    """Payload of any packet size is explained to the byte; a thief's tiny packets still count."""
+    rig = Rig(world, clock)
+    exact = rig.open(overhead=Overhead(per_byte=0.0, counted=True))
+    exact.tick()
+    rig.send(300_000, explained=True)
+    exact.tick()
+    rig.pass_time(10)
+    assert exact.tick()[0].residual["replies"] == 0
+    rig.send(7_000, explained=False)
+    exact.tick()
+    rig.pass_time(10)
+    assert exact.tick()[0].residual["replies"] == 7_000

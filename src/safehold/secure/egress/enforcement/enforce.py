@@ -415,7 +415,7 @@ class Enforcer:
                 },
             )
         away = tuple(sorted(self._around.moved(state, devices)[0]))
-        return snapshot_of(state, reading, remaining, findings, self.plan, (new, away))
+        return snapshot_of(state, reading, remaining, findings, self.plan, flows, (new, away))
 
     def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
         bench = judge(state.bench, look)

@@ -69,15 +69,21 @@ class DeskAuthorizer:
 
 
 class DeskAudit:
-    """Records every egress event in the transparency log."""
+    """Records every egress event in the transparency log, with the host that it happened on.
 
-    def __init__(self, desk: Desk) -> None:
+    `trust/log/closures.py` reads the closures among them: responders open a case from each.
+    """
+
+    def __init__(self, desk: Desk, host: str = "") -> None:
         self._desk = desk
+        self._host = host
 
     def append(self, kind: str, body: Mapping[str, object]) -> int:
         """Append one record and return its index."""
         facts = {"event": kind.replace(".", "-")}
         facts |= {key: _line(value) for key, value in body.items()}
+        if self._host:
+            facts["host"] = _line(self._host)
         return self._desk.record(
             Record(
                 time=self._desk.now(),

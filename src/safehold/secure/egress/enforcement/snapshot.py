@@ -1,15 +1,16 @@
 """What one look at the kernel found, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from safehold.secure.egress.bounds.judge import verdict
 from safehold.secure.egress.declare.plan import EgressPlan
+from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.enforcement.state import State
 from safehold.secure.egress.interface import EgressMode, Window
 from safehold.secure.egress.kernel.nft import CounterReading
-from safehold.secure.egress.kernel.ruleset import RAW, TOTAL, UNDECLARED
+from safehold.secure.egress.kernel.ruleset import RAW, TOTAL, UNDECLARED, header_bytes
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -17,7 +18,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     `findings` say that rules or counters were changed, `bypass` that more left the devices than the
     rules let through, `strangers` name devices that are new. `packets` counts what passed since the
-    rules were made, and `boot` names the machine's boot.
+    rules were made, `headers` the header bytes in it of reconciled flows, and `boot` names the
+    machine's boot.
     """
 
     at: float
@@ -31,6 +33,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     strangers: tuple[str, ...] = ()
     packets: dict[str, int] = {}
     boot: str = ""
+    headers: dict[str, int] = {}
 
 
 def snapshot_of(
@@ -39,6 +42,7 @@ def snapshot_of(
     remaining: Mapping[str, Mapping[Window, int]],
     findings: tuple[str, ...],
     plan: EgressPlan,
+    flows: Sequence[Flow],
     moves: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Snapshot:
     """Say what a look found; `moves` are the devices that came, and those now elsewhere."""
@@ -61,6 +65,7 @@ def snapshot_of(
         strangers=new,
         packets={name: packets.get(f"c_{name}", 0) for name in remaining},
         boot=state.boot_id,
+        headers={flow.id: header_bytes(flow, packets) for flow in flows if flow.reconciled},
     )
 
 

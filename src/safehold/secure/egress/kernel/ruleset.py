@@ -67,6 +67,14 @@ LOCAL_NETWORKS = {
 """Link-local, multicast, reserved and broadcast: a row for the whole Internet never means these
 (cloud metadata services live at 169.254.169.254)."""
 
+_COUNTS = ("c_", "d_", "t_", "x_")
+"""Counters of a flow: what passed and what was dropped; for a reconciled one, of what passed, the
+segments with 12 bytes of TCP options or more, and the packets over IPv6."""
+
+_TCP_HEADERS, _UDP_HEADERS, _OPTIONS, _IPV6_MORE = 40, 28, 12, 20
+_DATA_OFFSET = 8
+"""A TCP header of 8 words: 20 bytes, and the 12 of the timestamps that the kernel sends."""
+
 QuotaKey = tuple[str, Window]
 
 
@@ -119,6 +127,18 @@ def accounts(flows: Sequence[Flow], plan: EgressPlan) -> tuple[str, ...]:
 def quota_name(name: str, window: Window) -> str:
     """The kernel's name of one quota."""
     return f"q_{name}_{window.value}"
+
+
+def header_bytes(flow: Flow, packets: Mapping[str, int]) -> int:
+    """The header bytes among what passed of a reconciled flow, from the kernel's packet counters.
+
+    Options beyond timestamps (rare on segments with data) are not taken as headers: whoever could
+    stuff options would else send unseen. 0 for a protocol whose headers are not known.
+    """
+    count, more = packets.get(f"c_{flow.id}", 0), packets.get(f"x_{flow.id}", 0) * _IPV6_MORE
+    if flow.transport() == {"tcp"}:
+        return count * _TCP_HEADERS + packets.get(f"t_{flow.id}", 0) * _OPTIONS + more
+    return count * _UDP_HEADERS + more if flow.transport() == {"udp"} else 0
 
 
 def class_id(flow: str, flows: Sequence[Flow]) -> int:
@@ -213,7 +233,7 @@ def _place(account: str) -> Json:
 
 
 def _counter(name: str) -> Json:
-    account = name[2:] if name[:2] in {"c_", "d_"} else name
+    account = name[2:] if name[:2] in _COUNTS else name
     place = {"family": "netdev", "table": WIRE_TABLE} if name == RAW else _place(account)
     return {"add": {"counter": {**place, "name": name}}}
 
@@ -232,6 +252,10 @@ def _flow_counters(desired: Desired) -> Iterable[str]:
     for name in accounts(desired.flows, desired.plan):
         yield f"c_{name}"
         yield f"d_{name}"
+    for flow in desired.flows:
+        if flow.reconciled:
+            yield f"t_{flow.id}"
+            yield f"x_{flow.id}"
 
 
 def _chains(desired: Desired) -> list[Json]:
@@ -330,8 +354,20 @@ def _pay(flow: Flow, desired: Desired) -> list[Json]:
     return [
         *bind(flow),
         *(rule(chain, expr) for expr in _paid(flow.id, desired)),
+        *(rule(chain, expr) for expr in _header_counts(flow)),
         rule(chain, [priority, {"goto": {"target": "pass"}}]),
     ]
+
+
+def _header_counts(flow: Flow) -> list[list[Json]]:
+    """Rules that count what the size of a passed packet's headers depends on."""
+    if not flow.reconciled:
+        return []
+    counts = [[match(meta("nfproto"), "ipv6"), {"counter": f"x_{flow.id}"}]]
+    if flow.transport() == {"tcp"}:
+        long = match(payload("tcp", "doff"), _DATA_OFFSET, ">=")
+        counts.append([long, {"counter": f"t_{flow.id}"}])
+    return counts
 
 
 def _paid(name: str, desired: Desired) -> list[list[Json]]:
@@ -357,9 +393,9 @@ def _remove(name: str) -> list[Json]:
         commands.append(_quota(name, window, 1))
         place = {**_place(name), "name": quota_name(name, window)}
         commands.append({"delete": {"quota": place}})
-    for kind in "cd":
-        commands.append(_counter(f"{kind}_{name}"))
-        commands.append({"delete": {"counter": {**_place(name), "name": f"{kind}_{name}"}}})
+    for kind in _COUNTS:
+        commands.append(_counter(f"{kind}{name}"))
+        commands.append({"delete": {"counter": {**_place(name), "name": f"{kind}{name}"}}})
     return commands
 
 

@@ -24,7 +24,7 @@ def plot_simulation(report: SimulationReport, path: Path) -> None:
     figure = Figure(figsize=(12, 4), layout="constrained")
     FigureCanvasAgg(figure)
     delays, taken, mimic = figure.subplots(1, 3)
-    for delay, colour in ((report.volume, "#2563eb"), (report.reconciled, "#059669")):
+    for delay, colour in ((report.volume.delay, "#2563eb"), (report.reconciled, "#059669")):
         hours = np.sort([h for h in delay.hours if np.isfinite(h)])
         share = np.arange(1, len(hours) + 1) / len(delay.hours)
         label = f"{delay.detector} (aim {delay.limit_hours:g} h)"
@@ -34,7 +34,7 @@ def plot_simulation(report: SimulationReport, path: Path) -> None:
         xscale="log",
         xlabel="hours to the alarm",
         ylabel="share of runs",
-        title=f"thief at {report.volume.share:.0%}, one false alarm a year",
+        title=f"thief at {report.volume.delay.share:.0%}, one false alarm a year",
     )
     delays.legend(loc="lower right")
     rates = [theft.rate / report.setup.traffic.level for theft in report.contained.thefts]

@@ -5,7 +5,9 @@ import math
 import msgspec
 
 from safehold.secure.egress.detectors.recorded_series import SeriesResult
-from safehold.secure.egress.simulation.simulate import Containment, Delay, Mimicry, Setup
+from safehold.secure.egress.simulation.by_volume import VOLUME_HOURS, VolumeStudy
+from safehold.secure.egress.simulation.delay import Delay
+from safehold.secure.egress.simulation.simulate import Containment, Mimicry, Setup
 from safehold.secure.egress.units import human_bytes
 from safehold.stats import Rate
 
@@ -15,7 +17,7 @@ class SimulationReport(msgspec.Struct, frozen=True):
 
     setup: Setup
     seed: int
-    volume: Delay
+    volume: VolumeStudy
     reconciled: Delay
     contained: Containment
     mimicry: tuple[Mimicry, ...]
@@ -26,7 +28,7 @@ class SimulationReport(msgspec.Struct, frozen=True):
         return {
             "seed": self.seed,
             "alarms_per_year": self.setup.alarms_per_year,
-            "volume": _delay(self.volume),
+            "volume": _volume(self.volume),
             "reconciled": _delay(self.reconciled),
             "contained": {
                 "runs": self.contained.exceeded.n,
@@ -47,6 +49,45 @@ def _finite(item: Mimicry | SeriesResult) -> dict[str, object]:
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in plain.items()
     }
+
+
+def _volume(found: VolumeStudy) -> dict[str, object]:
+    ratio = found.ratio
+    return {
+        **_delay(found.delay),
+        "optimum_mean_hours": found.optimum_hours,
+        "mean_over_optimum": ratio if math.isfinite(ratio) else None,
+        "years_with_false_alarm_upper": found.upper,
+        "found_in_time_by_share": {
+            f"{size:g}": [rate.events, rate.n] for size, rate in found.restored.found
+        },
+        "share_found_in_time": (
+            found.restored.share if math.isfinite(found.restored.share) else None
+        ),
+        "budget_left": found.restored.factor,
+    }
+
+
+def _study_lines(report: SimulationReport) -> list[str]:
+    found, level = report.volume, report.setup.traffic.level * 24
+    lines = [
+        (
+            f"  {'':<11} upper bound over hosts {found.upper:.0%}; mean delay {found.ratio:.2f} "
+            f"times the {found.optimum_hours:.0f} h of an optimum that is told everything"
+        )
+    ]
+    if found.restored.factor >= 1:
+        return lines
+    if found.restored.factor <= 0:
+        return [*lines, f"  {'':<11} no budget that was tried restores {VOLUME_HOURS} h"]
+    return [
+        *lines,
+        (
+            f"  {'':<11} 90 % within {VOLUME_HOURS} h again at {found.restored.factor:.0%} of the "
+            f"budget: {human_bytes(level * found.restored.factor)} a day, of which the same bytes "
+            f"are {found.restored.share:.0%}"
+        ),
+    ]
 
 
 def _delay(delay: Delay) -> dict[str, object]:
@@ -79,8 +120,9 @@ def simulation_text(report: SimulationReport) -> str:
             f"correlation {report.setup.traffic.phi:g}; seed {report.seed}"
         ),
         "",
-        f"a thief at {report.volume.share:.1%} of the traffic, at one false alarm a year:",
-        *_delay_lines(report.volume),
+        f"a thief at {report.volume.delay.share:.1%} of the traffic, at one false alarm a year:",
+        *_delay_lines(report.volume.delay),
+        *_study_lines(report),
         *_delay_lines(report.reconciled),
         "",
         f"unsigned thieves between two reviews ({found.exceeded.n} scenarios):",
@@ -102,10 +144,13 @@ def simulation_text(report: SimulationReport) -> str:
         *(_mimicry_line(item) for item in report.mimicry),
     ]
     if report.series:
-        lines += ["", f"recorded series, a thief at {report.volume.share:.0%} of their level:"]
+        lines += [
+            "",
+            f"recorded series, a thief at {report.volume.delay.share:.0%} of their level:",
+        ]
         lines += [_series_line(item) for item in report.series]
         within = Rate(
-            sum(item.volume_hours <= report.volume.limit_hours for item in report.series),
+            sum(item.volume_hours <= report.volume.delay.limit_hours for item in report.series),
             len(report.series),
         )
         day = Rate(

@@ -26,11 +26,11 @@ from safehold.secure.egress.detectors.detectors import (
 )
 from safehold.secure.egress.detectors.traffic_model import HOUR_S, Thief, Traffic, wish
 from safehold.secure.egress.interface import BudgetError, Window
+from safehold.secure.egress.simulation.by_volume import TRAIN_DAYS
+from safehold.secure.egress.simulation.delay import Delay
 from safehold.stats import Rate
 
 BIN_S = 600
-TRAIN_DAYS = 63
-VOLUME_HOURS = 110
 RECONCILED_HOURS = 24
 
 
@@ -58,87 +58,6 @@ class Setup(msgspec.Struct, frozen=True):
     def budget(self, window: Window) -> int:
         """The budget of all reconciled flows together."""
         return sum(flow.budget[window] for flow in self.flows if flow.reconciled)
-
-
-class Delay(msgspec.Struct, frozen=True):
-    """How fast a constant theft was found: hours from its start to the alarm, over many runs.
-
-    `hosts` is how many baselines were fitted; runs and quiet years are shared out among them.
-    """
-
-    detector: str
-    share: float
-    hours: tuple[float, ...]
-    limit_hours: float
-    lost_bytes: float
-    no_thief_alarm: Rate
-    hosts: int = 1
-
-    @property
-    def median(self) -> float:
-        """The median delay in hours; infinite when most runs ended without an alarm."""
-        return float(np.median(self.hours))
-
-    @property
-    def mean(self) -> float:
-        """The mean delay in hours."""
-        return float(np.mean(self.hours))
-
-    @property
-    def in_time(self) -> Rate:
-        """How many runs alarmed within the limit."""
-        return Rate(sum(h <= self.limit_hours for h in self.hours), len(self.hours))
-
-
-def volume_delay(
-    traffic: Traffic,
-    share: float,
-    *,
-    runs: int,
-    rng: Generator,
-    alarms_per_year: float = 1.0,
-    fits: int = 25,
-    quiet_years: int = 200,
-) -> Delay:
-    """Find a constant theft of `share` of the mean level by volume alone, in hourly bins.
-
-    Each of `fits` baselines is learned from nine weeks of its own; thresholds are set for
-    `alarms_per_year` in all, on average over what those weeks happened to be.
-    `no_thief_alarm` says how many years without a thief had an alarm (1 - 1/e = 63 % are expected
-    at one a year).
-    """
-    hours: list[float] = []
-    years_with = years = 0
-    days = 60
-    for _ in range(fits):
-        trained = traffic.draw(rng, TRAIN_DAYS * 24, HOUR_S)[0]
-        detector = calibrate(fit(trained, HOUR_S), alarms_per_year=alarms_per_year, rng=rng)
-        for _ in range(runs // fits):
-            onset = int(rng.integers(0, 7 * 24))
-            series = _continue(traffic, rng, onset + days * 24)
-            series[onset:] += share * traffic.level
-            hours.append(_hours_to_alarm(detector, series, onset))
-        for _ in range(max(1, quiet_years // fits)):
-            series = _continue(traffic, rng, 365 * 24)
-            years_with += first_alarm(detector, series) is not None
-            years += 1
-    lost = share * traffic.level * float(np.mean([h for h in hours if math.isfinite(h)] or [0]))
-    return Delay("volume", share, tuple(hours), VOLUME_HOURS, lost, Rate(years_with, years), fits)
-
-
-def _continue(traffic: Traffic, rng: Generator, hours: int) -> Floats:
-    """Draw traffic that starts where a training of whole weeks ended."""
-    series: Floats = traffic.draw(rng, hours, HOUR_S)[0]
-    return series
-
-
-def _hours_to_alarm(detector: Detector, series: Floats, onset: int) -> float:
-    """Hours from the theft's start; an alarm before it counts as chance and is cleared."""
-    found = first_alarm(detector, series)
-    while found is not None and found < onset:
-        rest = first_alarm(detector, series[found + 1 :], detector.baseline.trained + found + 1)
-        found = None if rest is None else found + 1 + rest
-    return math.inf if found is None else float(found + 1 - onset)
 
 
 def residual_series(

@@ -2,7 +2,8 @@
 
 The watch's timeline says what the kernel counted, the senders' rows what they explain. Both are
 cut into intervals; the overhead is learned on the first half of them and judged on the second, so
-that its noise and its bias are measured, not assumed.
+that its noise and its bias are measured, not assumed. Where the timeline has the headers that the
+kernel counted, they are taken off first.
 """
 
 import bisect
@@ -60,6 +61,9 @@ def learn(
             looks.append(look)
     begins = [look.time for look in looks]
     passed = [look.passed.get(flow, 0) for look in looks]
+    counted = all(flow in look.headers for look in looks)
+    if counted:
+        passed = [size - look.headers[flow] for size, look in zip(passed, looks, strict=True)]
     kernel = np.maximum(0.0, np.diff(np.array(passed, dtype=float)))
     explained, items = np.zeros(len(kernel)), np.zeros(len(kernel))
     for row in rows:
@@ -76,7 +80,9 @@ def learn(
     noise = float(left.std(ddof=1))
     return Learned(
         flow=flow,
-        overhead=learn_overhead(kernel.tolist(), explained.tolist(), items.tolist()),
+        overhead=msgspec.structs.replace(
+            learn_overhead(kernel.tolist(), explained.tolist(), items.tolist()), counted=counted
+        ),
         judged=len(left),
         interval_s=interval_s,
         size=float(kernel.mean()),
@@ -94,6 +100,7 @@ def as_toml(found: Sequence[Learned]) -> str:
         f"per_byte = {item.overhead.per_byte:.6f}\n"
         f"per_item = {item.overhead.per_item:.1f}\n"
         f"sigma = {item.noise:.6f}\n"
+        f"counted = {str(item.overhead.counted).lower()}\n"
         for item in found
     )
 

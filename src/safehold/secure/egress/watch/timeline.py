@@ -52,8 +52,32 @@ def read_timeline(path: Path) -> list[TimelineRow]:
     return rows
 
 
-def render(rows: Sequence[TimelineRow], *, stolen_bytes: int) -> str:
+_NEWEST_BYTES = 4 * 2**20
+
+
+def newest_rows(path: Path) -> list[TimelineRow]:
+    """Read the rows in the last four megabytes; a line that is no row is left out."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _NEWEST_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            rows.append(msgspec.json.decode(line, type=TimelineRow))
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            # The first one is cut; the last one may be on its way.
+            continue
+    return rows
+
+
+def render(rows: Sequence[TimelineRow], *, stolen_bytes: int, refresh_s: int = 0) -> str:
     """Return the page; `stolen_bytes` is the size of the compressed weights (S * c).
+
+    With `refresh_s` the browser loads it anew so often.
 
     Raises:
         DataError: There are fewer than two rows.
@@ -65,6 +89,7 @@ def render(rows: Sequence[TimelineRow], *, stolen_bytes: int) -> str:
     actions = [(row.time, *action) for row in rows for action in row.actions]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Egress timeline</title>",
+        f"<meta http-equiv=refresh content={refresh_s}>" if refresh_s else "",
         f"<style>{_STYLE}</style><h1>Egress timeline</h1>",
         f"<p class=muted>{_when(rows[0].time)} to {_when(rows[-1].time)} UTC</p>",
         _headline(rows, stolen_bytes, len(actions)),

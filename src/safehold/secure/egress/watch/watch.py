@@ -69,6 +69,7 @@ class WatchState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams: dict[str, StreamState] = {}
     ladder: Ladder = Ladder()
     passed: dict[str, int] = {}
+    headers: dict[str, int] = {}
     undeclared: int = 0
     forged: dict[str, str] = {}
     reviewed_at: float = 0.0
@@ -110,6 +111,7 @@ class TimelineRow(msgspec.Struct, frozen=True):
     actions: tuple[tuple[str, str, str], ...] = ()
     shape: dict[str, float] = {}
     accounts_over: tuple[str, ...] = ()
+    headers: dict[str, int] = {}
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -185,6 +187,7 @@ class Watch:
             state,
             ladder=ladder,
             passed=dict(snapshot.passed),
+            headers=dict(snapshot.headers),
             undeclared=snapshot.undeclared,
         )
         write_durably(self._path, msgspec.json.encode(self._state, order="deterministic"))
@@ -286,6 +289,8 @@ class Watch:
             if not flow.reconciled:
                 continue
             new = snapshot.passed.get(flow.id, 0) - state.passed.get(flow.id, 0)
+            if self._sources.overheads.get(flow.id, Overhead()).counted:
+                new = max(0, new - headers_since(state, snapshot, flow.id))
             residuals[flow.id] = residuals.get(flow.id, Residual()).advance(
                 kernel=max(0, new),
                 expected=explained.get(flow.id, 0.0),
@@ -389,6 +394,7 @@ class Watch:
             budgets=self._enforcer.budgets(),
             shape=self._state.scores,
             accounts_over=self._state.over,
+            headers=dict(snapshot.headers),
             actions=tuple((s.level.name.lower(), s.flow, s.reason) for s in steps),
         )
         try:
@@ -396,6 +402,13 @@ class Watch:
                 file.write(msgspec.json.encode(row) + b"\n")
         except OSError as error:
             raise StateError(f"timeline.jsonl: can't be appended ({error.strerror})") from error
+
+
+def headers_since(state: WatchState, snapshot: Snapshot, flow: str) -> int:
+    """Header bytes that passed since the last look; a counter that was made anew began at 0."""
+    now = snapshot.headers.get(flow, 0)
+    before = state.headers.get(flow, now if flow in state.passed else 0)
+    return now - before if now >= before else now
 
 
 def _reading(
