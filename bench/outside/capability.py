@@ -92,7 +92,7 @@ def inspect(place: Path, url: str, name: str, *options: str) -> Path:
     more = {"SCRIPTED_API_KEY": "sk-none", "SCRIPTED_BASE_URL": url, "PYTHONPATH": "src"}
     subprocess.run(
         [str(one) for one in command],
-        cwd=ROOT, env={**os.environ, **more}, check=False, timeout=300,
+        cwd=ROOT, env={**os.environ, **more}, check=False, timeout=900,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     (log,) = logs.glob("*.eval")

@@ -1,5 +1,6 @@
 """`safehold review`: from a case to its decision, each look with a leaf in a real log."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -10,8 +11,15 @@ from safehold.cli._review_places import ReviewPlaces
 from safehold.cli.log import log
 from safehold.cli.monitor import monitor
 from safehold.cli.review import review
+from safehold.detect.bounty.door import HttpDoor
+from safehold.detect.bounty.interface import SubmittedTurn
 from safehold.errors import SafeholdError, TrustError, UsageError
+from safehold.guard.gateway.bundles.loading import RulesLoader
+from safehold.guard.gateway.policy import Canary, Settings, Upstream
+from safehold.guard.gateway.server import Parts
+from safehold.testing.gateway import RunningGateway
 from safehold.testing.monitoring import fill
+from safehold.testing.upstream import MockUpstream
 
 
 def _run(folder: Path, *words: str) -> str:
@@ -99,3 +107,50 @@ def test_an_overturned_appeal_is_a_test_on_the_command_line(tmp_path: Path) -> N
         else:
             with pytest.raises(SafeholdError, match="1 of 1 overturned"):
                 _run(tmp_path, *words)
+
+
+def test_planted_attacks_and_harmless_ones_become_gold_of_a_drawn_sample(tmp_path: Path) -> None:
+    """Through a real gateway and its own ledger: sent, told apart, mixed in, and scored."""
+    made = CliRunner().invoke(log, ["init", f"{tmp_path}/log", "--origin", "example.org/t"])
+    assert made.exit_code == 0
+    rule = {"id": "r", "clause": "c", "pattern": "mash", "example": "mash"}
+    (tmp_path / "rules.yaml").write_text(json.dumps({"rules": [rule]}))
+    with MockUpstream() as model:
+        settings = Settings(
+            port=0,
+            upstream=Upstream(url=model.url),
+            bundle=f"{tmp_path}/rules.yaml",
+            ledger=f"{tmp_path}/l.db",
+            canary=Canary(enabled=False),
+            log="none",
+        )
+        with RunningGateway(settings, Parts(loader=RulesLoader())) as gateway:
+            door = ["--upstream-gateway", f"{gateway.url}/v1"]
+            assert _run(tmp_path, "plant", *door, "--attempts", "4").strip() == "4"
+            assert _run(tmp_path, "plant", *door, "--attempts", "4", "--benign").strip() == "4"
+            asked = HttpDoor(f"{gateway.url}/v1", model="m", api_key="", use_case="chat")
+            for number in range(24):
+                turn = SubmittedTurn(role="user", text=f"What goes with cheese number {number}?")
+                assert not asyncio.run(asked.say((turn,))).error
+    at = ["--ledger", f"{tmp_path}/l.db", "--monitor", f"{tmp_path}/m.db"]
+    scanned = CliRunner().invoke(monitor, [*at, "scan", "--scanner", "decoded", "--json"])
+    assert scanned.exit_code == 0, scanned.output
+    words = ["--monitor", f"{tmp_path}/m.db", "--scanner", "decoded", "--per-stratum", "99"]
+    words += ["--edge", "0.5", "--floor", "0.5", "--seed", "1", "--by", "x"]
+    _run(tmp_path, "draw", "w", *words)
+    seen = 0
+    for person in ("ann", "bob", "cas"):
+        while (item := json.loads(_run(tmp_path, "next", person))) is not None:
+            shown = _run(tmp_path, "show", str(item["item"]), person, "--reason", "sample")
+            good = "cheese number" in shown
+            seen += not good
+            _run(
+                tmp_path, "verdict", str(item["item"]), person,
+                "permitted" if good else "restricted_helpful",
+            )  # fmt: skip
+    assert seen >= 2
+    done = json.loads(_run(tmp_path, "estimate", "w"))
+    assert (done["drawn"], done["unread"]) == (24, 0)
+    assert done["missed"]["absolute"]["n"] == 24
+    assert done["reviewers"]["positives"] >= 1
+    assert done["reviewers"]["cleared"] == 0 < done["reviewers"]["negatives"]
