@@ -25,6 +25,14 @@ def test_who_floods_waits_and_takes_nothing_from_others() -> None:
     assert pace.wait_s("a") == 0.0
 
 
+def test_asking_whether_one_may_counts_nothing() -> None:
+    """A look leaves the allowance as it was, and says when it is spent."""
+    pace = Pace(each=2, together=9, window_s=60.0, clock=_Clock())
+    assert [pace.wait_s("a", count=False) for _ in range(9)] == [0.0] * 9
+    assert [pace.wait_s("a") for _ in range(2)] == [0.0, 0.0]
+    assert pace.wait_s("a", count=False) == 60.0
+
+
 def test_many_peers_together_are_bounded() -> None:
     """A thousand addresses get no more than all may have."""
     pace = Pace(each=5, together=100, window_s=60.0, clock=_Clock())

@@ -100,7 +100,7 @@ class ConsoleDoors:
         if web.sources.appeals is not None:
             schema = joined(schema, appeal_api.openapi())
         self._schema = msgspec.json.encode(schema)
-        self._bounties = Pace(each=12, together=60, window_s=_HOUR_S)
+        self._bounties = Pace(each=12, together=600, window_s=_HOUR_S)
         self.demo: tuple[str, str] | None = None
         """The token of the demo's own link, and whom it logs in."""
 

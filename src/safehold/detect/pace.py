@@ -30,8 +30,11 @@ class Pace:
         self._all: deque[float] = deque()
         self._of: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def wait_s(self, peer: str) -> float:
-        """Count one attempt and return 0, or return for how many seconds this peer must wait."""
+    def wait_s(self, peer: str, *, count: bool = True) -> float:
+        """Count one attempt and return 0, or return for how many seconds this peer must wait.
+
+        Without `count` it is only asked whether the peer may.
+        """
         with self._lock:
             now = self._clock()
             mine = self._of.pop(peer, deque())
@@ -49,8 +52,9 @@ class Pace:
             ]
             if waits:
                 return max(waits)
-            mine.append(now)
-            self._all.append(now)
+            if count:
+                mine.append(now)
+                self._all.append(now)
             return 0.0
 
 

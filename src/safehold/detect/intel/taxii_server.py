@@ -78,7 +78,8 @@ class TaxiiServer:
         address (else 20 a minute).
         """
         self._pace = pace or Pace(each=120, together=1_200, window_s=_MINUTE_S)
-        self._tries = tries or Pace(each=20, together=400, window_s=_MINUTE_S)
+        # Together without a bound that a flood could reach: it would lock every partner out.
+        self._tries = tries or Pace(each=20, together=100_000, window_s=_MINUTE_S)
         self._store, self._sharer, self._contact = store, sharer, contact
         self._clients = {one.name: one.sha256 for one in clients}
         self._statuses: dict[str, dict[str, Any]] = {}
@@ -126,6 +127,9 @@ class TaxiiServer:
         return endpoint
 
     def _client(self, request: Request) -> str:
+        peer = peer_of(request.client.host if request.client else None)
+        # Before the password is looked at: who guesses too fast learns nothing of the next guess.
+        _in_time(self._tries.wait_s(peer, count=False))
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         try:
             name, _, password = base64.b64decode(given, validate=True).decode().partition(":")
@@ -134,8 +138,7 @@ class TaxiiServer:
         digest = hashlib.sha256(password.encode()).hexdigest()
         known = self._clients.get(name, "0" * 64)
         if scheme.lower() != "basic" or not hmac.compare_digest(digest, known):
-            peer = peer_of(request.client.host if request.client else None)
-            _in_time(self._tries.wait_s(peer))
+            self._tries.wait_s(peer)
             raise _RefusedError(401, "expected the name and password of a client")
         _in_time(self._pace.wait_s(name))
         return name

@@ -50,8 +50,8 @@ def appeal_routes(
     `posts` and `gets` limit how often anybody asks: 30 appeals and 600 questions an hour by one
     address where they are left out.
     """
-    posting = posts or Pace(each=30, together=600, window_s=_HOUR_S)
-    asking = gets or Pace(each=600, together=12_000, window_s=_HOUR_S)
+    posting = posts or Pace(each=30, together=10_000, window_s=_HOUR_S)
+    asking = gets or Pace(each=600, together=100_000, window_s=_HOUR_S)
 
     async def post(request: Request) -> Response:
         if (refused := _early(request, posting)) is not None:
