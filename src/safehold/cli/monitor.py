@@ -17,6 +17,7 @@ from safehold.detect.monitoring.fitted import caps_of, fit
 from safehold.detect.monitoring.scan.guard_scanners import day_joiner
 from safehold.detect.monitoring.scan.interface import ScannerSpec
 from safehold.detect.monitoring.scan.judge_scanner import on_the_top
+from safehold.detect.monitoring.scan.pressure import LedgerPressure
 from safehold.detect.monitoring.scan.scanners import SCANNERS, load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.simulate import TAILS, simulate
@@ -78,6 +79,18 @@ def monitor(context: click.Context, url: str, store: str) -> None:
 @click.option("--runner", default="pool", show_default=True, type=click.Choice(["pool", "ray"]))
 @click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--budget-cpu-s", type=float, help="Stop after so many CPU seconds.")
+@click.option(
+    "--gateway-metrics",
+    metavar="URL",
+    help="Hold back while this gateway waits for its ledger, such as http://127.0.0.1:8400.",
+)
+@click.option(
+    "--max-ledger-s",
+    default=0.25,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="The 99 % quantile of the gateway's appends that is too much.",
+)
 @_json_option
 @click.pass_obj
 def scan(
@@ -87,6 +100,8 @@ def scan(
     runner: str,
     processes: int,
     budget_cpu_s: float | None,
+    gateway_metrics: str | None,
+    max_ledger_s: float,
     as_json: bool,
 ) -> None:
     """Judge every exchange that this scanner has not judged yet.
@@ -104,6 +119,9 @@ def scan(
     if scanner == "judge":
         spec = on_the_top(spec, places.monitor)
     job = ScanJob(places.ledger, places.monitor, spec, load_scanner)
+    if gateway_metrics is not None:
+        busy = LedgerPressure(gateway_metrics, max_ledger_s)
+        job = msgspec.structs.replace(job, busy=busy)
     planner = ScanWorker(job, "planner")
     planned = planner.queue.plan(LedgerReader.open(places.ledger), name=scanner)
     run = run_ray if runner == "ray" else run_pool

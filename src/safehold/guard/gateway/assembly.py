@@ -41,6 +41,7 @@ from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.journal import worker_journal
 from safehold.guard.gateway.relaying.relay import Relay
+from safehold.guard.gateway.relaying.timed_ledger import TimedLedger
 from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.ledger import Ledger, RowSink
@@ -110,6 +111,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     outgoing = parts.outgoing() if parts.outgoing is not None else None
     # 4. The relay and what watches it; exemptions from the log, where it is configured.
     metrics = Metrics(Path(parts.metrics_folder) if parts.metrics_folder else None)
+    ledger = TimedLedger(ledger, metrics.ledger_took)
     metrics.enforced.set(0 if mode == UNRELEASED else 1)
     followed = await _followed(settings, parts, ledger, metrics)
     desk = _trial_desk(settings, parts.clock, admitted, ledger=ledger, metrics=metrics)

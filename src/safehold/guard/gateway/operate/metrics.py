@@ -146,6 +146,12 @@ class Metrics:
             "safehold_alarms_total", "Alarms by kind.", ("kind",), registry=self.registry
         )
 
+        self._ledger_seconds = Histogram(
+            "safehold_ledger_append_seconds",
+            "Time until rows of the ledger were durable.",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
         self.account_states = Gauge(
             "safehold_account_states",
             "Accounts on each step of the ladder.",
@@ -237,6 +243,10 @@ class Metrics:
         """Say how many hot rules are in force."""
         self.hot_rules.labels("acting").set(acting)
         self.hot_rules.labels("shadow").set(shadow)
+
+    def ledger_took(self, seconds: float) -> None:
+        """Note how long rows took to be durable."""
+        self._ledger_seconds.observe(seconds)
 
     def account_states_now(self, counts: Mapping[str, int]) -> None:
         """Say how many accounts stand on each step."""
