@@ -19,8 +19,8 @@ from safehold.improve.synthesis.families import split_of
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.synthesis.phrasebook import phrasebook
 from safehold.improve.synthesis.written import WrittenGenerator
-from safehold.improve.training.examples import of_split, prompt_texts
-from safehold.improve.training.interface import LabelledText
+from safehold.improve.training.examples import of_split, pairs, prompt_texts
+from safehold.improve.training.interface import LabelledPair, LabelledText
 
 _MOST_ASK = 300
 _WRAPPED = 5
@@ -49,6 +49,17 @@ class Corpus(msgspec.Struct, frozen=True):
         """Return a sample of what the prompt head learnt from, the same for equal seeds."""
         texts = prompt_texts(self.train, seed=seed)
         return random.Random(f"{seed}/replay").sample(texts, min(count, len(texts)))
+
+    def pairs(self, clauses: Sequence[str], seed: int) -> list[LabelledPair]:
+        """Return what stage 2 learnt from, of the clauses that it knows."""
+        known = [one for one in self.train if one.side is Side.PERMITTED or one.clause in clauses]
+        return pairs(known, clauses, seed=seed)
+
+    def benign_replies(self, count: int, seed: int) -> list[str]:
+        """Return permitted replies of the calibration split."""
+        found = sorted({one.reply for one in self.calibrate if one.side is Side.PERMITTED})
+        found = [reply for reply in found if reply]
+        return random.Random(f"{seed}/replies").sample(found, min(count, len(found)))
 
     def benign(self, count: int, seed: int) -> list[str]:
         """Return permitted prompts of the calibration split."""

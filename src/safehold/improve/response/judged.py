@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from safehold.exchange import user_says
+from safehold.exchange import Lane, user_says
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.interface import Block, Escalation, Failed
 from safehold.guard.overlay.live import HotSource, no_hot_rules
@@ -12,6 +12,8 @@ from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.flow import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy
+
+_GREETING = "Good morning."
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -43,6 +45,21 @@ class Judge:
             escalated=report.escalations > 0,
             score=report.prompt_score,
             stage1=session.stage1_logits[0],
+        )
+
+    def reply(self, text: str) -> Said:
+        """Judge one reply to a greeting, whole."""
+        session = self.guard.session(user_says(_GREETING), SessionPolicy(), None, self.hot)
+        drive(session.judge_prompt(), self.stage2)
+        lane = Lane()
+        step = drive(session.feed(lane, text), self.stage2)
+        ends = () if isinstance(step, Block) else drive(session.finish(), self.stage2)
+        report = session.report()
+        return Said(
+            blocked=isinstance(step, Block) or any(isinstance(end, Block) for _, end in ends),
+            escalated=report.escalations > 0,
+            score=report.reply_score,
+            stage1=session.stage1_logits[1],
         )
 
     def prompts(self, texts: Iterable[str]) -> list[Said]:

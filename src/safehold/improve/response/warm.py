@@ -22,10 +22,14 @@ from safehold.guard.scorers.windowed import WindowHead, WindowScorer
 from safehold.guard.session.cascade import Thresholds
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError, Variant
 from safehold.improve.response.judged import Judge
+from safehold.improve.response.refine import Refined, model_file, with_stage2
 from safehold.improve.training.float_weights import STAGE1, keep_weights, kept_weights, prompt_head
 from safehold.improve.training.interface import LabelledText
 from safehold.improve.training.window_head import WindowHeadSettings, train_window_head
 from safehold.progress import Progress
+
+_TRIES = 6
+"""How often a reply's threshold is set anew."""
 
 
 class WarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,11 +89,15 @@ def challenger(
     out: Path,
     key: Ed25519PrivateKey | None,
     progress: Progress,
+    stage2: Refined | None = None,
+    replies: Sequence[str] = (),
 ) -> Bundle:
     """Write the challenger of the champion in `folder` to `out` and return it, loaded.
 
+    `stage2` is a fine-tuned stage 2; `replies` are benign ones, on which its threshold is set.
+
     Raises:
-        ResponseError: There is no benign prompt to set thresholds on.
+        ResponseError: There is no benign prompt, or reply, to set thresholds on.
         DataError: The champion can't be warm-started.
         BundleError: `out` exists already.
     """
@@ -106,21 +114,30 @@ def challenger(
     )
     files = {name: (folder / name).read_bytes() for name in champion.manifest.files}
     files[stage1.prompt.file] = content
+    if stage2 is not None:
+        files[model_file(manifest)] = stage2.model
     # 2.
     stored = msgspec.structs.replace(head, table=head.table.astype(np.float16).astype(np.float32))
     fresh = with_prompt_head(champion, stored)
+    reply = champion.manifest.reply
+    if stage2 is not None:
+        fresh = with_stage2(fresh, stage2)
+        reply = same_replies(champion, fresh, replies)
+        fresh = at_reply(fresh, reply)
     # Held-out permitted twins count as benign traffic: the dress may not become the crime.
     twins = [one.text for one in made if one.held_out and not one.restricted]
     prompt = same_point(champion, fresh, [*benign, *twins], settings)
-    manifest = msgspec.structs.replace(manifest, prompt=prompt)
+    manifest = msgspec.structs.replace(manifest, prompt=prompt, reply=reply)
     # 3.
     fresh = at(fresh, prompt)
     files[manifest.golden] = _golden(champion, fresh, incident, made)
     command = f"safehold respond retrain --incident {incident.id} --seed {settings.seed}"
+    command += " --stage2" if stage2 is not None else ""
     manifest = _lined(manifest, f"{manifest.lineage.command}; {command}")
     digest = write_bundle(out, manifest, files, key)
     kept = kept_weights(folder, champion.digest) or {}
-    keep_weights(out, digest, {**kept, f"{STAGE1}.prompt": head.table})
+    network = {} if stage2 is None else stage2.weights
+    keep_weights(out, digest, {**kept, **network, f"{STAGE1}.prompt": head.table})
     return load_bundle(out, Pinned(sha256=digest))
 
 
@@ -181,12 +198,43 @@ def same_point(
     return msgspec.structs.replace(moved, block=_above(finals, refused, here.block))
 
 
+def at_reply(bundle: Bundle, reply: Thresholds) -> Bundle:
+    """Return the bundle with other thresholds for replies, in memory."""
+    return msgspec.structs.replace(
+        bundle, cascade=msgspec.structs.replace(bundle.cascade, reply=reply)
+    )
+
+
+def same_replies(champion: Bundle, fresh: Bundle, replies: Sequence[str]) -> Thresholds:
+    """Return thresholds under which the fresh bundle stops no more of the benign replies.
+
+    Raises:
+        ResponseError: There is no benign reply.
+    """
+    if not replies:
+        raise ResponseError("a fine-tuned stage 2 is set on benign replies; give some")
+    here = champion.cascade.reply
+    before = Judge(champion)
+    stopped = sum(before.reply(text).blocked for text in replies)
+    for _ in range(_TRIES):
+        judge = Judge(at_reply(fresh, here))
+        finals = [_logit(judge.reply(text).score, here.block) for text in replies]
+        if sum(one >= here.block for one in finals) <= stopped:
+            break
+        # A reply that is stopped early was not read to its hottest place: hence again.
+        here = msgspec.structs.replace(here, block=_above(finals, stopped, here.block))
+    return here
+
+
 def _final(judge: Judge, prompt: Thresholds, text: str) -> float:
     """Return the final logit of a prompt, which the score is a monotone function of."""
-    score = judge.prompt(text).score
+    return _logit(judge.prompt(text).score, prompt.block)
+
+
+def _logit(score: float, block: float) -> float:
     if score <= 0:
         return -math.inf
-    return prompt.block + math.log(score / (1 - score)) if score < 1 else math.inf
+    return block + math.log(score / (1 - score)) if score < 1 else math.inf
 
 
 def _above(scores: Sequence[float], most: int, least: float) -> float:

@@ -1,0 +1,94 @@
+"""Stage 2's network as PyTorch, from the weights that training kept, else from those served.
+
+The served graph holds int8 matrices: taken back to float32 they are within half a step of what was
+trained, which is where a fine-tuning may begin.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import numpy_helper
+
+from safehold.errors import DataError
+from safehold.guard.bundle.load import Bundle
+from safehold.guard.scorers.encoder.multilingual import Rows
+from safehold.guard.scorers.encoder.unigram import Unigram
+from safehold.improve.training.float_weights import STAGE2, kept_weights, network
+from safehold.improve.training.multilingual import MultilingualEncoder, MultilingualShape
+
+_PRODUCT = "/MatMul_quant"
+_HEAD = "/head/Gemm_MatMul_quant"
+
+
+def stage2_network(bundle: Bundle, folder: Path) -> MultilingualEncoder:
+    """Return the network of the bundle's stage 2, to be trained on.
+
+    Raises:
+        DataError: The bundle has no stage 2 of this kind, or its graph is another one.
+    """
+    record = bundle.manifest.stage2
+    if record is None or not record.words:
+        raise DataError("fine-tuning needs a bundle whose stage 2 is the multilingual encoder")
+    kept = kept_weights(folder, bundle.digest) or {}
+    clauses = len(record.clauses)
+    if any(name.startswith(f"{STAGE2}.") for name in kept):
+        found = {name: value for name, value in kept.items() if name.startswith(f"{STAGE2}.")}
+    else:
+        found = _served((folder / record.model).read_bytes())
+    layers = len({name.split(".")[2] for name in found if ".layers." in name})
+    places = found.get(f"{STAGE2}.places.weight")
+    if places is None or not layers:
+        raise DataError("the served stage 2 is of another shape than the encoder that is trained")
+    return network(found, MultilingualShape(layers=layers, positions=len(places)), clauses)
+
+
+def _served(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    try:
+        graph = onnx.load_from_string(model).graph
+    except DecodeError as error:
+        raise DataError("stage 2 can't be read as an ONNX graph") from error
+    stored = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    known = set(MultilingualEncoder(MultilingualShape(layers=64), 1).state_dict())
+    found = {
+        f"{STAGE2}.{name}": value.astype(np.float32)
+        for name, value in stored.items()
+        if name in known
+    }
+    for node in graph.node:
+        if node.op_type != "MatMulInteger":
+            continue
+        head = node.name == _HEAD
+        name = "head" if head else node.name.removesuffix(_PRODUCT).strip("/").replace("/", ".")
+        base = node.input[1].removesuffix("_quantized")
+        whole = stored[f"{base}_quantized"].astype(np.float32)
+        matrix = (whole - stored[node.input[3]].astype(np.float32)) * stored[f"{base}_scale"]
+        found[f"{STAGE2}.{name}.weight"] = np.ascontiguousarray(matrix.T, dtype=np.float32)
+    return found
+
+
+def stage2_reader(bundle: Bundle, folder: Path) -> tuple[Unigram, Rows]:
+    """Return how the bundle's stage 2 reads words: its pieces and their rows.
+
+    Raises:
+        DataError: The bundle has no stage 2 of this kind.
+    """
+    record = bundle.manifest.stage2
+    if record is None or not record.words:
+        raise DataError("fine-tuning needs a bundle whose stage 2 is the multilingual encoder")
+    text = (folder / record.vocabulary).read_bytes().decode("utf-8")
+    pieces, scores = zip(
+        *(line.split("\t") for line in text.removesuffix("\n").split("\n")), strict=True
+    )
+    rows: Rows = np.load(folder / record.words)
+    return Unigram(pieces, [float(score) for score in scores]), rows
+
+
+def same_logits(model: MultilingualEncoder, vectors: npt.NDArray[np.float32]) -> list[float]:
+    """Return the prompt and reply logits of one text's word vectors [tokens, hidden]."""
+    with torch.no_grad():
+        logits = model(torch.from_numpy(vectors[None]))
+    return [float(one) for one in logits[0, :2]]
