@@ -19,11 +19,20 @@ from safehold.cli._respond_options import (
     say,
     traffic,
 )
+from safehold.cli._trust import (
+    file_request,
+    log_options,
+    open_desk,
+    owner_of,
+    ssh_key_option,
+)
+from safehold.cli._trust_requests import governing_request
 from safehold.guard.bundle.overlay_file import approve as signed_by
 from safehold.improve.response.case import Case
 from safehold.improve.response.hotrule import hot_rule
 from safehold.improve.response.rule_book import RuleBook
 from safehold.stats import Rate
+from safehold.trust.grants.details import ACTIVATE_RULE, RuleActivation
 
 
 @click.command("rule")
@@ -116,12 +125,50 @@ def approve(folder: Path, person: str, person_key: Path) -> None:
     click.echo(f"{rule.id}: approved by {person} ({rule.digest[:16]})")
 
 
+@click.command("ask-grant")
+@case_option
+@ssh_key_option
+@click.option("--purpose", default="", help="Why, for those who approve it.")
+@click.option("--ticket", default="none", help="Where it is written up.")
+@log_options
+def ask_grant(
+    folder: Path,
+    ssh_key: Path,
+    purpose: str,
+    ticket: str,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask the log to let the case's rule act; print the request's id for `act --grant`.
+
+    It holds once the quorum approved it (`safehold grant approve`): a leaf before the rule acts.
+
+    \b
+    Examples:
+      safehold respond ask-grant --case c1 --ssh-key ~/.ssh/id_ed25519 --log trust-log
+    """
+    case = Case(folder)
+    rule = case.rule()
+    desk = open_desk(log_dir, key_dir)
+    asked = governing_request(
+        desk.state,
+        owner_of(ssh_key, desk.state.roster),
+        ACTIVATE_RULE,
+        RuleActivation(rule=rule.id, sha256=rule.digest, until=rule.expires),
+        desk.now(),
+        purpose=purpose or f"hot rule {rule.id}",
+        ticket=ticket,
+    )
+    click.echo(file_request(desk, asked, ssh_key))
+
+
 @click.command("act")
 @case_option
 @rules_option
 @person_option
 @person_key_option
 @keys_option
+@click.option("--grant", default="", help="The request in the log that lets it act.")
 @click.option("--break-glass", is_flag=True, help="One person alone: a rule of a day at most.")
 def act(
     folder: Path,
@@ -130,6 +177,7 @@ def act(
     person_key: Path,
     publics: tuple[str, ...],
     break_glass: bool,
+    grant: str,
 ) -> None:
     """Let the case's rule act, once two persons approved it.
 
@@ -140,7 +188,9 @@ def act(
     """
     case = Case(folder)
     book = book_of(rules, person, person_key, publics)
-    serial = book.act(case.rule().id, case.approvals(), int(time.time()), broken_glass=break_glass)
+    serial = book.act(
+        case.rule().id, case.approvals(), int(time.time()), broken_glass=break_glass, grant=grant
+    )
     click.echo(f"{rules}: serial {serial}, {case.rule().id} acts")
 
 
@@ -168,4 +218,4 @@ def book_of(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]
     return RuleBook(rules, quorum(publics), person, private_key(person_key))
 
 
-RULE_COMMANDS = (rule_, begin_rules, shadow, approve, act, end)
+RULE_COMMANDS = (rule_, begin_rules, shadow, approve, ask_grant, act, end)

@@ -38,12 +38,14 @@ try:
     from safehold.cli._respond_trial import trial
     from safehold.improve.response.case import STEPS, Case
     from safehold.improve.response.corpus import Corpus, of_dataset, of_seed_books
+    from safehold.improve.response.decided import decided
     from safehold.improve.response.gates import GateLimits, gates, shown
     from safehold.improve.response.incident import dress_of
     from safehold.improve.response.interface import MOST_CHARS, Incident, IncidentKind, checked
     from safehold.improve.response.judged import Judge
     from safehold.improve.response.measure import MeasureSettings, Shadow, measured
     from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
+    from safehold.improve.response.refine import RefineSettings, refined
     from safehold.improve.response.warm import WarmSettings, challenger
 except ModuleNotFoundError as error:
     raise DependencyError("responding needs: pip install 'safehold[train]'") from error
@@ -66,9 +68,7 @@ def respond() -> None:
 
 @respond.command("open")
 @case_option
-@click.option(
-    "--text", "source", required=True, type=file_path, help="The example, as it was sent."
-)
+@click.option("--text", "source", type=file_path, help="The example, as it was sent.")
 @click.option(
     "--kind",
     type=click.Choice([one.value for one in IncidentKind]),
@@ -78,18 +78,20 @@ def respond() -> None:
 )
 @click.option("--clause", required=True, help="The clause that it is about.")
 @click.option("--reporter", required=True, help="Who reported it.")
-@click.option("--decision", default="", help="The decision's id, if it has one.")
+@click.option("--decision", default="", help="The decision's id: of a block, or of an appeal.")
+@click.option("--ledger", help="Read the decision's prompt from this ledger.")
 @click.option("--ask", default="", help="The request inside the example (default: looked for).")
 @click.option("--confirmed-by", default="", help="Who read it, where the guard sees nothing.")
 @guard_options
 @json_option
 def open_(
     folder: Path,
-    source: Path,
+    source: Path | None,
     kind: str,
     clause: str,
     reporter: str,
     decision: str,
+    ledger: str | None,
     ask: str,
     confirmed_by: str,
     bundle: str,
@@ -104,16 +106,23 @@ def open_(
     Examples:
       safehold respond open --case c1 --text found.txt --clause beer-production --reporter anna
       safehold respond open --case c2 --text refused.txt --kind false-alarm --clause general \\
-          --reporter bela --decision dec_01
+          --reporter bela --decision sh_01
+      safehold respond open --case c3 --decision sh_02 --ledger safehold-ledger.db \\
+          --kind false-alarm --clause general --reporter bela
     """
-    text = _text(source)
+    if (source is None) is (ledger is None):
+        raise UsageError("expected --text FILE, or --decision ID with --ledger URL")
+    if source is not None:
+        text, named = _text(source), source.name
+    else:
+        text, named = decided(str(ledger), decision, IncidentKind(kind)), decision
     incident = Incident(
         id=_named(folder),
         kind=IncidentKind(kind),
         at=int(time.time()),
         text=text,
         clause=clause,
-        source=decision or source.name,
+        source=decision or named,
         reporter=reporter,
         confirmed_by=confirmed_by,
     )
@@ -184,6 +193,7 @@ def variants_(
 @benign_option
 @data_option
 @click.option("--signing-key", type=file_path, help="Private key that signs the challenger.")
+@click.option("--stage2", "deep", is_flag=True, help="Fine-tune stage 2 too: minutes, not seconds.")
 @seed_option
 @guard_options
 @json_option
@@ -192,6 +202,7 @@ def retrain(
     benign: tuple[Path, ...],
     data: Path | None,
     signing_key: Path | None,
+    deep: bool,
     seed: int,
     bundle: str,
     keys: tuple[str, ...],
@@ -214,6 +225,11 @@ def retrain(
     settings = WarmSettings(seed=seed)
     began = time.process_time()
     with Bars(Console(file=sys.stderr)) as bars:
+        stage2 = None
+        if deep and champion.manifest.stage2 is not None:
+            known = corpus.pairs(champion.manifest.stage2.clauses, seed)
+            refine = RefineSettings(seed=seed)
+            stage2 = refined(champion, place, case.incident(), case.variants(), known, refine, bars)
         fresh = challenger(
             champion,
             place,
@@ -225,6 +241,8 @@ def retrain(
             out=case.challenger,
             key=None if signing_key is None else load_or_make_key(signing_key),
             progress=bars,
+            stage2=stage2,
+            replies=corpus.benign_replies(300, seed) if deep else (),
         )
     seconds = time.process_time() - began
     say(as_json, {"digest": fresh.digest, "cpu_s": seconds})

@@ -16,7 +16,9 @@ from gateway_process import served
 from safehold.errors import ConfigError
 from safehold.guard.bundle.overlay_file import approve, sealed
 from safehold.guard.gateway.bundles.hot_rules import HotRuleFile
+from safehold.guard.gateway.bundles.released import enforced
 from safehold.guard.gateway.overlay_settings import OverlaySettings
+from safehold.guard.gateway.policy import Settings
 from safehold.guard.ledger.interface import EventKind, EventRow
 from safehold.guard.overlay.interface import (
     BenignCost,
@@ -26,7 +28,10 @@ from safehold.guard.overlay.interface import (
     PlacedRule,
     RuleState,
 )
+from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.testing.upstream import MockUpstream, says
+from safehold.trust.grants.details import RuleActivation
+from safehold.trust.released.interface import ReleaseSettings
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -197,3 +202,71 @@ def test_four_workers_act_within_two_seconds(tmp_path: Path) -> None:
         time.sleep(2.0)
         for _ in range(24):
             assert "red barrel" not in reply(url)
+
+
+GRANT_RULE = """
+[[rule]]
+operation = "rule.activate"
+thresholds = [{ team = "t-development", count = 1 }]
+max_duration_s = 604800
+keys = ["ssh"]
+"""
+
+
+class LoggedSite:
+    """A log whose policy knows hot rules, and settings that name it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.enclave = Enclave(
+            root / "log", policy=POLICY + GOVERNING + GRANT_RULE, now=int(time.time()) - 60
+        )
+        (root / "pinned.json").write_bytes((root / "log" / "log.json").read_bytes())
+
+    def grant(self, placed: PlacedRule, **changes: object) -> PlacedRule:
+        """Have two persons let a rule act, in the log; return the rule that names the grant."""
+        details = RuleActivation(
+            rule=placed.rule.id, sha256=placed.rule.digest, until=placed.rule.expires
+        )
+        details = msgspec.structs.replace(details, **changes)
+        request = self.enclave.ask(operation="rule.activate", details=details)
+        self.enclave.file(request)
+        self.enclave.approve(request, "dev-two")
+        return msgspec.structs.replace(placed, grant=request.sha256)
+
+    def file(self, *rules: PlacedRule, serial: int) -> HotRuleFile:
+        """Return the file of hot rules as a worker reads it."""
+        places = {"log": str(self.root / "log"), "log_keys": str(self.root / "pinned.json")}
+        settings = msgspec.structs.replace(put(self.root, *rules, serial=serial), **places)
+        return HotRuleFile(settings, time.time)
+
+
+def test_a_rule_acts_only_once_its_grant_is_a_leaf_of_the_log(tmp_path: Path) -> None:
+    """Signed in the file but not granted: in shadow, and named; granted since: it acts."""
+    site = LoggedSite(tmp_path)
+    signed = rule()
+    found = site.file(signed, serial=1)
+    assert found.ungranted == ("h1",)
+    assert not found.source().hits["h1"].acted
+    put(tmp_path, site.grant(signed), serial=2)
+    assert found.refresh()
+    assert found.ungranted == ()
+    assert found.source().hits["h1"].acted
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "a" * 64}, {"until": 1_000}, {"rule": "other"}])
+def test_a_grant_of_another_rule_or_of_less_time_lets_nothing_act(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    """What was approved is exactly one rule, until then."""
+    site = LoggedSite(tmp_path)
+    found = site.file(site.grant(rule(), **changes), serial=1)
+    assert found.ungranted == ("h1",)
+
+
+def test_a_gateway_that_enforces_releases_wants_the_grants_log(tmp_path: Path) -> None:
+    """Otherwise two keys in a file would be enough there."""
+    named = ReleaseSettings(log="l", log_keys="k", channel="c", documents="d", memory="m")
+    settings = Settings(releases=named, hot_rules=put(tmp_path, serial=1))
+    with pytest.raises(ConfigError, match="grant in the log"):
+        enforced(settings)

@@ -14,6 +14,9 @@ class OverlaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         memory: File that remembers the highest serial that was seen, so that no old file returns.
         approvals: How many distinct persons let a rule act.
         reload_s: How often the file is looked at; a rule acts within this time and its compiling.
+        log: Directory of the transparency log. With one, a rule acts only once a grant of it stands
+            there; a gateway with `releases` must name it.
+        log_keys: Your pinned copy of its `log.json`.
     """
 
     file: str
@@ -21,6 +24,8 @@ class OverlaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: str
     approvals: int = 2
     reload_s: float = 0.5
+    log: str | None = None
+    log_keys: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would let one person act, or leave rules unread.
@@ -32,5 +37,7 @@ class OverlaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 f"hot_rules: {self.approvals} approvals are needed of {len(self.keys)} persons"
             )
+        if (self.log is None) is not (self.log_keys is None):
+            raise ConfigError("hot_rules: expected log and log_keys, or neither of them")
         if not 0 < self.reload_s <= 60:  # noqa: PLR2004 - a minute
             raise ConfigError("hot_rules: expected reload_s of more than 0 to 60")

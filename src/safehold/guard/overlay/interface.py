@@ -78,13 +78,15 @@ class RuleApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PlacedRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule as it stands in the file: what it does, and who let it act.
 
-    `broken_glass`: one person alone let it act, for a day at most; a review follows.
+    `broken_glass`: one person alone let it act, for a day at most; a review follows. `grant` is the
+    request in the log that lets it act, where the gateway reads a log.
     """
 
     rule: HotRule
     state: RuleState = RuleState.SHADOW
     approvals: tuple[RuleApproval, ...] = ()
     broken_glass: bool = False
+    grant: str = ""
 
 
 class OverlayContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

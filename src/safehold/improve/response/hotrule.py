@@ -15,7 +15,13 @@ from safehold.guard.overlay.interface import DAY_S, BenignCost, HotRule
 from safehold.guard.scorers.rules import Rule, RuleSet
 from safehold.guard.scorers.similar import LEAST_CHARS, MOST_CHARS, KnownAttack, folded
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.improve.response.interface import Dress, Incident, ResponseError, Variant
+from safehold.improve.response.interface import (
+    Dress,
+    Incident,
+    IncidentKind,
+    ResponseError,
+    Variant,
+)
 from safehold.stats import Rate
 
 _SHARES = (0.5, 0.45, 0.4, 0.35, 0.6, 0.7)
@@ -57,9 +63,13 @@ def hot_rule(
     and nobody need let it act.
 
     Raises:
-        ResponseError: The dress is too short to tell from ordinary texts, or there is no benign
-            text to measure it on.
+        ResponseError: The incident is a false alarm, the dress is too short to tell from ordinary
+            texts, or there is no benign text to measure it on.
     """
+    if incident.kind is IncidentKind.FALSE_ALARM:
+        raise ResponseError(
+            "a rule can only stop texts, and this is a false alarm; go on with the warm start"
+        )
     if not benign:
         raise ResponseError("a rule's cost is measured on your own benign texts; give some")
     held = [one for one in made if one.held_out]

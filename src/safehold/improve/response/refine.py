@@ -19,6 +19,7 @@ from safehold.improve.response.interface import Incident, IncidentKind, Response
 from safehold.improve.training.export import to_onnx
 from safehold.improve.training.float_weights import Weights, weights_of
 from safehold.improve.training.interface import LabelledPair
+from safehold.improve.training.multilingual import MultilingualEncoder
 from safehold.improve.training.multilingual_head import (
     MultilingualHeadSettings,
     train_multilingual,
@@ -91,6 +92,32 @@ def _lesson(text: str, clause: int, settings: RefineSettings, rng: random.Random
     return LabelledPair(piece, "", -1, settings.twin_weight)
 
 
+def taught(
+    champion: Bundle,
+    folder: Path,
+    incident: Incident,
+    made: Sequence[Variant],
+    replay: Sequence[LabelledPair],
+    settings: RefineSettings,
+    progress: Progress,
+) -> MultilingualEncoder:
+    """Return the champion's network after the lessons; the same seed gives the same weights.
+
+    Raises:
+        DataError: The champion has no stage 2 that can be trained on.
+        ResponseError: Its stage 2 does not know the incident's clause.
+    """
+    torch.set_num_threads(settings.threads)
+    record = champion.manifest.stage2
+    clauses = () if record is None else record.clauses
+    model = stage2_network(champion, folder)
+    unigram, words = stage2_reader(champion, folder)
+    passes = lessons(incident, made, replay, clauses, settings)
+    return train_multilingual(
+        model, unigram, words, passes, settings.head, seed=settings.seed, progress=progress
+    )
+
+
 def refined(
     champion: Bundle,
     folder: Path,
@@ -100,28 +127,17 @@ def refined(
     settings: RefineSettings,
     progress: Progress,
 ) -> Refined:
-    """Return the champion's stage 2 after the lessons; the same seed gives the same weights.
+    """Return the champion's stage 2 after the lessons, as it is served.
 
     Raises:
         DataError: The champion has no stage 2 that can be trained on.
         ResponseError: Its stage 2 does not know the incident's clause.
     """
-    torch.set_num_threads(settings.threads)
-    model = stage2_network(champion, folder)
+    model = taught(champion, folder, incident, made, replay, settings, progress)
     unigram, words = stage2_reader(champion, folder)
     record = champion.manifest.stage2
-    clauses = () if record is None else record.clauses
-    train_multilingual(
-        model,
-        unigram,
-        words,
-        lessons(incident, made, replay, clauses, settings),
-        settings.head,
-        seed=settings.seed,
-        progress=progress,
-    )
+    name, clauses = ("e5", ()) if record is None else (record.name, record.clauses)
     content = to_onnx(model)
-    name = "e5" if record is None else record.name
     scorer = MultilingualScorer(name, content, words, unigram, clauses)
     return Refined(scorer, content, weights_of(model))
 

@@ -81,8 +81,11 @@ class RuleBook:
         now: int,
         *,
         broken_glass: bool = False,
+        grant: str = "",
     ) -> int:
         """Let a rule in shadow act; return the file's new serial.
+
+        `grant` is the request in the log that lets it act, for gateways that read one.
 
         Raises:
             OverlayError: There is no such rule, or it may not act.
@@ -92,7 +95,7 @@ class RuleBook:
             if rule_id not in {one.rule.id for one in rules}:
                 raise OverlayError(f"hot rule {rule_id}: put it in shadow first")
             return tuple(
-                PlacedRule(one.rule, RuleState.ACTING, approvals, broken_glass)
+                PlacedRule(one.rule, RuleState.ACTING, approvals, broken_glass, grant)
                 if one.rule.id == rule_id
                 else one
                 for one in rules

@@ -19,6 +19,7 @@ from safehold.trust.grants.details import (
     NoDetails,
     RemoveKey,
     RemovePerson,
+    RuleActivation,
     StandingAct,
 )
 from safehold.trust.grants.events import Founding
@@ -188,6 +189,12 @@ def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911,
                 ("Account", details.account),
                 ("Until", utc(details.until)),
                 *((("At least, requests an hour", str(rate)),) if rate else ()),
+            )
+        case RuleActivation():
+            return (
+                ("Hot rule", details.rule),
+                ("Rule (SHA-256)", details.sha256),
+                ("Until", utc(details.until)),
             )
         case StandingAct():
             return (

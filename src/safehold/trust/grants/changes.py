@@ -18,6 +18,7 @@ from safehold.trust.grants.details import (
     PeopleChange,
     RemoveKey,
     RemovePerson,
+    RuleActivation,
     StandingAct,
 )
 from safehold.trust.grants.interface import GrantRequest, Policy, PolicyError
@@ -69,6 +70,7 @@ def apply_details(
             | CorrectClock()
             | StandingAct()
             | AccountStep()
+            | RuleActivation()
         ):
             return roster, policy, None
         case ExemptionTerms():

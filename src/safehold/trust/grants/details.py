@@ -93,6 +93,16 @@ class AccountStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     requests_per_hour: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
 
 
+class RuleActivation(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rule-activation"
+):
+    """Let exactly this hot rule act: its id, its digest, until then at most (POSIX seconds)."""
+
+    rule: Line
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    until: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+
+
 PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam
 Details = (
     NoDetails
@@ -109,7 +119,11 @@ Details = (
     | CorrectClock
     | StandingAct
     | AccountStep
+    | RuleActivation
 )
+
+ACTIVATE_RULE = "rule.activate"
+"""The operation that lets a hot rule act."""
 
 ACCOUNT_STEPS: dict[str, str] = {
     "step-up": "account.step-up",

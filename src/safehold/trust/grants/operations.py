@@ -8,6 +8,7 @@ from safehold.trust.clock import CORRECT
 from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.grants.details import (
     ACCOUNT_STEPS,
+    ACTIVATE_RULE,
     AccountStep,
     AddKey,
     AddTeam,
@@ -20,6 +21,7 @@ from safehold.trust.grants.details import (
     NoDetails,
     RemoveKey,
     RemovePerson,
+    RuleActivation,
     StandingAct,
 )
 from safehold.trust.release.interface import PublishRelease, ReleaseOperation
@@ -100,6 +102,10 @@ OPERATIONS: dict[str, OperationRow] = {
         ),
         OperationRow(ACCOUNT_STEPS["rate-limit"], "an account is slowed", 2, 2, _DAY, AccountStep),
         OperationRow(ACCOUNT_STEPS["suspend"], "an account is suspended", 2, 2, _DAY, AccountStep),
+        OperationRow(
+            ACTIVATE_RULE, "a hot rule acts on live traffic", 1, 1, 7 * _DAY, RuleActivation,
+            alone=True,
+        ),
         OperationRow("host.shell", "a person gets a shell on a host of the enclave", 1, 2, _HOUR),
         OperationRow("vendor.access", "somebody from outside gets in for a while", 1, 2, _DAY),
     )

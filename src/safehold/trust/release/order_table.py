@@ -131,6 +131,8 @@ _GATEWAY: dict[str, Order] = {
     "hot_rules.memory": _PINNED,
     "hot_rules.approvals": _HIGHER,
     "hot_rules.reload_s": _LOWER,
+    "hot_rules.log": _PINNED,
+    "hot_rules.log_keys": _PINNED,
     "account_states": Part(added=_S, removed=_W),
     "account_states.file": _PINNED,
     "account_states.keys": _GIVES,

@@ -10,12 +10,18 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from safehold.errors import LedgerError
+import msgspec
+
+from safehold.errors import LedgerError, TrustError
 from safehold.guard.bundle.overlay_file import opened, quorum_of
+from safehold.guard.gateway.grant_log import GrantLog
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
-from safehold.guard.overlay.interface import OverlayContent, OverlayError
+from safehold.guard.overlay.interface import OverlayContent, OverlayError, PlacedRule, RuleState
 from safehold.guard.overlay.live import NO_RULES, HotSource, RulesInForce, compiled, no_hot_rules
+from safehold.trust.grants.details import ACTIVATE_RULE, RuleActivation
+from safehold.trust.grants.interface import GrantError
+from safehold.trust.grants.state import TrustState
 
 
 class HotRuleFile:
@@ -28,11 +34,16 @@ class HotRuleFile:
             OverlayError: It can't be used: a gateway that shall have hot rules does not start
                 without them.
             ConfigError: A key can't be read.
+            TrustError: The log does not verify.
         """
         self._file = Path(settings.file)
         self._memory = Path(settings.memory)
         self._quorum = quorum_of(settings.keys, settings.approvals)
         self._clock = clock
+        self._log = None
+        if settings.log is not None and settings.log_keys is not None:
+            self._log = GrantLog(Path(settings.log), Path(settings.log_keys), at_least=0)
+        self._ungranted: tuple[str, ...] = ()
         self._stamp: tuple[int, int, int] | None = None
         self._content = OverlayContent(serial=1, at=0)
         self.current: RulesInForce = NO_RULES
@@ -41,6 +52,11 @@ class HotRuleFile:
     def source(self) -> RulesInForce:
         """Return the rules in force."""
         return self.current
+
+    @property
+    def ungranted(self) -> tuple[str, ...]:
+        """The rules that stay in shadow, for no grant in the log lets them act."""
+        return self._ungranted
 
     @property
     def serial(self) -> int:
@@ -52,6 +68,7 @@ class HotRuleFile:
 
         Raises:
             OverlayError: The file can't be used; nothing changed.
+            TrustError: The log does not verify; nothing changed.
         """
         try:
             stat = self._file.stat()
@@ -59,9 +76,10 @@ class HotRuleFile:
             fresh = None if stamp == self._stamp else self._file.read_bytes()
         except OSError as error:
             raise OverlayError(f"{self._file.name}: the file of hot rules can't be read") from error
+        news = self._log is not None and self._log.refresh()
         now, content = self._clock(), self._content
         due = self.current.changes_at is not None and now >= self.current.changes_at
-        if fresh is None and not due:
+        if fresh is None and not due and not news:
             return False
         if fresh is not None:
             content = opened(fresh, self._quorum)
@@ -70,11 +88,12 @@ class HotRuleFile:
                 raise OverlayError(
                     f"{self._file.name}: serial {content.serial} is older than {seen}, seen before"
                 )
-        found = compiled(content, now=now, version=self.current.version + 1)
+        held, ungranted = granted(content, self._log)
+        found = compiled(held, now=now, version=self.current.version + 1)
         if fresh is not None:
             self._remember(content.serial)
             self._stamp = stamp
-        self._content, self.current = content, found
+        self._content, self.current, self._ungranted = content, found, ungranted
         return True
 
     def _seen(self) -> int:
@@ -92,6 +111,44 @@ class HotRuleFile:
             draft.replace(self._memory)
         except OSError as error:
             raise OverlayError(f"{self._memory.name}: the serial can't be remembered") from error
+
+
+def granted(
+    content: OverlayContent, log: GrantLog | None
+) -> tuple[OverlayContent, tuple[str, ...]]:
+    """Return the rules with those in shadow that no grant of the log lets act, and which these are.
+
+    Without a log the signatures in the file are enough.
+    """
+    if log is None:
+        return content, ()
+    missing = tuple(
+        one.rule.id
+        for one in content.rules
+        if one.state is RuleState.ACTING and not _granted(one, log.state)
+    )
+    held = tuple(
+        msgspec.structs.replace(one, state=RuleState.SHADOW) if one.rule.id in missing else one
+        for one in content.rules
+    )
+    return msgspec.structs.replace(content, rules=held), missing
+
+
+def _granted(placed: PlacedRule, state: TrustState) -> bool:
+    """Tell whether the log lets exactly this rule act, and no longer than it lasts."""
+    try:
+        case = state.case(placed.grant)
+    except GrantError:
+        return False
+    request = case.signed.request
+    details = request.details
+    if case.used_at is None or case.closed or not isinstance(details, RuleActivation):
+        return False
+    return (
+        request.operation == ACTIVATE_RULE
+        and (details.rule, details.sha256) == (placed.rule.id, placed.rule.digest)
+        and placed.rule.expires <= details.until
+    )
 
 
 class HotRuleWatch:
@@ -127,7 +184,7 @@ class HotRuleWatch:
         """Look once."""
         try:
             changed = await asyncio.to_thread(self._rules.refresh)
-        except OverlayError as error:
+        except (OverlayError, TrustError) as error:
             if str(error) != self._told:
                 self._told = str(error)
                 self._alarm("hot_rules_refused")
@@ -146,6 +203,7 @@ class HotRuleWatch:
                 "serial": self._rules.serial,
                 "acting": acting,
                 "shadow": len(now.hits) - acting,
+                "ungranted": " ".join(self._rules.ungranted)[:400],
                 "ids": " ".join(sorted(now.hits))[:400],
             }
         )

@@ -61,7 +61,7 @@ def enforced(settings: Settings) -> ReleaseSettings | None:
     """Return where releases come from, if this gateway names an enclave's log at all.
 
     Raises:
-        ConfigError: a part names a log, and there is no part `releases`.
+        ConfigError: a part names a log, and there is no part `releases`; or hot rules name none.
     """
     states = settings.account_states
     named = "exemptions" if settings.exemptions is not None else None
@@ -71,6 +71,12 @@ def enforced(settings: Settings) -> ReleaseSettings | None:
         raise ConfigError(
             f"{named} names an enclave's log, so this gateway enforces its releases: expected a "
             "part `releases` (docs/change.md)"
+        )
+    rules = settings.hot_rules
+    if settings.releases is not None and rules is not None and rules.log is None:
+        raise ConfigError(
+            "hot_rules: this gateway enforces releases, so a rule acts by a grant in the log: "
+            "expected log and log_keys (docs/response.md)"
         )
     return settings.releases
 
