@@ -37,6 +37,7 @@ from safehold.improve.response.race import (
     Send,
     race,
 )
+from safehold.improve.response.race_curve import drawn
 from safehold.improve.response.rule_book import RuleBook
 from safehold.stats import Rate
 
@@ -66,6 +67,7 @@ _POINTS = 10
 @click.option("--queries", default=200, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--found-after", default=20, show_default=True, help="Queries until a find.")
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 100))
+@click.option("--draw", type=click.Path(dir_okay=False, path_type=Path), help="SVG of the curve.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def race_command(
     attacker: str,
@@ -74,6 +76,7 @@ def race_command(
     queries: int,
     found_after: int,
     seeds: int,
+    draw: Path | None,
     as_json: bool,
 ) -> None:
     """Race an attacker who learns one bit a query against guard, accounts and response.
@@ -86,9 +89,12 @@ def race_command(
       safehold race --queries 200
       safehold race --attacker best-of-n --accounts 1 --accounts 1000 --seeds 10
       safehold race --defence response --accounts 1000 --seeds 10 --json
+      safehold race --accounts 1 --accounts 10 --accounts 1000 --seeds 10 --draw race.svg
     """
     console = Console(stderr=as_json, highlight=False)
     found: list[RaceResult] = []
+    named = ", ".join(map(str, range(1, seeds + 1)))
+    console.print(f"seeds, named before the run: {named}", soft_wrap=True)
     with contextlib.ExitStack() as stack:
         ground = _Ground(questions(_DOMAIN))
         target = stack.enter_context(complying_target(ground.questions))
@@ -106,6 +112,8 @@ def race_command(
                     with _field(ground, settings, target) as result:
                         found.append(result)
                     console.print(_line(found[-1]), soft_wrap=True)
+    if draw is not None:
+        draw.write_text(drawn(found), encoding="utf-8")
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
         return

@@ -1,10 +1,13 @@
 """The race: a weak guard is broken, accounts and response act in time, benign accounts stay."""
 
+from xml.etree import ElementTree as ET
+
 import msgspec
 import pytest
 
 from safehold.detect.redteam.interface import Topic, Wrapper
 from safehold.improve.response.race import Defence, RaceAnswer, RaceResult, RaceSettings, race
+from safehold.improve.response.race_curve import drawn
 
 TOPICS = tuple(
     Topic(
@@ -101,3 +104,18 @@ def test_a_race_repeats_and_its_curve_never_falls() -> None:
     curve = run(seed=3).curve
     assert len(curve) == 400
     assert list(curve) == sorted(curve)
+
+
+def test_the_curve_has_a_line_for_each_defence_and_marks_what_happened() -> None:
+    """Guard alone has a ring where it broke; response a filled mark where it acted."""
+    guard = [run(seed=seed) for seed in (1, 2, 3)]
+    response = [run(seed=seed, defence=Defence.RESPONSE, accounts=10) for seed in (1, 2, 3)]
+    picture = ET.fromstring(drawn([*guard, *response]))
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(picture.findall(f"{space}polyline")) == 2
+    texts = [one.text for one in picture.findall(f"{space}text")]
+    assert "guard, 1 accounts, 3 seeds" in texts
+    assert "response, 10 accounts, 3 seeds" in texts
+    rings = [one for one in picture.findall(f"{space}circle") if one.get("fill") == "none"]
+    assert rings
+    assert ET.fromstring(drawn([])) is not None

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from safehold.errors import DataError
@@ -47,10 +46,7 @@ def stage2_network(bundle: Bundle, folder: Path) -> MultilingualEncoder:
 
 
 def _served(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
-    try:
-        graph = onnx.load_from_string(model).graph
-    except DecodeError as error:
-        raise DataError("stage 2 can't be read as an ONNX graph") from error
+    graph = onnx.load_from_string(model).graph  # the bundle was loaded from it before
     stored = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     known = set(MultilingualEncoder(MultilingualShape(layers=64), 1).state_dict())
     found = {

@@ -1,0 +1,123 @@
+"""Kills whoever writes a case, the hot rules and a trial, again and again; prints what was found.
+
+A process of its own, so that it may fork. `python response_kills.py FOLDER ROUNDS` prints JSON.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from safehold.detect.redteam.interface import Wrapper
+from safehold.guard.bundle.overlay_file import Quorum, approve
+from safehold.guard.gateway.bundles.trial_file import TrialPlan
+from safehold.guard.gateway.bundles.trial_memory import TrialMemory, Verdicts, followed, judged
+from safehold.guard.overlay.interface import BenignCost, HotRule
+from safehold.improve.response.case import Case
+from safehold.improve.response.gates import Gate, GateLimits, GateReport, GateState
+from safehold.improve.response.hotrule import MeasuredRule
+from safehold.improve.response.interface import Dress, Incident, IncidentKind, Variant
+from safehold.improve.response.rule_book import RuleBook
+from safehold.improve.response.trial_book import TrialBook
+from safehold.stats import Rate
+
+KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
+QUORUM = Quorum(keys={name: key.public_key() for name, key in KEYS.items()})
+INCIDENT = Incident(
+    id="c1", kind=IncidentKind.MISS, at=1, text="t" * 5_000, clause="c", source="s", reporter="anna"
+)
+RULE = HotRule(
+    id="c1-rule",
+    clause="c",
+    owner="anna",
+    incident="c1",
+    created=1_000,
+    expires=90_000,
+    pattern="red barrel",
+    cost=BenignCost(0, 10, {}),
+)
+PLAN = TrialPlan(
+    id="t1", serial=1, champion="a" * 64, challenger="b" * 64, folder="b", report="c" * 64, least=1
+)
+
+
+def work(folder: Path, turn: int) -> None:
+    """Go through every step that writes, once."""
+    case = Case(folder / "case")
+    case.begin(INCIDENT, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
+    case.keep_variants([Variant(f"{turn} {n}", restricted=True, held_out=False) for n in range(99)])
+    case.keep_rule(MeasuredRule(rule=RULE, caught=Rate(9, 10), twins=Rate(0, 10)))
+    book = RuleBook(folder / "hot.json", QUORUM, "anna", KEYS["anna"])
+    if not (folder / "hot.json").exists():
+        book.begin(1_000)
+    book.shadow(RULE, 1_000)
+    for name, key in KEYS.items():
+        case.keep_approval(approve(RULE, name, key))
+    book.act(RULE.id, case.approvals(), 1_000)
+    gate = Gate("golden", GateState.PASSED, str(turn))
+    case.keep_report(GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,)))
+    trial = TrialBook(folder / "trial.json", QUORUM, "anna", KEYS["anna"])
+    if not (folder / "trial.json").exists():
+        trial.begin(PLAN)
+    trial.excuse((f"sh_{turn}",))
+    TrialBook(folder / "trial.json", QUORUM, "bela", KEYS["bela"]).approve()
+    trial.take()
+    memory = TrialMemory(folder / "trial.memory")
+    memory.change(lambda kept: followed(kept, PLAN) if kept is None else kept)
+    seen = Verdicts(f"sh_{turn}", champion=False, challenger=False)
+    memory.change(lambda kept: kept if kept is None else judged(kept, (seen,)))
+    book.end(RULE.id, 1_000)
+
+
+def sound(folder: Path) -> str:
+    """Read everything that stands there as its readers do; return what is wrong."""
+    case = Case(folder / "case")
+    readers = {
+        "incident": case.incident,
+        "dress": case.dress,
+        "variants": case.variants,
+        "rule": case.rule,
+        "report": case.report,
+        "approvals": case.approvals,
+    }
+    try:
+        for step in case.done():
+            readers[step]()
+        if (folder / "hot.json").exists():
+            RuleBook(folder / "hot.json", QUORUM, "anna", KEYS["anna"]).content()
+        if (folder / "trial.json").exists():
+            TrialBook(folder / "trial.json", QUORUM, "anna", KEYS["anna"]).plan()
+        TrialMemory(folder / "trial.memory").read()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def main(folder: Path, rounds: int) -> dict[str, object]:
+    """Kill so many writers; return how many were killed and what was unsound."""
+    rng = random.Random(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    wrong: list[str] = []
+    steps: set[str] = set()
+    for turn in range(rounds):
+        child = os.fork()
+        if child == 0:
+            for n in range(1_000_000):
+                work(folder, turn * 1_000 + n)
+        time.sleep(rng.uniform(0.0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        steps.update(Case(folder / "case").done())
+        wrong += [found for found in (sound(folder),) if found]
+    work(folder, rounds * 1_000)
+    wrong += [found for found in (sound(folder),) if found]
+    return {"killed": rounds, "wrong": wrong, "steps": sorted(steps)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))
