@@ -42,7 +42,7 @@ def crafts(seed: int) -> Iterator[Craft]:
             family = f"crafts-{language}-{number:03}"
             spoken = "en" if language == "software" else language
             for form in (0, rng.randint(1, 5)):
-                text = _told(_drawn(line.strip(), rng), spoken, form, rng)
+                text = _told(drawn(line.strip(), rng), spoken, form, rng)
                 told.append(Craft(f"{family}-{form}", family, spoken, text))
         yield from told
         for number in range(len(told) // _PAIRS):
@@ -52,8 +52,8 @@ def crafts(seed: int) -> Iterator[Craft]:
             yield Craft(f"crafts-{language}-pair-{number:03}", family, first.language, text)
 
 
-def _drawn(line: str, rng: random.Random) -> str:
-    """Return the line with each range replaced by a number of it."""
+def drawn(line: str, rng: random.Random) -> str:
+    """Return the line with each range (`[3-9]`) replaced by a number of it."""
 
     def number(match: re.Match[str]) -> str:
         low, high = match[1], match[2]

@@ -18,6 +18,8 @@ from safehold.improve.synthesis.phrasebook import Phrasebook
 
 _SHORT_DOCUMENT = 900
 _LONG_REPLY = 3
+_TALK = (2, 7)
+"""Messages before the last one of a harmless conversation."""
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -26,6 +28,8 @@ class Pool(msgspec.Struct, frozen=True):
     phrases: Phrasebook
     replies: tuple[Example, ...]
     """Permitted examples with a reply."""
+    asks: tuple[Example, ...] = ()
+    """Permitted examples of one message without a reply."""
 
     def reply(self, rng: random.Random, but: str) -> Example:
         """Return a permitted exchange of another family."""
@@ -120,6 +124,15 @@ def with_history(parent: Example, pool: Pool, rng: random.Random) -> Made:
     return Made(exchange, parent.reply, ())
 
 
+def conversation_of(parent: Example, pool: Pool, rng: random.Random) -> Made:
+    """Ask several harmless things in one conversation, most of them in one language."""
+    own = [one for one in rng.sample(pool.asks, k=min(60, len(pool.asks))) if one is not parent]
+    near = [one for one in own if one.language == parent.language]
+    before = (near if len(near) > _TALK[0] else own)[: rng.randint(*_TALK)]
+    history = [(told_by_user(one), rng.choice(pool.replies).reply) for one in before]
+    return Made(conversation.after_history(told_by_user(parent), history), "", ())
+
+
 def pasted(parent: Example, pool: Pool, rng: random.Random) -> Made:
     """Put a pasted document beside the request."""
     text, chain = _dressed(told_by_user(parent), pool, rng)
@@ -210,6 +223,10 @@ def _prompt(example: Example) -> bool:
     return prompt_label(example) is not None
 
 
+def _single(example: Example) -> bool:
+    return _prompt(example) and not example.reply and len(example.exchange.turns) == 1
+
+
 def _reply(example: Example) -> bool:
     return bool(example.reply)
 
@@ -225,6 +242,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("encoded", encoded, _prompt, 2.5, 3),
     Recipe("split-turns", split_turns, _prompt, 2.5, 2),
     Recipe("history", with_history, _prompt, 2, 2),
+    Recipe("conversation", conversation_of, _single, 0, 6),
     Recipe("pasted", pasted, _prompt, 2.5, 3),
     Recipe("tool-result", tool_result, _prompt, 1.5, 1.5),
     Recipe("system", system_prompt, _prompt, 1.5, 2),
@@ -248,4 +266,5 @@ def pool_of(examples: Sequence[Example], split: Split, phrases: Phrasebook) -> P
     return Pool(
         phrases=phrases,
         replies=tuple(one for one in own if one.side is Side.PERMITTED and one.reply),
+        asks=tuple(one for one in own if one.side is Side.PERMITTED and _single(one)),
     )

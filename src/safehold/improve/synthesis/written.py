@@ -8,6 +8,7 @@ from safehold.exchange import user_says
 from safehold.improve.synthesis import seeds
 from safehold.improve.synthesis.ask import ask_list
 from safehold.improve.synthesis.crafts import crafts
+from safehold.improve.synthesis.crossings import crossings
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.phrasebook import languages
 
@@ -33,6 +34,7 @@ class WrittenGenerator:
             *self._from_languages(seed),
             *self._from_lexicon(seed),
             *self._from_crafts(seed),
+            *self._from_crossings(seed),
         ]
         random.Random(seed).shuffle(examples)
         yield from examples
@@ -132,6 +134,22 @@ class WrittenGenerator:
                 ask=False,
                 lineage=self._lineage(seed),
                 language=craft.language,
+            )
+
+    def _from_crossings(self, seed: int) -> Iterator[Example]:
+        for crossed in crossings(self._domain, seed):
+            restricted = crossed.side is Side.RESTRICTED
+            yield Example(
+                id=crossed.id,
+                family=crossed.family,
+                split=Split.TRAIN,
+                side=crossed.side,
+                clause=crossed.clause,
+                exchange=user_says("Please go on." if crossed.told else crossed.text),
+                reply=crossed.text if crossed.told else "",
+                ask=restricted and not crossed.told,
+                lineage=self._lineage(seed),
+                language=crossed.language,
             )
 
     def _lineage(self, seed: int) -> Lineage:

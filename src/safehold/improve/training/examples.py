@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from safehold.exchange import Exchange
-from safehold.guard.session.segments import PIECE, pieces, reading, segments
+from safehold.guard.session.segments import PIECE, WHOLE, pieces, reading, segments
+from safehold.improve.synthesis.families import told_by_user
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
 
@@ -16,6 +17,8 @@ _LONG_PROMPT = 150
 """Characters from which a permitted prompt is as good as a reply for learning what is harmless."""
 _PASTED = 0.25
 """Share of the stretches of replies that stage 2 also reads as if somebody had pasted them."""
+_DEALT = 0.06
+"""Share of short prompts that are shown as dealt over turns, a few words on each line."""
 _TURNING = "preamble"
 """Augmentation whose replies begin harmlessly: only their end carries the label."""
 
@@ -27,8 +30,10 @@ def of_split(examples: Iterable[Example], split: Split) -> list[Example]:
 
 def prompt_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]:
     """Return what the prompt head of stage 1 learns from: prompts, and replies as if pasted."""
+    rng = random.Random(f"{seed}/prompts")
+    asks = _asks(examples)
     whole = [
-        LabelledText(_said(example.exchange), example.side is Side.RESTRICTED)
+        LabelledText(_shown(example, asks, rng), example.side is Side.RESTRICTED)
         for example in examples
         if _prompt_is_labelled(example)
     ]
@@ -73,14 +78,13 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
     reply must be judged by what it says.
     """
     rng = random.Random(seed)
+    asks = _asks(examples)
     found: list[LabelledPair] = []
     for example in examples:
         clause = clauses.index(example.clause) if example.side is Side.RESTRICTED else -1
         if _prompt_is_labelled(example):
-            said = _said(example.exchange)
+            said = _shown(example, asks, rng)
             piece = said if len(said) <= PIECE else rng.choice(pieces(said))
-            # A long restricted prompt may hold its request anywhere: show all of it or, for
-            # permitted ones, any piece.
             found.append(LabelledPair(said[-2 * PIECE :] if clause >= 0 else piece, "", clause))
         if example.reply:
             turning = _TURNING in example.lineage.chain
@@ -94,6 +98,40 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
 
 def _prompt_is_labelled(example: Example) -> bool:
     return example.ask or example.side is Side.PERMITTED
+
+
+def _shown(example: Example, asks: dict[str, str], rng: random.Random) -> str:
+    """Return a text that a session scores for the prompt, one that carries the label.
+
+    Of a permitted conversation it is any way in which the session joins the turns, since none of
+    them may look restricted. Of a long restricted prompt it is a window around its request: the
+    rest of it is harmless, and would teach that documents are not.
+    """
+    said = _said(example.exchange)
+    if example.side is Side.PERMITTED:
+        joined = [one.text for one in segments(example.exchange) if one.turn < 0]
+        said = rng.choice(joined) if joined else said
+    elif len(said) > WHOLE:
+        said = _around(said, asks.get(example.lineage.parent or "", ""), rng)
+    if len(said) <= WHOLE and rng.random() < _DEALT:
+        words, few = said.split(), rng.choice((2, 3, 4, 6))
+        said = "\n".join(" ".join(words[at : at + few]) for at in range(0, len(words), few))
+    return said
+
+
+def _around(said: str, ask: str, rng: random.Random) -> str:
+    """Return a stretch of a long text with a request in it; its end where it is not found."""
+    at = said.casefold().find(ask.casefold()) if ask else -1
+    if at < 0 or len(ask) > WHOLE:
+        return said[-2 * PIECE :]
+    room = rng.randint(0, WHOLE - len(ask))
+    before = rng.randint(0, room)
+    return said[max(0, at - before) : at + len(ask) + room - before]
+
+
+def _asks(examples: Sequence[Example]) -> dict[str, str]:
+    """Return what the user said, by the id of each example that others were made from."""
+    return {one.id: told_by_user(one) for one in examples if not one.lineage.chain}
 
 
 def _said(exchange: Exchange) -> str:
