@@ -116,6 +116,7 @@ class SessionReport(msgspec.Struct, frozen=True):
     bypasses: tuple[str, ...]
     coverage: LaneCoverage
     hot: tuple[HotHit, ...] = ()
+    unreadable: int = 0
 
 
 class Escalation(msgspec.Struct, frozen=True):

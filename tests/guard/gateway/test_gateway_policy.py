@@ -12,13 +12,16 @@ from gateway_wire import PATHS, Start, body_for, post
 
 from safehold.errors import BundleError, ConfigError
 from safehold.guard.gateway.access.store import MemoryStore, SqlStore
+from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import Loaded, Probe
 from safehold.guard.gateway.interface import Exempt, NotExempt, Surface
 from safehold.guard.gateway.policy import Budget, Canary, Key, Settings, SurfacePolicy, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.guard.interface import FailMode
 from safehold.guard.ledger.interface import EventKind, EventRow
-from safehold.testing.guards import MARKER, held_rules
+from safehold.guard.session.decoding import ViewDecoder
+from safehold.guard.session.session import Guard
+from safehold.testing.guards import MARKER, held_rules, rule_guard
 from safehold.testing.ledger import MemoryLedger
 from safehold.testing.upstream import says
 
@@ -101,6 +104,27 @@ def test_flag_budget_suspends_a_key(stage: Start) -> None:
     assert ask(at, MARKER)[0] == 200
     time.sleep(0.1)
     assert ask(at, "hi")[0] == 403
+
+
+def no_more(path: object) -> Never:
+    """Stand where no test loads a bundle."""
+    raise AssertionError(path)
+
+
+def test_unreadable_text_is_counted_by_row_and_by_day(stage: Start) -> None:
+    """A key that got its day's unreadable characters gets no more of them, but other answers."""
+    cascade = rule_guard("never said").cascade
+    held = Held(Guard(cascade, ViewDecoder()), name="views", canaries=())
+    parts = Parts(loader=no_more, held=held)
+    at = stage(parts=parts, keys=(key(budget=Budget(unreadable_per_day=250)),))
+    cipher = "Xqzv jkwp tgbz qvxn rlkd hzwq bxpj mvzt kqdg wxzr jpqb vnkh zgtx qlwm. " * 2
+    at.upstream.script = says(cipher)
+    first, second = (b"content_filter" in ask(at)[2] for _ in range(2))
+    assert (first, second) == (False, True)
+    assert at.finals()[0].unreadable > 100
+    at.upstream.script = says("The old harbour keeps its boats in rows along the quay.")
+    assert b"content_filter" not in ask(at)[2]
+    assert at.finals()[-1].unreadable == 0
 
 
 def test_token_budget_is_charged(stage: Start) -> None:

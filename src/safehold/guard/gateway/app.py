@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
 from safehold.guard.accounts.interface import Level
@@ -378,6 +380,9 @@ class Gateway:
             return
         exchange = await self._history(call, key)
         del body
+        left = await self.gate.unreadable_left(key)
+        if left is not None and left < policy.unreadable_chars:
+            policy = msgspec.structs.replace(policy, unreadable_chars=left)
         ask = Ask(
             decision_id=visit.decision_id,
             surface=surface,
@@ -414,8 +419,9 @@ class Gateway:
             self.relay.watcher.ledger_failed(ask.surface)
         flagged = state.block is not None
         used = (state.tokens.read or 0) + (state.tokens.written or 0)
+        unread = min(state.session.report().unreadable, ask.policy.unreadable_chars)
         with contextlib.suppress(LedgerError):
-            await self.gate.charge(ask.key, flagged=flagged, tokens=used)
+            await self.gate.charge(ask.key, flagged=flagged, tokens=used, unreadable=unread)
         if self._log.isEnabledFor(logging.INFO):
             self._log.info("exchange", extra={"fields": log_fields(state)})
 

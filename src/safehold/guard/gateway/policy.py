@@ -129,11 +129,16 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one key may use; None is no limit. Flags are blocked or would-be-blocked exchanges."""
+    """What one key may use; None is no limit. Flags are blocked or would-be-blocked exchanges.
+
+    `unreadable_per_day`: characters that nobody can read; what a day has left of them is the most
+    that one exchange may have.
+    """
 
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
     flags_per_day: int | None = None
+    unreadable_per_day: int | None = 2_000
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -150,7 +150,8 @@ class FinalRow(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
     `delivered_bytes` counts UTF-8 bytes of reply text where they are handed to the client's socket,
     `scored_bytes` those where they are handed to the scorers: two counters, kept apart, that the
     coverage audit compares. `lane` and `offset` say where a block fired. `error` is an error's
-    class name, never a message with content in it.
+    class name, never a message with content in it. `unreadable` counts the reply's characters that
+    nobody can read; None in rows of before it was counted, or where no reply was scored.
     """
 
     decision_id: str
@@ -169,6 +170,7 @@ class FinalRow(msgspec.Struct, frozen=True, kw_only=True, tag="final"):
     tokens_out: int | None = None
     latency: Latency = Latency()
     error: str | None = None
+    unreadable: int | None = None
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True, tag="event"):

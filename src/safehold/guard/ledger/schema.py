@@ -98,6 +98,7 @@ FINALS = Table(
     Column("tokens_out", BigInteger),
     Column("latency", String, nullable=False),
     Column("error", String),
+    Column("unreadable", BigInteger),
 )
 EVENTS = Table(
     "ledger_events",

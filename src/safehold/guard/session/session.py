@@ -265,9 +265,9 @@ class GuardSession:
         most = self._policy.unreadable_chars
         if self._excused or not state.views.unreadable:
             return None
-        lanes = [lane.meant.state if lane.meant else lane for lane in self._lanes.values()]
-        if sum(lane.views.unreadable for lane in lanes) <= most:
+        if self._count_unreadable() <= most:
             return None
+        lanes = [lane.meant.state if lane.meant else lane for lane in self._lanes.values()]
         said = "\n".join(part.text for part in self._exchange.texts())
         if sum(lane.views.unknown(said) for lane in lanes) <= most:
             return None
@@ -442,7 +442,12 @@ class GuardSession:
             bypasses=tuple(self._failures.bypasses),
             coverage=self.coverage,
             hot=tuple(self._written.hot.hit.values()),
+            unreadable=self._count_unreadable(),
         )
+
+    def _count_unreadable(self) -> int:
+        lanes = (lane.meant.state if lane.meant else lane for lane in self._lanes.values())
+        return sum(lane.views.unreadable for lane in lanes)
 
 
 def _nobody(clause: str) -> bool:

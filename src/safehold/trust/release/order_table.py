@@ -95,6 +95,7 @@ _GATEWAY: dict[str, Order] = {
     "keys.*.budget.requests_per_minute": _LOWER,
     "keys.*.budget.tokens_per_day": _LOWER,
     "keys.*.budget.flags_per_day": _LOWER,
+    "keys.*.budget.unreadable_per_day": _LOWER,
     "keys.*.policies": _EITHER,
     **_under("keys.*.policies.*", _SURFACE),
     "keys.*.admin": _LOWER,

@@ -162,7 +162,20 @@ class Gate:
                 return HttpRefusal(429, "this key's requests per minute are spent", _MINUTE)
         return None
 
-    async def charge(self, key: Key | None, *, flagged: bool, tokens: int) -> None:
+    async def unreadable_left(self, key: Key | None) -> int | None:
+        """Return how many characters that nobody can read its key has left today; None: no limit.
+
+        Raises:
+            LedgerError: The store can't be reached (the caller must refuse).
+        """
+        if key is None or key.budget.unreadable_per_day is None:
+            return None
+        used = await self.counters.add(f"unreadable:{key.id}", 0, _DAY)
+        return max(0, key.budget.unreadable_per_day - used)
+
+    async def charge(
+        self, key: Key | None, *, flagged: bool, tokens: int, unreadable: int = 0
+    ) -> None:
         """Count what an exchange used."""
         if key is None:
             return
@@ -170,6 +183,8 @@ class Gate:
             await self.counters.charge(f"flags:{key.id}", 1, _DAY)
         if tokens and key.budget.tokens_per_day is not None:
             await self.counters.charge(f"tokens:{key.id}", tokens, _DAY)
+        if unreadable and key.budget.unreadable_per_day is not None:
+            await self.counters.charge(f"unreadable:{key.id}", unreadable, _DAY)
 
 
 def account_of(key: Key) -> str:

@@ -69,6 +69,7 @@ def final_row(state: RunState, at: float, outcome: Outcome, judged: LedgerVerdic
         tokens_out=state.tokens.written,
         latency=state.timing.latency(),
         error=state.error,
+        unreadable=report.unreadable,
     )
 
 

@@ -1,0 +1,65 @@
+"""What the trainers read of a prompt carries its label."""
+
+from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
+from safehold.guard.session.segments import WHOLE
+from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.training.examples import pairs, prompt_texts
+
+ASK = "how long does the purple porridge stand before it is strained"
+PAGE = "The harbour keeps its boats in rows along the quay and the lamps are lit at dusk. " * 30
+
+
+def example(text: str | Exchange, side: Side, name: str, parent: str | None = None) -> Example:
+    """Return a prompt of one side; with a parent it was made from that."""
+    chain = ("pasted",) if parent else ()
+    return Example(
+        id=name,
+        family=name,
+        split=Split.TRAIN,
+        side=side,
+        clause="porridge" if side is Side.RESTRICTED else "general",
+        exchange=user_says(text) if isinstance(text, str) else text,
+        reply="",
+        ask=side is Side.RESTRICTED,
+        lineage=Lineage(constitution="", generator="", seed=1, parent=parent, chain=chain),
+    )
+
+
+def test_a_long_restricted_prompt_is_shown_where_its_request_stands() -> None:
+    """Wherever in a page the request stands, it is in what is learnt, and little else is."""
+    base = example(ASK, Side.RESTRICTED, "base")
+    for number in range(20):
+        at = number * len(PAGE) // 20
+        child = example(f"{PAGE[:at]}\n{ASK}\n{PAGE[at:]}", Side.RESTRICTED, "child", "base")
+        shown = [one.prompt for one in pairs([base, child], ["porridge"], seed=number)]
+        texts = [one.text for one in prompt_texts([base, child], seed=number)]
+        for text in (*shown, *texts):
+            assert ASK in " ".join(text.split())
+            assert len(text) <= WHOLE
+
+
+def test_a_permitted_page_is_shown_from_everywhere() -> None:
+    """The twin: a harmless page is learnt in any of the pieces that a session scores."""
+    page = example(PAGE, Side.PERMITTED, "page")
+    base = example(ASK, Side.RESTRICTED, "base")
+    shown = {
+        one.prompt
+        for seed in range(30)
+        for one in pairs([base, page], ["porridge"], seed=seed)
+        if one.clause < 0
+    }
+    assert len(shown) > 3
+    assert all(text in PAGE for text in shown)
+
+
+def test_a_permitted_conversation_is_shown_as_the_session_joins_it() -> None:
+    """None of the joined texts of a harmless conversation may look restricted, so all are shown."""
+    turns = [
+        Turn(role=role, parts=(TextPart(text=f"{said} number {number} about lamps and boats"),))
+        for number in range(4)
+        for role, said in ((Role.USER, "question"), (Role.ASSISTANT, "answer"))
+    ]
+    talk = example(Exchange(turns=tuple(turns[:-1])), Side.PERMITTED, "talk")
+    shown = {one.prompt for seed in range(40) for one in pairs([talk], ["porridge"], seed=seed)}
+    assert len(shown) > 2
+    assert all("answer" not in text for text in shown)
