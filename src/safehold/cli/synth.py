@@ -33,7 +33,7 @@ _SIZES = ("small", "default", "large")
     default="default",
     show_default=True,
     type=click.Choice(_SIZES),
-    help="How many examples to aim at: about 1,800, 20,000 or 24,000.",
+    help="How many examples to aim at: about 1,800, 23,500 or 27,000.",
 )
 @click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
 @click.option(

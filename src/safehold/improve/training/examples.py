@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from safehold.exchange import Exchange
-from safehold.guard.session.segments import PIECE, WHOLE, pieces, reading, segments
+from safehold.guard.session.segments import (
+    PIECE,
+    WHOLE,
+    pieces,
+    reading,
+    segments,
+    sentences,
+)
 from safehold.improve.synthesis.families import told_by_user
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
@@ -17,6 +24,8 @@ _LONG_PROMPT = 150
 """Characters from which a permitted prompt is as good as a reply for learning what is harmless."""
 _PASTED = 0.25
 """Share of the stretches of replies that stage 2 also reads as if somebody had pasted them."""
+_SENTENCE = 0.5
+"""Share of the permitted replies of which a sentence alone is shown as a part of a prompt."""
 _DEALT = 0.06
 """Share of short prompts that are shown as dealt over turns, a few words on each line."""
 _TURNING = "preamble"
@@ -37,7 +46,12 @@ def prompt_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText
         for example in examples
         if _prompt_is_labelled(example)
     ]
-    return whole + _stretches(examples, seed=seed, weight=0.5)
+    parts = [
+        LabelledText(text, restricted=False, weight=0.5)
+        for example in examples
+        if (text := _sentence(example, rng))
+    ]
+    return whole + parts + _stretches(examples, seed=seed, weight=0.5)
 
 
 def reply_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]:
@@ -74,6 +88,8 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
 
     Some of the stretches stand alone too: a passage that is pasted as a prompt is what it is.
 
+    Sentences of permitted replies are shown as prompts too, since that is how documents are read.
+
     A stretch is shown with its own prompt half of the time and without any otherwise, so that the
     reply must be judged by what it says.
     """
@@ -86,6 +102,8 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
             said = _shown(example, asks, rng)
             piece = said if len(said) <= PIECE else rng.choice(pieces(said))
             found.append(LabelledPair(said[-2 * PIECE :] if clause >= 0 else piece, "", clause))
+        if part := _sentence(example, rng):
+            found.append(LabelledPair(part, "", -1))
         if example.reply:
             turning = _TURNING in example.lineage.chain
             for window in _windows(example.reply, rng, tail=turning):
@@ -117,6 +135,17 @@ def _shown(example: Example, asks: dict[str, str], rng: random.Random) -> str:
         words, few = said.split(), rng.choice((2, 3, 4, 6))
         said = "\n".join(" ".join(words[at : at + few]) for at in range(0, len(words), few))
     return said
+
+
+def _sentence(example: Example, rng: random.Random) -> str:
+    """Return now and then a sentence of a permitted reply: a document in a prompt is read by them.
+
+    What comes before and after it is not seen, so an instruction says little of its subject.
+    """
+    if example.side is Side.RESTRICTED or not example.reply or rng.random() >= _SENTENCE:
+        return ""
+    found = sentences(example.reply)
+    return rng.choice(found) if found else ""
 
 
 def _around(said: str, ask: str, rng: random.Random) -> str:
