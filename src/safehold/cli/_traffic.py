@@ -1,11 +1,19 @@
-"""Labelled and unlabelled files as traffic that thresholds are set on."""
+"""Labelled and unlabelled files, and a gateway's ledger, as traffic that thresholds are set on."""
 
+import hashlib
 from pathlib import Path
 
+from safehold.exchange import Channel
+from safehold.guard.ledger.interface import Action
+from safehold.guard.ledger.joined import joined, watermark
+from safehold.guard.ledger.reader import LedgerReader
 from safehold.improve.evaluation.interface import DataFile, Label
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.parts import Part
 from safehold.improve.training.traffic import Traffic, TrafficText
+
+_PROBE = "canary"
+_SAID = frozenset({Channel.TEXT, Channel.REASONING})
 
 
 def traffic_of(
@@ -38,3 +46,39 @@ def traffic_of(
                 kept.append(TrafficText(item.prompt, ""))
                 kept.append(TrafficText(item.before, item.reply, asks=False))
     return Traffic(tuple(general), tuple(near), {file.name: file.sha256 for file in files})
+
+
+def traffic_in_ledger(url: str, limit: int | None = None) -> Traffic:
+    """Return what a gateway's clients asked and were answered, the last `limit` exchanges.
+
+    The gateway's own probes and what never reached the guard are left out. What was blocked is
+    traffic too: thresholds that looked away from it would drift down at each calibration.
+
+    Raises:
+        ConfigError: The URL can't be used.
+        LedgerError: There is no ledger, or it can't be read.
+    """
+    found: list[TrafficText] = []
+    digest = hashlib.sha256()
+    with LedgerReader.open(url).snapshot() as connection:
+        for one in joined(connection, after=0, through=watermark(connection)):
+            prompt = one.prompt
+            if prompt is None or prompt.exchange is None or prompt.action is Action.REFUSE:
+                continue
+            if prompt.use_case == _PROBE:
+                continue
+            lanes = [lane.text for lane in one.final.delivered if lane.lane.channel in _SAID]
+            found.append(TrafficText(prompt.exchange, "\n".join(lanes)))
+    kept = tuple(found if limit is None else found[-limit:])
+    for text in kept:
+        digest.update(hashlib.sha256(repr(text).encode("utf-8", "surrogatepass")).digest())
+    return Traffic(kept, (), {f"ledger: {len(kept)} exchanges": digest.hexdigest()})
+
+
+def together(first: Traffic, second: Traffic) -> Traffic:
+    """Return the traffic of two sources as one."""
+    return Traffic(
+        first.general + second.general,
+        first.near + second.near,
+        {**first.sources, **second.sources},
+    )

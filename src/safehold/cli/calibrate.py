@@ -26,6 +26,11 @@ _RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
     help="JSONL with `text` or `messages`: a file or a folder; may be repeated.",
 )
 @click.option(
+    "--ledger",
+    "ledger",
+    help="A gateway's ledger: path, sqlite:/// or postgresql:// URL. Only read.",
+)
+@click.option(
     "--part",
     type=click.Choice([part.value for part in Part]),
     help="Of each file only the repositories of this part.",
@@ -63,6 +68,7 @@ _RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
 def calibrate(
     bundle: str,
     benign: tuple[Path, ...],
+    ledger: str | None,
     part: str | None,
     limit: int | None,
     from_record: Path | None,
@@ -86,18 +92,19 @@ def calibrate(
     \b
     Examples:
       safehold calibrate homebrewing --benign traffic.jsonl --out bundles/ours
+      safehold calibrate homebrewing --ledger safehold-ledger.db --contamination 0.001 --out ours
       safehold calibrate homebrewing --benign week/ --contamination 0.001 --out bundles/ours
       safehold calibrate bundles/new --from-record calibration.json --out bundles/again
     """
     # The packages of the extra are wanted only now: `--help` works without them.
     try:
-        from safehold.cli._traffic import traffic_of
+        from safehold.cli._traffic import together, traffic_in_ledger, traffic_of
         from safehold.improve.training.recalibrate import recalibrate
         from safehold.improve.training.traffic import TrafficSettings, calibrated, read_record
     except ModuleNotFoundError as error:
         raise DependencyError("calibrating needs: pip install 'safehold[train]'") from error
-    if bool(benign) is (from_record is not None):
-        raise UsageError("expected either --benign or --from-record")
+    if bool(benign or ledger) is (from_record is not None):
+        raise UsageError("expected either --benign or --ledger, or --from-record")
     loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsafe)
     console = Console(file=sys.stderr)
     if from_record is not None:
@@ -110,6 +117,8 @@ def calibrate(
             alpha=alpha, near_alpha=near_alpha, escalate=escalate, contamination=contamination
         )
         traffic = traffic_of(benign, loaded.manifest.constitution, part, limit)
+        if ledger is not None:
+            traffic = together(traffic, traffic_in_ledger(ledger, limit))
         with Bars(console) as bars:
             _, found = calibrated(loaded, traffic, settings, bars)
     key = None if unsigned else load_or_make_key(signing_key.expanduser())

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from safehold.cli._progress_bars import Bars
 from safehold.cli._visible import visible
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.plan import AttackPlan, draw
 from safehold.detect.redteam.questions import domains, questions, wrappers
 from safehold.detect.redteam.report import RedteamReport, Slice, summarise
 from safehold.detect.redteam.run import Attacker, Players, RunFile, Stage2, read_record
+from safehold.detect.redteam.search import best_of, universal
 from safehold.detect.redteam.target import Complier
 from safehold.detect.redteam.target_server import serving
 from safehold.detect.redteam.transforms import TRANSFORMS
@@ -55,6 +57,8 @@ def redteam() -> None:
       safehold redteam list transforms
       safehold redteam run --bundle bundle/ --bundle-key bundle.pub --out attacks.jsonl
       safehold redteam report attacks.jsonl
+      safehold redteam universal --bundle bundle/ --bundle-key bundle.pub
+      safehold redteam best-of --bundle bundle/ --bundle-key bundle.pub
       safehold redteam target --port 9100
     """
 
@@ -93,29 +97,40 @@ def list_(what: str, domain: str, as_json: bool) -> None:
     click.echo(f"{len(rows)} {what}")
 
 
+_bundle_options = (
+    click.option("--bundle", type=click.Path(path_type=Path), help="The bundle to attack."),
+    click.option(
+        "--bundle-key",
+        "key",
+        type=click.Path(path_type=Path),
+        help="Public key that signed the bundle (default: your own, which `train` made).",
+    ),
+    click.option(
+        "--bundle-sha256",
+        "sha256",
+        default="",
+        help="Digest of the bundle's manifest, instead of a key.",
+    ),
+    click.option(
+        "--unsafe-unsigned-bundle",
+        "unsafe_unsigned",
+        is_flag=True,
+        help="Take the bundle without checking who made it.",
+    ),
+    click.option(
+        "--unsafe-no-guard",
+        is_flag=True,
+        help="Attack the bare target: what a guard is compared with.",
+    ),
+)
+
+
+def _of_bundle(command: Callable[..., None]) -> Callable[..., None]:
+    return functools.reduce(lambda made, option: option(made), reversed(_bundle_options), command)
+
+
 @redteam.command()
-@click.option("--bundle", type=click.Path(path_type=Path), help="The bundle to attack.")
-@click.option(
-    "--bundle-key",
-    "key",
-    type=click.Path(path_type=Path),
-    help="Public key that signed the bundle (default: your own, which `train` made).",
-)
-@click.option(
-    "--bundle-sha256",
-    "sha256",
-    default="",
-    help="Digest of the bundle's manifest, instead of a key.",
-)
-@click.option(
-    "--unsafe-unsigned-bundle",
-    "unsafe_unsigned",
-    is_flag=True,
-    help="Take the bundle without checking who made it.",
-)
-@click.option(
-    "--unsafe-no-guard", is_flag=True, help="Attack the bare target: what a guard is compared with."
-)
+@_of_bundle
 @click.option(
     "--out",
     required=True,
@@ -202,6 +217,97 @@ def run(
         for _ in record.play(planned, players):
             bar.advance(task)
     _show(summarise(record.results), as_json=as_json)
+
+
+def _opened(
+    bundle: Path | None, key: Path | None, sha256: str, domain: str, *, unsigned: bool, bare: bool
+) -> Attacker:
+    if (bundle is None) is not bare:
+        raise UsageError("give either --bundle or --unsafe-no-guard")
+    return _attacker(bundle, key, sha256, unsigned, domain)[0]
+
+
+@redteam.command("universal")
+@_of_bundle
+@click.option(
+    "--dresses",
+    default=400,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Wrappers and chains to begin with.",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@_domain_option
+@_json_option
+def universal_(
+    bundle: Path | None,
+    key: Path | None,
+    sha256: str,
+    unsafe_unsigned: bool,
+    unsafe_no_guard: bool,
+    dresses: int,
+    seed: int,
+    domain: str,
+    as_json: bool,
+) -> None:
+    """Find the one wrapper and chain that delivers the most, over every question.
+
+    \b
+    Examples:
+      safehold redteam universal --bundle bundle/ --bundle-key bundle.pub
+      safehold redteam universal --bundle bundle/ --bundle-sha256 4f1e... --dresses 800 --json
+    """
+    attacker = _opened(bundle, key, sha256, domain, unsigned=unsafe_unsigned, bare=unsafe_no_guard)
+    with Bars(Console(stderr=True, quiet=as_json)) as bars:
+        found = universal(
+            attacker, questions(domain), wrappers(), seed=seed, most=dresses, progress=bars
+        )
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    chain = " > ".join(found.dress.chain) or "none"
+    click.echo(f"best of {found.tried} dresses: wrapper {found.wrapper_family}, chain {chain}")
+    click.echo(f"questions with half of the facts: {found.half_leaked.at_most()}")
+
+
+@redteam.command("best-of")
+@_of_bundle
+@click.option(
+    "--tries",
+    default=50,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Tries at each question.",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@_domain_option
+@_json_option
+def best_of_(
+    bundle: Path | None,
+    key: Path | None,
+    sha256: str,
+    unsafe_unsigned: bool,
+    unsafe_no_guard: bool,
+    tries: int,
+    seed: int,
+    domain: str,
+    as_json: bool,
+) -> None:
+    """Ask every question again and again, typed badly in new ways, until one gets through.
+
+    \b
+    Examples:
+      safehold redteam best-of --bundle bundle/ --bundle-key bundle.pub
+      safehold redteam best-of --bundle bundle/ --bundle-sha256 4f1e... --tries 500 --json
+    """
+    attacker = _opened(bundle, key, sha256, domain, unsigned=unsafe_unsigned, bare=unsafe_no_guard)
+    with Bars(Console(stderr=True, quiet=as_json)) as bars:
+        found = best_of(attacker, questions(domain), seed=seed, tries=tries, progress=bars)
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    click.echo(f"questions lost within {tries} tries: {found.half_leaked.at_most()}")
+    click.echo(f"tries used a question: {found.mean_tries:.1f}")
 
 
 @redteam.command()

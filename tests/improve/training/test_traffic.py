@@ -1,5 +1,6 @@
 """Thresholds from traffic keep their promise, and their record is enough to make them again."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from safehold.cli._traffic import traffic_in_ledger
 from safehold.cli.calibrate import calibrate
 from safehold.errors import DataError
 from safehold.exchange import user_says
 from safehold.guard.bundle.load import UnsafeUnsigned, load_bundle
+from safehold.guard.ledger.interface import Action, LedgerVerdict
+from safehold.guard.ledger.writer import Ledger
 from safehold.improve.training.traffic import Traffic, TrafficSettings, TrafficText, calibrated
 from safehold.progress import Progress
 from safehold.testing.bundles import WORDS, tiny_bundle, write_tiny
+from safehold.testing.ledger import Rows
 from safehold.testing.scorers import PhraseStage2
 
 _HOT = " ".join(sorted(WORDS))
@@ -93,3 +98,46 @@ def test_a_record_makes_the_same_bundle_without_the_traffic(tmp_path: Path) -> N
     assert one.digest == two.digest
     assert one.manifest.traffic is not None
     assert "traffic, number" not in (tmp_path / "one" / "manifest.json").read_text()
+
+
+async def _kept(url: str, rows: Rows) -> None:
+    ledger = await Ledger.open(url)
+    for number in range(60):
+        asked = user_says(f"question {number} of a client")
+        prompt = rows.prompt(exchange=asked)
+        await ledger.append(prompt)
+        await ledger.append(rows.final(prompt.decision_id, f"answer {number}"))
+    changes = ({"use_case": "canary"}, {"action": Action.REFUSE}, {"exchange": None})
+    for change in changes:
+        prompt = rows.prompt(**change)
+        await ledger.append(prompt)
+        await ledger.append(rows.final(prompt.decision_id, "not traffic"))
+    blocked = rows.prompt(verdict=LedgerVerdict.BLOCK, action=Action.BLOCK)
+    await ledger.append(blocked)
+    await ledger.append(rows.final(blocked.decision_id, ""))
+    await ledger.close()
+
+
+def test_a_gateways_ledger_is_traffic(tmp_path: Path) -> None:
+    """What clients asked and got is calibrated on, blocked or not; probes and refusals are not."""
+    url = str(tmp_path / "ledger.db")
+    asyncio.run(_kept(url, Rows()))
+    found = traffic_in_ledger(url)
+    assert [text.reply for text in found.general] == [*(f"answer {n}" for n in range(60)), ""]
+    assert traffic_in_ledger(url, 10).general == found.general[-10:]
+    assert found.sources == traffic_in_ledger(url).sources != traffic_in_ledger(url, 10).sources
+    write_tiny(tmp_path / "tiny")
+    base = [str(tmp_path / "tiny"), "--unsafe-unsigned-bundle", "--unsigned", "--alpha", "0.1"]
+    made = CliRunner().invoke(
+        calibrate, [*base, "--ledger", url, "--out", str(tmp_path / "ours"), "--json"]
+    )
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["surfaces"]["prompt"]["n"] == 61
+
+
+def test_a_calibration_needs_traffic_or_a_record(tmp_path: Path) -> None:
+    """Neither, or a record beside traffic, is an error of one line."""
+    write_tiny(tmp_path / "tiny")
+    base = [str(tmp_path / "tiny"), "--unsafe-unsigned-bundle", "--out", str(tmp_path / "ours")]
+    made = CliRunner().invoke(calibrate, base)
+    assert made.exit_code != 0

@@ -38,13 +38,13 @@ def draw(
     count = 0
     for topic, ask in asks[: plan.attempts]:
         count += 1
-        yield _attempt(plan, ask, topic.id, topic.clause)
+        yield attempt_of(plan, ask, topic.id, topic.clause)
     if plan.benign:
         for one in questions.benign:
-            yield _attempt(plan, one.text, None, one.clause)
+            yield attempt_of(plan, one.text, None, one.clause)
         for number, one in enumerate(questions.benign):
             wrapper = (number * 7 + plan.seed) % len(wrappers)
-            yield _attempt(plan, one.text, None, one.clause, wrapper, wrappers[wrapper].family)
+            yield attempt_of(plan, one.text, None, one.clause, wrapper, wrappers[wrapper].family)
     order = [one.name for one in TRANSFORMS]
     rng.shuffle(order)
     turn = 0
@@ -56,7 +56,7 @@ def draw(
         chain = () if kind == 1 else _chain(rng, order, turn, plan.depth)
         reply_as = rng.choice(REPLY_AS) if rng.randrange(8) == 0 else None
         family = "none" if wrapper < 0 else wrappers[wrapper].family
-        attempt = _attempt(plan, ask, topic.id, topic.clause, wrapper, family, chain, reply_as)
+        attempt = attempt_of(plan, ask, topic.id, topic.clause, wrapper, family, chain, reply_as)
         turn += 1
         if attempt.id not in seen and (wrapper >= 0 or chain):
             seen.add(attempt.id)
@@ -70,7 +70,7 @@ def _chain(rng: random.Random, order: list[str], turn: int, depth: int) -> tuple
     return (order[turn % len(order)],) if deep == 1 else chains(rng, depth=deep)
 
 
-def _attempt(
+def attempt_of(
     plan: AttackPlan,
     ask: str,
     topic: str | None,
@@ -80,6 +80,7 @@ def _attempt(
     chain: tuple[str, ...] = (),
     reply_as: str | None = None,
 ) -> Attempt:
+    """Return one attack as data, its id taken from what is played."""
     key = msgspec.json.encode((plan.domain, ask, wrapper, chain, reply_as, plan.surface))
     return Attempt(
         id=hashlib.sha256(key).hexdigest()[:16],
