@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from safehold.cli._egress_hidden import command as hidden_bits_command
 from safehold.cli._egress_run import (
     After,
     keep_watch,
@@ -129,7 +130,7 @@ def egress() -> None:
     """
 
 
-for _tool in TOOLS:
+for _tool in (*TOOLS, hidden_bits_command()):
     egress.add_command(_tool)
 
 

@@ -82,3 +82,18 @@ def test_a_hidden_state_that_is_not_there_is_an_error(model: HfModel) -> None:
     for layers in ([], [3], [-1]):
         with pytest.raises(BundleError, match="hidden states"):
             model.read(ASKED, "text", layers)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(most=16), Sampling(16, 1.0, 0.9, 5)])
+def test_own_reply_is_retraced_but_for_how_its_text_is_cut(
+    model: HfModel, sampling: Sampling
+) -> None:
+    """A reply that the sampler gave agrees; the same text under another seed does not."""
+    text = "".join(one.text for one in model.write(ASKED, sampling, None))
+    cut = model._cut(text)[1]
+    found = model.retrace(ASKED, text, sampling)
+    assert found.tokens == len(cut)
+    assert len(found.choices) == found.tokens - found.agreed
+    other = model.retrace(ASKED, "zwölf Boxkämpfer jagen Viktor über den Deich", sampling)
+    assert other.agreed < other.tokens
+    assert all(choice >= 1 for choice in other.choices)

@@ -41,6 +41,21 @@ class Spoken(msgspec.Struct, frozen=True):
     heard: Heard
 
 
+class Retraced(msgspec.Struct, frozen=True):
+    """A reply generated again from its seed, with the reply's own tokens as what came before.
+
+    `agreed` of `tokens` came out the same. For each other, `choices` says how many tokens had a
+    chance of at least one in a thousand there (all of the vocabulary when the reply's own had not).
+    """
+
+    tokens: int
+    agreed: int
+    choices: tuple[int, ...]
+
+
+_PLAUSIBLE = 0.001
+
+
 def model_digest(path: Path) -> str:
     """Return the SHA-256 of a GGUF file, or of the names and digests of a folder's files.
 
@@ -216,6 +231,30 @@ class HfModel:
                 return
             written.append(token)
             step = torch.tensor([[token]])
+
+    def retrace(self, said: Sequence[Said], reply: str, sampling: Sampling) -> Retraced:
+        """Generate a reply again with the same seed and say where it was given otherwise.
+
+        Text that its tokenizer would cut otherwise counts as given otherwise: never too low.
+        """
+        torch = self._torch
+        ids = self.prompt(said)
+        given = self._cut(reply)[1][: max(0, self.context - len(ids))]
+        random = torch.Generator().manual_seed(sampling.seed)
+        choices: list[int] = []
+        memory: Any = self._new_cache(config=self._model.config)
+        step = torch.tensor([ids])
+        for token in given:
+            with torch.inference_mode():
+                found = self._model(step, cache=memory, logits_to_keep=1, use_cache=True)
+            logits = found.logits[0, -1].float()
+            if self._next(logits, sampling, random) != token:
+                chances = (logits / (sampling.temperature or 1.0)).softmax(dim=-1)
+                plausible = chances >= _PLAUSIBLE
+                known = bool(plausible[token])
+                choices.append(int(plausible.sum()) if known else int(chances.numel()))
+            step = torch.tensor([[token]])
+        return Retraced(len(given), len(given) - len(choices), tuple(choices))
 
     def _next(self, logits: Any, sampling: Sampling, random: Any) -> int:
         if sampling.temperature <= 0:

@@ -1,0 +1,163 @@
+"""`safehold egress hidden-bits`: how many bits a token of the served model could carry unseen."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import click
+import msgspec
+
+from safehold.errors import DataError
+from safehold.guard.served.interface import Said
+from safehold.guard.served.model import HfModel, Retraced, Sampling
+from safehold.secure.egress.explain.ledger import START, ExplainedRow
+from safehold.secure.egress.explain.tokens import HiddenBits, Rescored, hidden_bits
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_DAY_BITS = 8
+
+
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One turn of a sampled conversation."""
+
+    role: str
+    content: str
+
+
+class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A reply that was drawn to be generated again, with all that its sampler was given."""
+
+    account: str
+    messages: tuple[Turn, ...]
+    reply: str
+    seed: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+class Tracer(Protocol):
+    """A model that can generate again."""
+
+    def retrace(self, said: list[Said], reply: str, sampling: Sampling) -> Retraced:
+        """Return where a reply was given otherwise."""
+        ...
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The upper bound for all samples, and for each account."""
+
+    samples: int
+    tokens: int
+    disagreed: int
+    upper_bits_per_token: float
+    accounts: dict[str, float]
+    alarms: tuple[str, ...] = ()
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Read the lines of a file of samples; raises DataError where one is none."""
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            yield msgspec.json.decode(line, type=Sample)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise DataError(f"{path.name}: line {number}: {str(error)[:120]}") from error
+
+
+def measure(samples: list[Sample], model: Tracer, limit: float) -> Measured:
+    """Generate every sample again; accounts above `limit` bits per token are alarms.
+
+    Raises:
+        DataError: There is no sample.
+    """
+    if not samples:
+        raise DataError("expected at least one sample")
+    traced = [(sample, _again(sample, model)) for sample in samples]
+    accounts = {
+        name: _bits([found for sample, found in traced if sample.account == name])
+        for name in sorted({sample.account for sample in samples})
+    }
+    whole = _bits([found for _, found in traced])
+    bits = {name: found.upper_bits_per_token for name, found in accounts.items()}
+    return Measured(
+        samples=len(samples),
+        tokens=whole.disagreed.n,
+        disagreed=whole.disagreed.events,
+        upper_bits_per_token=whole.upper_bits_per_token,
+        accounts=bits,
+        alarms=tuple(name for name, value in bits.items() if value > limit),
+    )
+
+
+def _again(sample: Sample, model: Tracer) -> Rescored:
+    said = [Said(turn.role, turn.content) for turn in sample.messages]
+    sampling = Sampling(temperature=sample.temperature, top_p=sample.top_p, seed=sample.seed)
+    found = model.retrace(said, sample.reply, sampling)
+    return Rescored(found.tokens, found.agreed, found.choices)
+
+
+class _Known:
+    """Answers with what was found before, in order."""
+
+    def __init__(self, found: list[Rescored]) -> None:
+        self._found = found
+
+    def rescore(self, row: ExplainedRow) -> Rescored | None:
+        return self._found[row.seq]
+
+
+def _bits(found: list[Rescored]) -> HiddenBits:
+    rows = [
+        ExplainedRow("", "", number, START, 0.0, 0.0, 0, 1, "", tokens=one.tokens)
+        for number, one in enumerate(found)
+    ]
+    most = max((choice for one in found for choice in one.choices), default=2)
+    return hidden_bits(rows, _Known(found), most_choices=most)
+
+
+def open_model(path: Path, dtype: str) -> Tracer:
+    """Load the served model; see HfModel."""
+    model: Tracer = HfModel(path, dtype=dtype)
+    return model
+
+
+def command(load: Callable[[Path, str], Tracer] = open_model) -> click.Command:
+    """Return the command; tests load a model of their own."""
+
+    @click.command("hidden-bits")
+    @click.argument("samples", type=_FILE)
+    @click.option("--model", type=click.Path(exists=True, path_type=Path), required=True)
+    @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16")
+    @click.option("--limit", type=click.FloatRange(0), default=1.0, show_default=True)
+    @click.option("--tokens-a-day", type=click.IntRange(0), default=0, help="Of all accounts.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+    def hidden_bits_(
+        samples: Path, model: Path, dtype: str, limit: float, tokens_a_day: int, as_json: bool
+    ) -> None:
+        """Generate sampled replies again and bound the bits that their tokens could hide.
+
+        SAMPLES has a JSON object a line: account, messages, reply, seed, temperature, top_p. The
+        model is the served one, with the dtype it is served with. Exits with 1 when an account is
+        above --limit bits per token.
+
+        \b
+        Examples:
+          safehold egress hidden-bits samples.jsonl --model models/served
+          safehold egress hidden-bits samples.jsonl --model m.gguf --tokens-a-day 20000000 --json
+        """
+        found = measure(list(read_samples(samples)), load(model, dtype), limit)
+        if as_json:
+            click.echo(msgspec.json.encode(found).decode())
+        else:
+            click.echo(
+                f"{found.samples} replies, {found.tokens} tokens, {found.disagreed} given "
+                f"otherwise: at most {found.upper_bits_per_token:.3f} bits per token (95 %)"
+            )
+            for name in found.alarms:
+                click.echo(f"alarm: {name or 'no account'}: {found.accounts[name]:.3f} bits")
+            if tokens_a_day:
+                size = found.upper_bits_per_token * tokens_a_day / _DAY_BITS
+                click.echo(f"at {tokens_a_day} tokens a day: at most {size / 1e6:.1f} MB a day")
+        if found.alarms:
+            raise SystemExit(1)
+
+    return hidden_bits_
