@@ -79,6 +79,36 @@ def says(text: str, *, size: int = 4, channel: str = "text") -> Script:
     return Script(said=(SaidRun(split(text, size), channel=channel),))
 
 
+# -- the older completions ----------------------------------------------------------------------
+
+_COMPLETION = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "mock"}
+
+
+def completion_events(script: Script) -> Iterator[bytes]:
+    """Yield the events of Completions; every run of text is its choice's."""
+    for said in script.said:
+        for text in said.deltas:
+            choice = {"index": said.choice, "text": text, "finish_reason": None}
+            yield _frame({**_COMPLETION, "choices": [choice]})
+    for at in sorted({said.choice for said in script.said}):
+        choice = {"index": at, "text": "", "finish_reason": "stop"}
+        yield _frame({**_COMPLETION, "choices": [choice]})
+    yield b"data: [DONE]\n\n"
+
+
+def completion_whole(script: Script) -> dict[str, Any]:
+    """Return a whole completion."""
+    texts: dict[int, str] = {}
+    for said in script.said:
+        texts[said.choice] = texts.get(said.choice, "") + "".join(said.deltas)
+    choices = [
+        {"index": at, "text": text, "finish_reason": "stop", "logprobs": {"tokens": [text]}}
+        for at, text in sorted(texts.items())
+    ]
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    return {**_COMPLETION, "choices": choices, "usage": usage}
+
+
 # -- the three protocols, streamed ---------------------------------------------------------------
 
 
@@ -317,6 +347,7 @@ def _frame(body: dict[str, Any]) -> bytes:
 
 WHOLE: dict[str, Callable[[Script], dict[str, Any]]] = {
     "/v1/chat/completions": chat_whole,
+    "/v1/completions": completion_whole,
     "/v1/messages": messages_whole,
     "/v1/responses": responses_whole,
 }
@@ -416,9 +447,15 @@ class MockUpstream:
             return await _json(writer, error, status)
         if path == "/v1/models":
             entry = {"id": "mock", "object": "model", "created": 1, "owned_by": "mock"}
+            entry |= {"max_model_len": 32_768, "permission": [{"allow_sampling": True}]}
             return await _json(writer, {"object": "list", "data": [entry]})
         if path == "/v1/messages/count_tokens":
             return await _json(writer, {"input_tokens": 7})
+        if path == "/v1/responses/input_tokens":
+            return await _json(writer, {"object": "response.input_tokens", "input_tokens": 9})
+        if path == "/v1/rerank":
+            ranked = {"index": 0, "relevance_score": 0.5, "document": {"text": "unread"}}
+            return await _json(writer, {"id": "r", "model": "mock", "results": [ranked]})
         if path == "/v1/embeddings":
             vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
             return await _json(writer, {"object": "list", "data": [vector], "model": "mock"})
@@ -443,6 +480,8 @@ class MockUpstream:
             events = list(messages_events(script))
         elif path == "/v1/responses":
             events = list(responses_events(script))
+        elif path == "/v1/completions":
+            events = list(completion_events(script))
         else:
             usage = bool((given.get("stream_options") or {}).get("include_usage"))
             events = list(chat_events(script, usage=usage))

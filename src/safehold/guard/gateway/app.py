@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -39,11 +40,16 @@ from safehold.guard.gateway.operate.reloading import changed, merged
 from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
 from safehold.guard.gateway.protocols.chat.codec import ChatCodec
+from safehold.guard.gateway.protocols.completions.codec import CompletionsCodec
+from safehold.guard.gateway.protocols.completions.moderation import moderation
+from safehold.guard.gateway.protocols.completions.vectors import EmbeddingsCodec, RerankCodec
 from safehold.guard.gateway.protocols.messages.betas import allowed_betas
 from safehold.guard.gateway.protocols.messages.codec import MessagesCodec
 from safehold.guard.gateway.protocols.responses.codec import ResponsesCodec
+from safehold.guard.gateway.protocols.responses.retrieval import retrieved
 from safehold.guard.gateway.relaying.client_response import Outlet, Receive, Send
 from safehold.guard.gateway.relaying.conversations import Histories
+from safehold.guard.gateway.relaying.moderating import Moderation
 from safehold.guard.gateway.relaying.refusals import Visit, note_refusal
 from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.relaying.run_state import Ask, RunState
@@ -58,8 +64,16 @@ CODECS: dict[str, Callable[[], Codec]] = {
     "/v1/chat/completions": ChatCodec,
     "/v1/responses": ResponsesCodec,
     "/v1/messages": MessagesCodec,
+    "/v1/completions": CompletionsCodec,
 }
+NUMBERS: dict[str, Callable[[], Codec]] = {
+    "/v1/embeddings": EmbeddingsCodec,
+    "/v1/rerank": RerankCodec,
+}
+"""Doors whose answers hold no text; canaries go through the others."""
+_RESPONSE = re.compile(r"/v1/responses/([A-Za-z0-9_.:-]{1,256})")
 _FORWARDED = ("anthropic-version", "openai-organization", "openai-project")
+_NO_MODEL = HttpRefusal(403, "this key may not use this model")
 _SWEEP_S = 1.0
 _BYTES_PER_TOKEN = 4
 
@@ -98,7 +112,8 @@ class Gateway:
         self.histories = histories
         self.admin = admin
         self.state = state
-        self._codecs = {path: make() for path, make in CODECS.items()}
+        self._codecs = {path: make() for path, make in (CODECS | NUMBERS).items()}
+        self._moderation = Moderation(relay)
         self._passing = Passing(relay, settings)
         self._log = log
         self._background = background
@@ -300,8 +315,12 @@ class Gateway:
                     await self._refuse(None, out, visit, suspended)
                     return
                 await self._passing.models(path, self._forwarded(head), out, visit.decision_id)
-            case "POST", "/v1/messages/count_tokens" | "/v1/embeddings" as path:
+            case "POST", "/v1/messages/count_tokens" | "/v1/responses/input_tokens" as path:
                 await self._pass(path, head, receive, out, visit)
+            case "POST", "/v1/moderations":
+                await self._moderate(head, receive, out, visit)
+            case "GET", path if (found := _RESPONSE.fullmatch(path)) is not None:
+                await self._retrieve(found.group(1), head, out, visit)
             case _:
                 unknown = HttpRefusal(404, "no such path on this gateway")
                 await self._refuse(None, out, visit, unknown, "NoSuchPath")
@@ -312,17 +331,63 @@ class Gateway:
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
         self._check_head(head)
-        surface = Surface.EMBEDDINGS if path == "/v1/embeddings" else Surface.MESSAGES
+        surface = Surface.RESPONSES if path.startswith("/v1/responses") else Surface.MESSAGES
         refusal = await self._admit(key, surface)
         if refusal is not None:
             await self._refuse(None, out, visit, refusal)
             return
         body = await read_body(head, receive, self.settings.limits)
         forwarded = self._forwarded(head)
-        if surface is Surface.EMBEDDINGS:
-            await self._passing.embeddings(body, forwarded, out, visit.decision_id, key)
+        if surface is Surface.RESPONSES:
+            body = await self.histories.filled(body, key.id if key else "")
+            await self._passing.input_tokens(body, forwarded, out, visit.decision_id, key)
         else:
             await self._passing.count(body, forwarded, out, visit.decision_id, key)
+
+    async def _moderate(
+        self, head: RequestHead, receive: Receive, out: Outlet, visit: Visit
+    ) -> None:
+        """Judge each input as a prompt; a flag counts against the key's budget as any other."""
+        key = visit.key = self.gate.client(_token(head))
+        out.account = _account(key)
+        self._check_head(head)
+        refusal = await self._admit(key, Surface.MODERATIONS)
+        if refusal is not None:
+            await self._refuse(None, out, visit, refusal)
+            return
+        body = await read_body(head, receive, self.settings.limits)
+        case = use_case(head.headers.get("x-safehold-use-case"))
+        policy = self.settings.policy(Surface.MODERATIONS, key)
+        calls = self._moderation.calls(body)
+        if key is not None and key.models and calls[0].model not in key.models:
+            await self._refuse(
+                None, out, visit, HttpRefusal(403, "this key may not use this model")
+            )
+            return
+        visit.admitted = True
+        judged = await self._moderation.judged(calls, visit.decision_id, policy, key, case)
+        if judged is None:
+            await self._refuse(None, out, visit, HttpRefusal(500, "an input could not be judged"))
+            return
+        for flagged in judged:
+            await self.gate.charge(key, flagged=flagged, tokens=0)
+        answer = moderation(visit.decision_id, calls[0].model, policy.category, judged)
+        await out.whole(200, answer)
+
+    async def _retrieve(self, name: str, head: RequestHead, out: Outlet, visit: Visit) -> None:
+        """Tell again what a response said to this key: what was delivered, from our own store."""
+        key = visit.key = self.gate.client(_token(head))
+        out.account = _account(key)
+        self._check_host(head)
+        refusal = self.gate.suspended(key)
+        turn = await self.histories.answer(name, key.id if key else "")
+        if refusal is None and turn is None:
+            refusal = HttpRefusal(404, "expected the id of a response that this gateway gave")
+        if refusal is not None or turn is None:
+            refused = refusal or HttpRefusal(404, "no such response")
+            await self._refuse(None, out, visit, refused, "NoSuchResponse")
+            return
+        await out.whole(200, retrieved(name, turn))
 
     async def _readyz(self, out: Outlet) -> None:
         closed = {
@@ -365,6 +430,8 @@ class Gateway:
         if refusal is not None:
             await self._refuse(codec, out, visit, refusal)
             return
+        if surface is Surface.EMBEDDINGS and self.settings.embeddings != "pass":
+            raise UnsupportedError("embeddings are refused by this gateway's configuration")
         body = await read_body(head, receive, self.settings.limits)
         policy = self.settings.policy(surface, key)
         standing = self.gate.standing(key)

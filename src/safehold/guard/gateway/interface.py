@@ -26,6 +26,8 @@ class Surface(StrEnum):
     RESPONSES = "openai.responses"
     MESSAGES = "anthropic.messages"
     EMBEDDINGS = "openai.embeddings"
+    COMPLETIONS = "openai.completions"
+    MODERATIONS = "openai.moderations"
 
 
 class TooLargeError(WireError):

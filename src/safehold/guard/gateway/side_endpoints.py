@@ -1,4 +1,4 @@
-"""Requests that bring no model text back: model lists, token counts, and embeddings by policy."""
+"""Requests that bring no model text back: model lists and token counts."""
 
 import re
 from collections.abc import Mapping
@@ -11,70 +11,39 @@ from safehold.errors import UpstreamError
 from safehold.guard.gateway.interface import (
     BrokenReplyError,
     Surface,
-    TooLargeError,
     UnsupportedError,
 )
 from safehold.guard.gateway.policy import Key, Settings
 from safehold.guard.gateway.protocols.json_border import (
+    IDENTIFIER,
     decode_reply,
-    decode_request,
     encode,
     identifier,
     model_name,
 )
 from safehold.guard.gateway.protocols.messages.codec import CountCodec
+from safehold.guard.gateway.protocols.responses.codec import ResponsesCodec
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.upstreams.http import Answer, read_all
 
-_MAX_INPUTS = 2048  # OpenAI's own limit for one call
 _MODEL_PATH = re.compile(r"/v1/models(/[A-Za-z0-9._:/-]{1,200})?")
 
 
-class ModelEntry(msgspec.Struct):
-    """A model in a list; other fields are not read."""
-
-    id: str
-    created: float | None = None
-    owned_by: str | None = None
-    display_name: str | None = None
+Entry = dict[str, Any]
+_ENTRY_DEPTH = 4
 
 
 class ModelList(msgspec.Struct):
     """The models of an upstream."""
 
-    data: list[ModelEntry]
+    data: list[Entry]
 
 
 class Count(msgspec.Struct):
     """A token count."""
 
     input_tokens: int
-
-
-class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of `POST /v1/embeddings`."""
-
-    input: str | list[str | int | list[int]]
-    model: str = ""
-    dimensions: int | None = None
-    encoding_format: str | None = None
-    user: str | None = None
-
-
-class Embedding(msgspec.Struct):
-    """One vector, as numbers or base64."""
-
-    embedding: list[float] | str
-    index: int = 0
-
-
-class Embeddings(msgspec.Struct):
-    """The vectors of an upstream."""
-
-    data: list[Embedding]
-    model: str | None = None
-    usage: dict[str, int | None] | None = None
 
 
 class Passing:
@@ -84,7 +53,7 @@ class Passing:
         self._relay = relay
         self._settings = settings
         self._counts = CountCodec()
-        self._embeddings = msgspec.json.Decoder(EmbeddingsRequest)
+        self._responses = ResponsesCodec()
 
     def configure(self, settings: Settings) -> None:
         """Take new settings."""
@@ -106,7 +75,7 @@ class Passing:
                     "has_more": False,
                 }
             else:
-                answer = _model(decode_reply(msgspec.json.Decoder(ModelEntry), body))
+                answer = _model(decode_reply(msgspec.json.Decoder(Entry), body))
         except UpstreamError as error:
             await _failed(out, decision_id, error)
             return
@@ -131,7 +100,7 @@ class Passing:
             return
         await out.whole(200, encode({"input_tokens": count.input_tokens}))
 
-    async def embeddings(
+    async def input_tokens(
         self,
         body: bytes,
         headers: Mapping[str, str],
@@ -139,32 +108,18 @@ class Passing:
         decision_id: str,
         key: Key | None,
     ) -> None:
-        """Answer with vectors, if the configuration lets embeddings pass."""
-        del key
-        if self._settings.embeddings != "pass":
-            raise UnsupportedError("embeddings are refused by this gateway's configuration")
-        request = decode_request(self._embeddings, body)
-        if isinstance(request.input, list) and len(request.input) > _MAX_INPUTS:
-            raise TooLargeError(f"expected at most {_MAX_INPUTS} inputs")
+        """Answer with the upstream's token count of a request of Responses."""
+        rules = self._settings.policy(Surface.RESPONSES, key).rules
+        call = self._responses.parse(body, rules)
         try:
-            answer = await self._post("/embeddings", encode(request), headers)
-            given = decode_reply(msgspec.json.Decoder(Embeddings), answer)
+            asked = call.body(call.model)
+            answer = await self._post("/responses/input_tokens", asked, headers)
+            count = decode_reply(msgspec.json.Decoder(Count), answer)
         except UpstreamError as error:
             await _failed(out, decision_id, error)
             return
-        usage = {
-            name: value
-            for name, value in (given.usage or {}).items()
-            if name in ("prompt_tokens", "total_tokens")
-        }
-        data = [
-            {"object": "embedding", "index": item.index, "embedding": _vector(item.embedding)}
-            for item in given.data
-        ]
-        model = model_name(given.model, request.model)
-        await out.whole(
-            200, encode({"object": "list", "data": data, "model": model, "usage": usage})
-        )
+        told = {"object": "response.input_tokens", "input_tokens": count.input_tokens}
+        await out.whole(200, encode(told))
 
     async def _get(self, path: str, headers: Mapping[str, str]) -> bytes:
         return await self._read(await self._relay.client.get(path, headers))
@@ -181,22 +136,46 @@ class Passing:
             answer.abort()
 
 
-def _vector(value: list[float] | str) -> list[float] | str:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9+/=]*", value) is None:
-        raise BrokenReplyError("upstream: expected a vector, came other text")
-    return value
-
-
-def _model(entry: ModelEntry) -> dict[str, Any]:
-    return {
-        "id": identifier(entry.id, "model"),
+def _model(entry: Entry) -> Entry:
+    """Return an entry whole, but for texts: only what looks like a name goes on, unscored."""
+    name = entry.get("id")
+    if not isinstance(name, str):
+        raise BrokenReplyError("upstream: expected a model's id")
+    created = entry.get("created")
+    shown, owner = entry.get("display_name"), entry.get("owned_by")
+    kept = {
+        field: value
+        for field, given in entry.items()
+        if IDENTIFIER.fullmatch(field) and (value := _plain(given)) is not None
+    }
+    return kept | {
+        "id": identifier(name, "model"),
         "object": "model",
         "type": "model",
-        "created": int(entry.created or 0),
+        "created": int(created) if isinstance(created, int | float) else 0,
         "created_at": "1970-01-01T00:00:00Z",
-        "display_name": model_name(entry.display_name, entry.id),
-        "owned_by": model_name(entry.owned_by, "upstream"),
+        "display_name": model_name(shown if isinstance(shown, str) else None, name),
+        "owned_by": model_name(owner if isinstance(owner, str) else None, "upstream"),
     }
+
+
+def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - an upstream's JSON
+    """Return numbers, switches and names as they are, and None for all else."""
+    match value:
+        case bool() | int() | float():
+            return value
+        case str() if IDENTIFIER.fullmatch(value):
+            return value
+        case list() if depth < _ENTRY_DEPTH:
+            return [kept for one in value if (kept := _plain(one, depth + 1)) is not None]
+        case dict() if depth < _ENTRY_DEPTH:
+            return {
+                name: kept
+                for name, one in value.items()
+                if IDENTIFIER.fullmatch(name) and (kept := _plain(one, depth + 1)) is not None
+            }
+        case _:
+            return None
 
 
 async def _failed(out: Outlet, decision_id: str, error: UpstreamError) -> None:

@@ -113,10 +113,16 @@ def _responses(text: str) -> bytes:
     return b"".join(named(event["type"], encode(event)) for event in events)
 
 
+def _completions(text: str) -> bytes:
+    choice = {"index": 0, "text": text, "finish_reason": "stop"}
+    return frame(encode({"id": "canary", "choices": [choice]})) + frame(b"[DONE]")
+
+
 STREAMS: dict[str, Callable[[str], bytes]] = {
     "/chat/completions": _chat,
     "/messages": _messages,
     "/responses": _responses,
+    "/completions": _completions,
 }
 
 
@@ -125,6 +131,8 @@ def request_body(surface: Surface, prompt: str) -> bytes:
     message = {"role": "user", "content": prompt}
     if surface is Surface.RESPONSES:
         return encode({"model": "canary", "input": prompt, "stream": True})
+    if surface is Surface.COMPLETIONS:
+        return encode({"model": "canary", "prompt": prompt, "stream": True})
     body = {"model": "canary", "messages": [message], "stream": True}
     return encode(body | ({"max_tokens": 16} if surface is Surface.MESSAGES else {}))
 

@@ -24,7 +24,10 @@ _SYSTEMS = {
     Surface.RESPONSES: "openai",
     Surface.MESSAGES: "anthropic",
     Surface.EMBEDDINGS: "openai",
+    Surface.COMPLETIONS: "openai",
+    Surface.MODERATIONS: "openai",
 }
+_OPERATIONS = {Surface.EMBEDDINGS: "embeddings", Surface.COMPLETIONS: "text_completion"}
 _NS = 1_000_000_000
 _EXPORT_S = 2
 _FAREWELL_S = 2.0
@@ -69,7 +72,7 @@ class Tracer:
         timing, ask = state.timing, state.ask
         offset = time.time() - time.perf_counter()
         start = int((timing.started_at + offset) * _NS)
-        operation = "chat" if ask.surface is not Surface.EMBEDDINGS else "embeddings"
+        operation = _OPERATIONS.get(ask.surface, "chat")
         attributes: dict[str, str | int | float | bool] = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": _SYSTEMS[ask.surface],

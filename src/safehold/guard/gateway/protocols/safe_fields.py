@@ -27,6 +27,7 @@ _ROUTERS = (
 
 SAFE: dict[str, frozenset[str]] = {
     "ChatRequest": frozenset(f"{_VLLM} {_SGLANG} {_LLAMA_CPP} {_ROUTERS}".split()),
+    "CompletionRequest": frozenset(f"{_VLLM} {_SGLANG} {_LLAMA_CPP} {_ROUTERS}".split()),
     "StreamOptions": frozenset({"continuous_usage_stats"}),
     "ChatMessage": frozenset(
         {"id", "cache_control", "prefix", "partial", "reasoning_details", "thinking_blocks"}

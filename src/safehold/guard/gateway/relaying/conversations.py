@@ -53,6 +53,15 @@ class Histories:
             turns=tuple(turn for link in reversed(links.values()) for turn in link.turns)
         )
 
+    async def answer(self, response_id: str, owner: str) -> Turn | None:
+        """Return what a response said to this owner.
+
+        Raises:
+            LedgerError: The store can't be reached.
+        """
+        value = await self._store.get(f"history:{owner}:{response_id}")
+        return None if value is None else self._decoder.decode(value).turns[-1]
+
     async def keep(self, state: RunState) -> None:
         """Keep the conversation that a response ended.
 

@@ -12,7 +12,11 @@ _SURFACES = {
     "/v1/responses": Surface.RESPONSES,
     "/v1/messages": Surface.MESSAGES,
     "/v1/messages/count_tokens": Surface.MESSAGES,
+    "/v1/responses/input_tokens": Surface.RESPONSES,
     "/v1/embeddings": Surface.EMBEDDINGS,
+    "/v1/rerank": Surface.EMBEDDINGS,
+    "/v1/completions": Surface.COMPLETIONS,
+    "/v1/moderations": Surface.MODERATIONS,
 }
 
 

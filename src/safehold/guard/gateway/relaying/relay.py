@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -96,6 +97,12 @@ class Relay:
         self.clock = clock
         self.ticks = ticks
         self.journal = journal
+
+    def with_client(self, client: Client) -> "Relay":
+        """Return the same relay in front of another upstream."""
+        other = copy.copy(self)
+        other.client = client
+        return other
 
     async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> RunState:
         """Answer one request; every path ends in a final row and a valid ending."""
@@ -267,7 +274,8 @@ class Run:
         if self.ask.call.streamed:
             await self.out.end(self.ask.call.stream().block(self.state.notice))
         else:
-            await self.out.whole(200, self.ask.call.blocked(self.state.notice))
+            status: int = getattr(self.ask.codec, "refused_status", 200)
+            await self.out.whole(status, self.ask.call.blocked(self.state.notice))
 
     # -- the answer --------------------------------------------------------------------------
 
