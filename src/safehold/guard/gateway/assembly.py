@@ -44,6 +44,7 @@ from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.relaying.timed_ledger import TimedLedger
 from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
+from safehold.guard.gateway.upstreams.routing import Router
 from safehold.guard.ledger import Ledger, RowSink
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.ledger.reader import LedgerReader
@@ -106,13 +107,13 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     if settings.journal is not None:
         journal = worker_journal(Path(settings.journal), settings.workers)
     # 3. The upstream and the store of budgets.
-    client = parts.client or _upstream(settings, parts)
     store = open_store(settings.store)
     outgoing = parts.outgoing() if parts.outgoing is not None else None
     # 4. The relay and what watches it; exemptions from the log, where it is configured.
     metrics = Metrics(Path(parts.metrics_folder) if parts.metrics_folder else None)
     ledger = TimedLedger(ledger, metrics.ledger_took)
     metrics.enforced.set(0 if mode == UNRELEASED else 1)
+    client = _routed(settings, parts.client or _upstream(settings, parts), metrics)
     followed = await _followed(settings, parts, ledger, metrics)
     desk = _trial_desk(settings, parts.clock, admitted, ledger=ledger, metrics=metrics)
     trial = () if desk is None else (desk.follow, desk.judge)
@@ -200,6 +201,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             partial(_settle_budgets, gate),
             *followed.background,
             *trial,
+            *((client.watch,) if isinstance(client, Router) else ()),
         ),
         first=canaries.run_all,
         on_stop=(close_all,),
@@ -288,6 +290,18 @@ def _upstream(settings: Settings, parts: Parts) -> Client:
     """Return the client of the model server."""
     key = parts.upstream_key or read_key(settings.upstream.api_key_file)
     return HttpClient(settings.upstream.url, settings.limits, key)
+
+
+def _routed(settings: Settings, default: Client, metrics: Metrics) -> Client:
+    """Return the client of all upstreams, where there are routes."""
+    if not settings.routes:
+        return default
+    named = {
+        name: HttpClient(one.url, settings.limits, read_key(one.api_key_file))
+        for name, one in settings.upstreams.items()
+    }
+    count = metrics.upstream_attempt
+    return Router(default, named, settings.routes, ticks=time.monotonic, count=count)
 
 
 def _trial_desk(

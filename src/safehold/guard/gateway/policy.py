@@ -11,6 +11,7 @@ from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.overlay_settings import OverlaySettings
+from safehold.guard.gateway.routing_settings import NamedUpstream, Route, check_routes
 from safehold.guard.gateway.trial_settings import TrialSettings
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
@@ -213,6 +214,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8400
     workers: int = 1
     upstream: Upstream = Upstream()
+    upstreams: dict[str, NamedUpstream] = {}
+    routes: tuple[Route, ...] = ()
     bundle: str | None = None
     bundle_keys: tuple[str, ...] = ()
     bundle_sha256: str | None = None
@@ -251,6 +254,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             values = [getattr(key, field) for key in self.keys]
             if len(set(values)) != len(values):
                 raise ConfigError(f"keys: two keys have the same {field}")
+        check_routes(self.upstreams, self.routes)
         known = {key.id for key in self.keys if not key.admin}
         for caller in self.exemptions.callers if self.exemptions else ():
             if caller not in known:

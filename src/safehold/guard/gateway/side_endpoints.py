@@ -65,10 +65,15 @@ class Passing:
         """Answer with the upstream's models: ids and owners only."""
         if _MODEL_PATH.fullmatch(path) is None or ".." in path:
             raise UnsupportedError("expected a plain model name")
+        if (name := path.removeprefix("/v1/models/")) in self._routed():
+            await out.whole(200, encode(_model({"id": name})))
+            return
         try:
             body = await self._get(path.removeprefix("/v1"), headers)
             if path == "/v1/models":
                 listed = decode_reply(msgspec.json.Decoder(ModelList), body).data
+                known = {entry.get("id") for entry in listed}
+                listed += [{"id": name} for name in self._routed() if name not in known]
                 answer: dict[str, Any] = {
                     "object": "list",
                     "data": [_model(entry) for entry in listed],
@@ -80,6 +85,11 @@ class Passing:
             await _failed(out, decision_id, error)
             return
         await out.whole(200, encode(answer))
+
+    def _routed(self) -> tuple[str, ...]:
+        """Return the models that routes name, in order."""
+        names = [model for route in self._settings.routes for model in route.models]
+        return tuple(name for name in names if "*" not in name)
 
     async def count(
         self,

@@ -136,6 +136,12 @@ class Metrics:
             ("surface", "result"),
             registry=self.registry,
         )
+        self._attempts = Counter(
+            "safehold_upstream_attempts_total",
+            "Attempts at named upstreams: answered, failed (a status), or unreachable.",
+            ("upstream", "result"),
+            registry=self.registry,
+        )
         self.swaps = Counter(
             "safehold_bundle_swaps_total",
             "Bundle swaps by result.",
@@ -230,6 +236,10 @@ class Metrics:
     def ledger_failed(self, surface: Surface) -> None:
         """Count a row that could not be kept."""
         self._ledger_failures.labels(str(surface)).inc()
+
+    def upstream_attempt(self, upstream: str, result: str) -> None:
+        """Count an attempt at a named upstream."""
+        self._attempts.labels(upstream, result).inc()
 
     def surface_closed(self, surface: Surface, closed: bool) -> None:  # noqa: FBT001 - a state
         """Say whether a surface is closed in this worker."""
