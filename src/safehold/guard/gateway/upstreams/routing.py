@@ -170,7 +170,8 @@ def _pattern(model: str) -> tuple[str, re.Pattern[str]]:
 
 def _shared(targets: Sequence[Target]) -> list[Target]:
     """Return targets in an order drawn by their shares."""
-    left, order = list(targets), []
+    left: list[Target] = list(targets)
+    order: list[Target] = []
     while left:
         weights = [target.share for target in left]
         if not any(weights):
