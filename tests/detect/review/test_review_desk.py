@@ -42,9 +42,16 @@ class _Grants:
         self.spent: list[str] = []
 
     def spend(
-        self, action: CaseAction, *, case: int, grant_id: str, judges: frozenset[str]
+        self,
+        action: CaseAction,
+        *,
+        case: int,
+        account: str | None,
+        grant_id: str,
+        judges: frozenset[str],
     ) -> None:
         assert judges
+        assert account
         if grant_id in self.spent:
             raise TrustError(f"grant {grant_id} is spent: {action} on {case}")
         self.spent.append(grant_id)
@@ -290,4 +297,6 @@ def test_an_appeal_tells_a_date_and_an_outcome_only(place: _Place) -> None:
 def test_without_a_grant_service_nothing_is_granted() -> None:
     """The default authority refuses."""
     with pytest.raises(TrustError, match="no grant service"):
-        NoAuthority().spend(CaseAction.SUSPEND, case=1, grant_id="g", judges=frozenset())
+        NoAuthority().spend(
+            CaseAction.SUSPEND, account="a", case=1, grant_id="g", judges=frozenset()
+        )

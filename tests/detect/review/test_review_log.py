@@ -15,7 +15,7 @@ from safehold.guard.ledger import Entry
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.monitoring import fill
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
-from safehold.trust.grants.details import Facts
+from safehold.trust.grants.details import AccountStep
 from safehold.trust.grants.interface import GrantRequest, Resource
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.log_entries import Record, read_leaf
@@ -66,7 +66,9 @@ class _Site:
 
     def judge(self, *names: str, verdict: ReviewVerdict = _BAD) -> int:
         """Let these people judge one account's case, and return its number."""
-        case = self.desk.open_case(CaseKind.ACCOUNT, ["d0"], severity=4, opened_by="monitor")
+        case = self.desk.open_case(
+            CaseKind.ACCOUNT, ["d0"], severity=4, opened_by="monitor", account="a"
+        )
         for name in names:
             item = self.desk.next(name)
             assert item is not None
@@ -74,12 +76,14 @@ class _Site:
             self.desk.verdict(item.item, name, verdict)
         return case
 
-    def grant(self, case: int, *approvers: str, action: str = "suspend") -> GrantRequest:
+    def grant(
+        self, case: int, *approvers: str, action: str = "suspend", account: str = "a"
+    ) -> GrantRequest:
         """Ask for a suspension of this case's account; these people approve."""
         asked = self.enclave.ask(
             "dev-three",
             f"account.{action}",
-            details=Facts({"case": str(case)}),
+            details=AccountStep(account, self.enclave.time + 3600),
             resource=Resource(kind="case", name=f"case-{case}", version="1", parts=("*",)),
         )
         self.enclave.file(asked)
@@ -150,6 +154,11 @@ def _other_action(site: _Site) -> tuple[int, str | None]:
     return case, site.grant(case, "sec-one", "sec-two", action="step-up").sha256
 
 
+def _other_account(site: _Site) -> tuple[int, str | None]:
+    case = site.judge(*_ids(*_JUDGES))
+    return case, site.grant(case, "sec-one", "sec-two", account="b").sha256
+
+
 def _revoked(site: _Site) -> tuple[int, str | None]:
     case = site.judge(*_ids(*_JUDGES))
     grant = site.grant(case, "sec-one", "sec-two")
@@ -180,6 +189,7 @@ def _unknown(site: _Site) -> tuple[int, str | None]:
         _second_name,
         _other_case,
         _other_action,
+        _other_account,
         _revoked,
         _expired,
         _unknown,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from safehold.detect.review.interface import CaseAction
 from safehold.errors import TrustError
 from safehold.guard.ledger.holds import LONGEST_HOLD_S, hold, let_go
+from safehold.trust.grants.details import AccountStep
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import Granted
 
@@ -18,12 +19,19 @@ class GrantAuthority:
         self._desk = desk
 
     def spend(
-        self, action: CaseAction, *, case: int, grant_id: str, judges: frozenset[str]
+        self,
+        action: CaseAction,
+        *,
+        case: int,
+        account: str | None,
+        grant_id: str,
+        judges: frozenset[str],
     ) -> None:
         """Spend one use.
 
         Raises:
-            TrustError: the grant is for something else, does not hold, a judge is nobody of the
+            TrustError: the grant is for something else or for another account than the one that was
+                judged, does not hold, a judge is nobody of the
                 roster, or a person who judged the case approved it: then fewer people stand behind
                 the action than it needs.
         """
@@ -39,6 +47,12 @@ class GrantAuthority:
             wanted = f"account.{action.value.replace('_', '-')}"
             if asked.operation != wanted or asked.resource.name != f"case-{case}":
                 raise TrustError(f"expected a grant of {wanted} for case-{case}, got another")
+            named = asked.details.account if isinstance(asked.details, AccountStep) else None
+            if account is None or named != account:
+                raise TrustError(
+                    f"expected a grant about the account of case {case} ({account or 'none'}), "
+                    f"got one about {named or 'none'}"
+                )
             decision = self._desk.state.decide(asked.sha256, self._desk.now())
             both = judges & set(decision.approvers) if isinstance(decision, Granted) else ()
             if both:

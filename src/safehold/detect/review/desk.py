@@ -280,7 +280,9 @@ class ReviewDesk:
                 if grant_id is None:
                     raise TrustError(f"{action} needs a grant: safehold grant request")
                 judges = self._judges(connection, case)
-                self._authority.spend(action, case=case, grant_id=grant_id, judges=judges)
+                self._authority.spend(
+                    action, case=case, account=about.account, grant_id=grant_id, judges=judges
+                )
             elif any(len(given) < needed for needed, given in judged):
                 raise TrustError(f"case {case}: items still need a verdict")
             elif action is CaseAction.OVERTURN:

@@ -102,9 +102,15 @@ class Authority(Protocol):
     """Checks and spends a grant."""
 
     def spend(
-        self, action: CaseAction, *, case: int, grant_id: str, judges: frozenset[str]
+        self,
+        action: CaseAction,
+        *,
+        case: int,
+        account: str | None,
+        grant_id: str,
+        judges: frozenset[str],
     ) -> None:
-        """Spend the grant for this action on this case; none of its approvers judged the case.
+        """Spend the grant for this action on this case and account; no approver judged the case.
 
         Raises:
             TrustError: there is no such grant, it is for something else, or a judge approved it.
@@ -116,10 +122,16 @@ class NoAuthority:
     """Has no grant for anybody: every action by grant is refused."""
 
     def spend(
-        self, action: CaseAction, *, case: int, grant_id: str, judges: frozenset[str]
+        self,
+        action: CaseAction,
+        *,
+        case: int,
+        account: str | None,
+        grant_id: str,
+        judges: frozenset[str],
     ) -> None:
         """Refuse."""
-        del judges
+        del judges, account
         raise TrustError(f"no grant service is configured: {action} on case {case} by {grant_id}")
 
 
