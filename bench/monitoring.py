@@ -1,8 +1,8 @@
 """Detection's figures: speed, scale, honest accounts, a search, campaigns, and three askers.
 
-`python -m bench.monitoring [--quick] [--only NAME]`; NAME is one of speed, scale, accounts,
-campaigns, askers. The re-scan under `kill -9`, by the pool and by Ray, is
-`scripts/outside ray`.
+`python -m bench.monitoring [--quick] [--only NAME] [--exchanges N]`; NAME is one of speed, scale,
+accounts, campaigns, askers; N is for the speed alone. The re-scan under `kill -9`, by the pool and
+by Ray, is `scripts/outside ray`.
 """
 
 import argparse
@@ -76,9 +76,9 @@ def texts_of_all_kinds(count: int) -> list[str]:
     return [f"{chance.choice(asks if n % 100 == 0 else benign)} ({n})" for n in range(count)]
 
 
-def speed(quick: bool) -> Table:  # noqa: FBT001 - the runner's call
+def speed(quick: bool, exchanges: int = 3_000) -> Table:  # noqa: FBT001 - the runner's call
     """CPU of the re-scan against the same guard over the same exchanges without queue and SQL."""
-    count = 300 if quick else 3_000
+    count = 300 if quick else exchanges
     with tempfile.TemporaryDirectory() as name:
         ledger, monitor = str(Path(name) / "l.db"), str(Path(name) / "m.db")
         fill(ledger, [(f"a{n % 50}", text, False) for n, text in
@@ -463,7 +463,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--exchanges", type=int, default=3_000)
     given = parser.parse_args()
+    PARTS["speed"] = lambda quick: [speed(quick, given.exchanges)]
     for name, part in PARTS.items():
         if given.only in {None, name}:
             for table in part(given.quick):

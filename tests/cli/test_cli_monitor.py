@@ -25,7 +25,9 @@ def test_a_ledger_is_scanned_once_and_accounts_are_listed(tmp_path: Path) -> Non
         tmp_path, "scan", "--scanner", "decoded", "--json"
     )
     assert '"planned":0' in _run(tmp_path, "scan", "--scanner", "decoded", "--json")
+    assert "decoded  41 judged, 0 waiting" in _run(tmp_path, "status")
     assert '"account":"bad"' in _run(tmp_path, "accounts", "--json")
+    assert "account bad: long-lineage" in _run(tmp_path, "cases")
     assert "0 new exchanges" in _run(tmp_path, "accounts")
     _run(tmp_path, "campaigns", "--json")
     assert '"tail": "light"' in _run(tmp_path, "simulate", "--tail", "light", "--accounts", "50")

@@ -14,6 +14,7 @@ from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.monitoring.campaign_book import CampaignSettings, look
 from safehold.detect.monitoring.fitted import caps_of, fit
+from safehold.detect.monitoring.scan.coverage import scan_coverage
 from safehold.detect.monitoring.scan.guard_scanners import day_joiner
 from safehold.detect.monitoring.scan.interface import ScannerSpec
 from safehold.detect.monitoring.scan.judge_scanner import on_the_top
@@ -130,6 +131,27 @@ def scan(
         click.echo(msgspec.json.encode({"planned": planned, **msgspec.structs.asdict(counts)}))
     else:
         click.echo(f"{planned} new units; {counts.done} done, {counts.open} open")
+
+
+@monitor.command()
+@_json_option
+@click.pass_obj
+def status(places: _Places, as_json: bool) -> None:
+    """Show what each scanner has covered, and what waits.
+
+    \b
+    Examples:
+      safehold monitor status
+      safehold monitor status --json | jq .waiting
+    """
+    for one in scan_coverage(MonitorStore.open(places.monitor)):
+        if as_json:
+            click.echo(msgspec.json.encode(one))
+        else:
+            click.echo(
+                f"{one.name}  {one.judged} judged, {one.waiting} waiting, up to row {one.planned}, "
+                f"{one.cpu_s:.0f} CPU s  ({one.scanner[:60]})"
+            )
 
 
 @monitor.command()
