@@ -16,7 +16,7 @@ from safehold.cli import safehold
 from safehold.errors import SafeholdError
 from safehold.secure.change.provenance import Subject, provenance
 from safehold.testing.released import RELEASE_RULES, Channel
-from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh
+from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh, person_id
 from safehold.trust.people.sshsig import private_key_text
 from safehold.trust.release.interface import parse_release
 
@@ -246,3 +246,26 @@ def test_every_change_command_has_help_with_an_example(name: str) -> None:
     done = CliRunner().invoke(safehold, ["change", name, "--help"])
     assert done.exit_code == 0
     assert f"safehold change {name}" in done.output
+
+
+def test_a_release_is_exported_for_tuf_clients_by_two_persons(shop: Shop) -> None:
+    """Root, targets, two signatures each, and the repository; one person alone writes none."""
+    ids = [word for name in ("dev-two", "sec-one") for word in ("--person", person_id(name))]
+    desk = ("--desk-key", shop.path("desk.pem"))
+    shop.ok("change", "tuf", "root", *ids, *desk, "--out", shop.path("root.json"))
+    shop.ok(
+        *("change", "tuf", "targets", shop.path("one.json")),
+        *("--out", shop.path("targets.json")),
+    )
+    signatures: list[str] = []
+    for file in ("root.json", "targets.json"):
+        for name in ("dev-two", "sec-one"):
+            words = ("change", "tuf", "sign", shop.path(file), "--ssh-key", shop.path(name))
+            signatures += ["--signature", shop.ok(*words).splitlines()[-1].removeprefix("signed: ")]
+    write = (
+        *("change", "tuf", "write", shop.path("repo"), shop.path("one.json"), *desk),
+        *("--root", shop.path("root.json"), "--targets", shop.path("targets.json")),
+    )
+    assert "2 persons" in shop.refused(*write, *signatures[:6])
+    assert "fresh" in shop.ok(*write, *signatures)
+    assert (Path(shop.path("repo")) / "metadata" / "timestamp.json").exists()

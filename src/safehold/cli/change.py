@@ -14,6 +14,7 @@ import msgspec
 from safehold.canonical import canonical, sha256_hex
 from safehold.cli._artefacts import parse_artefact
 from safehold.cli._change_source import SOURCE_COMMANDS
+from safehold.cli._change_tuf import tuf
 from safehold.cli._trust import (
     emit,
     file_request,
@@ -78,7 +79,7 @@ def change() -> None:
     """
 
 
-for _command in SOURCE_COMMANDS:
+for _command in (*SOURCE_COMMANDS, tuf):
     change.add_command(_command)
 
 
