@@ -269,3 +269,75 @@ def test_a_release_is_exported_for_tuf_clients_by_two_persons(shop: Shop) -> Non
     assert "2 persons" in shop.refused(*write, *signatures[:6])
     assert "fresh" in shop.ok(*write, *signatures)
     assert (Path(shop.path("repo")) / "metadata" / "timestamp.json").exists()
+
+
+def test_a_product_that_two_rebuilt_needs_the_lower_quorum_and_one_that_one_rebuilt_more(
+    shop: Shop,
+) -> None:
+    """Provenance is verified, at the request and by whoever loads; a named digest is not enough."""
+    wheel = shop.root / "safehold-1.whl"
+    channel = ("--channel", "gateway-1")
+    product = ("--artefact", f"product={wheel}")
+
+    def draft(version: int, *more: str) -> str:
+        wheel.write_bytes(f"wheel {version}".encode())
+        name = f"product-{version}.json"
+        words = ("change", "draft", shop.path(name), *channel, *product)
+        shop.ok(*words, "--previous", shop.path(previous), *more)
+        return name
+
+    def vouched(version: int, *names: str) -> str:
+        wheel.write_bytes(f"wheel {version}".encode())
+        told = provenance(
+            (Subject(wheel.name, sha256_hex(wheel.read_bytes())),),
+            source="git+https://example.org/safehold",
+            commit="c" * 40,
+            builder="https://example.org/ana",
+            parameters={},
+            dependencies={},
+        )
+        (shop.root / "told.json").write_bytes(canonical(told))
+        made = shop.path(f"wheel-{version}.provenance")
+        for name in names:
+            words = ("change", "vouch", shop.path("told.json"), "--out", made)
+            shop.ok(*words, "--ssh-key", shop.path(name))
+        return made
+
+    def publish(name: str, made: str) -> str:
+        request = shop.ok(
+            *("change", "publish", shop.path(name), "--previous", shop.path(previous)),
+            *("--documents", shop.path("releases/documents"), "--envelope", made),
+            *("--ssh-key", shop.path("dev-one")),
+        )
+        shown = json.loads(shop.ok("grant", "show", request, "--json"))
+        operation: str = shown["request"]["operation"]
+        for one in ("dev-two", "dev-three", "sec-one")[: 2 + (operation == "release.weaken")]:
+            shop.ok("grant", "approve", request, "--yes", "--ssh-key", shop.path(one))
+        return operation
+
+    previous = "one.json"
+    made = vouched(2, "dev-two")
+    second = draft(2, "--provenance", f"{wheel.name}={made}")
+    assert publish(second, made) == "release.weaken"  # its rules are gone, and one rebuilt it
+    previous = second
+    made = vouched(3, "dev-two")
+    third = draft(3, "--provenance", f"{wheel.name}={made}")
+    assert publish(third, made) == "release.weaken"
+    previous = third
+    made = vouched(4, "dev-two", "sec-one")
+    fourth = draft(4, "--provenance", f"{wheel.name}={made}")
+    assert publish(fourth, made) == "release.publish"
+    assert "release 4" in shop.ok("change", "status")
+    digest = sha256_hex(Path(made).read_bytes())
+    envelope = Path(shop.path(f"releases/documents/{digest}.provenance"))
+    fresh = shop.path("fresh.json")
+    memory = ("change", "memory", fresh, *channel, "--log-keys", shop.path("log/log.json"))
+    shop.ok(*memory)
+    settings = Path(shop.path("releases.toml"))
+    settings.write_text(settings.read_text().replace(shop.channel.settings.memory, fresh))
+    envelope.rename(envelope.with_suffix(".away"))
+    assert "weakens" in shop.refused("change", "status")
+    envelope.with_suffix(".away").rename(envelope)
+    assert "release 4" in shop.ok("change", "status")
+    envelope.unlink()
+    assert "release 4" in shop.ok("change", "status")  # it was accepted before

@@ -84,6 +84,12 @@ def _egress_plan(path: Path) -> object:
     return load_plan(path)
 
 
+def _endpoint(path: Path) -> object:
+    from safehold.secure.endpoint.policy import read_policy
+
+    return read_policy(path)
+
+
 def _egress_register(path: Path) -> object:
     from safehold.secure.egress.declare.register import load_register
 
@@ -122,6 +128,7 @@ _READERS: dict[ArtefactKind, Callable[[Path], object]] = {
     ArtefactKind.CONSTITUTION: _constitution,
     ArtefactKind.EGRESS_PLAN: _egress_plan,
     ArtefactKind.EGRESS_REGISTER: _egress_register,
+    ArtefactKind.ENDPOINT: _endpoint,
     ArtefactKind.KEY_SERVICE: _key_service,
     ArtefactKind.GRANTS_POLICY: _grants_policy,
     ArtefactKind.TRIAL: _trial,

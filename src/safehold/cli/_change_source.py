@@ -18,7 +18,6 @@ from safehold.cli._trust import (
 )
 from safehold.errors import UsageError
 from safehold.secure.change.provenance import (
-    NAMESPACE,
     Subject,
     envelope,
     provenance,
@@ -27,6 +26,7 @@ from safehold.secure.change.provenance import (
     verify_provenance,
 )
 from safehold.trust.log.files import write_durably
+from safehold.trust.released.vouching import NAMESPACE
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _out = click.Path(dir_okay=False, path_type=Path)

@@ -38,11 +38,12 @@ from safehold.trust.release.interface import (
     ReleaseOperation,
     parse_release,
 )
-from safehold.trust.release.needed import permits, release_changes
+from safehold.trust.release.needed import NOBODY, Vouched, permits, release_changes
 from safehold.trust.release.orders import Direction
 from safehold.trust.released.follow import ReleaseLog
 from safehold.trust.released.interface import read_release_settings
 from safehold.trust.released.memory import begin_memory
+from safehold.trust.released.vouching import SUFFIX, vouched_in
 
 _DAY_S = 86_400
 _ASK_S = 10.0
@@ -157,6 +158,13 @@ def show(path: Path, previous: Path | None, as_json: bool) -> None:
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @previous_option
 @click.option(
+    "--envelope",
+    "envelopes",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Signed provenance of a product; it is kept beside the documents.",
+)
+@click.option(
     "--documents",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
@@ -172,6 +180,7 @@ def publish(
     path: Path,
     previous: Path | None,
     documents: Path,
+    envelopes: tuple[Path, ...],
     emergency: bool,
     purpose: str,
     ticket: str,
@@ -189,17 +198,21 @@ def publish(
           --ssh-key ~/.ssh/id_ed25519
     """
     before, made = None if previous is None else _read(previous), _read(path)
-    operation = _needed(before, made)
+    desk = open_desk(log_dir, key_dir)
+    state, now = desk.state, desk.now()
+    for one in envelopes:
+        data = one.read_bytes()
+        write_durably(documents / f"{sha256_hex(data)}{SUFFIX}", data)
+    vouched = vouched_in(documents, made, state.roster)
+    operation = _needed(before, made, vouched)
     if emergency:
-        if not permits(ReleaseOperation.EMERGENCY, before, made):
+        if not permits(ReleaseOperation.EMERGENCY, before, made, vouched):
             raise UsageError("expected a release that weakens nothing for --emergency")
         operation = ReleaseOperation.EMERGENCY
     if (made.previous, made.version) != (
         ("", 1) if before is None else (before.sha256, before.version + 1)
     ):
         raise UsageError("expected --previous to be the release that this one follows")
-    desk = open_desk(log_dir, key_dir)
-    state, now = desk.state, desk.now()
     details = PublishRelease(
         channel=made.channel,
         version=made.version,
@@ -459,8 +472,8 @@ def _provenance(text: str) -> tuple[str, str]:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
 
 
-def _needed(before: Release | None, made: Release) -> ReleaseOperation:
-    plain_enough = permits(ReleaseOperation.PUBLISH, before, made)
+def _needed(before: Release | None, made: Release, vouched: Vouched = NOBODY) -> ReleaseOperation:
+    plain_enough = permits(ReleaseOperation.PUBLISH, before, made, vouched)
     return ReleaseOperation.PUBLISH if plain_enough else ReleaseOperation.WEAKEN
 
 

@@ -30,6 +30,9 @@ from safehold.secure.endpoint.records import read_records
 from safehold.secure.endpoint.service import load, run_guard
 from safehold.secure.endpoint.suggest import Duty, rows_text, suggested
 from safehold.trust.log.note import SigningKey
+from safehold.trust.release.interface import ArtefactKind
+from safehold.trust.released.follow import ReleaseLog
+from safehold.trust.released.interface import read_release_settings
 
 _FOLDER = Path("/var/lib/safehold/endpoint")
 Command = Callable[..., Any]
@@ -198,6 +201,14 @@ def lint_command(policy_file: Path, elsewhere: bool, as_json: bool) -> None:
     "--leave", multiple=True, help="A path whose file system is left alone; may be given again."
 )
 @click.option("--dry-run", is_flag=True, help="Say what the policy would stop, and end.")
+@click.option(
+    "--releases",
+    "releases_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    envvar="SAFEHOLD_RELEASES",
+    help="TOML file that names the log of releases: only the policy that it released is guarded.",
+)
 @json_option
 def guard_command(
     policy_file: Path,
@@ -205,6 +216,7 @@ def guard_command(
     socket_path: Path,
     leave: tuple[str, ...],
     dry_run: bool,
+    releases_file: Path | None,
     as_json: bool,
 ) -> None:
     """Answer the kernel before each program runs (root, until SIGTERM).
@@ -231,6 +243,9 @@ def guard_command(
         if lines:
             raise SystemExit(PolicyError.exit_status)
         return
+    if releases_file is not None:
+        log = ReleaseLog(read_release_settings(releases_file), time.time)
+        log.admit_settings(ArtefactKind.ENDPOINT, loaded.policy)
     started = {"guarding": loaded.policy.host, "mode": loaded.policy.mode, "policy": loaded.sha256}
 
     def ready() -> None:

@@ -14,7 +14,6 @@ import safehold
 from safehold.canonical import canonical
 from safehold.secure.change.git_policy import ChangeError
 from safehold.secure.change.provenance import (
-    NAMESPACE,
     Subject,
     envelope,
     provenance,
@@ -26,6 +25,7 @@ from safehold.secure.change.rebuild import rebuild
 from safehold.testing.builds import committed
 from safehold.testing.trust import Enclave, SoftSsh
 from safehold.trust.people.sshsig import armour, sign_sshsig
+from safehold.trust.released.vouching import NAMESPACE
 
 WHEEL = Subject("safehold-1.whl", "1" * 64)
 

@@ -22,7 +22,7 @@ from safehold.secure.change.git_verify import (
     Git,
     review_message,
 )
-from safehold.secure.change.provenance import NAMESPACE, Subject, envelope, provenance, to_sign
+from safehold.secure.change.provenance import Subject, envelope, provenance, to_sign
 from safehold.secure.endpoint.changing import OPERATION as LOOSEN
 from safehold.testing.trust import Enclave, SoftSshSk, person_id, ssh_public_of
 from safehold.trust.demands.document import document_digest
@@ -35,6 +35,7 @@ from safehold.trust.log.witness import Witness, attach, create_witness
 from safehold.trust.people.interface import Proof
 from safehold.trust.people.sshsig import armour
 from safehold.trust.people.statement import Act
+from safehold.trust.released.vouching import NAMESPACE
 
 APPROVERS = ("dev-two", "dev-three", "sec-one")
 _DETERMINED = {"model": "d" * 64, "status": "cannot_rule_out", "rationale": "the demo"}

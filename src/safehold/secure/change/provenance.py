@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from safehold.canonical import CanonicalError, canonical, parse_canonical
+from safehold.canonical import canonical
 from safehold.secure.change.git_policy import ChangeError
 from safehold.trust.log.dsse import PAYLOAD_TYPE, Envelope, Signed, pae
-from safehold.trust.people.interface import Kind, Person, Roster, SignatureError, SshKey
-from safehold.trust.people.sshsig import dearmour, verify_sshsig
+from safehold.trust.people.interface import Person, Roster
+from safehold.trust.people.sshsig import dearmour
+from safehold.trust.release.interface import ReleaseError
+from safehold.trust.released.vouching import PREDICATE, rebuilders
 
-NAMESPACE = "safehold-provenance"
-PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://safehold.dev/build/wheel/v1"
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)")
@@ -114,29 +114,9 @@ def verify_provenance(
         ChangeError: malformed, of another file, or too few distinct humans signed.
     """
     try:
-        found = parse_canonical(data, Envelope, what="a DSSE envelope")
-        payload = base64.b64decode(found.payload, validate=True)
-        statement: dict[str, Any] = parse_canonical(payload, dict[str, Any], what="a statement")
-    except (ValueError, CanonicalError) as error:
-        raise ChangeError("expected a canonical DSSE envelope of a statement") from error
-    if found.payload_type != PAYLOAD_TYPE or statement.get("predicateType") != PREDICATE:
-        raise ChangeError(f"expected a statement of {PREDICATE}")
-    named = {"name": subject.name, "digest": {"sha256": subject.sha256}}
-    if named not in statement.get("subject", []):
-        raise ChangeError(f"{subject.name}: the statement is about another file")
-    persons: dict[str, Person] = {}
-    for signed in found.signatures:
-        owned = roster.owner(signed.keyid)
-        if owned is None or not isinstance(owned[1], SshKey) or owned[0].kind is not Kind.HUMAN:
-            continue
-        try:
-            verify_sshsig(owned[1], pae(PAYLOAD_TYPE, payload), signed.sig, namespace=NAMESPACE)
-        except SignatureError:
-            continue
-        persons[owned[0].id] = owned[0]
-    if len(persons) < least:
-        raise ChangeError(f"expected {least} persons who rebuilt it, got {len(persons)}")
-    return tuple(persons.values()), statement
+        return rebuilders(data, roster, name=subject.name, sha256=subject.sha256, least=least)
+    except ReleaseError as error:
+        raise ChangeError(str(error)) from error
 
 
 def sbom(lock: str, *, name: str, version: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class ArtefactKind(StrEnum):
     CONSTITUTION = "constitution"
     GATEWAY = "gateway"
     EGRESS_PLAN = "egress-plan"
+    ENDPOINT = "endpoint-policy"
     EGRESS_REGISTER = "egress-register"
     GRANTS_POLICY = "grants-policy"
     KEY_SERVICE = "key-service"

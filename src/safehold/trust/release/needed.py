@@ -1,5 +1,7 @@
 """Which operation a release needs: computed from the old and the new release alone."""
 
+from collections.abc import Collection
+
 from safehold.trust.release.interface import (
     Artefact,
     ArtefactKind,
@@ -9,14 +11,24 @@ from safehold.trust.release.interface import (
 from safehold.trust.release.orders import Direction
 from safehold.trust.release.weaker import Change, changes, weakens
 
+Vouched = Collection[tuple[str, str]]
+"""Digests of an envelope and of the artefact that persons of the roster signed it for."""
+NOBODY: Vouched = frozenset()
 _BY_BEHAVIOUR = frozenset({ArtefactKind.BUNDLE})
 _BY_PROVENANCE = frozenset({ArtefactKind.PRODUCT})
 
 
-def release_changes(old: Release | None, new: Release) -> tuple[Change, ...]:
+def release_changes(
+    old: Release | None, new: Release, vouched: Vouched = NOBODY
+) -> tuple[Change, ...]:
     """Return every difference that guards more or less, over all artefacts.
 
     A first release is weaker by definition: nothing is known to compare it with.
+
+    Args:
+        old: The release before it.
+        new: The release.
+        vouched: Which provenance was verified; none by itself.
     """
     if old is None:
         return (Change("release", Direction.WEAKER, "a first release"),)
@@ -28,11 +40,11 @@ def release_changes(old: Release | None, new: Release) -> tuple[Change, ...]:
             why = "an artefact that is gone" if path in before else "an artefact that was not there"
             found.append(Change(path, Direction.WEAKER, why))
         else:
-            found += _artefact(before[path], after[path], new)
+            found += _artefact(before[path], after[path], new, vouched)
     return tuple(found)
 
 
-def permits(operation: str, old: Release | None, new: Release) -> bool:
+def permits(operation: str, old: Release | None, new: Release, vouched: Vouched = NOBODY) -> bool:
     """Tell whether an operation is enough for this change.
 
     `release.weaken` has the highest quorum and permits all. A change that weakens nothing may
@@ -40,26 +52,31 @@ def permits(operation: str, old: Release | None, new: Release) -> bool:
     """
     if operation == ReleaseOperation.WEAKEN:
         return True
-    if weakens(release_changes(old, new)):
+    if weakens(release_changes(old, new, vouched)):
         return False
     return operation in {ReleaseOperation.PUBLISH, ReleaseOperation.EMERGENCY}
 
 
-def _artefact(old: Artefact, new: Artefact, release: Release) -> list[Change]:
+def _artefact(old: Artefact, new: Artefact, release: Release, vouched: Vouched) -> list[Change]:
     if old.kind is not new.kind:
         return [Change(new.path, Direction.WEAKER, "another kind of artefact")]
     if new.kind in _BY_BEHAVIOUR:
         return [] if old.sha256 == new.sha256 else [_behaviour(old, new, release)]
     if new.kind in _BY_PROVENANCE:
-        if old.sha256 == new.sha256:
-            return []
-        known = release.provenance.get(new.path)
-        how = Direction.WEAKER if known is None else Direction.EQUAL
-        return [Change(new.path, how, "provenance" if known else "no provenance")]
+        return [] if old.sha256 == new.sha256 else [_provenance(new, release, vouched)]
     if new.document is None or old.document is None:
         return [Change(new.path, Direction.WEAKER, "settings without their document")]
     found = changes(new.kind.value, old.document, new.document)
     return [Change(f"{new.path}: {one.path}", one.direction, one.why) for one in found]
+
+
+def _provenance(new: Artefact, release: Release, vouched: Vouched) -> Change:
+    known = release.provenance.get(new.path)
+    if known is None:
+        return Change(new.path, Direction.WEAKER, "no provenance")
+    if (known, new.sha256) not in vouched:
+        return Change(new.path, Direction.WEAKER, "provenance that two did not sign")
+    return Change(new.path, Direction.EQUAL, "rebuilt by two persons")
 
 
 def _behaviour(old: Artefact, new: Artefact, release: Release) -> Change:

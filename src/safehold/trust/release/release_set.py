@@ -4,7 +4,7 @@ The shape is python-tuf's `TrustedMetadataSet`: whoever loads, swaps or applies 
 same set. Freeze, rollback, fork and mix-and-match are the attacks of the TUF specification.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from safehold.canonical import canonical
 from safehold.trust.release.interface import (
@@ -16,7 +16,7 @@ from safehold.trust.release.interface import (
     ReleaseError,
     Seen,
 )
-from safehold.trust.release.needed import permits
+from safehold.trust.release.needed import NOBODY, Vouched, permits
 
 
 class ReleaseSet:
@@ -30,6 +30,7 @@ class ReleaseSet:
         seen: Seen,
         now: int,
         max_age_s: int,
+        vouched: Vouched = NOBODY,
     ) -> None:
         """Find the release in force.
 
@@ -39,6 +40,9 @@ class ReleaseSet:
             seen: What was accepted before.
             now: POSIX seconds.
             max_age_s: How old the log's newest leaf may be.
+            vouched: Which provenance was verified now, by the roster of now. That of a step which
+                was accepted before, or of an artefact that is no more in force, is not asked for
+                again: who rebuilt it may have left.
 
         Raises:
             ReleaseError: one of the numbered steps fails; nothing is in force then.
@@ -57,8 +61,11 @@ class ReleaseSet:
         documents = {release.sha256: release for release in releases}
         # 3. Every step of the chain was carried by an operation that is enough for its change.
         previous: Release | None = None
+        last = documents.get(chain[-1].details.release_sha256)
+        alive = set() if last is None else {(one.path, one.sha256) for one in last.artefacts}
         for logged in chain:
-            previous = _step(logged, previous, documents)
+            taken = logged.details.version <= seen.version
+            previous = _step(logged, previous, documents, _known(vouched, alive, taken=taken))
         newest = chain[-1]
         # 4. Not older than what was accepted, and not another document of the same version.
         if newest.details.version < seen.version:
@@ -124,7 +131,10 @@ def _chain(head: LogHead, channel: str) -> tuple[LoggedRelease, ...]:
 
 
 def _step(
-    logged: LoggedRelease, previous: Release | None, documents: dict[str, Release]
+    logged: LoggedRelease,
+    previous: Release | None,
+    documents: dict[str, Release],
+    known: Callable[[Release], Vouched],
 ) -> Release:
     details = logged.details
     release = documents.get(details.release_sha256)
@@ -139,9 +149,25 @@ def _step(
     paths = [one.path for one in release.artefacts]
     if len(set(paths)) != len(paths):
         raise ReleaseError(f"release {details.version} names a path twice")
-    if not permits(logged.operation, previous, release):
+    if not permits(logged.operation, previous, release, known(release)):
         raise ReleaseError(
             f"release {details.version} weakens a safeguard: expected release.weaken, "
             f"got {logged.operation}"
         )
     return release
+
+
+def _known(
+    vouched: Vouched, alive: set[tuple[str, str]], *, taken: bool
+) -> Callable[[Release], Vouched]:
+    """Return what counts as vouched for a step: what was verified, and what need not be again."""
+
+    def known(release: Release) -> Vouched:
+        old = {
+            (release.provenance[one.path], one.sha256)
+            for one in release.artefacts
+            if one.path in release.provenance and (taken or (one.path, one.sha256) not in alive)
+        }
+        return old | set(vouched)
+
+    return known

@@ -21,6 +21,7 @@ from safehold.trust.release.release_set import ReleaseSet
 from safehold.trust.release.weaker import settings_document
 from safehold.trust.released.interface import ReleaseSettings
 from safehold.trust.released.memory import read_memory, write_memory
+from safehold.trust.released.vouching import vouched_in
 
 
 class ReleaseLog:
@@ -55,6 +56,7 @@ class ReleaseLog:
             head = self._state.head(self._log.size)
             # Another worker may have accepted a later release meanwhile.
             seen = read_memory(Path(self._settings.memory))
+            folder = Path(self._settings.documents)
             documents = [
                 self._document(one.details.release_sha256)
                 for one in head.releases
@@ -66,6 +68,9 @@ class ReleaseLog:
                 seen=seen,
                 now=int(self._clock()),
                 max_age_s=self._settings.max_age_s,
+                vouched=frozenset().union(
+                    *(vouched_in(folder, one, self._state.roster) for one in documents)
+                ),
             )
             if found.seen != seen:
                 write_memory(Path(self._settings.memory), found.seen)
