@@ -1,5 +1,6 @@
 """The key type of persons for python-tuf's client: `register` before it reads our metadata."""
 
+import importlib
 from typing import Any
 
 from safehold.errors import DependencyError
@@ -15,12 +16,13 @@ def register() -> None:
         DependencyError: it is not installed.
     """
     try:
-        from securesystemslib.exceptions import UnverifiedSignatureError  # noqa: PLC0415 - an extra
-        from securesystemslib.signer import KEY_FOR_TYPE_AND_SCHEME, Key  # noqa: PLC0415 - same
+        signer = importlib.import_module("securesystemslib.signer")
+        errors = importlib.import_module("securesystemslib.exceptions")
     except ImportError as error:
         raise DependencyError("TUF clients need tuf: pip install tuf") from error
+    base: Any = signer.Key
 
-    class SshsigKey(Key):  # type: ignore[misc] # the base is Any where tuf is not installed
+    class SshsigKey(base):  # type: ignore[misc] # loaded by name
         """A person's SSH key."""
 
         @classmethod
@@ -37,6 +39,6 @@ def register() -> None:
                 key = SshKey(self.keyval["public"])
                 verify_sshsig(key, data, signature.signature, namespace=NAMESPACE)
             except SignatureError as error:
-                raise UnverifiedSignatureError(str(error)) from error
+                raise errors.UnverifiedSignatureError(str(error)) from error
 
-    KEY_FOR_TYPE_AND_SCHEME[KEY_TYPE, SCHEME] = SshsigKey
+    signer.KEY_FOR_TYPE_AND_SCHEME[KEY_TYPE, SCHEME] = SshsigKey
