@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from safehold.guard.bundle.interface import BundleError
+from safehold.errors import BundleError
 from safehold.guard.gateway.bundles.swap import Loaded, Probe
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
