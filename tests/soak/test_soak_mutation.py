@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from bench.mutation import everything, explained, run, tests_of
+from bench import mutation
 
 MUTANTS = int(os.environ.get("SAFEHOLD_SOAK_MUTANTS", "30"))
 SEED = int(os.environ.get("SAFEHOLD_SOAK_SEED", "1"))
@@ -19,7 +19,7 @@ SEED = int(os.environ.get("SAFEHOLD_SOAK_SEED", "1"))
 
 def test_each_kind_of_change_is_made_and_leaves_python() -> None:
     """The boundary of an expiry, a refusal that is none, and a lost condition are among them."""
-    found = everything("trust/grants/evaluate.py")
+    found = mutation.everything("trust/grants/evaluate.py")
     names = {one.name for one in found}
     assert any("case.now >= asked.expires -> case.now > asked.expires" in one for one in names)
     assert any("return None" in one.after for one in found)
@@ -29,20 +29,22 @@ def test_each_kind_of_change_is_made_and_leaves_python() -> None:
         compile(one.text, one.file, "exec")
 
 
+@pytest.mark.soak
 def test_every_file_of_the_rules_has_tests_that_stand_for_it() -> None:
     """No file of trust or of the weights is left out of the lot."""
-    assert tests_of("trust/grants/evaluate.py")
-    assert tests_of("secure/weights/seal.py")
-    assert {one.file.split("/")[0] for one in everything()} == {"trust", "secure"}
+    assert mutation.tests_of("trust/grants/evaluate.py")
+    assert mutation.tests_of("secure/weights/seal.py")
+    assert {one.file.split("/")[0] for one in mutation.everything()} == {"trust", "secure"}
 
 
+@pytest.mark.soak
 def test_no_explanation_is_of_a_change_that_is_not_made() -> None:
     """What is explained is a mutant of today: an old line explains nothing."""
-    assert set(explained()) <= {one.name for one in everything()}
+    assert set(mutation.explained()) <= {one.name for one in mutation.everything()}
 
 
 @pytest.mark.soak
 def test_every_sampled_change_is_noticed_or_explained(tmp_path: Path) -> None:
     """A sample by lot: who lives is known, and why that is no gap."""
-    _, living = run(MUTANTS, SEED, "", tmp_path, time.monotonic() + 6 * 3600)
+    _, living = mutation.run(MUTANTS, SEED, "", tmp_path, time.monotonic() + 6 * 3600)
     assert [one.name for one in living] == []
