@@ -1,5 +1,7 @@
 """One incident on the stock bundle: its dress, its variants, its rule, its challenger."""
 
+import json
+import math
 import time
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from safehold.improve.response.interface import (
 )
 from safehold.improve.response.judged import Judge
 from safehold.improve.response.proliferate import ProliferateSettings, variants
-from safehold.improve.response.warm import WarmSettings, challenger
+from safehold.improve.response.warm import WarmSettings, at, challenger
 from safehold.improve.training.float_weights import keep_weights, kept_weights
 from safehold.progress import Progress
 
@@ -241,6 +243,46 @@ def test_a_false_alarm_is_answered_by_its_own_twins(champion: Bundle, corpus: Co
     dress = dress_of(given, Judge(champion))
     made = variants(dress, corpus.asks(), SMALL)
     assert {one.restricted for one in made} == {True, False}
+
+
+def test_a_false_alarm_passes_after_the_warm_start_and_its_twins_stay_stopped(
+    champion: Bundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    """The hottest of some benign prompts, planted as refused: it passes, and is in the golden set.
+
+    The champion is the stock bundle at a threshold just below what that prompt scores.
+    """
+    judge = Judge(champion)
+    seen = {text: judge.prompt(text) for text in corpus.benign(80, 1)}
+    text = max((one for one in seen if seen[one].escalated), key=lambda one: seen[one].score)
+    score = seen[text].score
+    prompt = champion.cascade.prompt
+    block = prompt.block + math.log(score / (1 - score)) - 0.05
+    refusing = at(champion, msgspec.structs.replace(prompt, block=block))
+    assert Judge(refusing).prompt(text).blocked
+    given = incident(text, kind=IncidentKind.FALSE_ALARM)
+    made = variants(dress_of(given, Judge(refusing)), corpus.asks(), SMALL)
+    with pytest.raises(ResponseError, match="false alarm"):
+        hot_rule(given, dress_of(given, judge), made, [text], sources={}, owner="anna", now=1)
+    fresh = challenger(
+        refusing,
+        stock_bundle()[0],
+        incident=given,
+        made=made,
+        replay=corpus.replay(600, 1),
+        benign=corpus.benign(120, 1),
+        settings=WarmSettings(),
+        out=tmp_path / "challenger",
+        key=None,
+        progress=Progress(),
+    )
+    assert not Judge(fresh).prompt(text).blocked
+    lines = (tmp_path / "challenger" / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = [json.loads(line) for line in lines]
+    assert {"prompt": text, "reply": "", "blocked": False} in kept
+    bad = [one.text for one in made if one.restricted and one.held_out]
+    stopped = sum(one.blocked for one in Judge(fresh).prompts(bad))
+    assert stopped >= 0.9 * sum(one.blocked for one in Judge(refusing).prompts(bad))
 
 
 def test_the_weights_of_another_bundle_are_refused(tmp_path: Path) -> None:
