@@ -69,6 +69,38 @@ def test_inverted_judge_is_noticed(name: str) -> None:
     assert red(healthy(), {**JUDGES, name: inverted}) == {name}
 
 
+@pytest.mark.parametrize("name", AUTOMATIC)
+def test_deaf_judge_is_noticed(name: str) -> None:
+    """A judge that never speaks misses a planted fault that its control claims."""
+
+    def deaf(_: Facts) -> Iterator[str]:
+        return iter(())
+
+    plant = next(plant for plant, claims in PLANTS.values() if name in claims)
+    facts = collect(plant(healthy()), SITE)
+    assert judged(JUDGES[name], facts)[0] is not Status.PASSED
+    assert judged(deaf, facts)[0] is Status.PASSED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "quota raised by hand",
+        "witness late",
+        "decoy removed",
+        "gateway down",
+        "bundle unreleased",
+        "ruleset changed: a way out accepts by default",
+        "endpoint guard dead",
+        "log not cosigned",
+        "ledger gap",
+    ],
+)
+def test_fault_that_was_asked_for_has_one_owner_in_the_table(fault: str) -> None:
+    """Each fault of the acceptance list is planted, and one control claims it."""
+    assert len(PLANTS[fault][1]) == 1
+
+
 def test_bare_host_passes_nothing_of_ours() -> None:
     """A host without files, commands or log satisfies no control at all."""
     bare = RecordedHost(files={}, commands={}, reading=healthy().reading, killed=frozenset({"log"}))

@@ -11,13 +11,24 @@ import click
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.cli._trust import emit, json_option, log_options, plain, read_signing_key
+from safehold.cli._controls_accept import accept, attest, except_command
+from safehold.cli._trust import (
+    emit,
+    json_option,
+    keys_option,
+    log_options,
+    open_desk,
+    plain,
+    read_signing_key,
+)
 from safehold.errors import UsageError
 from safehold.govern.controls.engine import read_again, run_controls
 from safehold.govern.controls.facts.host import LocalHost
+from safehold.govern.controls.facts.trust_log import read_log
 from safehold.govern.controls.interface import ControlError, ControlRun, Result, Way
 from safehold.govern.controls.library import read_site, stock_catalogue
 from safehold.govern.controls.matrix import closing_line, gaps, matrix_html
+from safehold.govern.controls.record import require_recorded, run_record
 from safehold.trust.demands.met import MetControls, met_note
 from safehold.trust.log.note import SigningKey
 
@@ -37,9 +48,14 @@ def controls() -> None:
       safehold controls new-key controls.key
       safehold controls run --site controls.toml --valid controls.note --valid-key controls.key
       safehold controls report controls-run.json --html controls.html
+      safehold controls attest iam-01 --owner ana --evidence review.pdf --log trust-log
       safehold controls oscal controls-run.json --out oscal/
       safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
     """
+
+
+for _command in (attest, except_command, accept):
+    controls.add_command(_command)
 
 
 @controls.command("list")
@@ -136,15 +152,26 @@ def baseline(site: Path | None) -> None:
 @click.option(
     "--valid-key", type=click.Path(path_type=Path), help="The key that signs it (controls new-key)."
 )
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SAFEHOLD_LOG",
+    help="Record the run in this log: one leaf with the root of all results.",
+)
+@keys_option
 @json_option
 @click.pass_context
 def run(
     context: click.Context,
+    *,
     site: Path | None,
     family: str | None,
     out: Path,
     valid: Path | None,
     valid_key: Path | None,
+    log_dir: Path | None,
+    key_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Read this host once and judge every control; exit 1 unless all are satisfied."""
@@ -152,6 +179,10 @@ def run(
         raise UsageError("expected --valid and --valid-key together: the file is signed")
     signer = None if valid_key is None else read_signing_key(valid_key)
     found = run_controls(stock_catalogue(), LocalHost(), read_site(site))
+    if log_dir is not None:
+        desk = open_desk(log_dir, key_dir)
+        index = desk.record(run_record(found, desk.now()))
+        click.echo(f"recorded as leaf {index}", err=True)
     saved = msgspec.json.format(msgspec.json.encode(found), indent=1)
     _write(out, saved)
     if valid is not None and signer is not None:
@@ -189,18 +220,34 @@ def new_key(path: Path, name: str) -> None:
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the matrix.")
 @click.option("--family", help="Print one family only.")
 @click.option("--at", type=int, help="POSIX seconds; now when left out.")
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Refuse a run whose results no leaf of this log holds.",
+)
+@click.option(
+    "--log-keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Your pinned copy of the log's log.json (default: the log's own).",
+)
 @json_option
 @click.pass_context
 def report(
     context: click.Context,
+    *,
     saved: Path,
     page: Path | None,
     family: str | None,
     at: int | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
     as_json: bool,
 ) -> None:
     """Read a saved run as it stands now; an old result is stale. Exit 1 unless all hold."""
     found = _read(saved)
+    if log_dir is not None:
+        require_recorded(found, read_log(log_dir, log_keys or log_dir / "log.json"))
     now = int(time.time()) if at is None else at
     results = read_again(found, stock_catalogue(), now)
     if page is not None:
@@ -246,7 +293,6 @@ def drill(
     key_dir: Path | None,
 ) -> None:
     """Run a drill's COMMAND, and append a leaf with how it ended and how long it took."""
-    from safehold.cli._trust import open_desk
     from safehold.trust.log.log_entries import Record
 
     begun = time.monotonic()

@@ -96,8 +96,12 @@ def replaced(page: str, table: str) -> str:
 
 @drill.command("enclave")
 @click.option("--out", type=click.Path(path_type=Path), help="Save the run of the controls.")
+@click.option("--faults", is_flag=True, help="Plant faults afterwards; exit 1 if one is not found.")
 @json_option
-def enclave_command(out: Path | None, as_json: bool) -> None:
+@click.pass_context
+def enclave_command(
+    context: click.Context, *, out: Path | None, faults: bool, as_json: bool
+) -> None:
     """Run the product in an enclave of namespaces, and judge its controls on live facts.
 
     Gateway, read meter, execution guard, decoys, egress and log are the real ones; the people and
@@ -108,7 +112,7 @@ def enclave_command(out: Path | None, as_json: bool) -> None:
     from safehold.demo.enclave.run import enclave
     from safehold.govern.controls.matrix import closing_line
 
-    found = enclave(lambda line: click.echo(line, err=True))
+    found = enclave(lambda line: click.echo(line, err=True), faults=faults)
     if out is not None:
         try:
             out.write_bytes(msgspec.json.format(msgspec.json.encode(found.run), indent=1))
@@ -116,7 +120,7 @@ def enclave_command(out: Path | None, as_json: bool) -> None:
             raise UsageError(f"can't write {out}: {error.strerror}") from error
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
-        return
+        context.exit(0 if all(one.exact for one in found.faults) else 1)
     for one in found.documents:
         if one.fault:
             click.echo(f"document {one.document} not written: {one.fault}")
@@ -126,4 +130,8 @@ def enclave_command(out: Path | None, as_json: bool) -> None:
             click.echo(f"{result.control}  {result.status.value}: {why}")
     judged = found.judged
     click.echo(f"{judged.live} of {judged.automatic} automatic controls judged on live facts")
+    for fault in found.faults:
+        said = "found by" if fault.exact else f"expected {', '.join(fault.claims)}, got"
+        click.echo(f"fault {fault.fault}: {said} {', '.join(fault.red) or 'nothing'}")
     click.echo(closing_line(found.run.results))
+    context.exit(0 if all(one.exact for one in found.faults) else 1)

@@ -122,6 +122,7 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.processes: dict[str, int] = {}
         self._running: list[subprocess.Popen[bytes]] = []
         self._waiting: list[tuple[str, subprocess.Popen[bytes], Callable[[], bool]]] = []
 
@@ -130,6 +131,7 @@ class Parts:
         with (self._folder / f"{name}.log").open("wb") as file:
             child = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
         self._running.append(child)
+        self.processes[name] = child.pid
         self._waiting.append((name, child, ready))
         return child.pid
 

@@ -20,10 +20,11 @@ import msgspec
 
 from safehold.demo.enclave import parts as made
 from safehold.demo.enclave.drills import Drills
+from safehold.demo.enclave.faults import FaultFound, Faults, collect
 from safehold.demo.enclave.people import People
 from safehold.govern.controls.engine import run_controls
 from safehold.govern.controls.exports.host import units
-from safehold.govern.controls.exports.table import Exported, export_all
+from safehold.govern.controls.exports.table import Exported
 from safehold.govern.controls.facts.host import LocalHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.sources import ArtefactSource, CopySource, ExportSources
@@ -33,7 +34,7 @@ from safehold.secure.endpoint.attack.stage import build
 from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream
 
-_LIMIT_S = 170
+_LIMIT_S = 280
 _PROGRAM = "#!/bin/sh\n# Starts the enclave's serving process.\nexec safehold serve\n"
 
 
@@ -51,6 +52,7 @@ class EnclaveReport(msgspec.Struct, frozen=True):
     documents: tuple[Exported, ...]
     drills_passed: int
     seconds: dict[str, float]
+    faults: tuple[FaultFound, ...] = ()
 
     @property
     def judged(self) -> Judged:
@@ -63,8 +65,12 @@ class EnclaveReport(msgspec.Struct, frozen=True):
         return Judged(len(automatic), len(live))
 
 
-def enclave(say: Callable[[str], None]) -> EnclaveReport:
+def enclave(say: Callable[[str], None], *, faults: bool = False) -> EnclaveReport:
     """Make the enclave in namespaces of its own, and judge it; nothing of the machine is changed.
+
+    Args:
+        say: Told of each step.
+        faults: Plant faults in it afterwards, and say what finds them.
 
     Raises:
         ControlError: not root, or a part did not start.
@@ -74,7 +80,7 @@ def enclave(say: Callable[[str], None]) -> EnclaveReport:
     with tempfile.TemporaryDirectory(prefix="safehold-enclave-") as base:
         command = [
             "unshare", "--mount", "--pid", "--net", "--uts", "--fork", "--kill-child",
-            sys.executable, "-m", "safehold.demo.enclave.run", base,
+            sys.executable, "-m", "safehold.demo.enclave.run", base, *(["faults"] * faults),
         ]  # fmt: skip
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(one for one in sys.path if one)}
         with subprocess.Popen(
@@ -170,7 +176,7 @@ def _staff(now: int) -> None:
     (made.ETC / "staff.toml").write_text("\n".join(lines) + "\n")
 
 
-def inside(base: Path) -> EnclaveReport:
+def inside(base: Path, *, faults: bool = False) -> EnclaveReport:
     """Do all of it in the namespaces that we are in.
 
     Raises:
@@ -207,10 +213,12 @@ def inside(base: Path) -> EnclaveReport:
     baseline = units(ExportSources().units)
     (made.ETC / "baseline.json").write_bytes(msgspec.json.encode(baseline))
     clock.step("people")
-    return _running(work, people, clock, _site(first), now)
+    return _running(work, people, clock, _site(first), now, faults=faults)
 
 
-def _running(work: Path, people: People, clock: _Clock, site: Site, now: int) -> EnclaveReport:
+def _running(
+    work: Path, people: People, clock: _Clock, site: Site, now: int, *, faults: bool
+) -> EnclaveReport:
     """Start the parts, play the drills, collect and judge."""
     parts = made.Parts(work)
     where = made.VAR / "bundle"
@@ -226,15 +234,23 @@ def _running(work: Path, people: People, clock: _Clock, site: Site, now: int) ->
         parts.wait()
         clock.step("parts")
         drills = Drills(people, guard=guard, meter=meter, publisher=work / "publisher")
-        passed = drills.play(lambda line: print(line, file=sys.stderr, flush=True))
+        passed = drills.play(_say)
         people.witness(int(time.time()))
         clock.step("drills")
         time.sleep(1.2)  # the guard's figures are of its last round
-        documents = tuple(export_all(site, int(time.time())))
+        documents = collect(site, people)
         clock.step("collect")
         found = run_controls(stock_catalogue(), LocalHost(), site)
         clock.step("run")
-    return EnclaveReport(found, documents, passed, clock.seconds)
+        planted: tuple[FaultFound, ...] = ()
+        if faults:
+            planted = Faults(site, people, parts.processes).play(_say)
+            clock.step("faults")
+    return EnclaveReport(found, documents, passed, clock.seconds, planted)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _backup() -> None:
@@ -247,7 +263,8 @@ def _backup() -> None:
 
 def main(argv: list[str]) -> None:
     """Print the report."""
-    print(msgspec.json.encode(inside(Path(argv[0]))).decode())
+    found = inside(Path(argv[0]), faults="faults" in argv[1:])
+    print(msgspec.json.encode(found).decode())
 
 
 if __name__ == "__main__":

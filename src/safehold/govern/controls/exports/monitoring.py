@@ -31,11 +31,13 @@ def monitoring(site: Site, log: LogReading, now: int) -> Monitoring:
     at = site.export
     lost: dict[str, int] = {}
     beats: dict[str, int] = {}
+    beats["endpoint"] = 0  # a guard that is silent shows no sign of life
     with suppress(SafeholdError):
         pulse = read_pulse(Path(at.endpoint_socket))
         lost["endpoint"] = pulse.lost
         beats["endpoint"] = int(time.time() - pulse.age_s)
     lag = 0.0
+    beats["egress"] = 0
     with suppress(HostError):
         last = watch(LocalHost(), site).rows[-1]
         beats["egress"] = int(last.time)
@@ -54,7 +56,7 @@ def monitoring(site: Site, log: LogReading, now: int) -> Monitoring:
             # A pruning leaves an event with its count; rows that went without one have no proof.
             deleted = 0 if told else int(pruned)
             lost["ledger"] = 0
-    if not beats:
+    if not any(beats.values()):
         raise ControlError(
             "neither endpoint guard nor egress watch nor ledger shows a sign of life"
         )
