@@ -65,6 +65,10 @@ def test_part_that_is_not_there_leaves_no_document(site: Site) -> None:
     for name in ("outputs", "staff", "changes", "deployments", "baseline", "monitoring"):
         assert found[name], name
         assert not (Path(site.state) / f"{name}.json").exists()
+    stale = Path(site.state) / "staff.json"
+    stale.write_text("{}")
+    list(export_all(site, int(time.time()), frozenset({"staff"})))
+    assert not stale.exists()
     assert found["insider"] == ""
     assert (Path(site.state) / "insider.json").exists()
 

@@ -26,6 +26,10 @@ from safehold.secure.endpoint.publish import publish
 _TABLE = ("inet", "safehold_egress")
 
 
+_ON_ITS_WORD = ("bin-01", "bin-03", "bin-04", "bin-05", "bin-07", "bin-09", "bin-13", "bin-14")
+"""What the guard's document says of it: without the guard nobody says it."""
+
+
 class FaultFound(msgspec.Struct, frozen=True):
     """One planted fault: what claims it, and what turned red."""
 
@@ -83,7 +87,10 @@ class Faults:
                 lambda: _written(Path("/etc/cron.d/x"), b"* * * * * root true\n"),
                 {"hst-11"},
             ),
-            "endpoint guard dead": (lambda: self._killed("endpoint"), {"bin-15", "mon-08"}),
+            "endpoint guard dead": (
+                lambda: self._killed("endpoint"),
+                {"bin-15", "mon-08", *_ON_ITS_WORD},
+            ),
         }
 
     def play(self, say: Callable[[str], None]) -> tuple[FaultFound, ...]:

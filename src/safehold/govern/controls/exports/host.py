@@ -24,6 +24,8 @@ _KINDS = {
     lures.Lure.CREDENTIALS: "credential",
 }
 _HEAD = 65_536
+CLOSED = "closed"
+"""In place of a digest: the execution guard refuses to have it read. It was never declared."""
 _ALL_RIGHTS = 0x1FF_FFFF_FFF
 
 
@@ -69,6 +71,8 @@ def units(places: Sequence[str]) -> dict[str, str]:
                     found[str(one)] = sha256_hex(os.fsencode(one.readlink()))
                 elif one.is_file():
                     found[str(one)] = sha256_hex(one.read_bytes())
+            except PermissionError:
+                found[str(one)] = CLOSED
             except OSError as error:
                 raise ControlError(f"{one}: {error.strerror}") from error
     return found
@@ -186,11 +190,11 @@ def separable(paths: Sequence[Path]) -> float:
     lured = set(paths)
     worst = 0.0
     for folder in {one.parent for one in paths if one.parent.is_dir()}:
-        mine = [_features(one) for one in sorted(lured) if one.parent == folder]
+        mine = [_features(one) for one in sorted(lured) if one.parent == folder and one.exists()]
         beside = [
             _features(one) for one in sorted(folder.iterdir()) if one.is_file() and one not in lured
         ]
-        if beside:
+        if mine and beside:
             areas = [_area([one[n] for one in mine], [one[n] for one in beside]) for n in range(3)]
             worst = max(worst, *(max(one, 1 - one) for one in areas))
     return worst or 1.0

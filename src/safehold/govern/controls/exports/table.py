@@ -44,7 +44,7 @@ EXPORTERS: Mapping[type[documents.Document], Exporter] = MappingProxyType(
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """One document: written, or why not. The old one stays, and grows stale."""
+    """One document: written, or why not. Then the old one is gone: what it said may be untrue."""
 
     document: str
     fault: str = ""
@@ -61,12 +61,13 @@ def export_all(site: Site, now: int, only: frozenset[str] = frozenset()) -> Iter
     for kind, exporter in EXPORTERS.items():
         if only and kind.file not in only:
             continue
+        path = Path(site.state) / f"{kind.file}.json"
         try:
             made = exporter(site, log, now)
         except SafeholdError as fault:
+            path.unlink(missing_ok=True)
             yield Exported(kind.file, str(fault))
             continue
-        path = Path(site.state) / f"{kind.file}.json"
         fresh = path.with_name(path.name + ".new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
