@@ -223,6 +223,7 @@ def guard_command(
 
     A policy that would stop the guard itself, the shell or the boot is refused, with the row named.
     A second process keeps the kernel's questions: a killed guard means waiting, not running.
+    SIGHUP has the policy read again; one that does not hold is told, and the old one stays.
 
     \b
     Examples:
@@ -259,6 +260,7 @@ def guard_command(
         leave=frozenset(_device(path) for path in leave),
         ready=ready,
         note=lambda said: click.echo(f"guard: {said}", err=True),
+        again=lambda: load(policy_file, int(time.time())),
     )
 
 

@@ -139,3 +139,42 @@ print(open("/mnt/notes").read().count("own question"))
 """
     )
     assert lines == ["0"]
+
+
+def test_other_work_is_taken_without_a_gap_and_nothing_is_refused(in_private: Private) -> None:
+    """At SIGHUP the next worker answers by the other rule; what was asked meanwhile runs or waits.
+
+    Work that is not to be had leaves the worker that is.
+    """
+    lines = in_private(
+        """
+JUDGE = lambda event: True
+"""
+        + _HELD.replace(
+            "note=lambda t:",
+            "renew=lambda: other if os.path.exists('/mnt/other') else None, note=lambda t:",
+        ).replace(
+            "holder = os.fork()",
+            """def other(group, beat):
+    global JUDGE
+    JUDGE = no_exec
+    work(group, beat)
+holder = os.fork()""",
+        )
+        + """
+first, _ = pids()
+os.kill(holder, signal.SIGHUP)
+time.sleep(0.5)
+print(pids()[0] == first, ended(spawn(SPACE + "/prog"), 2.0))
+open("/mnt/other", "w").close()
+os.kill(holder, signal.SIGHUP)
+seen = []
+for _ in range(400):
+    seen.append(ended(spawn(SPACE + "/prog"), 3.0))
+    if seen[-1] == 17:
+        break
+print(set(seen) == {0, 17} or seen == [17], seen[-1], pids()[0] != first)
+os.kill(holder, signal.SIGTERM)
+"""
+    )
+    assert lines == ["True 0", "True 17 True"]

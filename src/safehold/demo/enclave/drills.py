@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
-from safehold.demo.enclave.parts import LURE, RUN, VAR, enforcer
+from safehold.demo.enclave.parts import ETC, LURE, RUN, VAR, enforcer
 from safehold.demo.enclave.people import APPROVERS, People
 from safehold.errors import TrustError
 
@@ -36,6 +36,7 @@ class Drills:
             "weights-archiving": self.weights_archiving,
             "weights-gate-killed": self.weights_gate_killed,
             "endpoint-killed": self.endpoint_killed,
+            "endpoint-reload": self.endpoint_reload,
             "decoy-weights": lambda: self._touched(VAR / "models" / "part-6.safetensors"),
             "decoy-credential": lambda: self._touched(VAR / "model" / "credentials"),
             "decoy-service": self.decoy_service,
@@ -91,6 +92,21 @@ class Drills:
         known = shutil.which("true") or "/bin/true"
         return not ran and subprocess.run([known], check=False, timeout=20).returncode == 0
 
+    def endpoint_reload(self) -> bool:
+        """A tighter policy holds after SIGHUP, and the old one again after the next."""
+        policy = ETC / "endpoint.toml"
+        before = policy.read_text()
+        tighter = (
+            '\n[[deny]]\nname = "drill"\nkinds = ["elf"]\npath = ["/usr/bin/uptime"]\n'
+            'reason = "the drill"\n'
+        )
+        policy.write_text(before + tighter)
+        os.kill(self._guard, signal.SIGHUP)
+        stopped = _soon(lambda: not _starts("/usr/bin/uptime")) and _starts("/usr/bin/true")
+        policy.write_text(before)
+        os.kill(self._guard, signal.SIGHUP)
+        return stopped and _soon(lambda: _starts("/usr/bin/uptime"))
+
     def _touched(self, path: Path) -> bool:
         before = set((VAR / "cases").iterdir())
         command = [sys.executable, "-m", "safehold.demo.enclave.touch", str(path)]
@@ -135,6 +151,13 @@ def _shard() -> Path:
 def _reads(path: Path) -> bool:
     try:
         return bool(path.read_bytes())
+    except OSError:
+        return False
+
+
+def _starts(program: str) -> bool:
+    try:
+        return subprocess.run([program], check=False, capture_output=True).returncode == 0
     except OSError:
         return False
 

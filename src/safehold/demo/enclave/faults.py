@@ -26,7 +26,7 @@ from safehold.secure.endpoint.publish import publish
 _TABLE = ("inet", "safehold_egress")
 
 
-_ON_ITS_WORD = ("bin-01", "bin-03", "bin-04", "bin-05", "bin-07", "bin-09", "bin-13", "bin-14")
+_ON_ITS_WORD = ("bin-01", "bin-03", "bin-04", "bin-05", "bin-07", "bin-09", "bin-13")
 """What the guard's document says of it: without the guard nobody says it."""
 
 

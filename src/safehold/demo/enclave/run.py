@@ -183,7 +183,7 @@ def inside(base: Path, *, faults: bool = False) -> EnclaveReport:
         ControlError: a part did not start.
     """
     clock = _Clock()
-    build(base)
+    build(base, tuple(one for one in sys.path if Path(one).is_dir()))
     made.root()
     socket.sethostname(made.HOST)
     work = Path("/var/tmp/enclave")  # noqa: S108 - the stage's own

@@ -84,6 +84,7 @@ class Guard:
         asked: What to be asked about; less than the default is for measuring.
         scope: What a mark covers; less than the default is for measuring.
         beside: Started in the worker beside the answering, with the state to report.
+        left: What a guard of an older policy knows of programs that just start; it is told on.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Guard:
         asked: Asked = ASKED,
         scope: Scope = Scope.FILESYSTEM,
         beside: Callable[[GuardState, threading.Event], None] | None = None,
+        left: StartingSlots | None = None,
     ) -> None:
         self._policy = policy
         self._catalogue = catalogue
@@ -118,7 +120,7 @@ class Guard:
         self._programs: dict[Key, Language | None] = {}
         self._executed: dict[int, tuple[int, int]] = {}
         self._starting: dict[int, tuple[Key | None, Language | None, Subject]] = {}
-        self._left = StartingSlots()
+        self.left = left or StartingSlots()
         self._owned: dict[str, tuple[float, bool]] = {}
         self._today = dt.datetime.now(dt.UTC).date()
         self._overlays = hidden_overlays(os.getpid())
@@ -134,7 +136,7 @@ class Guard:
             overlays=self._overlays,
         )
         self._slots = threading.BoundedSemaphore(_WAITING)
-        for pid in self._left.adopt():
+        for pid in self.left.adopt():
             # Who executed it died with the last worker's memory: only rows for everybody allow it.
             self._starting[pid] = (None, None, Subject(2**32 - 1, ""))
         ended = threading.Event()
@@ -181,7 +183,7 @@ class Guard:
             if len(table) > _WAITING:
                 for pid in [pid for pid in table if not os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
                     table.pop(pid, None)
-                    self._left.remove(pid)
+                    self.left.remove(pid)
 
     # ---- one question ---------------------------------------------------------------------
 
@@ -303,7 +305,7 @@ class Guard:
 
     def _judged(self, pid: int) -> None:
         self._starting.pop(pid, None)
-        self._left.remove(pid)
+        self.left.remove(pid)
 
     def _is_file(self, pid: int, path: str) -> bool:  # noqa: C901 - a walk, as the kernel's
         """Tell whether an interpreter's argument leads to a file, by the process's own links.
@@ -408,7 +410,7 @@ class Guard:
         if language is not None:
             # Who executes it; a moment later this process is the interpreter itself.
             self._starting[pid] = (key, language, self._subject(pid))
-            self._left.add(pid)
+            self.left.add(pid)
         self._executed[pid] = key[:2]
 
     def _hash(self, handle: int, case: "_Case") -> str:

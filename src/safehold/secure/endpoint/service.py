@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.errors import EndpointError
 from safehold.secure.endpoint.essentials import require_essentials
 from safehold.secure.endpoint.guard import Guard, known_interpreters
 from safehold.secure.endpoint.heartbeat import Heart, listen
@@ -16,8 +17,9 @@ from safehold.secure.endpoint.interface import PolicyError
 from safehold.secure.endpoint.inventory.book import Catalogue, catalogue
 from safehold.secure.endpoint.policy import EndpointPolicy, parse_policy
 from safehold.secure.endpoint.records import Records, open_records
+from safehold.secure.endpoint.starting import StartingSlots
 from safehold.secure.fanotify.group import Group
-from safehold.secure.fanotify.hold import Holder
+from safehold.secure.fanotify.hold import Holder, Work
 
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
 
@@ -56,28 +58,53 @@ def run_guard(
     leave: frozenset[str],
     ready: Callable[[], None],
     note: Callable[[str], None],
+    again: Callable[[], Loaded] | None = None,
 ) -> None:
     """Guard until SIGTERM or SIGINT. Stopping is a weakening: the key service sees it.
+
+    At SIGHUP the policy is read `again`; one that does not hold is told, and the old one stays.
 
     Raises:
         PolicyError: the policy would stop the guard, the shell or the boot.
         FanotifyError: not root, or the kernel has no permission events.
     """
-    policy = loaded.policy
-    require_essentials(policy, loaded.catalogue, dt.datetime.now(dt.UTC).date())
-    interpreters = known_interpreters((*FOLDERS, os.path.dirname(os.path.realpath(sys.executable))))  # noqa: PTH120
-    book = Records(open_records(records), policy.mode)
+    _check(loaded)
+    handle = open_records(records)
     listener = listen(socket_path)
-    heart = Heart(listener, loaded.sha256, policy.mode, policy.host)
-    guard = Guard(
-        policy,
-        loaded.catalogue,
-        interpreters=interpreters,
-        records=book,
-        leave=leave,
-        beside=heart.beat,
-    )
+    interpreters = known_interpreters((*FOLDERS, os.path.dirname(os.path.realpath(sys.executable))))  # noqa: PTH120
+
+    left = StartingSlots()
+
+    def guarding(now: Loaded) -> Guard:
+        policy = now.policy
+        heart = Heart(listener, now.sha256, policy.mode, policy.host)
+        return Guard(
+            policy,
+            now.catalogue,
+            interpreters=interpreters,
+            records=Records(handle, policy.mode),
+            leave=leave,
+            beside=heart.beat,
+            left=left,
+        )
+
+    def renew() -> Work | None:
+        if again is None:
+            return None
+        try:
+            fresh = again()
+            _check(fresh)
+        except EndpointError as error:
+            note(f"the policy was not taken: {error}")
+            return None
+        note(f"policy {fresh.sha256} in mode {fresh.policy.mode}")
+        return guarding(fresh).work
+
+    guard = guarding(loaded)
     with Group() as group, listener:
         ready()
-        Holder(group, guard.work, note=note).run()
-    book.flush()
+        Holder(group, guard.work, note=note, renew=renew).run()
+
+
+def _check(loaded: Loaded) -> None:
+    require_essentials(loaded.policy, loaded.catalogue, dt.datetime.now(dt.UTC).date())

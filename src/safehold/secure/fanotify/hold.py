@@ -19,10 +19,11 @@ from types import FrameType
 from safehold.secure.fanotify.group import Group, prepare_reader
 
 _BEAT = struct.Struct("<d")
+_RELIEF = struct.Struct("<B")
 _TICK_S = 0.1
 _AGAIN_S = 0.02
 _PRIORITY = -14
-BROKEN, ORPHANED, DONE = 70, 71, 0
+BROKEN, ORPHANED, RELIEVED, DONE = 70, 71, 72, 0
 
 
 class Beat:
@@ -47,8 +48,16 @@ class Beat:
         self.now()
 
     def orphaned(self) -> bool:
-        """Tell the worker whether its holder is gone."""
-        return os.getppid() != self._holder
+        """Tell the worker whether it must end: its holder is gone, or relieves it."""
+        return os.getppid() != self._holder or self.relieved()
+
+    def relieve(self, *, now: bool) -> None:
+        """Have the worker end after what it has taken is answered; or take that back."""
+        _RELIEF.pack_into(self._shared, _BEAT.size, now)
+
+    def relieved(self) -> bool:
+        """Tell whether the holder wants the next worker to answer."""
+        return bool(_RELIEF.unpack_from(self._shared, _BEAT.size)[0])
 
 
 Work = Callable[[Group, Beat], None]
@@ -63,6 +72,8 @@ class Holder:
         work: What the worker does; everything it needs is imported and opened before `run`.
         stuck_s: A worker that has not gone round for so long is killed.
         note: Told of each worker's end in one line.
+        renew: Asked at SIGHUP for other work; None keeps what is. The worker at work answers
+            meanwhile, also what `renew` opens, and ends when it has answered what it took.
     """
 
     def __init__(
@@ -72,7 +83,10 @@ class Holder:
         *,
         stuck_s: float = 10.0,
         note: Callable[[str], None] = lambda _: None,
+        renew: Callable[[], Work | None] = lambda: None,
     ) -> None:
+        self._renew = renew
+        self._asked = False
         self._group = group
         self._work = work
         self._stuck_s = stuck_s
@@ -94,6 +108,8 @@ class Holder:
             status = self._wait(self._worker)
             if os.WIFEXITED(status) and os.WEXITSTATUS(status) == DONE:
                 break
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status) == RELIEVED:
+                continue
             if not self._stop:
                 self._note(f"worker ended with status {status}; the next one answers")
                 if time.monotonic() - began < _AGAIN_S:
@@ -107,12 +123,26 @@ class Holder:
             os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, self._end)
+        signal.signal(signal.SIGHUP, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._asked = True
+
+    def _exchange(self) -> None:
+        """Take other work, if there is any, and let the worker end."""
+        self._asked = False
+        work = self._renew()
+        if work is not None:
+            self._work = work
+            self._beat.relieve(now=True)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._stop = True
 
     def _fork(self) -> int:
+        self._beat.relieve(now=False)
         self._beat.now()
         pid = os.fork()
         if pid:
@@ -122,6 +152,7 @@ class Holder:
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             prepare_reader()
             # An import would open a file, and the worker would wait for itself: so none can.
             sys.meta_path.clear()
@@ -131,6 +162,8 @@ class Holder:
             self._work(self._group, self._beat)
             if not self._beat.orphaned():
                 status = DONE
+            elif self._beat.relieved():
+                status = RELIEVED
             else:
                 self._note("the holder was killed; the worker holds now")
                 self.run()
@@ -148,6 +181,8 @@ class Holder:
                 done, status = os.waitpid(worker, os.WNOHANG)
                 if done:
                     return status
+                if self._asked and not self._stop:
+                    self._exchange()
                 if self._stop or self._beat.age_s() > self._stuck_s:
                     with suppress(ProcessLookupError):
                         os.kill(worker, signal.SIGKILL)

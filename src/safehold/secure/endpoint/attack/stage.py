@@ -39,8 +39,12 @@ class Place(msgspec.Struct, frozen=True):
         return command
 
 
-def build(base: Path) -> Place:
+def build(base: Path, keep: tuple[str, ...] = ()) -> Place:
     """Build the stage below `base`, enter it, and return its places.
+
+    Args:
+        base: An empty folder.
+        keep: Folders that stay where they are, read-only, also below what the stage hides.
 
     Raises:
         EndpointError: the machine has no overlay, no loop device or no mkfs.ext4.
@@ -61,6 +65,12 @@ def build(base: Path) -> Place:
         (root / name).mkdir(parents=True, exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", "mode=755", name.replace("/", "-"), str(root / name))
     (root / "tmp").chmod(0o1777)
+    for folder in keep:
+        if Path(folder).is_relative_to("/tmp") or Path(folder).is_relative_to("/run"):  # noqa: S108 - hidden by the stage
+            kept = root / folder.removeprefix("/")
+            kept.mkdir(parents=True, exist_ok=True)
+            _run("mount", "--bind", folder, str(kept))
+            _run("mount", "-o", "remount,bind,ro", str(kept))
     acts = root / ACTS.removeprefix("/")
     acts.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(__file__).with_name("act.py"), acts)
