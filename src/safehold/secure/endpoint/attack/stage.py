@@ -65,11 +65,11 @@ def build(base: Path, keep: tuple[str, ...] = ()) -> Place:
         (root / name).mkdir(parents=True, exist_ok=True)
         _run("mount", "-t", "tmpfs", "-o", "mode=755", name.replace("/", "-"), str(root / name))
     (root / "tmp").chmod(0o1777)
-    for folder in keep:
-        if Path(folder).is_relative_to("/tmp") or Path(folder).is_relative_to("/run"):  # noqa: S108 - hidden by the stage
-            kept = root / folder.removeprefix("/")
+    for stays in keep:
+        if Path(stays).is_relative_to("/tmp") or Path(stays).is_relative_to("/run"):  # noqa: S108 - hidden by the stage
+            kept = root / stays.removeprefix("/")
             kept.mkdir(parents=True, exist_ok=True)
-            _run("mount", "--bind", folder, str(kept))
+            _run("mount", "--bind", stays, str(kept))
             _run("mount", "-o", "remount,bind,ro", str(kept))
     acts = root / ACTS.removeprefix("/")
     acts.mkdir(parents=True, exist_ok=True)
