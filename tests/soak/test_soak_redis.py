@@ -20,7 +20,6 @@ from safehold.guard.gateway.access.steady import SteadyCounters
 pytestmark = pytest.mark.soak
 
 
-@pytest.mark.timeout(300)
 def test_sentinel_names_the_new_master() -> None:
     """The store follows its sentinel to the promoted replica, and counts there."""
     with tempfile.TemporaryDirectory(prefix="shr-") as name, RealRedis(Path(name)) as redis:

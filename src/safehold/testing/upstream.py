@@ -362,7 +362,9 @@ class MockUpstream:
 
     keep = True
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, *, host: str = "127.0.0.1") -> None:
+        """Take the script, and where to listen (a namespace reaches no loopback of ours)."""
+        self._host = host
         self.script = script or Script()
         self.requests: list[dict[str, Any]] = []
         self.seen: list[tuple[str, dict[str, str]]] = []
@@ -401,7 +403,7 @@ class MockUpstream:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=1024)
+        server = await asyncio.start_server(self._connection, self._host, 0, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

@@ -207,6 +207,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._explain()
+        await self.relay.repay(self._known)
         with contextlib.suppress(LedgerError):
             await self._event(EventKind.STOP, {})
         for close in self._on_stop:
@@ -235,6 +236,7 @@ class Gateway:
                 since = out.sending_since
                 if since is not None and now - since > self.settings.limits.stall_timeout_s:
                     task.cancel()
+            await self.relay.repay(self._known)
             await self._explain()
 
     async def _explain(self) -> None:

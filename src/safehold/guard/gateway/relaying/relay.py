@@ -45,7 +45,7 @@ from safehold.guard.gateway.relaying.run_state import Ask, RunState
 from safehold.guard.gateway.relaying.upstream_errors import PLAIN, hints, told
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode
-from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome, RowSink
+from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, Outcome, RowSink
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.flow import contained, run_flow
 
@@ -97,6 +97,25 @@ class Relay:
         self.clock = clock
         self.ticks = ticks
         self.journal = journal
+        self.owed: list[FinalRow] = []
+        """Final rows that the ledger did not take; what was delivered is in the journal too."""
+
+    async def repay(self, known: Callable[[str], bool]) -> None:
+        """Keep the rows that are owed, now that the ledger may take them again.
+
+        `known` says of a decision whether its final row is there: a commit may have succeeded
+        though its answer was lost.
+        """
+        while self.owed:
+            row = self.owed[0]
+            try:
+                if not await asyncio.to_thread(known, row.decision_id):
+                    await self.ledger.append(row)
+            except LedgerError:
+                return
+            self.owed.pop(0)
+            if self.journal is not None:
+                self.journal.close(row.decision_id)
 
     def with_client(self, client: Client) -> "Relay":
         """Return the same relay in front of another upstream."""
@@ -416,7 +435,10 @@ class Run:
         if self._final_kept or not self._prompt_kept:
             return
         self.state.error = self.state.error or "Cancelled"
-        await asyncio.shield(asyncio.ensure_future(self._keep_failure(Outcome.ERROR)))
+        kept = await asyncio.shield(asyncio.ensure_future(self._keep_failure(Outcome.ERROR)))
+        if not kept:
+            judged = LedgerVerdict.ALLOW if self.state.block is None else LedgerVerdict.BLOCK
+            self.relay.owed.append(final_row(self.state, self.relay.clock(), Outcome.ERROR, judged))
 
 
 def _account(ask: Ask) -> str | None:
