@@ -46,7 +46,7 @@ class RedisStore:
         self._error: type[Exception] = RedisError
         self._clock = clock
         try:
-            self._redis = _client(url)
+            self._redis, self._watches = _client(url)
         except ValueError as error:
             raise ConfigError(
                 "store: expected redis://host:port/db, unix:///path?db=0 or "
@@ -95,8 +95,10 @@ class RedisStore:
         return True
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Let go of the connections, those to the sentinels too."""
         await self._redis.aclose()
+        for watch in self._watches:
+            await watch.aclose()
 
 
 def sentinels(url: str) -> Watched:
@@ -127,7 +129,8 @@ def sentinels(url: str) -> Watched:
     )
 
 
-def _client(url: str) -> Any:  # noqa: ANN401 - the package is optional
+def _client(url: str) -> tuple[Any, list[Any]]:
+    """Return the client of the data, and those of the sentinels."""
     from redis import asyncio as redis  # noqa: PLC0415 - of an extra
     from redis.asyncio.retry import Retry  # noqa: PLC0415 - of an extra
     from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - of an extra
@@ -143,7 +146,7 @@ def _client(url: str) -> Any:  # noqa: ANN401 - the package is optional
     if not url.startswith("redis+sentinel://"):
         if not url.startswith("unix://"):
             given["socket_connect_timeout"] = _TIMEOUT_S
-        return redis.from_url(url, **given)
+        return redis.from_url(url, **given), []
     watched = sentinels(url)
     watch = Sentinel(  # type: ignore[no-untyped-call]
         list(watched.sentinels),
@@ -155,6 +158,7 @@ def _client(url: str) -> Any:  # noqa: ANN401 - the package is optional
         socket_connect_timeout=_TIMEOUT_S,
         **given,
     )
-    return watch.master_for(
+    master = watch.master_for(
         watched.service, db=watched.db, username=watched.username, password=watched.password
     )
+    return master, list(watch.sentinels)
