@@ -307,6 +307,8 @@ def lures(parts: Parts, now: int, model: Path) -> None:
     for number in range(6):
         path = beside / f"part-{number}.safetensors"
         path.write_bytes(decoys.content(decoys.Lure.WEIGHTS))
+        # Parts of one model have one time; a decoy takes it over.
+        os.utime(path, (now - 86_400, now - 86_400))
     book = []
     for name, lure in (
         (beside / "part-6.safetensors", decoys.Lure.WEIGHTS),
