@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from safehold.cli._monitor_cases import cases, close, prometheus
+from safehold.cli._monitor_export import export
 from safehold.cli._monitor_ladder import ladder
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
@@ -67,6 +68,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
       safehold monitor campaigns --json
       safehold monitor ladder climb
       safehold monitor cases --webhook https://pager.example/hook
+      safehold monitor export --parquet tables/
       safehold monitor simulate --tail heavy --accounts 100000
     """
     context.obj = _Places(url, store)
@@ -247,6 +249,7 @@ monitor.add_command(ladder)
 monitor.add_command(cases)
 monitor.add_command(close)
 monitor.add_command(prometheus)
+monitor.add_command(export)
 
 
 @monitor.command("fit")

@@ -35,9 +35,15 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def look(
-    store: MonitorStore, reader: LedgerReader, settings: CampaignSettings | None = None
+    store: MonitorStore,
+    reader: LedgerReader,
+    settings: CampaignSettings | None = None,
+    *,
+    keep: bool = True,
 ) -> Looked:
     """Cluster the window, then let what has left it become background.
+
+    Without `keep` the stored background stays as it is.
 
     Raises:
         LedgerError: a database can't be used.
@@ -69,7 +75,8 @@ def look(
     for cluster in found:
         if not cluster.alarm and left.issuperset(cluster.decision_ids):
             usual.learn_cluster(cluster)
-    _store(store, usual, after)
+    if keep:
+        _store(store, usual, after)
     return Looked(found=tuple(found), window=len(window), background=usual.texts)
 
 

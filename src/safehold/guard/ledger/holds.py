@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.schema import FINALS, HOLDS, PROGRESS, PROMPTS, check_version
-from safehold.guard.ledger.sealing import ContentKey, key_at_hand
+from safehold.guard.ledger.sealing import PREFIX, ContentKey, key_at_hand
 
 _CONTENT = ((PROMPTS, "exchange"), (PROGRESS, "text"), (FINALS, "delivered"))
 LONGEST_HOLD_S = 180 * 86_400.0
@@ -67,9 +67,19 @@ def _seal(connection: Connection, decision_id: str, key: ContentKey) -> None:
         here = select(table.c.seq, table.c[column]).where(table.c.decision_id == decision_id)
         for seq, value in connection.execute(here).all():
             if isinstance(value, str):
-                sealed = key.seal(value, decision_id=decision_id, column=column)
-                changed = update(table).where(table.c.seq == seq).values({column: sealed})
+                closed = key.seal(value, decision_id=decision_id, column=column)
+                changed = update(table).where(table.c.seq == seq).values({column: closed})
                 connection.execute(changed)
+
+
+def sealed(connection: Connection, decision_ids: Sequence[str]) -> frozenset[str]:
+    """Return which of these decisions have content that is kept encrypted, key or none."""
+    found: set[str] = set()
+    for table, column in _CONTENT:
+        mine = table.c.decision_id.in_(decision_ids)
+        query = select(table.c.decision_id).where(mine, table.c[column].startswith(PREFIX))
+        found.update(connection.execute(query).scalars())
+    return frozenset(found)
 
 
 def let_go(url: str, *, holder: str) -> int:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from safehold.errors import ConfigError, LedgerError
 
 VARIABLE = "SAFEHOLD_LEDGER_KEY"
-_PREFIX = "sealed:1:"  # never the beginning of JSON, which every content column holds
+PREFIX = "sealed:1:"  # never the beginning of JSON, which every content column holds
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -49,7 +49,7 @@ class ContentKey:
             return value
         nonce = secrets.token_bytes(_NONCE_BYTES)
         body = msgspec.json.encode(_Value(decision_id, column, value))
-        return _PREFIX + base64.b64encode(nonce + self._cipher.encrypt(nonce, body, None)).decode()
+        return PREFIX + base64.b64encode(nonce + self._cipher.encrypt(nonce, body, None)).decode()
 
     def open(self, value: str, *, decision_id: str, column: str) -> str:
         """Return what was sealed.
@@ -58,7 +58,7 @@ class ContentKey:
             LedgerError: it is another key's, another place's, or changed.
         """
         try:
-            data = base64.b64decode(value.removeprefix(_PREFIX), validate=True)
+            data = base64.b64decode(value.removeprefix(PREFIX), validate=True)
             plain = self._cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], None)
             found = msgspec.json.decode(plain, type=_Value)
         except (InvalidTag, binascii.Error, ValueError, msgspec.DecodeError) as error:
@@ -70,7 +70,7 @@ class ContentKey:
 
 def is_sealed(value: str) -> bool:
     """Tell whether a content column holds a sealed value."""
-    return value.startswith(_PREFIX)
+    return value.startswith(PREFIX)
 
 
 def make_key(path: Path) -> None:
