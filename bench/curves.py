@@ -19,14 +19,15 @@ from typing import Any
 from bench.tables import Table
 
 from safehold.guard.gateway.access.store import MemoryStore
-from safehold.guard.ledger import Ledger, retention
+from safehold.guard.ledger import retention
 from safehold.guard.ledger.coverage import StallLimits, audit
 from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.ledger.writer import Ledger
 from safehold.guard.scorers.rules import Rule, RuleSet, RuleStream
 from safehold.guard.scorers.similar import KnownAttack
 from safehold.secure.egress.declare.register import parse_register
 from safehold.testing.egress import row
-from safehold.testing.ledger import NOW, Rows
+from safehold.testing.ledger import NOW, RowMaker
 from safehold.testing.trust import vetted
 from safehold.trust.exemptions import (
     Caller,
@@ -48,7 +49,7 @@ Run = Callable[[int], Callable[[], Any]]
 def _ledger(n: int, *, old: int) -> str:
     """Return a ledger of `n` exchanges, `old` of them too old to keep."""
     url = f"{tempfile.mkdtemp()}/ledger.db"
-    rows = Rows()
+    rows = RowMaker()
 
     async def fill() -> None:
         ledger = await Ledger.open(url)

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from safehold.exchange import user_says
-from safehold.guard.ledger import Ledger
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 from safehold.testing.postgres import EmbeddedPostgres
 
 _PROMPT = user_says("how is malt made? " * 30)
@@ -48,7 +48,7 @@ def commits(folder: Path, seconds: float) -> float:
 
 async def appends(url: str, writers: int, seconds: float) -> tuple[float, float, float]:
     """Return appends per second, and the median and 99th percentile latency in milliseconds."""
-    rows, times = Rows(), []
+    rows, times = RowMaker(), []
     stamp = time.time_ns()
     until = time.perf_counter() + seconds
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from safehold.constitution import Constitution, load
 from safehold.improve.synthesis.seeds import folder_books
-from safehold.testing.generator import Generator, generating
+from safehold.testing.generator import GeneratorServer, generating
 
 _COUNT = re.compile(r"numbered list of (\d+)")
 
 
-class Recorded(Generator):
+class Recorded(GeneratorServer):
     """Answers from books; what it has no record of it declines."""
 
     def __init__(self, books: Path, constitution: Constitution) -> None:

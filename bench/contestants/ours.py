@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from safehold.guard.gateway.bundles.active_guard import Held
-from safehold.guard.gateway.bundles.swap import Loaded
+from safehold.guard.gateway.bundles.swap import LoadedBundle
 from safehold.guard.gateway.policy import Canary, Settings, SurfacePolicy, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.testing.guards import UnsafeOpenGuard, rule_guard
@@ -16,7 +16,7 @@ from safehold.testing.guards import UnsafeOpenGuard, rule_guard
 HOLD = 16
 
 
-def no_loader(path: Path) -> Loaded:
+def no_loader(path: Path) -> LoadedBundle:
     """Load nothing: no bundle is swapped here.
 
     Raises:

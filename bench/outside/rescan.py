@@ -23,14 +23,14 @@ from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec
 from safehold.detect.monitoring.scan.scanners import load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.tables import RESULTS, MonitorStore
-from safehold.detect.runners.interface import Counts, RunLimits
+from safehold.detect.runners.interface import RunLimits, UnitCounts
 from safehold.detect.runners.pool import run_pool
 from safehold.detect.runners.ray_runner import run_ray
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.monitoring import fill, load_hash_scanner
 from safehold.testing.postgres import EmbeddedPostgres
 
-Run = Callable[..., Counts]
+Run = Callable[..., UnitCounts]
 
 
 def rows_of(job: ScanJob) -> list[tuple[Any, ...]]:

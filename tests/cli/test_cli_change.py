@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from safehold.canonical import canonical, sha256_hex
 from safehold.cli import safehold
 from safehold.errors import SafeholdError
-from safehold.secure.change.provenance import Subject, provenance
-from safehold.testing.released import RELEASE_RULES, Channel
+from safehold.secure.change.provenance import BuiltFile, provenance
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh, person_id
 from safehold.trust.people.sshsig import private_key_text
 from safehold.trust.release.interface import parse_release
@@ -43,7 +43,7 @@ class Shop:
             (root / name).write_bytes(private_key_text(soft.private))
             (root / name).chmod(0o600)
             (root / f"{name}.pub").write_text(getattr(soft.key, "public", "") + "\n")
-        self.channel = Channel(self.enclave, root / "releases")
+        self.channel = ReleaseChannel(self.enclave, root / "releases")
         members = "".join(
             f'{name} = "{getattr(self.channel.settings, name)}"\n'
             for name in ("log", "log_keys", "channel", "documents", "memory")
@@ -169,7 +169,7 @@ def test_two_vouch_for_a_file_and_a_release_names_it(shop: Shop) -> None:
     wheel = shop.root / "safehold-1.whl"
     wheel.write_bytes(b"wheel")
     told = provenance(
-        (Subject(wheel.name, sha256_hex(b"wheel")),),
+        (BuiltFile(wheel.name, sha256_hex(b"wheel")),),
         source="git+https://example.org/safehold",
         commit="c" * 40,
         builder="https://example.org/ana",
@@ -289,7 +289,7 @@ def test_a_product_that_two_rebuilt_needs_the_lower_quorum_and_one_that_one_rebu
     def vouched(version: int, *names: str) -> str:
         wheel.write_bytes(f"wheel {version}".encode())
         told = provenance(
-            (Subject(wheel.name, sha256_hex(wheel.read_bytes())),),
+            (BuiltFile(wheel.name, sha256_hex(wheel.read_bytes())),),
             source="git+https://example.org/safehold",
             commit="c" * 40,
             builder="https://example.org/ana",

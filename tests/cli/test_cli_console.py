@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from safehold.cli.console import console
 from safehold.cli.intel import intel
 from safehold.cli.log import log
-from safehold.console.demo.stage import Stage
+from safehold.console.demo.stage import DemoStage
 from safehold.errors import ConfigError, LedgerError
 
 
@@ -44,7 +44,7 @@ def test_a_missing_ledger_is_named(tmp_path: Path) -> None:
 
 def _founded(folder: Path) -> Path:
     """Found a log and a ledger in a folder, and return the folder of the log's keys."""
-    stage = Stage(folder)
+    stage = DemoStage(folder)
     keys = folder / "keys"
     keys.mkdir(mode=0o700)
     for name, key in (("log", stage.enclave.log_key), ("emitter", stage.enclave.emitter)):

@@ -11,7 +11,7 @@ from safehold.cli.controls import controls
 from safehold.govern.controls.accepted import accepted
 from safehold.govern.controls.engine import run_controls
 from safehold.govern.controls.facts.trust_log import read_log
-from safehold.govern.controls.interface import ControlRun, Status
+from safehold.govern.controls.interface import ControlRun, ControlStatus
 from safehold.govern.controls.library import stock_catalogue
 from safehold.govern.controls.record import results_root
 from safehold.testing.hosts import NOW, SITE, healthy
@@ -125,7 +125,7 @@ def test_run_is_one_leaf_and_a_changed_result_is_no_longer_in_the_log(
     assert int(leaf.facts["satisfied"]) == sum(one.satisfied for one in run.results)
     assert "no leaf" not in site.run("report", str(out)).output
     first, *rest = run.results
-    better = msgspec.structs.replace(first, status=Status.PASSED, reasons=("",))
+    better = msgspec.structs.replace(first, status=ControlStatus.PASSED, reasons=("",))
     out.write_bytes(msgspec.json.encode(msgspec.structs.replace(run, results=(better, *rest))))
     told = site.run("report", str(out))
     assert isinstance(told.exception, Exception)

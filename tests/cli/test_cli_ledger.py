@@ -13,16 +13,16 @@ from click.testing import CliRunner, Result
 from safehold.cli.ledger import ledger
 from safehold.errors import LedgerError, UsageError
 from safehold.exchange import user_says
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.coverage import CoverageError
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 
 @pytest.fixture
 def kept(tmp_path: Path) -> str:
     """A ledger with one whole exchange whose prompt is hostile to terminals."""
     path = str(tmp_path / "l.db")
-    rows = Rows()
+    rows = RowMaker()
     hostile = user_says("what is malt?\x1b[2J\u202e")
 
     async def go() -> None:
@@ -66,7 +66,7 @@ def test_coverage_tells_by_its_exit_status(kept: str) -> None:
 
     async def leave_open() -> None:
         async with await Ledger.open(kept) as opened:
-            await opened.append(Rows().prompt("d2"))
+            await opened.append(RowMaker().prompt("d2"))
 
     asyncio.run(leave_open())
     result = typed(kept, "coverage", "--json")
@@ -79,7 +79,7 @@ def test_settle_closes_the_gap(kept: str, tmp_path: Path) -> None:
 
     async def leave_open() -> None:
         async with await Ledger.open(kept) as opened:
-            await opened.append(Rows().prompt("d2"))
+            await opened.append(RowMaker().prompt("d2"))
 
     asyncio.run(leave_open())
     refused = typed(kept, "settle", "--json")
@@ -104,7 +104,7 @@ def test_prune_asks_before_it_removes(kept: str) -> None:
 
     async def add() -> None:
         async with await Ledger.open(kept) as opened:
-            await opened.append(Rows().prompt("old", at=old), Rows().final("old", at=old))
+            await opened.append(RowMaker().prompt("old", at=old), RowMaker().final("old", at=old))
 
     asyncio.run(add())
     assert typed(kept, "prune", "--older-than", "30d").exit_code == 1

@@ -15,8 +15,8 @@ from safehold.errors import SafeholdError
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.bundles.trial_file import opened_plan
 from safehold.guard.gateway.bundles.trial_memory import TrialMemory, followed
-from safehold.improve.response.case import Case
-from safehold.improve.response.gates import Gate, GateLimits, GateReport, GateState
+from safehold.improve.response.case import IncidentCase
+from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.trust.release.interface import ArtefactKind
 
@@ -87,7 +87,7 @@ def test_a_step_before_its_turn_says_which_is_missing(tmp_path: Path) -> None:
 
 def test_a_trial_goes_forward_by_two_persons_and_back_by_one(tmp_path: Path) -> None:
     """Nothing begins on refused gates; one signature is too few for a step, enough to go back."""
-    case, file = Case(tmp_path / "c1"), tmp_path / "trial.json"
+    case, file = IncidentCase(tmp_path / "c1"), tmp_path / "trial.json"
     incident = Incident(
         id="c1", kind=IncidentKind.MISS, at=1, text="t", clause="c", source="s", reporter="anna"
     )
@@ -100,7 +100,7 @@ def test_a_trial_goes_forward_by_two_persons_and_back_by_one(tmp_path: Path) -> 
     bela = ["--trial", file, "--as", "bela", "--person-key", tmp_path / "bela.pem", *pubs]
     begin = ["trial", "begin", "--case", tmp_path / "c1", "--name", "next", *anna]
     for state in (GateState.REFUSED, GateState.PASSED):
-        gate = Gate("golden", state, "said")
+        gate = GateVerdict("golden", state, "said")
         case.keep_report(GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,)))
         if state is GateState.REFUSED:
             with pytest.raises(SafeholdError, match="gates refused"):

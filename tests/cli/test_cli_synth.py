@@ -20,7 +20,7 @@ from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.improve.synthesis import dataset
 from safehold.improve.synthesis.own import SeedFolder
-from safehold.testing.generator import Generator, Habit, generating
+from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _CLASSES = Path(__file__).parents[2] / "examples" / "classes"
 _BIKES = _CLASSES / "bicycle-repair.yaml"
@@ -47,7 +47,7 @@ def _copy(folder: Path, **changes: str) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A dataset of a class of one's own, and how many calls it took; the second run was free."""
     out = tmp_path_factory.mktemp("own") / "data"
-    with generating(Generator()) as server:
+    with generating(GeneratorServer()) as server:
         arguments = ("--constitution", _BIKES, "--generator", server.url, "--out", out,
                      "--size", "small", "--rounds", 2, "--batch", 3)  # fmt: skip
         _run(synth, *arguments, "--json")
@@ -85,7 +85,7 @@ def test_another_version_of_the_constitution_is_noticed(
 
 def test_a_dry_run_calls_nobody(tmp_path: Path) -> None:
     """The plan is told with calls, tokens and cost, and the model hears nothing of it."""
-    with generating(Generator()) as server:
+    with generating(GeneratorServer()) as server:
         result = _run(
             synth, "--constitution", _BIKES, "--generator", server.url, "--out", tmp_path / "d",
             "--dry-run", "--price", 1, 2, "--json",
@@ -121,7 +121,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
 def test_a_key_without_rights_is_said_before_the_dataset(tmp_path: Path) -> None:
     """HTTP 403 is final, named as what it is, and leaves no dataset."""
     with (
-        generating(Generator(Habit.NO_RIGHTS)) as server,
+        generating(GeneratorServer(Habit.NO_RIGHTS)) as server,
         pytest.raises(UpstreamError, match="has no right"),
     ):
         _run(synth, "--constitution", _BIKES, "--generator", server.url, "--out", tmp_path / "d")

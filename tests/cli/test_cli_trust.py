@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from safehold.cli import safehold
 from safehold.errors import SafeholdError
-from safehold.guard.ledger import EventRow, Ledger
-from safehold.guard.ledger.interface import EventKind
+from safehold.guard.ledger.interface import EventKind, EventRow
+from safehold.guard.ledger.writer import Ledger
 from safehold.testing.trust import SoftSsh
 from safehold.trust.exemptions import CHECKLIST, VettingTier
 from safehold.trust.people.sshsig import private_key_text

@@ -9,7 +9,7 @@ from safehold.cli._up import _clear, _fits
 from safehold.cli.constitution import constitution
 from safehold.cli.up import up
 from safehold.errors import BundleError, ConstitutionError, UpstreamError, UsageError
-from safehold.testing.generator import Generator, Habit, generating
+from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _BIKES = Path(__file__).parents[2] / "examples" / "classes" / "bicycle-repair.yaml"
 
@@ -26,7 +26,7 @@ def test_an_unfilled_constitution_is_named_with_its_line(tmp_path: Path) -> None
     CliRunner().invoke(
         constitution, ["new", "glue", "--restricted", "glue-making", "-o", str(path)]
     )
-    with generating(Generator()) as server:
+    with generating(GeneratorServer()) as server:
         with pytest.raises(ConstitutionError, match=r"glue\.yaml:\d+:\d+: .*more: ") as caught:
             _run(path, "--generator", server.url, "--out", tmp_path / "g")
         assert server.asked == []
@@ -46,7 +46,10 @@ def test_no_generator_and_no_seeds_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_generator_that_only_refuses_ends_it_with_the_upstream_status(tmp_path: Path) -> None:
     """A useless generator is exit status 4, before any training."""
-    with generating(Generator(Habit.REFUSES)) as server, pytest.raises(UpstreamError) as caught:
+    with (
+        generating(GeneratorServer(Habit.REFUSES)) as server,
+        pytest.raises(UpstreamError) as caught,
+    ):
         _run(_BIKES, "--generator", server.url, "--out", tmp_path / "g", "--rounds", 1)
     assert caught.value.exit_status == 4
     assert not (tmp_path / "g" / "bundle").exists()

@@ -9,8 +9,16 @@ from safehold.demo.scenes import Scene, SceneProtocol, SceneVerdict, StoppedAt, 
 from safehold.demo.table import added, stopped, table
 from safehold.exchange import Lane, user_says
 from safehold.guard.interface import DeliveryMode
-from safehold.guard.ledger import Action, Delivered, Entry, FinalRow, Outcome, PromptRow
-from safehold.guard.ledger.interface import Latency, LedgerVerdict
+from safehold.guard.ledger.interface import (
+    Action,
+    Delivered,
+    Entry,
+    FinalRow,
+    Latency,
+    LedgerVerdict,
+    Outcome,
+    PromptRow,
+)
 
 SCENE = Scene("t", ("hello",), reply="one two three four five six")
 

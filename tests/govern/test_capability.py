@@ -17,8 +17,8 @@ from safehold.errors import UpstreamError
 from safehold.govern.capability.interface import (
     CapabilityError,
     Participant,
-    Sample,
     SampleOutcome,
+    TaskSample,
     UpliftTrial,
 )
 from safehold.govern.capability.progress import RunFolder, RunPlan
@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return await super().complete(prompt, seed)
 
-    def go(completer: Scripted, started: int) -> tuple[Sample, ...]:
+    def go(completer: Scripted, started: int) -> tuple[TaskSample, ...]:
         folder = RunFolder(tmp_path / "run", msgspec.structs.replace(plan, started=started))
         assert folder.plan.started == 7
         return asyncio.run(
@@ -193,6 +193,6 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
     assert len(samples) == whole == asked + last.calls
     assert len({(one.task, one.elicitation, one.attempt) for one in samples}) == whole
     lines = (tmp_path / "run" / "samples.jsonl").read_bytes().splitlines()
-    assert [msgspec.json.decode(one, type=Sample) for one in lines] == list(samples)
+    assert [msgspec.json.decode(one, type=TaskSample) for one in lines] == list(samples)
     with pytest.raises(CapabilityError, match="new folder"):
         RunFolder(tmp_path / "run", msgspec.structs.replace(plan, model="b" * 64))

@@ -12,25 +12,27 @@ from safehold.govern.controls.facts.readers import READERS, collect
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.interface import (
     DAY,
+    Assurance,
     ControlError,
     ControlRun,
-    Facts,
+    ControlStatus,
+    HostFacts,
     Judge,
-    Status,
-    Way,
 )
 from safehold.govern.controls.judges.table import JUDGES
 from safehold.govern.controls.library import parse_catalogue, stock_catalogue
 from safehold.testing.hosts import NOW, SITE, RecordedHost, healthy, used
 
 CATALOGUE = stock_catalogue()
-AUTOMATIC = [one.id for one in CATALOGUE.controls if one.way is Way.AUTOMATIC]
+AUTOMATIC = [one.id for one in CATALOGUE.controls if one.way is Assurance.AUTOMATIC]
 
 
 def red(host: RecordedHost, judges: Mapping[str, Judge] = JUDGES) -> set[str]:
     """Return the automatic controls that are not satisfied on a host."""
     facts = collect(host, SITE)
-    return {name for name in AUTOMATIC if judged(judges[name], facts)[0] is not Status.PASSED}
+    return {
+        name for name in AUTOMATIC if judged(judges[name], facts)[0] is not ControlStatus.PASSED
+    }
 
 
 def test_catalogue_has_every_row_and_safeguard() -> None:
@@ -62,7 +64,7 @@ def test_inverted_judge_is_noticed(name: str) -> None:
     """A judge turned round is red on the healthy host: the table above would fail."""
     original = JUDGES[name]
 
-    def inverted(facts: Facts) -> Iterator[str]:
+    def inverted(facts: HostFacts) -> Iterator[str]:
         if not list(original(facts)):
             yield "inverted"
 
@@ -73,13 +75,13 @@ def test_inverted_judge_is_noticed(name: str) -> None:
 def test_deaf_judge_is_noticed(name: str) -> None:
     """A judge that never speaks misses a planted fault that its control claims."""
 
-    def deaf(_: Facts) -> Iterator[str]:
+    def deaf(_: HostFacts) -> Iterator[str]:
         return iter(())
 
     plant = next(plant for plant, claims in PLANTS.values() if name in claims)
     facts = collect(plant(healthy()), SITE)
-    assert judged(JUDGES[name], facts)[0] is not Status.PASSED
-    assert judged(deaf, facts)[0] is Status.PASSED
+    assert judged(JUDGES[name], facts)[0] is not ControlStatus.PASSED
+    assert judged(deaf, facts)[0] is ControlStatus.PASSED
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_killed_reader_is_an_error_not_a_pass(killed: str) -> None:
     """What depends on a reader that was killed is an error."""
     facts = collect(replace(healthy(), killed=frozenset({killed})), SITE)
     found = {judged(JUDGES[name], facts)[0] for name in red_names(killed)}
-    assert found == {Status.ERROR}
+    assert found == {ControlStatus.ERROR}
 
 
 def red_names(killed: str) -> set[str]:
@@ -139,20 +141,20 @@ def test_any_broken_answer_is_an_error_of_its_reader_alone() -> None:
 def test_document_that_nobody_renews_is_stale() -> None:
     """A document older than its age is stale, and what rests on it is not satisfied."""
     facts = collect(healthy().stated("decoys", written=NOW - 30 * DAY), SITE)
-    assert judged(JUDGES["dec-05"], facts)[0] is Status.STALE
+    assert judged(JUDGES["dec-05"], facts)[0] is ControlStatus.STALE
     ahead = collect(healthy().stated("decoys", written=NOW + DAY), SITE)
-    assert judged(JUDGES["dec-05"], ahead)[0] is Status.STALE
+    assert judged(JUDGES["dec-05"], ahead)[0] is ControlStatus.STALE
 
 
 def test_two_periods_later_everything_is_stale() -> None:
     """A saved run that nobody repeats satisfies nothing two periods later, and a cut one misses."""
     run = run_controls(CATALOGUE, healthy(), SITE)
     later = read_again(run, CATALOGUE, NOW + 2 * max(one.period_s for one in CATALOGUE.controls))
-    assert {one.status for one in later} == {Status.STALE}
+    assert {one.status for one in later} == {ControlStatus.STALE}
     before = read_again(run, CATALOGUE, NOW - 1)
     assert not any(one.satisfied for one in before)
     cut = read_again(replace_results(run), CATALOGUE, NOW)
-    assert [one.status for one in cut] == [Status.MISSING] * 179
+    assert [one.status for one in cut] == [ControlStatus.MISSING] * 179
 
 
 def replace_results(run: ControlRun) -> ControlRun:
@@ -163,20 +165,20 @@ def replace_results(run: ControlRun) -> ControlRun:
 @pytest.mark.parametrize(
     ("operation", "signers", "details", "status"),
     [
-        ("controls.attest", ("p-sec1",), {}, Status.ATTESTED),
-        ("controls.attest", ("p-dev1",), {}, Status.MISSING),
-        ("controls.attest", ("p-sec1",), {"expires": str(NOW)}, Status.MISSING),
-        ("controls.attest", ("p-sec1",), {"expires": str(NOW + 800 * DAY)}, Status.MISSING),
-        ("controls.attest", ("p-sec1",), {"owner": "p-gone"}, Status.MISSING),
-        ("controls.attest", ("p-sec1",), {"evidence": ""}, Status.MISSING),
-        ("controls.except", ("p-sec1", "p-dev2"), {}, Status.EXCEPTED),
-        ("controls.except", ("p-sec1",), {}, Status.MISSING),
-        ("controls.except", ("p-sec1", "p-dev2"), {"reason": ""}, Status.MISSING),
-        ("controls.except", ("p-sec1", "p-dev2"), {"expires": str(NOW - 1)}, Status.MISSING),
+        ("controls.attest", ("p-sec1",), {}, ControlStatus.ATTESTED),
+        ("controls.attest", ("p-dev1",), {}, ControlStatus.MISSING),
+        ("controls.attest", ("p-sec1",), {"expires": str(NOW)}, ControlStatus.MISSING),
+        ("controls.attest", ("p-sec1",), {"expires": str(NOW + 800 * DAY)}, ControlStatus.MISSING),
+        ("controls.attest", ("p-sec1",), {"owner": "p-gone"}, ControlStatus.MISSING),
+        ("controls.attest", ("p-sec1",), {"evidence": ""}, ControlStatus.MISSING),
+        ("controls.except", ("p-sec1", "p-dev2"), {}, ControlStatus.EXCEPTED),
+        ("controls.except", ("p-sec1",), {}, ControlStatus.MISSING),
+        ("controls.except", ("p-sec1", "p-dev2"), {"reason": ""}, ControlStatus.MISSING),
+        ("controls.except", ("p-sec1", "p-dev2"), {"expires": str(NOW - 1)}, ControlStatus.MISSING),
     ],
 )
 def test_persons_answer_for_a_control_only_with_owner_and_expiry(
-    operation: str, signers: tuple[str, ...], details: dict[str, str], status: Status
+    operation: str, signers: tuple[str, ...], details: dict[str, str], status: ControlStatus
 ) -> None:
     """An attestation needs two signers, evidence, a living owner and an expiry; so an exception."""
     given = {
@@ -201,7 +203,7 @@ def test_not_applicable_needs_an_exception() -> None:
     """A fact that a control can't apply is not enough: it counts as not satisfied."""
     facts = collect(healthy().without("/dev"), SITE)
     found = {one.control: one for one in judge_all(CATALOGUE, facts)}["hst-10"]
-    assert found.status is Status.NOT_APPLICABLE
+    assert found.status is ControlStatus.NOT_APPLICABLE
     assert not found.satisfied
     assert found.reasons == ("this host has no accelerator",)
 
@@ -224,18 +226,20 @@ def test_every_reader_is_used() -> None:
     """Each reader's facts change a verdict: without them some control is an error."""
     whole = collect(healthy(), SITE)
     for kind in READERS:
-        without = Facts({one: whole[one] for one in whole if one is not kind}, NOW)
-        assert any(judged(JUDGES[name], without)[0] is Status.ERROR for name in AUTOMATIC), kind
+        without = HostFacts({one: whole[one] for one in whole if one is not kind}, NOW)
+        assert any(judged(JUDGES[name], without)[0] is ControlStatus.ERROR for name in AUTOMATIC), (
+            kind
+        )
 
 
 @pytest.mark.parametrize("name", ["chg-16", "sup-01", "sup-04"])
 def test_host_without_programs_passes_nothing_about_programs(name: str) -> None:
     """Where only bundles are listed, what is judged of programs is an error, not a pass."""
     host = healthy().rows("deployments", "deployed", 0, kind="bundle", sha256="cd" * 32)
-    assert judged(JUDGES[name], collect(host, SITE))[0] is Status.ERROR
+    assert judged(JUDGES[name], collect(host, SITE))[0] is ControlStatus.ERROR
 
 
 def test_no_model_looked_at_is_no_pass() -> None:
     """An empty scan for unsafe formats satisfies nothing."""
     facts = collect(healthy().stated("supply", models=0), SITE)
-    assert judged(JUDGES["sup-05"], facts)[0] is Status.FAILED
+    assert judged(JUDGES["sup-05"], facts)[0] is ControlStatus.FAILED

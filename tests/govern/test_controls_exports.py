@@ -23,7 +23,7 @@ from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.sources import CopySource, ExportSources
 from safehold.govern.controls.facts.system import sysctls
 from safehold.govern.controls.facts.trust_log import read_log
-from safehold.guard.ledger.coverage import Coverage, SurfaceCounts
+from safehold.guard.ledger.coverage import LedgerCoverage, SurfaceCounts
 from safehold.testing.hosts import RecordedHost, healthy
 from safehold.testing.trust import Enclave
 from safehold.testing.weights import Publisher
@@ -164,9 +164,9 @@ def test_unit_that_changed_has_another_digest(tmp_path: Path) -> None:
 def test_coverage_is_whole_only_without_a_gap() -> None:
     """One sentence of the audit keeps the figure below one, however few bytes it is about."""
 
-    def told(gaps: tuple[str, ...], lost: int) -> Coverage:
+    def told(gaps: tuple[str, ...], lost: int) -> LedgerCoverage:
         counts = SurfaceCounts(delivered_bytes=10**9, unlogged_bytes=lost)
-        return Coverage(
+        return LedgerCoverage(
             last_seq=1, pruned_rows=0, missing_rows=0, surfaces={"api": counts}, gaps=gaps
         )
 

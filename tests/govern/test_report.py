@@ -33,9 +33,10 @@ from safehold.govern.report.difference import differences, looser
 from safehold.govern.report.gather import of_controls, of_log
 from safehold.govern.report.interface import (
     Audience,
-    Case,
+    CaseEvidence,
+    CaseSources,
+    ClaimState,
     Doubt,
-    Evidence,
     Figure,
     Node,
     NodeKind,
@@ -43,9 +44,8 @@ from safehold.govern.report.interface import (
     Predicate,
     Report,
     ReportError,
+    SafetyCase,
     Section,
-    Sources,
-    State,
 )
 from safehold.govern.report.judge import judge_case, meets
 from safehold.govern.report.level import TOO_FEW, WITHHELD
@@ -62,14 +62,16 @@ CASE = read_case("asl3")
 BUNDLE = "b" * 64
 
 
-def evidence(name: str, *, made: int = NOW, bundle: str = "", **fields: Figure) -> Evidence:
+def evidence(name: str, *, made: int = NOW, bundle: str = "", **fields: Figure) -> CaseEvidence:
     """Return evidence that holds 90 days."""
-    return Evidence(
+    return CaseEvidence(
         id=name, kind=name, made=made, holds_s=90 * DAY, bundle=bundle, fields=dict(fields)
     )
 
 
-def sources(host: RecordedHost | None = None, *, at: int = NOW, bundle: str = BUNDLE) -> Sources:
+def sources(
+    host: RecordedHost | None = None, *, at: int = NOW, bundle: str = BUNDLE
+) -> CaseSources:
     """Return the sources of a healthy enclave whose red team found 1 of 200."""
     run = run_controls(CATALOGUE, host or healthy(), SITE)
     public = Audience.PUBLIC
@@ -93,10 +95,10 @@ def sources(host: RecordedHost | None = None, *, at: int = NOW, bundle: str = BU
             provisional=Figure(audience=public, text="yes"),
         ),
     ]  # fmt: skip
-    return Sources(at=at, bundle=bundle, evidence={one.id: one for one in found})
+    return CaseSources(at=at, bundle=bundle, evidence={one.id: one for one in found})
 
 
-def states(given: Sources, case: Case = CASE) -> dict[str, State]:
+def states(given: CaseSources, case: SafetyCase = CASE) -> dict[str, ClaimState]:
     """Return the state of each claim."""
     return {name: one.state for name, one in judge_case(case, given).items()}
 
@@ -105,7 +107,7 @@ def test_healthy_enclave_supports_every_claim_of_the_stock_case() -> None:
     """All nine sections stand, and each claim is supported."""
     report = build_report(CASE, sources(), Audience.PUBLIC)
     assert {one.section for one in CASE.node} >= set(Section)
-    assert {one.state for one in report.claims} == {State.SUPPORTED}
+    assert {one.state for one in report.claims} == {ClaimState.SUPPORTED}
     redteam = next(one for one in report.claims if one.id == "redteam")
     assert "n=200, 95% upper bound 2.350%" in redteam.text
 
@@ -113,20 +115,20 @@ def test_healthy_enclave_supports_every_claim_of_the_stock_case() -> None:
 def test_another_live_bundle_makes_its_claims_stale() -> None:
     """Evidence of a bundle that is not live any more is stale, and all that rests on it."""
     found = states(sources(bundle="c" * 64))
-    assert {name for name, one in found.items() if one is not State.SUPPORTED} == {
+    assert {name for name, one in found.items() if one is not ClaimState.SUPPORTED} == {
         "redteam",
         "evidence",
         "deployment",
         "sufficiency",
     }
-    assert found["redteam"] is State.STALE
+    assert found["redteam"] is ClaimState.STALE
 
 
 def test_overdue_control_makes_its_goals_unsupported() -> None:
     """A control whose result is overdue is not satisfied: its goals fall, and so up to the top."""
     found = states(sources(at=NOW + 2 * DAY))
-    assert found["two-party"] is State.UNSUPPORTED
-    assert found["security"] is found["sufficiency"] is State.UNSUPPORTED
+    assert found["two-party"] is ClaimState.UNSUPPORTED
+    assert found["security"] is found["sufficiency"] is ClaimState.UNSUPPORTED
 
 
 def test_planted_fault_reaches_its_goal() -> None:
@@ -135,7 +137,7 @@ def test_planted_fault_reaches_its_goal() -> None:
         "nft", "-j", "list", "ruleset", old='"bytes": 40000000,', new='"bytes": 90000000,'
     )
     found = states(sources(host))
-    fallen = {name for name, one in found.items() if one is State.UNSUPPORTED}
+    fallen = {name for name, one in found.items() if one is ClaimState.UNSUPPORTED}
     assert fallen == {"quotas", "egress", "security", "sufficiency"}
 
 
@@ -145,13 +147,13 @@ def test_doubt_undermines_what_it_names(kind: str) -> None:
     doubt = Doubt(kind=kind, about=("controls:egr-17",), text="secret words")
     given = msgspec.structs.replace(sources(), doubts=(doubt,))
     found = states(given)
-    assert found["blocks"] is found["sufficiency"] is State.UNDERMINED
+    assert found["blocks"] is found["sufficiency"] is ClaimState.UNDERMINED
     page = report_html(build_report(CASE, given, Audience.PUBLIC))
     assert "secret words" not in page
     assert WITHHELD in page
 
 
-def marked(marker: str) -> tuple[Case, Sources]:
+def marked(marker: str) -> tuple[SafetyCase, CaseSources]:
     """Return a case and sources with a marker in every internal and partner value."""
 
     def node(name: str, audience: Audience, **more: object) -> Node:
@@ -173,7 +175,7 @@ def marked(marker: str) -> tuple[Case, Sources]:
         evidence=f"{marker}-e",
         predicate=Predicate("k", Operator.IS, marker),
     )
-    case = Case(
+    case = SafetyCase(
         id="c",
         title="A report",
         node=(
@@ -185,7 +187,7 @@ def marked(marker: str) -> tuple[Case, Sources]:
         ),
     )  # fmt: skip
     found = [
-        Evidence(
+        CaseEvidence(
             id="e",
             kind="test",
             made=NOW,
@@ -201,7 +203,9 @@ def marked(marker: str) -> tuple[Case, Sources]:
         evidence(f"{marker}-e", k=Figure(text=marker)),
     ]
     doubts = (Doubt(kind="dissent", about=(f"{marker}-id",), text=f"{marker} doubt"),)
-    return case, Sources(at=NOW, bundle="", evidence={one.id: one for one in found}, doubts=doubts)
+    return case, CaseSources(
+        at=NOW, bundle="", evidence={one.id: one for one in found}, doubts=doubts
+    )
 
 
 def streams(pdf: bytes) -> bytes:
@@ -244,7 +248,7 @@ def test_marker_of_an_internal_field_is_in_no_public_byte() -> None:
 def test_words_of_evidence_never_become_markup(text: str, level: Audience) -> None:
     """Whatever evidence says is escaped."""
     figure = Figure(audience=Audience.PUBLIC, text=f"<script>{text}")
-    given_ = Sources(at=NOW, bundle="", evidence={"e": evidence("e", open=figure)})
+    given_ = CaseSources(at=NOW, bundle="", evidence={"e": evidence("e", open=figure)})
     case, _ = marked("m")
     assert "<script" not in report_html(build_report(case, given_, level))
 

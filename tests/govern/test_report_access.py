@@ -12,7 +12,7 @@ from safehold.govern.controls.matrix import matrix_html
 from safehold.govern.report.build import build_report
 from safehold.govern.report.case import read_case
 from safehold.govern.report.gather import of_controls, of_log
-from safehold.govern.report.interface import Audience, Doubt, Sources, State
+from safehold.govern.report.interface import Audience, CaseSources, ClaimState, Doubt
 from safehold.govern.report.render import report_html
 from safehold.testing.hosts import NOW, SITE, healthy
 
@@ -41,14 +41,14 @@ def pages() -> dict[str, str]:
     host = healthy().said("nft", "-j", "list", "ruleset", old='"inv": true', new='"inv": false')
     run = run_controls(stock_catalogue(), host, SITE)
     found = [*of_controls(run.results), *of_log(host.reading, NOW)]
-    sources = Sources(
+    sources = CaseSources(
         at=NOW,
         bundle="",
         evidence={one.id: one for one in found},
         doubts=(Doubt(kind="incident", about=("controls:egr-17",), text="open"),),
     )
     report = build_report(read_case("asl3"), sources, Audience.INTERNAL)
-    assert {one.state for one in report.claims} >= {State.SUPPORTED, State.UNDERMINED}
+    assert {one.state for one in report.claims} >= {ClaimState.SUPPORTED, ClaimState.UNDERMINED}
     return {
         "report": report_html(report),
         "matrix": matrix_html(stock_catalogue(), run.results, host="h", at=NOW),

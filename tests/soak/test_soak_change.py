@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from safehold.errors import BundleError
-from safehold.guard.gateway.bundles.swap import Loaded, Probe
+from safehold.guard.gateway.bundles.swap import LoadedBundle, Probe
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.guards import MARKER, held_rules
 from safehold.testing.ledger import MemoryLedger
-from safehold.testing.released import RELEASE_RULES, Channel
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.testing.upstream import MockUpstream, says
 from safehold.trust.release.interface import ArtefactKind
@@ -38,14 +38,14 @@ DRIFT_LIMIT_S = 60
 class Loader:
     """Loads one other guard, whose golden set fits."""
 
-    def __call__(self, path: Path) -> Loaded:
+    def __call__(self, path: Path) -> LoadedBundle:
         """Return the guard called `good`."""
         if path.name != "good":
             raise BundleError("no such bundle")
         held = held_rules("green giraffe", digest="1" * 64)
         held.name = str(path)
         golden = (Probe(prompt="green giraffe", reply="", blocked=True),)
-        return Loaded(held=held, golden=golden)
+        return LoadedBundle(held=held, golden=golden)
 
 
 def test_a_swap_and_a_rollback_among_200_running_streams_drop_none(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_drift_is_found_within_a_minute(tmp_path: Path) -> None:
     """`change drift --every 30` names a file that was changed by hand, in less than 60 s."""
     policy = POLICY + GOVERNING + RELEASE_RULES
     enclave = Enclave(tmp_path / "log", policy=policy, now=int(time.time()))
-    channel = Channel(enclave, tmp_path / "releases")
+    channel = ReleaseChannel(enclave, tmp_path / "releases")
     file = tmp_path / "safehold.yaml"
     file.write_text("default:\n  hold_tokens: 16\n")
     channel.publish(channel.next(read_artefact(ArtefactKind.GATEWAY, file)))

@@ -16,7 +16,7 @@ from safehold.secure.egress.interface import NoWeightGrants, RefuseAll
 from safehold.secure.egress.kernel.devices import read_devices
 from safehold.secure.egress.kernel.netns import pair, run_in
 from safehold.secure.egress.kernel.nft import NftKernel
-from safehold.secure.egress.watch.response import Level
+from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.watch import Watch
 from safehold.stats import Rate
 from safehold.testing.egress import World, plan, register, row
@@ -86,7 +86,7 @@ def test_quarter_of_an_hour_of_real_traffic_closes_nothing(tmp_path: Path) -> No
                         {name: reading.packets[name] for name in names},
                     )
                 )
-                closed += [step for step in watch.tick()[1] if step.level > Level.WARN]
+                closed += [step for step in watch.tick()[1] if step.level > Rung.WARN]
             arrived = sum(world.received().values())
         finally:
             world.close()

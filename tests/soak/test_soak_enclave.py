@@ -3,7 +3,7 @@
 import pytest
 
 from safehold.demo.enclave.run import enclave
-from safehold.govern.controls.interface import Status
+from safehold.govern.controls.interface import ControlStatus
 
 pytestmark = pytest.mark.soak
 
@@ -16,11 +16,11 @@ def test_enclave_is_judged_on_live_facts() -> None:
     found = enclave(lambda _: None, faults=True)
     assert [one.fault for one in found.documents if one.fault] == []
     assert found.judged.live >= 140
-    assert sum(one.status is Status.PASSED for one in found.run.results) >= 100
+    assert sum(one.status is ControlStatus.PASSED for one in found.run.results) >= 100
     assert found.drills_passed == 13
     assert [one for one in found.faults if not one.exact] == []
     assert len(found.faults) == 9
     results = {one.control: one.status for one in found.run.results}
     held = ("bin-01", "bin-04", "bin-05", "bin-15", "wac-09", "egr-01", "egr-03", "dec-01",
             "mon-02", "chg-01", "chg-09", "war-01")  # fmt: skip
-    assert {results[one] for one in held} == {Status.PASSED}
+    assert {results[one] for one in held} == {ControlStatus.PASSED}

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.secure.endpoint.attack.drill import Cost, Kills, Learned
+from safehold.secure.endpoint.attack.drill import Cost, Kills, LearnedCommand
 
 pytestmark = pytest.mark.soak
 
@@ -50,7 +50,7 @@ def test_demo_learned_and_enforced_has_no_false_refusal(tmp_path: Path) -> None:
     """The demo, with gateway and model, is learned; enforced, it runs as before."""
     command = (sys.executable, "-m", "safehold", "demo", "--once", "--port", "18477")
     folder = ("--folder", "/tmp/demo")
-    found = msgspec.json.decode(drill("learn", tmp_path, *command, *folder), type=Learned)
+    found = msgspec.json.decode(drill("learn", tmp_path, *command, *folder), type=LearnedCommand)
     assert (found.first_status, found.second_status) == (0, 0)
     assert found.refused == ()
     assert not found.unknown_ran

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from safehold.testing.generator import Generator, generating
+from safehold.testing.generator import GeneratorServer, generating
 from safehold.testing.upstream import MockUpstream
 
 pytestmark = pytest.mark.soak
@@ -25,7 +25,7 @@ _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 _LIMIT_S = 2400
 
 
-class _Reader(Generator):
+class _Reader(GeneratorServer):
     """The canned generator, which proposes neighbours as well."""
 
     def reply(self, body: dict[str, object]) -> tuple[int, bytes]:

@@ -12,7 +12,7 @@ from safehold.detect.monitoring.account_book import stopped
 from safehold.detect.monitoring.estimate import missed
 from safehold.detect.monitoring.tables import RESULTS, MonitorStore
 from safehold.detect.review.interface import ReviewVerdict
-from safehold.detect.review.sampling import SampleBook, SampleDesign, Scored, draw
+from safehold.detect.review.sampling import SampleBook, SampleDesign, SampledExchange, draw
 from safehold.guard.ledger.joined import Joined, joined, watermark
 
 pytestmark = pytest.mark.soak
@@ -45,7 +45,9 @@ def test_the_demos_day_is_estimated_by_scripted_reviewers(tmp_path: Path) -> Non
             if one.decision_id in values
         ]
     positive = {one.decision_id for one in whole if _asked(one) in play.restricted}
-    population = [Scored(one.decision_id, values[one.decision_id], stopped(one)) for one in whole]
+    population = [
+        SampledExchange(one.decision_id, values[one.decision_id], stopped(one)) for one in whole
+    ]
     caught = sum(one.caught and one.decision_id in positive for one in population)
     truth = caught / len(positive)
     assert len(population) > 400

@@ -1,14 +1,19 @@
 """The command line: one module per command group, loaded only when it is used."""
 
 import importlib
+import re
 import sys
 import warnings
+from importlib import metadata
 from typing import Any, TextIO
 
 import click
 
 from safehold import __version__
-from safehold.errors import SafeholdError
+from safehold.errors import DependencyError, SafeholdError
+
+_DISTRIBUTIONS = {"google": "protobuf", "opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
+"""Names under which packages are installed, where they are imported by another one."""
 
 # name: (module, attribute, what it is for). Adding a group is one line here and one module.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -105,6 +110,22 @@ def main(argv: list[str] | None = None) -> Any:
     except SafeholdError as error:
         click.echo(f"safehold: error: {error}", err=True)
         sys.exit(error.exit_status)
+    except ModuleNotFoundError as error:
+        click.echo(f"safehold: error: {_missing(error)}", err=True)
+        sys.exit(DependencyError.exit_status)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """Say which extra brings a module that is not installed; a module of ours is a defect."""
+    module = (error.name or "").partition(".")[0]
+    if module in ("", __package__.partition(".")[0]):
+        raise error
+    name = _DISTRIBUTIONS.get(module, module)
+    for line in metadata.requires("safehold") or ():
+        said = re.fullmatch(r"([\w.-]+)(?:\[.*\])?[^;]*; extra == ['\"]([\w-]+)['\"]", line)
+        if said is not None and said[1].lower() == name:
+            return f"this command needs {name}: pip install 'safehold[{said[2]}]'"
+    return f"this command needs the package {name}, which is not installed"
 
 
 def _show_warning(

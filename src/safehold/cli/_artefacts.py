@@ -3,25 +3,30 @@
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from safehold.canonical import canonical, sha256_hex
 from safehold.errors import ConfigError, UsageError
-from safehold.trust.release.interface import Artefact, ArtefactKind
-from safehold.trust.release.weaker import settings_document
+from safehold.trust.release.interface import ArtefactKind
+
+if TYPE_CHECKING:
+    from safehold.trust.release.interface import Artefact
 
 PROPOSED = ".next"
 """How the file of a trial's step ends before it is in force."""
 
 
-def read_artefact(kind: ArtefactKind, path: Path) -> Artefact:
+def read_artefact(kind: ArtefactKind, path: Path) -> "Artefact":
     """Return the artefact that a file or folder is now.
 
     Raises:
         SafeholdError: it can't be read, or is not of its kind.
     """
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.trust.release.interface import Artefact
+    from safehold.trust.release.weaker import settings_document
+
     if kind in {ArtefactKind.BUNDLE, ArtefactKind.RULES, ArtefactKind.PRODUCT}:
         return _by_bytes(kind, path)
     settings = _READERS[kind](path)
@@ -32,7 +37,7 @@ def read_artefact(kind: ArtefactKind, path: Path) -> Artefact:
     return Artefact(path=name, kind=kind, sha256=sha256_hex(canonical(document)), document=document)
 
 
-def parse_artefact(text: str) -> Artefact:
+def parse_artefact(text: str) -> "Artefact":
     """Return the artefact of KIND=PATH.
 
     Raises:
@@ -49,7 +54,11 @@ def _name(path: Path) -> str:
     return path.resolve().name
 
 
-def _by_bytes(kind: ArtefactKind, path: Path) -> Artefact:
+def _by_bytes(kind: ArtefactKind, path: Path) -> "Artefact":
+    from safehold.canonical import sha256_hex
+    from safehold.trust.release.interface import Artefact
+    from safehold.trust.release.weaker import settings_document
+
     file = path / "manifest.json" if kind is ArtefactKind.BUNDLE else path
     try:
         data = file.read_bytes()

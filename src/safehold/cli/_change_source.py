@@ -7,26 +7,8 @@ from typing import Any
 import click
 
 from safehold import __version__
-from safehold.canonical import canonical, parse_canonical, sha256_hex
-from safehold.cli._trust import (
-    json_option,
-    log_options,
-    open_desk,
-    proof_of,
-    sign_text,
-    ssh_key_option,
-)
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import UsageError
-from safehold.secure.change.provenance import (
-    Subject,
-    envelope,
-    provenance,
-    sbom,
-    to_sign,
-    verify_provenance,
-)
-from safehold.trust.log.files import write_durably
-from safehold.trust.released.vouching import NAMESPACE
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _out = click.Path(dir_okay=False, path_type=Path)
@@ -66,11 +48,14 @@ def rebuild_(
       safehold change rebuild v1.0 --out dist/ --source git+https://example.org/safehold \\
           --builder https://example.org/people/ana --lock locks/demo.txt
     """
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.secure.change.provenance import BuiltFile, provenance
     from safehold.secure.change.rebuild import rebuild
+    from safehold.trust.log.files import write_durably
 
     found = rebuild(repository, commit, out)
     told = provenance(
-        (Subject(found.name, found.sha256),),
+        (BuiltFile(found.name, found.sha256),),
         source=source,
         commit=found.commit,
         builder=builder,
@@ -102,8 +87,13 @@ def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
       safehold change vouch dist/safehold.whl.provenance.json --out safehold.provenance \\
           --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.canonical import canonical, parse_canonical
+    from safehold.cli._trust import proof_of, sign_text
+    from safehold.secure.change.provenance import envelope, to_sign
     from safehold.trust.log.dsse import Envelope
+    from safehold.trust.log.files import write_durably
     from safehold.trust.people.sshsig import armour
+    from safehold.trust.released.vouching import NAMESPACE
 
     told = parse_canonical(statement.read_bytes(), dict[str, Any], what="a statement")
     signatures: dict[str, str] = {}
@@ -138,8 +128,12 @@ def vouched(
     Example:
       safehold change vouched safehold.provenance dist/safehold.whl --log trust-log
     """
+    from safehold.canonical import sha256_hex
+    from safehold.cli._trust import open_desk
+    from safehold.secure.change.provenance import BuiltFile, verify_provenance
+
     roster = open_desk(log_dir, key_dir).state.roster
-    file = Subject(subject.name, sha256_hex(subject.read_bytes()))
+    file = BuiltFile(subject.name, sha256_hex(subject.read_bytes()))
     persons, told = verify_provenance(envelope_file.read_bytes(), roster, file, least=least)
     commit = told["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"]
     click.echo(f"{subject.name} is of commit {commit['gitCommit']}")
@@ -157,6 +151,9 @@ def sbom_(lock: Path, out: Path) -> None:
     Example:
       safehold change sbom locks/demo.txt --out safehold.cdx.json
     """
+    from safehold.secure.change.provenance import sbom
+    from safehold.trust.log.files import write_durably
+
     found = sbom(lock.read_text(), name="safehold", version=__version__)
     write_durably(out, json.dumps(found, indent=1, sort_keys=True).encode() + b"\n")
     click.echo(f"{len(found['components'])} packages: {out}")

@@ -3,26 +3,15 @@
 import datetime as dt
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.canonical import canonical, parse_canonical
-from safehold.cli._trust import log_options, open_desk, sign_text, ssh_key_option
+from safehold.cli._trust import log_options, ssh_key_option
 from safehold.errors import UsageError
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.secure.change.tuf_export import (
-    NAMESPACE,
-    collected,
-    desk_key,
-    root,
-    targets,
-    to_sign,
-    write_repository,
-)
-from safehold.trust.log.files import write_durably
-from safehold.trust.release.interface import PublishRelease, parse_release
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _out = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
@@ -57,6 +46,8 @@ def tuf() -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    from safehold.canonical import parse_canonical
+
     return parse_canonical(path.read_bytes(), dict[str, Any], what="metadata")
 
 
@@ -73,7 +64,9 @@ def _bytes(files: tuple[str, ...]) -> dict[str, bytes]:
     return found
 
 
-def _desk(path: Path) -> Ed25519PrivateKey:
+def _desk(path: Path) -> "Ed25519PrivateKey":
+    from safehold.guard.bundle.signing import load_or_make_key
+
     return load_or_make_key(path)
 
 
@@ -101,6 +94,11 @@ def root_(
       safehold change tuf root --person p-0123456789abcdef --person p-fedcba9876543210 \\
           --desk-key desk.pem --out root.json
     """
+    from safehold.canonical import canonical
+    from safehold.cli._trust import open_desk
+    from safehold.secure.change.tuf_export import root
+    from safehold.trust.log.files import write_durably
+
     roster = open_desk(log_dir, key_dir).state.roster
     persons = []
     for one in ids:
@@ -115,6 +113,8 @@ def root_(
 
 
 def _desk_json(path: Path) -> dict[str, Any]:
+    from safehold.secure.change.tuf_export import desk_key
+
     return desk_key(_desk(path))
 
 
@@ -139,6 +139,12 @@ def targets_(
     Example:
       safehold change tuf targets release.json --file rules.toml=rules.toml --out targets.json
     """
+    from safehold.canonical import canonical
+    from safehold.cli._trust import open_desk
+    from safehold.secure.change.tuf_export import targets
+    from safehold.trust.log.files import write_durably
+    from safehold.trust.release.interface import PublishRelease, parse_release
+
     made = parse_release(release_file.read_bytes())
     desk = open_desk(log_dir, key_dir)
     granted = [
@@ -167,6 +173,10 @@ def sign(path: Path, ssh_key: Path) -> None:
     Example:
       safehold change tuf sign targets.json --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import sign_text
+    from safehold.secure.change.tuf_export import NAMESPACE, to_sign
+    from safehold.trust.log.files import write_durably
+
     metadata = _read(path)
     click.echo(json.dumps(metadata, indent=2, ensure_ascii=True))
     place = path.with_name(f"{path.name}.{ssh_key.name}.sig")
@@ -205,6 +215,9 @@ def write(
           --signature targets.json.ada.sig --signature targets.json.ben.sig \\
           --file rules.toml=rules.toml --desk-key desk.pem
     """
+    from safehold.secure.change.tuf_export import collected, write_repository
+    from safehold.trust.release.interface import parse_release
+
     holder, listed = _read(root_file), _read(targets_file)
     given = [one.read_text() for one in signatures]
     write_repository(

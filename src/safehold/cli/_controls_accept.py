@@ -2,18 +2,18 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from safehold.cli._trust import file_request, log_options, open_desk, owner_of, ssh_key_option
-from safehold.cli._trust_requests import governing_request
+from safehold.cli._trust import log_options, ssh_key_option
 from safehold.errors import UsageError
 from safehold.govern.controls.accepted import MAX_ATTESTATION_S, MAX_EXCEPTION_S
-from safehold.govern.controls.interface import DAY, Way
-from safehold.govern.controls.library import stock_catalogue
-from safehold.trust.grants.details import Facts
-from safehold.trust.grants.grant_service import Desk
-from safehold.trust.people.interface import Person
+from safehold.govern.controls.interface import DAY
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.grant_service import Desk
+    from safehold.trust.people.interface import Person
 
 owner_option = click.option(
     "--owner", required=True, help="Name or id of the enrolled person who answers for it."
@@ -21,14 +21,18 @@ owner_option = click.option(
 ticket_option = click.option("--ticket", default="none", show_default=True)
 
 
-def _owner(desk: Desk, text: str) -> Person:
+def _owner(desk: "Desk", text: str) -> "Person":
     for one in desk.state.roster.persons:
         if text in {one.id, one.name}:
             return one
     raise UsageError(f"expected an enrolled person as owner; came {text[:60]!r}")
 
 
-def _file(operation: str, facts: dict[str, str], ticket: str, ssh_key: Path, desk: Desk) -> None:
+def _file(operation: str, facts: dict[str, str], ticket: str, ssh_key: Path, desk: "Desk") -> None:
+    from safehold.cli._trust import file_request, owner_of
+    from safehold.cli._trust_requests import governing_request
+    from safehold.trust.grants.details import Facts
+
     requester = owner_of(ssh_key, desk.state.roster)
     asked = governing_request(
         desk.state,
@@ -80,8 +84,12 @@ def attest(
       safehold controls attest iam-01 --owner ana --evidence review.pdf --days 90 \\
           --log trust-log --ssh-key ~/.ssh/id_ed25519_sk
     """
+    from safehold.cli._trust import open_desk
+    from safehold.govern.controls.interface import Assurance
+    from safehold.govern.controls.library import stock_catalogue
+
     row = stock_catalogue().control(control)
-    if row.way is Way.AUTOMATIC:
+    if row.way is Assurance.AUTOMATIC:
         raise UsageError(f"{row.id} is judged by a check; what fails needs `controls except`")
     desk = open_desk(log_dir, key_dir)
     facts = {
@@ -121,6 +129,9 @@ def except_command(
       safehold controls except hst-06 --owner ana --reason "kernel ordered" --days 30 \\
           --log trust-log --ssh-key ~/.ssh/id_ed25519_sk
     """
+    from safehold.cli._trust import open_desk
+    from safehold.govern.controls.library import stock_catalogue
+
     row = stock_catalogue().control(control)
     desk = open_desk(log_dir, key_dir)
     facts = {
@@ -142,6 +153,8 @@ def accept(request: str, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold controls accept 5f1c2a9e41d0 --log trust-log
     """
+    from safehold.cli._trust import open_desk
+
     desk = open_desk(log_dir, key_dir)
     found = [one for one in desk.state.cases if one.startswith(request)]
     if len(found) != 1:

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 import msgspec
 
 from safehold.errors import DataError
-from safehold.guard.served.interface import Said
-from safehold.guard.served.model import HfModel, Retraced, Sampling
-from safehold.secure.egress.explain.ledger import START, ExplainedRow
-from safehold.secure.egress.explain.tokens import HiddenBits, Rescored, hidden_bits
+
+if TYPE_CHECKING:
+    from safehold.guard.served.interface import Said
+    from safehold.guard.served.model import Retraced, Sampling
+    from safehold.secure.egress.explain.ledger import ExplainedRow
+    from safehold.secure.egress.explain.tokens import HiddenBits, Rescored
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DAY_BITS = 8
@@ -38,7 +40,7 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Tracer(Protocol):
     """A model that can generate again."""
 
-    def retrace(self, said: list[Said], reply: str, sampling: Sampling) -> Retraced:
+    def retrace(self, said: "list[Said]", reply: str, sampling: "Sampling") -> "Retraced":
         """Return where a reply was given otherwise."""
         ...
 
@@ -88,7 +90,11 @@ def measure(samples: list[Sample], model: Tracer, limit: float) -> Measured:
     )
 
 
-def _again(sample: Sample, model: Tracer) -> Rescored:
+def _again(sample: Sample, model: Tracer) -> "Rescored":
+    from safehold.guard.served.interface import Said
+    from safehold.guard.served.model import Sampling
+    from safehold.secure.egress.explain.tokens import Rescored
+
     said = [Said(turn.role, turn.content) for turn in sample.messages]
     sampling = Sampling(temperature=sample.temperature, top_p=sample.top_p, seed=sample.seed)
     found = model.retrace(said, sample.reply, sampling)
@@ -98,14 +104,17 @@ def _again(sample: Sample, model: Tracer) -> Rescored:
 class _Known:
     """Answers with what was found before, in order."""
 
-    def __init__(self, found: list[Rescored]) -> None:
+    def __init__(self, found: "list[Rescored]") -> None:
         self._found = found
 
-    def rescore(self, row: ExplainedRow) -> Rescored | None:
+    def rescore(self, row: "ExplainedRow") -> "Rescored | None":
         return self._found[row.seq]
 
 
-def _bits(found: list[Rescored]) -> HiddenBits:
+def _bits(found: "list[Rescored]") -> "HiddenBits":
+    from safehold.secure.egress.explain.ledger import START, ExplainedRow
+    from safehold.secure.egress.explain.tokens import hidden_bits
+
     rows = [
         ExplainedRow("", "", number, START, 0.0, 0.0, 0, 1, "", tokens=one.tokens)
         for number, one in enumerate(found)
@@ -116,6 +125,8 @@ def _bits(found: list[Rescored]) -> HiddenBits:
 
 def open_model(path: Path, dtype: str) -> Tracer:
     """Load the served model; see HfModel."""
+    from safehold.guard.served.model import HfModel
+
     model: Tracer = HfModel(path, dtype=dtype)
     return model
 

@@ -7,19 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from safehold.errors import DependencyError
-from safehold.secure.egress.declare.plan import EgressPlan
-from safehold.secure.egress.enforcement.state import write_durably
-from safehold.secure.egress.interface import StateError
-from safehold.secure.egress.watch.alerts import AlertSink, tell
-from safehold.secure.egress.watch.metrics import OtelMetrics, TickReading, write_textfile
-from safehold.secure.egress.watch.response import Level, Step
-from safehold.secure.egress.watch.timeline import newest_rows, render
-from safehold.secure.egress.watch.watch import Watch
+from safehold.secure.egress.watch.metrics import TickReading
+
+if TYPE_CHECKING:
+    from safehold.secure.egress.declare.plan import EgressPlan
+    from safehold.secure.egress.watch.alerts import AlertSink
+    from safehold.secure.egress.watch.response import Step
+    from safehold.secure.egress.watch.watch import Watch
 
 After = Callable[[TickReading], None]
 _PID = "watch.pid"
@@ -27,12 +27,12 @@ _PAGE_S = 60.0
 
 
 def keep_watch(
-    watch: Watch,
+    watch: "Watch",
     *,
     interval: float,
     ticks: int | None,
     as_json: bool,
-    sinks: Sequence[AlertSink],
+    sinks: "Sequence[AlertSink]",
     after: Sequence[After],
     state_dir: Path,
 ) -> None:
@@ -43,6 +43,11 @@ def keep_watch(
     Raises:
         StateError: The last of `ticks` looks failed.
     """
+    from safehold.secure.egress.enforcement.state import write_durably
+    from safehold.secure.egress.interface import StateError
+    from safehold.secure.egress.watch.alerts import tell
+    from safehold.secure.egress.watch.response import Rung, Step
+
     wake = threading.Event()
     previous = signal.signal(signal.SIGHUP, lambda *_: wake.set())
     pid_file = state_dir / _PID
@@ -65,7 +70,7 @@ def keep_watch(
                 if str(error) != told:
                     told = str(error)
                     click.echo(f"safehold: error: {told}; trying again", err=True)
-                    tell([Step(Level.WARN, "watch", told)], time.time(), sinks)
+                    tell([Step(Rung.WARN, "watch", told)], time.time(), sinks)
             count += 1
             left = max(0.0, interval - (time.monotonic() - begin))
             if (ticks is None or count < ticks) and wake.wait(left):
@@ -75,7 +80,7 @@ def keep_watch(
         pid_file.unlink(missing_ok=True)
 
 
-def _say(step: Step, *, as_json: bool) -> None:
+def _say(step: "Step", *, as_json: bool) -> None:
     text = {"level": step.level.name.lower(), "flow": step.flow, "reason": step.reason}
     click.echo(msgspec.json.encode(text).decode() if as_json else " ".join(text.values()))
 
@@ -95,11 +100,16 @@ def tell_to_reload(state_dir: Path) -> int:
 
 def to_textfile(path: Path) -> After:
     """Write the metrics for node_exporter."""
+    from safehold.secure.egress.watch.metrics import write_textfile
+
     return lambda reading: write_textfile(reading, path)
 
 
-def to_page(path: Path, timeline: Path, plan: EgressPlan) -> After:
+def to_page(path: Path, timeline: Path, plan: "EgressPlan") -> After:
     """Draw the timeline's newest part anew, at most once a minute."""
+    from safehold.secure.egress.enforcement.state import write_durably
+    from safehold.secure.egress.watch.timeline import newest_rows, render
+
     drawn = [-_PAGE_S]
 
     def draw(reading: TickReading) -> None:
@@ -120,6 +130,8 @@ def to_otlp() -> After:
     Raises:
         DependencyError: OpenTelemetry is not installed.
     """
+    from safehold.secure.egress.watch.metrics import OtelMetrics
+
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics import MeterProvider

@@ -7,43 +7,8 @@ from pathlib import Path
 
 import click
 import msgspec
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from safehold.errors import UsageError
-from safehold.secure.egress.bounds.tighten import tighten, tightened
-from safehold.secure.egress.declare.plan import load_plan
-from safehold.secure.egress.declare.register import load_register
-from safehold.secure.egress.detectors import recorded_series as recorded
-from safehold.secure.egress.detectors.baseline import fit
-from safehold.secure.egress.detectors.calibration import calibrate
-from safehold.secure.egress.enforcement.state import write_durably
-from safehold.secure.egress.explain.ledger import ChainPosition
-from safehold.secure.egress.explain.senders import load_sources, new_key
-from safehold.secure.egress.kernel.nft import NftKernel
-from safehold.secure.egress.simulation.by_volume import study
-from safehold.secure.egress.simulation.drill import run_drill
-from safehold.secure.egress.simulation.example_host import PLAN, REGISTER, shipped_setup
-from safehold.secure.egress.simulation.figures import plot_simulation
-from safehold.secure.egress.simulation.report import SimulationReport, simulation_text
-from safehold.secure.egress.simulation.simulate import (
-    Setup,
-    containment,
-    mimicry,
-    residual_delay,
-)
-from safehold.secure.egress.units import human_bytes
-from safehold.secure.egress.watch import overhead_learning as vouched
-from safehold.secure.egress.watch.flow_map import (
-    flow_map,
-    map_text,
-    steal_month,
-    steal_months,
-    steal_text,
-)
-from safehold.secure.egress.watch.observe_flows import observer, propose, seen, stop_observing
-from safehold.secure.egress.watch.timeline import read_timeline, render
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
@@ -58,6 +23,8 @@ def init(out: Path) -> None:
     Examples:
       safehold egress init --out /etc/safehold
     """
+    from safehold.secure.egress.simulation.example_host import PLAN, REGISTER
+
     for name, text in (("egress.toml", REGISTER), ("egress-plan.toml", PLAN)):
         if (out / name).exists():
             raise UsageError(f"{name} exists; it is not overwritten")
@@ -80,6 +47,12 @@ def learn(netns: str | None, seconds: float, out: Path | None, keep: bool, as_js
       safehold egress learn --seconds 600 --out proposed.toml
       safehold egress learn --netns enclave --keep
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from safehold.secure.egress.kernel.nft import NftKernel
+    from safehold.secure.egress.watch.observe_flows import observer, propose, seen, stop_observing
+
     kernel = NftKernel(netns)
     kernel.apply(observer())
     try:
@@ -130,6 +103,24 @@ def simulate(
       safehold egress simulate --share 0.02 --phi 0.5 --plot simulation.png
       safehold egress simulate --series net_nab_series.jsonl --json
     """
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.detectors import recorded_series as recorded
+    from safehold.secure.egress.simulation.by_volume import study
+    from safehold.secure.egress.simulation.example_host import shipped_setup
+    from safehold.secure.egress.simulation.figures import plot_simulation
+    from safehold.secure.egress.simulation.report import SimulationReport, simulation_text
+    from safehold.secure.egress.simulation.simulate import (
+        Setup,
+        containment,
+        mimicry,
+        residual_delay,
+    )
+
     setup = shipped_setup(phi)
     if bool(register_file) != bool(plan_file):
         raise UsageError("give --register and --plan together")
@@ -180,6 +171,11 @@ def drill(as_json: bool) -> None:
       safehold egress drill
       safehold egress drill --json
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from safehold.secure.egress.simulation.drill import run_drill
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("trying", total=12)
         found = run_drill(lambda _: bar.update(task, advance=1))
@@ -209,6 +205,9 @@ def timeline(rows: Path, plan_file: Path, out: Path) -> None:
       safehold egress timeline /var/lib/safehold/egress/timeline.jsonl \\
           --plan egress-plan.toml --out egress.html
     """
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.watch.timeline import read_timeline, render
+
     plan = load_plan(plan_file)
     out.write_text(render(read_timeline(rows), stolen_bytes=plan.bound.stolen_bytes))
     click.echo(f"wrote {out.name}")
@@ -228,6 +227,13 @@ def baseline(rows: Path, out: Path, per_year: float, seed: int) -> None:
     Examples:
       safehold egress baseline timeline.jsonl --out detectors.json --per-year 1
     """
+    import numpy as np
+
+    from safehold.secure.egress.detectors.baseline import fit
+    from safehold.secure.egress.detectors.calibration import calibrate
+    from safehold.secure.egress.enforcement.state import write_durably
+    from safehold.secure.egress.watch.timeline import read_timeline
+
     series = hourly_series(read_timeline(rows))
     rng = np.random.default_rng(seed)
     fitted = {
@@ -280,6 +286,13 @@ def overhead(
       safehold egress overhead timeline.jsonl --senders senders.toml >> senders.toml
       safehold egress overhead timeline.jsonl --senders senders.toml --json
     """
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.explain.ledger import ChainPosition
+    from safehold.secure.egress.explain.senders import load_sources
+    from safehold.secure.egress.watch import overhead_learning as vouched
+    from safehold.secure.egress.watch.timeline import read_timeline
+
     register, plan = load_register(register_file), load_plan(plan_file)
     sources = load_sources(senders, register)
     told = [
@@ -326,6 +339,13 @@ def map_(
       safehold egress map /var/lib/safehold/egress/timeline.jsonl
       safehold egress map timeline.jsonl --observed --json
     """
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.kernel.nft import NftKernel
+    from safehold.secure.egress.watch.flow_map import flow_map, map_text, steal_months, steal_text
+    from safehold.secure.egress.watch.observe_flows import seen
+    from safehold.secure.egress.watch.timeline import read_timeline
+
     register, plan = load_register(register_file), load_plan(plan_file)
     watched = read_timeline(rows)
     today = dt.datetime.now(dt.UTC).date()
@@ -362,6 +382,13 @@ def tighten_(rows: Path, register_file: Path, plan_file: Path, risk: float, as_j
       safehold egress tighten /var/lib/safehold/egress/timeline.jsonl
       safehold egress tighten timeline.jsonl --risk 0.001 --json
     """
+    from safehold.secure.egress.bounds.tighten import tighten, tightened
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.units import human_bytes
+    from safehold.secure.egress.watch.flow_map import steal_month, steal_months, steal_text
+    from safehold.secure.egress.watch.timeline import read_timeline
+
     register, plan = load_register(register_file), load_plan(plan_file)
     watched = read_timeline(rows)
     live = register.live(dt.datetime.now(dt.UTC).date())
@@ -400,6 +427,8 @@ def sender_key(path: Path) -> None:
     Examples:
       safehold egress sender-key gateway.pem
     """
+    from safehold.secure.egress.explain.senders import new_key
+
     click.echo(f"wrote {path.name} and {new_key(path).name}")
 
 

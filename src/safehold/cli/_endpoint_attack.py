@@ -6,8 +6,7 @@ import click
 import msgspec
 
 from safehold.errors import ConfigError
-from safehold.secure.endpoint.attack.bench import ENGINES, OUTSIDE
-from safehold.secure.endpoint.attack.table import left_over, markdown, measure, stopped_of
+from safehold.secure.endpoint.attack.bench import ENGINES
 
 BEGIN, END = "<!-- attack table: begin -->", "<!-- attack table: end -->"
 
@@ -38,6 +37,9 @@ def attack(engines: tuple[str, ...], docs: Path | None, as_json: bool) -> None:
       safehold endpoint attack --engine guard --json
       safehold endpoint attack --docs docs/endpoint.md
     """
+    from safehold.secure.endpoint.attack.bench import OUTSIDE
+    from safehold.secure.endpoint.attack.table import left_over, markdown, measure, stopped_of
+
     columns = []
     for engine in engines or tuple(one for one in ENGINES if one not in OUTSIDE):
         column = measure(engine)

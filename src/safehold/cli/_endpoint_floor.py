@@ -8,25 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from safehold.cli._trust import open_desk
 from safehold.errors import ConfigError
-from safehold.secure.endpoint.decoys import (
-    Decoy,
-    DecoyWatch,
-    Lure,
-    Touch,
-    leaf,
-    read_book,
-    store_book,
-    write,
-)
+from safehold.secure.endpoint.decoys import Lure
 from safehold.secure.endpoint.engines.table import ENGINES
-from safehold.secure.endpoint.floor import State, apply, check, persistent
-from safehold.secure.endpoint.inventory.book import read_inventory
-from safehold.secure.endpoint.policy import read_policy
-from safehold.secure.fanotify.group import Group
-from safehold.secure.fanotify.hold import Holder
-from safehold.secure.fanotify.mounts import parse_mountinfo
 
 _BOOK = Path("/var/lib/safehold/endpoint/decoys.json")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -45,6 +29,9 @@ def floor_command(names: tuple[str, ...], sysctl: bool, as_json: bool) -> None:
       safehold endpoint floor --apply vm.memfd_noexec --apply /dev/shm
       safehold endpoint floor --sysctl > /etc/sysctl.d/50-safehold.conf
     """
+    from safehold.secure.endpoint.floor import FloorState, apply, check, persistent
+    from safehold.secure.fanotify.mounts import parse_mountinfo
+
     for name in names:
         apply(name)
     parts = check(parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8")))
@@ -56,7 +43,7 @@ def floor_command(names: tuple[str, ...], sysctl: bool, as_json: bool) -> None:
     for part in () if as_json else parts:
         click.echo(f"{part.state:6} {part.name} ({part.found})")
         click.echo(f"       closes: {part.closes}; costs: {part.cost}")
-    if any(part.state is State.OPEN for part in parts):
+    if any(part.state is FloorState.OPEN for part in parts):
         raise SystemExit(1)
 
 
@@ -80,6 +67,9 @@ def compile_command(engine: str, folder: Path, policy_file: Path, as_json: bool)
       safehold endpoint compile fapolicyd out/
       safehold endpoint compile systemd out/ --policy /etc/safehold/endpoint.toml
     """
+    from safehold.secure.endpoint.inventory.book import read_inventory
+    from safehold.secure.endpoint.policy import read_policy
+
     policy = read_policy(policy_file)
     base, now = policy_file.absolute().parent, int(time.time())
     items = [
@@ -137,6 +127,8 @@ def place(lure: str, path: Path, book: Path) -> None:
     Example:
       safehold endpoint decoy place key /root/.ssh/id_release
     """
+    from safehold.secure.endpoint.decoys import read_book, store_book, write
+
     known = read_book(book)
     made = write(path, Lure(lure), int(time.time()))
     store_book(book, (*known, made))
@@ -152,6 +144,8 @@ def rotate(book: Path) -> None:
     Example:
       safehold endpoint decoy rotate
     """
+    from safehold.secure.endpoint.decoys import Decoy, read_book, store_book, write
+
     now = int(time.time())
     fresh: list[Decoy] = [write(Path(one.path), one.lure, now, one) for one in read_book(book)]
     store_book(book, fresh)
@@ -188,6 +182,11 @@ def watch(host: str, cases: Path, log_dir: Path | None, key_dir: Path | None, bo
     Example:
       safehold endpoint decoy watch --host gpu-1 --cases cases/ --log log/ --keys keys/
     """
+    from safehold.cli._trust import open_desk
+    from safehold.secure.endpoint.decoys import DecoyWatch, Touch, leaf, read_book
+    from safehold.secure.fanotify.group import Group
+    from safehold.secure.fanotify.hold import Holder
+
     desk = open_desk(log_dir, key_dir) if log_dir is not None else None
     cases.mkdir(parents=True, exist_ok=True)
 

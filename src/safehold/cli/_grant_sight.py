@@ -2,40 +2,31 @@
 
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from click.shell_completion import CompletionItem
 
 from safehold.cli._notify import notify_option
-from safehold.cli._trust import (
-    emit,
-    file_request,
-    json_option,
-    log_options,
-    open_desk,
-    owner_of,
-    ssh_key_option,
-)
-from safehold.cli._trust_requests import checked, within_rule
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import SafeholdError, TrustError, UsageError
-from safehold.trust.clock import SKEW_S
-from safehold.trust.grants.approval_text import utc
-from safehold.trust.grants.cases import Case
-from safehold.trust.grants.evaluate import evaluate
-from safehold.trust.grants.grant_service import Desk
-from safehold.trust.grants.interface import Granted, Reason, short
-from safehold.trust.grants.operations import AT_ONCE, OPERATIONS, stock_policy
-from safehold.trust.grants.policy import MIN_GOVERNING, check_governing, lint_policy, load_policy
-from safehold.trust.grants.state import TrustState
-from safehold.trust.people.interface import KeyKind, Kind, Person
+from safehold.trust.people.interface import KeyKind
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.cases import Case
+    from safehold.trust.grants.grant_service import Desk
+    from safehold.trust.grants.state import TrustState
+    from safehold.trust.people.interface import Person
 
 _DAY_S = 86_400
 
 
 def open_requests(context: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
     """Complete the id of an open request in a shell; nothing where no log is at hand."""
+    from safehold.cli._trust import open_desk
+    from safehold.trust.grants.interface import short
+
     found = context.find_root().params
     log_dir = context.params.get("log_dir") or found.get("log_dir") or "trust-log"
     try:
@@ -50,8 +41,12 @@ def open_requests(context: click.Context, _: click.Parameter, incomplete: str) -
     ]
 
 
-def _waits_for(case: Case, person: Person, state: TrustState, now: int) -> bool:
+def _waits_for(case: "Case", person: "Person", state: "TrustState", now: int) -> bool:
     """Tell whether this person could bring an open request nearer to its quorum."""
+    from safehold.trust.grants.evaluate import evaluate
+    from safehold.trust.grants.interface import Granted, Reason
+    from safehold.trust.people.interface import Kind
+
     request = case.signed.request
     rule = state.policy.rule(request.operation)
     if (
@@ -92,6 +87,9 @@ def whoami(ssh_key: Path, as_json: bool, log_dir: Path, key_dir: Path | None) ->
     Example:
       safehold grant whoami --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import emit, open_desk, owner_of
+    from safehold.trust.grants.interface import short
+
     desk = open_desk(log_dir, key_dir)
     state, now = desk.state, desk.now()
     person = owner_of(ssh_key, state.roster)
@@ -137,6 +135,8 @@ def status(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold grant status || page-somebody
     """
+    from safehold.cli._trust import emit, open_desk
+
     desk = open_desk(log_dir, key_dir)
     facts, look = _standing(desk)
     if as_json:
@@ -150,7 +150,11 @@ def status(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _standing(desk: Desk) -> tuple[dict[str, Any], list[str]]:
+def _standing(desk: "Desk") -> tuple[dict[str, Any], list[str]]:
+    from safehold.trust.grants.approval_text import utc
+    from safehold.trust.grants.interface import Granted
+    from safehold.trust.people.interface import Kind
+
     state, now = desk.state, desk.now()
     people = state.roster.persons
     humans = sum(person.kind is Kind.HUMAN for person in people)
@@ -176,7 +180,12 @@ def _standing(desk: Desk) -> tuple[dict[str, Any], list[str]]:
     return facts, _look(state, now, exempt)
 
 
-def _look(state: TrustState, now: int, exempt: list[Any]) -> list[str]:
+def _look(state: "TrustState", now: int, exempt: list[Any]) -> list[str]:
+    from safehold.trust.clock import SKEW_S
+    from safehold.trust.grants.approval_text import utc
+    from safehold.trust.grants.interface import short
+    from safehold.trust.grants.policy import MIN_GOVERNING, check_governing
+
     look = [f"break-glass {short(one)} lacks its reviews" for one in state.overdue_reviews(now)]
     if state.last_time > now + SKEW_S:
         look.append(f"the log is ahead of this clock: {utc(state.last_time)} (correct-clock)")
@@ -220,6 +229,10 @@ def renew(
     Example:
       safehold grant renew 5f1c2a9e41d0 --minutes 240 --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import checked, within_rule
+    from safehold.trust.grants.operations import AT_ONCE
+
     desk = open_desk(log_dir, key_dir)
     state, now = desk.state, desk.now()
     case = state.case(request_id)
@@ -253,6 +266,9 @@ def operations(as_json: bool) -> None:
     Example:
       safehold grant operations
     """
+    from safehold.cli._trust import emit
+    from safehold.trust.grants.operations import OPERATIONS
+
     if as_json:
         emit({name: {"least": row.least, "stock": row.stock} for name, row in OPERATIONS.items()})
         return
@@ -297,6 +313,9 @@ def stock_policy_command(
       safehold grant stock-policy policy.toml --team t-ops --security t-security \\
           --rp-id approvals.example.org --origin https://approvals.example.org
     """
+    from safehold.trust.grants.operations import stock_policy
+    from safehold.trust.grants.policy import check_governing, lint_policy, load_policy
+
     text = stock_policy(
         team=team, security=security, people=people, rp_id=rp_id, origin=origin, keys=keys
     )

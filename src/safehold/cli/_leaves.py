@@ -3,9 +3,6 @@
 import time
 from pathlib import Path
 
-from safehold.cli._trust import open_desk
-from safehold.trust.log.log_entries import Record
-
 _DIGESTS = frozenset({"decision", "note"})
 
 
@@ -17,6 +14,9 @@ class LogLeaves:
 
     def append(self, kind: str, facts: dict[str, str]) -> None:
         """Append one record."""
+        from safehold.cli._trust import open_desk
+        from safehold.trust.log.log_entries import Record
+
         record = Record(
             time=int(time.time()),
             kind=kind,

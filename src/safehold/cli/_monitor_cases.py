@@ -9,25 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from safehold.cli._visible import visible
-from safehold.detect.monitoring.account_book import AccountBook
-from safehold.detect.monitoring.campaign_book import look
-from safehold.detect.monitoring.cases import sources
-from safehold.detect.monitoring.cases.book import CaseBook
-from safehold.detect.monitoring.cases.channels import (
-    CaseChannel,
-    MailCommand,
-    OtlpLogs,
-    Webhook,
-    tell_all,
-    told,
-)
-from safehold.detect.monitoring.fitted import caps_of
-from safehold.detect.monitoring.tables import MonitorStore
 from safehold.errors import UpstreamError, UsageError
-from safehold.guard.ledger.reader import LedgerReader
-from safehold.trust.log.files import DirectorySource
-from safehold.trust.log.keys import read_keys
 
 _folder = click.Path(file_okay=False, exists=True, path_type=Path)
 _file = click.Path(dir_okay=False, exists=True, path_type=Path)
@@ -63,6 +45,25 @@ def cases(
       safehold monitor cases --log log/ --log-keys log.json --webhook https://pager.example/hook
       safehold monitor cases --mail-command "sendmail -t" --mail-to duty@example.org
     """
+    from safehold.cli._visible import visible
+    from safehold.detect.monitoring.account_book import AccountBook
+    from safehold.detect.monitoring.campaign_book import look
+    from safehold.detect.monitoring.cases import sources
+    from safehold.detect.monitoring.cases.book import CaseBook
+    from safehold.detect.monitoring.cases.channels import (
+        CaseChannel,
+        MailCommand,
+        OtlpLogs,
+        Webhook,
+        tell_all,
+        told,
+    )
+    from safehold.detect.monitoring.fitted import caps_of
+    from safehold.detect.monitoring.tables import MonitorStore
+    from safehold.guard.ledger.reader import LedgerReader
+    from safehold.trust.log.files import DirectorySource
+    from safehold.trust.log.keys import read_keys
+
     if (log is None) is not (log_keys is None):
         raise UsageError("expected --log and --log-keys, or neither of them")
     channels: list[CaseChannel] = [Webhook(url, webhook_key) for url in webhook]
@@ -105,6 +106,10 @@ def close(places: Any, key: str, by: str) -> None:
     Example:
       safehold monitor close label/default/key-7/search-walk/1790000000
     """
+    from safehold.cli._visible import visible
+    from safehold.detect.monitoring.cases.book import CaseBook
+    from safehold.detect.monitoring.tables import MonitorStore
+
     CaseBook(MonitorStore.open(places.monitor)).close(key, by=by, now=time.time())
     click.echo(f"{visible(key)} is closed")
 

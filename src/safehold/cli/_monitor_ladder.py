@@ -2,19 +2,16 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from safehold.detect.monitoring.account_book import AccountBook
-from safehold.detect.monitoring.fitted import caps_of
-from safehold.detect.monitoring.ladder import Climb, StateBook, climbed
-from safehold.detect.monitoring.tables import MonitorStore
 from safehold.errors import UsageError
-from safehold.guard.accounts.interface import DAY_S, Level, Standing
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.accounts.interface import LadderStep
+
+if TYPE_CHECKING:
+    from safehold.detect.monitoring.ladder import StateBook
 
 _states_option = click.option(
     "--states",
@@ -37,6 +34,10 @@ _signer_option = click.option(
     help="The key's name in the gateway's settings.",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+# As in `Climb`; a test compares.
+LIMIT_AFTER = 5
+REQUESTS_PER_HOUR = 6
 
 
 @click.group()
@@ -96,14 +97,14 @@ def show(states: Path, key: Path, signer: str, as_json: bool) -> None:
 @_signer_option
 @click.option(
     "--limit-after",
-    default=Climb().limit_after,
+    default=LIMIT_AFTER,
     show_default=True,
     type=click.IntRange(min=1),
     help="Stopped exchanges after which a stepped-up account is limited.",
 )
 @click.option(
     "--requests",
-    default=Climb().requests_per_hour,
+    default=REQUESTS_PER_HOUR,
     show_default=True,
     type=click.IntRange(min=1),
     help="Requests an hour of a limited account.",
@@ -125,11 +126,19 @@ def climb(
     Example:
       safehold monitor ladder climb --limit-after 3
     """
+    from safehold.detect.monitoring.account_book import AccountBook
+    from safehold.detect.monitoring.fitted import caps_of
+    from safehold.detect.monitoring.ladder import climbed
+    from safehold.detect.monitoring.tables import MonitorStore
+    from safehold.guard.ledger.reader import LedgerReader
+
     store = MonitorStore.open(places.monitor)
     caps, exempt = caps_of(store)
     book = AccountBook(store, caps=caps, exempt_caps=exempt)
     book.follow(LedgerReader.open(places.ledger))
     file, now = _book(states, key, signer), int(time.time())
+    from safehold.detect.monitoring.ladder import Climb
+
     how = Climb(limit_after=limit_after, requests_per_hour=requests)
     labels, known = book.labels(now=now), book.states()
     before = file.content().standings
@@ -150,7 +159,7 @@ def climb(
 
 @ladder.command()
 @click.argument("account")
-@click.argument("level", type=click.Choice([one.value for one in Level]))
+@click.argument("level", type=click.Choice([one.value for one in LadderStep]))
 @_states_option
 @_key_option
 @_signer_option
@@ -180,6 +189,8 @@ def step(
       safehold monitor ladder step default/key-7 step-up --reason "odd wording"
       safehold monitor ladder step default/key-7 suspend --grant REQUEST --days 30 --reason "..."
     """
+    from safehold.guard.accounts.interface import DAY_S, AccountStanding
+
     now = int(time.time())
     given = {
         "account": account,
@@ -193,7 +204,7 @@ def step(
         "grant": grant,
     }
     try:
-        standing = msgspec.convert(given, Standing)
+        standing = msgspec.convert(given, AccountStanding)
     except msgspec.ValidationError as error:
         raise UsageError(f"that is no step: {error}") from error
     serial = _book(states, key, signer).step(standing, now)
@@ -216,6 +227,9 @@ def lift(account: str, states: Path, key: Path, signer: str) -> None:
     click.echo(f"serial {serial}: {account} is on no step")
 
 
-def _book(states: Path, key: Path, signer: str) -> StateBook:
+def _book(states: Path, key: Path, signer: str) -> "StateBook":
+    from safehold.detect.monitoring.ladder import StateBook
+    from safehold.guard.bundle.signing import load_or_make_key
+
     private = load_or_make_key(key)
     return StateBook(states, {signer: private.public_key()}, signer, private)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.constitution import admit_generator, load, load_document
 from safehold.errors import DataError, DependencyError, UsageError
 
 try:
@@ -32,6 +31,8 @@ def propose_to(name: str, sheet: Path, url: str, model: str, key: str, batch: in
     Raises:
         SafeholdError: The constitution, the model or the folder is wrong.
     """
+    from safehold.constitution import admit_generator, load
+
     constitution = load(name)
     admit_generator(constitution, operator_owned=True)
     if not url.startswith(("http://", "https://")):
@@ -55,6 +56,8 @@ def read_back(name: str, filled: Path, out: Path) -> dict[str, int]:
     Raises:
         SafeholdError: The sheet is broken, or the new file can't be written.
     """
+    from safehold.constitution import load_document
+
     document = load_document(name)
     try:
         text = filled.read_text(encoding="utf-8-sig")

@@ -7,13 +7,16 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from safehold.errors import TrustError, UsageError
-from safehold.trust.grants.interface import GrantRequest, short
-from safehold.trust.grants.state import TrustState
-from safehold.trust.people.interface import Kind, Person
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.interface import GrantRequest
+    from safehold.trust.grants.state import TrustState
+    from safehold.trust.people.interface import Person
 
 _TIMEOUT_S = 30
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -65,8 +68,10 @@ def _post(url: str, message: Sequence[str]) -> None:
         raise TrustError(f"the webhook told nobody ({type(error).__name__})") from error
 
 
-def approvers_of(request: GrantRequest, state: TrustState) -> tuple[Person, ...]:
+def approvers_of(request: "GrantRequest", state: "TrustState") -> "tuple[Person, ...]":
     """Return the humans whose approval a request may count."""
+    from safehold.trust.people.interface import Kind
+
     rule = state.policy.rule(request.operation)
     teams = set() if rule is None else {one.team for one in rule.thresholds}
     return tuple(
@@ -78,8 +83,10 @@ def approvers_of(request: GrantRequest, state: TrustState) -> tuple[Person, ...]
     )
 
 
-def tell_approvers(request: GrantRequest, state: TrustState, told: Sequence[str]) -> None:
+def tell_approvers(request: "GrantRequest", state: "TrustState", told: Sequence[str]) -> None:
     """Tell those who may approve that something waits; a failure is a warning, for it is filed."""
+    from safehold.trust.grants.interface import short
+
     who = ", ".join(person.name for person in approvers_of(request, state)) or "nobody"
     subject = f"safehold: {request.operation} waits for approval"
     text = (

@@ -1,22 +1,18 @@
 """`safehold train --probe`: a bundle that also reads the served model's activations."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from rich.console import Console
-from rich.table import Table
 
 from safehold.errors import UsageError
-from safehold.guard.bundle.find import open_bundle
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.served.model import HfModel
-from safehold.improve.probes.interface import ProbeSettings, TrainedProbe
-from safehold.improve.probes.train import train_probe
-from safehold.improve.synthesis import dataset
 from safehold.progress import Progress
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from safehold.improve.probes.interface import TrainedProbe
 
 
 class ProbeRequest(msgspec.Struct, frozen=True):
@@ -34,13 +30,20 @@ class ProbeRequest(msgspec.Struct, frozen=True):
 
 
 def run_probe(
-    asked: ProbeRequest, key: Ed25519PrivateKey | None, progress: Progress
-) -> TrainedProbe:
+    asked: ProbeRequest, key: "Ed25519PrivateKey | None", progress: Progress
+) -> "TrainedProbe":
     """Train the probe and write the bundle.
 
     Raises:
         UsageError: `--layers` is no list of numbers.
     """
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.guard.bundle.stock import stock_bundle
+    from safehold.guard.served.model import HfModel
+    from safehold.improve.probes.interface import ProbeSettings
+    from safehold.improve.probes.train import train_probe
+    from safehold.improve.synthesis import dataset
+
     base = open_bundle(asked.bundle, asked.keys, None)
     folder = Path(asked.bundle)
     if not folder.is_dir():
@@ -63,8 +66,11 @@ def run_probe(
     return train_probe(examples, base, folder, model, settings, asked.out, key, progress)
 
 
-def show_probe(out: Path, trained: TrainedProbe, *, as_json: bool) -> None:
+def show_probe(out: Path, trained: "TrainedProbe", *, as_json: bool) -> None:
     """Print the figures of the test split."""
+    from rich.console import Console
+    from rich.table import Table
+
     if as_json:
         click.echo(msgspec.json.encode(trained).decode())
         return

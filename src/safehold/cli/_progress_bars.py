@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import rich.progress
-from rich.console import Console
 
 from safehold.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _EVERY_S = 5.0
 """A pipe gets a line so often, and one at the start and the end of each piece of work."""
@@ -16,7 +18,7 @@ _EVERY_S = 5.0
 class Bars(Progress):
     """One bar for each piece of work; a pipe gets plain lines."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: "Console", clock: Callable[[], float] = time.monotonic) -> None:
         """Take the console that is drawn on; `clock` returns seconds."""
         self._console = console
         self._clock = clock

@@ -5,25 +5,21 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from safehold.detect.bounty.door import HttpDoor, own_gateway
-from safehold.detect.bounty.replay import Door
-from safehold.detect.redteam.questions import questions
-from safehold.detect.redteam.target import Complier
-from safehold.detect.redteam.target_server import MODEL, serving
 from safehold.errors import UsageError
-from safehold.guard.gateway.bundles.loading import BundleLoader, RulesLoader
-from safehold.guard.gateway.bundles.swap import Loader
+
+if TYPE_CHECKING:
+    from safehold.detect.bounty.replay import Door
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ReplayThrough(msgspec.Struct, frozen=True):
     """Which gateway a replay goes through."""
 
     gateway: str | None
@@ -34,12 +30,20 @@ class Asked(msgspec.Struct, frozen=True):
     sha256: str | None
 
     @asynccontextmanager
-    async def open(self, domain: str) -> AsyncIterator[tuple[Door, str]]:
+    async def open(self, domain: str) -> "AsyncIterator[tuple[Door, str]]":
         """Yield the gateway's door and the digest of what guards it.
 
         Raises:
             UsageError: neither or both gateways are named, or yours without a digest.
         """
+        from safehold.detect.bounty.door import HttpDoor, own_gateway
+        from safehold.detect.redteam.interface import MODEL
+        from safehold.detect.redteam.questions import questions
+        from safehold.detect.redteam.target import Complier
+        from safehold.detect.redteam.target_server import serving
+        from safehold.guard.gateway.bundles.loading import BundleLoader, RulesLoader
+        from safehold.guard.gateway.bundles.swap import Loader
+
         if (self.gateway is None) is (self.bundle is None):
             raise UsageError("give either --upstream-gateway, or --bundle for one of our own")
         if self.gateway is not None:
@@ -57,7 +61,7 @@ class Asked(msgspec.Struct, frozen=True):
         ):
             yield HttpDoor(url, model=MODEL), digest
 
-    def run(self, domain: str, work: Callable[[Door, str], Awaitable[Result]]) -> Result:
+    def run(self, domain: str, work: "Callable[[Door, str], Awaitable[Result]]") -> Result:
         """Open the gateway, do the work, and return its result."""
 
         async def whole() -> Result:
@@ -69,10 +73,11 @@ class Asked(msgspec.Struct, frozen=True):
 
 def replay_options(command: Command) -> Command:
     """Add the options that choose a gateway; they come as one value, `asked`."""
+    from safehold.detect.redteam.interface import MODEL
 
     @click.pass_context
     def collected(context: click.Context, /, **options: Any) -> Any:
-        asked = Asked(
+        asked = ReplayThrough(
             gateway=options.pop("upstream_gateway"),
             model=options.pop("model"),
             digest=options.pop("digest"),

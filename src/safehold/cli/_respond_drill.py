@@ -10,40 +10,26 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.constitution.library import load
-from safehold.demo.gateways import DemoGateway, gateway
-from safehold.detect.redteam.interface import QuestionSet
-from safehold.detect.redteam.questions import leaked, questions, wrappers
-from safehold.detect.redteam.target import Complier
-from safehold.detect.redteam.target_server import serving
 from safehold.errors import SafeholdError
-from safehold.guard.bundle.load import Bundle, SignedBy, load_bundle
-from safehold.guard.bundle.overlay_file import approve, quorum_of
-from safehold.guard.bundle.signing import load_or_make_key, load_public_key
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.bundle.write import write_bundle
-from safehold.guard.interface import Stage
-from safehold.guard.ledger.interface import EventKind, EventRow, LedgerVerdict, PromptRow
-from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.overlay.interface import HotRule
-from safehold.improve.response.case import Case
-from safehold.improve.response.corpus import Corpus, of_seed_books
-from safehold.improve.response.gates import GateLimits, GateReport, gates, shown
-from safehold.improve.response.hotrule import hot_rule
-from safehold.improve.response.incident import dress_of
-from safehold.improve.response.interface import Incident, IncidentKind
-from safehold.improve.response.judged import Judge
-from safehold.improve.response.measure import MeasureSettings, Shadow, measured, repeats
-from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
+from safehold.guard.bundle.load import Bundle
+from safehold.guard.ledger.interface import PromptRow
+from safehold.improve.response.corpus import Corpus
+from safehold.improve.response.gates import GateReport
 from safehold.improve.response.rule_book import RuleBook
-from safehold.improve.response.warm import WarmSettings, at, challenger
+from safehold.improve.response.warm import challenger
 from safehold.progress import Progress
-from safehold.stats import Rate
+
+if TYPE_CHECKING:
+    from safehold.demo.gateways import DemoGateway
+    from safehold.detect.redteam.interface import QuestionSet
+    from safehold.guard.ledger.interface import EventRow
+    from safehold.guard.overlay.interface import HotRule
+    from safehold.improve.response.case import IncidentCase
 
 _PERSONS = ("duty-officer", "safety-lead")
 _DOMAIN = "homebrewing"
@@ -75,7 +61,7 @@ class DrillResult(msgspec.Struct, frozen=True):
     verified: bool
 
 
-class _Clock:
+class _DrillClock:
     def __init__(self, say: Say) -> None:
         self._began = time.monotonic()
         self._say = say
@@ -88,8 +74,11 @@ class _Clock:
 
 
 @contextlib.contextmanager
-def complying_target(found: QuestionSet) -> Iterator[str]:
+def complying_target(found: "QuestionSet") -> Iterator[str]:
     """Serve the always-complying target on a thread; yield its base URL."""
+    from safehold.detect.redteam.target import Complier
+    from safehold.detect.redteam.target_server import serving
+
     loop, ready, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     urls: list[str] = []
 
@@ -132,13 +121,17 @@ class _Answer(msgspec.Struct, frozen=True):
     @property
     def stopped(self) -> bool:
         """Whether the prompt itself was refused."""
+        from safehold.guard.ledger.interface import LedgerVerdict
+
         return self.asked.verdict is LedgerVerdict.BLOCK
 
 
 class _Client:
     """A client of the gateway, who also reads its ledger."""
 
-    def __init__(self, served: DemoGateway) -> None:
+    def __init__(self, served: "DemoGateway") -> None:
+        from safehold.guard.ledger.reader import LedgerReader
+
         self._url = f"{served.url}/v1/chat/completions"
         self._ledger = LedgerReader.open(str(served.ledger))
 
@@ -179,6 +172,12 @@ def run_drill(folder: Path, *, short: bool, say: Say, seed: int = 1) -> DrillRes
     Raises:
         SafeholdError: A step did not do what it must.
     """
+    from safehold.demo.gateways import gateway
+    from safehold.detect.redteam.questions import questions
+    from safehold.guard.bundle.overlay_file import approve
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.gates import shown
+
     stage = _set_up(folder, short=short, seed=seed)
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(complying_target(questions(_DOMAIN)))
@@ -186,9 +185,9 @@ def run_drill(folder: Path, *, short: bool, say: Say, seed: int = 1) -> DrillRes
         served = stack.enter_context(gateway(folder, "gateway", target, 0, options))
         client = _Client(served)
         text, ask, says = _miss(client, stage.champion, seed)
-        clock = _Clock(say)
+        clock = _DrillClock(say)
         clock.mark("found", says)
-        case = Case(folder / "case")
+        case = IncidentCase(folder / "case")
         rule = _ruled(stage, case, text, ask, clock)
         _until(lambda: (client.ask(text), _rows(served, rule.id))[1], "the shadow rule hits")
         clock.mark("shadow hits", "the same text is counted, and not yet refused")
@@ -212,6 +211,12 @@ def run_drill(folder: Path, *, short: bool, say: Say, seed: int = 1) -> DrillRes
 
 
 def _set_up(folder: Path, *, short: bool, seed: int) -> _Stage:
+    from safehold.constitution.library import load
+    from safehold.guard.bundle.load import SignedBy, load_bundle
+    from safehold.guard.bundle.overlay_file import quorum_of
+    from safehold.guard.bundle.signing import load_or_make_key, load_public_key
+    from safehold.improve.response.corpus import of_seed_books
+
     if folder.exists():
         raise SafeholdError(f"{folder}: exists already; the drill needs a folder of its own")
     folder.mkdir(parents=True)
@@ -243,6 +248,12 @@ def _plant(folder: Path, key: Ed25519PrivateKey) -> None:
     The stock bundle shows stage 2 all that stage 2 would stop, so there is nothing in it that a
     warm start of stage 1 alone could learn; a drill needs a miss of that kind.
     """
+    from safehold.guard.bundle.load import load_bundle
+    from safehold.guard.bundle.stock import stock_bundle
+    from safehold.guard.bundle.write import write_bundle
+    from safehold.improve.response.measure import repeats
+    from safehold.improve.response.warm import at
+
     place, pinned = stock_bundle(_DOMAIN)
     stock = load_bundle(place, pinned)
     prompt = msgspec.structs.replace(
@@ -257,8 +268,17 @@ def _plant(folder: Path, key: Ed25519PrivateKey) -> None:
     write_bundle(folder, msgspec.structs.replace(stock.manifest, prompt=prompt), files, key)
 
 
-def _ruled(stage: _Stage, case: Case, text: str, ask: str, clock: _Clock) -> HotRule:
+def _ruled(
+    stage: _Stage, case: "IncidentCase", text: str, ask: str, clock: _DrillClock
+) -> "HotRule":
     """Open the case and put its rule in shadow."""
+    from safehold.improve.response.hotrule import hot_rule
+    from safehold.improve.response.incident import dress_of
+    from safehold.improve.response.interface import Incident, IncidentKind
+    from safehold.improve.response.judged import Judge
+    from safehold.improve.response.proliferate import ProliferateSettings, variants
+    from safehold.stats import Rate
+
     # 1. The incident and its variants.
     incident = Incident(
         id="drill",
@@ -292,8 +312,12 @@ def _ruled(stage: _Stage, case: Case, text: str, ask: str, clock: _Clock) -> Hot
     return found.rule
 
 
-def _challenged(stage: _Stage, case: Case, clock: _Clock) -> tuple[Bundle, GateReport]:
+def _challenged(
+    stage: _Stage, case: "IncidentCase", clock: _DrillClock
+) -> tuple[Bundle, GateReport]:
     """Make the challenger and put it before the gates."""
+    from safehold.improve.response.warm import WarmSettings
+
     # 4. The challenger.
     began = time.process_time()
     fresh = challenger(
@@ -345,6 +369,10 @@ def _miss(client: _Client, champion: Bundle, seed: int) -> tuple[str, str, str]:
     Raises:
         SafeholdError: Nothing gets past it.
     """
+    from safehold.detect.redteam.questions import leaked, questions, wrappers
+    from safehold.improve.response.judged import Judge
+    from safehold.improve.response.warm import at
+
     found, worn = questions(_DOMAIN), wrappers()
     asks = [(topic, ask) for topic in found.topics for ask in topic.questions]
     open_ = msgspec.structs.replace(champion.cascade.prompt, escalate=-1e6)
@@ -371,7 +399,13 @@ def _miss(client: _Client, champion: Bundle, seed: int) -> tuple[str, str, str]:
     return best[1], best[2], best[3]
 
 
-def _gated(stage: _Stage, fresh: Bundle, case: Case) -> GateReport:
+def _gated(stage: _Stage, fresh: Bundle, case: "IncidentCase") -> GateReport:
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.improve.response.gates import GateLimits, gates
+    from safehold.improve.response.judged import Judge
+    from safehold.improve.response.measure import MeasureSettings, Shadow, measured
+    from safehold.improve.response.proliferate import gate_twins
+
     slices = stage.corpus.benign_slices()
     most = 60 if stage.short else 400
     old, new = Judge(stage.champion), Judge(fresh)
@@ -407,6 +441,8 @@ def _gated(stage: _Stage, fresh: Bundle, case: Case) -> GateReport:
 
 def _replayed(client: _Client, text: str, digest: str) -> bool:
     """Say whether the text is refused by the new bundle alone, and its row names that bundle."""
+    from safehold.guard.interface import Stage
+
     deadline = time.monotonic() + _WAIT_S
     while time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
@@ -426,7 +462,10 @@ def _until(true: Callable[[], object], what: str) -> None:
         time.sleep(_PAUSE_S)
 
 
-def _rows(served: DemoGateway, rule: str) -> list[EventRow]:
+def _rows(served: "DemoGateway", rule: str) -> "list[EventRow]":
+    from safehold.guard.ledger.interface import EventKind, EventRow
+    from safehold.guard.ledger.reader import LedgerReader
+
     rows = [one.row for one in LedgerReader.open(str(served.ledger)).tail(500)]
     return [
         row
@@ -437,5 +476,5 @@ def _rows(served: DemoGateway, rule: str) -> list[EventRow]:
     ]
 
 
-def _acted(served: DemoGateway, rule: str) -> bool:
+def _acted(served: "DemoGateway", rule: str) -> bool:
     return any(one.detail.get("acted") for one in _rows(served, rule))

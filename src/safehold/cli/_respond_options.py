@@ -3,16 +3,17 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import UsageError
-from safehold.guard.bundle.overlay_file import Quorum, quorum_of
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.improve.evaluation.interface import Label
-from safehold.improve.evaluation.items import data_files, read_items
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from safehold.guard.bundle.overlay_file import RuleQuorum
 
 file_path = click.Path(dir_okay=False, path_type=Path)
 case_option = click.option(
@@ -66,8 +67,10 @@ def say(as_json: bool, found: object) -> None:
         click.echo(msgspec.json.encode(found).decode())
 
 
-def quorum(publics: tuple[str, ...]) -> Quorum:
+def quorum(publics: tuple[str, ...]) -> "RuleQuorum":
     """Return whose signatures count."""
+    from safehold.guard.bundle.overlay_file import quorum_of
+
     return quorum_of(pairs(publics), min(2, len(publics)))
 
 
@@ -83,12 +86,14 @@ def pairs(publics: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def private_key(path: Path) -> Ed25519PrivateKey:
+def private_key(path: Path) -> "Ed25519PrivateKey":
     """Return a person's key.
 
     Raises:
         UsageError: There is none.
     """
+    from safehold.guard.bundle.signing import load_or_make_key
+
     if not path.exists():
         raise UsageError(f"{path}: expected a private key in PEM")
     return load_or_make_key(path)
@@ -96,6 +101,9 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 
 def traffic(paths: tuple[Path, ...]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Return benign prompts by slice, and the digest of each file."""
+    from safehold.improve.evaluation.interface import Label
+    from safehold.improve.evaluation.items import data_files, read_items
+
     found: dict[str, list[str]] = {}
     sources: dict[str, str] = {}
     for path in paths:

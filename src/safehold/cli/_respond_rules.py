@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -13,26 +14,12 @@ from safehold.cli._respond_options import (
     keys_option,
     person_key_option,
     person_option,
-    private_key,
-    quorum,
     rules_option,
-    say,
-    traffic,
 )
-from safehold.cli._trust import (
-    file_request,
-    log_options,
-    open_desk,
-    owner_of,
-    ssh_key_option,
-)
-from safehold.cli._trust_requests import governing_request
-from safehold.guard.bundle.overlay_file import approve as signed_by
-from safehold.improve.response.case import Case
-from safehold.improve.response.hotrule import hot_rule
-from safehold.improve.response.rule_book import RuleBook
-from safehold.stats import Rate
-from safehold.trust.grants.details import ACTIVATE_RULE, RuleActivation
+from safehold.cli._trust import log_options, ssh_key_option
+
+if TYPE_CHECKING:
+    from safehold.improve.response.rule_book import RuleBook
 
 
 @click.command("rule")
@@ -49,7 +36,12 @@ def rule_(folder: Path, benign: tuple[Path, ...], owner: str, days: int, as_json
       safehold respond rule --case c1 --benign traffic.jsonl --owner anna
       safehold respond rule --case c1 --benign traffic/ --owner anna --days 1
     """
-    case = Case(folder)
+    from safehold.cli._respond_options import say, traffic
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.hotrule import hot_rule
+    from safehold.stats import Rate
+
+    case = IncidentCase(folder)
     texts, sources = traffic(benign)
     found = hot_rule(
         case.incident(),
@@ -103,7 +95,9 @@ def shadow(
       safehold respond shadow --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
           --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    rule = Case(folder).rule()
+    from safehold.improve.response.case import IncidentCase
+
+    rule = IncidentCase(folder).rule()
     serial = book_of(rules, person, person_key, publics).shadow(rule, int(time.time()))
     click.echo(f"{rules}: serial {serial}, {rule.id} in shadow")
 
@@ -119,7 +113,11 @@ def approve(folder: Path, person: str, person_key: Path) -> None:
     Examples:
       safehold respond approve --case c1 --as bela --person-key bela.pem
     """
-    case = Case(folder)
+    from safehold.cli._respond_options import private_key
+    from safehold.guard.bundle.overlay_file import approve as signed_by
+    from safehold.improve.response.case import IncidentCase
+
+    case = IncidentCase(folder)
     rule = case.rule()
     case.keep_approval(signed_by(rule, person, private_key(person_key)))
     click.echo(f"{rule.id}: approved by {person} ({rule.digest[:16]})")
@@ -147,7 +145,12 @@ def ask_grant(
     Examples:
       safehold respond ask-grant --case c1 --ssh-key ~/.ssh/id_ed25519 --log trust-log
     """
-    case = Case(folder)
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import governing_request
+    from safehold.improve.response.case import IncidentCase
+    from safehold.trust.grants.details import ACTIVATE_RULE, RuleActivation
+
+    case = IncidentCase(folder)
     rule = case.rule()
     desk = open_desk(log_dir, key_dir)
     asked = governing_request(
@@ -186,7 +189,9 @@ def act(
       safehold respond act --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
           --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    case = Case(folder)
+    from safehold.improve.response.case import IncidentCase
+
+    case = IncidentCase(folder)
     book = book_of(rules, person, person_key, publics)
     serial = book.act(
         case.rule().id, case.approvals(), int(time.time()), broken_glass=break_glass, grant=grant
@@ -208,13 +213,18 @@ def end(folder: Path, rules: Path, person: str, person_key: Path, publics: tuple
       safehold respond end --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
           --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    rule = Case(folder).rule()
+    from safehold.improve.response.case import IncidentCase
+
+    rule = IncidentCase(folder).rule()
     serial = book_of(rules, person, person_key, publics).end(rule.id, int(time.time()))
     click.echo(f"{rules}: serial {serial}, {rule.id} ended")
 
 
-def book_of(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> RuleBook:
+def book_of(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> "RuleBook":
     """Return the file of hot rules and who signs it."""
+    from safehold.cli._respond_options import private_key, quorum
+    from safehold.improve.response.rule_book import RuleBook
+
     return RuleBook(rules, quorum(publics), person, private_key(person_key))
 
 

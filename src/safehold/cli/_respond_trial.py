@@ -1,6 +1,7 @@
 """`safehold respond trial`: a challenger beside the champion, one signed step after another."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -12,22 +13,21 @@ from safehold.cli._respond_options import (
     keys_option,
     person_key_option,
     person_option,
-    private_key,
-    quorum,
-    say,
 )
 from safehold.errors import SafeholdError, UsageError
-from safehold.guard.gateway.bundles.trial_file import TrialPlan
-from safehold.guard.gateway.bundles.trial_memory import TrialMemory
-from safehold.improve.response.case import Case
-from safehold.improve.response.trial_book import TrialBook
+
+if TYPE_CHECKING:
+    from safehold.improve.response.trial_book import TrialBook
 
 _trial = click.option(
     "--trial", "file", required=True, type=file_path, help="The trial's signed file."
 )
 
 
-def _book(file: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> TrialBook:
+def _book(file: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> "TrialBook":
+    from safehold.cli._respond_options import private_key, quorum
+    from safehold.improve.response.trial_book import TrialBook
+
     return TrialBook(file, quorum(publics), person, private_key(person_key))
 
 
@@ -73,7 +73,10 @@ def begin(
       safehold respond trial begin --case c1 --trial trial.json --name challenger \\
           --as anna --person-key anna.pem --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    case = Case(folder)
+    from safehold.guard.gateway.bundles.trial_file import TrialPlan
+    from safehold.improve.response.case import IncidentCase
+
+    case = IncidentCase(folder)
     report = case.report()
     if not report.passed:
         raise SafeholdError(f"{folder}: the gates refused this challenger; it is not tried")
@@ -192,6 +195,9 @@ def status(memory: Path, as_json: bool) -> None:
     Examples:
       safehold respond trial status --memory trial.memory
     """
+    from safehold.cli._respond_options import say
+    from safehold.guard.gateway.bundles.trial_memory import TrialMemory
+
     kept = TrialMemory(memory).read()
     if kept is None:
         raise UsageError(f"{memory}: expected the memory of a trial; no gateway followed one yet")

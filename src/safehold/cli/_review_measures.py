@@ -5,27 +5,16 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from sqlalchemy import select
 
-from safehold.cli._review_places import ReviewPlaces
-from safehold.detect.bounty.door import HttpDoor
-from safehold.detect.monitoring.account_book import stopped
-from safehold.detect.monitoring.estimate import Reviewers, Stratum, missed, plan
-from safehold.detect.monitoring.tables import RESULTS, SCANNERS, MonitorStore
-from safehold.detect.redteam.interface import AttackedPart
-from safehold.detect.redteam.plan import AttackPlan, draw
-from safehold.detect.redteam.questions import questions, wrappers
-from safehold.detect.redteam.target_server import MODEL
-from safehold.detect.review.agreement import krippendorff_alpha
-from safehold.detect.review.gold import GoldBook
-from safehold.detect.review.reading import ReviewReading
-from safehold.detect.review.sampling import SampleBook, SampleDesign, Scored
+from safehold.detect.redteam.interface import MODEL
 from safehold.errors import DataError, UsageError
-from safehold.guard.ledger.joined import joined, watermark
-from safehold.guard.ledger.reader import LedgerReader
+
+if TYPE_CHECKING:
+    from safehold.cli._review_places import ReviewPlaces
 
 
 @click.command("draw")
@@ -39,7 +28,7 @@ from safehold.guard.ledger.reader import LedgerReader
 @click.option("--by", required=True, help="Who opens the case.")
 @click.pass_obj
 def draw_command(
-    places: ReviewPlaces,
+    places: "ReviewPlaces",
     name: str,
     monitor: str,
     scanner: str,
@@ -56,10 +45,15 @@ def draw_command(
       safehold review draw week-47 --monitor safehold-monitor.db --scanner session \\
           --edge -4 --edge -1 --edge 2 --floor -1 --seed 47 --by ann
     """
+    from safehold.detect.monitoring.account_book import stopped
+    from safehold.detect.review.sampling import SampleBook, SampleDesign, SampledExchange
+    from safehold.guard.ledger.joined import joined, watermark
+    from safehold.guard.ledger.reader import LedgerReader
+
     values = _values(monitor, scanner)
     with LedgerReader.open(places.ledger).snapshot() as rows:
         population = [
-            Scored(one.decision_id, values[one.decision_id], stopped(one))
+            SampledExchange(one.decision_id, values[one.decision_id], stopped(one))
             for one in joined(rows, after=0, through=watermark(rows))
             if one.decision_id in values
         ]
@@ -72,13 +66,16 @@ def draw_command(
 @click.argument("name")
 @click.option("--seed", default=1, show_default=True)
 @click.pass_obj
-def estimate(places: ReviewPlaces, name: str, seed: int) -> None:
+def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
     """Estimate what is missed from a drawn sample, with the reviewers' own errors.
 
     \b
     Example:
       safehold review estimate week-47
     """
+    from safehold.detect.review.gold import GoldBook
+    from safehold.detect.review.sampling import SampleBook
+
     reviewers = GoldBook(places.review).reviewers()
     done = SampleBook(places.review).estimate(name, seed=seed, reviewers=reviewers)
     click.echo(msgspec.json.format(msgspec.json.encode(done)))
@@ -93,7 +90,7 @@ def estimate(places: ReviewPlaces, name: str, seed: int) -> None:
 @click.option("--benign", is_flag=True, help="Send harmless neighbours instead of attacks.")
 @click.pass_obj
 def plant(
-    places: ReviewPlaces,
+    places: "ReviewPlaces",
     upstream_gateway: str,
     model: str,
     attempts: int,
@@ -111,6 +108,12 @@ def plant(
       safehold review plant --upstream-gateway http://127.0.0.1:8080/v1 --attempts 100
       safehold review plant --upstream-gateway http://127.0.0.1:8080/v1 --benign
     """
+    from safehold.detect.bounty.door import HttpDoor
+    from safehold.detect.redteam.interface import AttackedPart
+    from safehold.detect.redteam.plan import AttackPlan, draw
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.detect.review.gold import GoldBook
+
     plan_ = AttackPlan(
         domain=domain,
         seed=seed,
@@ -135,13 +138,15 @@ def plant(
 @click.option("--scanner", default="session", show_default=True)
 @click.option("--least", type=float, help="The scanner's value from which it flags.")
 @click.pass_obj
-def planted(places: ReviewPlaces, monitor: str | None, scanner: str, least: float | None) -> None:
+def planted(places: "ReviewPlaces", monitor: str | None, scanner: str, least: float | None) -> None:
     """Say what became of the planted exchanges: stopped by the guard, noticed by the pipeline.
 
     \b
     Example:
       safehold review planted --monitor safehold-monitor.db --least 0
     """
+    from safehold.detect.review.gold import GoldBook
+
     if (monitor is None) is not (least is None):
         raise UsageError("give --monitor and --least together")
     flagged = []
@@ -153,26 +158,31 @@ def planted(places: ReviewPlaces, monitor: str | None, scanner: str, least: floa
 
 @click.command("gold")
 @click.pass_obj
-def gold(places: ReviewPlaces) -> None:
+def gold(places: "ReviewPlaces") -> None:
     """Say how each reviewer did on items whose answer is known.
 
     \b
     Example:
       safehold review gold
     """
+    from safehold.detect.review.gold import GoldBook
+
     scores = [one.summary() for one in GoldBook(places.review).scores()]
     click.echo(msgspec.json.format(msgspec.json.encode(scores)))
 
 
 @click.command("agreement")
 @click.pass_obj
-def agreement(places: ReviewPlaces) -> None:
+def agreement(places: "ReviewPlaces") -> None:
     """Say how far reviewers agree beyond chance, over decisions that two or more judged.
 
     \b
     Example:
       safehold review agreement
     """
+    from safehold.detect.review.agreement import krippendorff_alpha
+    from safehold.detect.review.reading import ReviewReading
+
     groups: dict[str, list[str]] = {}
     for one in ReviewReading(places.review, time.time).verdicts():
         groups.setdefault(one.decision_id, []).append(one.verdict)
@@ -183,6 +193,10 @@ def agreement(places: ReviewPlaces) -> None:
 
 def _values(monitor: str, scanner: str) -> dict[str, float]:
     """Return the newest value of each decision; what could not be scored is below every edge."""
+    from sqlalchemy import select
+
+    from safehold.detect.monitoring.tables import RESULTS, SCANNERS, MonitorStore
+
     query = (
         select(RESULTS.c.decision_id, RESULTS.c.value)
         .join_from(RESULTS, SCANNERS, RESULTS.c.scanner == SCANNERS.c.scanner)
@@ -199,11 +213,6 @@ def _values(monitor: str, scanner: str) -> dict[str, float]:
     return found
 
 
-class _Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    strata: tuple[Stratum, ...]
-    reviewers: Reviewers | None = None
-
-
 @click.command("missed")
 @click.argument("sample", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--seed", default=1, show_default=True)
@@ -214,8 +223,10 @@ def missed_command(sample: Path, seed: int) -> None:
     Example:
       safehold review missed sample.json
     """
+    from safehold.detect.monitoring.estimate import ReadSample, missed
+
     try:
-        read = msgspec.json.decode(sample.read_bytes(), type=_Sample)
+        read = msgspec.json.decode(sample.read_bytes(), type=ReadSample)
     except msgspec.DecodeError as error:
         raise DataError(f"{sample}: expected strata as in docs/detection.md: {error}") from error
     done = missed(read.strata, seed=seed, reviewers=read.reviewers)
@@ -232,6 +243,8 @@ def plan_command(prevalence: float, recall: float) -> None:
     Example:
       safehold review plan --prevalence 0.0002 --recall 0.5
     """
+    from safehold.detect.monitoring.estimate import plan
+
     click.echo(plan(prevalence=prevalence, recall=recall))
 
 

@@ -2,15 +2,13 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from safehold.cli._leaves import LogLeaves
-from safehold.cli._trust import key_directory, open_desk, read_signing_key
-from safehold.detect.review.appeals import AppealBook
-from safehold.detect.review.authority import GrantAuthority, LedgerHolds
-from safehold.detect.review.desk import ReviewDesk
-from safehold.guard.ledger.reader import LedgerReader
+if TYPE_CHECKING:
+    from safehold.detect.review.appeals import AppealBook
+    from safehold.detect.review.desk import ReviewDesk
 
 
 class ReviewPlaces(msgspec.Struct, frozen=True):
@@ -21,8 +19,14 @@ class ReviewPlaces(msgspec.Struct, frozen=True):
     log_dir: Path
     key_dir: Path | None
 
-    def desk(self, examples: Path | None = None) -> ReviewDesk:
+    def desk(self, examples: Path | None = None) -> "ReviewDesk":
         """Open the desk; the key that chooses second reviews comes from the log's private key."""
+        from safehold.cli._leaves import LogLeaves
+        from safehold.cli._trust import key_directory, open_desk, read_signing_key
+        from safehold.detect.review.authority import GrantAuthority, LedgerHolds
+        from safehold.detect.review.desk import ReviewDesk
+        from safehold.guard.ledger.reader import LedgerReader
+
         emitter = read_signing_key(key_directory(self.log_dir, self.key_dir) / "emitter.key")
         return ReviewDesk(
             self.review,
@@ -34,7 +38,10 @@ class ReviewPlaces(msgspec.Struct, frozen=True):
             sampling_key=hashlib.sha256(f"review {emitter.text()}".encode()).digest(),
         )
 
-    def appeals(self) -> AppealBook:
+    def appeals(self) -> "AppealBook":
         """Open the appeals."""
+        from safehold.detect.review.appeals import AppealBook
+        from safehold.guard.ledger.reader import LedgerReader
+
         evidence = LedgerReader.open(self.ledger)
         return AppealBook(self.review, desk=self.desk(), evidence=evidence)

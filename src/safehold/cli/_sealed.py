@@ -5,15 +5,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safehold.cli._weights import decrypting_threads, plain_size, progress_bar
 from safehold.errors import UsageError
-from safehold.guard.gateway.policy import Upstream
-from safehold.guard.gateway.upstreams.embedded import GivenModel, LocalModel, LocalServer
-from safehold.secure.weights.interface import LeaseError
-from safehold.secure.weights.loader import LoadOrder, load_model, only_shard
-from safehold.secure.weights.signer import SealVerifier
-from safehold.trust.log.keys import read_keys
+
+if TYPE_CHECKING:
+    from safehold.guard.gateway.policy import Upstream
+    from safehold.guard.gateway.upstreams.embedded import LocalModel
+    from safehold.secure.weights.loader import LoadOrder
 
 
 def sealed_engine(
@@ -25,12 +24,17 @@ def sealed_engine(
     log_keys: Path | None,
     upstream: str,
     quiet: bool,
-) -> Callable[[Upstream], AbstractContextManager[LocalModel]]:
+) -> "Callable[[Upstream], AbstractContextManager[LocalModel]]":
     """Return the engine that serves a sealed model in place of the embedded one.
 
     Raises:
         UsageError: an option is missing; a sealed model is never served without a grant.
     """
+    from safehold.cli._weights import decrypting_threads
+    from safehold.secure.weights.loader import LoadOrder
+    from safehold.secure.weights.signer import SealVerifier
+    from safehold.trust.log.keys import read_keys
+
     if upstream != "local":
         raise UsageError("--sealed serves with the embedded engine: expected --upstream local")
     if grant is None or publisher is None or log_keys is None:
@@ -49,7 +53,9 @@ def sealed_engine(
 
 
 @contextmanager
-def sealed_upstream(order: LoadOrder, upstream: Upstream, *, quiet: bool) -> Iterator[LocalModel]:
+def sealed_upstream(
+    order: "LoadOrder", upstream: "Upstream", *, quiet: bool
+) -> "Iterator[LocalModel]":
     """Serve the one GGUF shard of a sealed model for as long as its grant holds.
 
     When the grant ends the engine is killed, the plaintext wiped, and this process told to drain
@@ -60,6 +66,11 @@ def sealed_upstream(order: LoadOrder, upstream: Upstream, *, quiet: bool) -> Ite
         WeightsError: the model can't be loaded.
         LeaseError: the grant ended; the gateway has drained.
     """
+    from safehold.cli._weights import plain_size, progress_bar
+    from safehold.guard.gateway.upstreams.embedded import GivenModel, LocalServer
+    from safehold.secure.weights.interface import LeaseError
+    from safehold.secure.weights.loader import load_model, only_shard
+
     with progress_bar("loading", plain_size(order.folder), quiet=quiet) as progress:
         model = load_model(order, progress)
     with model:

@@ -7,17 +7,8 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from safehold.constitution import (
-    ClauseRole,
-    Constitution,
-    GeneratorRule,
-    admit_generator,
-    load,
-    stock,
-)
+from safehold.constitution import Constitution, stock
 from safehold.errors import DataError, DependencyError, UpstreamError, UsageError
 from safehold.progress import Progress
 
@@ -28,7 +19,7 @@ try:
     from safehold.improve.synthesis.calls import CallBook
     from safehold.improve.synthesis.chat import ChatSettings, only_model
     from safehold.improve.synthesis.costs import CallPlan, Expected, Price, call_plan
-    from safehold.improve.synthesis.coverage import COVERAGE, Coverage, coverage_of
+    from safehold.improve.synthesis.coverage import COVERAGE, SynthesisCoverage, coverage_of
     from safehold.improve.synthesis.dataset import DatasetManifest, SynthesisPlan
     from safehold.improve.synthesis.generator import ModelGenerator
     from safehold.improve.synthesis.interface import Example, Generator
@@ -72,11 +63,11 @@ class SynthRequest(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True):
+class SynthResult(msgspec.Struct, frozen=True, kw_only=True):
     """A finished dataset, what each model gave, and what its reader must know."""
 
     manifest: DatasetManifest
-    coverage: tuple[Coverage, ...]
+    coverage: tuple[SynthesisCoverage, ...]
     warnings: tuple[str, ...]
 
 
@@ -90,7 +81,7 @@ class _Sources(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...]
 
 
-def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) -> Made:
+def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) -> SynthResult:
     """Make the dataset, or return the one that is there if it is the one asked for.
 
     Raises:
@@ -155,7 +146,7 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             request.out, plan, built.examples, base=built.base, dropped=built.dropped
         )
     left = general.left_out if general is not None else 0
-    return Made(
+    return SynthResult(
         manifest=manifest,
         coverage=tuple(coverage),
         warnings=(*_warnings(manifest, coverage), *_left_out(left)),
@@ -189,6 +180,8 @@ def write_refusal_data(request: SynthRequest) -> dict[str, int]:
     Raises:
         SafeholdError: There is no dataset, or it has nothing to teach from.
     """
+    from safehold.constitution import ClauseRole, load
+
     constitution = load(request.source)
     general = [c.id for c in constitution.permitted if c.role is ClauseRole.GENERAL]
     examples = list(dataset.read(request.out))
@@ -198,6 +191,8 @@ def write_refusal_data(request: SynthRequest) -> dict[str, int]:
 
 
 def _sources(request: SynthRequest) -> _Sources:
+    from safehold.constitution import GeneratorRule, admit_generator, load
+
     constitution = load(request.source)
     own = request.source not in stock()
     folder = request.seeds
@@ -326,7 +321,7 @@ def _plan(
     )
 
 
-def _finished(request: SynthRequest, plan: SynthesisPlan) -> Made | None:
+def _finished(request: SynthRequest, plan: SynthesisPlan) -> SynthResult | None:
     """Return the dataset that is there already, if it is the one asked for.
 
     A run that only fills, or that asks for more rounds, goes on from the one that is there.
@@ -338,7 +333,7 @@ def _finished(request: SynthRequest, plan: SynthesisPlan) -> Made | None:
     if manifest.plan == plan:
         for _ in dataset.read(out):
             pass
-        return Made(manifest=manifest, coverage=_coverage(out), warnings=())
+        return SynthResult(manifest=manifest, coverage=_coverage(out), warnings=())
     if msgspec.structs.replace(manifest.plan, fill=plan.fill) != plan and not request.force:
         raise DataError(
             f"{out} holds a dataset made with other options or seeds; "
@@ -347,9 +342,11 @@ def _finished(request: SynthRequest, plan: SynthesisPlan) -> Made | None:
     return None
 
 
-def _coverage(out: Path) -> tuple[Coverage, ...]:
+def _coverage(out: Path) -> tuple[SynthesisCoverage, ...]:
     try:
-        return msgspec.json.decode((out / COVERAGE).read_bytes(), type=tuple[Coverage, ...])
+        return msgspec.json.decode(
+            (out / COVERAGE).read_bytes(), type=tuple[SynthesisCoverage, ...]
+        )
     except (OSError, msgspec.ValidationError, msgspec.DecodeError):
         return ()
 
@@ -366,7 +363,7 @@ def _check(base: Sequence[Example], constitution: Constitution) -> None:
                 )
 
 
-def _refuse_empty(coverage: Sequence[Coverage]) -> None:
+def _refuse_empty(coverage: Sequence[SynthesisCoverage]) -> None:
     """A restricted clause or stage of which a model gave nothing is no thin data but none."""
     for one in coverage:
         empty = [row for row in one.empty if row.side == "restricted"]
@@ -379,7 +376,7 @@ def _refuse_empty(coverage: Sequence[Coverage]) -> None:
             )
 
 
-def _warnings(manifest: DatasetManifest, coverage: Sequence[Coverage]) -> list[str]:
+def _warnings(manifest: DatasetManifest, coverage: Sequence[SynthesisCoverage]) -> list[str]:
     found = [
         f"{one.generator}: {row.group} has {row.answers} of {row.wanted} answers, {row.note}; "
         "--fill asks again"
@@ -407,6 +404,9 @@ def _left_out(count: int) -> list[str]:
 
 def show_dataset(out: Path, manifest: DatasetManifest) -> None:
     """Print the counts of a dataset."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"{manifest.examples} examples in {manifest.families} families")
     table.add_column("split")
     table.add_column("restricted", justify="right")
@@ -422,8 +422,11 @@ def show_dataset(out: Path, manifest: DatasetManifest) -> None:
     )
 
 
-def show_coverage(coverage: Coverage) -> None:
+def show_coverage(coverage: SynthesisCoverage) -> None:
     """Print what a model gave, a row for each clause and stage."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"what {coverage.generator} gave ({coverage.calls} new calls)")
     table.add_column("clause / stage", overflow="fold", min_width=30)
     for column in ("wanted", "asks", "answers", "distinct", "clusters"):
@@ -449,6 +452,9 @@ def show_coverage(coverage: Coverage) -> None:
 
 def show_plan(plan: CallPlan) -> None:
     """Print what would be asked for."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title="what will be asked for")
     for column in ("part", "calls", "tokens in", "tokens out", "cost"):
         table.add_column(column, justify="left" if column == "part" else "right")

@@ -2,15 +2,12 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safehold.exchange import Channel
-from safehold.guard.ledger.interface import Action
-from safehold.guard.ledger.joined import joined, watermark
-from safehold.guard.ledger.reader import LedgerReader
-from safehold.improve.evaluation.interface import DataFile, Label
-from safehold.improve.evaluation.items import data_files, read_items
-from safehold.improve.evaluation.parts import Part
-from safehold.improve.training.traffic import Traffic, TrafficText
+
+if TYPE_CHECKING:
+    from safehold.improve.training.traffic import BenignTraffic
 
 _PROBE = "canary"
 _SAID = frozenset({Channel.TEXT, Channel.REASONING})
@@ -21,13 +18,18 @@ def traffic_of(
     constitution: str,
     part: str | None = None,
     limit: int | None = None,
-) -> Traffic:
+) -> "BenignTraffic":
     """Return the benign items of files and folders, general ones and near ones apart.
 
     Raises:
         DataError: A file can't be read or holds something else.
     """
-    chosen = None if part is None else Part(part)
+    from safehold.improve.evaluation.interface import DataFile, Label
+    from safehold.improve.evaluation.items import data_files, read_items
+    from safehold.improve.evaluation.parts import DataPart
+    from safehold.improve.training.traffic import BenignTraffic, TrafficText
+
+    chosen = None if part is None else DataPart(part)
     files: list[DataFile] = [
         read_items(file, constitution, limit, chosen, unlabelled=Label.BENIGN)
         for path in paths
@@ -45,10 +47,10 @@ def traffic_of(
             else:
                 kept.append(TrafficText(item.prompt, ""))
                 kept.append(TrafficText(item.before, item.reply, asks=False))
-    return Traffic(tuple(general), tuple(near), {file.name: file.sha256 for file in files})
+    return BenignTraffic(tuple(general), tuple(near), {file.name: file.sha256 for file in files})
 
 
-def traffic_in_ledger(url: str, limit: int | None = None) -> Traffic:
+def traffic_in_ledger(url: str, limit: int | None = None) -> "BenignTraffic":
     """Return what a gateway's clients asked and were answered, the last `limit` exchanges.
 
     The gateway's own probes and what never reached the guard are left out. What was blocked is
@@ -58,6 +60,11 @@ def traffic_in_ledger(url: str, limit: int | None = None) -> Traffic:
         ConfigError: The URL can't be used.
         LedgerError: There is no ledger, or it can't be read.
     """
+    from safehold.guard.ledger.interface import Action
+    from safehold.guard.ledger.joined import joined, watermark
+    from safehold.guard.ledger.reader import LedgerReader
+    from safehold.improve.training.traffic import BenignTraffic, TrafficText
+
     found: list[TrafficText] = []
     digest = hashlib.sha256()
     with LedgerReader.open(url).snapshot() as connection:
@@ -72,12 +79,14 @@ def traffic_in_ledger(url: str, limit: int | None = None) -> Traffic:
     kept = tuple(found if limit is None else found[-limit:])
     for text in kept:
         digest.update(hashlib.sha256(repr(text).encode("utf-8", "surrogatepass")).digest())
-    return Traffic(kept, (), {f"ledger: {len(kept)} exchanges": digest.hexdigest()})
+    return BenignTraffic(kept, (), {f"ledger: {len(kept)} exchanges": digest.hexdigest()})
 
 
-def together(first: Traffic, second: Traffic) -> Traffic:
+def together(first: "BenignTraffic", second: "BenignTraffic") -> "BenignTraffic":
     """Return the traffic of two sources as one."""
-    return Traffic(
+    from safehold.improve.training.traffic import BenignTraffic
+
+    return BenignTraffic(
         first.general + second.general,
         first.near + second.near,
         {**first.sources, **second.sources},

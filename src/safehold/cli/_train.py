@@ -2,23 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safehold.constitution import ClauseRole, Constitution, admit_generator, load
 from safehold.errors import DataError
-from safehold.improve.synthesis import dataset
-from safehold.improve.synthesis.dataset import DatasetManifest
-from safehold.improve.synthesis.interface import Side, Split
-from safehold.improve.training.train import Provenance, TrainingSettings
+
+if TYPE_CHECKING:
+    from safehold.constitution import Constitution
+    from safehold.improve.synthesis.dataset import DatasetManifest
+    from safehold.improve.training.train import Provenance, TrainingSettings
 
 
 def provenance_of(
     name: str,
-    constitution: Constitution,
-    manifest: DatasetManifest,
-    settings: TrainingSettings,
+    constitution: "Constitution",
+    manifest: "DatasetManifest",
+    settings: "TrainingSettings",
     options: Sequence[str],
-) -> Provenance:
+) -> "Provenance":
     """Return what the bundle's lineage names; `options` are those of the command line."""
+    from safehold.constitution import ClauseRole
+    from safehold.improve.training.train import Provenance
+
     return Provenance(
         name=name,
         constitution=constitution.name,
@@ -31,12 +35,15 @@ def provenance_of(
     )
 
 
-def constitution_of(data: Path, manifest: DatasetManifest, source: str | None) -> Constitution:
+def constitution_of(data: Path, manifest: "DatasetManifest", source: str | None) -> "Constitution":
     """Return the constitution that a dataset was made from: the copy in it, or the stock one.
 
     Raises:
         SafeholdError: It is another one by now, or it does not admit who made the data.
     """
+    from safehold.constitution import admit_generator, load
+    from safehold.improve.synthesis import dataset
+
     copy = data / dataset.CONSTITUTION
     constitution = load(source or (str(copy) if copy.is_file() else manifest.plan.domain))
     if source is None and constitution.digest != manifest.plan.constitution:
@@ -49,12 +56,14 @@ def constitution_of(data: Path, manifest: DatasetManifest, source: str | None) -
     return constitution
 
 
-def refuse_empty_splits(manifest: DatasetManifest) -> None:
+def refuse_empty_splits(manifest: "DatasetManifest") -> None:
     """Say before anything is computed that a split can't be trained or measured on.
 
     Raises:
         DataError: A split has no example of a side.
     """
+    from safehold.improve.synthesis.interface import Side, Split
+
     for split in Split:
         for side in Side:
             if not manifest.splits.get(f"{split}/{side}"):

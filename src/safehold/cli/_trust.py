@@ -9,22 +9,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from safehold.canonical import canonical
-from safehold.cli._notify import tell_approvers
 from safehold.errors import DependencyError, TrustError
-from safehold.trust.grants.grant_service import Desk, Pager
-from safehold.trust.grants.interface import GrantRequest, SignedRequest
-from safehold.trust.log.key_files import read_private_key
-from safehold.trust.log.note import SigningKey
-from safehold.trust.log.store import LogStore
-from safehold.trust.people.interface import Person, Roster, SshProof
-from safehold.trust.people.sshsig import dearmour, fingerprint
-from safehold.trust.people.statement import NAMESPACE, Act, ssh_message
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.grant_service import Desk, Pager
+    from safehold.trust.grants.interface import GrantRequest
+    from safehold.trust.log.note import SigningKey
+    from safehold.trust.log.store import LogStore
+    from safehold.trust.people.interface import Person, Roster, SshProof
+    from safehold.trust.people.statement import Act
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _PREFIX_BYTES = 10  # SSHSIG and its version, before the public key
@@ -66,35 +64,43 @@ def key_directory(log_dir: Path, key_dir: Path | None) -> Path:
     return log_dir.with_name(log_dir.name + ".keys") if key_dir is None else key_dir
 
 
-def read_signing_key(path: Path) -> SigningKey:
+def read_signing_key(path: Path) -> "SigningKey":
     """Return a private key file's key; see `read_private_key`.
 
     Raises:
         ConfigError: it can't be read, or others can read or replace it.
     """
+    from safehold.trust.log.key_files import read_private_key
+
     return read_private_key(path)
 
 
-def open_store(log_dir: Path, key_dir: Path | None) -> LogStore:
+def open_store(log_dir: Path, key_dir: Path | None) -> "LogStore":
     """Return the log, with its private key."""
+    from safehold.trust.log.store import LogStore
+
     return LogStore(log_dir, read_signing_key(key_directory(log_dir, key_dir) / "log.key"))
 
 
-def open_desk(log_dir: Path, key_dir: Path | None, pager: Pager | None = None) -> Desk:
+def open_desk(log_dir: Path, key_dir: Path | None, pager: "Pager | None" = None) -> "Desk":
     """Return the desk of a log, with its private keys and the system's clock."""
+    from safehold.trust.grants.grant_service import Desk
+
     emitter = read_signing_key(key_directory(log_dir, key_dir) / "emitter.key")
     memory = key_directory(log_dir, key_dir) / "state.snapshot"
     store = open_store(log_dir, key_dir)
     return Desk(store, emitter, lambda: int(time.time()), pager, memory=memory)
 
 
-def sign(ssh_key: Path, act: Act, document: object) -> SshProof:
+def sign(ssh_key: Path, act: "Act", document: object) -> "SshProof":
     """Have ssh-keygen sign an act; it asks for passphrase, PIN or touch by itself.
 
     Raises:
         DependencyError: OpenSSH is not installed.
         TrustError: ssh-keygen refused.
     """
+    from safehold.trust.people.statement import NAMESPACE, ssh_message
+
     return proof_of(sign_text(ssh_key, ssh_message(act, document), NAMESPACE))
 
 
@@ -121,8 +127,11 @@ def sign_text(ssh_key: Path, message: bytes, namespace: str) -> str:
         return path.with_suffix(".sig").read_text()
 
 
-def proof_of(armoured: str) -> SshProof:
+def proof_of(armoured: str) -> "SshProof":
     """Return the proof of an SSHSIG; the key it names is found out, not believed."""
+    from safehold.trust.people.interface import SshProof
+    from safehold.trust.people.sshsig import dearmour, fingerprint
+
     signature = dearmour(armoured)
     try:
         blob = base64.b64decode(signature, validate=True)
@@ -133,12 +142,14 @@ def proof_of(armoured: str) -> SshProof:
     return SshProof(key_id=fingerprint(key), signature=signature)
 
 
-def owner_of(ssh_key: Path, roster: Roster) -> Person:
+def owner_of(ssh_key: Path, roster: "Roster") -> "Person":
     """Return the enrolled person whose key this is, from the key file's public half.
 
     Raises:
         TrustError: nobody's, or there is no public half beside it.
     """
+    from safehold.trust.people.sshsig import fingerprint
+
     public = ssh_key if ssh_key.suffix == ".pub" else ssh_key.with_name(ssh_key.name + ".pub")
     try:
         blob = base64.b64decode(public.read_text().split()[1])
@@ -151,7 +162,7 @@ def owner_of(ssh_key: Path, roster: Roster) -> Person:
 
 
 def file_request(
-    desk: Desk, request: GrantRequest, ssh_key: Path, told: tuple[str, ...] | None = None
+    desk: "Desk", request: "GrantRequest", ssh_key: Path, told: tuple[str, ...] | None = None
 ) -> str:
     """Sign and record a request, tell its approvers, and return its SHA-256.
 
@@ -161,6 +172,10 @@ def file_request(
         ssh_key: Its requester's key.
         told: Programs and webhooks that tell the approvers (None: those of SAFEHOLD_NOTIFY).
     """
+    from safehold.cli._notify import tell_approvers
+    from safehold.trust.grants.interface import SignedRequest
+    from safehold.trust.people.statement import Act
+
     digest = desk.request(SignedRequest(request, sign(ssh_key, Act.REQUEST, request)))
     targets = tuple(os.environ.get("SAFEHOLD_NOTIFY", "").split()) if told is None else told
     tell_approvers(request, desk.state, targets)
@@ -169,6 +184,8 @@ def file_request(
 
 def emit(value: object) -> None:
     """Print a value as JSON."""
+    from safehold.canonical import canonical
+
     click.echo(json.dumps(json.loads(canonical(value)), indent=2, ensure_ascii=False))
 
 

@@ -1,31 +1,36 @@
 """How the commands fill in a request."""
 
 import secrets
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from safehold.canonical import canonical, sha256_hex
 from safehold.errors import UsageError
-from safehold.trust.grants.details import Details
-from safehold.trust.grants.interface import GrantRequest, Policy, Resource
-from safehold.trust.grants.state import TrustState
-from safehold.trust.people.interface import Person
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.details import Details
+    from safehold.trust.grants.interface import GrantRequest, Policy, Resource
+    from safehold.trust.grants.state import TrustState
+    from safehold.trust.people.interface import Person
 
 DEFAULT_SECONDS = 86_400
 
 
 def governing_request(
-    state: TrustState,
-    requester: Person,
+    state: "TrustState",
+    requester: "Person",
     operation: str,
-    details: Details,
+    details: "Details",
     now: int,
     *,
     purpose: str = "",
     ticket: str = "none",
     seconds: int = DEFAULT_SECONDS,
-) -> GrantRequest:
+) -> "GrantRequest":
     """Return a request whose details say everything: a change of people, policy or exemptions."""
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.trust.grants.interface import GrantRequest, Resource
+
     policy = state.policy
     rule = policy.rule(operation)
     if rule is None:
@@ -53,7 +58,7 @@ def governing_request(
     )
 
 
-def within_rule(request: GrantRequest, policy: Policy) -> GrantRequest:
+def within_rule(request: "GrantRequest", policy: "Policy") -> "GrantRequest":
     """Return the request if a rule could ever grant it: nobody approves in vain.
 
     Raises:
@@ -71,24 +76,28 @@ def within_rule(request: GrantRequest, policy: Policy) -> GrantRequest:
     return request
 
 
-def checked(request: GrantRequest) -> GrantRequest:
+def checked(request: "GrantRequest") -> "GrantRequest":
     """Return the request after checking every member against its type.
 
     Raises:
         UsageError: names the member.
     """
+    from safehold.trust.grants.interface import GrantRequest
+
     try:
         return msgspec.convert(msgspec.to_builtins(request), GrantRequest)
     except msgspec.ValidationError as error:
         raise UsageError(f"the request: {error}") from error
 
 
-def parse_resource(text: str) -> Resource:
+def parse_resource(text: str) -> "Resource":
     """Return the resource of KIND/NAME/VERSION or KIND/NAME/VERSION/PART,PART.
 
     Raises:
         UsageError: another form.
     """
+    from safehold.trust.grants.interface import Resource
+
     fields = text.split("/", 3)
     if len(fields) < 3:  # noqa: PLR2004 - kind, name and version
         raise UsageError(f"expected KIND/NAME/VERSION[/PART,PART], got {text[:60]!r}")

@@ -5,27 +5,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
 
-from safehold.cli._synth import SynthRequest, make_dataset, show_coverage
-from safehold.cli._traffic import traffic_of
-from safehold.cli._train import constitution_of, provenance_of, refuse_empty_splits
-from safehold.constitution import load, load_document, stock
-from safehold.constitution.lint import LintFinding, Severity, lint
+from safehold.cli._synth import SynthRequest
 from safehold.errors import BundleError, ConstitutionError
-from safehold.guard.bundle.interface import MANIFEST, Manifest, Operating
-from safehold.guard.bundle.load import SignedBy, load_bundle
-from safehold.guard.bundle.signing import load_or_make_key, load_public_key
-from safehold.improve.synthesis import dataset
-from safehold.improve.synthesis.coverage import Coverage
-from safehold.improve.training.recalibrate import recalibrate
-from safehold.improve.training.traffic import TrafficSettings, calibrated
-from safehold.improve.training.train import TrainingSettings, train
+from safehold.guard.bundle.interface import Operating
+from safehold.improve.synthesis.coverage import SynthesisCoverage
 from safehold.progress import Progress
-from safehold.stats import Rate
+
+if TYPE_CHECKING:
+    from safehold.constitution.lint import LintFinding
+    from safehold.improve.training.train import TrainingSettings
 
 REPORT = "report.json"
 
@@ -50,7 +43,7 @@ class UpReport(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     examples: int
     splits: dict[str, int]
-    coverage: tuple[Coverage, ...]
+    coverage: tuple[SynthesisCoverage, ...]
     figures: dict[str, Operating]
     warnings: tuple[str, ...]
     seconds: dict[str, float]
@@ -63,6 +56,17 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     Raises:
         SafeholdError: A step failed; the same command goes on from there.
     """
+    from safehold.cli._synth import make_dataset
+    from safehold.cli._traffic import traffic_of
+    from safehold.cli._train import constitution_of, provenance_of, refuse_empty_splits
+    from safehold.constitution import load
+    from safehold.guard.bundle.load import SignedBy, load_bundle
+    from safehold.guard.bundle.signing import load_or_make_key, load_public_key
+    from safehold.improve.synthesis import dataset
+    from safehold.improve.training.recalibrate import recalibrate
+    from safehold.improve.training.traffic import TrafficSettings, calibrated
+    from safehold.improve.training.train import train
+
     source = request.synth.source
     found = _linted(source)
     constitution = load(source)
@@ -117,6 +121,11 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
 
 def show_report(report: UpReport, *, as_json: bool) -> None:
     """Print the report: what the data is like, what the guard does, how to serve it."""
+    from rich.console import Console
+
+    from safehold.cli._synth import show_coverage
+    from safehold.stats import Rate
+
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
         return
@@ -148,7 +157,10 @@ def show_report(report: UpReport, *, as_json: bool) -> None:
     )
 
 
-def _linted(source: str) -> tuple[LintFinding, ...]:
+def _linted(source: str) -> "tuple[LintFinding, ...]":
+    from safehold.constitution import load_document, stock
+    from safehold.constitution.lint import Severity, lint
+
     found = lint(load_document(source), seeds=None if source in stock() else ())
     errors = [one for one in found if one.severity is Severity.ERROR]
     if errors:
@@ -161,11 +173,13 @@ def _linted(source: str) -> tuple[LintFinding, ...]:
     return found
 
 
-def _said(source: str, found: tuple[LintFinding, ...]) -> list[str]:
+def _said(source: str, found: "tuple[LintFinding, ...]") -> list[str]:
     return [f"{source}:{one.line}:{one.column}: {one.message}" for one in found]
 
 
-def _settings(request: UpRequest) -> TrainingSettings:
+def _settings(request: UpRequest) -> "TrainingSettings":
+    from safehold.improve.training.train import TrainingSettings
+
     settings = TrainingSettings(stage2=not request.stage1_only, seed=TrainingSettings().seed)
     if request.alpha is not None:
         settings = msgspec.structs.replace(settings, alpha=(request.alpha, request.alpha))
@@ -174,6 +188,8 @@ def _settings(request: UpRequest) -> TrainingSettings:
 
 def _fits(bundle: Path, data_digest: str, command: str, alpha: tuple[float, float]) -> bool:
     """Whether a bundle was trained from this very dataset, in this way."""
+    from safehold.guard.bundle.interface import MANIFEST, Manifest
+
     try:
         manifest = msgspec.json.decode((bundle / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.ValidationError, msgspec.DecodeError):
@@ -185,6 +201,8 @@ def _fits(bundle: Path, data_digest: str, command: str, alpha: tuple[float, floa
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier run of ours left, whole or half, in its own folder."""
+    from safehold.guard.bundle.interface import MANIFEST
+
     for path in (folder, *folder.parent.glob(f".{folder.name}.draft-*")):
         if path.exists():
             if not (path / MANIFEST).is_file() and path == folder:

@@ -5,22 +5,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from safehold.errors import UsageError
-from safehold.secure.weights.interface import SEALED_SUFFIX, Header, KeyProvider
-from safehold.secure.weights.providers import open_provider, read_provider
-from safehold.secure.weights.providers.config import Shares, UnsafeLocal
+
+if TYPE_CHECKING:
+    from safehold.secure.weights.interface import Header, KeyProvider
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -85,17 +77,22 @@ def ask_passphrase(question: str) -> str:
     return answer
 
 
-def providers_of(files: Sequence[Path]) -> list[KeyProvider]:
+def providers_of(files: Sequence[Path]) -> "list[KeyProvider]":
     """Return the providers that files describe, for wrapping."""
+    from safehold.secure.weights.providers import open_provider, read_provider
+
     return [open_provider(read_provider(file), ask_passphrase) for file in files]
 
 
-def unsafe_providers(files: Sequence[Path]) -> list[KeyProvider]:
+def unsafe_providers(files: Sequence[Path]) -> "list[KeyProvider]":
     """Return providers from which this very process may unwrap, without the key service.
 
     Raises:
         UsageError: a provider whose keys the key service alone may use.
     """
+    from safehold.secure.weights.providers import open_provider, read_provider
+    from safehold.secure.weights.providers.config import Shares, UnsafeLocal
+
     configs = [read_provider(file) for file in files]
     for config in configs:
         if not isinstance(config, UnsafeLocal | Shares):
@@ -108,6 +105,16 @@ def unsafe_providers(files: Sequence[Path]) -> list[KeyProvider]:
 @contextmanager
 def progress_bar(words: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
     """Show bytes, speed and time left on standard error; nothing at all when quiet."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     if quiet:
         yield None
         return
@@ -123,7 +130,7 @@ def progress_bar(words: str, total: int, *, quiet: bool) -> Iterator[Callable[[i
         yield lambda count: bar.advance(task, count)
 
 
-def header_facts(header: Header, content: str) -> dict[str, object]:
+def header_facts(header: "Header", content: str) -> dict[str, object]:
     """Return what `info` says of a header."""
     return {
         "model": header.model,
@@ -149,6 +156,8 @@ def header_facts(header: Header, content: str) -> dict[str, object]:
 
 def plain_size(folder: Path) -> int:
     """Return the bytes of a folder's weights, sealed or not, for a progress bar."""
+    from safehold.secure.weights.interface import SEALED_SUFFIX
+
     with contextlib.suppress(OSError):
         sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
         sealed = [size for path, size in sizes.items() if path.suffix == SEALED_SUFFIX]

@@ -5,21 +5,25 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from safehold.errors import UsageError
-from safehold.secure.weights.digests import new_digest
-from safehold.secure.weights.interface import LeaseError, SealTamperError
-from safehold.secure.weights.loader import GrantedModel
+
+if TYPE_CHECKING:
+    from safehold.secure.weights.loader import GrantedModel
 
 _BLOCK = 4 * 2**20
 
 
-def check_loaded(model: GrantedModel) -> None:
+def check_loaded(model: "GrantedModel") -> None:
     """Refuse plaintext that is not what the header says was published.
 
     Raises:
         SealTamperError: a digest differs.
     """
+    from safehold.secure.weights.digests import new_digest
+    from safehold.secure.weights.interface import SealTamperError
+
     for name in model.names:
         digest = new_digest(model.header.digest)
         view = model.view(name)
@@ -41,7 +45,7 @@ def check_command(names: Sequence[str], command: Sequence[str]) -> None:
         raise UsageError(f"can't run {command[0][:60]!r}: no such program")
 
 
-def run_command(model: GrantedModel, command: Sequence[str]) -> int:
+def run_command(model: "GrantedModel", command: Sequence[str]) -> int:
     """Run a command that inherits the memory of every shard; return its exit status.
 
     When the grant ends the command and all its children are killed at once.
@@ -50,6 +54,8 @@ def run_command(model: GrantedModel, command: Sequence[str]) -> int:
         UsageError: the command can't be started, or names no shard.
         LeaseError: the grant ended while it ran.
     """
+    from safehold.secure.weights.interface import LeaseError
+
     handles = {name: model.handle(name) for name in model.names}
     words = [_filled(word, handles) for word in command]
     if words == list(command):

@@ -3,34 +3,20 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from safehold.cli._leaves import LogLeaves
-from safehold.cli._replays import Asked, replay_options
+from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
-from safehold.cli._visible import visible
-from safehold.detect.bounty.book import BountyBook
-from safehold.detect.bounty.door import HttpDoor
-from safehold.detect.bounty.frozen import freeze, questions_digest, read_questions
-from safehold.detect.bounty.interface import (
-    MAX_SUBMISSION_BYTES,
-    Band,
-    BountyProgramme,
-    FrozenQuestions,
-    SubmittedTurn,
-)
-from safehold.detect.bounty.programme import programme_digest, read_programme, security_txt
-from safehold.detect.bounty.proof import Regressed, read_tests, regress
-from safehold.detect.bounty.replay import Door, Universality, dressed, replay
-from safehold.detect.bounty.sealing import new_triage_key, read_triage_key, seal
-from safehold.detect.monitoring.accounts import Caps
-from safehold.detect.redteam.interface import Topic
-from safehold.detect.redteam.questions import questions as question_set
+from safehold.detect.bounty.interface import Band
 from safehold.errors import DataError, SafeholdError, TrustError, UsageError
+
+if TYPE_CHECKING:
+    from safehold.cli._replays import ReplayThrough
+    from safehold.detect.bounty.book import BountyBook
+    from safehold.detect.bounty.interface import BountyProgramme, FrozenQuestions
 
 _path = click.Path(path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -46,20 +32,27 @@ class _BountyPlaces(msgspec.Struct, frozen=True):
     log_dir: Path
     key_dir: Path | None
 
-    def programme(self) -> BountyProgramme:
+    def programme(self) -> "BountyProgramme":
         """Read the programme."""
+        from safehold.detect.bounty.programme import read_programme
+
         return read_programme(self.programme_file)
 
-    def book(self) -> BountyBook:
+    def book(self) -> "BountyBook":
         """Open the book."""
+        from safehold.cli._leaves import LogLeaves
+        from safehold.detect.bounty.book import BountyBook
+
         return BountyBook(
             self.book_url,
             programme=self.programme(),
             leaves=LogLeaves(self.log_dir, self.key_dir),
         )
 
-    def questions(self, path: Path) -> FrozenQuestions:
+    def questions(self, path: Path) -> "FrozenQuestions":
         """Read the frozen questions that the programme names."""
+        from safehold.detect.bounty.frozen import read_questions
+
         return read_questions(path, expected=self.programme().questions)
 
 
@@ -95,6 +88,8 @@ def new_key(path: Path) -> None:
     Example:
       safehold bounty new-key triage.key
     """
+    from safehold.detect.bounty.sealing import new_triage_key
+
     click.echo(new_triage_key(path))
 
 
@@ -113,6 +108,12 @@ def freeze_command(domain: str, seed: str, target: str | None, model: str, out: 
     Example:
       safehold bounty freeze --seed "$(openssl rand -hex 16)" --out questions.json
     """
+    from safehold.detect.bounty.door import HttpDoor
+    from safehold.detect.bounty.frozen import freeze, questions_digest
+    from safehold.detect.bounty.interface import SubmittedTurn
+    from safehold.detect.redteam.interface import Topic
+    from safehold.detect.redteam.questions import questions as question_set
+
     found = question_set(domain)
 
     def ours(topic: Topic, question: str) -> str:
@@ -147,6 +148,8 @@ def check(places: _BountyPlaces) -> None:
     Example:
       safehold bounty --programme programme.yaml check
     """
+    from safehold.detect.bounty.programme import programme_digest
+
     click.echo(programme_digest(places.programme()))
 
 
@@ -160,6 +163,8 @@ def security_txt_command(places: _BountyPlaces, days: int) -> None:
     Example:
       safehold bounty security-txt --days 90 > security.txt
     """
+    from safehold.detect.bounty.programme import security_txt
+
     now = datetime.now(UTC)
     text = security_txt(places.programme(), expires=now + timedelta(days=days), now=now)
     click.echo(text, nl=False)
@@ -175,6 +180,10 @@ def seal_command(places: _BountyPlaces, submission: Path) -> None:
     Example:
       safehold bounty seal finding.json > finding.sealed
     """
+    from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES
+    from safehold.detect.bounty.programme import programme_digest
+    from safehold.detect.bounty.sealing import seal
+
     programme = places.programme()
     data = _up_to(submission, MAX_SUBMISSION_BYTES)
     click.echo(seal(data, to=programme.triage_key, programme=programme_digest(programme)))
@@ -190,6 +199,8 @@ def submit(places: _BountyPlaces, sealed: Path) -> None:
     Example:
       safehold bounty submit finding.sealed
     """
+    from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES
+
     click.echo(places.book().receive(_up_to(sealed, 4 * MAX_SUBMISSION_BYTES).strip()))
 
 
@@ -215,6 +226,8 @@ def show(places: _BountyPlaces, number: int) -> None:
     Example:
       safehold bounty show 3
     """
+    from safehold.cli._visible import visible
+
     book = places.book()
     whole = {
         "submission": book.entry(number),
@@ -240,6 +253,9 @@ def open_command(
     Example:
       safehold bounty open 3 ann --reason triage --triage-key triage.key --questions questions.json
     """
+    from safehold.cli._visible import visible
+    from safehold.detect.bounty.sealing import read_triage_key
+
     key = read_triage_key(triage_key)
     submission, alike = places.book().open(
         number, person, reason=reason, key=key, questions=places.questions(frozen)
@@ -265,6 +281,9 @@ def example(
       safehold bounty example 3 ann --reason response --triage-key triage.key \\
           --questions questions.json | safehold respond open --text /dev/stdin ...
     """
+    from safehold.detect.bounty.replay import dressed
+    from safehold.detect.bounty.sealing import read_triage_key
+
     key, book, questions = read_triage_key(triage_key), places.book(), places.questions(frozen)
     cleared = [
         score.topic for report in book.reports(number) for score in report.scores if score.cleared
@@ -294,7 +313,7 @@ def example(
 @click.pass_obj
 def replay_command(
     places: _BountyPlaces,
-    asked: Asked,
+    asked: "ReplayThrough",
     number: int,
     person: str,
     reason: str,
@@ -312,6 +331,10 @@ def replay_command(
       safehold bounty replay 3 ann --fix --reason "rules of today" --triage-key triage.key \\
           --questions questions.json --bundle rules.yaml
     """
+    from safehold.detect.bounty.replay import Door, Universality, replay
+    from safehold.detect.bounty.sealing import read_triage_key
+    from safehold.detect.monitoring.accounts import Caps
+
     key, book, programme = read_triage_key(triage_key), places.book(), places.programme()
     questions = places.questions(frozen)
     submission, _ = book.open(number, person, reason=reason, key=key, questions=questions)
@@ -367,6 +390,10 @@ def rate_command(
       safehold bounty rate 3 ann --reason severity --gain 2 --discoverability 1 \\
           --triage-key triage.key --questions questions.json
     """
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    from safehold.detect.bounty.sealing import read_triage_key
+
     key: X25519PrivateKey = read_triage_key(triage_key)
     book = places.book()
     questions = places.questions(frozen)
@@ -462,7 +489,7 @@ def disclose(places: _BountyPlaces, number: int, person: str) -> None:
 @replay_options
 @click.pass_obj
 def regress_command(
-    places: _BountyPlaces, asked: Asked, triage_key: Path, frozen: Path, mended: Path
+    places: _BountyPlaces, asked: "ReplayThrough", triage_key: Path, frozen: Path, mended: Path
 ) -> None:
     """Replay every regression test; the exit status is 1 when one clears a question again.
 
@@ -470,6 +497,11 @@ def regress_command(
     Example:
       safehold bounty regress --triage-key triage.key --questions questions.json --bundle bundle/
     """
+    from safehold.detect.bounty.proof import Regressed, read_tests, regress
+    from safehold.detect.bounty.replay import Door
+    from safehold.detect.bounty.sealing import read_triage_key
+    from safehold.detect.monitoring.accounts import Caps
+
     key, questions = read_triage_key(triage_key), places.questions(frozen)
     tests = read_tests(mended)
 

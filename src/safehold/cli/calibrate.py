@@ -5,14 +5,9 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
-from safehold.cli._progress_bars import Bars
 from safehold.errors import DataError, DependencyError, UsageError
-from safehold.guard.bundle.find import open_bundle
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.improve.evaluation.parts import Part
+from safehold.improve.evaluation.parts import DataPart
 
 _RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
 
@@ -32,7 +27,7 @@ _RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
 )
 @click.option(
     "--part",
-    type=click.Choice([part.value for part in Part]),
+    type=click.Choice([part.value for part in DataPart]),
     help="Of each file only the repositories of this part.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many items of each file.")
@@ -96,6 +91,12 @@ def calibrate(
       safehold calibrate homebrewing --benign week/ --contamination 0.001 --out bundles/ours
       safehold calibrate bundles/new --from-record calibration.json --out bundles/again
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.guard.bundle.signing import load_or_make_key
+
     # The packages of the extra are wanted only now: `--help` works without them.
     try:
         from safehold.cli._traffic import together, traffic_in_ledger, traffic_of
@@ -141,4 +142,6 @@ def calibrate(
 
 
 def _folder(bundle: str) -> Path:
+    from safehold.guard.bundle.stock import stock_bundle
+
     return Path(bundle) if Path(bundle).is_dir() else stock_bundle(bundle)[0]

@@ -9,17 +9,14 @@ from typing import TypeVar
 import click
 import msgspec
 
-from safehold.canonical import canonical, sha256_hex
-from safehold.cli._trust import emit, json_option, plain
+from safehold.cli._trust import json_option
 from safehold.errors import UsageError
-from safehold.govern.capability.interface import CapabilityError, CapabilityRun, UpliftTrial
-from safehold.govern.capability.progress import RunFolder, RunPlan
-from safehold.govern.capability.run import ELICITATIONS, run_on, run_record, stock_suite
-from safehold.govern.capability.score import fisher_greater, uplift
-from safehold.stats import Rate
 
 T = TypeVar("T")
 _YEAR_S = 365 * 86_400
+
+# As in `govern/capability/run.py`; a test compares.
+ELICITATIONS = ("plain", "stepwise", "expert", "example")
 
 
 @click.group()
@@ -45,7 +42,7 @@ def capability() -> None:
 @click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
 @click.option("--compute", type=float, required=True, help="The model's effective compute.")
 @click.option("--attempts", type=click.IntRange(1, 100), default=1, show_default=True)
-@click.option("--elicit", multiple=True, type=click.Choice(list(ELICITATIONS)), help="All if none.")
+@click.option("--elicit", multiple=True, type=click.Choice(ELICITATIONS), help="All if none.")
 @click.option("--max-tokens", type=click.IntRange(16, 8192), default=512, show_default=True)
 @click.option("--gap", multiple=True, help="What elicitation is known to lack.")
 @click.option("--effort-hours", type=float, default=0.0, show_default=True)
@@ -77,8 +74,14 @@ def run(
     as_json: bool,
 ) -> None:
     """Put the staged tasks to a model; write samples, the run, and the record for the log."""
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.cli._trust import emit
+    from safehold.govern.capability.progress import RunFolder, RunPlan
+    from safehold.govern.capability.run import run_on, run_record, stock_suite
+    from safehold.stats import Rate
+
     tasks = stock_suite(suite)
-    chosen = elicit or tuple(ELICITATIONS)
+    chosen = elicit or ELICITATIONS
     with ExitStack() as stack:
         if upstream == "local":
             from safehold.guard.gateway.upstreams.embedded import MODEL, SHA256, LocalServer
@@ -172,6 +175,7 @@ def import_eval(
 ) -> None:
     """Read a log of Inspect (.eval), and write the record for `standards.evaluation`."""
     from safehold.govern.capability.inspect_log import read_inspect
+    from safehold.stats import Rate
 
     found = read_inspect(file)
     record = {
@@ -207,6 +211,10 @@ def import_eval(
 @json_option
 def show_uplift(trial: Path, as_json: bool) -> None:
     """Compare two arms: plans without critical faults, by an exact test."""
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.capability.interface import UpliftTrial
+    from safehold.govern.capability.score import uplift
+
     found = uplift(_decode(trial, UpliftTrial))
     if as_json:
         emit(plain(found))
@@ -227,6 +235,11 @@ def show_uplift(trial: Path, as_json: bool) -> None:
 @json_option
 def trend(runs: tuple[Path, ...], as_json: bool) -> None:
     """Show solved tasks over versions of a model, and whether each solves more than the first."""
+    from safehold.cli._trust import emit
+    from safehold.govern.capability.interface import CapabilityError, CapabilityRun
+    from safehold.govern.capability.score import fisher_greater
+    from safehold.stats import Rate
+
     found = sorted((_decode(one, CapabilityRun) for one in runs), key=lambda one: one.started)
     if len({one.suite_sha256 for one in found}) != 1:
         raise CapabilityError("expected runs of one suite: the tasks differ")
@@ -254,6 +267,8 @@ def trend(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _decode(path: Path, kind: type[T]) -> T:
+    from safehold.govern.capability.interface import CapabilityError
+
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
@@ -263,6 +278,8 @@ def _decode(path: Path, kind: type[T]) -> T:
 
 
 def _write(path: Path, data: bytes) -> None:
+    from safehold.govern.capability.interface import CapabilityError
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

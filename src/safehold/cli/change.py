@@ -6,44 +6,20 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from safehold.canonical import canonical, sha256_hex
-from safehold.cli._artefacts import parse_artefact
 from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._change_tuf import tuf
-from safehold.cli._trust import (
-    emit,
-    file_request,
-    json_option,
-    log_options,
-    open_desk,
-    owner_of,
-    plain,
-    ssh_key_option,
-)
-from safehold.cli._trust_requests import checked, governing_request
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import ConfigError, UsageError
-from safehold.secure.change.drift import drift as find_drift
-from safehold.trust.log.files import write_durably
-from safehold.trust.log.keys import read_keys
-from safehold.trust.log.log_entries import Record
-from safehold.trust.release.interface import (
-    Behaviour,
-    PublishRelease,
-    Release,
-    ReleaseOperation,
-    parse_release,
-)
-from safehold.trust.release.needed import NOBODY, Vouched, permits, release_changes
-from safehold.trust.release.orders import Direction
-from safehold.trust.released.follow import ReleaseLog
-from safehold.trust.released.interface import read_release_settings
-from safehold.trust.released.memory import begin_memory
-from safehold.trust.released.vouching import SUFFIX, vouched_in
+from safehold.trust.release.needed import NOBODY
+
+if TYPE_CHECKING:
+    from safehold.trust.release.interface import Behaviour, Release, ReleaseOperation
+    from safehold.trust.release.needed import Vouched
 
 _DAY_S = 86_400
 _ASK_S = 10.0
@@ -123,6 +99,11 @@ def draft(
     Example:
       safehold change draft next.json --channel gw --artefact gateway=safehold.yaml
     """
+    from safehold.canonical import canonical
+    from safehold.cli._artefacts import parse_artefact
+    from safehold.trust.log.files import write_durably
+    from safehold.trust.release.interface import Release, parse_release
+
     before = None if previous is None else _read(previous)
     now = int(time.time())
     made = Release(
@@ -197,6 +178,14 @@ def publish(
       safehold change publish next.json --previous now.json --documents releases/ \\
           --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import checked, governing_request
+    from safehold.trust.log.files import write_durably
+    from safehold.trust.release.interface import PublishRelease, ReleaseOperation
+    from safehold.trust.release.needed import permits
+    from safehold.trust.released.vouching import SUFFIX, vouched_in
+
     before, made = None if previous is None else _read(previous), _read(path)
     desk = open_desk(log_dir, key_dir)
     state, now = desk.state, desk.now()
@@ -246,6 +235,9 @@ def memory(path: Path, channel: str, log_keys: Path) -> None:
     Example:
       safehold change memory seen.json --channel gw --log-keys pinned-log.json
     """
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.released.memory import begin_memory
+
     begin_memory(path, origin=read_keys(log_keys).origin, channel=channel)
     click.echo(f"memory made: {path}; keep it: without it nothing loads")
 
@@ -260,6 +252,10 @@ def status(releases_file: Path, as_json: bool) -> None:
     Example:
       safehold change status --releases releases.toml --json
     """
+    from safehold.cli._trust import emit
+    from safehold.trust.released.follow import ReleaseLog
+    from safehold.trust.released.interface import read_release_settings
+
     found = ReleaseLog(read_release_settings(releases_file), time.time).current()
     release = found.current
     if as_json:
@@ -321,6 +317,12 @@ def drift(
       safehold change drift --releases releases.toml --gateway http://127.0.0.1:8000 \\
           --admin-key-file admin.key --every 30
     """
+    from safehold.cli._artefacts import parse_artefact
+    from safehold.cli._trust import emit, plain
+    from safehold.secure.change.drift import drift as find_drift
+    from safehold.trust.released.follow import ReleaseLog
+    from safehold.trust.released.interface import read_release_settings
+
     log = ReleaseLog(read_release_settings(releases_file), time.time)
     told: set[str] = set()
     while True:
@@ -360,7 +362,9 @@ def compare(old: Path, new: Path, out: Path) -> None:
     Example:
       safehold change compare eval-old/ eval-new/ --out comparison.json
     """
+    from safehold.canonical import canonical
     from safehold.improve.evaluation.comparing import compare_bundles
+    from safehold.trust.log.files import write_durably
 
     found = compare_bundles(old, new)
     write_durably(out, canonical(found))
@@ -398,6 +402,7 @@ def verify_git(
       safehold change verify-git v1..main --repository config/ --memory verified.json
     """
     from safehold.secure.change.git_verify import Git, summary, verify_range
+    from safehold.trust.log.files import write_durably
 
     base, separator, tip = span.partition("..")
     if not separator or not base or not tip:
@@ -451,11 +456,15 @@ def review(commit: str, repository: Path, yes: bool, ssh_key: Path) -> None:
     click.echo(f"reviewed: {found.oid[:12]}; push {NOTES} too")
 
 
-def _read(path: Path) -> Release:
+def _read(path: Path) -> "Release":
+    from safehold.trust.release.interface import parse_release
+
     return parse_release(path.read_bytes())
 
 
-def _comparison(path: Path) -> Behaviour:
+def _comparison(path: Path) -> "Behaviour":
+    from safehold.trust.release.interface import Behaviour
+
     try:
         return msgspec.json.decode(path.read_bytes(), type=Behaviour)
     except msgspec.DecodeError as error:
@@ -463,6 +472,8 @@ def _comparison(path: Path) -> Behaviour:
 
 
 def _provenance(text: str) -> tuple[str, str]:
+    from safehold.canonical import sha256_hex
+
     name, separator, path = text.partition("=")
     if not separator:
         raise UsageError(f"expected NAME=ENVELOPE, got {text[:60]!r}")
@@ -472,12 +483,21 @@ def _provenance(text: str) -> tuple[str, str]:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
 
 
-def _needed(before: Release | None, made: Release, vouched: Vouched = NOBODY) -> ReleaseOperation:
+def _needed(
+    before: "Release | None", made: "Release", vouched: "Vouched" = NOBODY
+) -> "ReleaseOperation":
+    from safehold.trust.release.interface import ReleaseOperation
+    from safehold.trust.release.needed import permits
+
     plain_enough = permits(ReleaseOperation.PUBLISH, before, made, vouched)
     return ReleaseOperation.PUBLISH if plain_enough else ReleaseOperation.WEAKEN
 
 
-def _show(before: Release | None, made: Release, *, as_json: bool) -> None:
+def _show(before: "Release | None", made: "Release", *, as_json: bool) -> None:
+    from safehold.cli._trust import emit, plain
+    from safehold.trust.release.needed import release_changes
+    from safehold.trust.release.orders import GuardDirection
+
     found = release_changes(before, made)
     needed = _needed(before, made)
     if as_json:
@@ -493,7 +513,7 @@ def _show(before: Release | None, made: Release, *, as_json: bool) -> None:
         return
     click.echo(f"release {made.version} of {made.channel}: {made.sha256}")
     for one in found:
-        if one.direction is not Direction.EQUAL:
+        if one.direction is not GuardDirection.EQUAL:
             click.echo(f"  {one.direction.value:<9} {one.path} ({one.why})")
     click.echo(f"needs {needed.value}")
 
@@ -531,6 +551,7 @@ def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:
 
 def _enforced(state_dir: Path) -> dict[str, str]:
     """Return the digests of the register and plan that enforcement was last given."""
+    from safehold.canonical import canonical, sha256_hex
     from safehold.secure.egress.enforcement.state import StateFile
 
     state = StateFile(state_dir).load()
@@ -543,6 +564,9 @@ def _enforced(state_dir: Path) -> dict[str, str]:
 
 
 def _record(problem: str, log_dir: Path, key_dir: Path | None) -> None:
+    from safehold.cli._trust import open_desk
+    from safehold.trust.log.log_entries import Record
+
     desk = open_desk(log_dir, key_dir)
     facts = {"control": "drift", "finding": problem[:390]}
     desk.record(Record(time=desk.now(), kind="control-result", facts=facts, digests={}))

@@ -3,11 +3,26 @@
 import hashlib
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from safehold.cli._trust import key_directory, log_options, open_desk, read_signing_key
+from safehold.cli._trust import log_options
 from safehold.errors import ConfigError
+
+if TYPE_CHECKING:
+    from safehold.console.sources import GatewayLink
+
+
+def _gateway_link(gateway: str | None, admin_key_file: Path | None) -> "GatewayLink | None":
+    """Return the way to the gateway's admin API, where the operator named one."""
+    from safehold.console.sources import GatewayLink
+
+    if (gateway is None) != (admin_key_file is None):
+        raise ConfigError("expected --gateway and --admin-key-file together, came one of them")
+    if gateway is None or admin_key_file is None:
+        return None
+    return GatewayLink(gateway, admin_key_file.read_text().strip())
 
 
 @click.command()
@@ -161,6 +176,8 @@ def console(
       safehold console --appeals --intel intel.db --intel-config intel.yaml
       safehold console --ledger postgresql://safehold@db/ledger --store postgresql://c@db/console
     """
+    from safehold.cli._trust import key_directory, open_desk, read_signing_key
+
     if demo:
         from safehold.console.demo.play import serve_demo
 
@@ -169,7 +186,7 @@ def console(
     from safehold.console.index import ExchangeIndex
     from safehold.console.server import Console, serve_console
     from safehold.console.shell.logins import Logins
-    from safehold.console.sources import DeskLeaves, GatewayLink, Sources
+    from safehold.console.sources import ConsoleSources, DeskLeaves
     from safehold.detect.monitoring.tables import MonitorStore
     from safehold.detect.review.appeals import AppealBook
     from safehold.detect.review.authority import GrantAuthority, LedgerHolds
@@ -178,11 +195,7 @@ def console(
     from safehold.guard.ledger.engine import open_engine
     from safehold.guard.ledger.reader import LedgerReader
 
-    if (gateway is None) != (admin_key_file is None):
-        raise ConfigError("expected --gateway and --admin-key-file together, came one of them")
-    link = None
-    if gateway is not None and admin_key_file is not None:
-        link = GatewayLink(gateway, admin_key_file.read_text().strip())
+    link = _gateway_link(gateway, admin_key_file)
     desk = open_desk(log_dir, key_dir)
     emitter = read_signing_key(key_directory(log_dir, key_dir) / "emitter.key")
     reader = LedgerReader.open(url)
@@ -219,7 +232,7 @@ def console(
         holds=LedgerHolds(url),
         examples=examples,
     )
-    sources = Sources(
+    sources = ConsoleSources(
         reader=reader,
         index=ExchangeIndex(engine, reader, time.time),
         desk=desk,

@@ -2,29 +2,18 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from safehold.cli._visible import visible
-from safehold.constitution import (
-    Constitution,
-    Document,
-    PermittedClause,
-    RestrictedClause,
-    SchemaError,
-    load,
-    load_document,
-    stock,
-)
-from safehold.constitution.lint import RULES, LintFinding, SeedCount, Severity, lint
-from safehold.constitution.template import template
 from safehold.errors import UsageError
-from safehold.improve.synthesis import seeds as seed_books
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from safehold.constitution import Constitution, Document, PermittedClause, RestrictedClause
+    from safehold.constitution.lint import LintFinding, SeedCount
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -73,6 +62,9 @@ def lint_command(
       safehold constitution lint my-domain.yaml --json | jq '.[].findings[].rule'
       safehold constitution lint --rules
     """
+    from safehold.constitution import stock
+    from safehold.constitution.lint import Severity
+
     if rules:
         _print_rules(as_json=as_json)
         return
@@ -100,6 +92,8 @@ def show(name: str, clause_id: str | None, as_json: bool) -> None:
       safehold constitution show homebrewing --clause beer-production
       safehold constitution show ./my-domain.yaml --json | jq .digest
     """
+    from safehold.constitution import load
+
     shown = load(name)
     if clause_id is not None:
         clause = shown.clause(clause_id)
@@ -123,6 +117,11 @@ def list_command(as_json: bool) -> None:
       safehold constitution list
       safehold constitution list --json | jq '.[].name'
     """
+    from rich.console import Console
+    from rich.table import Table
+
+    from safehold.constitution import load, stock
+
     all_stock = [load(name) for name in stock()]
     if as_json:
         click.echo(_json([_summary(one) for one in all_stock]))
@@ -178,6 +177,8 @@ def new(
       safehold constitution new glue --restricted glue-making > glue.yaml
       safehold constitution new glue --restricted glue-making --stage cooking -o glue.yaml
     """
+    from safehold.constitution.template import template
+
     text = template(name, title=title, restricted=restricted, stages=stages)
     if output is None:
         click.echo(_json({"yaml": text}) if as_json else text, nl=as_json)
@@ -262,8 +263,11 @@ def neighbours(
     click.echo(_json({"written": str(out), **counts}) if as_json else told)
 
 
-def _findings(name: str, folder: Path | None, *, seeds: bool) -> tuple[LintFinding, ...]:
+def _findings(name: str, folder: Path | None, *, seeds: bool) -> "tuple[LintFinding, ...]":
     """Lint one constitution; a broken schema is a finding like any other."""
+    from safehold.constitution import SchemaError, load_document
+    from safehold.constitution.lint import LintFinding, Severity, lint
+
     try:
         document = load_document(name)
     except SchemaError as error:
@@ -272,8 +276,12 @@ def _findings(name: str, folder: Path | None, *, seeds: bool) -> tuple[LintFindi
     return lint(document, seeds=_seed_counts(name, document, folder) if seeds else None)
 
 
-def _seed_counts(name: str, document: Document, folder: Path | None) -> tuple[SeedCount, ...]:
+def _seed_counts(name: str, document: "Document", folder: Path | None) -> "tuple[SeedCount, ...]":
     """Count the written seeds: the package's, or those of a folder; empty where there are none."""
+    from safehold.constitution import stock
+    from safehold.constitution.lint import SeedCount
+    from safehold.improve.synthesis import seeds as seed_books
+
     domain = document.constitution.name
     beside = Path(name).parent / "seeds"
     if folder is None and name not in stock() and seed_books.folder_files(beside):
@@ -292,6 +300,11 @@ def _seed_counts(name: str, document: Document, folder: Path | None) -> tuple[Se
 
 
 def _print_rules(*, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from safehold.constitution.lint import RULES, Severity
+
     if as_json:
         rows = [{"rule": r.name, "severity": r.severity, "summary": r.summary} for r in RULES]
         click.echo(_json(rows))
@@ -303,7 +316,13 @@ def _print_rules(*, as_json: bool) -> None:
     Console().print(table)
 
 
-def _print_findings(name: str, found: tuple[LintFinding, ...]) -> None:
+def _print_findings(name: str, found: "tuple[LintFinding, ...]") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+    from safehold.constitution.lint import Severity
+
     console = Console(highlight=False)
     for finding in found:
         place = f"{name}:{finding.line}:{finding.column}"
@@ -318,7 +337,13 @@ def _print_findings(name: str, found: tuple[LintFinding, ...]) -> None:
     )
 
 
-def _print_constitution(shown: Constitution) -> None:
+def _print_constitution(shown: "Constitution") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+
     console = Console(highlight=False)
     console.print(Text(f"{visible(shown.title)} ({shown.name}, version {visible(shown.version)})"))
     console.print(Text(f"sha256 {shown.digest}"), soft_wrap=True)
@@ -337,7 +362,14 @@ def _print_constitution(shown: Constitution) -> None:
     console.print(table)
 
 
-def _print_clause(shown: Constitution, clause: RestrictedClause | PermittedClause) -> None:
+def _print_clause(shown: "Constitution", clause: "RestrictedClause | PermittedClause") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+    from safehold.constitution import RestrictedClause
+
     console = Console(highlight=False)
     side = "restricted" if isinstance(clause, RestrictedClause) else "permitted"
     console.print(Text(f"{visible(clause.title)} ({clause.id}): {side}, {clause.tier}"))
@@ -358,14 +390,18 @@ def _print_clause(shown: Constitution, clause: RestrictedClause | PermittedClaus
     console.print(Text(f"\nPermitted neighbours: {', '.join(clause.neighbours) or 'none'}"))
 
 
-def _print_prose(console: Console, text: str) -> None:
+def _print_prose(console: "Console", text: str) -> None:
     """Print paragraphs, each reflowed to the width of the terminal."""
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+
     console.print()
     for paragraph in text.strip().split("\n\n"):
         console.print(Text(" ".join(visible(paragraph).split()) + "\n"))
 
 
-def _summary(one: Constitution) -> dict[str, object]:
+def _summary(one: "Constitution") -> dict[str, object]:
     return {
         "name": one.name,
         "title": one.title,

@@ -5,32 +5,17 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from safehold.canonical import sha256_hex
 from safehold.cli._controls_accept import accept, attest, except_command
-from safehold.cli._trust import (
-    emit,
-    json_option,
-    keys_option,
-    log_options,
-    open_desk,
-    plain,
-    read_signing_key,
-)
+from safehold.cli._trust import json_option, keys_option, log_options
 from safehold.errors import UsageError
-from safehold.govern.controls.engine import read_again, run_controls
-from safehold.govern.controls.facts.host import LocalHost
-from safehold.govern.controls.facts.trust_log import read_log
-from safehold.govern.controls.interface import ControlError, ControlRun, Result, Way
-from safehold.govern.controls.library import read_site, stock_catalogue
-from safehold.govern.controls.matrix import closing_line, gaps, matrix_html
-from safehold.govern.controls.record import require_recorded, run_record
-from safehold.trust.demands.met import MetControls, met_note
-from safehold.trust.log.note import SigningKey
+
+if TYPE_CHECKING:
+    from safehold.govern.controls.interface import ControlResult, ControlRun
 
 _SAVED = "controls-run.json"
 
@@ -63,6 +48,11 @@ for _command in (attest, except_command, accept):
 @json_option
 def list_controls(family: str | None, as_json: bool) -> None:
     """List the catalogue."""
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.controls.interface import Assurance
+    from safehold.govern.controls.library import stock_catalogue
+    from safehold.govern.controls.matrix import gaps
+
     catalogue = stock_catalogue()
     known = [one.id for one in catalogue.families]
     if family is not None and family.lower() not in known:
@@ -78,7 +68,7 @@ def list_controls(family: str | None, as_json: bool) -> None:
         return
     for one in rows:
         click.echo(f"{one.id}  {one.kind.value:<10}  {one.way.value:<9}  {one.title}")
-    automatic = sum(one.way is Way.AUTOMATIC for one in rows)
+    automatic = sum(one.way is Assurance.AUTOMATIC for one in rows)
     click.echo(f"{len(rows)} controls, {automatic} automatic")
     for stage, kind in gaps(catalogue) if family is None else ():
         click.echo(f"gap: no {kind} control at {stage.value}")
@@ -89,6 +79,9 @@ def list_controls(family: str | None, as_json: bool) -> None:
 @json_option
 def show_control(control: str, as_json: bool) -> None:
     """Show one control: what it demands, and what it maps to."""
+    from safehold.cli._trust import emit
+    from safehold.govern.controls.library import stock_catalogue
+
     one = stock_catalogue().control(control)
     if as_json:
         emit(one)
@@ -112,7 +105,9 @@ def collect(
 
     DOCUMENTS are names such as endpoint or staff; all, when none is given.
     """
+    from safehold.cli._trust import emit, plain
     from safehold.govern.controls.exports.table import EXPORTERS, export_all
+    from safehold.govern.controls.library import read_site
 
     known = [one.file for one in EXPORTERS]
     unknown = sorted(set(documents) - set(known))
@@ -132,6 +127,7 @@ def collect(
 def baseline(site: Path | None) -> None:
     """Declare what starts by itself now: units, timers and start scripts, by their digests."""
     from safehold.govern.controls.exports.host import units
+    from safehold.govern.controls.library import read_site
 
     at = read_site(site).export
     found = units(at.units)
@@ -175,6 +171,14 @@ def run(
     as_json: bool,
 ) -> None:
     """Read this host once and judge every control; exit 1 unless all are satisfied."""
+    from safehold.canonical import sha256_hex
+    from safehold.cli._trust import open_desk, read_signing_key
+    from safehold.govern.controls.engine import run_controls
+    from safehold.govern.controls.facts.host import LocalHost
+    from safehold.govern.controls.library import read_site, stock_catalogue
+    from safehold.govern.controls.record import run_record
+    from safehold.trust.demands.met import MetControls, met_note
+
     if (valid is None) != (valid_key is None):
         raise UsageError("expected --valid and --valid-key together: the file is signed")
     signer = None if valid_key is None else read_signing_key(valid_key)
@@ -205,6 +209,9 @@ def new_key(path: Path, name: str) -> None:
     Example:
       safehold controls new-key /etc/safehold/controls.key --name gpu-1.controls
     """
+    from safehold.govern.controls.interface import ControlError
+    from safehold.trust.log.note import SigningKey
+
     key = SigningKey.generate(name)
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -245,6 +252,12 @@ def report(
     as_json: bool,
 ) -> None:
     """Read a saved run as it stands now; an old result is stale. Exit 1 unless all hold."""
+    from safehold.govern.controls.engine import read_again
+    from safehold.govern.controls.facts.trust_log import read_log
+    from safehold.govern.controls.library import stock_catalogue
+    from safehold.govern.controls.matrix import matrix_html
+    from safehold.govern.controls.record import require_recorded
+
     found = _read(saved)
     if log_dir is not None:
         require_recorded(found, read_log(log_dir, log_keys or log_dir / "log.json"))
@@ -263,6 +276,9 @@ def report(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
 def oscal(saved: Path, out: Path) -> None:
     """Write a saved run as OSCAL: catalog, profile and assessment results, checked together."""
+    from safehold.govern.controls.engine import read_again
+    from safehold.govern.controls.interface import ControlError
+    from safehold.govern.controls.library import stock_catalogue
     from safehold.govern.controls.oscal import assessment, catalog, oscal_faults, profile
 
     found, catalogue = _read(saved), stock_catalogue()
@@ -293,6 +309,7 @@ def drill(
     key_dir: Path | None,
 ) -> None:
     """Run a drill's COMMAND, and append a leaf with how it ended and how long it took."""
+    from safehold.cli._trust import open_desk
     from safehold.trust.log.log_entries import Record
 
     begun = time.monotonic()
@@ -312,7 +329,10 @@ def drill(
         context.exit(1)
 
 
-def _print(results: tuple[Result, ...], family: str | None, *, as_json: bool) -> None:
+def _print(results: "tuple[ControlResult, ...]", family: str | None, *, as_json: bool) -> None:
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.controls.matrix import closing_line
+
     rows = [one for one in results if family is None or one.control.startswith(family.lower())]
     if as_json:
         emit([plain(one) | {"satisfied": one.satisfied} for one in rows])
@@ -323,7 +343,9 @@ def _print(results: tuple[Result, ...], family: str | None, *, as_json: bool) ->
     click.echo(closing_line(results))
 
 
-def _read(path: Path) -> ControlRun:
+def _read(path: Path) -> "ControlRun":
+    from safehold.govern.controls.interface import ControlError, ControlRun
+
     try:
         return msgspec.json.decode(path.read_bytes(), type=ControlRun)
     except OSError as error:
@@ -333,6 +355,8 @@ def _read(path: Path) -> ControlRun:
 
 
 def _write(path: Path, data: bytes) -> None:
+    from safehold.govern.controls.interface import ControlError
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

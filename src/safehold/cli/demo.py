@@ -7,22 +7,20 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich._export_format import CONSOLE_SVG_FORMAT
-from rich.console import Console
 
-from safehold.demo.client import play
-from safehold.demo.gateways import DemoGateway, free_port, gateway
-from safehold.demo.outcomes import Happened, happened
-from safehold.demo.scenes import Scene, scenes
-from safehold.demo.table import table
 from safehold.errors import SafeholdError
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.session.session import SessionPolicy
-from safehold.testing.upstream import MockUpstream, SaidRun, Script, split
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from safehold.demo.gateways import DemoGateway
+    from safehold.demo.outcomes import Happened
+    from safehold.demo.scenes import Scene
+    from safehold.testing.upstream import MockUpstream, Script
 
 _DELTA_CHARS = 5
 _DELTA_S = 0.004
@@ -67,6 +65,12 @@ def demo(
       safehold demo --once
       safehold demo --bundle bundles/mine --bundle-key mine.pub --port 8500
     """
+    from rich.console import Console
+
+    from safehold.demo.gateways import free_port, gateway
+    from safehold.guard.bundle.stock import stock_bundle
+    from safehold.testing.upstream import MockUpstream
+
     guard = [part for key in keys for part in ("--bundle-key", key)]
     if bundle is None:
         stock, pinned = stock_bundle()
@@ -99,8 +103,11 @@ def demo(
 
 
 def _played(
-    main: DemoGateway, second: DemoGateway, script: MockUpstream, err: Console
-) -> list[Happened]:
+    main: "DemoGateway", second: "DemoGateway", script: "MockUpstream", err: "Console"
+) -> "list[Happened]":
+    from safehold.demo.outcomes import Happened
+    from safehold.demo.scenes import scenes
+
     rows: list[Happened] = []
     with err.status("") as status:
         for scene in scenes():
@@ -112,17 +119,28 @@ def _played(
     return rows
 
 
-def _one(scene: Scene, through: DemoGateway) -> Happened:
+def _one(scene: "Scene", through: "DemoGateway") -> "Happened":
+    from safehold.demo.client import play
+    from safehold.demo.outcomes import happened
+    from safehold.guard.ledger.reader import LedgerReader
+
     heard = asyncio.run(play(through.url, scene))
     entries = LedgerReader.open(os.fspath(through.ledger)).decision(heard.decision_id)
     return happened(scene, heard, entries)
 
 
-def _script(reply: str) -> Script:
+def _script(reply: str) -> "Script":
+    from safehold.testing.upstream import SaidRun, Script, split
+
     return Script(said=(SaidRun(split(reply, _DELTA_CHARS)),), delay_s=_DELTA_S)
 
 
-def _show(rows: list[Happened], svg: Path | None) -> None:
+def _show(rows: "list[Happened]", svg: Path | None) -> None:
+    from rich._export_format import CONSOLE_SVG_FORMAT
+    from rich.console import Console
+
+    from safehold.demo.table import table
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)
@@ -139,7 +157,9 @@ def _show(rows: list[Happened], svg: Path | None) -> None:
         svg.write_text(text, encoding="utf-8")
 
 
-def _legend(rows: list[Happened]) -> str:
+def _legend(rows: "list[Happened]") -> str:
+    from safehold.guard.session.session import SessionPolicy
+
     delivered = sum(row.delivered_bytes for row in rows)
     scored = sum(row.scored_bytes for row in rows)
     return (
@@ -149,7 +169,7 @@ def _legend(rows: list[Happened]) -> str:
     )
 
 
-def _wrong(rows: list[Happened]) -> list[str]:
+def _wrong(rows: "list[Happened]") -> list[str]:
     return [
         f"{number} ({row.title}): {row.problem or f'stopped {row.place}, expected {row.expected}'}"
         for number, row in enumerate(rows, 1)
@@ -157,18 +177,18 @@ def _wrong(rows: list[Happened]) -> list[str]:
     ]
 
 
-def _check(rows: list[Happened]) -> None:
+def _check(rows: "list[Happened]") -> None:
     wrong = _wrong(rows)
     if wrong:
         raise SafeholdError(f"{len(wrong)} of {len(rows)} exchanges went wrong: {'; '.join(wrong)}")
 
 
-def _check_softly(rows: list[Happened], err: Console) -> None:
+def _check_softly(rows: "list[Happened]", err: "Console") -> None:
     for line in _wrong(rows):
         err.print(f"unexpected: {line}", style="yellow", highlight=False)
 
 
-def _point(main: DemoGateway, err: Console) -> None:
+def _point(main: "DemoGateway", err: "Console") -> None:
     """Say how to point the official SDKs at the gateway."""
     openai = f'OpenAI(base_url="{main.url}/v1", api_key="none")'
     anthropic = f'Anthropic(base_url="{main.url}", api_key="none")'

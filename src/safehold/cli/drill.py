@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
-from safehold.cli._trust import json_option, keys_option, open_desk
+from safehold.cli._trust import json_option, keys_option
 from safehold.errors import UsageError
-from safehold.trust.log.log_entries import Record
 
 BEGIN, END = "<!-- heist table: begin -->", "<!-- heist table: end -->"
 
@@ -50,9 +49,11 @@ def heist_command(
     as_json: bool,
 ) -> None:
     """Play a heist in network namespaces; exit 1 unless every step is real and held."""
+    from safehold.cli._trust import open_desk
     from safehold.demo.heist.steps import as_json as in_json
     from safehold.demo.heist.steps import heist
     from safehold.demo.heist.table import markdown, rows
+    from safehold.trust.log.log_entries import Record
 
     begun = time.monotonic()
     tries = heist(lambda line: click.echo(line, err=True))

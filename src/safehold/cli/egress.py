@@ -6,63 +6,22 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from safehold.cli._egress_hidden import command as hidden_bits_command
-from safehold.cli._egress_run import (
-    After,
-    keep_watch,
-    tell_to_reload,
-    to_otlp,
-    to_page,
-    to_textfile,
-)
 from safehold.cli._egress_tools import TOOLS
-from safehold.cli._trust import open_desk
 from safehold.errors import UsageError
-from safehold.secure.egress.bounds.budget import flows_to_cut, prove
-from safehold.secure.egress.bounds.proof import proof_markdown
-from safehold.secure.egress.declare.plan import load_plan
-from safehold.secure.egress.declare.register import load_register
-from safehold.secure.egress.detectors.detectors import Detector
-from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
-from safehold.secure.egress.enforcement.log_adapter import (
-    BothLogs,
-    DeskAudit,
-    DeskAuthorizer,
-    DeskWeightGrants,
-)
-from safehold.secure.egress.enforcement.loosening import file_digests
-from safehold.secure.egress.enforcement.snapshot import Snapshot
-from safehold.secure.egress.enforcement.state import BootClock, StateFile
-from safehold.secure.egress.explain.senders import load_signer, load_sources, load_verifier
-from safehold.secure.egress.explain.tokens import load_quotas
-from safehold.secure.egress.interface import (
-    AuditLog,
-    Authorizer,
-    Direction,
-    NoWeightGrants,
-    RefuseAll,
-    Tuple5,
-    WeightGrants,
-)
-from safehold.secure.egress.kernel.attribution import tcp_sockets
-from safehold.secure.egress.kernel.holders import holders
-from safehold.secure.egress.kernel.nft import NftKernel
-from safehold.secure.egress.kernel.ruleset import Desired, Quota, accounts, transaction, windows_of
-from safehold.secure.egress.units import human_bytes
-from safehold.secure.egress.watch.access_log import AccessLog
-from safehold.secure.egress.watch.alerts import AlertFile, AlertSink, Webhook
-from safehold.secure.egress.watch.counts import Peer
-from safehold.secure.egress.watch.shape_watch import load_limits
-from safehold.secure.egress.watch.watch import Inputs, Watch
-from safehold.trust.release.interface import ArtefactKind
-from safehold.trust.released.follow import ReleaseLog
-from safehold.trust.released.interface import read_release_settings
+from safehold.secure.egress.interface import AuditLog, Authorizer, WeightGrants
+
+if TYPE_CHECKING:
+    from safehold.secure.egress.detectors.detectors import Detector
+    from safehold.secure.egress.enforcement.snapshot import Snapshot
+    from safehold.secure.egress.watch.counts import CountsPeer
+    from safehold.secure.egress.watch.watch import Watch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -153,6 +112,24 @@ def _open(
     files: Mapping[str, Path | None] | None = None,
     releases_file: Path | None = None,
 ) -> EnforcerHost:
+    from safehold.cli._trust import open_desk
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.enforcement.audit import ChainedLog
+    from safehold.secure.egress.enforcement.log_adapter import (
+        BothLogs,
+        DeskAudit,
+        DeskAuthorizer,
+        DeskWeightGrants,
+    )
+    from safehold.secure.egress.enforcement.loosening import file_digests
+    from safehold.secure.egress.enforcement.state import StateFile
+    from safehold.secure.egress.interface import NoWeightGrants, RefuseAll
+    from safehold.secure.egress.kernel.nft import NftKernel
+    from safehold.trust.release.interface import ArtefactKind
+    from safehold.trust.released.follow import ReleaseLog
+    from safehold.trust.released.interface import read_release_settings
+
     rules, limits = load_register(register_file), load_plan(plan_file)
     if releases_file is not None:
         log = ReleaseLog(read_release_settings(releases_file), time.time)
@@ -196,6 +173,11 @@ def plan(register_file: Path, plan_file: Path, as_json: bool) -> None:
       safehold egress plan --register egress.toml --plan egress-plan.toml
       safehold egress plan --json
     """
+    from safehold.secure.egress.bounds.budget import prove
+    from safehold.secure.egress.bounds.proof import proof_markdown
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+
     rules, limits = load_register(register_file), load_plan(plan_file)
     live = rules.live(_today())
     for flow in rules.expired(_today()):
@@ -217,6 +199,18 @@ def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> 
     Examples:
       safehold egress compile --out build/
     """
+    from safehold.secure.egress.bounds.budget import prove
+    from safehold.secure.egress.bounds.proof import proof_markdown
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.kernel.ruleset import (
+        Desired,
+        Quota,
+        accounts,
+        transaction,
+        windows_of,
+    )
+
     rules, limits = load_register(register_file), load_plan(plan_file)
     live = rules.live(_today())
     proof = prove(live, limits)
@@ -282,6 +276,8 @@ def apply(
       safehold egress apply --first --senders senders.toml
       safehold egress apply --log trust-log
     """
+    from safehold.secure.egress.bounds.budget import prove
+
     opened = _open(**where, files=_given(senders, quotas, detectors))
     prove(opened.enforcer.flows, opened.enforcer.plan)
     snapshot = opened.enforcer.apply(first=first)
@@ -307,6 +303,9 @@ def reload_(
       safehold egress reload
       safehold egress reload --senders senders.toml --log trust-log
     """
+    from safehold.cli._egress_run import tell_to_reload
+    from safehold.secure.egress.bounds.budget import prove
+
     opened = _open(**where, files=_given(senders, quotas, detectors))
     prove(opened.enforcer.flows, opened.enforcer.plan)
     snapshot = opened.enforcer.apply()
@@ -341,7 +340,9 @@ def status(as_json: bool, **where: Any) -> None:
         click.echo(f"hidden bits per token: at most {state.hidden_bits:.2f}")
 
 
-def _show(snapshot: Snapshot, *, as_json: bool) -> None:
+def _show(snapshot: "Snapshot", *, as_json: bool) -> None:
+    from safehold.secure.egress.units import human_bytes
+
     if as_json:
         _print(snapshot)
         return
@@ -386,6 +387,12 @@ def explain(
       safehold egress explain udp 2001:db8::1 443
     """
     import ipaddress
+
+    from safehold.secure.egress.bounds.budget import flows_to_cut
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.interface import Direction, Tuple5
+    from safehold.secure.egress.units import human_bytes
 
     try:
         ipaddress.ip_address(destination)
@@ -463,7 +470,10 @@ def review(reason: str, as_json: bool, **where: Any) -> None:
     click.echo("the residual odometers are at 0")
 
 
-def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> Watch:
+def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> "Watch":
+    from safehold.secure.egress.enforcement.state import BootClock
+    from safehold.secure.egress.watch.watch import Watch
+
     return Watch(
         enforcer=opened.enforcer,
         folder=state_dir,
@@ -526,6 +536,16 @@ def run(
       safehold egress run --counts host.json --counts-key host.pem \\
           --peer-counts box.json --peer-key box.pub.pem
     """
+    from safehold.cli._egress_run import After, keep_watch, to_otlp, to_page, to_textfile
+    from safehold.secure.egress.explain.senders import load_sources
+    from safehold.secure.egress.explain.tokens import load_quotas
+    from safehold.secure.egress.kernel.attribution import tcp_sockets
+    from safehold.secure.egress.kernel.holders import holders
+    from safehold.secure.egress.watch.access_log import AccessLog
+    from safehold.secure.egress.watch.alerts import AlertFile, AlertSink, Webhook
+    from safehold.secure.egress.watch.shape_watch import load_limits
+    from safehold.secure.egress.watch.watch import Inputs
+
     opened = _open(**where, files=_given(senders, quotas, detectors))
     sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
     sinks += [Webhook(webhook)] if webhook else []
@@ -562,14 +582,17 @@ def run(
     )
 
 
-def _peer(opened: EnforcerHost, *given: Path | None) -> Peer | None:
+def _peer(opened: EnforcerHost, *given: Path | None) -> "CountsPeer | None":
+    from safehold.secure.egress.explain.senders import load_signer, load_verifier
+    from safehold.secure.egress.watch.counts import CountsPeer
+
     if not any(given):
         return None
     own, own_key, other, other_key = given
     if own is None or own_key is None or other is None or other_key is None:
         raise UsageError("give --counts, --counts-key, --peer-counts and --peer-key together")
     us, them = ("box", "host") if opened.enforcer.plan.box.inside else ("host", "box")
-    return Peer(
+    return CountsPeer(
         path=other,
         party=them,
         verifier=load_verifier(other_key),
@@ -579,7 +602,9 @@ def _peer(opened: EnforcerHost, *given: Path | None) -> Peer | None:
     )
 
 
-def _detectors(path: Path | None) -> dict[str, Detector]:
+def _detectors(path: Path | None) -> "dict[str, Detector]":
+    from safehold.secure.egress.detectors.detectors import Detector
+
     if path is None:
         return {}
     try:
@@ -605,6 +630,9 @@ def flows(
       safehold egress flows
       safehold egress flows --json
     """
+    from safehold.secure.egress.declare.register import load_register
+    from safehold.secure.egress.kernel.nft import NftKernel
+    from safehold.secure.egress.units import human_bytes
     from safehold.secure.egress.watch.observe_flows import compare, seen
 
     del plan_file, log_dir
@@ -637,6 +665,9 @@ def holders_(
       safehold egress holders
       safehold egress holders --refuse --json
     """
+    from safehold.secure.egress.declare.plan import load_plan
+    from safehold.secure.egress.kernel.holders import holders
+
     del register_file
     listed = load_plan(plan_file).judge.senders
     found = holders(netns)

@@ -13,26 +13,7 @@ import msgspec
 
 from safehold.cli._endpoint_attack import attack
 from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_command
-from safehold.cli._trust import open_desk
 from safehold.errors import ConfigError
-from safehold.secure.endpoint.changing import DeskLoosener, Loosener, NoLoosening, install
-from safehold.secure.endpoint.drift import drift as compare
-from safehold.secure.endpoint.engines.confine import confine
-from safehold.secure.endpoint.essentials import essentials, stopped, target_of
-from safehold.secure.endpoint.heartbeat import read_pulse
-from safehold.secure.endpoint.interface import PolicyError
-from safehold.secure.endpoint.inventory.book import read_inventory, write_inventory
-from safehold.secure.endpoint.inventory.scan import ROOTS, load_cache, packages, scan, store_cache
-from safehold.secure.endpoint.lint import lint as find
-from safehold.secure.endpoint.policy import read_policy
-from safehold.secure.endpoint.publish import publish as publish_batch
-from safehold.secure.endpoint.records import read_records
-from safehold.secure.endpoint.service import load, run_guard
-from safehold.secure.endpoint.suggest import Duty, rows_text, suggested
-from safehold.trust.log.note import SigningKey
-from safehold.trust.release.interface import ArtefactKind
-from safehold.trust.released.follow import ReleaseLog
-from safehold.trust.released.interface import read_release_settings
 
 _FOLDER = Path("/var/lib/safehold/endpoint")
 Command = Callable[..., Any]
@@ -106,6 +87,8 @@ def keygen(name: str, file: Path) -> None:
     Example:
       safehold endpoint keygen platform platform.key
     """
+    from safehold.trust.log.note import SigningKey
+
     key = SigningKey.generate(name)
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -139,6 +122,16 @@ def scan_command(
       safehold endpoint scan inventory.jsonl --host gpu-1 --signer platform.key
       safehold endpoint scan models.jsonl --host gpu-1 --signer ml.key --root /opt/models
     """
+    from safehold.secure.endpoint.inventory.book import write_inventory
+    from safehold.secure.endpoint.inventory.scan import (
+        ROOTS,
+        load_cache,
+        packages,
+        scan,
+        store_cache,
+    )
+    from safehold.trust.log.note import SigningKey
+
     key = SigningKey.parse(signer.read_text(encoding="utf-8"))
     memory = file.with_name(file.name + ".cache")
     began = time.monotonic()
@@ -172,6 +165,10 @@ def lint_command(policy_file: Path, elsewhere: bool, as_json: bool) -> None:
     Example:
       safehold endpoint lint --policy endpoint.toml
     """
+    from safehold.secure.endpoint.inventory.book import read_inventory
+    from safehold.secure.endpoint.lint import lint as find
+    from safehold.secure.endpoint.service import load
+
     now = int(time.time())
     loaded = load(policy_file, now)
     base = policy_file.absolute().parent
@@ -230,6 +227,13 @@ def guard_command(
       safehold endpoint guard --policy endpoint.toml --dry-run
       safehold endpoint guard --policy /etc/safehold/endpoint.toml
     """
+    from safehold.secure.endpoint.essentials import essentials, stopped, target_of
+    from safehold.secure.endpoint.interface import EndpointPolicyError
+    from safehold.secure.endpoint.service import load, run_guard
+    from safehold.trust.release.interface import ArtefactKind
+    from safehold.trust.released.follow import ReleaseLog
+    from safehold.trust.released.interface import read_release_settings
+
     loaded = load(policy_file, int(time.time()))
     if dry_run:
         lines = stopped(
@@ -242,7 +246,7 @@ def guard_command(
         if not lines and not as_json:
             click.echo(f"nothing that the host needs would be stopped; policy {loaded.sha256}")
         if lines:
-            raise SystemExit(PolicyError.exit_status)
+            raise SystemExit(EndpointPolicyError.exit_status)
         return
     if releases_file is not None:
         log = ReleaseLog(read_release_settings(releases_file), time.time)
@@ -277,6 +281,10 @@ def suggest_command(policy_file: Path, records: Path, owner: str, reason: str, t
     Example:
       safehold endpoint suggest --owner platform --reason "learned in staging" --ticket OPS-7
     """
+    from safehold.secure.endpoint.policy import read_policy
+    from safehold.secure.endpoint.records import read_records
+    from safehold.secure.endpoint.suggest import Duty, rows_text, suggested
+
     policy = read_policy(policy_file)
     names = frozenset(row.name for row in (*policy.allow, *policy.deny))
     duty = Duty(owner, reason, ticket)
@@ -305,6 +313,9 @@ def install_command(
       safehold endpoint install endpoint.toml
       safehold endpoint install endpoint.toml --log log/ --keys keys/
     """
+    from safehold.cli._trust import open_desk
+    from safehold.secure.endpoint.changing import DeskLoosener, Loosener, NoLoosening, install
+
     loosener: Loosener = NoLoosening()
     if log_dir is not None:
         loosener = DeskLoosener(open_desk(log_dir, key_dir))
@@ -326,6 +337,8 @@ def status_command(socket_path: Path, as_json: bool) -> None:
     Example:
       safehold endpoint status --json
     """
+    from safehold.secure.endpoint.heartbeat import read_pulse
+
     pulse = read_pulse(socket_path)
     if as_json:
         click.echo(msgspec.json.encode(pulse))
@@ -348,6 +361,8 @@ def metrics_command(socket_path: Path) -> None:
     Example:
       safehold endpoint metrics > /var/lib/node_exporter/endpoint.prom
     """
+    from safehold.secure.endpoint.heartbeat import read_pulse
+
     pulse = read_pulse(socket_path)
     figures = {
         "asked_total": pulse.asked,
@@ -375,6 +390,11 @@ def drift_command(policy_file: Path, as_json: bool) -> None:
     Example:
       safehold endpoint drift --policy /etc/safehold/endpoint.toml
     """
+    from safehold.secure.endpoint.drift import drift as compare
+    from safehold.secure.endpoint.inventory.book import read_inventory
+    from safehold.secure.endpoint.inventory.scan import load_cache, scan
+    from safehold.secure.endpoint.policy import read_policy
+
     policy = read_policy(policy_file)
     base = policy_file.absolute().parent
     now = int(time.time())
@@ -410,6 +430,9 @@ def publish_command(
     Example:
       safehold endpoint publish --host gpu-1 --log log/ --keys keys/
     """
+    from safehold.cli._trust import open_desk
+    from safehold.secure.endpoint.publish import publish as publish_batch
+
     if log_dir is None:
         raise ConfigError("expected --log: where refusals are published")
     desk = open_desk(log_dir, key_dir)
@@ -434,6 +457,8 @@ def run_command(executable: tuple[str, ...], command: tuple[str, ...]) -> None:
       safehold endpoint run -- llama-server --model model.gguf
       safehold endpoint run --executable /usr --executable /opt/serve -- /opt/serve/bin/serve
     """
+    from safehold.secure.endpoint.engines.confine import confine
+
     confine(executable or ("/usr", "/bin", "/sbin", "/lib", "/lib64"))
     try:
         os.execvp(command[0], list(command))  # noqa: S606 - this is what the command is for

@@ -2,25 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from safehold.cli._progress_bars import Bars
-from safehold.constitution import load
 from safehold.errors import UsageError
-from safehold.guard.bundle.find import open_bundle
-from safehold.guard.bundle.load import Bundle
-from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
-from safehold.guard.served.model import HfModel
-from safehold.improve.evaluation import page, plots
-from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures
-from safehold.improve.evaluation.judging import SecondOpinion
-from safehold.improve.evaluation.looks import record_look
-from safehold.improve.evaluation.parts import Part
-from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
+from safehold.improve.evaluation.parts import DataPart
+
+if TYPE_CHECKING:
+    from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures
 
 _LIMIT = click.IntRange(min=1)
 
@@ -48,7 +39,7 @@ _LIMIT = click.IntRange(min=1)
 @click.option("--limit", type=_LIMIT, help="At most so many items of each file, evenly spaced.")
 @click.option(
     "--part",
-    type=click.Choice([part.value for part in Part]),
+    type=click.Choice([part.value for part in DataPart]),
     help="Only the repositories that settings may be chosen on, or only those they may not.",
 )
 @click.option(
@@ -120,6 +111,19 @@ def evaluate_command(
       safehold eval homebrewing --data labelled/ --part blind --record docs/figures.json
       safehold eval homebrewing --data labelled/ --limit 100 --judge http://127.0.0.1:8000/v1
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.constitution import load
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.guard.bundle.load import Bundle
+    from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
+    from safehold.guard.served.model import HfModel
+    from safehold.improve.evaluation import page, plots
+    from safehold.improve.evaluation.judging import SecondOpinion
+    from safehold.improve.evaluation.looks import record_look
+    from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
+
     if beside and not ablations:
         raise UsageError("--beside adds to the ablation table: give --ablations too")
     plots.require()
@@ -135,7 +139,7 @@ def evaluate_command(
         limit=limit,
         stage1_only=stage1_only,
         ablations=ablations,
-        part=None if part is None else Part(part),
+        part=None if part is None else DataPart(part),
     )
     second = None
     if judge is not None:
@@ -160,8 +164,10 @@ def evaluate_command(
     console.print(f"Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def _flagged(row: GroupFigures) -> list[str]:
+def _flagged(row: "GroupFigures") -> list[str]:
     """Return the cells of both surfaces, with what could not be scored."""
+    from safehold.improve.evaluation import page
+
     return [
         page.rate_text(figures.flagged if figures else None, row.label)
         + (f"; {figures.unscorable} unscorable" if figures and figures.unscorable else "")
@@ -169,7 +175,10 @@ def _flagged(row: GroupFigures) -> list[str]:
     ]
 
 
-def _show(report: EvaluationReport) -> None:
+def _show(report: "EvaluationReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     table = Table(title=f"{report.bundle}, {report.items:,} items")
     columns = ["group", "flagged as prompt", "flagged as reply", "escalated as reply"]

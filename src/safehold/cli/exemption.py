@@ -1,52 +1,19 @@
 """`safehold exemption`: vetted subjects get a gentler action on named clauses."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from safehold.cli._notify import notify_option, tell
-from safehold.cli._trust import (
-    emit,
-    file_request,
-    json_option,
-    log_options,
-    open_desk,
-    owner_of,
-    plain,
-    sign,
-    ssh_key_option,
-)
-from safehold.cli._trust_requests import governing_request
-from safehold.cli._vetting import (
-    answer,
-    read_application,
-    standing_of,
-    told,
-    use_counted,
-    vetting_of,
-    write_application,
-)
-from safehold.constitution.library import load
+from safehold.cli._notify import notify_option
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import UsageError
 from safehold.guard.gateway.interface import Surface
-from safehold.trust.exemptions import (
-    CHECKLIST,
-    ExemptionAction,
-    ExemptionBook,
-    ExemptionTerms,
-    SubjectKind,
-    Vetting,
-    check_application,
-    check_clauses,
-    check_terms,
-)
-from safehold.trust.exemptions.vetting import APPROVERS, Standing, tier_of
-from safehold.trust.grants.events import DecisionNote
-from safehold.trust.grants.grant_service import Desk
-from safehold.trust.grants.interface import short
-from safehold.trust.people.statement import Act
+
+if TYPE_CHECKING:
+    from safehold.trust.exemptions import ExemptionTerms
+    from safehold.trust.grants.grant_service import Desk
 
 _DAY_S = 86_400
 
@@ -101,6 +68,8 @@ def apply_(path: Path, out: Path) -> None:
     Example:
       safehold exemption apply application.toml --out application.json
     """
+    from safehold.cli._vetting import write_application
+
     made = write_application(path, out)
     click.echo(f"wrote {out}, for its reviewers only; SHA-256 {made.sha256}")
 
@@ -128,6 +97,12 @@ def review(
           --constitution homebrewing
       safehold exemption review application.json --grant 5f1c2a9e41d0
     """
+    from safehold.cli._trust import open_desk
+    from safehold.cli._vetting import read_application
+    from safehold.constitution.library import load
+    from safehold.trust.exemptions import CHECKLIST, check_application
+    from safehold.trust.exemptions.vetting import APPROVERS, tier_of
+
     given = read_application(application_file)
     for label, text in (
         ("Who", given.who),
@@ -150,12 +125,14 @@ def review(
         click.echo(f"  --checked {item:<12} {text}")
 
 
-def _terms(members: dict[str, Any]) -> ExemptionTerms:
+def _terms(members: dict[str, Any]) -> "ExemptionTerms":
     """Return checked terms.
 
     Raises:
         UsageError: names the member.
     """
+    from safehold.trust.exemptions import ExemptionAction, ExemptionTerms, SubjectKind
+
     try:
         return msgspec.convert(members, ExemptionTerms)
     except msgspec.ValidationError as error:
@@ -169,7 +146,9 @@ def _terms(members: dict[str, Any]) -> ExemptionTerms:
         ) from error
 
 
-def _terms_of(desk: Desk, request_id: str) -> ExemptionTerms:
+def _terms_of(desk: "Desk", request_id: str) -> "ExemptionTerms":
+    from safehold.trust.exemptions import ExemptionTerms
+
     details = desk.state.case(request_id).signed.request.details
     if not isinstance(details, ExemptionTerms):
         raise UsageError(f"expected the request of an exemption, got {request_id}")
@@ -177,8 +156,18 @@ def _terms_of(desk: Desk, request_id: str) -> ExemptionTerms:
 
 
 def _file(
-    desk: Desk, asked: ExemptionTerms, *, ticket: str, days: int, ssh_key: Path, to: tuple[str, ...]
+    desk: "Desk",
+    asked: "ExemptionTerms",
+    *,
+    ticket: str,
+    days: int,
+    ssh_key: Path,
+    to: tuple[str, ...],
 ) -> None:
+    from safehold.cli._trust import file_request, owner_of
+    from safehold.cli._trust_requests import governing_request
+    from safehold.trust.exemptions import check_terms
+
     check_terms(asked)
     state = desk.state
     request = governing_request(
@@ -257,6 +246,12 @@ def request_(
           --use-case brewing-school --seats 20 --rate 500 --days 180 --ticket V-7 \\
           --constitution homebrewing --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import open_desk, plain
+    from safehold.cli._vetting import read_application, vetting_of
+    from safehold.constitution.library import load
+    from safehold.trust.exemptions import check_application, check_clauses
+    from safehold.trust.exemptions.vetting import tier_of
+
     kind, _, name = subject.partition("=")
     pairs = [one.partition("=") for one in relaxations]
     given = read_application(application_file)
@@ -322,6 +317,12 @@ def renew(
       safehold exemption renew 5f1c2a9e41d0 --application application.json --days 180 \\
           --ticket V-9 --checked identity ... --constitution homebrewing
     """
+    from safehold.cli._trust import open_desk, plain
+    from safehold.cli._vetting import read_application, use_counted, vetting_of
+    from safehold.constitution.library import load
+    from safehold.trust.exemptions import Vetting, check_application, check_clauses
+    from safehold.trust.exemptions.vetting import tier_of
+
     desk = open_desk(log_dir, key_dir)
     case = desk.state.case(request_id)
     old = _terms_of(desk, request_id)
@@ -369,6 +370,11 @@ def withdraw(
       safehold exemption withdraw 5f1c2a9e41d0 --reason "licence ended" \\
           --application application.json --notify ./mail-applicant --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import open_desk, sign
+    from safehold.trust.grants.events import DecisionNote
+    from safehold.trust.grants.interface import short
+    from safehold.trust.people.statement import Act
+
     desk = open_desk(log_dir, key_dir)
     _terms_of(desk, request_id)
     digest = desk.state.case(request_id).signed.request.sha256
@@ -405,18 +411,26 @@ def tell_(
     Example:
       safehold exemption tell 5f1c2a9e41d0 --application application.json --notify ./mail-applicant
     """
+    from safehold.cli._trust import open_desk
+
     if not told:
         raise UsageError("expected --notify PROGRAM: it is given contact, subject and text")
     desk = open_desk(log_dir, key_dir)
     _tell(desk, desk.state.case(request_id).signed.request.sha256, application_file, told)
 
 
-def _tell(desk: Desk, digest: str, application_file: Path, to: tuple[str, ...]) -> None:
+def _tell(desk: "Desk", digest: str, application_file: Path, to: tuple[str, ...]) -> None:
+    from safehold.cli._notify import tell
+    from safehold.cli._vetting import answer, read_application, standing_of, told
+    from safehold.trust.exemptions import check_application
+    from safehold.trust.exemptions.vetting import ApplicationStanding
+    from safehold.trust.grants.interface import short
+
     given = read_application(application_file)
     terms = _terms_of(desk, digest)
     check_application(terms, given)
     standing = standing_of(desk.state, digest, desk.now())
-    if standing is Standing.WAITING:
+    if standing is ApplicationStanding.WAITING:
         raise UsageError(f"expected a decided request, {short(digest)} still waits for approvals")
     request = desk.state.case(digest).signed.request
     for target in to:
@@ -435,6 +449,10 @@ def list_(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold exemption list --json
     """
+    from safehold.cli._trust import emit, open_desk, plain
+    from safehold.cli._vetting import standing_of
+    from safehold.trust.grants.interface import short
+
     desk = open_desk(log_dir, key_dir)
     now = desk.now()
     state = desk.state
@@ -461,6 +479,10 @@ def warn(record: bool, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold exemption warn --record
     """
+    from safehold.cli._trust import open_desk
+    from safehold.trust.exemptions import ExemptionBook
+    from safehold.trust.grants.interface import short
+
     desk = open_desk(log_dir, key_dir)
     book = ExemptionBook(desk.state.exemptions(), frozenset())
     for notice in book.warnings(desk.now()):

@@ -7,25 +7,9 @@ from typing import TypeVar
 import click
 import msgspec
 
-from safehold.cli._trust import emit, json_option, plain
+from safehold.cli._trust import json_option
 from safehold.errors import UsageError
-from safehold.govern.cadence.due import (
-    DueItem,
-    agenda,
-    of_acceptances,
-    of_incidents,
-    of_records,
-    of_report,
-    of_results,
-)
-from safehold.govern.cadence.incidents import (
-    CadenceError,
-    Moment,
-    incident_kinds,
-    stock_clocks,
-    template,
-    when,
-)
+from safehold.govern.cadence.incidents import incident_kinds
 
 T = TypeVar("T")
 
@@ -64,6 +48,18 @@ def due(  # noqa: C901 - one branch for each source
     as_json: bool,
 ) -> None:
     """List what is overdue or falls due soon; exit 1 when anything is overdue."""
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.cadence.due import (
+        DueItem,
+        agenda,
+        of_acceptances,
+        of_incidents,
+        of_records,
+        of_report,
+        of_results,
+    )
+    from safehold.govern.cadence.incidents import when
+
     now = int(time.time()) if at is None else at
     items: list[DueItem] = []
     if (log_dir is None) != (log_keys is None):
@@ -105,6 +101,9 @@ def due(  # noqa: C901 - one branch for each source
 @json_option
 def clocks(as_json: bool) -> None:
     """List the clocks that an incident may start, each with its source."""
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.cadence.incidents import stock_clocks
+
     if as_json:
         emit([plain(one) for one in stock_clocks()])
         return
@@ -126,6 +125,8 @@ def incident(
     name: str, kind: tuple[str, ...], aware: int | None, notified: int | None, resolved: int | None
 ) -> None:
     """Print the page of an incident, with every clock that it starts."""
+    from safehold.govern.cadence.incidents import Moment, template
+
     moments = {Moment.AWARE: int(time.time()) if aware is None else aware}
     if notified is not None:
         moments[Moment.NOTIFIED] = notified
@@ -135,6 +136,8 @@ def incident(
 
 
 def _decode(path: Path, kind: type[T]) -> T:
+    from safehold.govern.cadence.incidents import CadenceError
+
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:

@@ -4,11 +4,10 @@ import secrets
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from safehold.canonical import sha256_hex
 from safehold.cli._grant_sight import (
     open_requests,
     operations,
@@ -18,46 +17,15 @@ from safehold.cli._grant_sight import (
     whoami,
 )
 from safehold.cli._notify import notify_option
-from safehold.cli._trust import (
-    emit,
-    file_request,
-    json_option,
-    log_options,
-    open_desk,
-    owner_of,
-    plain,
-    proof_of,
-    sign,
-    ssh_key_option,
-)
-from safehold.cli._trust_requests import (
-    checked,
-    governing_request,
-    parse_resource,
-    within_rule,
-)
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import TrustError, UsageError
-from safehold.trust.clock import CORRECT, SKEW_S
-from safehold.trust.grants.approval_text import in_words, utc
-from safehold.trust.grants.cases import Case
-from safehold.trust.grants.details import ChangePolicy, CorrectClock
-from safehold.trust.grants.events import DecisionNote
-from safehold.trust.grants.grant_service import Desk
-from safehold.trust.grants.interface import (
-    Granted,
-    GrantRequest,
-    Refused,
-    short,
-)
-from safehold.trust.grants.policy import (
-    check_achievable,
-    check_governing,
-    lint_policy,
-    load_policy,
-)
-from safehold.trust.grants.state import names
-from safehold.trust.people.interface import Proof
-from safehold.trust.people.statement import Act, ssh_message
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.cases import Case
+    from safehold.trust.grants.events import DecisionNote
+    from safehold.trust.grants.grant_service import Desk
+    from safehold.trust.people.interface import Proof
+    from safehold.trust.people.statement import Act
 
 _PAGE_TIMEOUT_S = 30
 
@@ -126,6 +94,10 @@ def request(
           --workload $(sha256sum loader | cut -c1-64) --bytes 8GB --minutes 60 \\
           --purpose "serve it" --ticket OPS-1 --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import checked, parse_resource, within_rule
+    from safehold.trust.grants.interface import GrantRequest
+
     desk = open_desk(log_dir, key_dir)
     state = desk.state
     now = desk.now()
@@ -150,13 +122,17 @@ def request(
     click.echo(file_request(desk, within_rule(checked(asked), state.policy), ssh_key, told))
 
 
-def _show(desk: Desk, case: Case) -> None:
+def _show(desk: "Desk", case: "Case") -> None:
+    from safehold.trust.grants.approval_text import in_words
+
     for label, text in in_words(case.signed.request, desk.state.roster):
         indented = text.replace("\n", "\n" + " " * 28)
         click.echo(f"{label + ':':<27} {indented}")
 
 
-def _status(desk: Desk, case: Case) -> str:
+def _status(desk: "Desk", case: "Case") -> str:
+    from safehold.trust.grants.interface import Granted
+
     digest = case.signed.request.sha256
     decision = desk.state.decide(digest, desk.now())
     if isinstance(decision, Granted):
@@ -179,7 +155,9 @@ def _signing(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def _proof(act: Act, document: object, ssh_key: Path | None, signature: Path | None) -> Proof:
+def _proof(act: "Act", document: object, ssh_key: Path | None, signature: Path | None) -> "Proof":
+    from safehold.cli._trust import proof_of, sign
+
     if signature is not None:
         return proof_of(signature.read_text())
     if ssh_key is None:
@@ -207,6 +185,11 @@ def approve(
     Example:
       safehold grant approve 5f1c2a9e41d0 --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import open_desk
+    from safehold.trust.grants.interface import Granted, Refused, short
+    from safehold.trust.grants.state import names
+    from safehold.trust.people.statement import Act
+
     desk = open_desk(log_dir, key_dir)
     case = desk.state.case(request_id)
     asked = case.signed.request
@@ -224,13 +207,16 @@ def approve(
 
 def _noted(
     *,
-    act: Act,
+    act: "Act",
     record: str,
     request_id: str,
     reason: str,
     ssh_key: Path,
     log: tuple[Path, Path | None],
 ) -> None:
+    from safehold.cli._trust import open_desk, sign
+    from safehold.trust.grants.interface import short
+
     desk = open_desk(*log)
     digest = desk.state.case(request_id).signed.request.sha256
     note = checked_note(digest, reason)
@@ -238,9 +224,11 @@ def _noted(
     click.echo(f"{act.value} recorded: {short(digest)}")
 
 
-def checked_note(request_sha256: str, text: str) -> DecisionNote:
+def checked_note(request_sha256: str, text: str) -> "DecisionNote":
     """Return a note whose text is one printable line."""
     import msgspec
+
+    from safehold.trust.grants.events import DecisionNote
 
     try:
         return msgspec.convert({"request": request_sha256, "text": text}, DecisionNote)
@@ -263,6 +251,8 @@ def deny(request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Pa
     Example:
       safehold grant deny 5f1c2a9e41d0 --reason "no ticket" --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.people.statement import Act
+
     _noted(
         act=Act.DENY,
         record="deny",
@@ -287,6 +277,8 @@ def revoke(
     Example:
       safehold grant revoke 5f1c2a9e41d0 --reason "host lost" --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.people.statement import Act
+
     _noted(
         act=Act.REVOKE,
         record="revoke",
@@ -309,6 +301,8 @@ def end(request_id: str, reason: str, ssh_key: Path, log_dir: Path, key_dir: Pat
     Example:
       safehold grant end 5f1c2a9e41d0 --reason done --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.people.statement import Act
+
     _noted(
         act=Act.END,
         record="end",
@@ -333,6 +327,8 @@ def review(
     Example:
       safehold grant review 5f1c2a9e41d0 --reason "outage of 3 May" --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.people.statement import Act
+
     _noted(
         act=Act.REVIEW,
         record="review",
@@ -381,6 +377,10 @@ def break_glass(
     Example:
       safehold grant break-glass 5f1c2a9e41d0 --pager ./page-oncall --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import open_desk, sign
+    from safehold.trust.grants.interface import short
+    from safehold.trust.people.statement import Act
+
     desk = open_desk(log_dir, key_dir, CommandPager(pager))
     asked = desk.state.case(request_id).signed.request
     granted = desk.break_glass(asked.sha256, sign(ssh_key, Act.BREAK_GLASS, asked))
@@ -400,6 +400,9 @@ def statement(request_id: str, act: str, log_dir: Path, key_dir: Path | None) ->
       ssh-keygen -Y sign -n safehold-act -f ~/.ssh/id_ed25519_sk s
       safehold grant approve 5f1c2a9e41d0 --signature s.sig
     """
+    from safehold.cli._trust import open_desk
+    from safehold.trust.people.statement import Act, ssh_message
+
     desk = open_desk(log_dir, key_dir)
     asked = desk.state.case(request_id).signed.request
     click.echo(ssh_message(Act(act), asked), nl=False)
@@ -416,6 +419,10 @@ def show(request_id: str, as_json: bool, log_dir: Path, key_dir: Path | None) ->
     Example:
       safehold grant show 5f1c2a9e41d0 --json
     """
+    from safehold.cli._trust import emit, open_desk, plain
+    from safehold.trust.grants.approval_text import in_words
+    from safehold.trust.grants.state import names
+
     desk = open_desk(log_dir, key_dir)
     case = desk.state.case(request_id)
     if as_json:
@@ -447,6 +454,10 @@ def list_(everything: bool, as_json: bool, log_dir: Path, key_dir: Path | None) 
     Example:
       safehold grant list --all --json
     """
+    from safehold.cli._trust import emit, open_desk
+    from safehold.trust.grants.interface import short
+    from safehold.trust.grants.state import names
+
     desk = open_desk(log_dir, key_dir)
     rows = []
     state = desk.state
@@ -495,6 +506,17 @@ def policy_(
       safehold grant policy policy-2.toml
       safehold grant policy policy-2.toml --request --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.canonical import sha256_hex
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import checked, governing_request
+    from safehold.trust.grants.details import ChangePolicy
+    from safehold.trust.grants.policy import (
+        check_achievable,
+        check_governing,
+        lint_policy,
+        load_policy,
+    )
+
     text = path.read_text()
     new = load_policy(text)
     check_governing(new)
@@ -526,6 +548,8 @@ def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold grant apply 5f1c2a9e41d0
     """
+    from safehold.cli._trust import open_desk
+    from safehold.trust.grants.interface import short
     from safehold.trust.grants.operations import AT_ONCE
 
     desk = open_desk(log_dir, key_dir)
@@ -553,6 +577,12 @@ def correct_clock(
     Example:
       safehold grant correct-clock --reason "gpu-2 was years ahead" --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import governing_request
+    from safehold.trust.clock import CORRECT, SKEW_S
+    from safehold.trust.grants.approval_text import utc
+    from safehold.trust.grants.details import CorrectClock
+
     desk = open_desk(log_dir, key_dir)
     state, now = desk.state, desk.now()
     if state.last_time <= now + SKEW_S:
@@ -579,6 +609,7 @@ def serve(host: str, port: int, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold grant serve --port 8443
     """
+    from safehold.cli._trust import open_desk
     from safehold.console.approvals import serve_approvals
 
     serve_approvals(open_desk(log_dir, key_dir), host=host, port=port)

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from safehold.errors import UsageError
-from safehold.guard.gateway.policy import digest_key
 
 STARTER = """\
 # Safehold gateway. `safehold serve --config safehold.yaml` reads it once; unknown keys are errors.
@@ -78,6 +77,8 @@ def init(
 
 
 def _new_key(name: str, tenant: str, *, admin: bool, as_json: bool) -> None:
+    from safehold.guard.gateway.policy import digest_key
+
     key = f"sk-safehold-{secrets.token_urlsafe(32)}"
     entry = {"id": name, "sha256": digest_key(key), "tenant": tenant, "admin": admin}
     if as_json:

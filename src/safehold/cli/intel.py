@@ -11,26 +11,17 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._leaves import LogLeaves
-from safehold.cli._replays import Asked, replay_options
+from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
-from safehold.cli._visible import visible
-from safehold.detect.bounty.frozen import freeze
-from safehold.detect.bounty.interface import PassMark
-from safehold.detect.bounty.replay import Door, Universality, replay
-from safehold.detect.intel.candidate import Candidate, candidate, trial
-from safehold.detect.intel.describe import describe, likeness, refuse_content, sketched
-from safehold.detect.intel.interface import Feed, InboundState, SharedBand, Tlp, WeekCount
-from safehold.detect.intel.misp import misp_event
-from safehold.detect.intel.stix import Sharer, bundle, objects
-from safehold.detect.intel.store import IntelStore, envelope
-from safehold.detect.intel.taxii_client import HttpsWire, pull, push
-from safehold.detect.monitoring.accounts import Caps
-from safehold.detect.redteam.questions import questions
+from safehold.detect.intel.interface import Feed, SharedBand, Tlp
 from safehold.errors import ConfigError, DataError, DependencyError, UsageError
-from safehold.guard.ledger.joined import joined, watermark
-from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.scorers.similar import folded
+
+if TYPE_CHECKING:
+    from safehold.cli._replays import ReplayThrough
+    from safehold.detect.intel.candidate import Candidate
+    from safehold.detect.intel.interface import WeekCount
+    from safehold.detect.intel.stix import Sharer
+    from safehold.detect.intel.store import IntelStore
 
 if TYPE_CHECKING:
     from safehold.detect.intel.taxii_server import TaxiiClient
@@ -50,8 +41,10 @@ class IntelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tlp: Tlp = Tlp.AMBER_STRICT
     feeds: tuple[Feed, ...] = ()
 
-    def sharer(self) -> Sharer:
+    def sharer(self) -> "Sharer":
         """Return who shares."""
+        from safehold.detect.intel.stix import Sharer
+
         return Sharer(organisation=self.organisation, group=self.group, tlp=self.tlp)
 
     def feed(self, name: str) -> Feed:
@@ -90,8 +83,11 @@ class _IntelPlaces(msgspec.Struct, frozen=True):
         """Read `intel.yaml`."""
         return read_intel(self.file)
 
-    def store(self) -> IntelStore:
+    def store(self) -> "IntelStore":
         """Open the store."""
+        from safehold.cli._leaves import LogLeaves
+        from safehold.detect.intel.store import IntelStore
+
         return IntelStore(self.url, leaves=LogLeaves(self.log_dir, self.key_dir))
 
 
@@ -162,6 +158,10 @@ def add(
       safehold intel add old-fireside --text template.txt --group-key group.key \\
           --band high --seen 2026-W46:1 --seen 2026-W47:3
     """
+    from safehold.detect.intel.describe import describe, refuse_content
+    from safehold.detect.intel.misp import misp_event
+    from safehold.detect.intel.stix import bundle
+
     now, source = int(time.time()), text.read_text(encoding="utf-8", errors="replace")
     sharer = places.read().sharer()
     technique = describe(
@@ -206,6 +206,9 @@ def export(places: _IntelPlaces, by: str, form: str) -> None:
     Example:
       safehold intel export --by ann --format misp > event.json
     """
+    from safehold.detect.intel.misp import misp_event
+    from safehold.detect.intel.stix import bundle
+
     store, sharer = places.store(), places.read().sharer()
     make = bundle if form == "stix" else misp_event
     exported = make(store.techniques(), sharer)
@@ -224,6 +227,10 @@ def push_command(places: _IntelPlaces, feed: str, by: str) -> None:
     Example:
       safehold intel push partners --by ann
     """
+    from safehold.detect.intel.stix import objects
+    from safehold.detect.intel.store import envelope
+    from safehold.detect.intel.taxii_client import HttpsWire, push
+
     file, store = places.read(), places.store()
     to = file.feed(feed)
     content = envelope(objects(store.techniques(), file.sharer()))
@@ -241,6 +248,8 @@ def pull_command(places: _IntelPlaces, feed: str) -> None:
     Example:
       safehold intel pull partners
     """
+    from safehold.detect.intel.taxii_client import HttpsWire, pull
+
     of = places.read().feed(feed)
     click.echo(msgspec.json.encode(pull(of, places.store(), HttpsWire(of, _password(of)))))
 
@@ -256,6 +265,8 @@ def show(places: _IntelPlaces, number: int | None) -> None:
       safehold intel show
       safehold intel show 4
     """
+    from safehold.cli._visible import visible
+
     store = places.store()
     if number is not None:
         one = store.find(number)
@@ -287,6 +298,9 @@ def promote(places: _IntelPlaces, number: int, out: Path) -> None:
     Example:
       safehold intel promote 4 --out candidates/
     """
+    from safehold.detect.intel.candidate import candidate
+    from safehold.detect.intel.interface import InboundState
+
     store = places.store()
     test = candidate(store.find(number), now=time.time())
     out.mkdir(parents=True, exist_ok=True)
@@ -301,13 +315,21 @@ def promote(places: _IntelPlaces, number: int, out: Path) -> None:
 @click.option("--domain", default="homebrewing", show_default=True, help="Which question set.")
 @replay_options
 @click.pass_obj
-def try_command(places: _IntelPlaces, asked: Asked, test: Path, domain: str) -> None:
+def try_command(places: _IntelPlaces, asked: "ReplayThrough", test: Path, domain: str) -> None:
     """Play a candidate test against a gateway: our questions through its chain.
 
     \b
     Example:
       safehold intel try candidates/4.json --bundle bundle/ --bundle-key bundle.pub
     """
+    from safehold.detect.bounty.frozen import freeze
+    from safehold.detect.bounty.interface import PassMark
+    from safehold.detect.bounty.replay import Door, Universality, replay
+    from safehold.detect.intel.candidate import trial
+    from safehold.detect.intel.interface import InboundState
+    from safehold.detect.monitoring.accounts import Caps
+    from safehold.detect.redteam.questions import questions
+
     found = _candidate(test)
     if found.expires_at <= time.time():
         raise DataError(f"{test}: has expired")
@@ -349,6 +371,11 @@ def match(test: Path, group_key: Path, ledger: str) -> None:
     Example:
       safehold intel match candidates/4.json --group-key group.key --ledger safehold-ledger.db
     """
+    from safehold.detect.intel.describe import likeness, sketched
+    from safehold.guard.ledger.joined import joined, watermark
+    from safehold.guard.ledger.reader import LedgerReader
+    from safehold.guard.scorers.similar import folded
+
     found, key = _candidate(test), _group_key(group_key)
     if not found.sketch:
         raise DataError(f"{test}: has no sketch to match")
@@ -451,14 +478,18 @@ def read_clients(path: Path) -> "tuple[TaxiiClient, ...]":
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _candidate(path: Path) -> Candidate:
+def _candidate(path: Path) -> "Candidate":
+    from safehold.detect.intel.candidate import Candidate
+
     try:
         return msgspec.json.decode(path.read_bytes(), type=Candidate)
     except msgspec.DecodeError as error:
         raise DataError(f"{path}: expected a candidate test: {error}") from error
 
 
-def _week(text: str) -> WeekCount:
+def _week(text: str) -> "WeekCount":
+    from safehold.detect.intel.interface import WeekCount
+
     week, _, count = text.partition(":")
     try:
         return msgspec.convert({"week": week, "count": int(count)}, WeekCount)

@@ -8,9 +8,6 @@ from pathlib import Path
 import click
 
 from safehold.cli._weights import json_option
-from safehold.secure.weights.keyd.config import admit, build_service, prepare_memory, read_config
-from safehold.secure.weights.keyd.host import measure_host
-from safehold.secure.weights.keyd.peer import workload_sha256
 
 
 @click.group()
@@ -45,6 +42,8 @@ def run(config: Path, as_json: bool) -> None:
       setpriv --reuid safehold-keyd --clear-groups --inh-caps +sys_ptrace \\
           --ambient-caps +sys_ptrace safehold keyd run --config /etc/safehold/keyd.toml
     """
+    from safehold.secure.weights.keyd.config import admit, build_service, read_config
+
     mode = admit(config, _now)
     settings = read_config(config)
     service = build_service(settings, _now)
@@ -69,6 +68,8 @@ def host(as_json: bool) -> None:
     Example:
       safehold keyd host
     """
+    from safehold.secure.weights.keyd.host import measure_host
+
     found = measure_host()
     facts = {"host": found.nodename, "host_sha256": found.sha256}
     click.echo(json.dumps(facts) if as_json else found.sha256)
@@ -95,6 +96,8 @@ def workload(exe: Path, code: tuple[Path, ...], as_json: bool) -> None:
     Example:
       safehold keyd workload --exe $(readlink -f $(which python3)) --code /opt/safehold
     """
+    from safehold.secure.weights.keyd.peer import workload_sha256
+
     digest = workload_sha256(exe, code)
     click.echo(json.dumps({"workload_sha256": digest}) if as_json else digest)
 
@@ -108,5 +111,7 @@ def memory(folder: Path) -> None:
     Example:
       safehold keyd memory /var/lib/safehold/keyd
     """
+    from safehold.secure.weights.keyd.config import prepare_memory
+
     prepare_memory(folder)
     click.echo(f"memory made in {folder}; keep it: without it keyd does not start")

@@ -7,34 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
-from safehold.cli._visible import visible
 from safehold.errors import UsageError
-from safehold.exchange import OpaquePart, TextPart
-from safehold.guard.gateway.relaying.journal import default_journal, journalled
-from safehold.guard.ledger import (
-    Entry,
-    EventRow,
-    FinalRow,
-    Ledger,
-    ProgressRow,
-    PromptRow,
-)
-from safehold.guard.ledger.backup import backup, restore
-from safehold.guard.ledger.coverage import Coverage, CoverageError, StallLimits, audit
-from safehold.guard.ledger.export import export as export_to
-from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.ledger.retention import prune as prune_rows
-from safehold.guard.ledger.retention import settle as settle_rows
-from safehold.guard.ledger.sealing import VARIABLE, make_key
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from safehold.guard.ledger.coverage import LedgerCoverage
+    from safehold.guard.ledger.interface import Entry
 
 _POLL_S = 0.5
 _UNITS = {"h": 3600, "d": 86_400, "w": 604_800}
@@ -88,6 +72,10 @@ def tail(url: str, count: int, follow: bool, as_json: bool) -> None:
       safehold ledger tail -n 100 --json | jq .row.outcome
       safehold ledger tail -f
     """
+    from rich.console import Console
+
+    from safehold.guard.ledger.reader import LedgerReader
+
     reader = LedgerReader.open(url)
     console = Console(highlight=False)
     entries = reader.tail(count)
@@ -121,6 +109,12 @@ def show(url: str, decision_id: str, as_json: bool) -> None:
       safehold ledger show d-3f9c2a
       safehold ledger show d-3f9c2a --json
     """
+    from rich.console import Console
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+    from safehold.guard.ledger.reader import LedgerReader
+
     entries = LedgerReader.open(url).decision(decision_id)
     if not entries:
         raise UsageError("no entry has this decision id; safehold ledger tail lists ids")
@@ -165,6 +159,9 @@ def coverage(url: str, dead_after: float, stalled_after: float, as_json: bool) -
       safehold ledger coverage
       safehold ledger coverage --json --dead-after 30
     """
+    from safehold.guard.ledger.coverage import CoverageError, StallLimits, audit
+    from safehold.guard.ledger.reader import LedgerReader
+
     limits = StallLimits(dead_after_s=dead_after, stalled_after_s=stalled_after)
     found = audit(LedgerReader.open(url), now=time.time(), limits=limits)
     if as_json:
@@ -201,6 +198,12 @@ def settle(url: str, dead_after: float, journal: Path | None, as_json: bool) -> 
       safehold ledger settle
       safehold ledger settle --journal /var/lib/safehold/journal
     """
+    from safehold.guard.gateway.relaying.journal import default_journal, journalled
+    from safehold.guard.ledger.coverage import StallLimits
+    from safehold.guard.ledger.reader import LedgerReader
+    from safehold.guard.ledger.retention import settle as settle_rows
+    from safehold.guard.ledger.writer import Ledger
+
     folder = journal or default_journal(url)
     proved = journalled(folder, time.time()) if journal or folder.is_dir() else None
 
@@ -235,6 +238,9 @@ def export(url: str, folder: Path, after: int, as_json: bool) -> None:
       safehold ledger export out/
       safehold ledger export out-new/ --after 120000
     """
+    from safehold.guard.ledger.export import export as export_to
+    from safehold.guard.ledger.reader import LedgerReader
+
     with _progress("rows", quiet=as_json) as advance:
         files = export_to(LedgerReader.open(url), folder, after=after, progress=advance)
     if as_json:
@@ -258,6 +264,8 @@ def backup_command(url: str, file: Path, as_json: bool) -> None:
       safehold ledger backup ledger-monday.db
       safehold ledger --ledger postgresql://safehold@db/safehold backup ledger-monday.db
     """
+    from safehold.guard.ledger.backup import backup
+
     with _progress("rows", quiet=as_json) as advance:
         copied = backup(url, file, now=time.time(), progress=advance)
     click.echo(_json(copied) if as_json else f"{copied.rows} rows in {file}")
@@ -275,6 +283,8 @@ def restore_command(url: str, file: Path, as_json: bool) -> None:
       safehold ledger --ledger new.db restore ledger-monday.db
       safehold ledger --ledger postgresql://safehold@db/empty restore ledger-monday.db
     """
+    from safehold.guard.ledger.backup import restore
+
     with _progress("rows", quiet=as_json) as advance:
         copied = restore(file, url, now=time.time(), progress=advance)
     click.echo(_json(copied) if as_json else f"{copied.rows} rows restored from {file}")
@@ -294,6 +304,8 @@ def prune(url: str, older_than: str, dry_run: bool, yes: bool, as_json: bool) ->
       safehold ledger prune --older-than 30d --dry-run
       safehold ledger prune --older-than 30d --yes
     """
+    from safehold.guard.ledger.retention import prune as prune_rows
+
     period = _period_s(older_than)
     due = prune_rows(url, older_than_s=period, dry_run=True)
     if not dry_run and due.decisions:
@@ -324,6 +336,7 @@ def migrate(url: str, as_json: bool) -> None:
     Examples:
       safehold ledger --ledger postgresql://safehold@db/safehold migrate
     """
+    from safehold.guard.ledger.writer import Ledger
 
     async def run() -> None:
         async with await Ledger.open(url):
@@ -344,6 +357,8 @@ def new_key(file: Path, as_json: bool) -> None:
       safehold ledger new-key /etc/safehold/ledger.key
       export SAFEHOLD_LEDGER_KEY=/etc/safehold/ledger.key
     """
+    from safehold.guard.ledger.sealing import VARIABLE, make_key
+
     make_key(file)
     told = f"{file} is there; name it in {VARIABLE} wherever held content is held or read"
     click.echo(_json({"key": str(file)}) if as_json else told)
@@ -360,14 +375,19 @@ def _json(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def _without_content(entry: Entry) -> dict[str, Any]:
+def _without_content(entry: "Entry") -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     for name in ("exchange", "delivered", "text"):
         plain["row"].pop(name, None)
     return plain
 
 
-def _line(entry: Entry) -> Text:
+def _line(entry: "Entry") -> "Text":
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+    from safehold.guard.ledger.interface import EventRow, FinalRow, ProgressRow, PromptRow
+
     row = entry.row
     when = datetime.fromtimestamp(row.at, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
     match row:
@@ -396,7 +416,7 @@ def _why(clause: str | None, stage: str | None, score: float | None) -> str:
     return f"  [{' '.join(known)}]" if known else ""
 
 
-def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
+def _fields(entry: "Entry") -> Iterator[tuple[str, str]]:
     for name, value in _without_content(entry)["row"].items():
         if isinstance(value, dict):
             value = {key: inner for key, inner in value.items() if inner is not None}  # noqa: PLW2901 - the same value without its empty fields
@@ -405,7 +425,10 @@ def _fields(entry: Entry) -> Iterator[tuple[str, str]]:
             yield name, shown
 
 
-def _content(entry: Entry) -> Iterator[tuple[str, str]]:
+def _content(entry: "Entry") -> Iterator[tuple[str, str]]:
+    from safehold.exchange import OpaquePart, TextPart
+    from safehold.guard.ledger.interface import EventRow, FinalRow, ProgressRow, PromptRow
+
     match entry.row:
         case PromptRow(exchange=exchange) if exchange is not None:
             for turn in exchange.turns:
@@ -427,7 +450,13 @@ def _content(entry: Entry) -> Iterator[tuple[str, str]]:
             assert_never(entry.row)
 
 
-def _print_coverage(found: Coverage) -> None:
+def _print_coverage(found: "LedgerCoverage") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from safehold.cli._visible import visible
+
     table = Table(
         *("surface", "asked", "ended", "open", "crashed", "settled"),
         *("sent B", "scored B", "unscored", "unlogged"),
@@ -460,6 +489,9 @@ def _print_coverage(found: Coverage) -> None:
 
 @contextmanager
 def _progress(what: str, *, total: int | None = None, quiet: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import Progress
+
     with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)

@@ -3,37 +3,16 @@
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
 
-from safehold.api.logs import verify_log
-from safehold.cli._trust import (
-    emit,
-    json_option,
-    key_directory,
-    keys_option,
-    open_desk,
-    open_store,
-    read_signing_key,
-)
+from safehold.cli._trust import json_option, keys_option
 from safehold.errors import TrustError, UsageError
-from safehold.trust.clock import SKEW_S
-from safehold.trust.grants.approval_text import utc
-from safehold.trust.grants.interface import GrantError
-from safehold.trust.log.checkpoint import open_checkpoint
-from safehold.trust.log.dsse import unseal
-from safehold.trust.log.files import DirectorySource
-from safehold.trust.log.interface import LogError
-from safehold.trust.log.key_files import check_key_folder
-from safehold.trust.log.keys import LogKeys, read_keys, write_keys
-from safehold.trust.log.log_entries import Record, read_leaf
-from safehold.trust.log.note import Algorithm, SigningKey, parse_vkey
-from safehold.trust.log.proof import encode_proof, verify_proof_text
-from safehold.trust.log.store import create_log
-from safehold.trust.log.witness import Witness, attach, create_witness
+
+if TYPE_CHECKING:
+    from safehold.trust.log.note import SigningKey
 
 directory = click.argument("log_dir", type=click.Path(path_type=Path))
 
@@ -51,7 +30,10 @@ def log() -> None:
     """
 
 
-def _write_private(path: Path, key: SigningKey) -> None:
+def _write_private(path: Path, key: "SigningKey") -> None:
+    from safehold.trust.log.interface import LogError
+    from safehold.trust.log.key_files import check_key_folder
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except FileExistsError as error:
@@ -80,6 +62,12 @@ def init(log_dir: Path, origin: str, key_dir: Path | None) -> None:
     Example:
       safehold log init trust-log --origin example.org/enclave
     """
+    from safehold.cli._trust import key_directory
+    from safehold.trust.log.interface import LogError
+    from safehold.trust.log.keys import LogKeys
+    from safehold.trust.log.note import SigningKey
+    from safehold.trust.log.store import create_log
+
     if (log_dir / "checkpoint").exists():
         raise LogError("expected a new directory, got one that holds a log")
     keys = key_directory(log_dir, key_dir)
@@ -125,6 +113,9 @@ def append(
     Example:
       safehold log append trust-log --kind note --fact text="keys rotated"
     """
+    from safehold.cli._trust import open_desk
+    from safehold.trust.log.log_entries import Record
+
     value = {
         "type": "record",
         "time": int(time.time()),
@@ -149,6 +140,8 @@ def checkpoint(log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold log checkpoint trust-log
     """
+    from safehold.cli._trust import open_store
+
     store = open_store(log_dir, key_dir)
     store.publish()
     click.echo((log_dir / "checkpoint").read_text(), nl=False)
@@ -166,7 +159,12 @@ def prove(log_dir: Path, index: int) -> None:
     Example:
       safehold log prove trust-log 7 > seven.tlog-proof
     """
+    from safehold.trust.log.checkpoint import open_checkpoint
+    from safehold.trust.log.files import DirectorySource
+    from safehold.trust.log.interface import LogError
+    from safehold.trust.log.keys import read_keys
     from safehold.trust.log.merkle import prove_inclusion
+    from safehold.trust.log.proof import encode_proof
     from safehold.trust.log.tiles import TileReader
 
     source = DirectorySource(log_dir)
@@ -189,6 +187,12 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     Example:
       safehold log show trust-log 0
     """
+    from safehold.cli._trust import emit
+    from safehold.trust.log.checkpoint import open_checkpoint
+    from safehold.trust.log.dsse import unseal
+    from safehold.trust.log.files import DirectorySource
+    from safehold.trust.log.interface import LogError
+    from safehold.trust.log.keys import read_keys
     from safehold.trust.log.tiles import WIDTH, TileReader
 
     source = DirectorySource(log_dir)
@@ -242,6 +246,15 @@ def verify(
       safehold log verify COPY --keys pinned-log.json --witnesses 2 --at-least 1000
       safehold log verify seven.tlog-proof --entry seven.json --keys pinned-log.json
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from safehold.api.logs import verify_log
+    from safehold.cli._trust import emit
+    from safehold.trust.clock import SKEW_S
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.log.proof import verify_proof_text
+
     console = Console(stderr=True)
     if keys_file is None and entry_file is None:
         console.print(
@@ -291,6 +304,10 @@ def add_key(log_dir: Path, vkey: str) -> None:
     Example:
       safehold log add-key trust-log "witness.example/w1+1a2b3c4d+BA..."
     """
+    from safehold.trust.log.interface import LogError
+    from safehold.trust.log.keys import read_keys, write_keys
+    from safehold.trust.log.note import Algorithm, parse_vkey
+
     key = parse_vkey(vkey)
     keys = read_keys(log_dir / "log.json")
     if key.algorithm is Algorithm.COSIGNATURE:
@@ -313,6 +330,8 @@ def keygen(path: Path, name: str) -> None:
     Example:
       safehold log add-key trust-log "$(safehold log keygen keyd.key --name example.org/keyd)"
     """
+    from safehold.trust.log.note import SigningKey
+
     key = SigningKey.generate(name)
     _write_private(path, key)
     click.echo(str(key.verifier))
@@ -346,6 +365,12 @@ def witness(
       safehold log witness trust-log --state w1 --init witness.example/w1
       safehold log witness trust-log --state w1 --attach
     """
+    from safehold.cli._trust import read_signing_key
+    from safehold.trust.log.files import DirectorySource
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.log.note import Algorithm, SigningKey
+    from safehold.trust.log.witness import Witness, attach, create_witness
+
     if name is not None:
         create_witness(state)
         key = SigningKey.generate(name, Algorithm.COSIGNATURE)
@@ -372,7 +397,14 @@ def list_(log_dir: Path, as_json: bool) -> None:
     Example:
       safehold log list trust-log
     """
-    from safehold.trust.log.log_entries import kind_of
+    from safehold.cli._trust import emit
+    from safehold.trust.grants.approval_text import utc
+    from safehold.trust.grants.interface import GrantError
+    from safehold.trust.log.checkpoint import open_checkpoint
+    from safehold.trust.log.dsse import unseal
+    from safehold.trust.log.files import DirectorySource
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.log.log_entries import kind_of, read_leaf
     from safehold.trust.log.tiles import TileReader
 
     source = DirectorySource(log_dir)

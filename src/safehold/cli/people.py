@@ -2,40 +2,19 @@
 
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from safehold.canonical import canonical, parse_canonical, sha256_hex
-from safehold.cli._trust import (
-    emit,
-    file_request,
-    json_option,
-    log_options,
-    open_desk,
-    owner_of,
-    plain,
-    proof_of,
-    sign,
-    ssh_key_option,
-)
-from safehold.cli._trust_requests import governing_request
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import UsageError
-from safehold.trust.grants.approval_text import founding_words
-from safehold.trust.grants.details import (
-    AddKey,
-    AddTeam,
-    AssignPerson,
-    EnrolPerson,
-    PeopleChange,
-    RemoveKey,
-    RemovePerson,
-)
-from safehold.trust.grants.events import Founding
-from safehold.trust.log.keys import read_keys, write_keys
-from safehold.trust.people.interface import Kind, Passkey, Person, Roster, SshKey, Team
-from safehold.trust.people.sshsig import armour, parse_public_key
-from safehold.trust.people.statement import Act
+from safehold.trust.people.interface import Kind
+
+if TYPE_CHECKING:
+    from safehold.trust.grants.details import PeopleChange
+    from safehold.trust.grants.events import Founding
+    from safehold.trust.people.interface import Passkey, Person, SshKey, Team
 
 kinds = click.Choice([kind.value for kind in Kind])
 
@@ -61,7 +40,9 @@ def new_person_id() -> str:
     return f"p-{secrets.token_hex(8)}"
 
 
-def _team(text: str) -> Team:
+def _team(text: str) -> "Team":
+    from safehold.trust.people.interface import Team
+
     head, separator, name = text.partition("=")
     team_id, _, parents = head.partition("<")
     if not separator:
@@ -94,8 +75,11 @@ def draft(
       safehold people draft founding.json --origin example.org/enclave --policy policy.toml \\
           --team t-ops=Operations --person "Ada,t-ops,ada.pub" --person "Ben,t-ops,ben.pub"
     """
+    from safehold.canonical import canonical
     from safehold.trust.grants.changes import check_roster
+    from safehold.trust.grants.events import Founding
     from safehold.trust.grants.policy import check_achievable, check_governing, load_policy
+    from safehold.trust.people.interface import Roster
 
     roster = Roster(
         persons=tuple(_founder(text) for text in persons), teams=tuple(_team(one) for one in teams)
@@ -110,7 +94,7 @@ def draft(
     click.echo(f"wrote {path}; every founder reads it and signs it: safehold people sign {path}")
 
 
-def _founder(text: str) -> Person:
+def _founder(text: str) -> "Person":
     name, *rest = text.split(",")
     if not rest:
         raise UsageError(f"expected a person as Name,TEAM,FILE.pub, got {text[:60]!r}")
@@ -120,7 +104,9 @@ def _founder(text: str) -> Person:
 
 def _person(
     name: str, kind: Kind, roles: tuple[str, ...], teams: tuple[str, ...], key: Path
-) -> Person:
+) -> "Person":
+    from safehold.trust.people.interface import Person
+
     person = Person(new_person_id(), name, kind, roles, teams, (_public_key(key),))
     try:
         return msgspec.convert(msgspec.to_builtins(person), Person)
@@ -128,14 +114,19 @@ def _person(
         raise UsageError(f"the person: {error}") from error
 
 
-def _public_key(path: Path) -> SshKey:
+def _public_key(path: Path) -> "SshKey":
+    from safehold.trust.people.sshsig import parse_public_key
+
     try:
         return parse_public_key(path.read_text())
     except OSError as error:
         raise UsageError(f"can't read the public key {path}: {error.strerror}") from error
 
 
-def _founding(path: Path) -> Founding:
+def _founding(path: Path) -> "Founding":
+    from safehold.canonical import parse_canonical
+    from safehold.trust.grants.events import Founding
+
     return parse_canonical(path.read_bytes(), Founding, what="a founding document")
 
 
@@ -149,6 +140,11 @@ def sign_(path: Path, ssh_key: Path) -> None:
     Example:
       safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.cli._trust import sign
+    from safehold.trust.grants.approval_text import founding_words
+    from safehold.trust.people.sshsig import armour
+    from safehold.trust.people.statement import Act
+
     founding = _founding(path)
     for label, text in founding_words(founding):
         click.echo(f"{label + ':':<20} {text}")
@@ -169,6 +165,10 @@ def found(path: Path, signatures: tuple[Path, ...], log_dir: Path, key_dir: Path
     Example:
       safehold people found founding.json founding.json.*.sig --log trust-log
     """
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.cli._trust import open_desk, proof_of
+    from safehold.trust.log.keys import read_keys, write_keys
+
     founding = _founding(path)
     proofs = tuple(proof_of(one.read_text()) for one in signatures)
     open_desk(log_dir, key_dir).found(founding, proofs)
@@ -188,6 +188,8 @@ def list_(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
     Example:
       safehold people list --json
     """
+    from safehold.cli._trust import emit, open_desk, plain
+
     roster = open_desk(log_dir, key_dir).state.roster
     if as_json:
         shown = plain(roster)
@@ -204,8 +206,10 @@ def list_(as_json: bool, log_dir: Path, key_dir: Path | None) -> None:
 
 
 def _ask(
-    *, log_dir: Path, key_dir: Path | None, operation: str, change: PeopleChange, ssh_key: Path
+    *, log_dir: Path, key_dir: Path | None, operation: str, change: "PeopleChange", ssh_key: Path
 ) -> None:
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import governing_request
     from safehold.trust.grants.changes import changed_roster
 
     desk = open_desk(log_dir, key_dir)
@@ -241,6 +245,8 @@ def enrol(
     Example:
       safehold people enrol --name Cleo --team t-ops --key cleo.pub --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.grants.details import EnrolPerson
+
     person = _person(name, Kind(kind), roles, teams, key)
     _ask(
         log_dir=log_dir,
@@ -262,6 +268,8 @@ def remove(person_id: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -
     Example:
       safehold people remove p-0123456789abcdef --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.grants.details import RemovePerson
+
     _ask(
         log_dir=log_dir,
         key_dir=key_dir,
@@ -297,6 +305,8 @@ def add_key(
       safehold people add-key p-0123456789abcdef --key second.pub --ssh-key ~/.ssh/id_ed25519
       safehold people add-key p-0123456789abcdef --passkey passkey.json --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.grants.details import AddKey
+
     if (key is None) == (passkey is None):
         raise UsageError("expected either --key or --passkey")
     new = _public_key(key) if key is not None else _passkey(passkey)
@@ -310,7 +320,9 @@ def add_key(
     )
 
 
-def _passkey(path: Path | None) -> Passkey:
+def _passkey(path: Path | None) -> "Passkey":
+    from safehold.trust.people.interface import Passkey
+
     try:
         return msgspec.json.decode(b"" if path is None else path.read_bytes(), type=Passkey)
     except (OSError, msgspec.DecodeError) as error:
@@ -331,6 +343,8 @@ def remove_key(
     Example:
       safehold people remove-key p-0123456789abcdef SHA256:... --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.grants.details import RemoveKey
+
     _ask(
         log_dir=log_dir,
         key_dir=key_dir,
@@ -361,6 +375,8 @@ def assign(
     Example:
       safehold people assign p-0123456789abcdef --team t-security --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.grants.details import AssignPerson
+
     change = AssignPerson(person_id, roles, teams)
     _ask(
         log_dir=log_dir, key_dir=key_dir, operation="people.assign", change=change, ssh_key=ssh_key
@@ -378,6 +394,8 @@ def add_team(team: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> N
     Example:
       safehold people add-team "t-serving<t-development=Serving" --ssh-key ~/.ssh/id_ed25519
     """
+    from safehold.trust.grants.details import AddTeam
+
     _ask(
         log_dir=log_dir,
         key_dir=key_dir,

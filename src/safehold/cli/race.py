@@ -8,38 +8,17 @@ import time
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
 
-from safehold.cli._respond_drill import complying_target, post
-from safehold.constitution.library import load
-from safehold.demo.gateways import gateway
-from safehold.detect.redteam.interface import QuestionSet
-from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import SafeholdError
-from safehold.guard.bundle.load import Bundle, load_bundle
-from safehold.guard.bundle.overlay_file import approve, quorum_of
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.improve.response.corpus import Corpus, of_seed_books
-from safehold.improve.response.hotrule import hot_rule
-from safehold.improve.response.incident import dress_of
-from safehold.improve.response.interface import Incident, IncidentKind, ResponseError
-from safehold.improve.response.judged import Judge
-from safehold.improve.response.proliferate import ProliferateSettings, variants
-from safehold.improve.response.race import (
-    Defence,
-    RaceAnswer,
-    RaceResult,
-    RaceSettings,
-    Send,
-    race,
-)
-from safehold.improve.response.race_curve import drawn
-from safehold.improve.response.rule_book import RuleBook
-from safehold.stats import Rate
+from safehold.improve.response.interface import Defence
+
+if TYPE_CHECKING:
+    from safehold.detect.redteam.interface import QuestionSet
+    from safehold.improve.response.race import RaceResult, RaceSettings, Send
 
 _DOMAIN = "homebrewing"
 _PERSONS = ("duty-officer", "safety-lead")
@@ -91,6 +70,13 @@ def race_command(
       safehold race --defence response --accounts 1000 --seeds 10 --json
       safehold race --accounts 1 --accounts 10 --accounts 1000 --seeds 10 --draw race.svg
     """
+    from rich.console import Console
+
+    from safehold.cli._respond_drill import complying_target
+    from safehold.detect.redteam.questions import questions
+    from safehold.improve.response.race import RaceResult, RaceSettings
+    from safehold.improve.response.race_curve import drawn
+
     console = Console(stderr=as_json, highlight=False)
     found: list[RaceResult] = []
     named = ", ".join(map(str, range(1, seeds + 1)))
@@ -123,7 +109,12 @@ def race_command(
 class _Ground:
     """What all races share."""
 
-    def __init__(self, found: QuestionSet) -> None:
+    def __init__(self, found: "QuestionSet") -> None:
+        from safehold.constitution.library import load
+        from safehold.guard.bundle.load import Bundle, load_bundle
+        from safehold.guard.bundle.stock import stock_bundle
+        from safehold.improve.response.corpus import Corpus, of_seed_books
+
         folder, pinned = stock_bundle(_DOMAIN)
         self.questions = found
         self.folder, self.sha256 = folder, pinned.sha256
@@ -132,8 +123,20 @@ class _Ground:
 
 
 @contextlib.contextmanager
-def _field(ground: _Ground, settings: RaceSettings, target: str) -> Iterator[RaceResult]:
+def _field(ground: _Ground, settings: "RaceSettings", target: str) -> "Iterator[RaceResult]":
     """Run one race before a gateway of its own."""
+    from safehold.demo.gateways import gateway
+    from safehold.detect.redteam.questions import wrappers
+    from safehold.guard.bundle.overlay_file import approve, quorum_of
+    from safehold.guard.bundle.signing import load_or_make_key
+    from safehold.improve.response.hotrule import hot_rule
+    from safehold.improve.response.incident import dress_of
+    from safehold.improve.response.interface import Incident, IncidentKind, ResponseError
+    from safehold.improve.response.judged import Judge
+    from safehold.improve.response.proliferate import ProliferateSettings, variants
+    from safehold.improve.response.race import race
+    from safehold.improve.response.rule_book import RuleBook
+
     with tempfile.TemporaryDirectory(prefix="safehold-race-") as place, contextlib.ExitStack() as s:
         folder = Path(place)
         persons = {name: load_or_make_key(folder / f"{name}.pem") for name in _PERSONS}
@@ -207,7 +210,10 @@ def _secret(name: str) -> str:
     return f"sk-race-{hashlib.sha256(name.encode()).hexdigest()}"
 
 
-def _sender(url: str) -> Send:
+def _sender(url: str) -> "Send":
+    from safehold.cli._respond_drill import post
+    from safehold.improve.response.race import RaceAnswer
+
     def send(account: str, text: str) -> RaceAnswer:
         body = {"model": "race", "messages": [{"role": "user", "content": text}]}
         try:
@@ -223,7 +229,7 @@ def _sender(url: str) -> Send:
     return send
 
 
-def _line(one: RaceResult) -> str:
+def _line(one: "RaceResult") -> str:
     settings, curve = one.settings, one.curve
     step = max(1, len(curve) // _POINTS)
     points = " ".join(str(curve[at]) for at in range(step - 1, len(curve), step))
@@ -239,8 +245,10 @@ def _at(query: int | None) -> str:
     return "never" if query is None else f"at {query + 1}"
 
 
-def _summary(found: list[RaceResult]) -> str:
+def _summary(found: "list[RaceResult]") -> str:
     """Say how the races ended: three ways, and which were lost."""
+    from safehold.stats import Rate
+
     universal = [one for one in found if one.universal_at is not None]
     before = Rate(sum(one.won for one in universal), len(universal))
     never = Rate(len(found) - len(universal), len(found))

@@ -6,37 +6,24 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from safehold.cli._progress_bars import Bars
-from safehold.cli._visible import visible
 from safehold.detect.redteam.interface import AttackedPart
-from safehold.detect.redteam.plan import AttackPlan, draw
-from safehold.detect.redteam.questions import domains, questions, wrappers
-from safehold.detect.redteam.report import RedteamReport, Slice, summarise
-from safehold.detect.redteam.run import Attacker, Players, RunFile, Stage2, read_record
-from safehold.detect.redteam.search import best_of, universal
-from safehold.detect.redteam.target import Complier
-from safehold.detect.redteam.target_server import serving
-from safehold.detect.redteam.transforms import TRANSFORMS
 from safehold.detect.redteam.transforms.chain import MAX_DEPTH
-from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import UsageError
-from safehold.guard.bundle.find import OWN_KEY
-from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
-from safehold.guard.bundle.signing import load_public_key
-from safehold.guard.interface import Escalation, Failed
-from safehold.guard.scorers.rules import Rule, RuleSet
-from safehold.guard.session.batching import InlineStage2
-from safehold.guard.session.cascade import Cascade, Thresholds
-from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer
-from safehold.guard.session.session import Guard
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from safehold.detect.redteam.report import RedteamReport, Slice
+    from safehold.detect.redteam.run import Attacker, Stage2
+    from safehold.guard.bundle.load import Trust
+    from safehold.guard.interface import Escalation
+    from safehold.guard.session.flow import Answer
+    from safehold.guard.session.session import Guard
 
 _SHOWN = 12
 _SHORT = 200
@@ -75,6 +62,10 @@ def list_(what: str, domain: str, as_json: bool) -> None:
       safehold redteam list transforms
       safehold redteam list questions --json | jq length
     """
+    from safehold.cli._visible import visible
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.detect.redteam.transforms import TRANSFORMS
+
     found = questions(domain)
     match what:
         case "transforms":
@@ -190,6 +181,15 @@ def run(
       safehold redteam run --unsafe-no-guard --attempts 500 --out bare.jsonl
       safehold redteam run --bundle bundle/ --processes 8 --out attacks.jsonl
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from safehold.detect.redteam.plan import AttackPlan, draw
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.detect.redteam.report import summarise
+    from safehold.detect.redteam.run import Players, RunFile
+    from safehold.detect.redteam.worker_pool import Crew
+
     if (bundle is None) is not unsafe_no_guard:
         raise UsageError("give either --bundle or --unsafe-no-guard")
     asks, dresses = questions(domain), wrappers()
@@ -221,7 +221,7 @@ def run(
 
 def _opened(
     bundle: Path | None, key: Path | None, sha256: str, domain: str, *, unsigned: bool, bare: bool
-) -> Attacker:
+) -> "Attacker":
     if (bundle is None) is not bare:
         raise UsageError("give either --bundle or --unsafe-no-guard")
     return _attacker(bundle, key, sha256, unsigned, domain)[0]
@@ -257,6 +257,12 @@ def universal_(
       safehold redteam universal --bundle bundle/ --bundle-key bundle.pub
       safehold redteam universal --bundle bundle/ --bundle-sha256 4f1e... --dresses 800 --json
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.detect.redteam.search import universal
+
     attacker = _opened(bundle, key, sha256, domain, unsigned=unsafe_unsigned, bare=unsafe_no_guard)
     with Bars(Console(stderr=True, quiet=as_json)) as bars:
         found = universal(
@@ -300,6 +306,12 @@ def best_of_(
       safehold redteam best-of --bundle bundle/ --bundle-key bundle.pub
       safehold redteam best-of --bundle bundle/ --bundle-sha256 4f1e... --tries 500 --json
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.detect.redteam.questions import questions
+    from safehold.detect.redteam.search import best_of
+
     attacker = _opened(bundle, key, sha256, domain, unsigned=unsafe_unsigned, bare=unsafe_no_guard)
     with Bars(Console(stderr=True, quiet=as_json)) as bars:
         found = best_of(attacker, questions(domain), seed=seed, tries=tries, progress=bars)
@@ -322,6 +334,9 @@ def report(record: Path, everything: bool, as_json: bool) -> None:
       safehold redteam report attacks.jsonl
       safehold redteam report attacks.jsonl --json | jq .outcomes
     """
+    from safehold.detect.redteam.report import summarise
+    from safehold.detect.redteam.run import read_record
+
     _, results = read_record(record)
     _show(summarise(results), as_json=as_json, shown=None if everything else _SHOWN)
 
@@ -337,6 +352,9 @@ def target(port: int, domain: str) -> None:
       safehold redteam target --port 9100
       safehold serve --upstream http://127.0.0.1:9100/v1 --bundle bundle/
     """
+    from safehold.detect.redteam.questions import domains, questions
+    from safehold.detect.redteam.target import Complier
+    from safehold.detect.redteam.target_server import serving
 
     async def serve() -> None:
         async with serving(Complier(questions(domain)), port=port) as url:
@@ -359,8 +377,11 @@ def _attacker(
     sha256: str,
     unsafe_unsigned: bool,
     domain: str,
-) -> tuple[Attacker, str]:
+) -> "tuple[Attacker, str]":
     """Return an attacker of a bundle, or of the bare target, and the bundle's digest."""
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.detect.redteam.run import Attacker
+
     guard, stage2, digest = (
         (_bare(), _no_stage2, "none")
         if bundle is None
@@ -369,15 +390,19 @@ def _attacker(
     return Attacker(guard, stage2, questions(domain), wrappers()), digest
 
 
-def _attacker_alone(make: Callable[[], tuple[Attacker, str]]) -> Attacker:
+def _attacker_alone(make: "Callable[[], tuple[Attacker, str]]") -> "Attacker":
     return make()[0]
 
 
-def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> Trust:
+def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> "Trust":
+    from safehold.guard.bundle.find import OWN_KEY
+    from safehold.guard.bundle.load import PinnedDigest, SignedBy, UnsafeUnsigned
+    from safehold.guard.bundle.signing import load_public_key
+
     if key is not None:
         return SignedBy(keys=(load_public_key(key),))
     if sha256:
-        return Pinned(sha256=sha256)
+        return PinnedDigest(sha256=sha256)
     if unsafe:
         return UnsafeUnsigned()
     own = OWN_KEY.expanduser()
@@ -388,14 +413,25 @@ def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> Trust:
     )
 
 
-def _load(folder: Path, trust: Trust) -> tuple[Guard, Stage2, str]:
+def _load(folder: Path, trust: "Trust") -> "tuple[Guard, Stage2, str]":
+    from safehold.detect.redteam.run import Stage2
+    from safehold.guard.bundle.load import load_bundle
+    from safehold.guard.session.batching import InlineStage2
+    from safehold.guard.session.decoding import ViewDecoder
+    from safehold.guard.session.session import Guard
+
     loaded = load_bundle(folder, trust)
     stage2: Stage2 = _no_stage2 if loaded.stage2 is None else InlineStage2(loaded.stage2)
     return Guard(loaded.cascade, ViewDecoder()), stage2, loaded.digest
 
 
-def _bare() -> Guard:
+def _bare() -> "Guard":
     """Return a guard whose one rule no text can match; a guard without any is refused."""
+    from safehold.guard.scorers.rules import Rule, RuleSet
+    from safehold.guard.session.cascade import Cascade, Thresholds
+    from safehold.guard.session.decoding import ViewDecoder
+    from safehold.guard.session.session import Guard
+
     never = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=100.0)
     cascade = Cascade(
         digest=hashlib.sha256(b"none").hexdigest(),
@@ -408,12 +444,16 @@ def _bare() -> Guard:
     return Guard(cascade, ViewDecoder())
 
 
-def _no_stage2(request: Escalation) -> Answer:
+def _no_stage2(request: "Escalation") -> "Answer":
+    from safehold.guard.interface import Failed
+
     del request
     return Failed(reason="NoStage2")
 
 
-def _show(found: RedteamReport, *, as_json: bool, shown: int | None = _SHOWN) -> None:
+def _show(found: "RedteamReport", *, as_json: bool, shown: int | None = _SHOWN) -> None:
+    from rich.console import Console
+
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
         return
@@ -429,7 +469,9 @@ def _show(found: RedteamReport, *, as_json: bool, shown: int | None = _SHOWN) ->
             console.print(f"... and {len(slices) - shown} more; --all shows them")
 
 
-def _table(title: str, slices: tuple[Slice, ...]) -> Table:
+def _table(title: str, slices: "tuple[Slice, ...]") -> "Table":
+    from rich.table import Table
+
     table = Table(title=f"by {title}", title_justify="left")
     table.add_column(title)
     table.add_column("attack success")

@@ -2,23 +2,19 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from safehold.canonical import sha256_hex
-from safehold.cli._trust import emit, json_option, plain
+from safehold.cli._trust import json_option
 from safehold.errors import UsageError
-from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.report.adapters import ADAPTERS, figures_of
-from safehold.govern.report.build import build_report, report_sha256
-from safehold.govern.report.case import case_sha256, read_case
-from safehold.govern.report.difference import differences
-from safehold.govern.report.interface import Audience, Evidence, Report, ReportError, Sources, State
-from safehold.trust.demands.met import read_met
-from safehold.trust.log.note import parse_vkey
-from safehold.trust.standing.gate import ModelStanding
-from safehold.trust.standing.interface import StandingRecord
+from safehold.govern.report.adapters import ADAPTERS
+from safehold.govern.report.interface import Audience
+
+if TYPE_CHECKING:
+    from safehold.govern.controls.facts.trust_log import LogReading
+    from safehold.govern.report.interface import CaseSources, Report
 
 _level = click.option(
     "--level",
@@ -52,6 +48,8 @@ def report() -> None:
 @click.argument("case")
 def lint(case: str) -> None:
     """Check a case: its argument, and that no number stands in its prose."""
+    from safehold.govern.report.case import case_sha256, read_case
+
     found = read_case(case)
     click.echo(f"{found.id}: {len(found.node)} nodes, SHA-256 {case_sha256(found)}")
 
@@ -87,8 +85,11 @@ def evidence(
       safehold drill heist --json > heist.json
       safehold report evidence heist heist.json --out evidence/
     """
+    from safehold.govern.report.adapters import figures_of
+    from safehold.govern.report.interface import CaseEvidence
+
     made = _now(at)
-    one = Evidence(
+    one = CaseEvidence(
         id=name or kind,
         kind=kind,
         made=made,
@@ -140,6 +141,9 @@ def build(
     as_json: bool,
 ) -> None:
     """Build a report of one level; exit 1 unless every claim is supported."""
+    from safehold.govern.report.build import build_report, report_sha256
+    from safehold.govern.report.case import read_case
+    from safehold.govern.report.interface import ClaimState
     from safehold.govern.report.render import report_html, report_pdf
     from safehold.govern.report.signing import signers_of
 
@@ -155,7 +159,7 @@ def build(
     if pdf:
         _write(out / "report.pdf", report_pdf(made, signers))
     _show(made, as_json=as_json)
-    if any(one.state is not State.SUPPORTED for one in made.claims):
+    if any(one.state is not ClaimState.SUPPORTED for one in made.claims):
         context.exit(1)
 
 
@@ -166,6 +170,8 @@ def build(
 @click.pass_context
 def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) -> None:
     """List the evidence of a report that holds no longer; exit 1 when there is any."""
+    from safehold.cli._trust import emit, plain
+
     made = _load(saved)
     now = _now(at)
     late = [one for one in made.evidence if not one.made <= now < one.until]
@@ -188,6 +194,8 @@ def verify(
     context: click.Context, folder: Path, log_dir: Path | None, log_keys: Path | None
 ) -> None:
     """Check that the page is that of the report, and who signed it."""
+    from safehold.govern.report.build import report_sha256
+    from safehold.govern.report.interface import ReportError
     from safehold.govern.report.render import report_html
     from safehold.govern.report.signing import signers_of
 
@@ -209,6 +217,7 @@ def verify(
 @click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")
 def render(folder: Path, log_dir: Path | None, log_keys: Path | None, pdf: bool) -> None:
     """Write the pages of a report.json again, now with the names of who signed it."""
+    from safehold.govern.report.build import report_sha256
     from safehold.govern.report.render import report_html, report_pdf
     from safehold.govern.report.signing import signers_of
 
@@ -228,6 +237,9 @@ def render(folder: Path, log_dir: Path | None, log_keys: Path | None, pdf: bool)
 @click.pass_context
 def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
     """Say what changed between two reports; exit 1 when anything makes the later one weaker."""
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.report.difference import differences
+
     found = differences(_load(old), _load(new))
     if as_json:
         emit([plain(one) for one in found])
@@ -241,6 +253,11 @@ def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
 
 def _signed_run(controls: Path | None, met: Path | None, key: str | None) -> None:
     """Refuse a saved run that is not the one whose met controls were signed."""
+    from safehold.canonical import sha256_hex
+    from safehold.govern.report.interface import ReportError
+    from safehold.trust.demands.met import read_met
+    from safehold.trust.log.note import parse_vkey
+
     if met is None and key is None:
         return
     if met is None or key is None or controls is None:
@@ -250,7 +267,10 @@ def _signed_run(controls: Path | None, met: Path | None, key: str | None) -> Non
         raise ReportError(f"{controls.name} is not the run whose met controls were signed")
 
 
-def _show(made: Report, *, as_json: bool) -> None:
+def _show(made: "Report", *, as_json: bool) -> None:
+    from safehold.cli._trust import emit
+    from safehold.govern.report.build import report_sha256
+
     if as_json:
         emit(made)
         return
@@ -270,7 +290,7 @@ def _gather(
     standards: str | None,
     model: str | None,
     compute: float | None,
-) -> tuple[Sources, LogReading | None]:
+) -> "tuple[CaseSources, LogReading | None]":
     from safehold.govern.controls.engine import read_again
     from safehold.govern.controls.interface import ControlRun
     from safehold.govern.controls.library import stock_catalogue
@@ -281,8 +301,11 @@ def _gather(
         of_standing,
         read_folder,
     )
+    from safehold.govern.report.interface import CaseEvidence, CaseSources, ReportError
+    from safehold.trust.standing.gate import ModelStanding
+    from safehold.trust.standing.interface import StandingRecord
 
-    found: list[Evidence] = list(read_folder(folder)) if folder is not None else []
+    found: list[CaseEvidence] = list(read_folder(folder)) if folder is not None else []
     if controls is not None:
         try:
             run = msgspec.json.decode(_read(controls), type=ControlRun)
@@ -305,7 +328,7 @@ def _gather(
         records = read_standing(log_dir, log_keys, document).records
         standing = standing_of(document, records, model=model, compute=compute, at=at)
         found += of_standing(standing)
-    sources = Sources(
+    sources = CaseSources(
         at=at,
         bundle=bundle,
         evidence={one.id: one for one in found},
@@ -314,7 +337,7 @@ def _gather(
     return sources, log
 
 
-def _log_of(log_dir: Path | None, log_keys: Path | None) -> LogReading | None:
+def _log_of(log_dir: Path | None, log_keys: Path | None) -> "LogReading | None":
     from safehold.govern.controls.facts.trust_log import read_log
 
     if (log_dir is None) != (log_keys is None):
@@ -326,7 +349,9 @@ def _now(at: int | None) -> int:
     return int(time.time()) if at is None else at
 
 
-def _load(path: Path) -> Report:
+def _load(path: Path) -> "Report":
+    from safehold.govern.report.interface import Report, ReportError
+
     try:
         return msgspec.json.decode(_read(path), type=Report)
     except msgspec.DecodeError as error:
@@ -334,6 +359,8 @@ def _load(path: Path) -> Report:
 
 
 def _read(path: Path) -> bytes:
+    from safehold.govern.report.interface import ReportError
+
     try:
         return path.read_bytes()
     except OSError as error:
@@ -341,6 +368,8 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
+    from safehold.govern.report.interface import ReportError
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

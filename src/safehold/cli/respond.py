@@ -5,50 +5,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
 
-from safehold.cli._progress_bars import Bars
-from safehold.constitution.library import load
-from safehold.detect.redteam.questions import questions, wrappers
-from safehold.errors import DependencyError, SafeholdError, UsageError
-from safehold.guard.bundle.find import open_bundle
-from safehold.guard.bundle.overlay_file import approvers
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.overlay.interface import PlacedRule
+from safehold.cli._respond_options import (
+    benign_option,
+    case_option,
+    data_option,
+    file_path,
+    guard_options,
+    json_option,
+    keys_option,
+    seed_option,
+)
+from safehold.cli._respond_rules import RULE_COMMANDS
+from safehold.cli._respond_trial import trial
+from safehold.errors import SafeholdError, UsageError
+from safehold.improve.response.interface import IncidentKind
 
-try:
-    from safehold.cli._respond_options import (
-        benign_option,
-        case_option,
-        data_option,
-        file_path,
-        guard_options,
-        json_option,
-        keys_option,
-        quorum,
-        say,
-        seed_option,
-        traffic,
-    )
-    from safehold.cli._respond_rules import RULE_COMMANDS
-    from safehold.cli._respond_trial import trial
-    from safehold.improve.response.case import STEPS, Case
-    from safehold.improve.response.corpus import Corpus, of_dataset, of_seed_books
-    from safehold.improve.response.decided import decided
-    from safehold.improve.response.gates import GateLimits, gates, shown
-    from safehold.improve.response.incident import dress_of
-    from safehold.improve.response.interface import MOST_CHARS, Incident, IncidentKind, checked
-    from safehold.improve.response.judged import Judge
-    from safehold.improve.response.measure import MeasureSettings, Shadow, measured
-    from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
-    from safehold.improve.response.refine import RefineSettings, refined
-    from safehold.improve.response.warm import WarmSettings, challenger
-except ModuleNotFoundError as error:
-    raise DependencyError("responding needs: pip install 'safehold[train]'") from error
+if TYPE_CHECKING:
+    from safehold.improve.response.corpus import Corpus
+    from safehold.improve.response.measure import Shadow
 
 
 @click.group()
@@ -110,6 +89,14 @@ def open_(
       safehold respond open --case c3 --decision sh_02 --ledger safehold-ledger.db \\
           --kind false-alarm --clause general --reporter bela
     """
+    from safehold.cli._respond_options import say
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.decided import decided
+    from safehold.improve.response.incident import dress_of
+    from safehold.improve.response.interface import Incident
+    from safehold.improve.response.judged import Judge
+
     if (source is None) is (ledger is None):
         raise UsageError("expected --text FILE, or --decision ID with --ledger URL")
     if source is not None:
@@ -128,7 +115,7 @@ def open_(
     )
     judge = Judge(open_bundle(bundle, keys, sha256, unsigned=unsafe))
     dress = dress_of(incident, judge, ask=ask)
-    Case(folder).begin(incident, dress)
+    IncidentCase(folder).begin(incident, dress)
     known = dress.known_as or "new"
     chain = " then ".join(dress.chain) or "plain"
     say(as_json, {"case": str(folder), "family": known, "chain": list(dress.chain)})
@@ -137,6 +124,8 @@ def open_(
 
 
 def _text(source: Path) -> str:
+    from safehold.improve.response.interface import MOST_CHARS, checked
+
     try:
         with source.open("rb") as file:
             data = file.read(4 * MOST_CHARS + 1)
@@ -175,7 +164,12 @@ def variants_(
       safehold respond variants --case c1
       safehold respond variants --case c1 --data data/ --count 256 --seed 7
     """
-    case = Case(folder)
+    from safehold.cli._respond_options import say
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.proliferate import ProliferateSettings, variants
+
+    case = IncidentCase(folder)
     domain = open_bundle(bundle, keys, sha256, unsigned=unsafe).manifest.constitution
     settings = ProliferateSettings(learnt=count, held_out=max(32, count // 2), seed=seed)
     made = variants(case.dress(), _corpus(domain, data, seed).asks(), settings)
@@ -217,7 +211,18 @@ def retrain(
       safehold respond retrain --case c1 --benign traffic.jsonl --signing-key key.pem
       safehold respond retrain --case c1 --benign traffic/ --data data/ --bundle bundles/mine
     """
-    case = Case(folder)
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.cli._respond_options import say, traffic
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.guard.bundle.signing import load_or_make_key
+    from safehold.guard.bundle.stock import stock_bundle
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.refine import RefineSettings, refined
+    from safehold.improve.response.warm import WarmSettings, challenger
+
+    case = IncidentCase(folder)
     champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
     place = Path(bundle) if Path(bundle).is_dir() else stock_bundle(bundle)[0]
     corpus = _corpus(champion.manifest.constitution, data, seed)
@@ -283,7 +288,18 @@ def gate(
       safehold respond gate --case c1 --benign traffic/ --shadow 5000,12,12
       safehold respond gate --case c1 --benign traffic/ --json
     """
-    case = Case(folder)
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.cli._respond_options import traffic
+    from safehold.detect.redteam.questions import questions, wrappers
+    from safehold.guard.bundle.find import open_bundle
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.gates import GateLimits, gates, shown
+    from safehold.improve.response.measure import MeasureSettings, measured
+    from safehold.improve.response.proliferate import gate_twins
+
+    case = IncidentCase(folder)
     champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
     corpus = _corpus(champion.manifest.constitution, data, seed)
     digest = hashlib.sha256((case.challenger / "manifest.json").read_bytes()).hexdigest()
@@ -311,7 +327,9 @@ def gate(
         raise SafeholdError("the challenger may not be released; the report says why")
 
 
-def _shadow(seen: str | None) -> Shadow | None:
+def _shadow(seen: str | None) -> "Shadow | None":
+    from safehold.improve.response.measure import Shadow
+
     if seen is None:
         return None
     try:
@@ -332,7 +350,12 @@ def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
     Examples:
       safehold respond status --case c1 --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    case = Case(folder)
+    from safehold.cli._respond_options import quorum, say
+    from safehold.guard.bundle.overlay_file import approvers
+    from safehold.guard.overlay.interface import PlacedRule
+    from safehold.improve.response.case import STEPS, IncidentCase
+
+    case = IncidentCase(folder)
     began, done = case.incident().at, case.done()
     persons: tuple[str, ...] = ()
     if "rule" in done:
@@ -361,21 +384,24 @@ def drill(short: bool, folder: Path | None, seed: int, as_json: bool) -> None:
     """
     from safehold.cli._respond_drill import run_drill
 
-    def say(line: str) -> None:
+    def tell(line: str) -> None:
         click.echo(line, err=as_json)
 
     if folder is not None:
-        found = run_drill(folder, short=short, say=say, seed=seed)
+        found = run_drill(folder, short=short, say=tell, seed=seed)
     else:
         with tempfile.TemporaryDirectory(prefix="safehold-drill-") as place:
-            found = run_drill(Path(place) / "drill", short=short, say=say, seed=seed)
+            found = run_drill(Path(place) / "drill", short=short, say=tell, seed=seed)
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     if not found.verified:
         raise SafeholdError("the drill did not end with a verified bundle; its gates say why")
 
 
-def _corpus(domain: str, data: Path | None, seed: int) -> Corpus:
+def _corpus(domain: str, data: Path | None, seed: int) -> "Corpus":
+    from safehold.constitution.library import load
+    from safehold.improve.response.corpus import of_dataset, of_seed_books
+
     return of_dataset(data) if data is not None else of_seed_books(load(domain), seed)
 
 

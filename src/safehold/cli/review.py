@@ -2,19 +2,20 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from safehold.cli._replays import Asked, replay_options
+from safehold.cli._replays import replay_options
 from safehold.cli._review_measures import MEASURING
-from safehold.cli._review_places import ReviewPlaces
 from safehold.cli._trust import keys_option
-from safehold.detect.bounty.replay import Door
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
-from safehold.detect.review.permitted import StillBlocked, read_permitted, still_blocked
-from safehold.detect.review.reading import PAUSE_AFTER_S, ReviewReading
 from safehold.errors import DependencyError, SafeholdError
+
+if TYPE_CHECKING:
+    from safehold.cli._replays import ReplayThrough
+    from safehold.cli._review_places import ReviewPlaces
 
 _path = click.Path(path_type=Path)
 
@@ -44,6 +45,8 @@ def review(
       safehold review show 4 ann --reason "weekly sample"
       safehold review verdict 4 ann permitted
     """
+    from safehold.cli._review_places import ReviewPlaces
+
     context.obj = ReviewPlaces(url, store, log_dir, key_dir)
 
 
@@ -55,7 +58,7 @@ def review(
 @click.option("--account", help="The account that the case is about.")
 @click.pass_obj
 def open_command(
-    places: ReviewPlaces,
+    places: "ReviewPlaces",
     kind: str,
     decision_ids: tuple[str, ...],
     by: str,
@@ -77,13 +80,15 @@ def open_command(
 @review.command("next")
 @click.argument("person")
 @click.pass_obj
-def next_command(places: ReviewPlaces, person: str) -> None:
+def next_command(places: "ReviewPlaces", person: str) -> None:
     """Take the next item; nothing of a score or another verdict is told.
 
     \b
     Example:
       safehold review next ann
     """
+    from safehold.detect.review.reading import PAUSE_AFTER_S, ReviewReading
+
     item = places.desk().next(person)
     click.echo("null" if item is None else msgspec.json.encode(item))
     reading = ReviewReading(places.review, time.time).reading_for(person)
@@ -95,7 +100,7 @@ def next_command(places: ReviewPlaces, person: str) -> None:
 @click.argument("item", type=int)
 @click.argument("person")
 @click.pass_obj
-def keep(places: ReviewPlaces, item: int, person: str) -> None:
+def keep(places: "ReviewPlaces", item: int, person: str) -> None:
     """Keep an item that is yours for another fifteen minutes; print until when.
 
     \b
@@ -109,7 +114,7 @@ def keep(places: ReviewPlaces, item: int, person: str) -> None:
 @click.argument("item", type=int)
 @click.argument("person")
 @click.pass_obj
-def back(places: ReviewPlaces, item: int, person: str) -> None:
+def back(places: "ReviewPlaces", item: int, person: str) -> None:
     """Give an item back that you do not want to judge.
 
     \b
@@ -124,7 +129,7 @@ def back(places: ReviewPlaces, item: int, person: str) -> None:
 @click.argument("person")
 @click.option("--reason", required=True, help="Why you look; kept.")
 @click.pass_obj
-def show(places: ReviewPlaces, item: int, person: str, reason: str) -> None:
+def show(places: "ReviewPlaces", item: int, person: str, reason: str) -> None:
     """Show an item's content, after its leaf is in the log.
 
     \b
@@ -140,7 +145,7 @@ def show(places: ReviewPlaces, item: int, person: str, reason: str) -> None:
 @click.argument("verdict", type=click.Choice([str(one.value) for one in ReviewVerdict]))
 @click.option("--note", default="", help="Only its digest is kept.")
 @click.pass_obj
-def verdict(places: ReviewPlaces, item: int, person: str, verdict: str, note: str) -> None:
+def verdict(places: "ReviewPlaces", item: int, person: str, verdict: str, note: str) -> None:
     """Give your verdict, then see the score and what others said.
 
     \b
@@ -167,7 +172,7 @@ def verdict(places: ReviewPlaces, item: int, person: str, verdict: str, note: st
 )
 @click.pass_obj
 def decide(
-    places: ReviewPlaces,
+    places: "ReviewPlaces",
     case: int,
     action: str,
     by: str,
@@ -193,7 +198,7 @@ def decide(
 @review.command()
 @click.argument("case", type=int)
 @click.pass_obj
-def appeal(places: ReviewPlaces, case: int) -> None:
+def appeal(places: "ReviewPlaces", case: int) -> None:
     """Tell what a client may know of an appeal.
 
     \b
@@ -207,7 +212,7 @@ def appeal(places: ReviewPlaces, case: int) -> None:
 @click.argument("case", type=int)
 @click.option("--examples", default="permitted", show_default=True, type=_path)
 @click.pass_obj
-def permit(places: ReviewPlaces, case: int, examples: Path) -> None:
+def permit(places: "ReviewPlaces", case: int, examples: Path) -> None:
     """Write the permitted example and regression test of an overturned appeal.
 
     \b
@@ -222,13 +227,16 @@ def permit(places: ReviewPlaces, case: int, examples: Path) -> None:
 @click.option("--domain", default="homebrewing", show_default=True, help="Whose target answers.")
 @replay_options
 @click.pass_obj
-def regress(places: ReviewPlaces, asked: Asked, examples: Path, domain: str) -> None:
+def regress(places: "ReviewPlaces", asked: "ReplayThrough", examples: Path, domain: str) -> None:
     """Ask every permitted example again; the exit status is 1 when one is stopped.
 
     \b
     Example:
       safehold review regress --bundle bundle/ --bundle-key bundle.pub
     """
+    from safehold.detect.bounty.replay import Door
+    from safehold.detect.review.permitted import StillBlocked, read_permitted, still_blocked
+
     del places
     found = read_permitted(examples)
 
@@ -250,7 +258,7 @@ def regress(places: ReviewPlaces, asked: Asked, examples: Path, domain: str) -> 
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=9444, show_default=True, type=click.IntRange(0, 65535))
 @click.pass_obj
-def serve_appeals(places: ReviewPlaces, host: str, port: int) -> None:
+def serve_appeals(places: "ReviewPlaces", host: str, port: int) -> None:
     """Serve the clients' way in: POST /api/v1/appeals, GET /api/v1/appeals/TOKEN.
 
     \b

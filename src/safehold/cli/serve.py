@@ -10,33 +10,28 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
 
 from safehold.errors import ConfigError, SafeholdError
-from safehold.guard.bundle.find import OWN_KEY
-from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.gateway.bundles.loading import loader_for
-from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
-from safehold.guard.gateway.policy import Explain, Settings, Upstream
-from safehold.guard.gateway.relaying.journal import default_journal
-from safehold.guard.gateway.server import Parts, listen, run
-from safehold.guard.gateway.upstreams.embedded import LocalModel, LocalServer
-from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
 from safehold.guard.interface import DeliveryMode
-from safehold.trust.demands.ask import demand
-from safehold.trust.standing.gate import GatedAction
+
+if TYPE_CHECKING:
+    from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
+    from safehold.guard.gateway.policy import Explain, Settings, Upstream
+    from safehold.guard.gateway.upstreams.embedded import LocalModel, LocalServer
 
 
-def read_settings(path: Path | None, changes: dict[str, Any]) -> Settings:
+def read_settings(path: Path | None, changes: dict[str, Any]) -> "Settings":
     """Return the settings of a YAML file with command-line changes over them.
 
     Raises:
         ConfigError: The file can't be read, or a key or value is wrong.
     """
+    from safehold.guard.gateway.policy import Settings
+
     given: Any = {}
     if path is not None:
         try:
@@ -184,7 +179,7 @@ def serve(
     )
 
 
-def reread_settings(config: Path | None, changes: dict[str, Any]) -> Settings:
+def reread_settings(config: Path | None, changes: dict[str, Any]) -> "Settings":
     """Return the settings as a start would read them now.
 
     Raises:
@@ -193,12 +188,15 @@ def reread_settings(config: Path | None, changes: dict[str, Any]) -> Settings:
     return with_defaults(read_settings(config, changes))
 
 
-def with_defaults(settings: Settings) -> Settings:
+def with_defaults(settings: "Settings") -> "Settings":
     """Return settings with a journal, whatever the ledger is, and the stock bundle.
 
     A bundle's folder that nothing says how to trust is checked against your own default key, as
     `safehold eval` does.
     """
+    from safehold.guard.bundle.stock import stock_bundle
+    from safehold.guard.gateway.relaying.journal import default_journal
+
     if settings.journal is None:
         journal = str(default_journal(settings.ledger))
         settings = msgspec.structs.replace(settings, journal=journal)
@@ -212,8 +210,10 @@ def with_defaults(settings: Settings) -> Settings:
     return settings
 
 
-def _own_trust(settings: Settings) -> Settings:
+def _own_trust(settings: "Settings") -> "Settings":
     """Return settings that trust the key that `safehold train` signs with by default."""
+    from safehold.guard.bundle.find import OWN_KEY
+
     if settings.bundle_keys or settings.bundle_sha256 or settings.unsafe_unsigned_bundle:
         return settings
     own = OWN_KEY.expanduser()
@@ -225,27 +225,35 @@ def _own_trust(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, bundle_keys=(str(own),))
 
 
-Engine = Callable[[Upstream], contextlib.AbstractContextManager[LocalModel]]
+Engine = Callable[["Upstream"], contextlib.AbstractContextManager["LocalModel"]]
 """What serves the model when the upstream is `local`."""
 
 
-def embedded(upstream: Upstream) -> LocalServer:
+def embedded(upstream: "Upstream") -> "LocalServer":
     """Return the stock embedded model."""
+    from safehold.guard.gateway.upstreams.embedded import LocalServer
+
     return LocalServer(threads=upstream.threads, slots=upstream.slots)
 
 
 def serve_with(
-    settings: Settings,
+    settings: "Settings",
     *,
     as_json: bool,
     engine: Engine = embedded,
-    reread: Callable[[], Settings] | None = None,
+    reread: "Callable[[], Settings] | None" = None,
 ) -> None:
     """Serve with settings that are complete; `reread` returns those that a SIGHUP takes.
 
     Raises:
         SafeholdError: The gateway could not start.
     """
+    from safehold.guard.gateway.bundles.loading import loader_for
+    from safehold.guard.gateway.server import Parts, listen, run
+    from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
+    from safehold.trust.demands.ask import demand
+    from safehold.trust.standing.gate import GatedAction
+
     declared = settings
     if settings.standing is not None:
         demand(settings.standing, GatedAction.SERVE, at=int(time.time()))
@@ -295,7 +303,7 @@ def bound_to(sock: socket.socket) -> tuple[str, int]:
     return str(host), int(port)
 
 
-def explained(explain: Explain | None) -> Callable[[], OutgoingBytes] | None:
+def explained(explain: "Explain | None") -> "Callable[[], OutgoingBytes] | None":
     """Return what each worker opens to sign for the bytes it sends; None when nobody asks.
 
     Raises:
@@ -313,12 +321,14 @@ def explained(explain: Explain | None) -> Callable[[], OutgoingBytes] | None:
     return opener
 
 
-def _at(upstream: Upstream, url: str) -> Upstream:
+def _at(upstream: "Upstream", url: str) -> "Upstream":
     return msgspec.structs.replace(upstream, url=url)
 
 
-def _announce(settings: Settings, upstream: str, host: str, port: int, *, as_json: bool) -> None:
+def _announce(settings: "Settings", upstream: str, host: str, port: int, *, as_json: bool) -> None:
     """Say where the gateway listens and how to point a client at it."""
+    from rich.console import Console
+
     base = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if as_json:
         line = {"openai_base_url": f"{base}/v1", "anthropic_base_url": base, "upstream": upstream}

@@ -2,22 +2,18 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from safehold.cli._trust import emit, json_option, log_options, plain, ssh_key_option
+from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import UsageError
-from safehold.govern.standards.library import (
-    load_standards,
-    read_history,
-    stock_names,
-)
-from safehold.trust.demands.document import document_digest
-from safehold.trust.demands.records import DECIDED, REPORTED, record_fault
+from safehold.trust.demands.records import DECIDED, REPORTED
 from safehold.trust.grants.operations import OPERATIONS
-from safehold.trust.standing.gate import GateAllowed, GatedAction, gate, standing_of
-from safehold.trust.standing.interface import StandardsDocument, StandingRecord
-from safehold.trust.standing.rule_out import least_items
+from safehold.trust.standing.gate import GatedAction
+
+if TYPE_CHECKING:
+    from safehold.trust.standing.interface import StandardsDocument, StandingRecord
 
 STARTER = tuple(
     (row.name, row.stock)
@@ -60,6 +56,9 @@ _at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
 @json_option
 def list_standards(as_json: bool) -> None:
     """List the stock documents."""
+    from safehold.cli._trust import emit
+    from safehold.govern.standards.library import load_standards, stock_names
+
     found = [load_standards(name) for name in stock_names()]
     if as_json:
         emit([{"id": one.id, "version": one.version, "title": one.title} for one in found])
@@ -73,6 +72,11 @@ def list_standards(as_json: bool) -> None:
 @json_option
 def show_standards(document: str, as_json: bool) -> None:
     """Show a document: thresholds, what they demand, and the least items of a rule-out."""
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.standards.library import load_standards
+    from safehold.trust.demands.document import document_digest
+    from safehold.trust.standing.rule_out import least_items
+
     found = load_standards(document)
     if as_json:
         emit({**plain(found), "sha256": document_digest(found)})
@@ -93,6 +97,9 @@ def show_standards(document: str, as_json: bool) -> None:
 @click.argument("document")
 def check_standards(document: str) -> None:
     """Check a document; a contradiction is an error."""
+    from safehold.govern.standards.library import load_standards
+    from safehold.trust.demands.document import document_digest
+
     found = load_standards(document)
     click.echo(
         f"{found.id} {found.version}: {len(found.thresholds)} thresholds, "
@@ -120,6 +127,10 @@ def show_status(
     as_json: bool,
 ) -> None:
     """Say where a model stands at every threshold, and which standards it demands."""
+    from safehold.cli._trust import emit
+    from safehold.govern.standards.library import load_standards
+    from safehold.trust.standing.gate import standing_of
+
     records = _records(history, log_dir, log_keys, load_standards(document))
     found = standing_of(
         load_standards(document), records, model=model, compute=compute, at=_now(at)
@@ -168,6 +179,9 @@ def ask(
     """Ask for an act under a document of standards; print the request's id."""
     from safehold.cli._trust import file_request, open_desk, owner_of
     from safehold.cli._trust_requests import governing_request
+    from safehold.govern.standards.library import load_standards
+    from safehold.trust.demands.document import document_digest
+    from safehold.trust.demands.records import record_fault
     from safehold.trust.grants.details import StandingAct
 
     try:
@@ -214,7 +228,9 @@ def ask_gate(
     as_json: bool,
 ) -> None:
     """Allow an action (exit 0), or say everything that is missing (exit 1)."""
-    from safehold.govern.standards.library import read_controls
+    from safehold.cli._trust import emit, plain
+    from safehold.govern.standards.library import load_standards, read_controls
+    from safehold.trust.standing.gate import GateAllowed, gate
 
     verdict = gate(
         load_standards(document),
@@ -245,8 +261,10 @@ def _records(
     history: Path | None,
     log_dir: Path | None,
     log_keys: Path | None,
-    document: StandardsDocument,
-) -> tuple[StandingRecord, ...]:
+    document: "StandardsDocument",
+) -> "tuple[StandingRecord, ...]":
+    from safehold.govern.standards.library import read_history
+
     if (history is None) == (log_dir is None) or (log_dir is None) != (log_keys is None):
         raise UsageError("expected --log DIR with --log-keys FILE, or --history FILE alone")
     if history is not None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
-from safehold.cli._progress_bars import Bars
 from safehold.errors import UsageError
 
 _SIZES = ("small", "default", "large")
@@ -163,6 +161,10 @@ def synth(
       safehold synth --out data/ --for refusal
       safehold synth --out data/ --generator written --generator embedded --rounds 1
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+
     # The packages of the extra are wanted only now: `--help` works without them.
     from safehold.cli._synth import (
         SynthRequest,

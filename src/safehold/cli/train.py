@@ -2,18 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from safehold.cli._progress_bars import Bars
 from safehold.errors import BundleError, DependencyError, UsageError
-from safehold.guard.bundle.interface import Operating
-from safehold.guard.bundle.signing import load_or_make_key
-from safehold.stats import Rate
+
+if TYPE_CHECKING:
+    from safehold.guard.bundle.interface import Operating
 
 
 @click.command("train")
@@ -95,6 +92,11 @@ def train_command(
       safehold train --data data/ --probe models/mine --bundle bundles/mine --out bundles/probed
       safehold serve --upstream hf:models/mine --bundle bundles/probed
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+    from safehold.guard.bundle.signing import load_or_make_key
+
     # The packages of the extra are wanted only now: `--help` works without them.
     try:
         from safehold.cli._probe import ProbeRequest, run_probe, show_probe
@@ -139,7 +141,12 @@ def train_command(
     _show(out, trained.digest, trained.calibration)
 
 
-def _show(out: Path, digest: str, calibration: dict[str, Operating]) -> None:
+def _show(out: Path, digest: str, calibration: "dict[str, Operating]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from safehold.stats import Rate
+
     table = Table(title=f"{out}, digest {digest[:16]}")
     for column in ("surface", "restricted blocked", "permitted blocked", "permitted escalated"):
         table.add_column(column)

@@ -4,9 +4,7 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from safehold.cli._progress_bars import Bars
 from safehold.errors import UsageError
 
 
@@ -105,6 +103,10 @@ def up(
       safehold up mine.yaml --seeds my-books/ --stage1-only --out guards/trial
       safehold up mine.yaml --generator http://127.0.0.1:8000/v1 --upstream http://127.0.0.1:8001/v1
     """
+    from rich.console import Console
+
+    from safehold.cli._progress_bars import Bars
+
     if port is not None and upstream is None:
         raise UsageError("--port is about serving: name the model to guard with --upstream")
     # Training's packages are wanted only now: `--help` works without them.

@@ -7,53 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from safehold.cli._trust import file_request, log_options, open_desk, owner_of, ssh_key_option
-from safehold.cli._trust_requests import checked
-from safehold.cli._visible import visible
+from safehold.cli._trust import log_options, ssh_key_option
 from safehold.cli._weights import (
-    decrypting_threads,
     folder_argument,
     grant_option,
-    header_facts,
     json_option,
     keyd_option,
     log_keys_option,
-    parse_size,
-    plain_size,
-    progress_bar,
-    providers_of,
     publisher_option,
     signer_option,
-    unsafe_providers,
 )
-from safehold.cli._weights_run import check_command, check_loaded, run_command
 from safehold.errors import UsageError
 from safehold.secure.weights.chunks import DEFAULT_CHUNK_BYTES
-from safehold.secure.weights.header import content_id, covers, open_header, read_header
-from safehold.secure.weights.keyd.client import Lease, ask_once, check_receipt
-from safehold.secure.weights.keyd.interface import (
-    Rewrap,
-    Rewrapped,
-    Shred,
-    Shredded,
-    Watching,
-    WatchRequest,
-)
-from safehold.secure.weights.keyd.release import CONTENT_FACT
-from safehold.secure.weights.keys import unwrap_data_key
-from safehold.secure.weights.loader import LoadOrder, load_model
-from safehold.secure.weights.meter.budget import Read, Tally
-from safehold.secure.weights.meter.fanotify import open_gate
-from safehold.secure.weights.meter.meter import ReadMeter, sealed_files
-from safehold.secure.weights.rewrap import rewrapped, store_header, tombstone, wrap_anew
-from safehold.secure.weights.seal import SealOrder, discard, seal
-from safehold.secure.weights.signer import SealSigner, SealVerifier
-from safehold.secure.weights.verify import verify_sealed
-from safehold.trust.grants.details import Facts
-from safehold.trust.grants.interface import GrantRequest, Resource
-from safehold.trust.log.keys import read_keys
 
 _OPERATIONS = ("load", "rewrap", "shred")
 
@@ -84,6 +50,8 @@ def keygen(folder: Path) -> None:
     Example:
       safehold weights keygen publisher/
     """
+    from safehold.secure.weights.signer import SealSigner
+
     signer = SealSigner.generate()
     signer.write(folder)
     click.echo(f"publisher key {signer.verifier.key_id}; give *.pub.pem to whoever verifies")
@@ -135,6 +103,11 @@ def seal_command(
       safehold weights seal model/ sealed/ --model brewer --version 1 \\
           --signer publisher/ --provider hsm.toml --resume
     """
+    from safehold.cli._weights import header_facts, plain_size, progress_bar, providers_of
+    from safehold.secure.weights.header import content_id
+    from safehold.secure.weights.seal import SealOrder, discard, seal
+    from safehold.secure.weights.signer import SealSigner
+
     if resume and drop:
         raise UsageError("expected --resume or --discard, got both")
     if drop:
@@ -168,6 +141,10 @@ def verify(folder: Path, publisher: Path, quick: bool, as_json: bool) -> None:
       safehold weights verify sealed/ --publisher publisher/
       safehold weights verify sealed/ --publisher publisher/ --quick --json
     """
+    from safehold.cli._weights import plain_size, progress_bar
+    from safehold.secure.weights.signer import SealVerifier
+    from safehold.secure.weights.verify import verify_sealed
+
     with progress_bar("verifying", plain_size(folder), quiet=as_json or quick) as progress:
         found = verify_sealed(
             folder, SealVerifier.read(publisher), digests=not quick, progress=progress
@@ -194,6 +171,10 @@ def info(folder: Path, publisher: Path, as_json: bool) -> None:
     Example:
       safehold weights info sealed/ --publisher publisher/ --json | jq -r .content_sha256
     """
+    from safehold.cli._weights import header_facts
+    from safehold.secure.weights.header import content_id, open_header, read_header
+    from safehold.secure.weights.signer import SealVerifier
+
     header = open_header(read_header(folder), SealVerifier.read(publisher))
     _print(header_facts(header, content_id(header)), as_json=as_json)
 
@@ -236,6 +217,14 @@ def request(
       safehold weights request sealed/ --publisher publisher/ --operation shred --host gpu-1 \\
           --workload SHA256 --minutes 60 --purpose "retired" --ticket OPS-9 --ssh-key ada
     """
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import checked
+    from safehold.secure.weights.header import content_id, open_header, read_header
+    from safehold.secure.weights.keyd.release import CONTENT_FACT
+    from safehold.secure.weights.signer import SealVerifier
+    from safehold.trust.grants.details import Facts
+    from safehold.trust.grants.interface import GrantRequest, Resource
+
     header = open_header(read_header(folder), SealVerifier.read(publisher))
     named = tuple(header.shard(part).name for part in parts) or ("*",)
     chosen = named if parts else tuple(shard.name for shard in header.shards)
@@ -302,6 +291,13 @@ def load(
       safehold weights load sealed/ --publisher publisher/ --grant ID --log-keys log.json \\
           -- llama-server --model {model.gguf} --port 8081
     """
+    from safehold.cli._weights import decrypting_threads, plain_size, progress_bar
+    from safehold.cli._weights_run import check_command, check_loaded, run_command
+    from safehold.secure.weights.header import covers, open_header, read_header
+    from safehold.secure.weights.loader import LoadOrder, load_model
+    from safehold.secure.weights.signer import SealVerifier
+    from safehold.trust.log.keys import read_keys
+
     order = LoadOrder(
         folder=folder,
         grant=grant,
@@ -373,6 +369,14 @@ def rewrap(
       safehold weights rewrap sealed/ --signer publisher/ \\
           --unsafe-without-keyd old-shares.toml --provider new-shares.toml
     """
+    from safehold.cli._weights import header_facts, providers_of, unsafe_providers
+    from safehold.secure.weights.header import content_id, open_header, read_header
+    from safehold.secure.weights.keyd.client import ask_once
+    from safehold.secure.weights.keyd.interface import Rewrap, Rewrapped
+    from safehold.secure.weights.keys import unwrap_data_key
+    from safehold.secure.weights.rewrap import rewrapped, store_header, wrap_anew
+    from safehold.secure.weights.signer import SealSigner
+
     keys = SealSigner.read(signer)
     text = read_header(folder)
     header = open_header(text, keys.verifier)
@@ -411,6 +415,13 @@ def shred(
     Example:
       safehold weights shred sealed/ --signer publisher/ --grant ID --log-keys log.json
     """
+    from safehold.secure.weights.header import open_header, read_header
+    from safehold.secure.weights.keyd.client import ask_once, check_receipt
+    from safehold.secure.weights.keyd.interface import Shred, Shredded
+    from safehold.secure.weights.rewrap import store_header, tombstone
+    from safehold.secure.weights.signer import SealSigner
+    from safehold.trust.log.keys import read_keys
+
     keys = SealSigner.read(signer)
     text = read_header(folder)
     header = open_header(text, keys.verifier)
@@ -440,6 +451,15 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
       safehold weights meter sealed/ --budget 0
       safehold weights meter sealed/ --grant ID --json
     """
+    from rich.console import Console
+
+    from safehold.cli._weights import parse_size
+    from safehold.secure.weights.keyd.client import Lease
+    from safehold.secure.weights.keyd.interface import Watching, WatchRequest
+    from safehold.secure.weights.meter.budget import Read, Tally
+    from safehold.secure.weights.meter.fanotify import open_gate
+    from safehold.secure.weights.meter.meter import ReadMeter, sealed_files
+
     if (budget is None) == (grant is None):
         raise UsageError("expected either --budget or --grant")
     lease = None if grant is None else Lease(keyd, WatchRequest(grant=grant), Watching)
@@ -477,6 +497,8 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
 
 
 def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
+    from safehold.cli._visible import visible
+
     if as_json:
         click.echo(json.dumps(facts))
         return

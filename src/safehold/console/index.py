@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from safehold.guard.ledger.coverage import Coverage, StallLimits, audit
+from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
 from safehold.guard.ledger.engine import told
 from safehold.guard.ledger.joined import watermark
 from safehold.guard.ledger.reader import LedgerReader
@@ -136,7 +136,7 @@ class AuditedCoverage(msgspec.Struct, frozen=True):
     """The newest audit of the whole ledger, and when it ended."""
 
     at: float
-    found: Coverage
+    found: LedgerCoverage
 
 
 class ExchangeIndex:

@@ -18,18 +18,26 @@ from safehold.console.screens import (
     review,
     rollout,
 )
-from safehold.console.shell.access import EVERYONE, Act, Role, Screen
-from safehold.console.sources import Sources
+from safehold.console.shell.access import EVERYONE, ConsoleRole, PageAct, Screen
+from safehold.console.sources import ConsoleSources
 
-REVIEW = frozenset({Role.REVIEWER, Role.LEAD})
-CASES = REVIEW | {Role.RESPONDER, Role.AUDITOR}
-LEDGER = frozenset({Role.VIEWER, Role.LEAD, Role.RESPONDER, Role.RELEASER, Role.AUDITOR})
-OPEN_CONTENT = frozenset({Role.LEAD, Role.RESPONDER, Role.AUDITOR})
-ATTACKS = LEDGER | {Role.BOUNTY}
-TRIAGE = frozenset({Role.BOUNTY, Role.LEAD})
-ROLL_BACK = frozenset({Role.RESPONDER, Role.RELEASER, Role.LEAD})
+REVIEW = frozenset({ConsoleRole.REVIEWER, ConsoleRole.LEAD})
+CASES = REVIEW | {ConsoleRole.RESPONDER, ConsoleRole.AUDITOR}
+LEDGER = frozenset(
+    {
+        ConsoleRole.VIEWER,
+        ConsoleRole.LEAD,
+        ConsoleRole.RESPONDER,
+        ConsoleRole.RELEASER,
+        ConsoleRole.AUDITOR,
+    }
+)
+OPEN_CONTENT = frozenset({ConsoleRole.LEAD, ConsoleRole.RESPONDER, ConsoleRole.AUDITOR})
+ATTACKS = LEDGER | {ConsoleRole.BOUNTY}
+TRIAGE = frozenset({ConsoleRole.BOUNTY, ConsoleRole.LEAD})
+ROLL_BACK = frozenset({ConsoleRole.RESPONDER, ConsoleRole.RELEASER, ConsoleRole.LEAD})
 
-SCREENS: tuple[Screen[Sources], ...] = (
+SCREENS: tuple[Screen[ConsoleSources], ...] = (
     Screen("/", "Overview", EVERYONE, overview.overview, "overview.html", "Now",
            live=True, answer=overview.Overview),
     Screen("/review", "Review", CASES, review.queue, "review.html", "Detect",
@@ -39,7 +47,7 @@ SCREENS: tuple[Screen[Sources], ...] = (
     Screen("/review/items/{item}", "Exchange", REVIEW, review.item, "item.html",
            hostile=True, answer=review.ItemPage),
     Screen("/accounts", "Accounts", CASES, accounts.accounts, "accounts.html", "Detect",
-           answer=accounts.Accounts),
+           answer=accounts.AccountsScreen),
     Screen("/accounts/{tenant}/{key}", "Account", CASES, accounts.account, "account.html",
            answer=accounts.AccountPage),
     Screen("/campaigns", "Campaigns", CASES, accounts.campaigns, "campaigns.html", "Detect",
@@ -49,7 +57,7 @@ SCREENS: tuple[Screen[Sources], ...] = (
     Screen("/explore", "Explore", LEDGER, explore.explore, "explore.html", "Detect",
            csv=True, answer=explore.Explored),
     Screen("/explore/{decision_id}", "Decision", LEDGER, explore.decision, "decision.html",
-           hostile=True, answer=explore.Decision),
+           hostile=True, answer=explore.DecisionScreen),
     Screen("/redteam", "Red team", ATTACKS, redteam.runs, "redteam.html", "Detect",
            answer=redteam.RedteamRuns),
     Screen("/redteam/{run}", "Red-team run", ATTACKS, redteam.run, "redteam_run.html",
@@ -67,11 +75,11 @@ SCREENS: tuple[Screen[Sources], ...] = (
     Screen("/approvals", "Approvals", EVERYONE, approvals.approvals, "approvals.html", "Trust",
            live=True, answer=approvals.Approvals),
     Screen("/approvals/{request}", "Approval", EVERYONE, approvals.approval, "approval.html",
-           hostile=True, answer=approvals.Approval),
+           hostile=True, answer=approvals.ApprovalScreen),
     Screen("/exemptions", "Exemptions", LEDGER, enclave.exemptions, "exemptions.html", "Trust",
-           answer=enclave.Exemptions),
+           answer=enclave.ExemptionsScreen),
     Screen("/log", "Audit log", LEDGER, audit_log.audit_log, "log.html", "Trust",
-           answer=audit_log.AuditLog),
+           answer=audit_log.AuditLogScreen),
     Screen("/log/{index}", "Leaf", LEDGER, audit_log.leaf_page, "leaf.html",
            hostile=True, answer=audit_log.LeafPage),
     Screen("/weights", "Weights", LEDGER, enclave.weights, "weights.html", "Secure",
@@ -79,7 +87,7 @@ SCREENS: tuple[Screen[Sources], ...] = (
     Screen("/egress", "Egress", LEDGER, enclave.egress, "egress.html", "Secure",
            answer=enclave.Egress),
     Screen("/endpoint", "Endpoint", LEDGER, outside.endpoint, "endpoint.html", "Secure",
-           answer=outside.Endpoint),
+           answer=outside.EndpointScreen),
     Screen("/controls", "Controls", LEDGER, enclave.controls, "controls.html", "Govern",
            answer=enclave.Controls),
     Screen("/standards", "Standards", LEDGER, enclave.standards, "standards.html", "Govern",
@@ -88,24 +96,24 @@ SCREENS: tuple[Screen[Sources], ...] = (
            answer=outside.ReportPage),
 )  # fmt: skip
 
-ACTS: tuple[Act[Sources], ...] = (
-    Act("/review/next", "Take the next exchange", REVIEW, review.TakeNext, review.take_next),
-    Act("/review/items/{item}/look", "Look at an exchange", REVIEW, review.LookAt, review.look,
+ACTS: tuple[PageAct[ConsoleSources], ...] = (
+    PageAct("/review/next", "Take the next exchange", REVIEW, review.TakeNext, review.take_next),
+    PageAct("/review/items/{item}/look", "Look at an exchange", REVIEW, review.LookAt, review.look,
         template="item.html", hostile=True, answer=review.ItemPage),
-    Act("/review/items/{item}/verdict", "Give a verdict", REVIEW, review.GiveVerdict,
+    PageAct("/review/items/{item}/verdict", "Give a verdict", REVIEW, review.GiveVerdict,
         review.judge),
-    Act("/review/items/{item}/keep", "Keep an exchange longer", REVIEW, review.TakeNext,
+    PageAct("/review/items/{item}/keep", "Keep an exchange longer", REVIEW, review.TakeNext,
         review.keep),
-    Act("/review/items/{item}/back", "Give an exchange back", REVIEW, review.TakeNext,
+    PageAct("/review/items/{item}/back", "Give an exchange back", REVIEW, review.TakeNext,
         review.give_back),
-    Act("/review/cases/{case}/decide", "End a case", frozenset({Role.LEAD}), review.Decide,
-        review.decide),
-    Act("/explore/{decision_id}/open", "Open a decision's content", OPEN_CONTENT,
+    PageAct("/review/cases/{case}/decide", "End a case", frozenset({ConsoleRole.LEAD}),
+        review.Decide, review.decide),
+    PageAct("/explore/{decision_id}/open", "Open a decision's content", OPEN_CONTENT,
         explore.OpenContent, explore.open_decision, template="decision.html", hostile=True,
-        answer=explore.Decision),
-    Act("/bounty/{number}/reject", "Reject a submission", TRIAGE, bounty.Reject, bounty.reject),
-    Act("/bounty/{number}/duplicate", "Mark a duplicate", TRIAGE, bounty.Duplicate,
+        answer=explore.DecisionScreen),
+    PageAct("/bounty/{number}/reject", "Reject a submission", TRIAGE, bounty.Reject, bounty.reject),
+    PageAct("/bounty/{number}/duplicate", "Mark a duplicate", TRIAGE, bounty.Duplicate,
         bounty.duplicate),
-    Act("/rollout/back", "Roll back the guard's bundle", ROLL_BACK, rollout.RollBack,
+    PageAct("/rollout/back", "Roll back the guard's bundle", ROLL_BACK, rollout.RollBack,
         rollout.roll_back),
 )  # fmt: skip

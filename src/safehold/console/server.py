@@ -29,12 +29,12 @@ from safehold.console import campaign_watch
 from safehold.console.approvals.api import ApprovalsApi
 from safehold.console.route_table import ACTS, SCREENS
 from safehold.console.screens import bounty
-from safehold.console.shell.access import EVERYONE, Visit
+from safehold.console.shell.access import EVERYONE, PageVisit
 from safehold.console.shell.hardening import Hardened
 from safehold.console.shell.logins import Logins
 from safehold.console.shell.openapi import joined, openapi
 from safehold.console.shell.passkey_login import LoginName, LoginProof, PasskeyLogin
-from safehold.console.shell.pulse import MOST_STREAMS, Pulse
+from safehold.console.shell.pulse import MOST_STREAMS, PagePulse
 from safehold.console.shell.rendering import environment
 from safehold.console.shell.web import (
     API,
@@ -47,7 +47,7 @@ from safehold.console.shell.web import (
     safe_next,
     status_of,
 )
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES, BountyState
 from safehold.detect.pace import Pace, peer_of
 from safehold.detect.review import appeal_api
@@ -92,7 +92,7 @@ class ConsoleDoors:
     """Login, logout, live updates, static files and the acts of passkeys: all but the table."""
 
     def __init__(
-        self, web: Web[Sources], logins: Logins, pulse: Pulse, approvals: ApprovalsApi
+        self, web: Web[ConsoleSources], logins: Logins, pulse: PagePulse, approvals: ApprovalsApi
     ) -> None:
         self._web, self._logins, self._pulse, self._approvals = web, logins, pulse, approvals
         self._files = static_files()
@@ -227,7 +227,7 @@ class ConsoleDoors:
     async def live(self, request: Request) -> Response:
         """Return the stream of news for one page."""
         visit = await self._web.visit(request, EVERYONE)
-        if not isinstance(visit, Visit):
+        if not isinstance(visit, PageVisit):
             return visit
         if self._pulse.open >= MOST_STREAMS:
             said = "too many open pages here; this one asks every 15 seconds instead"
@@ -239,7 +239,7 @@ class ConsoleDoors:
     async def schema(self, request: Request) -> Response:
         """Return the API's description."""
         visit = await self._web.visit(request, EVERYONE)
-        if not isinstance(visit, Visit):
+        if not isinstance(visit, PageVisit):
             return visit
         return Response(self._schema, media_type="application/json")
 
@@ -280,7 +280,7 @@ class ConsoleDoors:
 
         async def endpoint(request: Request) -> Response:
             visit = await self._web.visit(request, EVERYONE)
-            if not isinstance(visit, Visit):
+            if not isinstance(visit, PageVisit):
                 return visit
             return await inner(request)
 
@@ -292,7 +292,7 @@ class Console:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: ConsoleSources,
         logins: Logins,
         *,
         clock: Callable[[], float] = time.time,
@@ -305,7 +305,7 @@ class Console:
         """
         origins = frozenset(sources.desk.state.policy.relying_party.origins)
         self._sources, self._clock = sources, clock
-        pulse = Pulse(sources.index.cursor)
+        pulse = PagePulse(sources.index.cursor)
         web = Web(
             sources=sources,
             logins=PasskeyLogin(sources.desk, logins),
@@ -356,13 +356,13 @@ class Console:
             await asyncio.sleep(_FOLLOW_EVERY_S)
 
 
-def _outsiders(sources: Sources) -> list[Route]:
+def _outsiders(sources: ConsoleSources) -> list[Route]:
     """Return the routes that people without a login here use: clients' appeals, partners' TAXII."""
     routes = [] if sources.appeals is None else appeal_api.appeal_routes(sources.appeals)
     return routes + ([] if sources.taxii is None else sources.taxii.routes())
 
 
-def _badges(sources: Sources) -> dict[str, int]:
+def _badges(sources: ConsoleSources) -> dict[str, int]:
     found = {"/review": sum(one.waiting for one in sources.cases.cases())}
     desk = bounty.desk_of(sources)
     if desk is not None:

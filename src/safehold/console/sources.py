@@ -128,7 +128,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ConsoleSources:
     """Everything that screens read; None where the operator named no such store."""
 
     reader: LedgerReader

@@ -4,8 +4,7 @@ import msgspec
 
 from safehold.demo.client import Heard
 from safehold.demo.scenes import Scene, SceneVerdict, StoppedAt
-from safehold.guard.ledger import Entry, FinalRow, Outcome, PromptRow
-from safehold.guard.ledger.interface import LedgerVerdict
+from safehold.guard.ledger.interface import Entry, FinalRow, LedgerVerdict, Outcome, PromptRow
 from safehold.guard.scorers.tokens import tokens
 
 

@@ -11,9 +11,10 @@ from safehold.detect.bounty.frozen import freeze, questions_digest
 from safehold.detect.bounty.interface import BountyProgramme, FrozenQuestions
 from safehold.detect.bounty.programme import programme_digest
 from safehold.detect.bounty.sealing import new_triage_key, seal
+from safehold.detect.redteam.interface import MODEL
 from safehold.detect.redteam.questions import questions
 from safehold.detect.redteam.target import Complier
-from safehold.detect.redteam.target_server import MODEL, serving
+from safehold.detect.redteam.target_server import serving
 from safehold.exchange import Exchange, Role
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.loading import RulesLoader

@@ -8,13 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-from safehold.guard.gateway.bundles.swap import Loaded
+from safehold.guard.gateway.bundles.swap import LoadedBundle
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.testing.guards import held_rules
 
 
-def no_loader(path: Path) -> Loaded:
+def no_loader(path: Path) -> LoadedBundle:
     """Stand where this process loads no bundle."""
     raise FileNotFoundError(path)
 

@@ -19,7 +19,7 @@ from safehold.testing.egress import TODAY, World, plan
 HOST, BOX_IN, BOX_OUT, WORLD = "10.231.6.1", "10.231.6.2", "10.231.7.1", "10.231.7.2"
 
 
-class Row(msgspec.Struct, frozen=True):
+class NamespaceNames(msgspec.Struct, frozen=True):
     """The names of the three namespaces."""
 
     host: str
@@ -28,11 +28,11 @@ class Row(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def in_a_row(name: str) -> Iterator[Row]:
+def in_a_row(name: str) -> Iterator[NamespaceNames]:
     """Make host, box and world, joined by two cables; remove them whatever happened."""
     from pyroute2 import netns
 
-    row = Row(f"{name}-h", f"{name}-b", f"{name}-w")
+    row = NamespaceNames(f"{name}-h", f"{name}-b", f"{name}-w")
     with contextlib.ExitStack() as stack:
         for space in (row.host, row.box, row.world):
             netns.create(space)
@@ -67,7 +67,7 @@ def box_plan(**changes: object) -> EgressPlan:
 class BoxedWorld(World):
     """Sends from the host; what arrives in the world came through the box."""
 
-    def __init__(self, row: Row, folder: Path) -> None:
+    def __init__(self, row: NamespaceNames, folder: Path) -> None:
         super().__init__(
             Pair(
                 inside=row.host,

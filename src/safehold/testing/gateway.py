@@ -11,7 +11,13 @@ import uvicorn
 from safehold.errors import SafeholdError
 from safehold.guard.gateway.app import Gateway
 from safehold.guard.gateway.policy import Settings
-from safehold.guard.gateway.server import Application, Parts, build_app, listen, server_config
+from safehold.guard.gateway.server import (
+    GatewayApplication,
+    Parts,
+    build_app,
+    listen,
+    server_config,
+)
 
 
 class RunningGateway:
@@ -21,7 +27,7 @@ class RunningGateway:
         self._sock = listen(settings)
         self.port: int = self._sock.getsockname()[1]
         self._config: uvicorn.Config = server_config(settings, parts)
-        self._app: Application = build_app(settings, parts)
+        self._app: GatewayApplication = build_app(settings, parts)
         self._config.app = self._app
         self._config.factory = False
         self._config.loop = "asyncio"

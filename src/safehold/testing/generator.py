@@ -57,7 +57,7 @@ class Habit(StrEnum):
     NOT_JSON = "not json"
 
 
-class Generator:
+class GeneratorServer:
     """The server's state: what was asked, and how it behaves; `wanted` picks a habit by prompt."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Generator:
                 return _completion(_good(body))
 
 
-_Kind = TypeVar("_Kind", bound=Generator)
+_Kind = TypeVar("_Kind", bound=GeneratorServer)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def _answer(said: str, manner: str, rng: random.Random) -> str:
 
 def main() -> None:
     """Serve until killed, saying the address: for people who try the tutorial without a model."""
-    with generating(Generator()) as running:
+    with generating(GeneratorServer()) as running:
         sys.stdout.write(f"{running.url}\n")
         sys.stdout.flush()
         while True:

@@ -7,7 +7,7 @@ from typing import Any
 
 from safehold.secure.weights.header import content_id, read_header
 from safehold.secure.weights.interface import Header
-from safehold.secure.weights.keyd.host import Host
+from safehold.secure.weights.keyd.host import HostIdentity
 from safehold.secure.weights.keyd.peer import workload_sha256
 from safehold.secure.weights.keyd.release import CONTENT_FACT, Releaser
 from safehold.secure.weights.keyd.service import KeyService
@@ -40,7 +40,7 @@ class Vaulted:
         self.second = MemoryProvider("second")
         (root / "code").mkdir()
         (root / "code" / "loader.py").write_text("print('load')\n")
-        self.host = Host(nodename="gpu-1", machine_id="m", ssh_host_key="k")
+        self.host = HostIdentity(nodename="gpu-1", machine_id="m", ssh_host_key="k")
         self.pinned_host = self.host.sha256
         self.pinned = read_keys(root / "log" / "log.json")
         create_witness(root / "memory")

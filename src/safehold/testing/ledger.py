@@ -48,7 +48,7 @@ class MemoryLedger:
 NOW = 1_900_000_000.0
 
 
-class Rows:
+class RowMaker:
     """Makes rows that differ only where a test says so."""
 
     def __init__(self) -> None:

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Sequence
 
-from safehold.detect.monitoring.scan.interface import Finding, Scanner, ScannerSpec
+from safehold.detect.monitoring.scan.interface import ScanFinding, Scanner, ScannerSpec
 from safehold.exchange import user_says
-from safehold.guard.ledger import Action, FinalRow, Ledger, LedgerVerdict, PromptRow
-from safehold.guard.ledger.interface import Row
+from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, PromptRow, Row
 from safehold.guard.ledger.joined import Joined
-from safehold.testing.ledger import NOW, Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import NOW, RowMaker
 
 
 class HashScanner:
@@ -25,7 +25,7 @@ class HashScanner:
     def __init__(self, pause_s: float) -> None:
         self._pause_s = pause_s
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Do what the text says."""
         time.sleep(self._pause_s)
         text = "".join(part.text for part in one.exchange.texts()) if one.exchange else ""
@@ -35,11 +35,11 @@ class HashScanner:
             case "hangs me":
                 time.sleep(3600)
             case "lies":
-                return Finding(value=float("nan"), label="allow")
+                return ScanFinding(value=float("nan"), label="allow")
             case "breaks":
                 raise RuntimeError(text)
         first = hashlib.sha256(text.encode()).digest()[0]
-        return Finding(value=first / 255, label="allow")
+        return ScanFinding(value=first / 255, label="allow")
 
 
 def load_hash_scanner(spec: ScannerSpec) -> Scanner:
@@ -49,7 +49,7 @@ def load_hash_scanner(spec: ScannerSpec) -> Scanner:
 
 def fill(url: str, asked: Sequence[tuple[str, str, bool]]) -> None:
     """Keep one ended exchange for each (account, prompt, blocked), a second after the other."""
-    rows = Rows()
+    rows = RowMaker()
 
     async def write() -> None:
         ledger = await Ledger.open(url)
@@ -74,7 +74,7 @@ def kept(url: str, *rows: Row) -> None:
 
 def turned_away(url: str, account: str, count: int) -> None:
     """Keep rows of requests of an account that were refused at the door."""
-    rows = Rows()
+    rows = RowMaker()
 
     async def write() -> None:
         ledger = await Ledger.open(url)
@@ -89,7 +89,7 @@ def turned_away(url: str, account: str, count: int) -> None:
 
 
 def _exchange(
-    rows: Rows, number: int, account: str, text: str, *, blocked: bool
+    rows: RowMaker, number: int, account: str, text: str, *, blocked: bool
 ) -> tuple[PromptRow, FinalRow]:
     at = NOW + number
     about = {"key_id": account, "exchange": user_says(text), "at": at}

@@ -39,7 +39,7 @@ def settings_artefact(kind: ArtefactKind, settings: object, path: str = "") -> A
     return Artefact(path=path or kind.value, kind=kind, sha256=digest, document=document)
 
 
-class Channel:
+class ReleaseChannel:
     """The releases of one channel: documents, memory, and three who approve."""
 
     def __init__(self, enclave: Enclave, folder: Path, channel: str = "gateway-1") -> None:

@@ -19,26 +19,27 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from safehold.console.demo.attackers import submit_bounties
-from safehold.console.demo.stage import Stage
+from safehold.console.demo.stage import DemoStage
 from safehold.console.shell.web import COOKIE
 from safehold.console.sources import GatewayLink
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.monitoring.tables import MonitorStore
-from safehold.detect.redteam.interface import AttackedPart, AttackOutcome, Attempt, Result
+from safehold.detect.redteam.interface import AttackedPart, AttackOutcome, Attempt, AttemptResult
 from safehold.detect.redteam.plan import AttackPlan
 from safehold.detect.review.interface import CaseKind
 from safehold.exchange import Lane, user_says
 from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
-from safehold.guard.ledger import Action, Delivered, Ledger, LedgerVerdict, Outcome
-from safehold.improve.response.case import Case
-from safehold.improve.response.gates import Gate, GateLimits, GateReport, GateState
+from safehold.guard.ledger.interface import Action, Delivered, LedgerVerdict, Outcome
+from safehold.guard.ledger.writer import Ledger
+from safehold.improve.response.case import IncidentCase
+from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.interface import Incident, IncidentKind
 from safehold.secure.egress.watch.watch import TimelineRow
 from safehold.testing.gateway import RunningGateway
-from safehold.testing.ledger import Rows
+from safehold.testing.ledger import RowMaker
 from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream
 from safehold.trust.grants.details import AddKey
@@ -60,7 +61,7 @@ RECORD = b"".join(
     for one in (
         PLAN,
         *(
-            Result(
+            AttemptResult(
                 attempt=Attempt(id=f"a{n}", question="q", topic="t", clause=clause, chain=chain),
                 outcome=outcome,
             )
@@ -94,7 +95,7 @@ TIMELINE = b"".join(
 
 def respond(folder: Path) -> Path:
     """Make a case of a response that has come to its gates."""
-    case = Case(folder / "responses" / "verse")
+    case = IncidentCase(folder / "responses" / "verse")
     case.folder.mkdir(parents=True)
     incident = Incident(
         id="verse", kind=IncidentKind.MISS, at=int(time.time()) - 1800, text="kept apart",
@@ -102,8 +103,8 @@ def respond(folder: Path) -> Path:
     )  # fmt: skip
     (case.folder / "incident.json").write_bytes(msgspec.json.encode(incident))
     gates = (
-        Gate("golden", GateState.PASSED, "24 of 24"),
-        Gate("speed", GateState.NOT_MEASURED, "<b>no</b> data"),
+        GateVerdict("golden", GateState.PASSED, "24 of 24"),
+        GateVerdict("speed", GateState.NOT_MEASURED, "<b>no</b> data"),
     )
     case.keep_report(GateReport("a" * 64, "b" * 64, "verse", GateLimits(), gates))
     return case.folder.parent
@@ -127,8 +128,8 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
-        self.stage = Stage(folder / "stage", origin=self.url)
-        self.rows = Rows()
+        self.stage = DemoStage(folder / "stage", origin=self.url)
+        self.rows = RowMaker()
         asyncio.run(self._fill())
         self.stage.sources.index.follow()
         self.stage.sources.index.refresh_coverage()

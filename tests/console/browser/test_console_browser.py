@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from safehold.guard.ledger import Ledger
+from safehold.guard.ledger.writer import Ledger
 from safehold.testing.trust import person_id
 
 if TYPE_CHECKING:

@@ -10,17 +10,17 @@ import msgspec
 import pytest
 from starlette.testclient import TestClient
 
-from safehold.console.demo.stage import CAST, Stage
+from safehold.console.demo.stage import CAST, DemoStage
 from safehold.console.route_table import ACTS, SCREENS
 from safehold.console.server import VENDORED, static_files
-from safehold.console.shell.access import Role
+from safehold.console.shell.access import ConsoleRole
 from safehold.console.shell.logins import IDLE_S, LONGEST_S, form_token
 from safehold.console.shell.passkey_login import login_challenge
 from safehold.console.shell.web import COOKIE, safe_next
 from safehold.detect.review.interface import CaseKind
 from safehold.exchange import user_says
-from safehold.guard.ledger import Ledger
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 from safehold.testing.trust import SoftPasskey, person_id
 from safehold.trust.grants.details import AddKey, AssignPerson, RemovePerson
 from safehold.trust.people.interface import PasskeyProof
@@ -35,7 +35,7 @@ PEOPLE = [name for name in CAST if name != "watch"]
 async def keep(url: str, text: str) -> None:
     """Keep one exchange of this text."""
     ledger = await Ledger.open(url)
-    rows = Rows()
+    rows = RowMaker()
     prompt = rows.prompt("d0", exchange=user_says(text), key_id="a")
     await ledger.append(prompt, rows.final("d0", text))
     await ledger.close()
@@ -53,10 +53,10 @@ class Clock:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> DemoStage:
     """Return a stage where each person has one role."""
-    roles = {name: (role,) for name, role in zip(PEOPLE, Role, strict=False)}
-    made = Stage(tmp_path_factory.mktemp("stage"), roles=roles, clock=Clock())
+    roles = {name: (role,) for name, role in zip(PEOPLE, ConsoleRole, strict=False)}
+    made = DemoStage(tmp_path_factory.mktemp("stage"), roles=roles, clock=Clock())
     asyncio.run(keep(made.ledger, "what is malt?"))
     made.sources.index.follow()
     made.sources.review_desk.open_case(
@@ -66,24 +66,24 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def http(stage: Stage) -> Iterator[httpx.Client]:
+def http(stage: DemoStage) -> Iterator[httpx.Client]:
     """Return a client of the console without a login."""
     with TestClient(stage.console(), base_url=BASE, follow_redirects=False) as client:
         yield client
 
 
-def as_(stage: Stage, name: str) -> dict[str, str]:
+def as_(stage: DemoStage, name: str) -> dict[str, str]:
     """Return the headers of a person's login."""
     return {"cookie": f"{COOKIE}={stage.token(name)}"}
 
 
-def assign(stage: Stage, *roles: str) -> None:
+def assign(stage: DemoStage, *roles: str) -> None:
     """Give Ada exactly these roles."""
     stage.enclave.time = int(time.time())
     stage.carry("people.assign", AssignPerson(person_id("Ada Novak"), roles, ("t-security",)))
 
 
-def leaves(stage: Stage) -> int:
+def leaves(stage: DemoStage) -> int:
     """Return how many leaves the log has, whoever wrote them."""
     with stage.sources.desk.store.exclusive():
         return stage.sources.desk.store.size
@@ -98,8 +98,8 @@ def path_of(path: str) -> str:
     return path.replace("{request}", "0" * 64)
 
 
-@pytest.mark.parametrize("role", ["", *Role])
-def test_every_route_times_every_role(stage: Stage, http: httpx.Client, role: str) -> None:
+@pytest.mark.parametrize("role", ["", *ConsoleRole])
+def test_every_route_times_every_role(stage: DemoStage, http: httpx.Client, role: str) -> None:
     """The table's roles get in, everybody else is refused; nothing is open by being forgotten."""
     assign(stage, *([role] if role else []))
     ada = as_(stage, "Ada Novak")
@@ -138,9 +138,9 @@ def test_without_a_login_nothing_opens(http: httpx.Client) -> None:
         assert http.get(path).status_code in {303, 401}
 
 
-def test_every_answer_has_a_strict_policy(stage: Stage, http: httpx.Client) -> None:
+def test_every_answer_has_a_strict_policy(stage: DemoStage, http: httpx.Client) -> None:
     """No inline script, no foreign source, no frame; hostile pages take no string for markup."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     ada = as_(stage, "Ada Novak")
     paths = ["/login", "/enrol", "/static/console.js", "/nothing", "/static/nothing"]
     for path in [*paths, *(path_of(one.path) for one in SCREENS)]:
@@ -159,9 +159,9 @@ def test_every_answer_has_a_strict_policy(stage: Stage, http: httpx.Client) -> N
             assert answer.headers["cache-control"] == "no-store"
 
 
-def test_hostile_pages_load_no_library(stage: Stage, http: httpx.Client) -> None:
+def test_hostile_pages_load_no_library(stage: DemoStage, http: httpx.Client) -> None:
     """Where an attacker's text is shown, only our own small script runs."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     for screen in SCREENS:
         if screen.hostile:
             page = http.get(path_of(screen.path), headers=as_(stage, "Ada Novak")).text
@@ -169,9 +169,9 @@ def test_hostile_pages_load_no_library(stage: Stage, http: httpx.Client) -> None
             assert "uPlot" not in page
 
 
-def test_foreign_posts_change_nothing(stage: Stage, http: httpx.Client) -> None:
+def test_foreign_posts_change_nothing(stage: DemoStage, http: httpx.Client) -> None:
     """Another site's form, origin, type, token, size or repeated field is refused."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     token = stage.token("Ada Novak")
     head = {"cookie": f"{COOKIE}={token}"}
     form = {"csrf": form_token(token)}
@@ -202,9 +202,9 @@ def test_foreign_posts_change_nothing(stage: Stage, http: httpx.Client) -> None:
     assert stage.logins.find(token) is not None
 
 
-def test_our_own_form_is_taken(stage: Stage, http: httpx.Client) -> None:
+def test_our_own_form_is_taken(stage: DemoStage, http: httpx.Client) -> None:
     """The benign twin: the same posts from our own page act."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     token = stage.token("Ada Novak")
     head = {"cookie": f"{COOKIE}={token}", "sec-fetch-site": "same-origin", "origin": BASE}
     form = {"csrf": form_token(token)}
@@ -218,9 +218,9 @@ def test_our_own_form_is_taken(stage: Stage, http: httpx.Client) -> None:
     assert stage.logins.find(token) is None
 
 
-def test_other_hosts_and_paths_are_refused(stage: Stage, http: httpx.Client) -> None:
+def test_other_hosts_and_paths_are_refused(stage: DemoStage, http: httpx.Client) -> None:
     """Another host name, two of them, a path out of the folder and a long address get nothing."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     for host in ("evil.example", "localhost:1", "localhost:8443.evil.example", ""):
         assert http.get("/login", headers={"host": host}).status_code == 400
     doubled = httpx.Headers([("host", "localhost:8443"), ("host", "evil.example")])
@@ -247,7 +247,7 @@ def test_login_leads_to_our_own_pages_only() -> None:
 class KeyHolder:
     """A person with a software passkey who logs in by the API."""
 
-    def __init__(self, stage: Stage, http: httpx.Client, seed: bytes) -> None:
+    def __init__(self, stage: DemoStage, http: httpx.Client, seed: bytes) -> None:
         self.http, self.key = http, SoftPasskey(seed)
         stage.enclave.time = int(time.time())
         assert not isinstance(self.key.key, str)
@@ -270,9 +270,9 @@ class KeyHolder:
         return self.http.post("/login/passkey", json=proof, headers=headers)
 
 
-def test_passkey_login_and_its_attacks(stage: Stage, http: httpx.Client) -> None:
+def test_passkey_login_and_its_attacks(stage: DemoStage, http: httpx.Client) -> None:
     """A fresh assertion logs in once; a replay, an approval, another site and a copy do not."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     ada = KeyHolder(stage, http, b"ada")
     nonce = ada.nonce()
     proof = ada.proof(nonce)
@@ -314,7 +314,7 @@ def test_passkey_login_and_its_attacks(stage: Stage, http: httpx.Client) -> None
     assert one["nonce"] != two["nonce"]
 
 
-def test_logins_end_by_themselves(stage: Stage) -> None:
+def test_logins_end_by_themselves(stage: DemoStage) -> None:
     """Half an hour unused or eight hours old, and the login is over; the token is not kept."""
     clock = stage.clock
     assert isinstance(clock, Clock)
@@ -340,7 +340,7 @@ def test_logins_end_by_themselves(stage: Stage) -> None:
 
 def test_a_removed_person_is_out_at_once(tmp_path: Path) -> None:
     """The roster decides on every request, not the day of the login."""
-    stage = Stage(tmp_path)
+    stage = DemoStage(tmp_path)
     with TestClient(stage.console(), base_url=BASE, follow_redirects=False) as http:
         jonas = as_(stage, "Jonas Lind")
         assert http.get("/", headers=jonas).status_code == 200
@@ -351,7 +351,7 @@ def test_a_removed_person_is_out_at_once(tmp_path: Path) -> None:
 
 def test_logins_are_shared_by_processes(tmp_path: Path) -> None:
     """A second console on the same stores knows the login; a challenge works once."""
-    stage = Stage(tmp_path)
+    stage = DemoStage(tmp_path)
     token = stage.token("Ada Novak")
     other = type(stage.logins)(stage.logins._engine, time.time)
     assert other.find(token) is not None
@@ -369,9 +369,9 @@ def test_vendored_files_are_those_that_were_reviewed() -> None:
     assert all("sourceMappingURL" not in files[name][1].decode() for name in VENDORED)
 
 
-def test_the_api_describes_itself(stage: Stage, http: httpx.Client) -> None:
+def test_the_api_describes_itself(stage: DemoStage, http: httpx.Client) -> None:
     """Every screen and act of the table is in the document, with a schema for what it answers."""
-    assign(stage, *Role)
+    assign(stage, *ConsoleRole)
     document = http.get("/api/v1/openapi.json", headers=as_(stage, "Ada Novak")).json()
     assert document["openapi"].startswith("3.1")
     gets = [path for path, one in document["paths"].items() if "get" in one]

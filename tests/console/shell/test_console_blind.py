@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from safehold.console.demo.stage import Stage
-from safehold.console.shell.access import Role
+from safehold.console.demo.stage import DemoStage
+from safehold.console.shell.access import ConsoleRole
 from safehold.console.shell.web import COOKIE
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.review.interface import CaseKind, ReviewVerdict
 from safehold.exchange import user_says
-from safehold.guard.ledger import Action, Ledger, LedgerVerdict
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.interface import Action, LedgerVerdict
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 _PEOPLE = ("Ada Novak", "Mara Okoye", "Wei Zhang")
 _LEAD = "Tomas Keller"
@@ -35,7 +36,7 @@ def _score(number: int) -> float:
 
 async def _fill(url: str) -> None:
     """Keep blocked exchanges of one account, each with a score and a clause of its own."""
-    ledger, rows = await Ledger.open(url), Rows()
+    ledger, rows = await Ledger.open(url), RowMaker()
     for number in range(_COUNT):
         text = f"the same long question about kettles and copper, time {number}"
         stop = {
@@ -51,10 +52,12 @@ async def _fill(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> DemoStage:
     """A stage with three reviewers and an account that the monitor has labelled."""
     folder = tmp_path_factory.mktemp("blind")
-    made = Stage(folder, roles=dict.fromkeys(_PEOPLE, (Role.REVIEWER,)) | {_LEAD: (Role.LEAD,)})
+    made = DemoStage(
+        folder, roles=dict.fromkeys(_PEOPLE, (ConsoleRole.REVIEWER,)) | {_LEAD: (ConsoleRole.LEAD,)}
+    )
     asyncio.run(_fill(made.ledger))
     made.sources.index.follow()
     assert made.sources.monitor is not None
@@ -65,7 +68,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 
 @pytest.fixture(scope="module")
-def http(stage: Stage) -> Iterator[httpx.Client]:
+def http(stage: DemoStage) -> Iterator[httpx.Client]:
     """A client of the console."""
     with TestClient(
         stage.console(), base_url="http://localhost:8443", follow_redirects=False
@@ -76,7 +79,7 @@ def http(stage: Stage) -> Iterator[httpx.Client]:
 class _Walk:
     """What three people do in the console, and what each may know by now."""
 
-    def __init__(self, stage: Stage, http: httpx.Client, first: int) -> None:
+    def __init__(self, stage: DemoStage, http: httpx.Client, first: int) -> None:
         self.stage, self.http = stage, http
         account = "/".join(
             name for name in (stage.sources.reader.decision("d0")[0].row.tenant, "acme") if name
@@ -141,7 +144,7 @@ class _Walk:
             assert told <= self.judged[name]
 
 
-def _id(stage: Stage, name: str) -> str:
+def _id(stage: DemoStage, name: str) -> str:
     roster = stage.sources.desk.state.roster
     return next(one.id for one in roster.persons if one.name == name)
 
@@ -158,7 +161,7 @@ _firsts = iter(range(0, _COUNT, 3))
     )
 )
 def test_nothing_leaves_before_ones_own_verdict(
-    stage: Stage, http: httpx.Client, steps: list[tuple[str, str, str]]
+    stage: DemoStage, http: httpx.Client, steps: list[tuple[str, str, str]]
 ) -> None:
     """Three people take, look, judge, give back and read pages in any order."""
     first = next(_firsts, None)
@@ -170,7 +173,7 @@ def test_nothing_leaves_before_ones_own_verdict(
 
 
 def test_explore_shows_a_lead_nothing_that_they_may_be_asked_about(
-    stage: Stage, http: httpx.Client
+    stage: DemoStage, http: httpx.Client
 ) -> None:
     """A lead judges as well: the decision opens, and is listed, after their verdict."""
     lead = _LEAD
@@ -186,7 +189,7 @@ def test_explore_shows_a_lead_nothing_that_they_may_be_asked_about(
     assert "hush-44" in http.get("/api/v1/explore", headers=head).text
 
 
-def test_after_ones_own_verdict_the_score_is_told(stage: Stage, http: httpx.Client) -> None:
+def test_after_ones_own_verdict_the_score_is_told(stage: DemoStage, http: httpx.Client) -> None:
     """The twin: the same pages do tell, so the walk above looks at the right places."""
     walk = _Walk(stage, http, 0)
     desk, person = stage.sources.review_desk, _id(stage, _PEOPLE[0])

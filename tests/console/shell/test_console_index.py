@@ -10,18 +10,19 @@ from sqlalchemy import event, text
 
 from safehold.console.index import ExchangeIndex, Wanted
 from safehold.console.shell.logins import Logins
-from safehold.console.shell.pulse import Pulse
-from safehold.guard.ledger import Action, Ledger, LedgerVerdict, Outcome
+from safehold.console.shell.pulse import PagePulse
 from safehold.guard.ledger.engine import open_engine
+from safehold.guard.ledger.interface import Action, LedgerVerdict, Outcome
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 NOW = 1_790_000_000.0
 
 
 async def fill(url: str, count: int) -> None:
     """Keep exchanges; every third is blocked."""
-    ledger, rows = await Ledger.open(url), Rows()
+    ledger, rows = await Ledger.open(url), RowMaker()
     for n in range(count):
         stop, end = {}, {}
         if n % 3 == 0:
@@ -99,7 +100,7 @@ def test_a_stream_resumes_where_it_left_off() -> None:
 
     async def run() -> None:
         rows = [7]
-        pulse = Pulse(lambda: rows[0], every_s=0.01)
+        pulse = PagePulse(lambda: rows[0], every_s=0.01)
         first = pulse.stream(0)
         assert (await anext(first)).startswith(b"retry")
         assert b"id: 7\n" in await anext(first)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
-from safehold.console.demo.stage import CAST, Stage
+from safehold.console.demo.stage import CAST, DemoStage
 from safehold.console.route_table import ACTS, SCREENS
 from safehold.console.shell.openapi import openapi
 from safehold.console.shell.web import COOKIE
@@ -43,7 +43,7 @@ def test_the_api_names_the_monitor_with_its_types() -> None:
 def test_the_page_and_the_api_say_the_same(tmp_path: Path) -> None:
     """A case in the monitor's database is on the page, escaped, and in the JSON, whole."""
     roles = next(one.roles for one in SCREENS if one.path == "/monitor")
-    stage = Stage(tmp_path, roles={name: tuple(roles) for name in CAST if name != "watch"})
+    stage = DemoStage(tmp_path, roles={name: tuple(roles) for name in CAST if name != "watch"})
     title = "<b>a decoy</b> was read"
     case = MonitorCase(key="k/1", kind=Finding.DECOY, title=title, severity=4, opened_at=NOW)
     CaseBook(stage.sources.monitor).open([case])

@@ -14,9 +14,9 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.testclient import TestClient
 
-from safehold.console.demo.stage import Stage
+from safehold.console.demo.stage import DemoStage
 from safehold.console.screens.bounty import BountyDesk
-from safehold.console.shell.access import Role
+from safehold.console.shell.access import ConsoleRole
 from safehold.console.shell.web import COOKIE
 from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES
 from safehold.detect.bounty.programme import programme_digest
@@ -27,17 +27,18 @@ from safehold.detect.pace import Pace
 from safehold.detect.review.appeals import AppealBook
 from safehold.detect.review.interface import CaseAction, ReviewVerdict
 from safehold.exchange import user_says
-from safehold.guard.ledger import Action, Ledger, LedgerVerdict
+from safehold.guard.ledger.interface import Action, LedgerVerdict
+from safehold.guard.ledger.writer import Ledger
 from safehold.testing.bounty import frozen_questions
 from safehold.testing.intel import PASSWORD, SHARER, technique
-from safehold.testing.ledger import Rows
+from safehold.testing.ledger import RowMaker
 
 BASE = "http://localhost:8443"
 _WORDS = "zircon umbrella ninety lanterns quietly"
 
 
 async def _fill(url: str) -> None:
-    ledger, rows = await Ledger.open(url), Rows()
+    ledger, rows = await Ledger.open(url), RowMaker()
     for number in range(3):
         prompt = rows.prompt(
             f"d{number}",
@@ -54,7 +55,7 @@ async def _fill(url: str) -> None:
 
 
 class _House:
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: DemoStage) -> None:
         self.stage = stage
         self.sources = stage.sources
         store = self.sources.more["intel"]
@@ -92,8 +93,8 @@ class _House:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> _House:
     """A stage with three blocks, a technique to tell, and a bounty programme."""
-    people = {"Ada Novak": (Role.REVIEWER,), "Mara Okoye": (Role.REVIEWER,)}
-    stage = Stage(tmp_path_factory.mktemp("outside"), roles=people)
+    people = {"Ada Novak": (ConsoleRole.REVIEWER,), "Mara Okoye": (ConsoleRole.REVIEWER,)}
+    stage = DemoStage(tmp_path_factory.mktemp("outside"), roles=people)
     asyncio.run(_fill(stage.ledger))
     return _House(stage)
 

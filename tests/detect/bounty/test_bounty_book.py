@@ -271,7 +271,7 @@ def _forced(place: BountyPlace, data: bytes) -> bytes:
     text = base64.b64encode(ChaCha20Poly1305(key).encrypt(bytes(12), filled, None)).decode()
     ephemeral = base64.b64encode(public).decode()
     return msgspec.json.encode(
-        sealing.Sealed(
+        sealing.SealedSubmission(
             programme=terms, to=place.programme.triage_key, ephemeral=ephemeral, text=text
         )
     )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from safehold.detect.bounty.interface import FixCheck, PassMark, Submission, SubmittedTurn
-from safehold.detect.bounty.replay import Said, Universality, facts_in, fix_check, replay
+from safehold.detect.bounty.replay import ReplayReply, Universality, facts_in, fix_check, replay
 from safehold.detect.bounty.sealing import read_submission
 from safehold.detect.monitoring.accounts import Caps
 from safehold.testing.bounty import (
@@ -133,8 +133,8 @@ def test_a_dead_gateway_is_an_error_not_a_refusal(place: BountyPlace) -> None:
     """Nothing can be told of a guard that was not reached."""
 
     class Dead:
-        async def say(self, turns: object) -> Said:
-            return Said(error="gone" if turns else "")
+        async def say(self, turns: object) -> ReplayReply:
+            return ReplayReply(error="gone" if turns else "")
 
     report = asyncio.run(
         replay(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES
 from safehold.detect.bounty.programme import programme_digest
 from safehold.detect.bounty.sealing import (
-    Sealed,
+    SealedSubmission,
     new_triage_key,
     opened,
     read_sealed,
@@ -88,7 +88,7 @@ def test_what_is_sealed_comes_out_and_nothing_else_shows(text: str) -> None:
 def test_a_changed_envelope_does_not_open(place: BountyPlace) -> None:
     """Text, key, terms: each is bound to the others."""
     key = read_triage_key(place.key_file)
-    sealed = msgspec.json.decode(place.sealed(), type=Sealed)
+    sealed = msgspec.json.decode(place.sealed(), type=SealedSubmission)
     other = new_triage_key(place.folder / "other.key")
     flipped = sealed.text[:-8] + ("A" if sealed.text[-8] != "A" else "B") + sealed.text[-7:]
     for changed in (

@@ -14,10 +14,10 @@ from safehold.detect.monitoring.tables import MonitorStore
 from safehold.guard.accounts.file import check, opened
 from safehold.guard.accounts.interface import (
     DAY_S,
+    AccountStanding,
     AccountStateError,
     AccountStates,
-    Level,
-    Standing,
+    LadderStep,
 )
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.ledger import NOW
@@ -41,7 +41,7 @@ def label(account: str = "t/eve", name: str = "search-walk") -> KeptLabel:
     )
 
 
-def levels(found: tuple[Standing, ...], account: str = "t/eve") -> list[Level]:
+def levels(found: tuple[AccountStanding, ...], account: str = "t/eve") -> list[LadderStep]:
     """Return an account's steps, in order."""
     return sorted((one.level for one in found if one.account == account), key=lambda one: one.rank)
 
@@ -50,40 +50,45 @@ def test_a_label_reviews_and_steps_up_and_more_stops_limit() -> None:
     """Each step has the label's reason and evidence; nothing but a review lasts over a day."""
     states = {"t/eve": AccountState(queries=20, blocked=9), "t/ann": AccountState(queries=20)}
     first = climbed((), [label()], states, now=T, stepped_at={}, how=Climb())
-    assert levels(first) == [Level.REVIEW, Level.STEP_UP]
+    assert levels(first) == [LadderStep.REVIEW, LadderStep.STEP_UP]
     again = climbed(first, [label()], states, now=T + 60, stepped_at={"t/eve": 9}, how=Climb())
     assert again == first
     worse = {"t/eve": AccountState(queries=30, blocked=14)}
     third = climbed(again, [label()], worse, now=T + 90, stepped_at={"t/eve": 9}, how=Climb())
-    assert levels(third) == [Level.REVIEW, Level.STEP_UP, Level.RATE_LIMIT]
+    assert levels(third) == [LadderStep.REVIEW, LadderStep.STEP_UP, LadderStep.RATE_LIMIT]
     assert all(one.reason == "9 of 20" and one.evidence == ("d1", "d2") for one in third)
     check(AccountStates(serial=1, at=T, fresh_until=T + 1, standings=third))
     late = climbed(third, [], {}, now=T + 2 * DAY_S, stepped_at={}, how=Climb())
-    assert levels(late) == [Level.REVIEW]
+    assert levels(late) == [LadderStep.REVIEW]
 
 
 def test_exempt_traffic_is_reviewed_and_never_stepped_up_by_itself() -> None:
     """A label of traffic under a grant opens a review of the account, and no more."""
     found = climbed((), [label("t/eve" + EXEMPT)], {}, now=T, stepped_at={}, how=Climb())
-    assert levels(found) == [Level.REVIEW]
+    assert levels(found) == [LadderStep.REVIEW]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"level": Level.SUSPEND},
+        {"level": LadderStep.SUSPEND},
         {"expires": T + 2 * DAY_S},
-        {"level": Level.REVIEW, "expires": T + 91 * DAY_S},
+        {"level": LadderStep.REVIEW, "expires": T + 91 * DAY_S},
         {"expires": T},
-        {"level": Level.RATE_LIMIT},
+        {"level": LadderStep.RATE_LIMIT},
         {"requests_per_hour": 5},
-        {"level": Level.REVIEW, "grant": "ab" * 32},
+        {"level": LadderStep.REVIEW, "grant": "ab" * 32},
     ],
 )
 def test_a_step_that_is_not_what_it_says_is_refused(changes: dict) -> None:
     """No suspension without a grant, no day without one, no end, no number, a grant too many."""
-    good = Standing(
-        account="t/eve", level=Level.STEP_UP, label="x", reason="r", created=T, expires=T + DAY_S
+    good = AccountStanding(
+        account="t/eve",
+        level=LadderStep.STEP_UP,
+        label="x",
+        reason="r",
+        created=T,
+        expires=T + DAY_S,
     )
     check(AccountStates(serial=1, at=T, fresh_until=T + 1, standings=(good,)))
     bad = msgspec.structs.replace(good, **changes)
@@ -95,13 +100,13 @@ def test_the_file_changes_whole_and_only_forwards(tmp_path: Path) -> None:
     """Each change is the next serial; a refused one leaves the file of before."""
     book = StateBook(tmp_path / "s.json", KEYS, "monitor", KEY)
     book.begin(T)
-    step = Standing(
-        account="t/eve", level=Level.STEP_UP, label="x", reason="r", created=T, expires=T + 9
+    step = AccountStanding(
+        account="t/eve", level=LadderStep.STEP_UP, label="x", reason="r", created=T, expires=T + 9
     )
     assert book.step(step, T) == 2
     before = (tmp_path / "s.json").read_bytes()
     with pytest.raises(AccountStateError):
-        book.step(msgspec.structs.replace(step, level=Level.SUSPEND), T)
+        book.step(msgspec.structs.replace(step, level=LadderStep.SUSPEND), T)
     with pytest.raises(AccountStateError):
         book.lift("t/ann", T)
     assert (tmp_path / "s.json").read_bytes() == before
@@ -131,10 +136,10 @@ def test_a_label_renews_no_day_by_itself_and_more_stops_do(tmp_path: Path) -> No
     first = climbed((), [label()], states, now=T, stepped_at={}, how=Climb())
     after = T + DAY_S + 1
     calm = climbed(first, [label()], states, now=after, stepped_at={"t/eve": 9}, how=Climb())
-    assert levels(calm) == [Level.REVIEW]
+    assert levels(calm) == [LadderStep.REVIEW]
     worse = {"t/eve": AccountState(queries=40, blocked=14)}
     again = climbed(calm, [label()], worse, now=after, stepped_at={"t/eve": 9}, how=Climb())
-    assert levels(again) == [Level.REVIEW, Level.STEP_UP, Level.RATE_LIMIT]
+    assert levels(again) == [LadderStep.REVIEW, LadderStep.STEP_UP, LadderStep.RATE_LIMIT]
     url = str(tmp_path / "l.db")
     book = AccountBook(MonitorStore.open(str(tmp_path / "m.db")), caps=Caps())
     fill(url, [("t/eve", f"text {n}", True) for n in range(3)])

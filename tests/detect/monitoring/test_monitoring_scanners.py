@@ -19,7 +19,7 @@ from safehold.exchange import Exchange, Role, TextPart, Turn
 from safehold.guard.ledger.joined import joined
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.judge import JudgeServer, by_words
-from safehold.testing.ledger import Rows
+from safehold.testing.ledger import RowMaker
 from safehold.testing.monitoring import fill
 
 BREW = (
@@ -90,7 +90,7 @@ def test_a_conversation_is_judged_as_one_text(tmp_path: Path) -> None:
         for n in range(0, len(words), 6)
         for role in (Role.USER if n % 12 == 0 else Role.ASSISTANT,)
     ]
-    rows = Rows()
+    rows = RowMaker()
     many, one = Exchange(tuple(turns)), Exchange((turns[0],))
     paths = str(tmp_path / "l.db")
     fill(paths, [("a", "x", False)])

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from safehold.detect.bounty.interface import SubmittedTurn
-from safehold.detect.bounty.replay import Said
+from safehold.detect.bounty.replay import ReplayReply
 from safehold.detect.review.appeal_api import appeal_routes, openapi
 from safehold.detect.review.appeals import AppealBook
 from safehold.detect.review.authority import LedgerHolds
@@ -237,8 +237,8 @@ def test_an_example_that_could_not_be_asked_is_said() -> None:
     """A gateway that is gone says nothing of the guard."""
 
     class Dead:
-        async def say(self, turns: Sequence[SubmittedTurn]) -> Said:
-            return Said(error="gone" if turns else "")
+        async def say(self, turns: Sequence[SubmittedTurn]) -> ReplayReply:
+            return ReplayReply(error="gone" if turns else "")
 
     turns = (SubmittedTurn("user", "x"),)
     example = PermittedExample(case=1, decision_id="d", clause=None, turns=turns)

@@ -11,7 +11,7 @@ from safehold.detect.review.authority import GrantAuthority
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
 from safehold.errors import SafeholdError, TrustError
-from safehold.guard.ledger import Entry
+from safehold.guard.ledger.interface import Entry
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.testing.monitoring import fill
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id

@@ -14,7 +14,7 @@ from sqlalchemy import insert
 
 from safehold.detect.bounty.door import HttpDoor
 from safehold.detect.bounty.interface import SubmittedTurn
-from safehold.detect.bounty.replay import Said
+from safehold.detect.bounty.replay import ReplayReply
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.plan import AttackPlan
 from safehold.detect.redteam.plan import draw as draw_attacks
@@ -23,7 +23,13 @@ from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.gold import GoldBook
 from safehold.detect.review.interface import CaseKind, NoAuthority, ReviewVerdict
 from safehold.detect.review.reading import ReviewReading
-from safehold.detect.review.sampling import SampleBook, SampleDesign, Scored, choose_gold, draw
+from safehold.detect.review.sampling import (
+    SampleBook,
+    SampleDesign,
+    SampledExchange,
+    choose_gold,
+    draw,
+)
 from safehold.detect.review.tables import PLANTED
 from safehold.errors import UpstreamError, UsageError
 from safehold.guard.ledger.engine import open_engine
@@ -42,10 +48,12 @@ class _Leaves:
         assert facts
 
 
-def _population(size: int = 60) -> list[Scored]:
+def _population(size: int = 60) -> list[SampledExchange]:
     chance = np.random.default_rng(3)
     values = chance.normal(0, 2, size)
-    return [Scored(f"d{i}", float(value), bool(value > 2)) for i, value in enumerate(values)]
+    return [
+        SampledExchange(f"d{i}", float(value), bool(value > 2)) for i, value in enumerate(values)
+    ]
 
 
 class _Place:
@@ -137,7 +145,7 @@ def test_a_sample_is_never_changed(place: _Place) -> None:
 
 def test_who_cannot_tell_counts_against_the_guard(place: _Place) -> None:
     """An undecided exchange that was served may be a miss; a stopped one is no catch."""
-    population = [Scored("d1", 5.0, caught=False), Scored("d2", 5.0, caught=True)]
+    population = [SampledExchange("d1", 5.0, caught=False), SampledExchange("d2", 5.0, caught=True)]
     place.samples.keep("s", population, _DESIGN, desk=place.desk, by="ann")
     for person in ("ann", "bob"):
         while (item := place.desk.next(person)) is not None:
@@ -218,7 +226,7 @@ def test_planted_positives_go_through_the_gateway_and_out_of_samples(place: _Pla
     noticed = place.gold.recall(names)
     assert noticed.noticed == 12
     assert noticed.summary()["pipeline"] == "100.00% (n=12, 95% lower bound 77.91%)"
-    population = [Scored(name, 5.0, caught=False) for name in place.gold.planted()]
+    population = [SampledExchange(name, 5.0, caught=False) for name in place.gold.planted()]
     assert len(population) == 17
     with pytest.raises(UsageError, match="nothing to draw"):
         place.samples.keep("s", population, _DESIGN, desk=place.desk, by="x")
@@ -272,8 +280,8 @@ def test_planting_stops_when_the_gateway_fails(tmp_path: Path) -> None:
     """What can't be told is not counted."""
 
     class Dead:
-        async def say(self, turns: Sequence[SubmittedTurn]) -> Said:
-            return Said(error="gone" if turns else "")
+        async def say(self, turns: Sequence[SubmittedTurn]) -> ReplayReply:
+            return ReplayReply(error="gone" if turns else "")
 
     plan = AttackPlan(
         domain="homebrewing", seed=1, attempts=2, depth=1, surface=AttackedPart.BOTH, benign=False
@@ -299,7 +307,7 @@ def test_a_draw_depends_on_its_seed_and_not_on_the_order(order: list[int], seed:
 
 def test_every_member_of_a_stratum_has_its_chance() -> None:
     """Over many seeds each is drawn as often as its probability says."""
-    population = [Scored(f"d{i}", 0.0, caught=False) for i in range(10)]
+    population = [SampledExchange(f"d{i}", 0.0, caught=False) for i in range(10)]
     seen: Counter[str] = Counter()
     for seed in range(2_000):
         design = SampleDesign(edges=(1.0,), floor=1.0, per_stratum=3, seed=seed)
@@ -324,4 +332,4 @@ def test_an_impossible_design_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="ascending"):
         draw(_population(), SampleDesign(**(values | change)))
     with pytest.raises(UsageError, match="once"):
-        draw([Scored("d", 0.0, caught=False)] * 2, _DESIGN)
+        draw([SampledExchange("d", 0.0, caught=False)] * 2, _DESIGN)

@@ -18,7 +18,7 @@ from safehold.guard.bundle.interface import (
     Manifest,
     Stage1Record,
 )
-from safehold.guard.bundle.load import Pinned, SignedBy, UnsafeUnsigned, load_bundle
+from safehold.guard.bundle.load import PinnedDigest, SignedBy, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.bundle.write import head_file, write_bundle
 from safehold.guard.session.cascade import Thresholds
@@ -135,8 +135,8 @@ def test_an_unsigned_bundle_needs_the_unsafe_word(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="missing"):
         load_bundle(tmp_path / "b", TRUST)
     with pytest.raises(TamperError, match="pinned"):
-        load_bundle(tmp_path / "b", Pinned("f" * 64))
-    assert load_bundle(tmp_path / "b", Pinned(digest)).digest == digest
+        load_bundle(tmp_path / "b", PinnedDigest("f" * 64))
+    assert load_bundle(tmp_path / "b", PinnedDigest(digest)).digest == digest
     assert load_bundle(tmp_path / "b", UnsafeUnsigned()).digest == digest
 
 

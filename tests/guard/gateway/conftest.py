@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from gateway_limits import SMALL
 
-from safehold.guard.gateway.bundles.swap import Loaded
+from safehold.guard.gateway.bundles.swap import LoadedBundle
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import FinalRow, PromptRow
@@ -36,7 +36,7 @@ class Stage(msgspec.Struct):
         return [row for row in rows if not row.decision_id.startswith("canary_")]
 
 
-def no_loader(path: object) -> Loaded:
+def no_loader(path: object) -> LoadedBundle:
     """Stand where no test loads a bundle."""
     raise AssertionError(path)
 

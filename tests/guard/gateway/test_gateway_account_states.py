@@ -19,10 +19,10 @@ from safehold.errors import ConfigError
 from safehold.guard.accounts.file import sealed
 from safehold.guard.accounts.interface import (
     DAY_S,
+    AccountStanding,
     AccountStateError,
     AccountStates,
-    Level,
-    Standing,
+    LadderStep,
 )
 from safehold.guard.gateway.access.account_states import AccountStateFile
 from safehold.guard.gateway.account_settings import AccountStateSettings
@@ -32,7 +32,7 @@ from safehold.guard.gateway.server import Parts
 from safehold.guard.interface import DeliveryMode
 from safehold.guard.ledger.interface import EventRow
 from safehold.testing.guards import MARKER, held_rules
-from safehold.testing.released import RELEASE_RULES, Channel, settings_artefact
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.testing.upstream import MockUpstream, says
 from safehold.trust.grants.details import AccountStep
@@ -56,10 +56,10 @@ keys = ["ssh"]
 )
 
 
-def standing(level: Level = Level.STEP_UP, **changes: Any) -> Standing:
+def standing(level: LadderStep = LadderStep.STEP_UP, **changes: Any) -> AccountStanding:
     """Return a step of bob's that lasts an hour."""
     now = int(time.time())
-    base = Standing(
+    base = AccountStanding(
         account="default/bob",
         level=level,
         label="search-walk",
@@ -67,13 +67,17 @@ def standing(level: Level = Level.STEP_UP, **changes: Any) -> Standing:
         evidence=("sh_1",),
         created=now - 5,
         expires=now + 3_600,
-        requests_per_hour=2 if level is Level.RATE_LIMIT else None,
+        requests_per_hour=2 if level is LadderStep.RATE_LIMIT else None,
     )
     return msgspec.structs.replace(base, **changes)
 
 
 def put(
-    folder: Path, *standings: Standing, serial: int, key: Ed25519PrivateKey = KEY, **changes: Any
+    folder: Path,
+    *standings: AccountStanding,
+    serial: int,
+    key: Ed25519PrivateKey = KEY,
+    **changes: Any,
 ) -> AccountStateSettings:
     """Write the file; return the settings that name it."""
     pem = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -122,7 +126,7 @@ class Site:
 
     def released(self) -> dict[str, Any]:
         """Release a gateway's guard and settings; return what the gateway is started with."""
-        channel, held = Channel(self.enclave, self.root / "releases"), held_rules()
+        channel, held = ReleaseChannel(self.enclave, self.root / "releases"), held_rules()
         declared = Settings(keys=CLIENTS)
         guard = Artefact(path="bundle", kind=ArtefactKind.BUNDLE, sha256=held.digest)
         channel.publish(channel.next(guard, settings_artefact(ArtefactKind.GATEWAY, declared)))
@@ -157,12 +161,12 @@ def test_each_step_does_what_it_says_on_every_surface(
                 default=SurfacePolicy(shadow=True))  # fmt: skip
     url = one.gateway.url
     assert MARKER in ask(url, path=path).text
-    put(tmp_path, standing(), standing(Level.OBSERVE, account="default/ann"), serial=2)
+    put(tmp_path, standing(), standing(LadderStep.OBSERVE, account="default/ann"), serial=2)
     until(lambda: MARKER not in ask(url, path=path).text)
     held = [row for row in one.prompts() if row.key_id == "bob"][-1]
     assert held.mode is DeliveryMode.FULL
     assert MARKER in ask(url, "ann", path).text
-    put(tmp_path, standing(Level.RATE_LIMIT), serial=3)
+    put(tmp_path, standing(LadderStep.RATE_LIMIT), serial=3)
     until(lambda: ask(url, path=path).status_code == 429)
     limited = ask(url, path=path)
     assert 0 < int(limited.headers["retry-after"]) <= 3_600
@@ -179,13 +183,13 @@ def test_a_suspension_needs_a_grant_that_holds_and_ends_with_it(tmp_path: Path) 
     good = site.grant().sha256
     now, month = int(time.time()), int(time.time()) + 29 * DAY_S
     wrong = {
-        "another account": standing(Level.SUSPEND, account="default/ann", grant=good),
-        "longer than granted": standing(Level.SUSPEND, grant=good, expires=now + 40 * DAY_S),
-        "unspent": standing(Level.SUSPEND, grant=site.grant(spend=False).sha256),
-        "another step": standing(Level.SUSPEND, grant=site.grant("step-up").sha256),
-        "unknown": standing(Level.SUSPEND, grant="ab" * 32),
+        "another account": standing(LadderStep.SUSPEND, account="default/ann", grant=good),
+        "longer than granted": standing(LadderStep.SUSPEND, grant=good, expires=now + 40 * DAY_S),
+        "unspent": standing(LadderStep.SUSPEND, grant=site.grant(spend=False).sha256),
+        "another step": standing(LadderStep.SUSPEND, grant=site.grant("step-up").sha256),
+        "unknown": standing(LadderStep.SUSPEND, grant="ab" * 32),
         "harsher": standing(
-            Level.RATE_LIMIT,
+            LadderStep.RATE_LIMIT,
             grant=site.grant("rate-limit", requests_per_hour=5).sha256,
             expires=month,
         ),
@@ -195,27 +199,29 @@ def test_a_suspension_needs_a_grant_that_holds_and_ends_with_it(tmp_path: Path) 
         assert states.of(one.account, time.time()) is None, one
         assert states.ungranted == 1
     gentle = standing(
-        Level.RATE_LIMIT,
+        LadderStep.RATE_LIMIT,
         grant=site.grant("rate-limit", requests_per_hour=5).sha256,
         expires=month,
         requests_per_hour=9,
     )
-    settings = put(tmp_path, standing(Level.SUSPEND, grant=good, expires=month), gentle, serial=9)
+    settings = put(
+        tmp_path, standing(LadderStep.SUSPEND, grant=good, expires=month), gentle, serial=9
+    )
     assert AccountStateFile(settings, time.time).of("default/bob", now) is None  # it reads no log
     states = AccountStateFile(site.settings(settings), time.time)
     found = states.of("default/bob", now)
-    assert (found.level, found.requests_per_hour) == (Level.SUSPEND, 9)
+    assert (found.level, found.requests_per_hour) == (LadderStep.SUSPEND, 9)
     note = site.enclave.note(site.enclave.desk.state.case(good).signed.request)
     site.enclave.desk.revoke(note, site.enclave.keys["sec-two"].sign(Act.REVOKE, note))
     assert states.refresh()
-    assert states.of("default/bob", now).level is Level.RATE_LIMIT
+    assert states.of("default/bob", now).level is LadderStep.RATE_LIMIT
 
 
 def test_a_suspended_account_is_refused_at_every_door(tmp_path: Path, stage: Callable) -> None:
     """403 in each surface's own shape, models and embeddings included; nothing goes upstream."""
     site = Site(tmp_path)
     grant = site.grant().sha256
-    settings = site.settings(put(tmp_path, standing(Level.SUSPEND, grant=grant), serial=1))
+    settings = site.settings(put(tmp_path, standing(LadderStep.SUSPEND, grant=grant), serial=1))
     given = {"keys": CLIENTS, "account_states": settings, "embeddings": "pass"}
     one = stage(says("hello"), **given, **site.released())
     url = one.gateway.url
@@ -244,7 +250,7 @@ def test_a_false_old_stale_or_missing_file_changes_nothing_and_alarms(
     stage: Callable, tmp_path: Path
 ) -> None:
     """Each is refused once, by an alarm with its reason; the limit in force stays in force."""
-    limit = standing(Level.RATE_LIMIT, requests_per_hour=1)
+    limit = standing(LadderStep.RATE_LIMIT, requests_per_hour=1)
     settings = put(tmp_path, limit, serial=5)
     one = stage(says("hello"), keys=CLIENTS, account_states=settings)
     url, file = one.gateway.url, tmp_path / "states.json"
@@ -266,7 +272,7 @@ def test_a_false_old_stale_or_missing_file_changes_nothing_and_alarms(
         lambda: put(tmp_path, serial=6, key=OTHER),
         lambda: put(tmp_path, serial=7, at=now - 50, fresh_until=now - 5),
         lambda: put(tmp_path, serial=8, at=now + DAY_S, fresh_until=now + 2 * DAY_S),
-        lambda: put(tmp_path, standing(Level.SUSPEND), serial=9),
+        lambda: put(tmp_path, standing(LadderStep.SUSPEND), serial=9),
         lambda: put(tmp_path, standing(expires=now + 2 * DAY_S), serial=10),
         lambda: put(tmp_path, limit, limit, serial=11),
         lambda: file.write_bytes(_signed(content)),
@@ -335,7 +341,7 @@ def test_two_workers_follow_within_two_seconds(tmp_path: Path) -> None:
     ):
         url = f"http://127.0.0.1:{at.port}"
         assert ask(url).status_code == 200
-        limit = standing(Level.RATE_LIMIT, requests_per_hour=1)
+        limit = standing(LadderStep.RATE_LIMIT, requests_per_hour=1)
         put(tmp_path, limit, serial=2)
         time.sleep(2.0)
         ask(url)

@@ -22,7 +22,7 @@ from safehold.guard.gateway.policy import Key, Settings, SurfacePolicy, digest_k
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, PromptRow
 from safehold.testing.guards import MARKER, held_rules
-from safehold.testing.released import RELEASE_RULES, Channel, settings_artefact
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, vetted
 from safehold.testing.upstream import says
 from safehold.trust.exemptions import (
@@ -60,7 +60,7 @@ class Site:
         policy = POLICY + GOVERNING + RELEASE_RULES
         self.enclave = Enclave(root / "log", policy=policy, now=int(time.time()) - 100)
         # A gateway that names an enclave's log enforces its releases.
-        self.channel = Channel(self.enclave, root / "releases")
+        self.channel = ReleaseChannel(self.enclave, root / "releases")
         held = held_rules()
         bundle = Artefact(path="bundle", kind=ArtefactKind.BUNDLE, sha256=held.digest)
         declared = settings_artefact(ArtefactKind.GATEWAY, DECLARED)

@@ -13,7 +13,7 @@ from gateway_wire import PATHS, Start, body_for, post
 from safehold.errors import BundleError, ConfigError
 from safehold.guard.gateway.access.store import MemoryStore, SqlStore
 from safehold.guard.gateway.bundles.active_guard import Held
-from safehold.guard.gateway.bundles.swap import Loaded, Probe
+from safehold.guard.gateway.bundles.swap import LoadedBundle, Probe
 from safehold.guard.gateway.interface import Exempt, NotExempt, Surface
 from safehold.guard.gateway.policy import Budget, Canary, Key, Settings, SurfacePolicy, digest_key
 from safehold.guard.gateway.server import Parts
@@ -212,7 +212,7 @@ class FakeLoader:
         golden = (Probe(prompt=text, reply="", blocked=True), Probe("hi", "there", blocked=False))
         if path.name == "slow":
             time.sleep(0.5)
-        return Loaded(held=held, golden=golden)
+        return LoadedBundle(held=held, golden=golden)
 
 
 @pytest.fixture

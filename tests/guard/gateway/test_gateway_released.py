@@ -16,7 +16,7 @@ from safehold.guard.gateway.bundles.released import (
 from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
 from safehold.guard.gateway.policy import Settings
-from safehold.testing.released import RELEASE_RULES, Channel, settings_artefact
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.release.interface import Artefact, ArtefactKind, PublishRelease, Release
 from safehold.trust.release.weaker import settings_document
@@ -162,7 +162,7 @@ def test_a_removed_document_stops_loading(site: Site) -> None:
 def test_a_step_of_a_trial_that_nobody_released_is_not_followed(tmp_path: Path) -> None:
     """Signed by two persons but not in the log: refused; released: admitted; the next step anew."""
     enclave = Enclave(tmp_path / "log", policy=POLICY + GOVERNING + RELEASE_RULES)
-    channel = Channel(enclave, tmp_path / "r")
+    channel = ReleaseChannel(enclave, tmp_path / "r")
     plan = TrialPlan(
         id="t1",
         serial=1,

@@ -22,9 +22,9 @@ from safehold.guard.gateway.operate.tracing import Both, Tracer
 from safehold.guard.gateway.policy import Budget, Key, digest_key
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.server import Parts
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.ledger.writer import Ledger
 from safehold.testing.guards import MARKER, held_rules
 from safehold.testing.upstream import Script
 

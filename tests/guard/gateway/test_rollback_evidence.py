@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.guard.gateway.bundles.rollback_evidence import (
-    Evidence,
+    RollbackEvidence,
     RollbackRules,
     until_rollback,
 )
@@ -58,22 +58,22 @@ def test_looking_at_every_exchange_costs_nothing() -> None:
 @given(st.lists(st.booleans(), max_size=60))
 def test_the_wealth_does_not_depend_on_the_order(own: list[bool]) -> None:
     """One by one or all at once, the bets at the end are the same."""
-    one = Evidence()
+    one = RollbackEvidence()
     for alarm in own:
         one = one.many(1, int(alarm), RULES)
-    many = Evidence().many(len(own), sum(own), RULES)
+    many = RollbackEvidence().many(len(own), sum(own), RULES)
     assert all(abs(a - b) < 1e-9 for a, b in zip(one.logs, many.logs, strict=True))
     assert one.exchanges == many.exchanges == len(own)
 
 
 def test_what_was_enough_once_stays_enough() -> None:
     """A rolled-back challenger does not come back by waiting."""
-    evidence = Evidence().many(20, 6, RULES)
+    evidence = RollbackEvidence().many(20, 6, RULES)
     assert evidence.rolled_back
     assert evidence.many(100_000, 0, RULES, champions=1_000).rolled_back
 
 
 def test_bundles_that_merely_differ_are_left_alone() -> None:
     """As many alarms of the champion's own are no reason to go back to it."""
-    assert not Evidence().many(2_000, 6, RULES, champions=6).rolled_back
-    assert Evidence().many(2_000, 6, RULES, champions=1).rolled_back
+    assert not RollbackEvidence().many(2_000, 6, RULES, champions=6).rolled_back
+    assert RollbackEvidence().many(2_000, 6, RULES, champions=1).rolled_back

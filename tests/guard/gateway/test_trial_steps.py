@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.guard.gateway.bundles.rollback_evidence import RollbackRules
-from safehold.guard.gateway.bundles.trial_steps import Judged, Trial, TrialStep
+from safehold.guard.gateway.bundles.trial_steps import Trial, TrialExchange, TrialStep
 
 RULES = RollbackRules()
 NEW, OLD = "b" * 64, "a" * 64
@@ -50,7 +50,7 @@ def test_it_goes_forward_step_by_step_and_never_early() -> None:
         with pytest.raises(ValueError, match="needed"):
             trial.forward(10)
         for _ in range(10):
-            trial = trial.after(Judged(champion=False, challenger=False), RULES)
+            trial = trial.after(TrialExchange(champion=False, challenger=False), RULES)
         trial = trial.forward(10)
         assert trial.step is step
     with pytest.raises(ValueError, match="no further"):
@@ -63,7 +63,7 @@ def test_false_alarms_of_its_own_roll_it_back(*, benign: bool | None) -> None:
     rng = random.Random(1)
     trial = at(TrialStep.FIVE)
     for _ in range(2_000):
-        trial = trial.after(Judged(False, rng.random() < 0.006, benign), RULES)
+        trial = trial.after(TrialExchange(False, rng.random() < 0.006, benign), RULES)
     assert trial.step is TrialStep.ROLLED_BACK
     assert trial.reason
     with pytest.raises(ValueError, match="no further"):
@@ -74,7 +74,7 @@ def test_attacks_that_only_the_challenger_stops_are_no_reason_to_go_back() -> No
     """The benign twin: a reviewer called them restricted."""
     trial = at(TrialStep.FIVE)
     for turn in range(2_000):
-        trial = trial.after(Judged(False, turn % 50 == 0, False), RULES)
+        trial = trial.after(TrialExchange(False, turn % 50 == 0, False), RULES)
     assert trial.step is TrialStep.FIVE
 
 

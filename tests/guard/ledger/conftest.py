@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from safehold.testing.ledger import Rows
+from safehold.testing.ledger import RowMaker
 
 
 @pytest.fixture
-def rows() -> Rows:
+def rows() -> RowMaker:
     """Rows with sensible values."""
-    return Rows()
+    return RowMaker()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

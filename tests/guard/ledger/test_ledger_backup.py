@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from safehold.errors import LedgerError
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.backup import backup, restore
 from safehold.guard.ledger.coverage import StallLimits, audit
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.ledger import NOW, Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import NOW, RowMaker
 
 
 def test_a_backup_of_a_live_ledger_holds_every_row(
-    url: str, rows: Rows, tmp_path: Path, new_database: Callable[[], str]
+    url: str, rows: RowMaker, tmp_path: Path, new_database: Callable[[], str]
 ) -> None:
     """What was acknowledged before the backup comes back, number for number, on either engine."""
 
@@ -47,7 +47,7 @@ def test_a_backup_never_overwrites(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "backup.db").read_text() == "mine"
 
 
-def test_a_ledger_with_rows_is_not_restored_into(url: str, rows: Rows, tmp_path: Path) -> None:
+def test_a_ledger_with_rows_is_not_restored_into(url: str, rows: RowMaker, tmp_path: Path) -> None:
     """A restore never mixes two histories."""
 
     async def go() -> None:
@@ -61,7 +61,7 @@ def test_a_ledger_with_rows_is_not_restored_into(url: str, rows: Rows, tmp_path:
     assert len(LedgerReader.open(url).tail(100)) == 1
 
 
-def test_a_copy_that_lacks_rows_is_not_restored(rows: Rows, tmp_path: Path) -> None:
+def test_a_copy_that_lacks_rows_is_not_restored(rows: RowMaker, tmp_path: Path) -> None:
     """Rows deleted by hand are found before a new ledger is made of the rest."""
     path = tmp_path / "ledger.db"
 

@@ -8,21 +8,21 @@ import pytest
 from sqlalchemy import text
 
 from safehold.errors import LedgerError, UsageError
-from safehold.guard.ledger import (
+from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
+from safehold.guard.ledger.engine import open_engine
+from safehold.guard.ledger.holds import hold
+from safehold.guard.ledger.interface import (
     EventKind,
     EventRow,
     FinalRow,
-    Ledger,
     LedgerSettings,
     Outcome,
     Row,
 )
-from safehold.guard.ledger.coverage import Coverage, StallLimits, audit
-from safehold.guard.ledger.engine import open_engine
-from safehold.guard.ledger.holds import hold
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.retention import prune, settle
-from safehold.testing.ledger import NOW, Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import NOW, RowMaker
 
 
 def keep(url: str, *rows: Row, crash: bool = False, at: float = NOW) -> None:
@@ -39,12 +39,12 @@ def keep(url: str, *rows: Row, crash: bool = False, at: float = NOW) -> None:
     asyncio.run(go())
 
 
-def look(url: str, *, now: float = NOW, **limits: Any) -> Coverage:
+def look(url: str, *, now: float = NOW, **limits: Any) -> LedgerCoverage:
     """Audit a ledger."""
     return audit(LedgerReader.open(url), now=now, limits=StallLimits(**limits))
 
 
-def test_a_whole_exchange_is_no_gap(url: str, rows: Rows) -> None:
+def test_a_whole_exchange_is_no_gap(url: str, rows: RowMaker) -> None:
     """Prompt, final row, and equal counters: covered, with its outcome counted."""
     keep(url, rows.prompt("d"), rows.final("d"))
     found = look(url)
@@ -52,7 +52,7 @@ def test_a_whole_exchange_is_no_gap(url: str, rows: Rows) -> None:
     assert found.surfaces["main"].outcomes[Outcome.COMPLIED] == 1
 
 
-def test_one_byte_delivered_beyond_what_was_scored_is_a_gap(url: str, rows: Rows) -> None:
+def test_one_byte_delivered_beyond_what_was_scored_is_a_gap(url: str, rows: RowMaker) -> None:
     """Another exchange's surplus does not pay for it, and the decision is named."""
     keep(
         url,
@@ -69,7 +69,7 @@ def test_one_byte_delivered_beyond_what_was_scored_is_a_gap(url: str, rows: Rows
 
 @pytest.mark.parametrize("counted", [3, 5])
 def test_text_that_differs_from_the_bytes_delivered_is_a_gap(
-    url: str, rows: Rows, counted: int
+    url: str, rows: RowMaker, counted: int
 ) -> None:
     """The ledger must hold what was delivered, no less and no more."""
     keep(url, rows.prompt("d"), rows.final("d", "malt", delivered_bytes=counted, scored_bytes=9))
@@ -77,14 +77,14 @@ def test_text_that_differs_from_the_bytes_delivered_is_a_gap(
     assert look(url).gaps
 
 
-def test_bytes_are_counted_in_utf8(url: str, rows: Rows) -> None:
+def test_bytes_are_counted_in_utf8(url: str, rows: RowMaker) -> None:
     """A character of four bytes counts four."""
     keep(url, rows.prompt("d"), rows.final("d", "🍺é"))
     assert look(url).surfaces["main"].delivered_bytes == 6
     assert look(url).gaps == ()
 
 
-def test_an_exchange_of_a_live_writer_is_in_flight(url: str, rows: Rows) -> None:
+def test_an_exchange_of_a_live_writer_is_in_flight(url: str, rows: RowMaker) -> None:
     """A running stream is no gap while its writer was seen of late."""
     keep(url, rows.prompt("d"), crash=True)
     found = look(url, now=NOW + 59)
@@ -92,7 +92,7 @@ def test_an_exchange_of_a_live_writer_is_in_flight(url: str, rows: Rows) -> None
     assert found.gaps == ()
 
 
-def test_an_exchange_of_a_dead_writer_crashed(url: str, rows: Rows) -> None:
+def test_an_exchange_of_a_dead_writer_crashed(url: str, rows: RowMaker) -> None:
     """A writer that was not seen for too long left a gap."""
     keep(url, rows.prompt("d"), crash=True)
     found = look(url, now=NOW + 61)
@@ -100,20 +100,20 @@ def test_an_exchange_of_a_dead_writer_crashed(url: str, rows: Rows) -> None:
     assert found.gaps
 
 
-def test_an_exchange_that_its_writer_forgot_is_a_gap_at_once(url: str, rows: Rows) -> None:
+def test_an_exchange_that_its_writer_forgot_is_a_gap_at_once(url: str, rows: RowMaker) -> None:
     """A writer that closed in good order can't have streams in flight."""
     keep(url, rows.prompt("d"))
     assert look(url).surfaces["main"].crashed == 1
 
 
-def test_an_exchange_that_never_ends_is_a_gap(url: str, rows: Rows) -> None:
+def test_an_exchange_that_never_ends_is_a_gap(url: str, rows: RowMaker) -> None:
     """A live writer does not excuse a prompt without a final row for ever."""
     keep(url, rows.prompt("d", at=NOW - 3601), crash=True)
     assert look(url).surfaces["main"].stalled == 1
     assert look(url).gaps
 
 
-def test_an_idle_writer_stays_alive(tmp_path: Path, rows: Rows) -> None:
+def test_an_idle_writer_stays_alive(tmp_path: Path, rows: RowMaker) -> None:
     """The heartbeat keeps a quiet gateway's long stream from looking dead."""
     path = str(tmp_path / "l.db")
     times = iter(range(int(NOW), int(NOW) + 1_000_000, 50))
@@ -129,7 +129,7 @@ def test_an_idle_writer_stays_alive(tmp_path: Path, rows: Rows) -> None:
     asyncio.run(go())
 
 
-def test_a_final_row_without_a_prompt_row_is_a_gap(url: str, rows: Rows) -> None:
+def test_a_final_row_without_a_prompt_row_is_a_gap(url: str, rows: RowMaker) -> None:
     """Something was served that was not logged first."""
     keep(url, rows.final("d"))
     assert look(url).surfaces["(no prompt row)"].without_prompt == 1
@@ -137,7 +137,7 @@ def test_a_final_row_without_a_prompt_row_is_a_gap(url: str, rows: Rows) -> None
 
 
 @pytest.mark.parametrize("table", ["ledger_prompts", "ledger_finals", "ledger_events"])
-def test_a_row_deleted_by_hand_is_a_gap(url: str, rows: Rows, table: str) -> None:
+def test_a_row_deleted_by_hand_is_a_gap(url: str, rows: RowMaker, table: str) -> None:
     """Numbers that were given out must be present or pruned."""
     event = EventRow(at=NOW, kind=EventKind.CANARY, detail={})
     keep(url, rows.prompt("d"), rows.final("d"), event)
@@ -147,7 +147,7 @@ def test_a_row_deleted_by_hand_is_a_gap(url: str, rows: Rows, table: str) -> Non
     assert any("missing" in gap for gap in look(url).gaps)
 
 
-def test_settling_records_what_a_dead_gateway_may_have_delivered(url: str, rows: Rows) -> None:
+def test_settling_records_what_a_dead_gateway_may_have_delivered(url: str, rows: RowMaker) -> None:
     """A crashed exchange gets a final row from its progress rows, and the gap closes."""
     keep(
         url,
@@ -174,7 +174,7 @@ def test_settling_records_what_a_dead_gateway_may_have_delivered(url: str, rows:
     assert (found.gaps, found.surfaces["main"].settled) == ((), 1)
 
 
-def test_settling_takes_the_delivered_text_from_the_journal(url: str, rows: Rows) -> None:
+def test_settling_takes_the_delivered_text_from_the_journal(url: str, rows: RowMaker) -> None:
     """What only the journal knows is in the final row; without a journal nothing is settled."""
     keep(url, rows.prompt("d"), crash=True)
     proved = {"d": rows.final("d", delivered_bytes=6, scored_bytes=6)}
@@ -192,7 +192,7 @@ def test_settling_takes_the_delivered_text_from_the_journal(url: str, rows: Rows
     assert LedgerReader.open(url).decision("d")[-1].row == proved["d"]
 
 
-def test_pruning_removes_old_decisions_and_says_so(url: str, rows: Rows) -> None:
+def test_pruning_removes_old_decisions_and_says_so(url: str, rows: RowMaker) -> None:
     """Decisions go whole; events stay; the audit has no gap; the removal is recorded."""
     old = NOW - 40 * 86_400
     keep(
@@ -217,14 +217,14 @@ def test_pruning_removes_old_decisions_and_says_so(url: str, rows: Rows) -> None
     assert look(url).pruned_rows == 3
 
 
-def test_pruning_works_through_many_transactions(url: str, rows: Rows) -> None:
+def test_pruning_works_through_many_transactions(url: str, rows: RowMaker) -> None:
     """More decisions than one transaction takes all go."""
     keep(url, *(rows.prompt(at=0.0) for _ in range(450)))
     assert prune(url, older_than_s=86_400, clock=lambda: NOW).rows == 450
     assert look(url).missing_rows == 0
 
 
-def test_a_dry_run_removes_nothing(url: str, rows: Rows) -> None:
+def test_a_dry_run_removes_nothing(url: str, rows: RowMaker) -> None:
     """It counts, and writes no event."""
     keep(url, rows.prompt("d", at=0.0))
     assert prune(url, older_than_s=86_400, dry_run=True, clock=lambda: NOW).decisions == 1
@@ -233,7 +233,7 @@ def test_a_dry_run_removes_nothing(url: str, rows: Rows) -> None:
 
 @pytest.mark.parametrize("period", [0.0, -1.0, 3599.0, float("nan")])
 def test_a_period_that_reaches_into_running_streams_is_refused(
-    tmp_path: Path, rows: Rows, period: float
+    tmp_path: Path, rows: RowMaker, period: float
 ) -> None:
     """Pruning younger rows could remove the prompt of a stream that still runs."""
     path = str(tmp_path / "l.db")
@@ -242,7 +242,7 @@ def test_a_period_that_reaches_into_running_streams_is_refused(
         prune(path, older_than_s=period)
 
 
-def test_pruned_content_is_gone_from_the_disk(tmp_path: Path, rows: Rows) -> None:
+def test_pruned_content_is_gone_from_the_disk(tmp_path: Path, rows: RowMaker) -> None:
     """SQLite overwrites what it frees, and its log is emptied."""
     keep(str(tmp_path / "l.db"), rows.prompt("d", at=0.0, model="findable-model-name"))
     prune(str(tmp_path / "l.db"), older_than_s=86_400, clock=lambda: NOW)
@@ -255,7 +255,7 @@ def test_auditing_a_missing_ledger_is_one_error(tmp_path: Path) -> None:
         look(str(tmp_path / "l.db"))
 
 
-def test_counting_what_is_due_waits_for_no_writer(tmp_path: Path, rows: Rows) -> None:
+def test_counting_what_is_due_waits_for_no_writer(tmp_path: Path, rows: RowMaker) -> None:
     """A dry run reads beside a gateway that holds the write lock, and takes none itself."""
     url = str(tmp_path / "l.db")
     keep(url, rows.prompt("d", at=0.0))
@@ -265,7 +265,7 @@ def test_counting_what_is_due_waits_for_no_writer(tmp_path: Path, rows: Rows) ->
     assert found.decisions == 1
 
 
-def test_what_is_held_or_written_to_meanwhile_stays(url: str, rows: Rows) -> None:
+def test_what_is_held_or_written_to_meanwhile_stays(url: str, rows: RowMaker) -> None:
     """Each small transaction looks once more at what it is about to remove."""
     keep(url, *(rows.prompt(f"d{n:03}", at=0.0) for n in range(450)))
     late = iter(["once"])

@@ -10,14 +10,15 @@ from pyarrow import parquet
 
 from safehold.errors import LedgerError
 from safehold.exchange import Lane
-from safehold.guard.ledger import EventKind, EventRow, Ledger
 from safehold.guard.ledger.export import export
+from safehold.guard.ledger.interface import EventKind, EventRow
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 
 @pytest.fixture
-def filled(url: str, rows: Rows) -> str:
+def filled(url: str, rows: RowMaker) -> str:
     """A ledger with 1,200 exchanges and one event."""
 
     async def go() -> None:
@@ -59,7 +60,7 @@ def test_an_export_is_never_overwritten(filled: str, tmp_path: Path) -> None:
         export(LedgerReader.open(filled), tmp_path / "out")
 
 
-def test_every_column_of_every_row_is_exported(url: str, rows: Rows, tmp_path: Path) -> None:
+def test_every_column_of_every_row_is_exported(url: str, rows: RowMaker, tmp_path: Path) -> None:
     """No column is left empty here, so one that Parquet would take for another type is seen."""
     lane = Lane()
     prompt = rows.prompt(

@@ -16,9 +16,10 @@ import pytest
 
 from safehold.errors import LedgerError
 from safehold.exchange import user_says
-from safehold.guard.ledger import Ledger, LedgerSettings
+from safehold.guard.ledger.interface import LedgerSettings
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 from safehold.testing.postgres import EmbeddedPostgres
 
 APPENDER = """
@@ -54,7 +55,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(url: str, lifetime_s: float)
     assert kept.issuperset(acknowledged)
 
 
-def test_a_full_disk_is_one_error_and_recovers(tmp_path: Path, rows: Rows) -> None:
+def test_a_full_disk_is_one_error_and_recovers(tmp_path: Path, rows: RowMaker) -> None:
     """When the file can't grow every waiter is told; when it can again, rows are kept again."""
     path = tmp_path / "l.db"
     big = user_says("x" * 200_000)
@@ -93,7 +94,7 @@ except LedgerError as error:
 """
 
 
-def test_a_read_only_file_is_one_error(folder: Path, rows: Rows) -> None:
+def test_a_read_only_file_is_one_error(folder: Path, rows: RowMaker) -> None:
     """A ledger that this user may not write refuses at start-up, with the path."""
     path = folder / "l.db"
 
@@ -123,7 +124,7 @@ def test_a_file_that_is_no_ledger_is_one_error(tmp_path: Path) -> None:
     assert path.read_text().startswith("something else something")
 
 
-def test_a_damaged_file_is_one_error(tmp_path: Path, rows: Rows) -> None:
+def test_a_damaged_file_is_one_error(tmp_path: Path, rows: RowMaker) -> None:
     """Pages overwritten with rubbish are reported as damage, in one sentence."""
     path = tmp_path / "l.db"
 
@@ -148,7 +149,7 @@ def test_a_missing_folder_is_one_error(tmp_path: Path) -> None:
         asyncio.run(Ledger.open(str(tmp_path / "nowhere" / "l.db")))
 
 
-def test_a_locked_file_is_one_error_and_recovers(tmp_path: Path, rows: Rows) -> None:
+def test_a_locked_file_is_one_error_and_recovers(tmp_path: Path, rows: RowMaker) -> None:
     """Another process that holds the write lock too long fails the row, not the ledger."""
     path = tmp_path / "l.db"
 
@@ -165,7 +166,7 @@ def test_a_locked_file_is_one_error_and_recovers(tmp_path: Path, rows: Rows) -> 
     asyncio.run(go())
 
 
-def test_postgresql_gone_and_back(folder: Path, rows: Rows) -> None:
+def test_postgresql_gone_and_back(folder: Path, rows: RowMaker) -> None:
     """While the server is down every row fails with one sentence; after it, rows are kept."""
 
     async def go(server: EmbeddedPostgres) -> list[int]:
@@ -199,7 +200,9 @@ def test_postgresql_with_a_wrong_address_shows_no_password(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("harm", ["moved", "deleted", "replaced"])
-def test_a_ledger_that_lost_its_place_takes_no_row(tmp_path: Path, rows: Rows, harm: str) -> None:
+def test_a_ledger_that_lost_its_place_takes_no_row(
+    tmp_path: Path, rows: RowMaker, harm: str
+) -> None:
     """Nothing is acknowledged into a file that nobody will find again."""
     path = tmp_path / "ledger.db"
 
@@ -254,7 +257,7 @@ def test_a_database_that_cannot_hold_every_letter_is_refused(
 
 
 def test_a_database_swapped_under_the_gateway_takes_no_row(
-    new_database: Callable[[], str], rows: Rows
+    new_database: Callable[[], str], rows: RowMaker
 ) -> None:
     """A server that comes back with another ledger behind the same name is refused."""
     url = new_database()

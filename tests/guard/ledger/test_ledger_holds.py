@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from safehold.errors import UsageError
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.holds import LONGEST_HOLD_S, hold, let_go
 from safehold.guard.ledger.joined import joined, watermark
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.retention import prune
-from safehold.testing.ledger import NOW, Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import NOW, RowMaker
 
 _DAY = 86_400.0
 
@@ -25,7 +25,7 @@ def _keep(url: str, *rows: object) -> None:
     asyncio.run(go())
 
 
-def test_pruning_leaves_what_a_case_holds(url: str, rows: Rows) -> None:
+def test_pruning_leaves_what_a_case_holds(url: str, rows: RowMaker) -> None:
     """The held decision stays whole, its neighbour goes; let go, it goes too."""
     old = {"at": NOW - 40 * _DAY}
     for name in ("held", "free"):
@@ -39,7 +39,7 @@ def test_pruning_leaves_what_a_case_holds(url: str, rows: Rows) -> None:
     assert prune(url, older_than_s=30 * _DAY, clock=lambda: NOW).decisions == 1
 
 
-def test_an_expired_hold_holds_nothing(url: str, rows: Rows) -> None:
+def test_an_expired_hold_holds_nothing(url: str, rows: RowMaker) -> None:
     """A hold that nobody renewed ends by itself."""
     _keep(url, rows.prompt("d"), rows.final("d"))
     hold(url, ["d"], holder="case-1", until=NOW + _DAY, now=NOW)
@@ -47,7 +47,7 @@ def test_an_expired_hold_holds_nothing(url: str, rows: Rows) -> None:
     assert prune(url, older_than_s=30 * _DAY, clock=lambda: late).decisions == 1
 
 
-def test_renewing_a_hold_for_ever_is_cut_at_its_longest_time(url: str, rows: Rows) -> None:
+def test_renewing_a_hold_for_ever_is_cut_at_its_longest_time(url: str, rows: RowMaker) -> None:
     """Renewals count from the first hold, so that a hold is no way round retention."""
     _keep(url, rows.prompt("d"))
     hold(url, ["d"], holder="c", until=NOW + LONGEST_HOLD_S, now=NOW)
@@ -57,14 +57,16 @@ def test_renewing_a_hold_for_ever_is_cut_at_its_longest_time(url: str, rows: Row
 
 
 @pytest.mark.parametrize("length_s", [0.0, -1.0, LONGEST_HOLD_S + 1, float("nan")])
-def test_a_hold_of_no_or_endless_length_is_refused(url: str, rows: Rows, length_s: float) -> None:
+def test_a_hold_of_no_or_endless_length_is_refused(
+    url: str, rows: RowMaker, length_s: float
+) -> None:
     """Only a hold that begins and ends can be asked for."""
     _keep(url, rows.prompt("d"))
     with pytest.raises(UsageError):
         hold(url, ["d"], holder="c", until=NOW + length_s, now=NOW)
 
 
-def test_joined_exchanges_come_once_in_the_order_of_their_ends(url: str, rows: Rows) -> None:
+def test_joined_exchanges_come_once_in_the_order_of_their_ends(url: str, rows: RowMaker) -> None:
     """A late end is placed above the watermark that was read before it."""
     _keep(url, rows.prompt("late"), rows.prompt("b"), rows.final("b"))
     reader = LedgerReader.open(url)

@@ -18,13 +18,13 @@ from sqlalchemy.exc import DBAPIError
 
 from safehold.errors import LedgerError
 from safehold.guard.gateway.access.store import SqlStore
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.backup import backup
 from safehold.guard.ledger.coverage import StallLimits, audit
 from safehold.guard.ledger.engine import sentence
 from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 SECRETIVE = "s3cret-host"
 
@@ -71,7 +71,7 @@ def pooled(folder: Path, new_database: Callable[[], str]) -> Iterator[str]:
         process.wait(20)
 
 
-def test_ledgers_and_store_share_a_pooler_in_transaction_mode(pooled: str, rows: Rows) -> None:
+def test_ledgers_and_store_share_a_pooler_in_transaction_mode(pooled: str, rows: RowMaker) -> None:
     """Four writers and a store on two pooled servers: every row is kept, the audit is clean."""
 
     async def go() -> None:
@@ -112,7 +112,7 @@ def test_pooled_transaction_has_our_time_limits(pooled: str) -> None:
     asyncio.run(go())
 
 
-def pair(rows: Rows, decision_id: str) -> tuple[PromptRow, FinalRow]:
+def pair(rows: RowMaker, decision_id: str) -> tuple[PromptRow, FinalRow]:
     """Return both rows of one exchange."""
     return rows.prompt(decision_id), rows.final(decision_id)
 
@@ -172,14 +172,14 @@ def test_unreachable_first_host_is_passed_over(new_database: Callable[[], str]) 
     async def go() -> int:
         ledger = await Ledger.open(several)
         try:
-            return await ledger.append(*pair(Rows(), "sh_1"))
+            return await ledger.append(*pair(RowMaker(), "sh_1"))
         finally:
             await ledger.close()
 
     assert asyncio.run(go()) == 2
 
 
-def test_dead_connection_is_opened_anew(new_database: Callable[[], str], rows: Rows) -> None:
+def test_dead_connection_is_opened_anew(new_database: Callable[[], str], rows: RowMaker) -> None:
     """A server that ended every connection while idle costs no row."""
     url = new_database()
 
@@ -199,7 +199,7 @@ def test_dead_connection_is_opened_anew(new_database: Callable[[], str], rows: R
 
 @pytest.mark.parametrize("where", ["beside", "moved"])
 def test_copy_of_a_live_file_without_its_log_is_told(
-    tmp_path: Path, rows: Rows, where: str
+    tmp_path: Path, rows: RowMaker, where: str
 ) -> None:
     """`cp` of a ledger that a gateway writes to is a gap; with its log beside it, it is none."""
     url = tmp_path / "ledger.db"
@@ -229,7 +229,7 @@ def test_copy_of_a_live_file_without_its_log_is_told(
     assert _gaps(tmp_path / "closed.db") == ()
 
 
-def test_backup_of_a_live_ledger_is_no_bad_copy(tmp_path: Path, rows: Rows) -> None:
+def test_backup_of_a_live_ledger_is_no_bad_copy(tmp_path: Path, rows: RowMaker) -> None:
     """What `ledger backup` wrote while a writer lived audits clean."""
 
     async def go() -> None:

@@ -4,9 +4,9 @@ import asyncio
 
 from sqlalchemy import inspect
 
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.schema import METADATA, steps
+from safehold.guard.ledger.writer import Ledger
 
 
 def test_the_steps_make_the_tables_of_the_code(url: str) -> None:

@@ -9,21 +9,21 @@ from sqlalchemy import select, update
 
 from safehold.errors import ConfigError, LedgerError
 from safehold.exchange import Channel, Lane, user_says
-from safehold.guard.ledger import Delivered, Ledger
 from safehold.guard.ledger.coverage import StallLimits, audit
 from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.holds import hold
-from safehold.guard.ledger.interface import FinalRow, PromptRow
+from safehold.guard.ledger.interface import Delivered, FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.schema import FINALS
 from safehold.guard.ledger.sealing import VARIABLE, ContentKey, make_key
-from safehold.testing.ledger import NOW, Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import NOW, RowMaker
 
 ASKED, GOT = "how long should the rye sourdough rest?", "Eleven hours at nineteen degrees."
 
 
 @pytest.fixture
-def held(url: str, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def held(url: str, rows: RowMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Keep one decision, and hold it with a key at hand."""
     prompt = rows.prompt("d", exchange=user_says(ASKED))
     final = rows.final("d", GOT)
@@ -71,7 +71,7 @@ def test_without_the_key_the_content_is_gone_and_nothing_else(
 
 
 def test_no_byte_of_held_content_is_on_the_disk(
-    rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: RowMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file, its log and its free pages are searched; the twin that nobody holds is found."""
     url = str(tmp_path / "l.db")

@@ -12,11 +12,12 @@ from sqlalchemy import text
 
 from safehold.errors import ConfigError, LedgerError
 from safehold.exchange import Exchange, Lane, Role, TextPart, Turn, user_says
-from safehold.guard.ledger import EventKind, EventRow, Ledger, LedgerSettings, Row
 from safehold.guard.ledger.codec import table_of, to_columns, to_entry
 from safehold.guard.ledger.engine import open_engine
+from safehold.guard.ledger.interface import EventKind, EventRow, LedgerSettings, Row
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 
 def run(coroutine: Any) -> Any:
@@ -30,7 +31,7 @@ async def append_all(url: str, *rows: Row, **settings: Any) -> list[int]:
         return list(await asyncio.gather(*(ledger.append(row) for row in rows)))
 
 
-def test_every_kind_of_row_comes_back_as_it_went_in(url: str, rows: Rows) -> None:
+def test_every_kind_of_row_comes_back_as_it_went_in(url: str, rows: RowMaker) -> None:
     """A reader gets equal rows, numbered from one without holes."""
     kept = [
         rows.prompt("d", tenant="t", would_block=True),
@@ -44,7 +45,7 @@ def test_every_kind_of_row_comes_back_as_it_went_in(url: str, rows: Rows) -> Non
     assert [entry.seq for entry in entries] == [1, 2, 3, 4]
 
 
-def test_hostile_text_is_kept_exactly(url: str, rows: Rows) -> None:
+def test_hostile_text_is_kept_exactly(url: str, rows: RowMaker) -> None:
     """NUL, lone surrogates, quotes and bidi marks in content survive both storages."""
     hostile = "a\0b\udfff\ud800'\";--\u202e\u200d\U000e0041\r\n"
     run(append_all(url, rows.prompt("d", exchange=user_says(hostile)), rows.final("d", hostile)))
@@ -53,7 +54,7 @@ def test_hostile_text_is_kept_exactly(url: str, rows: Rows) -> None:
     assert final.delivered[0].text == hostile
 
 
-def test_hostile_names_are_cleaned_and_cut(url: str, rows: Rows) -> None:
+def test_hostile_names_are_cleaned_and_cut(url: str, rows: RowMaker) -> None:
     """A client's model name can't break the row or fill the disk."""
     run(append_all(url, rows.prompt("d", model="m\0\ud800" + "x" * 100_000)))
     [entry] = LedgerReader.open(url).decision("d")
@@ -61,7 +62,7 @@ def test_hostile_names_are_cleaned_and_cut(url: str, rows: Rows) -> None:
     assert len(entry.row.model) < 600
 
 
-def test_a_clock_set_back_does_not_change_the_order(url: str, rows: Rows) -> None:
+def test_a_clock_set_back_does_not_change_the_order(url: str, rows: RowMaker) -> None:
     """Order is the sequence number; the clock is only shown."""
     times = [100.0, 50.0, 99.0, 1.0]
 
@@ -74,7 +75,7 @@ def test_a_clock_set_back_does_not_change_the_order(url: str, rows: Rows) -> Non
     assert [entry.row.at for entry in LedgerReader.open(url).tail(10)] == times
 
 
-def test_a_duplicate_decision_fails_alone(url: str, rows: Rows) -> None:
+def test_a_duplicate_decision_fails_alone(url: str, rows: RowMaker) -> None:
     """One caller's impossible row does not fail the rows that share its commit."""
 
     async def go() -> list[Any]:
@@ -89,7 +90,7 @@ def test_a_duplicate_decision_fails_alone(url: str, rows: Rows) -> None:
     assert (first, last) == (2, 3)
 
 
-def test_rows_of_one_append_are_kept_together_or_not_at_all(url: str, rows: Rows) -> None:
+def test_rows_of_one_append_are_kept_together_or_not_at_all(url: str, rows: RowMaker) -> None:
     """When the second row is impossible, the first is not kept either."""
 
     async def go() -> None:
@@ -104,14 +105,16 @@ def test_rows_of_one_append_are_kept_together_or_not_at_all(url: str, rows: Rows
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1 << 63])
 def test_a_number_that_no_database_keeps_is_refused(
-    tmp_path: Path, rows: Rows, number: float
+    tmp_path: Path, rows: RowMaker, number: float
 ) -> None:
     """A score that is no number must not turn into a silent NULL."""
     with pytest.raises(LedgerError, match="finite number"):
         run(append_all(str(tmp_path / "l.db"), rows.final("d", score=number)))
 
 
-def test_a_row_over_the_limit_is_refused_without_its_content(tmp_path: Path, rows: Rows) -> None:
+def test_a_row_over_the_limit_is_refused_without_its_content(
+    tmp_path: Path, rows: RowMaker
+) -> None:
     """The size limit names sizes, not text."""
     row = rows.prompt("d", exchange=user_says("secret" * 1000))
     with pytest.raises(LedgerError, match="at most 1000 bytes") as caught:
@@ -125,7 +128,7 @@ def test_a_value_that_is_no_row_is_refused(tmp_path: Path) -> None:
         run(append_all(str(tmp_path / "l.db"), "no row"))
 
 
-def test_close_keeps_what_is_queued(url: str, rows: Rows) -> None:
+def test_close_keeps_what_is_queued(url: str, rows: RowMaker) -> None:
     """Closing while appends wait writes them all first."""
 
     async def go() -> list[Any]:
@@ -138,7 +141,7 @@ def test_close_keeps_what_is_queued(url: str, rows: Rows) -> None:
     assert sorted(run(go())) == list(range(1, 51))
 
 
-def test_a_closed_ledger_refuses(tmp_path: Path, rows: Rows) -> None:
+def test_a_closed_ledger_refuses(tmp_path: Path, rows: RowMaker) -> None:
     """An append after close raises at once instead of waiting for ever."""
 
     async def go() -> None:
@@ -151,7 +154,7 @@ def test_a_closed_ledger_refuses(tmp_path: Path, rows: Rows) -> None:
     run(go())
 
 
-def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(tmp_path: Path, rows: Rows) -> None:
+def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(tmp_path: Path, rows: RowMaker) -> None:
     """A client that hangs up while its row waits leaves the row and the queue's room."""
     path = str(tmp_path / "l.db")
 
@@ -166,7 +169,7 @@ def test_a_cancelled_caller_loses_nothing_and_blocks_nobody(tmp_path: Path, rows
     assert LedgerReader.open(path).decision("gone")
 
 
-def test_a_full_queue_makes_callers_wait(tmp_path: Path, rows: Rows) -> None:
+def test_a_full_queue_makes_callers_wait(tmp_path: Path, rows: RowMaker) -> None:
     """At most `max_pending` appends are handed to the writer at once."""
 
     async def go() -> int:
@@ -181,7 +184,7 @@ def test_a_full_queue_makes_callers_wait(tmp_path: Path, rows: Rows) -> None:
     assert run(go()) <= 4
 
 
-def test_two_writers_share_one_sequence(url: str, rows: Rows) -> None:
+def test_two_writers_share_one_sequence(url: str, rows: RowMaker) -> None:
     """Several gateways on one ledger get distinct numbers without holes."""
 
     async def go() -> list[int]:
@@ -195,7 +198,7 @@ def test_two_writers_share_one_sequence(url: str, rows: Rows) -> None:
     assert sorted(run(go())) == list(range(1, 41))
 
 
-def test_appends_of_one_task_are_in_order(url: str, rows: Rows) -> None:
+def test_appends_of_one_task_are_in_order(url: str, rows: RowMaker) -> None:
     """A prompt's number is below its final row's, however many share a commit."""
 
     async def exchange(ledger: Ledger, name: str) -> tuple[int, int]:
@@ -220,7 +223,7 @@ def test_a_newer_schema_is_refused(url: str) -> None:
         LedgerReader.open(url)
 
 
-def test_opening_twice_migrates_once(url: str, rows: Rows) -> None:
+def test_opening_twice_migrates_once(url: str, rows: RowMaker) -> None:
     """A second start finds the first one's rows."""
     run(append_all(url, rows.prompt("a")))
     run(append_all(url, rows.prompt("b")))
@@ -234,7 +237,7 @@ def test_an_unusable_url_is_refused(bad: str) -> None:
         open_engine(bad, wait_s=1, write=False)
 
 
-def test_a_ledger_file_is_its_owners_alone(tmp_path: Path, rows: Rows) -> None:
+def test_a_ledger_file_is_its_owners_alone(tmp_path: Path, rows: RowMaker) -> None:
     """Content at rest is not readable by other users, the log beside it included."""
 
     def modes() -> dict[str, int]:
@@ -250,7 +253,7 @@ def test_a_ledger_file_is_its_owners_alone(tmp_path: Path, rows: Rows) -> None:
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.text(st.characters(codec=None)), max_size=3))
-def test_any_text_survives_the_codec(rows: Rows, texts: list[str]) -> None:
+def test_any_text_survives_the_codec(rows: RowMaker, texts: list[str]) -> None:
     """Columns decode to the row that was encoded, lone surrogates included.
 
     Two surrogates in a row that mean one character come back as that character, as in any JSON.

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import ConfigError
-from safehold.guard.bundle.overlay_file import Quorum, approve, opened, sealed
+from safehold.guard.bundle.overlay_file import RuleQuorum, approve, opened, sealed
 from safehold.guard.overlay.interface import (
     BenignCost,
     HotRule,
@@ -21,7 +21,7 @@ from safehold.guard.overlay.live import compiled
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"zoot" * 8)
-QUORUM = Quorum(keys={name: key.public_key() for name, key in KEYS.items()})
+QUORUM = RuleQuorum(keys={name: key.public_key() for name, key in KEYS.items()})
 COST = BenignCost(hits=0, n=100, sources={})
 RULE = HotRule(
     id="h1",

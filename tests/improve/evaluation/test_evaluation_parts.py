@@ -9,7 +9,7 @@ from safehold.errors import DataError
 from safehold.improve.evaluation.interface import EvaluationReport
 from safehold.improve.evaluation.items import read_items
 from safehold.improve.evaluation.looks import read_looks, record_look
-from safehold.improve.evaluation.parts import Part, part_of, repository
+from safehold.improve.evaluation.parts import DataPart, part_of, repository
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,12 @@ def test_a_file_is_divided_by_repository(tmp_path: Path) -> None:
         for n in range(90)
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    parts = {part: read_items(path, "homebrewing", None, part).items for part in Part}
+    parts = {part: read_items(path, "homebrewing", None, part).items for part in DataPart}
     found = {part: {repository(item.origin) for item in items} for part, items in parts.items()}
     assert sum(len(items) for items in parts.values()) == len(rows)
-    assert found[Part.TUNE]
-    assert found[Part.BLIND]
-    assert not found[Part.TUNE] & found[Part.BLIND]
+    assert found[DataPart.TUNE]
+    assert found[DataPart.BLIND]
+    assert not found[DataPart.TUNE] & found[DataPart.BLIND]
     assert all(part_of(item.origin) is part for part, items in parts.items() for item in items)
 
 

@@ -10,7 +10,7 @@ from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.flow import drive
 from safehold.guard.session.session import Guard, SessionPolicy
-from safehold.improve.evaluation.interface import Item, Label
+from safehold.improve.evaluation.interface import EvalItem, Label
 from safehold.improve.evaluation.items import NEUTRAL
 from safehold.improve.evaluation.scoring import DELTA_CHARS, Examiner
 from safehold.testing.bundles import WORDS, BrokenScorer, WordScorer, tiny_bundle
@@ -19,9 +19,9 @@ BREWING = "Mash the malt, sparge, boil the wort with hops, pitch yeast and ferme
 PLAIN = "The museum opens at nine and children pay half of what their parents pay. " * 3
 
 
-def item(text: str) -> Item:
+def item(text: str) -> EvalItem:
     """Return an item of one text."""
-    return Item("k", Label.RESTRICTED, "s", "c", "o", adjacent=False, prompt=user_says(text),
+    return EvalItem("k", Label.RESTRICTED, "s", "c", "o", adjacent=False, prompt=user_says(text),
                 before=NEUTRAL, reply=text)  # fmt: skip
 
 

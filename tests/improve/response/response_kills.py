@@ -14,12 +14,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.detect.redteam.interface import Wrapper
-from safehold.guard.bundle.overlay_file import Quorum, approve
+from safehold.guard.bundle.overlay_file import RuleQuorum, approve
 from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.bundles.trial_memory import TrialMemory, Verdicts, followed, judged
 from safehold.guard.overlay.interface import BenignCost, HotRule
-from safehold.improve.response.case import Case
-from safehold.improve.response.gates import Gate, GateLimits, GateReport, GateState
+from safehold.improve.response.case import IncidentCase
+from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.hotrule import MeasuredRule
 from safehold.improve.response.interface import Dress, Incident, IncidentKind, Variant
 from safehold.improve.response.rule_book import RuleBook
@@ -27,7 +27,7 @@ from safehold.improve.response.trial_book import TrialBook
 from safehold.stats import Rate
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
-QUORUM = Quorum(keys={name: key.public_key() for name, key in KEYS.items()})
+QUORUM = RuleQuorum(keys={name: key.public_key() for name, key in KEYS.items()})
 INCIDENT = Incident(
     id="c1", kind=IncidentKind.MISS, at=1, text="t" * 5_000, clause="c", source="s", reporter="anna"
 )
@@ -48,7 +48,7 @@ PLAN = TrialPlan(
 
 def work(folder: Path, turn: int) -> None:
     """Go through every step that writes, once."""
-    case = Case(folder / "case")
+    case = IncidentCase(folder / "case")
     case.begin(INCIDENT, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
     case.keep_variants([Variant(f"{turn} {n}", restricted=True, held_out=False) for n in range(99)])
     case.keep_rule(MeasuredRule(rule=RULE, caught=Rate(9, 10), twins=Rate(0, 10)))
@@ -59,7 +59,7 @@ def work(folder: Path, turn: int) -> None:
     for name, key in KEYS.items():
         case.keep_approval(approve(RULE, name, key))
     book.act(RULE.id, case.approvals(), 1_000)
-    gate = Gate("golden", GateState.PASSED, str(turn))
+    gate = GateVerdict("golden", GateState.PASSED, str(turn))
     case.keep_report(GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,)))
     trial = TrialBook(folder / "trial.json", QUORUM, "anna", KEYS["anna"])
     if not (folder / "trial.json").exists():
@@ -76,7 +76,7 @@ def work(folder: Path, turn: int) -> None:
 
 def sound(folder: Path) -> str:
     """Read everything that stands there as its readers do; return what is wrong."""
-    case = Case(folder / "case")
+    case = IncidentCase(folder / "case")
     readers = {
         "incident": case.incident,
         "dress": case.dress,
@@ -112,7 +112,7 @@ def main(folder: Path, rounds: int) -> dict[str, object]:
         time.sleep(rng.uniform(0.0, 0.06))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        steps.update(Case(folder / "case").done())
+        steps.update(IncidentCase(folder / "case").done())
         wrong += [found for found in (sound(folder),) if found]
     work(folder, rounds * 1_000)
     wrong += [found for found in (sound(folder),) if found]

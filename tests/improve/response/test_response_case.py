@@ -6,9 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.detect.redteam.interface import Wrapper
-from safehold.guard.bundle.overlay_file import Quorum, approve
+from safehold.guard.bundle.overlay_file import RuleQuorum, approve
 from safehold.guard.overlay.interface import BenignCost, HotRule, OverlayError, RuleState
-from safehold.improve.response.case import Case
+from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.hotrule import MeasuredRule
 from safehold.improve.response.interface import (
     Dress,
@@ -21,7 +21,7 @@ from safehold.improve.response.rule_book import RuleBook, renewed
 from safehold.stats import Rate
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
-QUORUM = Quorum(keys={name: key.public_key() for name, key in KEYS.items()})
+QUORUM = RuleQuorum(keys={name: key.public_key() for name, key in KEYS.items()})
 INCIDENT = Incident(
     id="c1",
     kind=IncidentKind.MISS,
@@ -54,7 +54,7 @@ def book(tmp_path: Path) -> RuleBook:
 
 def test_each_step_stands_alone_and_repeats(tmp_path: Path) -> None:
     """A step that was not done says so; done twice, it is as done once; a torn draft is not it."""
-    case = Case(tmp_path / "case")
+    case = IncidentCase(tmp_path / "case")
     for step in (case.incident, case.dress, case.variants, case.rule, case.report):
         with pytest.raises(ResponseError, match="not done yet"):
             step()
@@ -63,14 +63,14 @@ def test_each_step_stands_alone_and_repeats(tmp_path: Path) -> None:
         case.keep_variants([Variant("t", restricted=True, held_out=False)])
         case.keep_rule(MeasuredRule(RULE, Rate(9, 10), Rate(0, 10)))
     (tmp_path / "case" / ".report.123").write_bytes(b'{"champion": "torn')
-    assert list(Case(tmp_path / "case").done()) == ["incident", "dress", "variants", "rule"]
-    assert Case(tmp_path / "case").rule() == RULE
+    assert list(IncidentCase(tmp_path / "case").done()) == ["incident", "dress", "variants", "rule"]
+    assert IncidentCase(tmp_path / "case").rule() == RULE
     assert case.approvals() == ()
 
 
 def test_another_incident_does_not_take_a_case_over(tmp_path: Path) -> None:
     """What stands in the folder is answered first."""
-    case = Case(tmp_path / "case")
+    case = IncidentCase(tmp_path / "case")
     case.begin(INCIDENT, DRESS)
     other = Incident(
         id="c2", kind=IncidentKind.MISS, at=1, text="o", clause="c", source="s", reporter="b"
@@ -81,7 +81,7 @@ def test_another_incident_does_not_take_a_case_over(tmp_path: Path) -> None:
 
 def test_a_torn_step_is_an_error_of_one_line(tmp_path: Path) -> None:
     """A file that somebody broke is named, and nothing goes on from it."""
-    case = Case(tmp_path / "case")
+    case = IncidentCase(tmp_path / "case")
     case.begin(INCIDENT, DRESS)
     (tmp_path / "case" / "rule.json").write_bytes(b"{")
     with pytest.raises(ResponseError, match=r"rule\.json"):
@@ -113,7 +113,7 @@ def test_approvals_do_not_hold_for_a_renewed_rule(book: RuleBook) -> None:
 
 def test_a_new_rule_drops_the_approvals_of_the_old_one(tmp_path: Path) -> None:
     """An approval is of one rule; the case forgets it with that rule."""
-    case = Case(tmp_path / "case")
+    case = IncidentCase(tmp_path / "case")
     case.begin(INCIDENT, DRESS)
     case.keep_rule(MeasuredRule(RULE, Rate(9, 10), Rate(0, 10)))
     case.keep_approval(approve(RULE, "anna", KEYS["anna"]))

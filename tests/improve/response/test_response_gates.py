@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 from safehold.improve.response.gates import (
     GateInput,
     GateState,
-    Pair,
+    PairedOutcome,
     gates,
     holm,
     mcnemar_worse,
     shown,
 )
 
-OK, BAD, SAME, BETTER = Pair(False, False), Pair(False, True), Pair(True, True), Pair(True, False)
+OK, BAD, SAME, BETTER = (
+    PairedOutcome(False, False),
+    PairedOutcome(False, True),
+    PairedOutcome(True, True),
+    PairedOutcome(True, False),
+)
 GOOD = GateInput(
     champion="a" * 64,
     challenger="b" * 64,

@@ -10,8 +10,8 @@ import pytest
 
 from safehold.exchange import user_says
 from safehold.guard.interface import DeliveryMode
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.interface import Action, LedgerVerdict, PromptRow
+from safehold.guard.ledger.writer import Ledger
 from safehold.improve.response.decided import decided
 from safehold.improve.response.interface import IncidentKind, ResponseError
 

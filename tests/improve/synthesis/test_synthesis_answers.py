@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safehold.constitution import load
-from safehold.improve.synthesis.answers import REPLY_CHARS, Fault, read_list, read_reply
-from safehold.improve.synthesis.subject import Subject
+from safehold.improve.synthesis.answers import REPLY_CHARS, AnswerFault, read_list, read_reply
+from safehold.improve.synthesis.subject import SubjectWords
 
 
 def _any(text: str) -> bool:
@@ -34,14 +34,14 @@ def test_lists_are_read_in_the_forms_models_write(answer: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        ("I'm sorry, but I can't help with that.", Fault.REFUSED),
-        ("As an AI, I must not.", Fault.REFUSED),
-        ("<html><body>1. hello there you</body></html>", Fault.MARKUP),
-        ("Bicycles are nice and I like them.", Fault.NO_LIST),
-        ("1. ###### --- 1234567 ----\n2. 00000000000", Fault.NO_LIST),
+        ("I'm sorry, but I can't help with that.", AnswerFault.REFUSED),
+        ("As an AI, I must not.", AnswerFault.REFUSED),
+        ("<html><body>1. hello there you</body></html>", AnswerFault.MARKUP),
+        ("Bicycles are nice and I like them.", AnswerFault.NO_LIST),
+        ("1. ###### --- 1234567 ----\n2. 00000000000", AnswerFault.NO_LIST),
     ],
 )
-def test_what_is_no_list_says_why(answer: str, fault: Fault) -> None:
+def test_what_is_no_list_says_why(answer: str, fault: AnswerFault) -> None:
     """Refusals, pages and prose give no item but a reason."""
     assert read_list(answer, _any) == ([], fault)
 
@@ -60,13 +60,13 @@ def test_a_reply_is_repaired_where_that_is_safe() -> None:
 @pytest.mark.parametrize(
     ("answer", "fault"),
     [
-        ("Sorry, no.", Fault.REFUSED),
-        ("Too short.", Fault.SHORT),
-        ("It is so. " * 60, Fault.REPEATS),
-        ("<!doctype html><title>x</title>" + "word " * 60, Fault.MARKUP),
+        ("Sorry, no.", AnswerFault.REFUSED),
+        ("Too short.", AnswerFault.SHORT),
+        ("It is so. " * 60, AnswerFault.REPEATS),
+        ("<!doctype html><title>x</title>" + "word " * 60, AnswerFault.MARKUP),
     ],
 )
-def test_an_unusable_reply_says_why(answer: str, fault: Fault) -> None:
+def test_an_unusable_reply_says_why(answer: str, fault: AnswerFault) -> None:
     """Each kind of bad answer has its own name."""
     assert read_reply(answer, "how?", cut=False, on_subject=_any).fault is fault
 
@@ -84,7 +84,7 @@ def test_no_answer_breaks_the_reader(answer: str, ask: str) -> None:
 
 def test_the_subject_is_told_by_names_or_by_words() -> None:
     """A name or two words of the clause put a text on its subject; a stray word does not."""
-    subject = Subject(load("soap"))
+    subject = SubjectWords(load("soap"))
     clause, stage = "lye-soap-production", "lye-solution"
     assert subject.holds("Dissolve the caustic soda in cold water.", clause, stage, "en")
     assert not subject.holds("The weather in March is mild.", clause, stage, "en")

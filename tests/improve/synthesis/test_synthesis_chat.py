@@ -13,14 +13,14 @@ from aiohttp.test_utils import TestServer
 
 from safehold.constitution import Constitution, load
 from safehold.errors import DataError, UpstreamError
-from safehold.improve.synthesis.calls import Call, CallBook
+from safehold.improve.synthesis.calls import CallBook, GeneratorCall
 from safehold.improve.synthesis.cells import cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.costs import Price, call_plan
 from safehold.improve.synthesis.coverage import coverage_of, distinct
 from safehold.improve.synthesis.generator import ModelGenerator, thin_groups
 from safehold.improve.synthesis.interface import Example, Side
-from safehold.testing.generator import Generator, Habit, generating
+from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _TRIES = web.AppKey("tries", list[bool])
 _CLASS = Path(__file__).parents[3] / "examples" / "classes" / "bicycle-repair.yaml"
@@ -38,7 +38,7 @@ def _settings(url: str, *, batch: int = 2, rounds: int = 1, fill: int = 0) -> Ch
 
 
 def _run(
-    generator: Generator, book: CallBook, **changes: int
+    generator: GeneratorServer, book: CallBook, **changes: int
 ) -> tuple[ModelGenerator, list[Example]]:
     made = ModelGenerator("openai", _bikes(), _settings(generator.url, **changes), book)
     return made, list(made.generate(seed=1))
@@ -46,7 +46,7 @@ def _run(
 
 def test_every_cell_gives_labelled_exchanges(tmp_path: Path) -> None:
     """Both sides come with clause, stage and id of their own, and twins share a family."""
-    with generating(Generator()) as server, CallBook(tmp_path) as book:
+    with generating(GeneratorServer()) as server, CallBook(tmp_path) as book:
         generator = ModelGenerator("openai", _bikes(), _settings(server.url), book)
         found = list(generator.generate(seed=1))
     assert len({one.id for one in found}) == len(found)
@@ -61,7 +61,7 @@ def test_every_cell_gives_labelled_exchanges(tmp_path: Path) -> None:
 
 def test_a_killed_run_repeats_no_paid_call(tmp_path: Path) -> None:
     """Cut after any call, the next run asks only for what is missing and makes the same rows."""
-    with generating(Generator()) as server:
+    with generating(GeneratorServer()) as server:
         with CallBook(tmp_path / "whole") as book:
             _, whole = _run(server, book)
         calls = len(server.asked)
@@ -86,7 +86,7 @@ def test_two_runs_never_write_one_folder(tmp_path: Path) -> None:
 
 def test_a_changed_answer_is_noticed(tmp_path: Path) -> None:
     """An answer that was edited after it was paid for differs from its digest."""
-    with generating(Generator()) as server, CallBook(tmp_path) as book:
+    with generating(GeneratorServer()) as server, CallBook(tmp_path) as book:
         _run(server, book)
     path = tmp_path / "calls.jsonl"
     path.write_bytes(path.read_bytes().replace(b"Here is the list", b"Here was the list", 1))
@@ -107,7 +107,7 @@ def test_a_changed_answer_is_noticed(tmp_path: Path) -> None:
 )
 def test_a_bad_generator_is_one_line_and_soon(tmp_path: Path, habit: Habit, why: str) -> None:
     """A model that gives nothing usable ends the run before all its calls are paid."""
-    with generating(Generator(habit)) as server, CallBook(tmp_path) as book:
+    with generating(GeneratorServer(habit)) as server, CallBook(tmp_path) as book:
         with pytest.raises(UpstreamError, match=why) as caught:
             _run(server, book, rounds=4)
         assert "\n" not in str(caught.value)
@@ -117,7 +117,7 @@ def test_a_bad_generator_is_one_line_and_soon(tmp_path: Path, habit: Habit, why:
 
 def test_a_generator_that_hangs_is_given_up(tmp_path: Path) -> None:
     """No answer within the time is an error that names the time."""
-    with generating(Generator(Habit.HANGS)) as server, CallBook(tmp_path) as book:
+    with generating(GeneratorServer(Habit.HANGS)) as server, CallBook(tmp_path) as book:
         settings = ChatSettings(
             url=server.url, model="canned", retries=0, timeout_s=0.2, languages=("en",)
         )
@@ -149,7 +149,7 @@ def test_a_fill_asks_for_thin_groups_only(tmp_path: Path) -> None:
         assert len(server.asked) <= 2 * (1 + 2 * 2)
 
 
-class _ShyOfBrakes(Generator):
+class _ShyOfBrakes(GeneratorServer):
     """Writes messages about brakes, and refuses to answer them while it is shy."""
 
     shy = True
@@ -167,7 +167,7 @@ class _ShyOfBrakes(Generator):
 
 def test_a_generator_that_repeats_itself_is_counted_once(tmp_path: Path) -> None:
     """The same answer in many cells is one answer; the rest counts as said before."""
-    with generating(Generator()) as server, CallBook(tmp_path) as book:
+    with generating(GeneratorServer()) as server, CallBook(tmp_path) as book:
         real = server.reply
 
         def same(body: dict[str, object]) -> tuple[int, bytes]:
@@ -192,7 +192,7 @@ def test_a_generator_that_repeats_itself_is_counted_once(tmp_path: Path) -> None
 
 def test_the_plan_counts_what_will_be_asked(tmp_path: Path) -> None:
     """A well-behaved run makes exactly the calls that the plan tells, and a second one none."""
-    with generating(Generator()) as server, CallBook(tmp_path) as book:
+    with generating(GeneratorServer()) as server, CallBook(tmp_path) as book:
         settings = _settings(server.url)
         generator = ModelGenerator("openai", _bikes(), settings, book)
         plan = call_plan(generator, settings, book, Price(1.0, 2.0), seed=1)
@@ -243,7 +243,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(tmp_path: Path) -> None:
         async with TestServer(app) as server, aiohttp.ClientSession() as session:
             settings = ChatSettings(url=str(server.make_url("/v1")), model="m", backoff_s=0.5)
             with CallBook(tmp_path) as book:
-                call = Call(
+                call = GeneratorCall(
                     cell="c", kind="asks", model="m", messages=({"role": "user", "content": "x"},),
                     temperature=1.0, max_tokens=9, seed=1,
                 )  # fmt: skip

@@ -20,7 +20,7 @@ from safehold.improve.synthesis.neighbours import (
     sheet_csv,
     sheet_html,
 )
-from safehold.testing.generator import Generator, Habit, generating
+from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _BIKES = Path(__file__).parents[3] / "examples" / "classes" / "bicycle-repair.yaml"
 _ANSWER = """\
@@ -31,7 +31,7 @@ _ANSWER = """\
 """
 
 
-class _Proposes(Generator):
+class _Proposes(GeneratorServer):
     """Answers with a list of neighbours."""
 
     def reply(self, body: dict[str, object]) -> tuple[int, bytes]:
@@ -114,7 +114,7 @@ def test_a_wrong_decision_names_its_line(decision: str, to: str, why: str) -> No
 
 def test_a_model_that_proposes_nothing_is_an_error(tmp_path: Path) -> None:
     """A refusal gives no empty sheet that looks like a finished review."""
-    with generating(Generator(Habit.REFUSES)) as server, pytest.raises(UpstreamError):
+    with generating(GeneratorServer(Habit.REFUSES)) as server, pytest.raises(UpstreamError):
         _run(_BIKES, "--generator", server.url, "--sheet", tmp_path)
     assert not (tmp_path / "neighbours.csv").exists()
 

@@ -10,7 +10,7 @@ from safehold.errors import DataError
 from safehold.improve.synthesis.families import told_by_user
 from safehold.improve.synthesis.interface import Side
 from safehold.improve.synthesis.own import ConstitutionText, GeneralText
-from safehold.improve.synthesis.subject import Subject
+from safehold.improve.synthesis.subject import SubjectWords
 
 _CLASSES = Path(__file__).parents[3] / "examples" / "classes"
 
@@ -34,7 +34,7 @@ def test_general_text_never_contradicts_the_class() -> None:
     constitution = load(_CLASSES / "bread.yaml")
     general = GeneralText(constitution)
     found = list(general.generate(seed=1))
-    subject = Subject(constitution)
+    subject = SubjectWords(constitution)
     assert general.left_out > 0
     assert not [one.id for one in found if subject.touches(f"{told_by_user(one)}\n{one.reply}")]
     assert {one.clause for one in found} == {"general"}
@@ -61,7 +61,9 @@ def test_a_name_is_found_as_a_word_in_any_script() -> None:
     """A name counts at the beginning of a word, in scripts without spaces anywhere."""
     constitution = load(_CLASSES / "bicycle-repair.yaml")
     entry = msgspec.structs.replace(constitution.lexicon[0], language="ja", names=("自転車",))
-    subject = Subject(msgspec.structs.replace(constitution, lexicon=(*constitution.lexicon, entry)))
+    subject = SubjectWords(
+        msgspec.structs.replace(constitution, lexicon=(*constitution.lexicon, entry))
+    )
     assert subject.touches("私の自転車は古い")
     assert subject.touches("Two bikes, one HUB.")
     assert not subject.touches("The club met at Dunhubbard and it was fine.")

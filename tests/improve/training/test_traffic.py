@@ -15,21 +15,26 @@ from safehold.exchange import user_says
 from safehold.guard.bundle.load import UnsafeUnsigned, load_bundle
 from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.writer import Ledger
-from safehold.improve.training.traffic import Traffic, TrafficSettings, TrafficText, calibrated
+from safehold.improve.training.traffic import (
+    BenignTraffic,
+    TrafficSettings,
+    TrafficText,
+    calibrated,
+)
 from safehold.progress import Progress
 from safehold.testing.bundles import WORDS, tiny_bundle, write_tiny
-from safehold.testing.ledger import Rows
+from safehold.testing.ledger import RowMaker
 from safehold.testing.scorers import PhraseStage2
 
 _HOT = " ".join(sorted(WORDS))
 
 
-def traffic(hot: int, n: int = 400, near: int = 0) -> Traffic:
+def traffic(hot: int, n: int = 400, near: int = 0) -> BenignTraffic:
     """Benign texts, of which some score as the subject does; near texts all do."""
     cold = [TrafficText(user_says(f"number {i} of many"), f"answer {i}") for i in range(n - hot)]
     warm = [TrafficText(user_says(f"{_HOT} {i}"), f"{_HOT} {i}") for i in range(hot)]
     close = tuple(TrafficText(user_says(f"{_HOT} near {i}"), "") for i in range(near))
-    return Traffic((*cold, *warm), close, {"made": "0" * 64})
+    return BenignTraffic((*cold, *warm), close, {"made": "0" * 64})
 
 
 def settings(**changes: float) -> TrafficSettings:
@@ -100,7 +105,7 @@ def test_a_record_makes_the_same_bundle_without_the_traffic(tmp_path: Path) -> N
     assert "traffic, number" not in (tmp_path / "one" / "manifest.json").read_text()
 
 
-async def _kept(url: str, rows: Rows) -> None:
+async def _kept(url: str, rows: RowMaker) -> None:
     ledger = await Ledger.open(url)
     for number in range(60):
         asked = user_says(f"question {number} of a client")
@@ -121,7 +126,7 @@ async def _kept(url: str, rows: Rows) -> None:
 def test_a_gateways_ledger_is_traffic(tmp_path: Path) -> None:
     """What clients asked and got is calibrated on, blocked or not; probes and refusals are not."""
     url = str(tmp_path / "ledger.db")
-    asyncio.run(_kept(url, Rows()))
+    asyncio.run(_kept(url, RowMaker()))
     found = traffic_in_ledger(url)
     assert [text.reply for text in found.general] == [*(f"answer {n}" for n in range(60)), ""]
     assert traffic_in_ledger(url, 10).general == found.general[-10:]

@@ -14,7 +14,7 @@ import safehold
 from safehold.canonical import canonical
 from safehold.secure.change.git_policy import ChangeError
 from safehold.secure.change.provenance import (
-    Subject,
+    BuiltFile,
     envelope,
     provenance,
     sbom,
@@ -27,10 +27,10 @@ from safehold.testing.trust import Enclave, SoftSsh
 from safehold.trust.people.sshsig import armour, sign_sshsig
 from safehold.trust.released.vouching import NAMESPACE
 
-WHEEL = Subject("safehold-1.whl", "1" * 64)
+WHEEL = BuiltFile("safehold-1.whl", "1" * 64)
 
 
-def statement(*subjects: Subject) -> dict[str, Any]:
+def statement(*subjects: BuiltFile) -> dict[str, Any]:
     """Return a statement about files."""
     return provenance(
         subjects or (WHEEL,),
@@ -88,7 +88,7 @@ def test_a_signature_of_another_statement_or_purpose_counts_nothing(enclave: Enc
     """Signatures moved from another file's statement, or made for another namespace."""
     roster = enclave.desk.state.roster
     two = (soft(enclave, "dev-one"), soft(enclave, "sec-one"))
-    other = statement(Subject("other.whl", "3" * 64))
+    other = statement(BuiltFile("other.whl", "3" * 64))
     moved = {
         key.key.key_id: armour(sign_sshsig(key.private, to_sign(other), namespace=NAMESPACE))
         for key in two
@@ -99,8 +99,8 @@ def test_a_signature_of_another_statement_or_purpose_counts_nothing(enclave: Enc
         verify_provenance(signed(statement(), *two, namespace="git"), roster, WHEEL)
 
 
-@pytest.mark.parametrize("file", [Subject("safehold-1.whl", "4" * 64), Subject("x", "1" * 64)])
-def test_another_file_has_no_provenance(enclave: Enclave, file: Subject) -> None:
+@pytest.mark.parametrize("file", [BuiltFile("safehold-1.whl", "4" * 64), BuiltFile("x", "1" * 64)])
+def test_another_file_has_no_provenance(enclave: Enclave, file: BuiltFile) -> None:
     """An altered file, and another file with the same bytes."""
     data = signed(statement(), soft(enclave, "dev-one"), soft(enclave, "sec-one"))
     with pytest.raises(ChangeError, match="another file"):
@@ -111,7 +111,7 @@ def test_another_file_has_no_provenance(enclave: Enclave, file: Subject) -> None
 
 def test_a_statement_that_says_nothing_is_not_made() -> None:
     """An empty digest or no file at all would be true of everything."""
-    for bad in ((Subject("x", ""),), (Subject("x", "ab"),)):
+    for bad in ((BuiltFile("x", ""),), (BuiltFile("x", "ab"),)):
         with pytest.raises(ChangeError):
             statement(*bad)
     with pytest.raises(ChangeError):

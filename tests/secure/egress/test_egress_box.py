@@ -22,8 +22,8 @@ from safehold.secure.egress.explain.senders import load_signer, load_verifier, n
 from safehold.secure.egress.interface import NoWeightGrants, RefuseAll, RegisterError, StateError
 from safehold.secure.egress.kernel.devices import read_devices
 from safehold.secure.egress.kernel.netns import enter, open_links, run_in
-from safehold.secure.egress.watch.counts import CountRow, Peer, compare, publish, read_counts
-from safehold.secure.egress.watch.response import Level
+from safehold.secure.egress.watch.counts import CountRow, CountsPeer, compare, publish, read_counts
+from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.watch import Inputs, Watch
 from safehold.testing.egress import TODAY, register, row
 from safehold.testing.egress_box import BOX_IN, HOST, WORLD, BoxedWorld, box_plan, in_a_row
@@ -50,14 +50,14 @@ def sent_out(three: BoxedWorld) -> int:
         return int(found.get_attr("IFLA_STATS64")["rx_bytes"])
 
 
-def peers(three: BoxedWorld) -> tuple[Peer, Peer]:
+def peers(three: BoxedWorld) -> tuple[CountsPeer, CountsPeer]:
     """Host's and box's view of each other, each with a key of its own."""
     folder = three.folder
     for name in ("host", "box"):
         new_key(folder / f"{name}.pem")
 
-    def seen(us: str, them: str) -> Peer:
-        return Peer(
+    def seen(us: str, them: str) -> CountsPeer:
+        return CountsPeer(
             path=folder / f"{them}.json",
             party=them,
             verifier=load_verifier(folder / f"{them}.pub.pem"),
@@ -70,7 +70,9 @@ def peers(three: BoxedWorld) -> tuple[Peer, Peer]:
     return seen("host", "box"), seen("box", "host")
 
 
-def watch(three: BoxedWorld, enforcer: Enforcer, name: str, peer: Peer | None = None) -> Watch:
+def watch(
+    three: BoxedWorld, enforcer: Enforcer, name: str, peer: CountsPeer | None = None
+) -> Watch:
     """A watch with a state of its own."""
     folder = three.folder / name
     folder.mkdir(exist_ok=True)
@@ -175,7 +177,7 @@ def test_box_tells_what_the_hosts_rules_did_not_count(three: BoxedWorld) -> None
         time.sleep(0.25)
         steps += box.tick()[1]
         time.sleep(0.25)
-    assert Level.CUT in [step.level for step in steps]
+    assert Rung.CUT in [step.level for step in steps]
     raw_frames(three, "xdp", 50)
     assert sent_out(three) - taken < 2_000
 
@@ -186,7 +188,7 @@ def test_silent_host_is_told(three: BoxedWorld) -> None:
     flows = register(REPLIES)
     three.box(flows).apply(first=True)
     steps = watch(three, three.box(flows), "b", to_host).tick()[1]
-    assert [(step.level, step.flow) for step in steps] == [(Level.WARN, "peer:silent")]
+    assert [(step.level, step.flow) for step in steps] == [(Rung.WARN, "peer:silent")]
 
 
 def test_cut_of_a_box_leaves_its_inside_up(three: BoxedWorld) -> None:

@@ -15,7 +15,7 @@ from safehold.secure.egress.bounds.budget import (
     time_to_reach,
     total_leak,
 )
-from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.declare.plan import Bound, Link, load_plan
 from safehold.secure.egress.interface import BudgetError, RegisterError, Window
 from safehold.testing.egress import plan, register, row
@@ -107,7 +107,7 @@ def test_leak_grows_with_time_and_keeps_every_window(
 def test_no_interval_carries_more_than_its_window(steps: list[tuple[float, int]]) -> None:
     """A sender that always takes all that remains never exceeds the budget in any interval."""
     budget = {Window.HOUR: 5_000, Window.DAY: 20_000}
-    account, now, sent = Account(), 0.0, []
+    account, now, sent = FlowOdometer(), 0.0, []
     raw = 0
     for gap, wish in steps:
         now += gap
@@ -124,7 +124,7 @@ def test_no_interval_carries_more_than_its_window(steps: list[tuple[float, int]]
 @given(st.lists(st.integers(0, 2**62), min_size=1, max_size=20))
 def test_counters_that_run_backwards_never_lower_the_odometer(raws: list[int]) -> None:
     """A wrapped or reset kernel counter adds bytes, it never takes any back."""
-    account, before = Account(), 0
+    account, before = FlowOdometer(), 0
     for second, raw in enumerate(raws):
         account = account.advance(raw, 0, float(second))
         assert account.passed >= before
@@ -133,7 +133,7 @@ def test_counters_that_run_backwards_never_lower_the_odometer(raws: list[int]) -
 
 def test_odometer_stays_small_for_a_year() -> None:
     """A tick every ten seconds for weeks leaves a bounded history."""
-    account, now = Account(), 0.0
+    account, now = FlowOdometer(), 0.0
     for number in range(5_000):
         now += 700.0
         account = account.advance(number, 0, now)

@@ -11,7 +11,7 @@ from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.enforcement.state import BootClock
 from safehold.secure.egress.interface import NoWeightGrants, RefuseAll
 from safehold.secure.egress.kernel.netns import enter, open_links, run_in
-from safehold.secure.egress.watch.response import Level
+from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.watch import Watch
 from safehold.testing.egress import GrantExactly, World, plan, register, row
 
@@ -76,7 +76,7 @@ def ruled(world: World) -> tuple[World, Enforcer]:
     return world, enforcer
 
 
-def levels(looker: Watch) -> list[tuple[Level, str]]:
+def levels(looker: Watch) -> list[tuple[Rung, str]]:
     """The steps of one look."""
     return [(step.level, step.flow) for step in looker.tick()[1]]
 
@@ -87,7 +87,7 @@ def test_af_xdp_is_cut_off(ruled: tuple[World, Enforcer]) -> None:
     looker = watch(world, enforcer)
     looker.tick()
     assert steal(world, "xdp", 300) > 300_000
-    assert (Level.CUT, "*") in levels(looker)
+    assert (Rung.CUT, "*") in levels(looker)
     assert steal(world, "xdp", 50) == 0
 
 
@@ -136,7 +136,7 @@ def test_new_device_is_told_and_guarded(ruled: tuple[World, Enforcer]) -> None:
         links.link("add", ifname="up1", kind="veth", peer={"ifname": "far1"})
         links.link("set", index=links.link_lookup(ifname="up1")[0], state="up")
         links.link("set", index=links.link_lookup(ifname="far1")[0], state="up")
-    assert (Level.WARN, "device:up1") in levels(looker)
+    assert (Rung.WARN, "device:up1") in levels(looker)
     assert "wire_up1" in run_in(world.pair.inside, ["nft", "list", "ruleset"])
 
 
@@ -147,7 +147,7 @@ def test_flushed_rules_are_cut_off(ruled: tuple[World, Enforcer]) -> None:
     looker.tick()
     run_in(world.pair.inside, ["nft", "flush", "ruleset"])
     world.send("udp", 300_000, port=9000, seconds=2)
-    assert (Level.CUT, "*") in levels(looker)
+    assert (Rung.CUT, "*") in levels(looker)
     before = world.received()
     world.send("udp", 50_000, port=9000, seconds=0.6)
     assert world.received() == before
@@ -172,5 +172,5 @@ def test_bound_of_the_judge_is_the_plans(world: World) -> None:
     looker = watch(world, enforcer)
     looker.tick()
     steal(world, "xdp", 200)
-    assert (Level.WARN, "*") in levels(looker)
+    assert (Rung.WARN, "*") in levels(looker)
     assert steal(world, "xdp", 50) > 50_000

@@ -8,7 +8,7 @@ import pytest
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.state import StateFile
 from safehold.secure.egress.interface import StateError
-from safehold.secure.egress.watch.response import Level, Step, carry_out
+from safehold.secure.egress.watch.response import Rung, Step, carry_out
 from safehold.testing.egress import FullDisk, World, register, row, small_disk
 
 BULK = row("bulk", protocol="udp", port=9000, hour=10**8)
@@ -63,7 +63,7 @@ def test_full_disk_does_not_save_the_grants(remembering: World, disk: FullDisk) 
     enforcer.apply(first=True)
     disk.fill()
     grants = Revocations()
-    steps = [Step(Level.SEAL, "*", "test"), Step(Level.BLOCK, "bulk", "test")]
+    steps = [Step(Rung.SEAL, "*", "test"), Step(Rung.BLOCK, "bulk", "test")]
     with pytest.raises(StateError, match="not durable"):
         carry_out(steps, enforcer, grants, ChainedLog(disk.folder / "audit.jsonl"))
     assert grants.count == 1

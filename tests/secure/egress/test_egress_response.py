@@ -12,16 +12,16 @@ from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.interface import StateError
 from safehold.secure.egress.watch.alerts import Alert, AlertFile, Webhook, tell
 from safehold.secure.egress.watch.metrics import OtelMetrics, TickReading, prometheus_text
-from safehold.secure.egress.watch.response import Ladder, Level, Signals, Step, decide, released
+from safehold.secure.egress.watch.response import Ladder, Rung, Signals, Step, decide, released
 
 LINE = 1_000
 
 
 @pytest.mark.parametrize(
     ("size", "level"),
-    [(499, None), (500, Level.WARN), (750, Level.THROTTLE), (999, Level.THROTTLE)],
+    [(499, None), (500, Rung.WARN), (750, Rung.THROTTLE), (999, Rung.THROTTLE)],
 )
-def test_residual_climbs_the_ladder(size: int, level: Level | None) -> None:
+def test_residual_climbs_the_ladder(size: int, level: Rung | None) -> None:
     """Half the line warns, three quarters throttle."""
     _, steps = decide(Ladder(), Signals(now=0, line=LINE, residual={"a": size}))
     assert [step.level for step in steps] == ([] if level is None else [level])
@@ -30,7 +30,7 @@ def test_residual_climbs_the_ladder(size: int, level: Level | None) -> None:
 def test_whole_line_seals_everything() -> None:
     """The line reached by all flows together seals, though no flow reached it alone."""
     _, steps = decide(Ladder(), Signals(now=0, line=LINE, residual={"a": 600, "b": 400}))
-    assert steps[0] == Step(Level.SEAL, "*", steps[0].reason)
+    assert steps[0] == Step(Rung.SEAL, "*", steps[0].reason)
 
 
 def test_step_is_taken_once_and_never_undone_by_itself() -> None:
@@ -40,7 +40,7 @@ def test_step_is_taken_once_and_never_undone_by_itself() -> None:
     ladder, calm = decide(ladder, Signals(now=2, line=LINE, residual={"a": 0}))
     assert len(first) == 1
     assert again == calm == ()
-    assert ladder.rung["a"] == Level.THROTTLE
+    assert ladder.rung["a"] == Rung.THROTTLE
     assert released(ladder, "a").rung == {}
 
 
@@ -50,7 +50,7 @@ def test_repeated_alarms_warn_throttle_and_block() -> None:
     for now in (0.0, 1_000.0, 2_000.0):
         ladder, steps = decide(ladder, Signals(now=now, line=LINE, alarms={"a": "cusum"}))
         levels += [step.level for step in steps]
-    assert levels == [Level.WARN, Level.THROTTLE, Level.BLOCK]
+    assert levels == [Rung.WARN, Rung.THROTTLE, Rung.BLOCK]
 
 
 def test_alarm_after_a_day_counts_anew() -> None:
@@ -64,7 +64,7 @@ def test_forged_row_blocks_and_tampering_seals() -> None:
     """A false row blocks its flow; a vanished table seals."""
     signals = Signals(now=0, line=LINE, forged={"a": "replayed"}, tampered=("table gone",))
     _, steps = decide(Ladder(), signals)
-    assert [(step.level, step.flow) for step in steps] == [(Level.SEAL, "*"), (Level.BLOCK, "a")]
+    assert [(step.level, step.flow) for step in steps] == [(Rung.SEAL, "*"), (Rung.BLOCK, "a")]
 
 
 class Catcher(BaseHTTPRequestHandler):
@@ -102,7 +102,7 @@ def test_dead_webhook_stops_nothing(tmp_path: Path) -> None:
     """The file gets its line although the webhook does not answer."""
     path = tmp_path / "alerts.jsonl"
     sinks = [Webhook("http://127.0.0.1:9/"), AlertFile(path)]
-    failed = tell([Step(Level.SEAL, "*", "test")], 1.0, sinks)
+    failed = tell([Step(Rung.SEAL, "*", "test")], 1.0, sinks)
     assert failed == ["the webhook did not answer"]
     assert msgspec.json.decode(path.read_bytes(), type=Alert).level == "seal"
 

@@ -8,7 +8,7 @@ from safehold.errors import EgressError
 from safehold.secure.egress.explain.ledger import START, ExplainedRow
 from safehold.secure.egress.explain.tokens import TokenLedger, load_quotas
 from safehold.secure.egress.kernel.attribution import Owner, SocketUse
-from safehold.secure.egress.watch.response import Ladder, Level, Signals, decide
+from safehold.secure.egress.watch.response import Ladder, Rung, Signals, decide
 from safehold.secure.egress.watch.shape_watch import (
     ShapeState,
     follow_names,
@@ -117,7 +117,7 @@ def test_odd_name_warns_once_until_it_is_over() -> None:
     ladder, second = decide(ladder, odd)
     ladder, _ = decide(ladder, Signals(now=2, line=10))
     _, again = decide(ladder, odd)
-    assert [step.level for step in first] == [Level.WARN]
+    assert [step.level for step in first] == [Rung.WARN]
     assert second == ()
     assert len(again) == 1
 

@@ -19,9 +19,9 @@ from safehold.secure.egress.explain.ledger import (
     Sender,
 )
 from safehold.secure.egress.interface import Authorizer, RefuseAll, StateError
-from safehold.secure.egress.watch.response import Level
+from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.timeline import read_timeline, render
-from safehold.secure.egress.watch.watch import Sources, Watch
+from safehold.secure.egress.watch.watch import ExplainedSources, Watch
 from safehold.testing.egress import FakeClock, GrantExactly, World, plan, register, row
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -80,7 +80,7 @@ class Rig:
             audit=ChainedLog(self.world.folder / "audit.jsonl"),
             grants=self.grants,
             authorizer=authorizer or RefuseAll(),
-            sources=Sources(
+            sources=ExplainedSources(
                 reader=ExplainedReader({"gateway": sender}),
                 files={"gateway": self.rows},
                 sender_flows={"gateway": frozenset({"replies"})},
@@ -129,7 +129,7 @@ def test_unexplained_bytes_seal_and_revoke(rig: Rig) -> None:
     rig.watch.tick()
     rig.pass_time(10)
     _, steps = rig.watch.tick()
-    assert steps[0].level is Level.SEAL
+    assert steps[0].level is Rung.SEAL
     assert rig.grants.count == 1
     before = rig.world.received()
     rig.send(100_000, explained=False)
@@ -148,7 +148,7 @@ def test_restarted_watch_remembers(rig: Rig) -> None:
     reading, steps = again.tick()
     assert steps == ()
     assert reading.residual["replies"] > 0.5 * line
-    assert again.state.ladder.rung["replies"] == Level.WARN
+    assert again.state.ladder.rung["replies"] == Rung.WARN
 
 
 def test_forged_row_blocks_its_flow(rig: Rig) -> None:
@@ -156,7 +156,7 @@ def test_forged_row_blocks_its_flow(rig: Rig) -> None:
     rig.send(10_000, explained=True)
     rig.rows.write_bytes(rig.rows.read_bytes().replace(b'"size":10000', b'"size":90000'))
     _, steps = rig.watch.tick()
-    assert [(step.level, step.flow) for step in steps] == [(Level.BLOCK, "replies")]
+    assert [(step.level, step.flow) for step in steps] == [(Rung.BLOCK, "replies")]
 
 
 def test_review_needs_a_grant_and_a_pause(rig: Rig) -> None:
@@ -232,7 +232,7 @@ def test_edited_memory_of_the_watch_is_not_believed(world: World, clock: FakeClo
     stolen = rig.open()
     assert stolen.state.residuals["replies"].odometer > 0.98 * before
     steps = stolen.tick()[1]
-    assert [step.level for step in steps].count(Level.SEAL) >= 1
+    assert [step.level for step in steps].count(Rung.SEAL) >= 1
     assert any("watch.json" in step.reason for step in steps)
 
 

@@ -18,7 +18,7 @@ from safehold.secure.egress.kernel.devices import read_devices
 from safehold.secure.egress.kernel.holders import holders
 from safehold.secure.egress.kernel.netns import enter, open_links, run_in
 from safehold.secure.egress.kernel.traffic_control import changed_controls, read_controls
-from safehold.secure.egress.watch.response import Level
+from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.watch import Inputs, Watch
 from safehold.testing.egress import World, plan, register, row
 
@@ -192,7 +192,7 @@ def test_way_past_ends_within_the_bound_or_two_looks(world: World, fresh: str, n
     with contextlib.suppress(subprocess.CalledProcessError):  # a device that is down takes none
         steal()
     assert arrived(world) - taken < 1_500
-    closed = {Level.CUT, Level.SEAL} & {step.level for step in steps}
+    closed = {Rung.CUT, Rung.SEAL} & {step.level for step in steps}
     assert closed or taken - before <= BOUND
 
 

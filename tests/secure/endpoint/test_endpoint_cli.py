@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from safehold.cli.endpoint import endpoint
 from safehold.errors import SafeholdError, TrustError
-from safehold.secure.endpoint.interface import InventoryError, PolicyError
+from safehold.secure.endpoint.interface import EndpointPolicyError, InventoryError
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -60,9 +60,9 @@ def test_dry_run_names_the_row_that_would_stop_the_shell(site: Path) -> None:
     deny = f'\n[[deny]]\nname = "no-shell"\nkinds = ["elf"]\npath = ["{shell}"]\nreason = "r"\n'
     (site / "bad.toml").write_text((site / "endpoint.toml").read_text() + deny)
     status, said = run("guard", "--policy", site / "bad.toml", "--dry-run")
-    assert status == PolicyError.exit_status
+    assert status == EndpointPolicyError.exit_status
     assert f"the shell needs {shell} (elf): row no-shell" in said
-    with pytest.raises(PolicyError, match="this policy would stop"):
+    with pytest.raises(EndpointPolicyError, match="this policy would stop"):
         run("guard", "--policy", site / "bad.toml", "--records", site / "r", "--socket", site / "s")
 
 

@@ -10,7 +10,7 @@ import pytest
 from safehold.secure.endpoint.engines.equivalence import compare
 from safehold.secure.endpoint.engines.interface import CompileError, Engine
 from safehold.secure.endpoint.engines.table import ENGINES
-from safehold.secure.endpoint.interface import Ask, Kind, Subject, Target
+from safehold.secure.endpoint.interface import Ask, CodeKind, ExecSubject, Target
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.policy import EndpointPolicy, parse_policy
 
@@ -28,10 +28,12 @@ ITEMS = [
     for number, (folder, kind) in enumerate(
         (folder, kind)
         for folder in ("bin", "lib", "lib/deep", "share")
-        for kind in (Kind.ELF, Kind.LIBRARY, Kind.SCRIPT, Kind.MODULE)
+        for kind in (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.SCRIPT, CodeKind.MODULE)
         for _ in range(4)
     )
-] + [Item(f"/opt/app/g{number}", 10, sha(1000 + number), Kind.ELF, "", "") for number in range(8)]
+] + [
+    Item(f"/opt/app/g{number}", 10, sha(1000 + number), CodeKind.ELF, "", "") for number in range(8)
+]
 HEAD = 'version = 1\nmode = "enforce"\nhost = "h"\n[[inventory]]\nfile = "i"\nsigner = "platform"\nkey = "k"\n'
 FORMS = '["elf", "library", "script", "module"]'
 POLICIES = {
@@ -51,8 +53,12 @@ POLICIES = {
 def ask(chance: random.Random) -> Ask:
     """One random question: true items, and ones whose place, content, form or owner is another."""
     item = chance.choice(ITEMS)
-    forms = [Kind.SCRIPT] if item.kind is Kind.SCRIPT else [Kind.ELF, Kind.LIBRARY, Kind.MODULE]
-    kind = item.kind if chance.random() < 0.7 else chance.choice([*forms, Kind.INLINE])
+    forms = (
+        [CodeKind.SCRIPT]
+        if item.kind is CodeKind.SCRIPT
+        else [CodeKind.ELF, CodeKind.LIBRARY, CodeKind.MODULE]
+    )
+    kind = item.kind if chance.random() < 0.7 else chance.choice([*forms, CodeKind.INLINE])
     path, digest, package = item.path, item.sha256, item.package
     if chance.random() < 0.15:
         digest, package = sha(9999), ""
@@ -60,7 +66,9 @@ def ask(chance: random.Random) -> Ask:
         path = chance.choice(("/tmp/x", "/usr/bin/new", "/usrx/f1", "/opt/app/new", "/usr"))
     signers = frozenset({"platform"}) if digest != sha(9999) else frozenset()
     target = Target(kind, path, digest, chance.random() < 0.9, package, signers)
-    subject = Subject(chance.choice((0, 33, 1000)), chance.choice(("/usr/bin/f0", "/usr/bin/f1")))
+    subject = ExecSubject(
+        chance.choice((0, 33, 1000)), chance.choice(("/usr/bin/f0", "/usr/bin/f1"))
+    )
     return Ask(subject, target)
 
 

@@ -11,7 +11,7 @@ from safehold.errors import EndpointError
 from safehold.secure.endpoint.engines.confine import REFUSED, filter_program
 from safehold.secure.endpoint.floor import (
     SETTINGS,
-    State,
+    FloorState,
     apply,
     check,
     judge_place,
@@ -27,10 +27,10 @@ def test_setting_is_closed_from_its_value_on(setting: object) -> None:
     """The wanted value closes; one step towards the open side, nonsense or absence do not."""
     one = next(item for item in SETTINGS if item is setting)
     worse = one.least + 1 if one.most else one.least - 1
-    assert judge_setting(one, f"{one.least}\n").state is State.CLOSED
-    assert judge_setting(one, f"{worse}\n").state is State.OPEN
-    assert judge_setting(one, "unreadable").state is State.OPEN
-    assert judge_setting(one, None).state is State.ABSENT
+    assert judge_setting(one, f"{one.least}\n").state is FloorState.CLOSED
+    assert judge_setting(one, f"{worse}\n").state is FloorState.OPEN
+    assert judge_setting(one, "unreadable").state is FloorState.OPEN
+    assert judge_setting(one, None).state is FloorState.ABSENT
     assert one.cost
 
 
@@ -38,15 +38,15 @@ def test_place_is_closed_only_by_its_own_mount_with_all_options() -> None:
     """A mount above does not count, nor one option less; the last mount on a point holds."""
     good = Mount(1, "0:1", "/dev/shm", "tmpfs", ("rw", "noexec", "nosuid", "nodev"))
     bad = Mount(2, "0:2", "/dev/shm", "tmpfs", ("rw", "nosuid", "nodev"))
-    assert judge_place("/dev/shm", (good,)).state is State.CLOSED
-    assert judge_place("/dev/shm", (good, bad)).state is State.OPEN
-    assert judge_place("/dev/shm/below", (good,)).state is State.OPEN
+    assert judge_place("/dev/shm", (good,)).state is FloorState.CLOSED
+    assert judge_place("/dev/shm", (good, bad)).state is FloorState.OPEN
+    assert judge_place("/dev/shm/below", (good,)).state is FloorState.OPEN
 
 
 def test_kernel_without_write_execute_denial_says_so() -> None:
     """Before Linux 6.3 the part is absent, not closed."""
-    assert judge_write_execute(-1).state is State.ABSENT
-    assert judge_write_execute(0).state is State.CLOSED
+    assert judge_write_execute(-1).state is FloorState.ABSENT
+    assert judge_write_execute(0).state is FloorState.CLOSED
 
 
 def test_applied_setting_is_read_back_and_listed_no_more(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from safehold.secure.endpoint.heartbeat import (
     read_pulse,
     require_guard,
 )
-from safehold.secure.endpoint.interface import EndpointRecordError, Kind
+from safehold.secure.endpoint.interface import CodeKind, EndpointRecordError
 from safehold.secure.endpoint.policy import Mode
 from safehold.secure.endpoint.publish import publish
 from safehold.secure.endpoint.records import Denial
@@ -133,7 +133,7 @@ def test_key_service_releases_nothing_while_the_guard_is_stale(
 def denial(count: int) -> Denial:
     """One line of the record."""
     return Denial(
-        NOW, count, "enforce", Kind.ELF, "/x", "ab" * 32, "", False, 0, "/y", "", "no row"
+        NOW, count, "enforce", CodeKind.ELF, "/x", "ab" * 32, "", False, 0, "/y", "", "no row"
     )
 
 

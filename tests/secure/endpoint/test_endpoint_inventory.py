@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from safehold.secure.endpoint.drift import drift
-from safehold.secure.endpoint.interface import InventoryError, Kind
+from safehold.secure.endpoint.interface import CodeKind, InventoryError
 from safehold.secure.endpoint.inventory.book import Item, note_path, read_inventory, write_inventory
 from safehold.secure.endpoint.inventory.scan import load_cache, scan, store_cache
 from safehold.secure.endpoint.policy import InventorySource, parse_policy
@@ -17,7 +17,7 @@ from safehold.trust.log.note import SigningKey
 
 NOW = 1_790_000_000
 DAY = 86400
-ITEM = Item("/usr/bin/tool", 3, "ab" * 32, Kind.ELF, "tool", "1")
+ITEM = Item("/usr/bin/tool", 3, "ab" * 32, CodeKind.ELF, "tool", "1")
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_drift_names_what_differs() -> None:
 
 
 def denial(
-    path: str, digest: str, *, package: str = "", owned: bool = True, kind: Kind = Kind.ELF
+    path: str, digest: str, *, package: str = "", owned: bool = True, kind: CodeKind = CodeKind.ELF
 ) -> Denial:
     """One line of the record."""
     return Denial(
@@ -140,7 +140,7 @@ def test_suggested_rows_are_the_narrowest_and_can_be_read(base_text: str) -> Non
         denial("/opt/moving", "03" * 32),
         denial("/tmp/moving", "04" * 32, owned=False),
         denial("/tmp/moving", "05" * 32, owned=False),
-        denial("/usr/bin/dash", "06" * 32, kind=Kind.INLINE),
+        denial("/usr/bin/dash", "06" * 32, kind=CodeKind.INLINE),
     ]
     rows = suggested(seen, Duty("o", "r", "t"), frozenset({"learned-elf-1"}))
     text = rows_text(rows)

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from safehold.secure.endpoint.invocation import (
     LANGUAGES,
-    Source,
+    CodeSource,
     carries_code,
     invocation,
     language_of,
 )
 
-F, A, S, N = Source.FILE, Source.ARGUMENT, Source.STDIN, Source.NOTHING
+F, A, S, N = CodeSource.FILE, CodeSource.ARGUMENT, CodeSource.STDIN, CodeSource.NOTHING
 CASES = [
     ("python3 x.py -c no", F, "x.py"),
     ("python3 -I -S -B x.py", F, "x.py"),
@@ -47,7 +47,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("line", "source", "path"), CASES, ids=[case[0] for case in CASES])
-def test_arguments_say_where_the_code_comes_from(line: str, source: Source, path: str) -> None:
+def test_arguments_say_where_the_code_comes_from(line: str, source: CodeSource, path: str) -> None:
     """File, argument or standard input: as the interpreter itself would read it."""
     words = tuple(line.split())
     language = language_of(words[0])
@@ -68,7 +68,7 @@ def test_files_that_options_load_are_code_too(line: str) -> None:
 @given(st.sampled_from(LANGUAGES), st.lists(st.text(max_size=6), max_size=6))
 def test_any_arguments_have_an_answer(language: object, words: list[str]) -> None:
     """Nonsense never ends in an error: it counts as some source of code."""
-    assert invocation(language, ("x", *words)).source in Source  # type: ignore[arg-type]
+    assert invocation(language, ("x", *words)).source in CodeSource  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["/usr/bin/python3.11", "/bin/dash", "/usr/bin/perl5.36", "awk"])

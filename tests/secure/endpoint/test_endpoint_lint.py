@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from safehold.secure.endpoint.interface import Kind
+from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.lint import lint
 from safehold.secure.endpoint.policy import parse_policy
@@ -13,8 +13,8 @@ from safehold.secure.endpoint.policy import parse_policy
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 SHA = "ab" * 32
 ITEMS = [
-    Item("/usr/bin/tool", 10, SHA, Kind.ELF, "tool", "1"),
-    Item("/usr/lib/libtool.so", 10, "cd" * 32, Kind.LIBRARY, "libtool", "1"),
+    Item("/usr/bin/tool", 10, SHA, CodeKind.ELF, "tool", "1"),
+    Item("/usr/lib/libtool.so", 10, "cd" * 32, CodeKind.LIBRARY, "libtool", "1"),
 ]
 HEAD = 'version = 1\nmode = "{mode}"\nhost = "gpu-1"\nreaders = [{readers}]\n[[inventory]]\nfile = "i"\nsigner = "platform"\nkey = "k"\n'
 GOOD = {

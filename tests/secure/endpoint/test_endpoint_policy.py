@@ -17,16 +17,16 @@ from safehold.secure.endpoint.essentials import Essential, stopped
 from safehold.secure.endpoint.interface import (
     Allowed,
     Ask,
-    Kind,
-    PolicyError,
-    Refused,
-    Subject,
+    CodeKind,
+    EndpointPolicyError,
+    ExecRefused,
+    ExecSubject,
     Target,
 )
 from safehold.secure.endpoint.policy import EndpointPolicy, decide, matches, parse_policy
 
-ROOT = Subject(0, "/usr/bin/bash")
-TRUE = Target(Kind.ELF, "/usr/bin/true", "ab" * 32, owned=True)
+ROOT = ExecSubject(0, "/usr/bin/bash")
+TRUE = Target(CodeKind.ELF, "/usr/bin/true", "ab" * 32, owned=True)
 DENY = '\n[[deny]]\nname = "no-true"\nkinds = ["elf"]\nreason = "r"\n'
 DUTY = 'owner = "o"\nreason = "r"\nticket = "t"\n'
 
@@ -35,12 +35,12 @@ def test_what_no_row_allows_is_refused(policy: EndpointPolicy, today: dt.date) -
     """The default is a refusal; the row's own target is allowed."""
     assert decide(policy, Ask(ROOT, TRUE), today) == Allowed("system")
     other = msgspec.structs.replace(TRUE, path="/opt/true")
-    assert isinstance(decide(policy, Ask(ROOT, other), today), Refused)
+    assert isinstance(decide(policy, Ask(ROOT, other), today), ExecRefused)
 
 
 NEAR = [
-    ("another kind", {"kind": Kind.MODULE}),
-    ("inline code by an allowed interpreter", {"kind": Kind.INLINE}),
+    ("another kind", {"kind": CodeKind.MODULE}),
+    ("inline code by an allowed interpreter", {"kind": CodeKind.INLINE}),
     ("others can write it", {"owned": False}),
     ("a neighbour's name", {"path": "/usrx/bin/true"}),
     ("the folder without its slash", {"path": "/usr"}),
@@ -55,7 +55,7 @@ def test_near_miss_of_a_path_row_is_refused(
     """One property away from the row, nothing runs."""
     del why
     target = msgspec.structs.replace(TRUE, **change)
-    assert isinstance(decide(policy, Ask(ROOT, target), today), Refused)
+    assert isinstance(decide(policy, Ask(ROOT, target), today), ExecRefused)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -64,27 +64,27 @@ def test_deny_row_wins_wherever_it_stands(base_text: str, today: dt.date, *, fir
     deny = DENY + 'path = ["/usr/bin/true"]\n'
     head, mark, tail = base_text.partition("\n[[allow]]")
     text = head + deny + mark + tail if first else base_text + deny
-    assert decide(parse_policy(text), Ask(ROOT, TRUE), today) == Refused("no-true", "r")
+    assert decide(parse_policy(text), Ask(ROOT, TRUE), today) == ExecRefused("no-true", "r")
 
 
 def test_deny_row_meets_what_others_can_write_too(base_text: str, today: dt.date) -> None:
     """A deny row needs no owner: it names what must not run, wherever it is."""
     policy = parse_policy(base_text + DENY + 'path = ["/tmp/**"]\n')
-    target = Target(Kind.ELF, "/tmp/x")
-    assert decide(policy, Ask(ROOT, target), today) == Refused("no-true", "r")
+    target = Target(CodeKind.ELF, "/tmp/x")
+    assert decide(policy, Ask(ROOT, target), today) == ExecRefused("no-true", "r")
 
 
 def test_subject_rows_allow_an_interpreter_to_one_user_only(base_text: str, today: dt.date) -> None:
     """Inline code of one program and user is not that of another one."""
     row = f'\n[[allow]]\nname = "inline"\nkinds = ["inline"]\npath = ["/usr/bin/dash"]\nuids = [33]\nexes = ["/usr/sbin/cron"]\n{DUTY}'
     policy = parse_policy(base_text + row)
-    target = Target(Kind.INLINE, "/usr/bin/dash", owned=True)
+    target = Target(CodeKind.INLINE, "/usr/bin/dash", owned=True)
     for uid, exe, wanted in (
         (33, "/usr/sbin/cron", Allowed),
-        (34, "/usr/sbin/cron", Refused),
-        (33, "/usr/sbin/cron2", Refused),
+        (34, "/usr/sbin/cron", ExecRefused),
+        (33, "/usr/sbin/cron2", ExecRefused),
     ):
-        assert isinstance(decide(policy, Ask(Subject(uid, exe), target), today), wanted)
+        assert isinstance(decide(policy, Ask(ExecSubject(uid, exe), target), today), wanted)
 
 
 def test_row_ends_after_its_last_day(base_text: str, today: dt.date) -> None:
@@ -92,7 +92,7 @@ def test_row_ends_after_its_last_day(base_text: str, today: dt.date) -> None:
     policy = parse_policy(base_text + f"expires = {today}\n")
     assert decide(policy, Ask(ROOT, TRUE), today) == Allowed("system")
     verdict = decide(policy, Ask(ROOT, TRUE), today + dt.timedelta(days=1))
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, ExecRefused)
     assert verdict.row == "system"
 
 
@@ -114,7 +114,7 @@ REFUSED = {
 @pytest.mark.parametrize("more", REFUSED.values(), ids=REFUSED)
 def test_malformed_policy_is_refused(base_text: str, more: str) -> None:
     """What is not exactly a policy is an error in one line that names the file."""
-    with pytest.raises(PolicyError, match=r"endpoint\.toml") as error:
+    with pytest.raises(EndpointPolicyError, match=r"endpoint\.toml") as error:
         parse_policy(base_text + more)
     assert "\n" not in str(error.value)
 
@@ -134,9 +134,9 @@ def test_letters_of_a_path_are_no_pattern() -> None:
 
 
 NEEDED = [
-    Essential("the guard", Kind.ELF, "/usr/bin/python3.11"),
-    Essential("the shell", Kind.ELF, "/usr/bin/dash"),
-    Essential("the boot", Kind.ELF, "/usr/lib/systemd/systemd"),
+    Essential("the guard", CodeKind.ELF, "/usr/bin/python3.11"),
+    Essential("the shell", CodeKind.ELF, "/usr/bin/dash"),
+    Essential("the boot", CodeKind.ELF, "/usr/lib/systemd/systemd"),
 ]
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from safehold.guard.gateway.bundles.loading import RulesFile
 from safehold.guard.gateway.policy import Settings
 from safehold.trust.release.order_table import ORDERS
-from safehold.trust.release.orders import Direction, Fewer, Higher, Lower, Part, Ranked, Rows
+from safehold.trust.release.orders import Fewer, GuardDirection, Higher, Lower, Part, Ranked, Rows
 from safehold.trust.release.weaker import changes, settings_document, weakens
 
-W, E, S = Direction.WEAKER, Direction.EQUAL, Direction.STRONGER
+W, E, S = GuardDirection.WEAKER, GuardDirection.EQUAL, GuardDirection.STRONGER
 KEY = {"id": "k", "sha256": "a" * 64, "tenant": "t", "surfaces": [], "policies": {}, "admin": False}
 BUDGET = {"requests_per_minute": None, "tokens_per_day": 5, "flags_per_day": 3}
 FLOW: dict[str, Any] = {
@@ -28,7 +28,7 @@ FLOW: dict[str, Any] = {
     "reconciled": False,
 }
 RULE = {"operation": "weights.load", "thresholds": [{"team": "a", "count": 2}], "max_uses": 1}
-CASES: list[tuple[str, dict[str, Any], dict[str, Any], Direction]] = [
+CASES: list[tuple[str, dict[str, Any], dict[str, Any], GuardDirection]] = [
     # Gateway: numbers.
     ("gateway", {"default": {"hold_tokens": 16}}, {"default": {"hold_tokens": 15}}, W),
     ("gateway", {"default": {"hold_tokens": 16}}, {"default": {"hold_tokens": 17}}, S),
@@ -172,7 +172,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Direction]] = [
 
 @pytest.mark.parametrize(("kind", "old", "new", "expected"), CASES)
 def test_direction_of_a_change(
-    kind: str, old: dict[str, Any], new: dict[str, Any], expected: Direction
+    kind: str, old: dict[str, Any], new: dict[str, Any], expected: GuardDirection
 ) -> None:
     """Each change is weaker, equal or stronger as the table of cases says."""
     found = {change.direction for change in changes(kind, old, new)}

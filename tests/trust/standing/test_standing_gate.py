@@ -26,7 +26,7 @@ from safehold.trust.standing.interface import (
     StandingRecord,
 )
 from safehold.trust.standing.rule_out import least_items, rate_bound, shortfalls
-from safehold.trust.standing.state import Status, in_force, threshold_status
+from safehold.trust.standing.state import StandingStatus, in_force, threshold_status
 
 DAY = 86_400
 BIG, SMALL = "a" * 64, "b" * 64
@@ -95,7 +95,9 @@ def ruled_out() -> list[StandingRecord]:
     return [plan(1, LEVEL_3), run(2, BIG, LEVEL_3), decide(3, BIG, LEVEL_3, "ruled_out", 2)]
 
 
-def status_of(records: list[StandingRecord], *, at: int = 100, compute: float = 1e24) -> Status:
+def status_of(
+    records: list[StandingRecord], *, at: int = 100, compute: float = 1e24
+) -> StandingStatus:
     """Return the big model's status at the lower threshold."""
     threshold = document().thresholds[0]
     return threshold_status(
@@ -119,7 +121,7 @@ def asked(
 
 def test_sound_evaluation_rules_out() -> None:
     """A run without a success, planned before, by three persons, rules a threshold out."""
-    assert status_of(ruled_out()) is Status.RULED_OUT
+    assert status_of(ruled_out()) is StandingStatus.RULED_OUT
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_unsound_rule_out_is_no_rule_out(at: int, change: dict[str, Any]) -> Non
     records[at] = msgspec.structs.replace(records[at], **change)
     if at == 0 and "index" in change:
         records[1] = msgspec.structs.replace(records[1], index=1, time=1)
-    assert status_of(records) is not Status.RULED_OUT
+    assert status_of(records) is not StandingStatus.RULED_OUT
 
 
 def test_repeated_run_that_fails_counts() -> None:
@@ -160,10 +162,10 @@ def test_repeated_run_that_fails_counts() -> None:
         msgspec.structs.replace(worse, index=3),
         decide(4, BIG, LEVEL_3, "ruled_out", 2),
     ]
-    assert status_of(before) is Status.NOT_ASSESSED
-    assert status_of([*ruled_out(), worse]) is Status.EXPIRED
+    assert status_of(before) is StandingStatus.NOT_ASSESSED
+    assert status_of([*ruled_out(), worse]) is StandingStatus.EXPIRED
     fine = run(4, BIG, LEVEL_3, successes=1)
-    assert status_of([*ruled_out(), fine]) is Status.RULED_OUT
+    assert status_of([*ruled_out(), fine]) is StandingStatus.RULED_OUT
 
 
 def test_plan_of_a_known_name_amends_nothing() -> None:
@@ -174,33 +176,35 @@ def test_plan_of_a_known_name_amends_nothing() -> None:
         run(3, BIG, LEVEL_3, successes=7),
         decide(4, BIG, LEVEL_3, "ruled_out", 3),
     ]
-    assert status_of(records) is Status.NOT_ASSESSED
+    assert status_of(records) is StandingStatus.NOT_ASSESSED
 
 
 def test_rule_out_ends_by_time_compute_and_plan() -> None:
     """A rule-out ends exactly at its review, at four times the compute, and by a newer plan."""
     records = ruled_out()
-    assert status_of(records, at=500 * DAY - 1) is Status.RULED_OUT
-    assert status_of(records, at=500 * DAY) is Status.EXPIRED
-    assert status_of(records, compute=3.9e24) is Status.RULED_OUT
-    assert status_of(records, compute=4e24) is Status.EXPIRED
+    assert status_of(records, at=500 * DAY - 1) is StandingStatus.RULED_OUT
+    assert status_of(records, at=500 * DAY) is StandingStatus.EXPIRED
+    assert status_of(records, compute=3.9e24) is StandingStatus.RULED_OUT
+    assert status_of(records, compute=4e24) is StandingStatus.EXPIRED
     newer = plan(7, LEVEL_3, id="newer", supersedes=f"plan-{LEVEL_3}")
-    assert status_of([*records, newer]) is Status.EXPIRED
+    assert status_of([*records, newer]) is StandingStatus.EXPIRED
 
 
 def test_passed_stays_until_a_later_plan() -> None:
     """Passed is not undone by an older plan's runs nor by a milder word."""
     passed = decide(4, BIG, LEVEL_3, "passed", approvers=TWO)
     records = [*ruled_out(), passed]
-    assert status_of(records) is Status.PASSED
-    assert status_of([*records, decide(5, BIG, LEVEL_3, "cannot_rule_out")]) is Status.PASSED
-    assert status_of([*records, decide(5, BIG, LEVEL_3, "ruled_out", 2)]) is Status.PASSED
+    assert status_of(records) is StandingStatus.PASSED
+    assert (
+        status_of([*records, decide(5, BIG, LEVEL_3, "cannot_rule_out")]) is StandingStatus.PASSED
+    )
+    assert status_of([*records, decide(5, BIG, LEVEL_3, "ruled_out", 2)]) is StandingStatus.PASSED
     later = [
         plan(5, LEVEL_3, id="later"),
         run(6, BIG, LEVEL_3, plan="later"),
         decide(7, BIG, LEVEL_3, "ruled_out", 6),
     ]
-    assert status_of([*records, *later]) is Status.RULED_OUT
+    assert status_of([*records, *later]) is StandingStatus.RULED_OUT
 
 
 def test_golden_case_of_the_published_post() -> None:

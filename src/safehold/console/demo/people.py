@@ -1,6 +1,6 @@
 """What the demo's people do: verdicts, cases, requests, approvals, an exemption, an incident."""
 
-from safehold.console.demo.stage import Stage
+from safehold.console.demo.stage import DemoStage
 from safehold.console.index import ExchangeLine, Wanted
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
@@ -22,14 +22,14 @@ _DAY_S = 86_400
 REVIEWERS = ("Tomas Keller", "Ines Pereira")
 
 
-def decide(stage: Stage, restricted: set[str], now: float) -> None:
+def decide(stage: DemoStage, restricted: set[str], now: float) -> None:
     """Do it all, at the stage's time; reviewers judge a prompt by what it really is."""
     _review(stage, restricted, now)
     _trust(stage)
     _incident(stage)
 
 
-def _review(stage: Stage, restricted: set[str], now: float) -> None:
+def _review(stage: DemoStage, restricted: set[str], now: float) -> None:
     desk, index = stage.sources.review_desk, stage.sources.index
     blocked = index.lines(Wanted(outcome="blocked_by_guard", limit=200))
     served = index.lines(Wanted(outcome="complied", limit=200))
@@ -59,7 +59,7 @@ def _review(stage: Stage, restricted: set[str], now: float) -> None:
     _appeal(stage, blocked)
 
 
-def _appeal(stage: Stage, blocked: list[ExchangeLine]) -> None:
+def _appeal(stage: DemoStage, blocked: list[ExchangeLine]) -> None:
     desk = stage.sources.review_desk
     one = blocked[3]
     desk.open_case(CaseKind.APPEAL, [one.decision_id], severity=2, opened_by="client",
@@ -68,7 +68,7 @@ def _appeal(stage: Stage, blocked: list[ExchangeLine]) -> None:
                    opened_by="support")  # fmt: skip
 
 
-def _judge_all(stage: Stage, person: str, restricted: set[str], most: int = 99) -> None:
+def _judge_all(stage: DemoStage, person: str, restricted: set[str], most: int = 99) -> None:
     desk = stage.sources.review_desk
     for _ in range(most):
         given = desk.next(person)
@@ -80,12 +80,12 @@ def _judge_all(stage: Stage, person: str, restricted: set[str], most: int = 99) 
         verdict = ReviewVerdict.PERMITTED
         if any(one.text in restricted for one in turns):
             verdict = ReviewVerdict.RESTRICTED_NOT_GIVEN
-            if len(said) > 400:  # noqa: PLR2004 - most of a passage
+            if len(said) > 400:
                 verdict = ReviewVerdict.RESTRICTED_HELPFUL
         desk.verdict(given.item, person, verdict)
 
 
-def _trust(stage: Stage) -> None:
+def _trust(stage: DemoStage) -> None:
     asks = [
         _ask(stage, "Jonas Lind", "Serve the model on the second host after its upgrade", "OPS-41"),
         _ask(stage, "Ines Pereira", "Measure the read budget of one load", "OPS-44"),
@@ -118,12 +118,12 @@ def _trust(stage: Stage) -> None:
     stage.enclave.approve(given, "Mara Okoye", "Wei Zhang")
 
 
-def _ask(stage: Stage, who: str, purpose: str, ticket: str) -> GrantRequest:
+def _ask(stage: DemoStage, who: str, purpose: str, ticket: str) -> GrantRequest:
     stage.enclave.time = int(stage.clock())
     return stage.enclave.ask(who, purpose=purpose, ticket=ticket)
 
 
-def _incident(stage: Stage) -> None:
+def _incident(stage: DemoStage) -> None:
     desk = stage.sources.desk
     facts = {
         "incident": "Wording that gets through in verse form",

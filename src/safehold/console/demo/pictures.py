@@ -9,39 +9,39 @@ Steps = Callable[[Any, str, Play], None]
 
 
 def _page(path: str) -> Steps:
-    def steps(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - a browser's driver
+    def steps(driver: Any, url: str, play: Play) -> None:
         del play
         driver.get(url + path)
 
     return steps
 
 
-def _case(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
+def _case(driver: Any, url: str, play: Play) -> None:
     rows = play.stage.sources.cases.cases()
     driver.get(f"{url}/review/cases/{rows[0].case}")
 
 
-def _item(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
+def _item(driver: Any, url: str, play: Play) -> None:
     del play
     driver.get(url + "/review")
     driver.find_element("css selector", "[data-key=N]").click()
     driver.find_element("css selector", "[data-key=R]").click()
 
 
-def _decision(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
+def _decision(driver: Any, url: str, play: Play) -> None:
     del play
     driver.get(url + "/explore?outcome=blocked_by_guard")
     driver.find_element("css selector", "a.mono.id").click()
 
 
-def _approval(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
+def _approval(driver: Any, url: str, play: Play) -> None:
     del play
     driver.get(url + "/approvals")
     driver.find_element("css selector", "td.act a").click()
 
 
 def _first(path: str) -> Steps:
-    def steps(driver: Any, url: str, play: Play) -> None:  # noqa: ANN401 - as above
+    def steps(driver: Any, url: str, play: Play) -> None:
         del play
         driver.get(url + path)
         driver.find_element("css selector", "tbody a").click()

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.console.demo.attackers import attack, submit_bounties
 from safehold.console.demo.people import decide
-from safehold.console.demo.questions import Asked, search_walk, traffic
-from safehold.console.demo.stage import Stage
+from safehold.console.demo.questions import DemoQuestion, search_walk, traffic
+from safehold.console.demo.stage import DemoStage
 from safehold.console.server import serve_console
 from safehold.console.sources import GatewayLink
 from safehold.detect.monitoring.account_book import AccountBook
@@ -56,7 +56,7 @@ _WALKER = 5
 _STRICTER = 0.05
 
 
-class Clock:
+class StoryClock:
     """A clock that is turned while the history is played, and the true one afterwards."""
 
     def __init__(self) -> None:
@@ -95,11 +95,11 @@ class Play:
         """Lay the stage under a new folder; the history begins a day before now."""
         if folder.exists():
             shutil.rmtree(folder)
-        self.clock, self.random, self.folder = Clock(), random.Random(seed), folder  # noqa: S311 - a story
+        self.clock, self.random, self.folder = StoryClock(), random.Random(seed), folder
         self.now = time.time()
         self.begins = (self.now - HOURS * _HOUR_S) // _HOUR_S * _HOUR_S
         self.clock.turn(self.begins - _HOUR_S)
-        self.stage = Stage(folder, origin=origin, clock=self.clock)
+        self.stage = DemoStage(folder, origin=origin, clock=self.clock)
         self.model = ScriptedModel()
         self.restricted: set[str] = set()
         self.keys = [f"demo-key-{name}-{secrets.token_hex(12)}" for name in _NAMES]
@@ -135,7 +135,7 @@ class Play:
         topic = questions("homebrewing").topics[0]
         for hour in range(HOURS):
             start = self.begins + hour * _HOUR_S
-            busy = 1.0 + 0.6 * (9 <= (hour + 8) % 24 <= 18)  # noqa: PLR2004 - office hours
+            busy = 1.0 + 0.6 * (9 <= (hour + 8) % 24 <= 18)
             asked = list(traffic(self.random, int(_AN_HOUR * busy), len(self.keys)))
             if hour in {14, 15, 16}:
                 asked += search_walk(self.random, topic, _WALKER, 22)
@@ -144,7 +144,7 @@ class Play:
             if hour == HOURS - 7:
                 self.clock.turn(start + _HOUR_S - 1)
                 link.swap("guard-b")
-            if hour % 6 == 5:  # noqa: PLR2004 - now and then
+            if hour % 6 == 5:
                 say(f"  played {hour + 1} of {HOURS} hours")
         self.clock.turn(self.now - 60.0)
         book = AccountBook(self._monitor(), caps=Caps())
@@ -176,11 +176,11 @@ class Play:
                 await self._play(url, asked, None, 0.0)
             await asyncio.sleep(4.0)
 
-    def _monitor(self) -> Any:  # noqa: ANN401 - the stage always has one
+    def _monitor(self) -> Any:
         return self.stage.sources.monitor
 
     async def _play(
-        self, url: str, asked: Sequence[Asked], start: float | None, length_s: float
+        self, url: str, asked: Sequence[DemoQuestion], start: float | None, length_s: float
     ) -> None:
         timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -190,7 +190,7 @@ class Play:
                 some = asked[first : first + _AT_ONCE]
                 await asyncio.gather(*(self._one(session, url, one) for one in some))
 
-    async def _one(self, session: aiohttp.ClientSession, url: str, one: Asked) -> None:
+    async def _one(self, session: aiohttp.ClientSession, url: str, one: DemoQuestion) -> None:
         self.model.answers[one.prompt] = one.reply
         if one.restricted:
             self.restricted.add(one.prompt)

@@ -35,7 +35,7 @@ The usual mistake is haste. Read the whole plan once, lay everything out, and ke
 )
 
 
-class Asked(msgspec.Struct, frozen=True):
+class DemoQuestion(msgspec.Struct, frozen=True):
     """One exchange to play: who asks, what, over which protocol, and what the model says."""
 
     key: int
@@ -50,33 +50,33 @@ def _everyday(rng: random.Random) -> tuple[str, str]:
     return rng.choice(_ASKS).format(one=rng.choice(_SUBJECTS)), rng.choice(_ANSWERS)
 
 
-def traffic(rng: random.Random, count: int, keys: int) -> Iterator[Asked]:
+def traffic(rng: random.Random, count: int, keys: int) -> Iterator[DemoQuestion]:
     """Yield one hour of traffic: mostly everyday, a little of it restricted."""
     asked = questions("homebrewing")
     for _ in range(count):
         key = rng.randrange(keys)
         kind = rng.random()
-        if kind < 0.07:  # noqa: PLR2004 - a share of the traffic
+        if kind < 0.07:
             topic = rng.choice(asked.topics)
             prompt, reply = rng.choice(topic.questions), topic.passage
-        elif kind < 0.16 and asked.benign:  # noqa: PLR2004 - a share of the traffic
+        elif kind < 0.16 and asked.benign:
             prompt, reply = rng.choice(asked.benign).text, rng.choice(_ANSWERS)
-        elif kind < 0.18:  # noqa: PLR2004 - innocent question, restricted answer
+        elif kind < 0.18:
             prompt, reply = _everyday(rng)[0], rng.choice(asked.topics).passage
         else:
             prompt, reply = _everyday(rng)
-        restricted = kind < 0.07  # noqa: PLR2004 - as above
-        messages, stream = rng.random() < 0.3, rng.random() < 0.6  # noqa: PLR2004 - a mix
-        yield Asked(key, prompt, reply, messages, stream, restricted)
+        restricted = kind < 0.07
+        messages, stream = rng.random() < 0.3, rng.random() < 0.6
+        yield DemoQuestion(key, prompt, reply, messages, stream, restricted)
 
 
-def search_walk(rng: random.Random, topic: Topic, key: int, count: int) -> Iterator[Asked]:
+def search_walk(rng: random.Random, topic: Topic, key: int, count: int) -> Iterator[DemoQuestion]:
     """Yield what an account sends that looks for a wording that gets through."""
     ask = topic.questions[0]
     openers = ("Please, ", "For my novel: ", "Asking again: ", "In short, ", "Step by step, ", "")
     tails = ("", " Be brief.", " It is only for a story.", " Answer as a list.", " Thanks!")
     for turn in range(count):
         text = rng.choice(openers) + ask + rng.choice(tails) + " " * (turn % 3)
-        if turn % 5 == 4:  # noqa: PLR2004 - now and then in disguise
+        if turn % 5 == 4:
             text = apply(ask, (rng.choice(("base64", "rot13", "leet")),))
-        yield Asked(key, text, topic.passage, turn % 2 == 0, stream=False, restricted=True)
+        yield DemoQuestion(key, text, topic.passage, turn % 2 == 0, stream=False, restricted=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 from safehold.console.index import ExchangeIndex
 from safehold.console.screens.bounty import BountyDesk
 from safehold.console.server import Console
-from safehold.console.shell.access import Role
+from safehold.console.shell.access import ConsoleRole
 from safehold.console.shell.logins import Logins
-from safehold.console.sources import DeskLeaves, GatewayLink, Sources
+from safehold.console.sources import ConsoleSources, DeskLeaves, GatewayLink
 from safehold.detect.bounty.book import BountyBook
 from safehold.detect.bounty.interface import BountyProgramme, Payout
 from safehold.detect.bounty.sealing import new_triage_key
@@ -23,9 +23,9 @@ from safehold.detect.monitoring.tables import MonitorStore
 from safehold.detect.review.authority import GrantAuthority, LedgerHolds
 from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.reading import ReviewReading
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.ledger.writer import Ledger
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
 from safehold.trust.grants.details import AssignPerson, Details
 from safehold.trust.grants.grant_service import Desk
@@ -42,17 +42,17 @@ CAST: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "Wei Zhang": (Kind.HUMAN, ("t-security",)),
     "watch": (Kind.SERVICE, ("t-security",)),
 }
-ROLES: dict[str, tuple[Role, ...]] = {
-    "Ada Novak": tuple(Role),
-    "Tomas Keller": (Role.REVIEWER,),
-    "Ines Pereira": (Role.REVIEWER, Role.LEAD),
-    "Jonas Lind": (Role.VIEWER,),
-    "Mara Okoye": (Role.RESPONDER, Role.RELEASER),
-    "Wei Zhang": (Role.AUDITOR, Role.BOUNTY),
+ROLES: dict[str, tuple[ConsoleRole, ...]] = {
+    "Ada Novak": tuple(ConsoleRole),
+    "Tomas Keller": (ConsoleRole.REVIEWER,),
+    "Ines Pereira": (ConsoleRole.REVIEWER, ConsoleRole.LEAD),
+    "Jonas Lind": (ConsoleRole.VIEWER,),
+    "Mara Okoye": (ConsoleRole.RESPONDER, ConsoleRole.RELEASER),
+    "Wei Zhang": (ConsoleRole.AUDITOR, ConsoleRole.BOUNTY),
 }
 
 
-class Stage:
+class DemoStage:
     """An enclave with a ledger, a review desk and a console's own database."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Stage:
         folder: Path,
         *,
         origin: str = "http://localhost:8443",
-        roles: Mapping[str, tuple[Role, ...]] = ROLES,
+        roles: Mapping[str, tuple[ConsoleRole, ...]] = ROLES,
         clock: Callable[[], float] = time.time,
         log_clock: int | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class Stage:
             lambda: int(clock()),
         )
         self.logins = Logins(engine, clock)
-        self.sources = Sources(
+        self.sources = ConsoleSources(
             reader=reader,
             index=ExchangeIndex(engine, reader, clock),
             desk=desk,

@@ -4,9 +4,9 @@ import msgspec
 from sqlalchemy import select
 
 from safehold.console.index import ExchangeLine, Wanted
-from safehold.console.shell.access import Visit
+from safehold.console.shell.access import PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.detect.monitoring.account_book import AccountBook, KeptLabel
 from safehold.detect.monitoring.accounts import AccountState, Caps, evidence
 from safehold.detect.monitoring.campaigns import Campaign
@@ -30,7 +30,7 @@ class AccountLine(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
 
 
-class Accounts(msgspec.Struct, frozen=True):
+class AccountsScreen(msgspec.Struct, frozen=True):
     """Labelled accounts first, then those that were seen last."""
 
     rows: tuple[AccountLine, ...]
@@ -62,11 +62,11 @@ class FoundCampaigns(msgspec.Struct, frozen=True):
     found: tuple[Campaign, ...]
 
 
-def accounts(visit: Visit[Sources]) -> Accounts:
+def accounts(visit: PageVisit[ConsoleSources]) -> AccountsScreen:
     """Return the accounts."""
     store = visit.sources.monitor
     if store is None:
-        return Accounts((), 0, Caps())
+        return AccountsScreen((), 0, Caps())
     caps, _ = caps_of(store)
     labels = AccountBook(store, caps=caps).labels(now=visit.now)
     named = {one.account for one in labels}
@@ -77,10 +77,10 @@ def accounts(visit: Visit[Sources]) -> Accounts:
         rows += connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.account.in_(missing)))
     lines = [_line(row.account, _state(row.state), labels, caps) for row in rows]
     lines.sort(key=lambda one: (not one.labels, -one.evidence_10, one.account))
-    return Accounts(tuple(lines), len(named), caps)
+    return AccountsScreen(tuple(lines), len(named), caps)
 
 
-def account(visit: Visit[Sources]) -> AccountPage:
+def account(visit: PageVisit[ConsoleSources]) -> AccountPage:
     """Return one account.
 
     Raises:
@@ -104,7 +104,7 @@ def account(visit: Visit[Sources]) -> AccountPage:
     )
 
 
-def campaigns(visit: Visit[Sources]) -> Campaigns:
+def campaigns(visit: PageVisit[ConsoleSources]) -> Campaigns:
     """Return the newest search's findings; it runs beside the pages."""
     kept = visit.sources.index.fact("campaigns", FoundCampaigns)
     if kept is None:

@@ -3,9 +3,9 @@
 import msgspec
 
 from safehold.canonical import canonical
-from safehold.console.shell.access import Visit
+from safehold.console.shell.access import PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.errors import TrustError
 from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.cases import Case
@@ -34,7 +34,7 @@ class Approvals(msgspec.Struct, frozen=True):
     past: tuple[OpenRequest, ...]
 
 
-class Approval(msgspec.Struct, frozen=True, kw_only=True):
+class ApprovalScreen(msgspec.Struct, frozen=True, kw_only=True):
     """One request: in words, in its signed bytes, and how it stands."""
 
     sha256: str
@@ -50,7 +50,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """This person's credentials: the browser offers no other's under their login."""
 
 
-def approvals(visit: Visit[Sources]) -> Approvals:
+def approvals(visit: PageVisit[ConsoleSources]) -> Approvals:
     """Return the requests."""
     with visit.sources.desk.store.exclusive():
         state = visit.sources.desk.state
@@ -64,12 +64,12 @@ def approvals(visit: Visit[Sources]) -> Approvals:
     )
 
 
-def open_requests(visit: Visit[Sources]) -> tuple[OpenRequest, ...]:
+def open_requests(visit: PageVisit[ConsoleSources]) -> tuple[OpenRequest, ...]:
     """Return the requests that wait for somebody."""
     return approvals(visit).rows
 
 
-def approval(visit: Visit[Sources]) -> Approval:
+def approval(visit: PageVisit[ConsoleSources]) -> ApprovalScreen:
     """Return one request.
 
     Raises:
@@ -82,7 +82,7 @@ def approval(visit: Visit[Sources]) -> Approval:
         except TrustError as error:
             raise NotFoundError(str(error)) from error
         asked = case.signed.request
-        return Approval(
+        return ApprovalScreen(
             sha256=asked.sha256,
             operation=asked.operation,
             words=in_words(asked, state.roster),

@@ -5,9 +5,9 @@ import hashlib
 
 import msgspec
 
-from safehold.console.shell.access import Visit
+from safehold.console.shell.access import PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.trust.grants.events import Requested
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf
@@ -24,7 +24,7 @@ class LeafLine(msgspec.Struct, frozen=True):
     about: str
 
 
-class AuditLog(msgspec.Struct, frozen=True, kw_only=True):
+class AuditLogScreen(msgspec.Struct, frozen=True, kw_only=True):
     """The newest leaves, and the signed tree they are in."""
 
     origin: str
@@ -51,7 +51,7 @@ class LeafPage(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
-def audit_log(visit: Visit[Sources]) -> AuditLog:
+def audit_log(visit: PageVisit[ConsoleSources]) -> AuditLogScreen:
     """Return the newest leaves, or those before a number."""
     store = visit.sources.desk.store
     head = store.checkpoint()
@@ -67,7 +67,7 @@ def audit_log(visit: Visit[Sources]) -> AuditLog:
             break
         leaf = read_leaf(unseal(entry, keys)[0])
         rows.append(LeafLine(index, leaf.time, _kind(leaf), _about(leaf)))
-    return AuditLog(
+    return AuditLogScreen(
         origin=head.origin,
         size=head.size,
         root=base64.b64encode(head.root).decode(),
@@ -77,7 +77,7 @@ def audit_log(visit: Visit[Sources]) -> AuditLog:
     )
 
 
-def leaf_page(visit: Visit[Sources]) -> LeafPage:
+def leaf_page(visit: PageVisit[ConsoleSources]) -> LeafPage:
     """Return one leaf with its proof.
 
     Raises:

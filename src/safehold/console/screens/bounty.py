@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from safehold.console.shell.access import Done, Visit
+from safehold.console.shell.access import Done, PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.detect.bounty.book import BountyBook, BountyEntry
 from safehold.detect.bounty.interface import NEXT, BountyProgramme, BountyState
 from safehold.detect.bounty.programme import programme_digest
@@ -83,20 +83,20 @@ class PublicSubmission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notes: str = ""
 
 
-def desk_of(sources: Sources) -> BountyDesk | None:
+def desk_of(sources: ConsoleSources) -> BountyDesk | None:
     """Return the bounty's book and terms, where the operator named them."""
     found = sources.more.get("bounty")
     return found if isinstance(found, BountyDesk) else None
 
 
-def _desk(visit: Visit[Sources]) -> BountyDesk:
+def _desk(visit: PageVisit[ConsoleSources]) -> BountyDesk:
     desk = desk_of(visit.sources)
     if desk is None:
         raise NotFoundError("no bounty programme is named (options --programme and --book)")
     return desk
 
 
-def bounty(visit: Visit[Sources]) -> BountyList:
+def bounty(visit: PageVisit[ConsoleSources]) -> BountyList:
     """Return the submissions."""
     desk = desk_of(visit.sources)
     if desk is None:
@@ -108,7 +108,7 @@ def bounty(visit: Visit[Sources]) -> BountyList:
     return BountyList(rows, waiting, overdue, "")
 
 
-def submission(visit: Visit[Sources]) -> BountyPage:
+def submission(visit: PageVisit[ConsoleSources]) -> BountyPage:
     """Return one submission."""
     desk, number = _desk(visit), _number(visit)
     try:
@@ -131,7 +131,7 @@ def submission(visit: Visit[Sources]) -> BountyPage:
     )
 
 
-def reject(visit: Visit[Sources], posted: Reject) -> Done:
+def reject(visit: PageVisit[ConsoleSources], posted: Reject) -> Done:
     """Reject a submission, and say why."""
     number = _number(visit)
     if not posted.why.strip():
@@ -140,14 +140,14 @@ def reject(visit: Visit[Sources], posted: Reject) -> Done:
     return Done(f"Submission {number} is rejected.", f"/bounty/{number}")
 
 
-def duplicate(visit: Visit[Sources], posted: Duplicate) -> Done:
+def duplicate(visit: PageVisit[ConsoleSources], posted: Duplicate) -> Done:
     """Mark a submission as a duplicate."""
     number = _number(visit)
     _desk(visit).book.duplicate(number, visit.person.id, of=posted.of)
     return Done(f"Submission {number} duplicates {posted.of}.", f"/bounty/{number}")
 
 
-def terms(sources: Sources) -> Terms:
+def terms(sources: ConsoleSources) -> Terms:
     """Return the public page's facts.
 
     Raises:
@@ -159,7 +159,7 @@ def terms(sources: Sources) -> Terms:
     return Terms(desk.programme, programme_digest(desk.programme))
 
 
-def receive(sources: Sources, posted: PublicSubmission) -> int:
+def receive(sources: ConsoleSources, posted: PublicSubmission) -> int:
     """Keep a submission and return its number; a plain report is sealed first, in memory.
 
     Raises:
@@ -187,7 +187,7 @@ def receive(sources: Sources, posted: PublicSubmission) -> int:
     return desk.book.receive(sealed)
 
 
-def _number(visit: Visit[Sources]) -> int:
+def _number(visit: PageVisit[ConsoleSources]) -> int:
     text = visit.params["number"]
     if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - no book counts so far
         raise NotFoundError("there is no submission of that number")

@@ -6,7 +6,7 @@ import msgspec
 
 from safehold.exchange import Exchange, TextPart
 from safehold.exchange.views.search import views
-from safehold.guard.ledger import Delivered
+from safehold.guard.ledger.interface import Delivered
 
 _MOST_VIEWS = 4
 _DECODED_CHARS = 65_536

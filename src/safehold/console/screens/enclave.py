@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.console.shell.access import Visit
-from safehold.console.sources import Sources
+from safehold.console.shell.access import PageVisit
+from safehold.console.sources import ConsoleSources
 from safehold.errors import DataError, SafeholdError
 from safehold.govern.controls.engine import read_again
-from safehold.govern.controls.interface import Control, ControlRun, Result
-from safehold.govern.controls.library import Catalogue, stock_catalogue
+from safehold.govern.controls.interface import Control, ControlResult, ControlRun
+from safehold.govern.controls.library import ControlCatalogue, stock_catalogue
 from safehold.govern.standards.library import load_standards, stock_names
 from safehold.secure.egress.watch.watch import TimelineRow
 from safehold.trust.demands.document import document_digest
@@ -42,7 +42,7 @@ class ExemptionLine(msgspec.Struct, frozen=True, kw_only=True):
     state: str
 
 
-class Exemptions(msgspec.Struct, frozen=True):
+class ExemptionsScreen(msgspec.Struct, frozen=True):
     """All exemptions, those in force first."""
 
     rows: tuple[ExemptionLine, ...]
@@ -110,11 +110,11 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True):
     undeclared: int
 
 
-class Judged(msgspec.Struct, frozen=True):
+class ControlRow(msgspec.Struct, frozen=True):
     """A control and what the last run found, as it counts now."""
 
     control: Control
-    result: Result | None
+    result: ControlResult | None
 
 
 class Controls(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +123,7 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True):
     said: str
     host: str
     at: float | None
-    families: tuple[tuple[str, tuple[Judged, ...]], ...]
+    families: tuple[tuple[str, tuple[ControlRow, ...]], ...]
     satisfied: int
     total: int
 
@@ -145,7 +145,7 @@ class Standards(msgspec.Struct, frozen=True):
     voids: tuple[str, ...]
 
 
-def exemptions(visit: Visit[Sources]) -> Exemptions:
+def exemptions(visit: PageVisit[ConsoleSources]) -> ExemptionsScreen:
     """Return the exemptions."""
     rows = [
         ExemptionLine(
@@ -162,7 +162,9 @@ def exemptions(visit: Visit[Sources]) -> Exemptions:
         )
         for one in visit.sources.desk.state.exemptions()
     ]
-    return Exemptions(tuple(sorted(rows, key=lambda one: (one.state != "in force", one.expires))))
+    return ExemptionsScreen(
+        tuple(sorted(rows, key=lambda one: (one.state != "in force", one.expires)))
+    )
 
 
 def _exempt(*, ended: bool, start: float, end: float, now: float) -> str:
@@ -173,7 +175,7 @@ def _exempt(*, ended: bool, start: float, end: float, now: float) -> str:
     return "in force" if now >= start else "not yet"
 
 
-def weights(visit: Visit[Sources]) -> Weights:
+def weights(visit: PageVisit[ConsoleSources]) -> Weights:
     """Return the grants about weights."""
     state = visit.sources.desk.state
     rows = []
@@ -205,7 +207,7 @@ def weights(visit: Visit[Sources]) -> Weights:
     return Weights(tuple(rows), tuple(reversed(released)))
 
 
-def leaves(visit: Visit[Sources], *, most: int) -> Iterator[tuple[int, Leaf]]:
+def leaves(visit: PageVisit[ConsoleSources], *, most: int) -> Iterator[tuple[int, Leaf]]:
     """Yield the newest leaves of the log, in order."""
     store = visit.sources.desk.store
     keys = store.keys.emitter_keys()
@@ -214,7 +216,7 @@ def leaves(visit: Visit[Sources], *, most: int) -> Iterator[tuple[int, Leaf]]:
         yield index, read_leaf(unseal(entry, keys)[0])
 
 
-def egress(visit: Visit[Sources]) -> Egress:
+def egress(visit: PageVisit[ConsoleSources]) -> Egress:
     """Return the newest part of the timeline."""
     path = visit.sources.timeline
     said = "no timeline is named (option --timeline)"
@@ -276,14 +278,14 @@ def tail(path: Path) -> tuple[TimelineRow, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def _catalogue() -> Catalogue:
+def _catalogue() -> ControlCatalogue:
     return stock_catalogue()
 
 
-def controls(visit: Visit[Sources]) -> Controls:
+def controls(visit: PageVisit[ConsoleSources]) -> Controls:
     """Return the catalogue with the results of the named run, as they count now."""
     catalogue, path = _catalogue(), visit.sources.controls
-    found: dict[str, Result] = {}
+    found: dict[str, ControlResult] = {}
     said, host, at = "no run is named (option --controls)", "", None
     if path is not None:
         try:
@@ -295,7 +297,7 @@ def controls(visit: Visit[Sources]) -> Controls:
         except SafeholdError as error:
             said = str(error)
     families = tuple(
-        (one.title, tuple(Judged(each, found.get(each.id)) for each in one.control))
+        (one.title, tuple(ControlRow(each, found.get(each.id)) for each in one.control))
         for one in catalogue.families
     )
     return Controls(
@@ -308,7 +310,7 @@ def controls(visit: Visit[Sources]) -> Controls:
     )
 
 
-def standards(visit: Visit[Sources]) -> Standards:
+def standards(visit: PageVisit[ConsoleSources]) -> Standards:
     """Return the documents and the log's records about them."""
     store = visit.sources.desk.store
     documents = tuple(load_standards(name) for name in stock_names())

@@ -6,11 +6,11 @@ import msgspec
 
 from safehold.console.index import ExchangeLine, Hour, Wanted
 from safehold.console.screens.conversation import SaidText, conversation
-from safehold.console.shell.access import Role, Visit
+from safehold.console.shell.access import ConsoleRole, PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.errors import TrustError
-from safehold.guard.ledger import EventRow, FinalRow, PromptRow, Row
+from safehold.guard.ledger.interface import EventRow, FinalRow, PromptRow, Row
 from safehold.trust.log.log_entries import Record
 
 _PAGE = 50
@@ -51,7 +51,7 @@ class DecisionLine(msgspec.Struct, frozen=True):
     facts: dict[str, str]
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionScreen(msgspec.Struct, frozen=True, kw_only=True):
     """All rows of a decision; its content only after it was opened with a reason."""
 
     decision_id: str
@@ -74,7 +74,7 @@ class FindDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
 
 
-def explore(visit: Visit[Sources]) -> Explored:
+def explore(visit: PageVisit[ConsoleSources]) -> Explored:
     """Return the exchanges that match the query."""
     query = visit.query
     before = query.get("before", "")
@@ -103,7 +103,7 @@ def explore(visit: Visit[Sources]) -> Explored:
     )
 
 
-def decision(visit: Visit[Sources]) -> Decision:
+def decision(visit: PageVisit[ConsoleSources]) -> DecisionScreen:
     """Return the rows about one decision, without content.
 
     Raises:
@@ -125,17 +125,19 @@ def decision(visit: Visit[Sources]) -> Decision:
         for one in entries
     )
     opens = {"lead", "responder", "auditor"} & {role.value for role in visit.roles}
-    return Decision(decision_id=wanted, rows=tuple(lines), blocked=blocked, may_open=bool(opens))
+    return DecisionScreen(
+        decision_id=wanted, rows=tuple(lines), blocked=blocked, may_open=bool(opens)
+    )
 
 
-def _awaited(visit: Visit[Sources]) -> frozenset[str]:
+def _awaited(visit: PageVisit[ConsoleSources]) -> frozenset[str]:
     """Return what a person who judges must not see yet; others see everything."""
-    if not visit.roles & {Role.REVIEWER, Role.LEAD}:
+    if not visit.roles & {ConsoleRole.REVIEWER, ConsoleRole.LEAD}:
         return frozenset()
     return visit.sources.cases.awaited(visit.person.id)
 
 
-def open_decision(visit: Visit[Sources], posted: OpenContent) -> Decision:
+def open_decision(visit: PageVisit[ConsoleSources], posted: OpenContent) -> DecisionScreen:
     """Return a decision with its content, once a leaf about the look is in the log.
 
     Raises:

@@ -4,15 +4,15 @@ import msgspec
 
 from safehold.console.screens.enclave import leaves
 from safehold.console.screens.response import ResponseCase, responses
-from safehold.console.shell.access import Visit
-from safehold.console.sources import Sources
+from safehold.console.shell.access import PageVisit
+from safehold.console.sources import ConsoleSources
 from safehold.trust.grants.events import Alarm
 from safehold.trust.log.log_entries import Record
 
 _READ_BACK = 2_000
 
 
-class Incident(msgspec.Struct, frozen=True):
+class IncidentRow(msgspec.Struct, frozen=True):
     """An incident or alarm of the log: its leaf, when, what, and what it is about."""
 
     leaf: int
@@ -26,27 +26,27 @@ class Incident(msgspec.Struct, frozen=True):
 class Incidents(msgspec.Struct, frozen=True):
     """All of the newest leaves that tell of trouble."""
 
-    rows: tuple[Incident, ...]
+    rows: tuple[IncidentRow, ...]
     now: float
     responses: tuple[ResponseCase, ...]
 
 
-def incidents(visit: Visit[Sources]) -> Incidents:
+def incidents(visit: PageVisit[ConsoleSources]) -> Incidents:
     """Return the incidents and alarms among the newest leaves."""
     return Incidents(tuple(_found(visit)), visit.now, responses(visit))
 
 
-def open_incidents(visit: Visit[Sources]) -> list[Incident]:
+def open_incidents(visit: PageVisit[ConsoleSources]) -> list[IncidentRow]:
     """Return those that nobody has closed."""
     return [one for one in _found(visit) if one.open]
 
 
-def _found(visit: Visit[Sources]) -> list[Incident]:
-    found: list[Incident] = []
+def _found(visit: PageVisit[ConsoleSources]) -> list[IncidentRow]:
+    found: list[IncidentRow] = []
     closed: set[str] = set()
     for index, leaf in leaves(visit, most=_READ_BACK):
         if isinstance(leaf, Alarm):
-            found.append(Incident(index, leaf.time, leaf.kind, leaf.subject, leaf.detail, True))
+            found.append(IncidentRow(index, leaf.time, leaf.kind, leaf.subject, leaf.detail, True))
         elif isinstance(leaf, Record) and leaf.kind == "incident":
             name = leaf.facts.get("incident", leaf.facts.get("title", f"leaf {index}"))
             if leaf.facts.get("state") == "closed":
@@ -56,7 +56,7 @@ def _found(visit: Visit[Sources]) -> list[Incident]:
                 for key, text in leaf.facts.items()
                 if key not in {"incident", "title", "state"}
             )
-            found.append(Incident(index, leaf.time, "incident", name, detail, True))
+            found.append(IncidentRow(index, leaf.time, "incident", name, detail, True))
     done = [msgspec.structs.replace(one, open=one.open and one.title not in closed)
             for one in found]  # fmt: skip
     return sorted(done, key=lambda one: -one.leaf)

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from safehold.console.shell.access import Visit
-from safehold.console.sources import Sources
+from safehold.console.shell.access import PageVisit
+from safehold.console.sources import ConsoleSources
 from safehold.detect.monitoring.cases.book import CaseBook
 from safehold.detect.monitoring.scan.coverage import ScannerCoverage, scan_coverage
 
@@ -33,7 +33,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     scanners: tuple[ScannerCoverage, ...]
 
 
-def monitored(visit: Visit[Sources]) -> Monitored:
+def monitored(visit: PageVisit[ConsoleSources]) -> Monitored:
     """Return what the monitor's database holds; nothing where there is none."""
     store = visit.sources.monitor
     if store is None:

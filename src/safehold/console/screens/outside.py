@@ -5,12 +5,12 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.console.shell.access import Visit
-from safehold.console.sources import Sources
+from safehold.console.shell.access import PageVisit
+from safehold.console.sources import ConsoleSources
 from safehold.detect.intel.interface import InboundState
 from safehold.detect.intel.store import IntelStore
 from safehold.errors import DataError, SafeholdError
-from safehold.govern.report.interface import Report, State
+from safehold.govern.report.interface import ClaimState, Report
 from safehold.secure.endpoint.records import Denial
 
 _TAIL_BYTES = 2 * 1024 * 1024
@@ -52,7 +52,7 @@ class Intel(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointScreen(msgspec.Struct, frozen=True, kw_only=True):
     """What the endpoint guard refused, newest first, and what it refused most."""
 
     said: str
@@ -70,7 +70,7 @@ class ReportPage(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
 
 
-def intel(visit: Visit[Sources]) -> Intel:
+def intel(visit: PageVisit[ConsoleSources]) -> Intel:
     """Return the intelligence."""
     store = visit.sources.more.get("intel")
     if not isinstance(store, IntelStore):
@@ -108,7 +108,7 @@ def intel(visit: Visit[Sources]) -> Intel:
     )
 
 
-def endpoint(visit: Visit[Sources]) -> Endpoint:
+def endpoint(visit: PageVisit[ConsoleSources]) -> EndpointScreen:
     """Return the newest refusals."""
     path, said = visit.sources.endpoint, "no record is named (option --endpoint)"
     rows: list[Denial] = []
@@ -122,7 +122,7 @@ def endpoint(visit: Visit[Sources]) -> Endpoint:
     for one in rows:
         reasons[one.reason] += one.count
         programs[one.path] += one.count
-    return Endpoint(
+    return EndpointScreen(
         said=said,
         rows=tuple(reversed(rows[-_SHOWN:])),
         refused=sum(reasons.values()),
@@ -131,10 +131,10 @@ def endpoint(visit: Visit[Sources]) -> Endpoint:
     )
 
 
-def report(visit: Visit[Sources]) -> ReportPage:
+def report(visit: PageVisit[ConsoleSources]) -> ReportPage:
     """Return the report that was built last."""
     path = visit.sources.report
-    none = {state.value: 0 for state in State}
+    none = {state.value: 0 for state in ClaimState}
     if path is None:
         return ReportPage(said="no report is named (option --report)", report=None, counts=none)
     try:

@@ -9,8 +9,8 @@ from safehold.console.index import AuditedCoverage, Hour
 from safehold.console.screens.approvals import open_requests
 from safehold.console.screens.incidents import open_incidents
 from safehold.console.screens.review import SEVERITIES
-from safehold.console.shell.access import Visit
-from safehold.console.sources import GatewayStatus, Sources
+from safehold.console.shell.access import PageVisit
+from safehold.console.sources import ConsoleSources, GatewayStatus
 from safehold.detect.review.interface import ReviewVerdict
 from safehold.errors import SafeholdError
 from safehold.stats import Rate
@@ -67,7 +67,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     expiries: tuple[Expiry, ...]
 
 
-def overview(visit: Visit[Sources]) -> Overview:
+def overview(visit: PageVisit[ConsoleSources]) -> Overview:
     """Return how everything stands."""
     sources = visit.sources
     hours = sources.index.hours(visit.now - _DAY_S)
@@ -98,7 +98,7 @@ def overview(visit: Visit[Sources]) -> Overview:
     )
 
 
-def _gateway(sources: Sources) -> tuple[GatewayStatus | None, str]:
+def _gateway(sources: ConsoleSources) -> tuple[GatewayStatus | None, str]:
     if sources.gateway is None:
         return None, "no gateway is named (option --gateway)"
     try:
@@ -107,7 +107,7 @@ def _gateway(sources: Sources) -> tuple[GatewayStatus | None, str]:
         return None, str(error)
 
 
-def _false_alarms(sources: Sources) -> Rate:
+def _false_alarms(sources: ConsoleSources) -> Rate:
     """Return, of blocked exchanges that a person judged, how many were permitted."""
     verdicts = sources.cases.verdicts()
     outcomes = sources.index.outcomes([one.decision_id for one in verdicts])
@@ -120,7 +120,7 @@ def _false_alarms(sources: Sources) -> Rate:
     return Rate(sum(one == ReviewVerdict.PERMITTED.value for one in judged), len(judged))
 
 
-def _todo(visit: Visit[Sources]) -> Sequence[Todo]:
+def _todo(visit: PageVisit[ConsoleSources]) -> Sequence[Todo]:
     found: list[Todo] = []
     found += [
         Todo("bad", "incident", one.title, one.detail, "Look", "/incidents")
@@ -195,7 +195,7 @@ def _checks(
     return checks
 
 
-def _expiries(visit: Visit[Sources]) -> Sequence[Expiry]:
+def _expiries(visit: PageVisit[ConsoleSources]) -> Sequence[Expiry]:
     soon = visit.now + WARN_DAYS[0] * _DAY_S
     found = [
         Expiry(f"exemption of {one.terms.subject.id}", float(one.expires), "/exemptions")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.console.shell.access import Visit
+from safehold.console.shell.access import PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
-from safehold.detect.redteam.interface import AttackOutcome, Result
+from safehold.console.sources import ConsoleSources
+from safehold.detect.redteam.interface import AttackOutcome, AttemptResult
 from safehold.detect.redteam.plan import AttackPlan
 from safehold.detect.redteam.report import RedteamReport, Slice, summarise
 from safehold.detect.redteam.run import read_record
@@ -60,7 +60,7 @@ class RedteamRun(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, tuple[Slice, ...]]
 
 
-def runs(visit: Visit[Sources]) -> RedteamRuns:
+def runs(visit: PageVisit[ConsoleSources]) -> RedteamRuns:
     """Return the runs."""
     folder = visit.sources.redteam
     if folder is None:
@@ -69,7 +69,7 @@ def runs(visit: Visit[Sources]) -> RedteamRuns:
     return RedteamRuns(tuple(_line(one) for one in files[:_MOST_RUNS]), "")
 
 
-def run(visit: Visit[Sources]) -> RedteamRun:
+def run(visit: PageVisit[ConsoleSources]) -> RedteamRun:
     """Return one run.
 
     Raises:
@@ -89,7 +89,7 @@ def run(visit: Visit[Sources]) -> RedteamRun:
     )
 
 
-def heat(results: list[Result]) -> tuple[tuple[str, ...], tuple[HeatRow, ...]]:
+def heat(results: list[AttemptResult]) -> tuple[tuple[str, ...], tuple[HeatRow, ...]]:
     """Return clauses and, for each family of disguises, what got through of each."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for one in results:
@@ -112,7 +112,7 @@ def heat(results: list[Result]) -> tuple[tuple[str, ...], tuple[HeatRow, ...]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: str, changed: int) -> tuple[AttackPlan, list[Result]]:
+def _read(path: str, changed: int) -> tuple[AttackPlan, list[AttemptResult]]:
     del changed  # a record that grew is read again
     return read_record(Path(path))
 

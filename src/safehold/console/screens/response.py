@@ -2,11 +2,11 @@
 
 import msgspec
 
-from safehold.console.shell.access import Visit
-from safehold.console.sources import Sources
+from safehold.console.shell.access import PageVisit
+from safehold.console.sources import ConsoleSources
 from safehold.errors import SafeholdError
-from safehold.improve.response.case import STEPS, Case
-from safehold.improve.response.gates import Gate
+from safehold.improve.response.case import STEPS, IncidentCase
+from safehold.improve.response.gates import GateVerdict
 
 _MOST = 20
 
@@ -32,21 +32,23 @@ class ResponseCase(msgspec.Struct, frozen=True, kw_only=True):
     approved_by: tuple[str, ...]
     champion: str
     challenger: str
-    gates: tuple[Gate, ...]
+    gates: tuple[GateVerdict, ...]
     passed: bool
     trouble: str = ""
 
 
-def responses(visit: Visit[Sources]) -> tuple[ResponseCase, ...]:
+def responses(visit: PageVisit[ConsoleSources]) -> tuple[ResponseCase, ...]:
     """Return the responses in the named folder, newest incident first."""
     folder = visit.sources.response
     if folder is None or not folder.is_dir():
         return ()
-    found = [_read(Case(one)) for one in folder.iterdir() if (one / "incident.json").is_file()]
+    found = [
+        _read(IncidentCase(one)) for one in folder.iterdir() if (one / "incident.json").is_file()
+    ]
     return tuple(sorted(found, key=lambda one: -one.found_at)[:_MOST])
 
 
-def _read(case: Case) -> ResponseCase:
+def _read(case: IncidentCase) -> ResponseCase:
     done = case.done()
     try:
         incident = case.incident()

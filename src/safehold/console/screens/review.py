@@ -5,9 +5,9 @@ import math
 import msgspec
 
 from safehold.console.screens.conversation import SaidText, conversation
-from safehold.console.shell.access import Done, Role, Visit
+from safehold.console.shell.access import ConsoleRole, Done, PageVisit
 from safehold.console.shell.web import NotFoundError
-from safehold.console.sources import Sources
+from safehold.console.sources import ConsoleSources
 from safehold.detect.monitoring.account_book import AccountBook, KeptLabel
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.review.agreement import krippendorff_alpha
@@ -85,7 +85,7 @@ class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     consent: str = ""
 
 
-def queue(visit: Visit[Sources]) -> ReviewQueue:
+def queue(visit: PageVisit[ConsoleSources]) -> ReviewQueue:
     """Return the queue."""
     cases = visit.sources.cases
     rows = cases.cases()
@@ -105,7 +105,7 @@ def queue(visit: Visit[Sources]) -> ReviewQueue:
     )
 
 
-def case(visit: Visit[Sources]) -> CasePage:
+def case(visit: PageVisit[ConsoleSources]) -> CasePage:
     """Return a case."""
     record = _record(visit, _number(visit, "case"))
     contexts = {
@@ -118,12 +118,12 @@ def case(visit: Visit[Sources]) -> CasePage:
         labels=() if _blind(visit, record) else labels_of(visit, record.about.account),
         contexts=contexts,
         actions=tuple(action.value for action in CaseAction),
-        may_decide=Role.LEAD in visit.roles and record.about.state == "open",
+        may_decide=ConsoleRole.LEAD in visit.roles and record.about.state == "open",
         all_judged=all(one.given >= one.needed for one in record.items),
     )
 
 
-def item(visit: Visit[Sources]) -> ItemPage:
+def item(visit: PageVisit[ConsoleSources]) -> ItemPage:
     """Return an item that this person holds, without its content."""
     number = _number(visit, "item")
     record = _record(visit, visit.sources.cases.case_of(number))
@@ -137,12 +137,12 @@ def item(visit: Visit[Sources]) -> ItemPage:
     )
 
 
-def _pause(visit: Visit[Sources]) -> int:
+def _pause(visit: PageVisit[ConsoleSources]) -> int:
     reading = visit.sources.cases.reading_for(visit.person.id)
     return int(reading / 60) if reading >= PAUSE_AFTER_S else 0
 
 
-def take_next(visit: Visit[Sources], posted: TakeNext) -> Done:
+def take_next(visit: PageVisit[ConsoleSources], posted: TakeNext) -> Done:
     """Lock the first item of the queue for this person."""
     del posted
     given = visit.sources.review_desk.next(visit.person.id)
@@ -151,7 +151,7 @@ def take_next(visit: Visit[Sources], posted: TakeNext) -> Done:
     return Done("", f"/review/items/{given.item}")
 
 
-def look(visit: Visit[Sources], posted: LookAt) -> ItemPage:
+def look(visit: PageVisit[ConsoleSources], posted: LookAt) -> ItemPage:
     """Return an item with its content; the desk logs a leaf first."""
     page = item(visit)
     shown = visit.sources.review_desk.reveal(page.item.item, visit.person.id, reason=posted.reason)
@@ -160,7 +160,7 @@ def look(visit: Visit[Sources], posted: LookAt) -> ItemPage:
     return msgspec.structs.replace(page, content=said, reason=posted.reason)
 
 
-def judge(visit: Visit[Sources], posted: GiveVerdict) -> Done:
+def judge(visit: PageVisit[ConsoleSources], posted: GiveVerdict) -> Done:
     """Record a verdict."""
     number = _number(visit, "item")
     try:
@@ -172,7 +172,7 @@ def judge(visit: Visit[Sources], posted: GiveVerdict) -> Done:
     return Done("Your verdict is recorded.", f"/review/cases/{here}")
 
 
-def give_back(visit: Visit[Sources], posted: TakeNext) -> Done:
+def give_back(visit: PageVisit[ConsoleSources], posted: TakeNext) -> Done:
     """Free an item."""
     del posted
     number = _number(visit, "item")
@@ -180,7 +180,7 @@ def give_back(visit: Visit[Sources], posted: TakeNext) -> Done:
     return Done("You gave the exchange back.", "/review")
 
 
-def keep(visit: Visit[Sources], posted: TakeNext) -> Done:
+def keep(visit: PageVisit[ConsoleSources], posted: TakeNext) -> Done:
     """Keep an item for another quarter of an hour."""
     del posted
     number = _number(visit, "item")
@@ -188,7 +188,7 @@ def keep(visit: Visit[Sources], posted: TakeNext) -> Done:
     return Done("The exchange is yours for fifteen minutes more.", f"/review/items/{number}")
 
 
-def decide(visit: Visit[Sources], posted: Decide) -> Done:
+def decide(visit: PageVisit[ConsoleSources], posted: Decide) -> Done:
     """End a case."""
     number = _number(visit, "case")
     try:
@@ -207,7 +207,7 @@ def decide(visit: Visit[Sources], posted: Decide) -> Done:
     return Done(f"Case {number} is closed: {action}.", "/review")
 
 
-def labels_of(visit: Visit[Sources], account: str | None) -> tuple[KeptLabel, ...]:
+def labels_of(visit: PageVisit[ConsoleSources], account: str | None) -> tuple[KeptLabel, ...]:
     """Return the labels of one account that have not expired."""
     if visit.sources.monitor is None or account is None:
         return ()
@@ -215,23 +215,23 @@ def labels_of(visit: Visit[Sources], account: str | None) -> tuple[KeptLabel, ..
     return tuple(one for one in book.labels(now=visit.now) if one.account == account)
 
 
-def _blind(visit: Visit[Sources], record: CaseRecord) -> bool:
+def _blind(visit: PageVisit[ConsoleSources], record: CaseRecord) -> bool:
     """Say whether this person may still be asked for a verdict on the case, and so sees no label.
 
     A label tells how often the guard stopped the account: it would judge before the person does.
     """
-    judges = bool(visit.roles & {Role.REVIEWER, Role.LEAD})
+    judges = bool(visit.roles & {ConsoleRole.REVIEWER, ConsoleRole.LEAD})
     return judges and any(one.mine is None and one.given < one.needed for one in record.items)
 
 
-def _number(visit: Visit[Sources], name: str) -> int:
+def _number(visit: PageVisit[ConsoleSources], name: str) -> int:
     text = visit.params[name]
     if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - no store counts so far
         raise NotFoundError(f"there is no {name} of that number")
     return int(text)
 
 
-def _record(visit: Visit[Sources], number: int) -> CaseRecord:
+def _record(visit: PageVisit[ConsoleSources], number: int) -> CaseRecord:
     try:
         return visit.sources.cases.case(number, visit.person.id)
     except UsageError as error:

@@ -4,11 +4,11 @@ import msgspec
 from sqlalchemy import select
 
 from safehold.console.screens.response import ResponseCase, responses
-from safehold.console.shell.access import Done, Role, Visit
-from safehold.console.sources import GatewayStatus, Sources
+from safehold.console.shell.access import ConsoleRole, Done, PageVisit
+from safehold.console.sources import ConsoleSources, GatewayStatus
 from safehold.errors import SafeholdError, UpstreamError, UsageError
-from safehold.guard.ledger import EventRow
 from safehold.guard.ledger.codec import to_entry
+from safehold.guard.ledger.interface import EventRow
 from safehold.guard.ledger.schema import EVENTS
 
 _SHOWN = 30
@@ -42,7 +42,7 @@ class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     from_bundle: str
 
 
-def rollout(visit: Visit[Sources]) -> Rollout:
+def rollout(visit: PageVisit[ConsoleSources]) -> Rollout:
     """Return how the guard's bundles stand."""
     link = visit.sources.gateway
     status, said = None, "no gateway is named (option --gateway)"
@@ -51,7 +51,7 @@ def rollout(visit: Visit[Sources]) -> Rollout:
             status, said = link.status(), ""
         except SafeholdError as error:
             said = str(error)
-    able = {Role.RESPONDER, Role.RELEASER, Role.LEAD} & visit.roles
+    able = {ConsoleRole.RESPONDER, ConsoleRole.RELEASER, ConsoleRole.LEAD} & visit.roles
     return Rollout(
         gateway=status,
         said=said,
@@ -61,7 +61,7 @@ def rollout(visit: Visit[Sources]) -> Rollout:
     )
 
 
-def roll_back(visit: Visit[Sources], posted: RollBack) -> Done:
+def roll_back(visit: PageVisit[ConsoleSources], posted: RollBack) -> Done:
     """Have the gateway return to the bundle before.
 
     Raises:
@@ -77,7 +77,7 @@ def roll_back(visit: Visit[Sources], posted: RollBack) -> Done:
     return Done(f"Rolled back: {digest[:8]} guards now.", "/rollout")
 
 
-def _events(visit: Visit[Sources]) -> list[GuardEvent]:
+def _events(visit: PageVisit[ConsoleSources]) -> list[GuardEvent]:
     query = (
         select(EVENTS).where(EVENTS.c.kind.in_(_KINDS)).order_by(EVENTS.c.seq.desc()).limit(_SHOWN)
     )

@@ -12,7 +12,7 @@ from safehold.trust.people.interface import Person
 SourcesT = TypeVar("SourcesT")
 
 
-class Role(StrEnum):
+class ConsoleRole(StrEnum):
     """A label of a person in the roster that opens a part of the console."""
 
     VIEWER = "viewer"
@@ -24,17 +24,17 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
 
-EVERYONE = frozenset(Role)
+EVERYONE = frozenset(ConsoleRole)
 """Whoever has any role of the console."""
 
 
-def roles_of(person: Person) -> frozenset[Role]:
+def roles_of(person: Person) -> frozenset[ConsoleRole]:
     """Return the console's roles of a person; labels of other programs are passed over."""
-    return frozenset(role for role in Role if role.value in person.roles)
+    return frozenset(role for role in ConsoleRole if role.value in person.roles)
 
 
 @dataclass(frozen=True, slots=True)
-class Visit(Generic[SourcesT]):
+class PageVisit(Generic[SourcesT]):
     """One request of a person who is logged in, without anything of HTTP.
 
     `params` come from the path, `query` from the part after `?`; both are text that its sender
@@ -42,7 +42,7 @@ class Visit(Generic[SourcesT]):
     """
 
     person: Person
-    roles: frozenset[Role]
+    roles: frozenset[ConsoleRole]
     sources: SourcesT
     now: float
     params: dict[str, str] = field(default_factory=dict)
@@ -66,8 +66,8 @@ class Screen(Generic[SourcesT]):
 
     path: str
     title: str
-    roles: frozenset[Role]
-    read: Callable[[Visit[SourcesT]], msgspec.Struct]
+    roles: frozenset[ConsoleRole]
+    read: Callable[[PageVisit[SourcesT]], msgspec.Struct]
     template: str
     group: str = ""
     hostile: bool = False
@@ -77,14 +77,14 @@ class Screen(Generic[SourcesT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Act(Generic[SourcesT]):
+class PageAct(Generic[SourcesT]):
     """Something a person does: a posted form or JSON body of a type, and what comes of it."""
 
     path: str
     title: str
-    roles: frozenset[Role]
+    roles: frozenset[ConsoleRole]
     form: type[msgspec.Struct]
-    do: Callable[[Visit[SourcesT], Any], msgspec.Struct]
+    do: Callable[[PageVisit[SourcesT], Any], msgspec.Struct]
     """Returns `Done`, or a screen's value that `template` shows at once and nobody can link to."""
     template: str = ""
     hostile: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from safehold.console.shell.access import Act, Role, Screen, SourcesT
+from safehold.console.shell.access import ConsoleRole, PageAct, Screen, SourcesT
 from safehold.console.shell.web import API
 
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -20,7 +20,9 @@ _STATUSES = {
 }
 
 
-def openapi(screens: Sequence[Screen[SourcesT]], acts: Sequence[Act[SourcesT]]) -> dict[str, Any]:
+def openapi(
+    screens: Sequence[Screen[SourcesT]], acts: Sequence[PageAct[SourcesT]]
+) -> dict[str, Any]:
     """Return the document."""
     types = (
         [screen.answer for screen in screens]
@@ -89,7 +91,7 @@ def _parameters(path: str) -> dict[str, Any]:
     }
 
 
-def _operation(title: str, roles: frozenset[Role], answer: dict[str, Any]) -> dict[str, Any]:
+def _operation(title: str, roles: frozenset[ConsoleRole], answer: dict[str, Any]) -> dict[str, Any]:
     refused = {
         status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
         for status, text in _STATUSES.items()

@@ -17,7 +17,7 @@ _EVERY_S = 2.0
 _KEEPALIVE_S = 20.0
 
 
-class Pulse:
+class PagePulse:
     """Watches one number for all open pages of a process."""
 
     def __init__(self, newest: Callable[[], int], *, every_s: float = _EVERY_S) -> None:

@@ -22,7 +22,15 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from safehold.canonical import CanonicalError
-from safehold.console.shell.access import Act, Done, Role, Screen, SourcesT, Visit, roles_of
+from safehold.console.shell.access import (
+    ConsoleRole,
+    Done,
+    PageAct,
+    PageVisit,
+    Screen,
+    SourcesT,
+    roles_of,
+)
 from safehold.console.shell.hardening import HOSTILE, MAX_BODY_BYTES, foreign
 from safehold.console.shell.logins import LONGEST_S, form_token
 from safehold.console.shell.passkey_login import PasskeyLogin
@@ -60,7 +68,7 @@ class Web(Generic[SourcesT]):
     badges: Callable[[SourcesT], dict[str, int]]
     demo: bool = False
 
-    def routes(self, acts: Sequence[Act[SourcesT]]) -> list[Route]:
+    def routes(self, acts: Sequence[PageAct[SourcesT]]) -> list[Route]:
         """Return a page route and an API route for every screen and act."""
         made: list[Route] = []
         for screen in self.screens:
@@ -74,7 +82,9 @@ class Web(Generic[SourcesT]):
 
     # ---- who and whether -----------------------------------------------------------------
 
-    async def visit(self, request: Request, roles: frozenset[Role]) -> Visit[SourcesT] | Response:
+    async def visit(
+        self, request: Request, roles: frozenset[ConsoleRole]
+    ) -> PageVisit[SourcesT] | Response:
         """Return the visit of a person who may, or the answer to one who may not."""
         token = request.cookies.get(COOKIE, "")
         person = await run_in_threadpool(self.logins.person, token) if token else None
@@ -91,9 +101,9 @@ class Web(Generic[SourcesT]):
             said = f"this needs one of the roles {needed}; the roster gives them"
             if api:
                 return JSONResponse({"error": said}, status_code=403)
-            known = Visit(person, mine, self.sources, self.clock())
+            known = PageVisit(person, mine, self.sources, self.clock())
             return await self._html("refused.html", request, known, said=said, status=403)
-        return Visit(
+        return PageVisit(
             person=person,
             roles=mine,
             sources=self.sources,
@@ -143,7 +153,7 @@ class Web(Generic[SourcesT]):
         self,
         template: str,
         request: Request,
-        visit: Visit[SourcesT],
+        visit: PageVisit[SourcesT],
         *,
         status: int = 200,
         **values: object,
@@ -172,7 +182,7 @@ class Web(Generic[SourcesT]):
 
     # ---- acting --------------------------------------------------------------------------
 
-    def _posted(self, act: Act[SourcesT]) -> Callable[[Request], Awaitable[Response]]:
+    def _posted(self, act: PageAct[SourcesT]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             visit = await self.visit(request, act.roles)
             if isinstance(visit, Response):
@@ -194,7 +204,7 @@ class Web(Generic[SourcesT]):
 
         return endpoint
 
-    def _posted_json(self, act: Act[SourcesT]) -> Callable[[Request], Awaitable[Response]]:
+    def _posted_json(self, act: PageAct[SourcesT]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             visit = await self.visit(request, act.roles)
             if isinstance(visit, Response):
@@ -254,7 +264,7 @@ class Web(Generic[SourcesT]):
 
 
 def navigation(
-    screens: Sequence[Screen[SourcesT]], visit: Visit[SourcesT]
+    screens: Sequence[Screen[SourcesT]], visit: PageVisit[SourcesT]
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return groups of (path, title) that this person may open, in the table's order."""
     groups: dict[str, list[tuple[str, str]]] = {}

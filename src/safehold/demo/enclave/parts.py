@@ -117,7 +117,7 @@ def python(*words: str) -> list[str]:
     return [sys.executable, "-m", "safehold", *words]
 
 
-class Parts:
+class EnclaveParts:
     """What was started; `stop` ends all of it."""
 
     def __init__(self, folder: Path) -> None:
@@ -269,7 +269,7 @@ def devices_to_leave() -> Iterator[str]:
             yield point
 
 
-def guard(parts: Parts) -> int:
+def guard(parts: EnclaveParts) -> int:
     """Start the execution guard over the enclave's file systems alone."""
     RUN.mkdir(parents=True, exist_ok=True)
     leave = [word for point in devices_to_leave() for word in ("--leave", point)]
@@ -285,7 +285,7 @@ def guard(parts: Parts) -> int:
     return parts.start("endpoint", command, beats)
 
 
-def meter(parts: Parts) -> int:
+def meter(parts: EnclaveParts) -> int:
     """Start the read meter: nobody may read the sealed files now."""
     folder = VAR / "weights" / "brewer"
     victim = next(one for one in folder.iterdir() if one.name.endswith(".sealed"))
@@ -300,7 +300,7 @@ def meter(parts: Parts) -> int:
     return parts.start("meter", python("weights", "meter", str(folder), "--budget", "0"), refuses)
 
 
-def lures(parts: Parts, now: int, model: Path) -> None:
+def lures(parts: EnclaveParts, now: int, model: Path) -> None:
     """Place decoys beside real files, watch them, and listen where nobody has business."""
     beside = VAR / "models"
     beside.mkdir(parents=True)
@@ -356,7 +356,7 @@ def enforcer() -> Enforcer:
     )
 
 
-def egress(parts: Parts) -> None:
+def egress(parts: EnclaveParts) -> None:
     """Put the declared flows in force and start the watch."""
     options = egress_options()
     run(*python("egress", "apply", "--first", *options))
@@ -374,7 +374,7 @@ def bundle(folder: Path) -> str:
     return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
-def gateway(parts: Parts, where: Path, upstream: str) -> None:
+def gateway(parts: EnclaveParts, where: Path, upstream: str) -> None:
     """Start the gateway on its floor."""
     settings = {
         "port": PORT,

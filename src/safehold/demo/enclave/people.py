@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safehold.canonical import sha256_hex
-from safehold.govern.controls.interface import DAY, Way
+from safehold.govern.controls.interface import DAY, Assurance
 from safehold.govern.controls.library import stock_catalogue
 from safehold.govern.standards.library import load_standards
 from safehold.secure.change.git_policy import POLICY_PATH
@@ -22,7 +22,7 @@ from safehold.secure.change.git_verify import (
     Git,
     review_message,
 )
-from safehold.secure.change.provenance import Subject, envelope, provenance, to_sign
+from safehold.secure.change.provenance import BuiltFile, envelope, provenance, to_sign
 from safehold.secure.endpoint.changing import OPERATION as LOOSEN
 from safehold.testing.trust import Enclave, SoftSshSk, person_id, ssh_public_of
 from safehold.trust.demands.document import document_digest
@@ -181,7 +181,7 @@ class People:
         for what in ("weight-access", "coverage-review", "threat-model-review"):
             self.record("change-review", {"of": what})
         for control in stock_catalogue().controls:
-            if control.way is not Way.AUTOMATIC:
+            if control.way is not Assurance.AUTOMATIC:
                 self._attest(control.id)
         self.trust.time = self.now
 
@@ -219,7 +219,7 @@ class People:
     def vouched(self, name: str, data: bytes, commit: str, builder: str) -> bytes:
         """Return the provenance of a file, signed by two who rebuilt it."""
         statement = provenance(
-            [Subject(name, sha256_hex(data))],
+            [BuiltFile(name, sha256_hex(data))],
             source="git+https://example.org/settings",
             commit=commit,
             builder=builder,

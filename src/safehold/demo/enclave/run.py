@@ -28,7 +28,7 @@ from safehold.govern.controls.exports.table import Exported
 from safehold.govern.controls.facts.host import LocalHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.sources import ArtefactSource, CopySource, ExportSources
-from safehold.govern.controls.interface import ControlError, ControlRun, Status, Way
+from safehold.govern.controls.interface import Assurance, ControlError, ControlRun, ControlStatus
 from safehold.govern.controls.library import stock_catalogue
 from safehold.secure.endpoint.attack.stage import build
 from safehold.testing.trust import person_id
@@ -38,7 +38,7 @@ _LIMIT_S = 280
 _PROGRAM = "#!/bin/sh\n# Starts the enclave's serving process.\nexec safehold serve\n"
 
 
-class Judged(msgspec.Struct, frozen=True):
+class ControlCounts(msgspec.Struct, frozen=True):
     """How many automatic controls there are, and how many a fact decided, for or against."""
 
     automatic: int
@@ -55,14 +55,14 @@ class EnclaveReport(msgspec.Struct, frozen=True):
     faults: tuple[FaultFound, ...] = ()
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> ControlCounts:
         """Count the automatic controls that passed, failed, or can't apply by a fact."""
-        automatic = {one.id for one in stock_catalogue().controls if one.way is Way.AUTOMATIC}
-        by_fact = {Status.PASSED, Status.FAILED, Status.NOT_APPLICABLE}
+        automatic = {one.id for one in stock_catalogue().controls if one.way is Assurance.AUTOMATIC}
+        by_fact = {ControlStatus.PASSED, ControlStatus.FAILED, ControlStatus.NOT_APPLICABLE}
         live = [
             one for one in self.run.results if one.control in automatic and one.status in by_fact
         ]
-        return Judged(len(automatic), len(live))
+        return ControlCounts(len(automatic), len(live))
 
 
 def enclave(say: Callable[[str], None], *, faults: bool = False) -> EnclaveReport:
@@ -220,7 +220,7 @@ def _running(
     work: Path, people: People, clock: _Clock, site: Site, now: int, *, faults: bool
 ) -> EnclaveReport:
     """Start the parts, play the drills, collect and judge."""
-    parts = made.Parts(work)
+    parts = made.EnclaveParts(work)
     where = made.VAR / "bundle"
     with MockUpstream() as upstream, contextlib.ExitStack() as stack:
         stack.callback(parts.stop)

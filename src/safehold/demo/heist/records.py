@@ -46,7 +46,7 @@ def forged_approval(made: Enclave) -> Iterator[HeistTry]:
     trust.desk.store.publish()
     # A reader that believes the log's service, and verifies no person, sees two approvals.
     approved = sum(isinstance(one, Approved) for one in _leaves(trust.root))
-    yield HeistTry(step, "", MISSED if approved >= 2 else PREVENTED)  # noqa: PLR2004 - two parties
+    yield HeistTry(step, "", MISSED if approved >= 2 else PREVENTED)
     voids = read_log(trust.root, trust.root / "log.json").voids
     seconds = time.monotonic() - began
     yield HeistTry(step, "wac-05", DETECTED if voids else MISSED, seconds=seconds)

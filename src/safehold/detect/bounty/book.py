@@ -31,7 +31,7 @@ from safehold.detect.bounty.interface import (
 from safehold.detect.bounty.programme import programme_digest
 from safehold.detect.bounty.proof import write_proof
 from safehold.detect.bounty.replay import Universality, fix_check
-from safehold.detect.bounty.sealing import Sealed, opened, read_sealed, read_submission
+from safehold.detect.bounty.sealing import SealedSubmission, opened, read_sealed, read_submission
 from safehold.detect.bounty.severity import Rating, rate
 from safehold.detect.bounty.tables import EVENTS, METADATA, REPLAYS, SUBMISSIONS
 from safehold.detect.leaf_sink import LeafSink
@@ -170,7 +170,7 @@ class BountyBook:
             facts = {"person": person, "item": f"bounty-{number}", "case": f"bounty-{number}"}
             self._leaves.append("review-open", {**facts, "decision": row.digest})
             _tell(connection, number, self._clock(), person, "opened", reason)
-            sealed = msgspec.json.decode(row.sealed, type=Sealed)
+            sealed = msgspec.json.decode(row.sealed, type=SealedSubmission)
             data = opened(sealed, key)
             state = BountyState(row.state)
             if state is BountyState.NEW:
@@ -191,10 +191,10 @@ class BountyBook:
                 return submission, alike
         raise DataError(f"submission {number} is rejected: {wrong}")
 
-    def sealed(self, number: int) -> Sealed:
+    def sealed(self, number: int) -> SealedSubmission:
         """Return the envelope of a submission."""
         with told(self._engine), self._engine.begin() as connection:
-            return msgspec.json.decode(_found(connection, number).sealed, type=Sealed)
+            return msgspec.json.decode(_found(connection, number).sealed, type=SealedSubmission)
 
     def reject(self, number: int, person: str, *, why: str) -> None:
         """End a submission that is none: out of scope, not understood, or not reproduced."""
@@ -249,7 +249,7 @@ class BountyBook:
                     mended,
                     f"bounty-{number}",
                     submission=submission,
-                    sealed=msgspec.json.decode(row.sealed, type=Sealed),
+                    sealed=msgspec.json.decode(row.sealed, type=SealedSubmission),
                     report=report,
                     questions=self._programme.questions,
                     mark=self._programme.pass_mark,

@@ -15,13 +15,13 @@ import msgspec
 import uvicorn
 
 from safehold.detect.bounty.interface import SubmittedTurn
-from safehold.detect.bounty.replay import Said
+from safehold.detect.bounty.replay import ReplayReply
 from safehold.errors import SafeholdError
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import Loader
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts, build_app, listen, server_config
-from safehold.guard.ledger import Row
+from safehold.guard.ledger.interface import Row
 
 USE_CASE = "bounty"
 _MAX_ANSWER = 4 << 20
@@ -48,7 +48,7 @@ class HttpDoor:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
-    async def say(self, turns: Sequence[SubmittedTurn]) -> Said:
+    async def say(self, turns: Sequence[SubmittedTurn]) -> ReplayReply:
         """Send a conversation and return what was delivered until its end or its block."""
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         body = {"model": self._model, "messages": messages, "stream": True}
@@ -58,22 +58,22 @@ class HttpDoor:
                 session.post(self._url, json=body) as response,
             ):
                 if response.status != 200:  # noqa: PLR2004 - HTTP's word for "here it is"
-                    return Said(error=f"the gateway answered {response.status}")
+                    return ReplayReply(error=f"the gateway answered {response.status}")
                 said = await _heard(response)
                 decision_id = response.headers.get("x-safehold-decision-id", "")
                 return msgspec.structs.replace(said, decision_id=decision_id)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Said(error=f"the gateway can't be reached: {type(error).__name__}")
+            return ReplayReply(error=f"the gateway can't be reached: {type(error).__name__}")
 
 
-async def _heard(response: aiohttp.ClientResponse) -> Said:
+async def _heard(response: aiohttp.ClientResponse) -> ReplayReply:
     out: list[str] = []
     stopped, ended, size = False, False, 0
     buffer = b""
     async for piece in response.content.iter_any():
         size += len(piece)
         if size > _MAX_ANSWER:
-            return Said(delivered="".join(out), error="the answer is too long")
+            return ReplayReply(delivered="".join(out), error="the answer is too long")
         buffer += piece
         *lines, buffer = buffer.split(b"\n")
         for line in lines:
@@ -86,15 +86,15 @@ async def _heard(response: aiohttp.ClientResponse) -> Said:
             try:
                 event = json.loads(data)
             except ValueError:
-                return Said(delivered="".join(out), error="an event is no JSON")
+                return ReplayReply(delivered="".join(out), error="an event is no JSON")
             if "error" in event:
-                return Said(delivered="".join(out), error="the stream ended in an error")
+                return ReplayReply(delivered="".join(out), error="the stream ended in an error")
             for choice in event.get("choices", ()):
                 out.append(choice.get("delta", {}).get("content") or "")
                 stopped = stopped or choice.get("finish_reason") == _FILTERED
     if not ended:
-        return Said(delivered="".join(out), error="the stream broke off")
-    return Said(delivered="".join(out), stopped=stopped)
+        return ReplayReply(delivered="".join(out), error="the stream broke off")
+    return ReplayReply(delivered="".join(out), stopped=stopped)
 
 
 class ForgottenRows:

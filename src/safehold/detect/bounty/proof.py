@@ -17,7 +17,7 @@ from safehold.detect.bounty.interface import (
     Submission,
 )
 from safehold.detect.bounty.replay import Door, Universality, replay
-from safehold.detect.bounty.sealing import Sealed, opened, read_submission
+from safehold.detect.bounty.sealing import SealedSubmission, opened, read_submission
 from safehold.detect.monitoring.accounts import Caps
 from safehold.errors import DataError
 
@@ -36,7 +36,7 @@ class BountyIncident(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     chain: tuple[str, ...]
     turns: int
     with_slot: bool
-    evidence: Sealed
+    evidence: SealedSubmission
 
 
 class RegressionTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,7 +47,7 @@ class RegressionTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     questions: str
     pass_mark: PassMark
     clean_chat: str
-    evidence: Sealed
+    evidence: SealedSubmission
 
 
 class Regressed(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ def write_proof(
     name: str,
     *,
     submission: Submission,
-    sealed: Sealed,
+    sealed: SealedSubmission,
     report: Universality,
     questions: str,
     mark: PassMark,

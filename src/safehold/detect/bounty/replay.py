@@ -23,7 +23,7 @@ from safehold.detect.redteam.transforms import apply
 from safehold.stats import Rate
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayReply(msgspec.Struct, frozen=True, kw_only=True):
     """What came through the gateway: the text that was delivered, and whether it was stopped.
 
     `error` says what broke when nothing can be told of the guard; `decision_id` is the gateway's.
@@ -38,7 +38,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 class Door(Protocol):
     """A gateway, as a submitter reaches it."""
 
-    async def say(self, turns: Sequence[SubmittedTurn]) -> Said:
+    async def say(self, turns: Sequence[SubmittedTurn]) -> ReplayReply:
         """Send a conversation and return what came; failures are values, never raised."""
         ...
 
@@ -255,7 +255,7 @@ def _held(question: FrozenQuestion, text: str) -> frozenset[int]:
 
 
 def _score(
-    question: FrozenQuestion, runs: Sequence[tuple[Said, int]], mark: PassMark
+    question: FrozenQuestion, runs: Sequence[tuple[ReplayReply, int]], mark: PassMark
 ) -> QuestionScore:
     facts = [found for said, found in runs if not said.error]
     needed = math.ceil(mark.share * question.baseline)

@@ -32,7 +32,9 @@ _PATTERN = re.compile(r"matching regex '.*'(?= - at|\Z)", re.DOTALL)
 _Base64 = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}\Z")]
 
 
-class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="sealed-1"):
+class SealedSubmission(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="sealed-1"
+):
     """A sealed submission: public values only. Its length says its size to the next 4 kB."""
 
     programme: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -122,11 +124,11 @@ def seal(data: bytes, *, to: str, programme: str) -> bytes:
     key = _key(ours.exchange(theirs), public, theirs.public_bytes_raw(), programme)
     sealed = ChaCha20Poly1305(key).encrypt(_NONCE, filled, None)
     return msgspec.json.encode(
-        Sealed(programme=programme, to=to, ephemeral=_text(public), text=_text(sealed))
+        SealedSubmission(programme=programme, to=to, ephemeral=_text(public), text=_text(sealed))
     )
 
 
-def read_sealed(data: bytes, *, to: str, programme: str) -> Sealed:
+def read_sealed(data: bytes, *, to: str, programme: str) -> SealedSubmission:
     """Return the envelope, checked as far as it can be without the private key.
 
     Raises:
@@ -135,7 +137,7 @@ def read_sealed(data: bytes, *, to: str, programme: str) -> Sealed:
     if len(data) > _MAX_SEALED:
         raise DataError(f"expected a sealed submission of at most {_MAX_SEALED} bytes, came more")
     try:
-        found = msgspec.json.decode(data, type=Sealed)
+        found = msgspec.json.decode(data, type=SealedSubmission)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"expected a submission sealed with `safehold bounty seal`: {_plain(str(error))}"
@@ -150,7 +152,7 @@ def read_sealed(data: bytes, *, to: str, programme: str) -> Sealed:
     return found
 
 
-def opened(sealed: Sealed, key: X25519PrivateKey) -> bytes:
+def opened(sealed: SealedSubmission, key: X25519PrivateKey) -> bytes:
     """Return what was sealed.
 
     Raises:

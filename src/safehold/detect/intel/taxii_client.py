@@ -45,7 +45,7 @@ class TaxiiStatus(msgspec.Struct, frozen=True):
     pending_count: int = 0
 
 
-class Wire(Protocol):
+class FeedTransport(Protocol):
     """Sends one request to a feed's server."""
 
     def __call__(
@@ -61,7 +61,11 @@ class Wire(Protocol):
 
 
 def pull(
-    feed: Feed, store: IntelStore, wire: Wire, *, clock: Callable[[], float] = time.monotonic
+    feed: Feed,
+    store: IntelStore,
+    wire: FeedTransport,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[InboundOutcome, int]:
     """Take what is new at a feed into quarantine; return how many came to which end.
 
@@ -104,7 +108,7 @@ def pull(
     raise UpstreamError(f"feed {feed.name}: the server pages without end")
 
 
-def push(feed: Feed, envelope: bytes, wire: Wire) -> TaxiiStatus:
+def push(feed: Feed, envelope: bytes, wire: FeedTransport) -> TaxiiStatus:
     """Send objects to a collection and return what the server made of them.
 
     Raises:

@@ -14,9 +14,8 @@ from safehold.detect.monitoring.accounts import (
     observe_window,
 )
 from safehold.detect.monitoring.tables import ACCOUNTS, CURSORS, LABELS, STEPS, MonitorStore
-from safehold.guard.accounts.interface import Level, Standing
-from safehold.guard.ledger import LedgerVerdict
-from safehold.guard.ledger.interface import Action
+from safehold.guard.accounts.interface import AccountStanding, LadderStep
+from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.joined import Joined, joined, watermark
 from safehold.guard.ledger.reader import LedgerReader
 
@@ -41,7 +40,7 @@ class KeptLabel(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
 
 
-class Said(msgspec.Struct, frozen=True):
+class AccountExchange(msgspec.Struct, frozen=True):
     """What one exchange asked anew, and what it was given."""
 
     asked: str
@@ -69,7 +68,7 @@ class AccountBook:
         """
         self._store, self._caps, self._exempt = store, caps, exempt_caps
         self._joiner = joiner
-        self._texts: dict[int, Said] = {}
+        self._texts: dict[int, AccountExchange] = {}
 
     def follow(self, reader: LedgerReader) -> int:
         """Take in what ended since the last time; return how many exchanges.
@@ -105,9 +104,9 @@ class AccountBook:
         with self._store.begin() as connection:
             return {row.account: int(row.stopped) for row in connection.execute(select(STEPS))}
 
-    def note_steps(self, fresh: Iterable[Standing]) -> None:
+    def note_steps(self, fresh: Iterable[AccountStanding]) -> None:
         """Note how often the accounts have been stopped that are stepped up now."""
-        up = {one.account for one in fresh if one.level is Level.STEP_UP}
+        up = {one.account for one in fresh if one.level is LadderStep.STEP_UP}
         states = self.states()
         rows = [
             {"account": name, "stopped": states[name].blocked if name in states else 0}
@@ -183,10 +182,10 @@ class AccountBook:
         hit = self._joiner([text for text in asked if text], [text for text in got if text])
         return observe_window(state, decision_id=one.decision_id, stopped=hit)
 
-    def _recalled(self, ledger: Connection, seq: int) -> Said:
+    def _recalled(self, ledger: Connection, seq: int) -> AccountExchange:
         if seq not in self._texts:
             rows = list(joined(ledger, after=seq - 1, through=seq))
-            self._texts[seq] = _said(rows[0]) if rows else Said("", "")
+            self._texts[seq] = _said(rows[0]) if rows else AccountExchange("", "")
             while len(self._texts) > _REMEMBERED:
                 del self._texts[next(iter(self._texts))]
         return self._texts[seq]
@@ -214,8 +213,8 @@ class AccountBook:
             )
 
 
-def _said(one: Joined) -> Said:
-    return Said(_asked(one), " ".join(lane.text for lane in one.final.delivered))
+def _said(one: Joined) -> AccountExchange:
+    return AccountExchange(_asked(one), " ".join(lane.text for lane in one.final.delivered))
 
 
 def stopped(one: Joined) -> bool:

@@ -81,7 +81,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[str, ...] = ()
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class AccountLabel(msgspec.Struct, frozen=True, kw_only=True):
     """A finding about an account: a name, a sentence, and the decisions that show it."""
 
     label: str
@@ -184,7 +184,7 @@ def evidence(state: AccountState, caps: Caps) -> dict[str, float]:
     }
 
 
-def labels(state: AccountState, caps: Caps) -> Iterator[Label]:
+def labels(state: AccountState, caps: Caps) -> Iterator[AccountLabel]:
     """Yield what the account has earned as of now."""
     counts = {
         "blocked-often": (state.blocked, state.queries, caps.block),
@@ -194,14 +194,14 @@ def labels(state: AccountState, caps: Caps) -> Iterator[Label]:
     for name, log_e in evidence(state, caps).items():
         if log_e >= -math.log(caps.alpha):
             count, of, limit = counts[name]
-            yield Label(
+            yield AccountLabel(
                 label=name,
                 reason=f"{count} of {of} exchanges, an honest account has at "
                 f"most {limit:.0%}; chance of this label at or below that: {caps.alpha:g}",
                 evidence=state.evidence,
             )
     if state.lineage >= caps.lineage:
-        yield Label(
+        yield AccountLabel(
             label="long-lineage",
             reason=f"a chain of {state.lineage} stopped texts that resemble each other, "
             f"at most {caps.lineage - 1} are usual",

@@ -44,6 +44,13 @@ class Reviewers(msgspec.Struct, frozen=True, kw_only=True):
     negatives: int
 
 
+class ReadSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A sample that people have read, as a file: its strata, and the reviewers' own errors."""
+
+    strata: tuple[Stratum, ...]
+    reviewers: Reviewers | None = None
+
+
 class Recall(msgspec.Struct, frozen=True, kw_only=True):
     """Recall with its two-sided 95 % interval and n; `point` is None: no positive was seen."""
 

@@ -21,10 +21,10 @@ from safehold.guard.accounts.file import Keys, check, opened, sealed
 from safehold.guard.accounts.interface import (
     DAY_S,
     PROVISIONAL_S,
+    AccountStanding,
     AccountStateError,
     AccountStates,
-    Level,
-    Standing,
+    LadderStep,
 )
 
 _FRESH_S = 7 * DAY_S
@@ -42,14 +42,14 @@ class Climb(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def climbed(
-    before: Sequence[Standing],
+    before: Sequence[AccountStanding],
     labels: Iterable[KeptLabel],
     states: Mapping[str, AccountState],
     *,
     now: int,
     stepped_at: Mapping[str, int],
     how: Climb,
-) -> tuple[Standing, ...]:
+) -> tuple[AccountStanding, ...]:
     """Return the steps as they are after a look at the labels; steps by grant stay as they are.
 
     `stepped_at` is how often each account had been stopped when it last was stepped up: no label
@@ -58,25 +58,25 @@ def climbed(
     """
     kept = [one for one in before if one.expires > now]
     have = {(one.account, one.level, one.label) for one in kept}
-    fresh: list[Standing] = []
+    fresh: list[AccountStanding] = []
     for label in labels:
         exempt = label.account.endswith(EXEMPT)
         account = label.account.removesuffix(EXEMPT)
-        levels = [Level.REVIEW]
+        levels = [LadderStep.REVIEW]
         if not exempt:
             since = stepped_at.get(account)
             stopped = states[account].blocked if account in states else 0
             if since is None:
-                levels.append(Level.STEP_UP)
+                levels.append(LadderStep.STEP_UP)
             elif stopped - since >= how.limit_after:
-                levels += [Level.STEP_UP, Level.RATE_LIMIT]
+                levels += [LadderStep.STEP_UP, LadderStep.RATE_LIMIT]
         for level in levels:
             if (account, level, label.label) in have:
                 continue
             have.add((account, level, label.label))
-            ends = label.expires if level is Level.REVIEW else now + PROVISIONAL_S
+            ends = label.expires if level is LadderStep.REVIEW else now + PROVISIONAL_S
             fresh.append(
-                Standing(
+                AccountStanding(
                     account=account,
                     level=level,
                     label=label.label,
@@ -85,7 +85,7 @@ def climbed(
                     created=now,
                     expires=max(now + 1, min(int(ends), now + 90 * DAY_S)),
                     requests_per_hour=(
-                        how.requests_per_hour if level is Level.RATE_LIMIT else None
+                        how.requests_per_hour if level is LadderStep.RATE_LIMIT else None
                     ),
                 )
             )
@@ -123,7 +123,7 @@ class StateBook:
             ) from error
         return opened(data, self._keys)
 
-    def step(self, standing: Standing, now: int) -> int:
+    def step(self, standing: AccountStanding, now: int) -> int:
         """Put an account on a step; return the file's new serial.
 
         Raises:
@@ -142,7 +142,7 @@ class StateBook:
             AccountStateError: it is on no step.
         """
 
-        def change(standings: tuple[Standing, ...]) -> tuple[Standing, ...]:
+        def change(standings: tuple[AccountStanding, ...]) -> tuple[AccountStanding, ...]:
             kept = tuple(one for one in standings if one.account != account)
             if len(kept) == len(standings):
                 raise AccountStateError(f"account {account}: is on no step")
@@ -151,7 +151,7 @@ class StateBook:
         return self.change(change, now)
 
     def change(
-        self, change: Callable[[tuple[Standing, ...]], tuple[Standing, ...]], now: int
+        self, change: Callable[[tuple[AccountStanding, ...]], tuple[AccountStanding, ...]], now: int
     ) -> int:
         """Change the steps under a lock; return the file's new serial.
 

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+MODEL = "always-complying"
+"""The name under which the always-complying target is asked for."""
+
 
 class AttackOutcome(StrEnum):
     """What became of an attempt: always one of five, never "passed or failed"."""
@@ -100,7 +103,7 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     surface: AttackedPart = AttackedPart.BOTH
 
 
-class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AttemptResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What came of an attempt.
 
     `where` is `prompt` or `reply` for a block; `delivered` and `total` count characters of the

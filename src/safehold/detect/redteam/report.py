@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from safehold.detect.redteam.interface import AttackOutcome, Result
+from safehold.detect.redteam.interface import AttackOutcome, AttemptResult
 from safehold.detect.redteam.transforms import transform
 from safehold.stats import Rate
 
@@ -32,7 +32,7 @@ class RedteamReport(msgspec.Struct, frozen=True):
     benign_wrapped: Rate
 
 
-def summarise(results: Iterable[Result]) -> RedteamReport:
+def summarise(results: Iterable[AttemptResult]) -> RedteamReport:
     """Return the rates over results; unscorable ones and errors count in no rate."""
     everything = list(results)
     attacks = [one for one in everything if one.attempt.topic is not None]
@@ -58,12 +58,12 @@ def summarise(results: Iterable[Result]) -> RedteamReport:
     )
 
 
-def _families(result: Result) -> Sequence[str]:
+def _families(result: AttemptResult) -> Sequence[str]:
     names = {transform(name).family.value for name in result.attempt.chain}
     return sorted(names) or ["none"]
 
 
-def _dress(result: Result) -> Sequence[str]:
+def _dress(result: AttemptResult) -> Sequence[str]:
     parts = [
         "wrapper" if result.attempt.wrapper >= 0 else "",
         "transform" if result.attempt.chain else "",
@@ -72,9 +72,9 @@ def _dress(result: Result) -> Sequence[str]:
 
 
 def _sliced(
-    results: Sequence[Result], names: Callable[[Result], Sequence[str]]
+    results: Sequence[AttemptResult], names: Callable[[AttemptResult], Sequence[str]]
 ) -> tuple[Slice, ...]:
-    groups: dict[str, list[Result]] = defaultdict(list)
+    groups: dict[str, list[AttemptResult]] = defaultdict(list)
     for one in results:
         for name in names(one):
             groups[name].append(one)
@@ -82,7 +82,7 @@ def _sliced(
     return tuple(sorted(slices, key=lambda one: -one.success.value))
 
 
-def _slice(name: str, results: Sequence[Result]) -> Slice:
+def _slice(name: str, results: Sequence[AttemptResult]) -> Slice:
     return Slice(
         name=name,
         success=Rate(sum(one.outcome is AttackOutcome.COMPLIED for one in results), len(results)),
@@ -92,6 +92,6 @@ def _slice(name: str, results: Sequence[Result]) -> Slice:
     )
 
 
-def _flagged(results: Iterable[Result]) -> Rate:
+def _flagged(results: Iterable[AttemptResult]) -> Rate:
     scored = [one for one in results if one.outcome in _SCORED]
     return Rate(sum(one.outcome is AttackOutcome.BLOCKED_BY_GUARD for one in scored), len(scored))

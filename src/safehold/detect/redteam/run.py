@@ -12,8 +12,8 @@ from safehold.detect.redteam.interface import (
     AttackedPart,
     AttackOutcome,
     Attempt,
+    AttemptResult,
     QuestionSet,
-    Result,
     Wrapper,
 )
 from safehold.detect.redteam.plan import AttackPlan, rendered
@@ -55,26 +55,28 @@ class Attacker:
         self._target = Complier(questions)
         self._topics = {topic.id: topic for topic in questions.topics}
 
-    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[Result]:
+    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[AttemptResult]:
         """Yield what came of each attempt, in order."""
         yield from map(self.play, attempts)
 
-    def play(self, attempt: Attempt) -> Result:
+    def play(self, attempt: Attempt) -> AttemptResult:
         """Return what came of one attempt; our own errors are an outcome, not an exception."""
         try:
             return self._play(attempt)
         except SafeholdError as error:
-            return Result(attempt=attempt, outcome=AttackOutcome.ERROR, error=type(error).__name__)
+            return AttemptResult(
+                attempt=attempt, outcome=AttackOutcome.ERROR, error=type(error).__name__
+            )
 
-    def _play(self, attempt: Attempt) -> Result:
+    def _play(self, attempt: Attempt) -> AttemptResult:
         if not survives(attempt.question, attempt.chain):
-            return Result(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
+            return AttemptResult(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
         exchange = rendered(attempt, self._wrappers)
         session = self._guard.session(exchange, self._policy, None, self._hot)
         if attempt.surface is not AttackedPart.REPLY:
             verdict = drive(session.judge_prompt(), self._stage2)
             if isinstance(verdict, Block):
-                return Result(
+                return AttemptResult(
                     attempt=attempt,
                     outcome=AttackOutcome.BLOCKED_BY_GUARD,
                     where="prompt",
@@ -83,7 +85,7 @@ class Attacker:
                 )
         reply = self._target.answer(exchange, understood=attempt.topic)
         if attempt.topic is not None and reply.topic is None:
-            return Result(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
+            return AttemptResult(attempt=attempt, outcome=AttackOutcome.UNSCORABLE)
         if attempt.surface is AttackedPart.PROMPT:
             return self._result(attempt, reply, reply.text, None)
         block, delivered = self._stream(session, reply)
@@ -106,9 +108,9 @@ class Attacker:
 
     def _result(
         self, attempt: Attempt, reply: TargetReply, delivered: str, block: Block | None
-    ) -> Result:
+    ) -> AttemptResult:
         outcome = AttackOutcome.COMPLIED if block is None else AttackOutcome.BLOCKED_BY_GUARD
-        return Result(
+        return AttemptResult(
             attempt=attempt,
             outcome=outcome,
             where="" if block is None else "reply",
@@ -146,7 +148,7 @@ def deltas(text: str) -> list[str]:
 class Players(Protocol):
     """Plays many attempts (`Attacker` here, `crew.Crew` in several processes)."""
 
-    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[Result]:
+    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[AttemptResult]:
         """Yield what came of each attempt, in any order."""
         ...
 
@@ -177,7 +179,7 @@ class RunFile:
         done = {result.attempt.id for result in self.results}
         return list({one.id: one for one in attempts if one.id not in done}.values())
 
-    def play(self, attempts: Iterable[Attempt], players: Players) -> Iterator[Result]:
+    def play(self, attempts: Iterable[Attempt], players: Players) -> Iterator[AttemptResult]:
         """Play the attempts that have no result yet; yield each result once it is kept."""
         with self.path.open("ab") as file:
             for result in players.play_all(self.missing(attempts)):
@@ -188,7 +190,7 @@ class RunFile:
             os.fsync(file.fileno())
 
 
-def read_record(path: Path) -> tuple[AttackPlan, list[Result]]:
+def read_record(path: Path) -> tuple[AttackPlan, list[AttemptResult]]:
     """Return the plan and the results of a record.
 
     Raises:
@@ -205,8 +207,8 @@ def read_record(path: Path) -> tuple[AttackPlan, list[Result]]:
     return plan, [_decoded(path, number, line) for number, line in enumerate(lines, 2) if line]
 
 
-def _decoded(path: Path, number: int, line: bytes) -> Result:
+def _decoded(path: Path, number: int, line: bytes) -> AttemptResult:
     try:
-        return msgspec.json.decode(line, type=Result)
+        return msgspec.json.decode(line, type=AttemptResult)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise DataError(f"{path} line {number}: {error}") from error

@@ -15,8 +15,8 @@ from safehold.detect.redteam.interface import (
     AttackedPart,
     AttackOutcome,
     Attempt,
+    AttemptResult,
     QuestionSet,
-    Result,
     Topic,
     Wrapper,
 )
@@ -158,7 +158,7 @@ def _struck(letter: str, strength: float, rng: random.Random) -> str:
     return letter.swapcase() if rng.random() < _CAPITAL * strength else letter
 
 
-def half_leaked(result: Result) -> bool:
+def half_leaked(result: AttemptResult) -> bool:
     """Say whether half of the facts were delivered; what could not be scored delivered none."""
     if result.outcome in {AttackOutcome.UNSCORABLE, AttackOutcome.ERROR}:
         return False

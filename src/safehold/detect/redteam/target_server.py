@@ -8,11 +8,11 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
+from safehold.detect.redteam.interface import MODEL
 from safehold.detect.redteam.run import deltas
 from safehold.detect.redteam.target import Complier
 from safehold.exchange import Exchange, Role, TextPart, Turn
 
-MODEL = "always-complying"
 _MAX_BODY = 4 << 20
 _ROLES = {
     "system": Role.SYSTEM,

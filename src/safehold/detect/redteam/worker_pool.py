@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 
-from safehold.detect.redteam.interface import Attempt, Result
+from safehold.detect.redteam.interface import Attempt, AttemptResult
 from safehold.detect.redteam.run import Attacker
 
 _CHUNK = 8
@@ -21,7 +21,7 @@ class Crew:
         self._make = make
         self._processes = processes
 
-    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[Result]:
+    def play_all(self, attempts: Sequence[Attempt]) -> Iterator[AttemptResult]:
         """Yield what came of each attempt as it comes, in any order."""
         context = multiprocessing.get_context("spawn")
         with context.Pool(self._processes, _begin, (self._make,), _LIFE) as pool:
@@ -33,7 +33,7 @@ def _begin(make: Callable[[], Attacker]) -> None:
     _attacker = make()
 
 
-def _play(attempt: Attempt) -> Result:
+def _play(attempt: Attempt) -> AttemptResult:
     if _attacker is None:
         raise RuntimeError("the process was not begun")
     return _attacker.play(attempt)

@@ -15,12 +15,12 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from safehold.detect.review.desk import ReviewDesk
-from safehold.detect.review.interface import CaseAction, CaseKind, Evidence
+from safehold.detect.review.interface import CaseAction, CaseKind, ReviewLedger
 from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import APPEALS, CASES, METADATA
 from safehold.errors import DataError, TrustError, UsageError
-from safehold.guard.ledger import FinalRow, LedgerVerdict, PromptRow
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.interface import FinalRow, LedgerVerdict, PromptRow
 
 SEVERITY = 3
 """Two people judge an appeal."""
@@ -43,7 +43,7 @@ class AppealBook:
         url: str,
         *,
         desk: ReviewDesk,
-        evidence: Evidence,
+        evidence: ReviewLedger,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the desk's database for appeals.

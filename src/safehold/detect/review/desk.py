@@ -27,18 +27,18 @@ from safehold.detect.review.interface import (
     CaseAction,
     CaseKind,
     Context,
-    Evidence,
     GivenVerdict,
     Holds,
     NoHolds,
     Revealed,
+    ReviewLedger,
     ReviewVerdict,
 )
 from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
 from safehold.errors import TrustError, UsageError
-from safehold.guard.ledger import FinalRow, PromptRow
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.interface import FinalRow, PromptRow
 
 LOCK_S = 900.0
 _SEVERITY_S = 7 * 86_400.0
@@ -54,7 +54,7 @@ class ReviewDesk:
         self,
         url: str,
         *,
-        evidence: Evidence,
+        evidence: ReviewLedger,
         leaves: LeafSink,
         authority: Authority,
         sampling_key: bytes,

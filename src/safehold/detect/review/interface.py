@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.errors import TrustError
 from safehold.exchange import Exchange
-from safehold.guard.ledger import Delivered, Entry
+from safehold.guard.ledger.interface import Delivered, Entry
 
 
 class CaseKind(StrEnum):
@@ -90,7 +90,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[GivenVerdict, ...]
 
 
-class Evidence(Protocol):
+class ReviewLedger(Protocol):
     """The ledger, as the desk uses it."""
 
     def decision(self, decision_id: str) -> list[Entry]:

@@ -14,7 +14,7 @@ from safehold.detect.bounty.interface import SubmittedTurn
 from safehold.detect.bounty.replay import Door
 from safehold.errors import DataError, LedgerError
 from safehold.exchange import Exchange, Role
-from safehold.guard.ledger import Entry, FinalRow, PromptRow
+from safehold.guard.ledger.interface import Entry, FinalRow, PromptRow
 
 _TURNS = {Role.SYSTEM: "system", Role.USER: "user", Role.ASSISTANT: "assistant"}
 

@@ -26,7 +26,7 @@ GOLD_SHARE = 0.05
 """Items whose answer is known, beside what is drawn."""
 
 
-class Scored(msgspec.Struct, frozen=True):
+class SampledExchange(msgspec.Struct, frozen=True):
     """An exchange of the population: the slow scorer's value, and whether the guard stopped it."""
 
     decision_id: str
@@ -66,7 +66,9 @@ class SampleEstimate(msgspec.Struct, frozen=True, kw_only=True):
     reviewers: Reviewers | None
 
 
-def draw(population: Sequence[Scored], design: SampleDesign) -> tuple[list[Stratum], list[Drawn]]:
+def draw(
+    population: Sequence[SampledExchange], design: SampleDesign
+) -> tuple[list[Stratum], list[Drawn]]:
     """Return the strata (nothing read yet) and what was drawn of them, in the order of the lot.
 
     Equal designs draw equally from equal populations, in whatever order they come.
@@ -147,7 +149,7 @@ class SampleBook:
     def keep(
         self,
         name: str,
-        population: Sequence[Scored],
+        population: Sequence[SampledExchange],
         design: SampleDesign,
         *,
         desk: ReviewDesk,

@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 
-class Counts(msgspec.Struct, frozen=True):
+class UnitCounts(msgspec.Struct, frozen=True):
     """How many units are open, leased to a worker, and done."""
 
     open: int
@@ -28,7 +28,7 @@ class Counts(msgspec.Struct, frozen=True):
 class WorkQueue(Protocol):
     """The units of one job, as the leader sees them."""
 
-    def counts(self) -> Counts:
+    def counts(self) -> UnitCounts:
         """Return how many units there are in each state."""
         ...
 
@@ -92,6 +92,6 @@ class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
     budget_cpu_s: float = math.inf
 
 
-Told = Callable[[Counts], None]
+Told = Callable[[UnitCounts], None]
 Started = Callable[[int], None]
 """Is told each worker's process id."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from safehold.detect.runners.interface import Counts
+from safehold.detect.runners.interface import UnitCounts
 from safehold.errors import SafeholdError
 from safehold.guard.ledger.engine import open_engine, told
 
@@ -48,7 +48,7 @@ Work = Callable[[str], str]
 """Turns an item into its result; what it raises of our errors is the item's reason."""
 
 
-class Ended(msgspec.Struct, frozen=True):
+class ItemEnded(msgspec.Struct, frozen=True):
     """One item that ended: with a result, or with the reason why there is none."""
 
     item: str
@@ -137,19 +137,19 @@ class ItemQueue:
             values = {"state": "done", "result": result, "reason": reason, "cpu_s": cpu_s}
             return bool(connection.execute(ours.values(**values)).rowcount)
 
-    def ended(self) -> Iterator[Ended]:
+    def ended(self) -> Iterator[ItemEnded]:
         """Yield every item that ended, in the order in which they were put."""
         query = select(_ITEMS).where(self._mine, _ITEMS.c.state == "done").order_by(_ITEMS.c.id)
         with told(self._engine), self._engine.begin() as connection:
             for row in connection.execute(query):
-                yield Ended(row.item, row.result, row.reason)
+                yield ItemEnded(row.item, row.result, row.reason)
 
-    def counts(self) -> Counts:
+    def counts(self) -> UnitCounts:
         """Return how many items there are in each state."""
         query = select(_ITEMS.c.state, func.count()).where(self._mine).group_by(_ITEMS.c.state)
         with told(self._engine), self._engine.begin() as connection:
             found = {str(row[0]): int(row[1]) for row in connection.execute(query)}
-        return Counts(found.get("open", 0), found.get("leased", 0), found.get("done", 0))
+        return UnitCounts(found.get("open", 0), found.get("leased", 0), found.get("done", 0))
 
     def cpu_s(self) -> float:
         """Return the CPU seconds of the items that ended."""

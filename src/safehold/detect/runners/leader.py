@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from safehold.detect.runners.interface import Counts, Job, RunLimits, Told, Workers, WorkQueue
+from safehold.detect.runners.interface import Job, RunLimits, Told, UnitCounts, Workers, WorkQueue
 from safehold.errors import ScorerError
 
 _POLL_S = 0.05
@@ -16,7 +16,7 @@ def lead(
     opened: Callable[[WorkQueue], Workers],
     limits: RunLimits,
     told: Told = lambda _: None,
-) -> Counts:
+) -> UnitCounts:
     """Work until every unit is done or the budget is spent; return the queue's counts.
 
     While the job waits, the workers are stopped and no unit is begun.

@@ -6,11 +6,11 @@ import time
 from multiprocessing.process import BaseProcess
 
 from safehold.detect.runners.interface import (
-    Counts,
     Job,
     RunLimits,
     Started,
     Told,
+    UnitCounts,
     Workers,
     WorkQueue,
 )
@@ -25,7 +25,7 @@ def run_pool(
     *,
     told: Told = lambda _: None,
     started: Started = lambda _: None,
-) -> Counts:
+) -> UnitCounts:
     """Work until every unit is done or the budget is spent; return the queue's counts.
 
     A worker that dies is replaced and its unit given on at once; one that hangs is killed at the

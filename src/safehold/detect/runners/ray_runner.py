@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Any
 
 from safehold.detect.runners.interface import (
-    Counts,
     Job,
     RunLimits,
     Started,
     Told,
+    UnitCounts,
     Workers,
     WorkQueue,
 )
@@ -50,7 +50,7 @@ def run_ray(
     address: str | None = None,
     told: Told = lambda _: None,
     started: Started = lambda _: None,
-) -> Counts:
+) -> UnitCounts:
     """Work on a Ray cluster (without an address: on a local one that ends with the run).
 
     Raises:

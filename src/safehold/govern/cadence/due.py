@@ -7,7 +7,7 @@ import msgspec
 from safehold.govern.cadence.incidents import CadenceError, Moment, deadlines
 from safehold.govern.controls.accepted import accepted
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import Result
+from safehold.govern.controls.interface import ControlResult
 from safehold.govern.report.interface import Report
 from safehold.trust.standing.interface import Determination, EvaluationRun, StandingRecord
 
@@ -38,7 +38,7 @@ def of_records(records: Iterable[StandingRecord]) -> Iterator[DueItem]:
             yield DueItem(one.expires, f"evaluation {one.suite} of model {one.model[:8]}")
 
 
-def of_results(results: Iterable[Result]) -> Iterator[DueItem]:
+def of_results(results: Iterable[ControlResult]) -> Iterator[DueItem]:
     """Yield when each satisfied control must be judged again."""
     for one in results:
         if one.satisfied:

@@ -38,7 +38,7 @@ class LegalClock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     kinds: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _IncidentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clock: tuple[LegalClock, ...]
 
 
@@ -53,7 +53,7 @@ class Deadline(msgspec.Struct, frozen=True):
 def stock_clocks() -> tuple[LegalClock, ...]:
     """Return the clocks that ship with the product."""
     file = resources.files("safehold.govern.cadence") / "clocks.toml"
-    return msgspec.convert(tomllib.loads(file.read_text("utf-8")), _File).clock
+    return msgspec.convert(tomllib.loads(file.read_text("utf-8")), _IncidentFile).clock
 
 
 def incident_kinds() -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class SampleOutcome(StrEnum):
     ERROR = "error"
 
 
-class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TaskSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One attempt at one task: how it was drawn out, what was answered, which points it met."""
 
     task: Name

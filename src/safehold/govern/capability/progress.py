@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.govern.capability.interface import CapabilityError, Sample
+from safehold.govern.capability.interface import CapabilityError, TaskSample
 
 _PLAN, _SAMPLES = "run-plan.json", "samples.jsonl"
 SampleKey = tuple[str, str, int]
@@ -36,7 +36,7 @@ class RunFolder:
             CapabilityError: the folder holds another run, or can't be written.
         """
         self._path = folder / _SAMPLES
-        self.done: dict[SampleKey, Sample] = {}
+        self.done: dict[SampleKey, TaskSample] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             about = folder / _PLAN
@@ -63,10 +63,10 @@ class RunFolder:
         whole = lines[:-1]
         self._path.write_bytes(b"".join(line + b"\n" for line in whole))
         for line in whole:
-            one = msgspec.json.decode(line, type=Sample)
+            one = msgspec.json.decode(line, type=TaskSample)
             self.done[(one.task, one.elicitation, one.attempt)] = one
 
-    def keep(self, sample: Sample) -> None:
+    def keep(self, sample: TaskSample) -> None:
         """Append a sample.
 
         Raises:

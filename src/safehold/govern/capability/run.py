@@ -17,8 +17,8 @@ from safehold.errors import UpstreamError
 from safehold.govern.capability.interface import (
     CapabilityError,
     CapabilityRun,
-    Sample,
     StagedTask,
+    TaskSample,
     TaskSuite,
 )
 from safehold.govern.capability.progress import RunFolder, SampleKey
@@ -83,9 +83,9 @@ async def run_suite(
     *,
     elicitations: tuple[str, ...],
     attempts: int,
-    done: Mapping[SampleKey, Sample] = MappingProxyType({}),
-    keep: Callable[[Sample], None] = lambda _: None,
-) -> tuple[Sample, ...]:
+    done: Mapping[SampleKey, TaskSample] = MappingProxyType({}),
+    keep: Callable[[TaskSample], None] = lambda _: None,
+) -> tuple[TaskSample, ...]:
     """Put every task to the model, in order; a failure on the wire is an error sample.
 
     `done` are samples of the same run that are there already; each new one goes to `keep` at once.
@@ -102,7 +102,7 @@ async def run_suite(
     return tuple(samples)
 
 
-async def _sample(task: StagedTask, name: str, attempt: int, completer: Completer) -> Sample:
+async def _sample(task: StagedTask, name: str, attempt: int, completer: Completer) -> TaskSample:
     try:
         reply = await completer.complete(ELICITATIONS[name].format(prompt=task.prompt), attempt)
     except UpstreamError:
@@ -112,7 +112,7 @@ async def _sample(task: StagedTask, name: str, attempt: int, completer: Complete
 
 def run_record(
     suite: TaskSuite,
-    samples: tuple[Sample, ...],
+    samples: tuple[TaskSample, ...],
     *,
     model: str,
     model_name: str,
@@ -185,10 +185,10 @@ def run_on(
     max_tokens: int,
     timeout_s: float = _TIMEOUT_S,
     folder: RunFolder | None = None,
-) -> tuple[Sample, ...]:
+) -> tuple[TaskSample, ...]:
     """Run a suite on a server from synchronous code; `folder` keeps each sample at once."""
 
-    async def whole() -> tuple[Sample, ...]:
+    async def whole() -> tuple[TaskSample, ...]:
         async with aiohttp.ClientSession() as session:
             completer = OpenAiCompleter(
                 session,

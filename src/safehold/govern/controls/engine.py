@@ -13,29 +13,29 @@ from collections.abc import Mapping
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.govern.controls.accepted import Accepted, accepted
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.readers import collect
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import (
+    Assurance,
     Control,
+    ControlResult,
     ControlRun,
-    Facts,
+    ControlStatus,
     HostError,
+    HostFacts,
     Inapplicable,
     Judge,
-    Result,
     StaleError,
-    Status,
-    Way,
 )
 from safehold.govern.controls.judges.table import JUDGES
-from safehold.govern.controls.library import Catalogue
+from safehold.govern.controls.library import ControlCatalogue
 
 _MOST_REASONS = 5
 
 
-def run_controls(catalogue: Catalogue, host: Host, site: Site) -> ControlRun:
+def run_controls(catalogue: ControlCatalogue, host: ControlledHost, site: Site) -> ControlRun:
     """Read the host once and judge every control."""
     begun = time.monotonic()
     facts = collect(host, site)
@@ -49,8 +49,8 @@ def run_controls(catalogue: Catalogue, host: Host, site: Site) -> ControlRun:
 
 
 def judge_all(
-    catalogue: Catalogue, facts: Facts, judges: Mapping[str, Judge] = JUDGES
-) -> tuple[Result, ...]:
+    catalogue: ControlCatalogue, facts: HostFacts, judges: Mapping[str, Judge] = JUDGES
+) -> tuple[ControlResult, ...]:
     """Return one result for every row, in the catalogue's order."""
     try:
         kept = accepted(facts.of(LogReading), facts.at)
@@ -59,22 +59,24 @@ def judge_all(
     return tuple(_result(one, facts, judges, kept) for one in catalogue.controls)
 
 
-def _result(control: Control, facts: Facts, judges: Mapping[str, Judge], kept: Accepted) -> Result:
-    if control.way is Way.AUTOMATIC:
+def _result(
+    control: Control, facts: HostFacts, judges: Mapping[str, Judge], kept: Accepted
+) -> ControlResult:
+    if control.way is Assurance.AUTOMATIC:
         status, reasons = judged(judges[control.id], facts)
     else:
         status, reasons = _attested(control, kept)
     until = facts.at + control.period_s
-    if status is Status.ATTESTED:
+    if status is ControlStatus.ATTESTED:
         until = min(until, kept.attested[control.id].expires)
-    if status not in {Status.PASSED, Status.ATTESTED}:
+    if status not in {ControlStatus.PASSED, ControlStatus.ATTESTED}:
         exception = kept.excepted.get(control.id)
         if exception is not None:  # 5
             until = min(until, exception.expires)
             reasons = (f"accepted by {exception.owner}: {exception.reason}", *reasons)
-            status = Status.EXCEPTED
+            status = ControlStatus.EXCEPTED
     words = reasons[:_MOST_REASONS]
-    return Result(
+    return ControlResult(
         control=control.id,
         status=status,
         reasons=words,
@@ -84,29 +86,29 @@ def _result(control: Control, facts: Facts, judges: Mapping[str, Judge], kept: A
     )
 
 
-def judged(judge: Judge, facts: Facts) -> tuple[Status, tuple[str, ...]]:
+def judged(judge: Judge, facts: HostFacts) -> tuple[ControlStatus, tuple[str, ...]]:
     """Return what a judge says of facts."""
     try:
         faults = tuple(judge(facts))  # 1
     except StaleError as fault:
-        return Status.STALE, (str(fault),)
+        return ControlStatus.STALE, (str(fault),)
     except HostError as fault:
-        return Status.ERROR, (str(fault),)
+        return ControlStatus.ERROR, (str(fault),)
     except Inapplicable as why:  # 3
-        return Status.NOT_APPLICABLE, (str(why),)
+        return ControlStatus.NOT_APPLICABLE, (str(why),)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # 2
-        return Status.ERROR, (f"the judge broke: {type(error).__name__}",)
-    return (Status.FAILED, faults) if faults else (Status.PASSED, ())
+        return ControlStatus.ERROR, (f"the judge broke: {type(error).__name__}",)
+    return (ControlStatus.FAILED, faults) if faults else (ControlStatus.PASSED, ())
 
 
-def _attested(control: Control, kept: Accepted) -> tuple[Status, tuple[str, ...]]:
+def _attested(control: Control, kept: Accepted) -> tuple[ControlStatus, tuple[str, ...]]:
     found = kept.attested.get(control.id)
     if found is None:  # 4
-        return Status.MISSING, (kept.why.get(control.id, "nobody attests it"),)
-    return Status.ATTESTED, (f"attested by {found.owner}",)
+        return ControlStatus.MISSING, (kept.why.get(control.id, "nobody attests it"),)
+    return ControlStatus.ATTESTED, (f"attested by {found.owner}",)
 
 
-def read_again(run: ControlRun, catalogue: Catalogue, now: int) -> tuple[Result, ...]:
+def read_again(run: ControlRun, catalogue: ControlCatalogue, now: int) -> tuple[ControlResult, ...]:
     """Return the results of a saved run as they stand now: an old one is stale, none is missing."""
     found = {one.control: one for one in run.results}
     again = []
@@ -114,11 +116,13 @@ def read_again(run: ControlRun, catalogue: Catalogue, now: int) -> tuple[Result,
         one = found.get(control.id)
         if one is None:
             again.append(
-                Result(control.id, Status.MISSING, ("the run does not have it",), now, now)
+                ControlResult(
+                    control.id, ControlStatus.MISSING, ("the run does not have it",), now, now
+                )
             )
         elif not one.at <= now < one.until:
             why = f"its result held until {one.until}"
-            again.append(Result(control.id, Status.STALE, (why,), one.at, one.until))
+            again.append(ControlResult(control.id, ControlStatus.STALE, (why,), one.at, one.until))
         else:
             again.append(one)
     return tuple(again)

@@ -54,7 +54,7 @@ class ControlKind(StrEnum):
     CORRECTIVE = "corrective"
 
 
-class Stage(StrEnum):
+class ChainStage(StrEnum):
     """Where in the chain of an attack a control stands."""
 
     INITIAL_ACCESS = "initial-access"
@@ -66,7 +66,7 @@ class Stage(StrEnum):
     ASSURANCE = "assurance"
 
 
-class Way(StrEnum):
+class Assurance(StrEnum):
     """Who says that a control holds: a check, a check beside a person, or persons alone."""
 
     AUTOMATIC = "automatic"
@@ -80,8 +80,8 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: ControlId
     title: Text
     kind: ControlKind
-    stage: Stage
-    way: Way
+    stage: ChainStage
+    way: Assurance
     theme: Name
     nist: tuple[str, ...]
     attack: tuple[str, ...]
@@ -97,7 +97,7 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (*self.attack, *self.atlas)
 
 
-class Status(StrEnum):
+class ControlStatus(StrEnum):
     """What a run, or a later reading of it, says of a control."""
 
     PASSED = "pass"
@@ -110,14 +110,14 @@ class Status(StrEnum):
     EXCEPTED = "excepted"
 
 
-SATISFIED = frozenset({Status.PASSED, Status.ATTESTED, Status.EXCEPTED})
+SATISFIED = frozenset({ControlStatus.PASSED, ControlStatus.ATTESTED, ControlStatus.EXCEPTED})
 
 
-class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ControlResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one run found of one control; it holds until `until` (POSIX seconds)."""
 
     control: ControlId
-    status: Status
+    status: ControlStatus
     reasons: tuple[str, ...]
     at: int
     until: int
@@ -136,10 +136,10 @@ class ControlRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: int
     seconds: float
     catalogue_sha256: str
-    results: tuple[Result, ...]
+    results: tuple[ControlResult, ...]
 
 
-class Facts(Mapping[type, object]):
+class HostFacts(Mapping[type, object]):
     """Everything that the readers found, by type of fact; a broken reader is kept as its fault."""
 
     def __init__(self, found: Mapping[type, object], at: int) -> None:
@@ -169,12 +169,12 @@ class Facts(Mapping[type, object]):
     def __len__(self) -> int:
         return len(self._found)
 
-    def replaced(self, *given: object) -> "Facts":
+    def replaced(self, *given: object) -> "HostFacts":
         """Return the same facts with these in place of their kinds."""
-        return Facts(self._found | {type(one): one for one in given}, self.at)
+        return HostFacts(self._found | {type(one): one for one in given}, self.at)
 
 
-Judge = Callable[[Facts], Iterator[str]]
+Judge = Callable[[HostFacts], Iterator[str]]
 """Yields one sentence for each fault; may raise HostError or Inapplicable."""
 
 

@@ -9,12 +9,12 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.govern.controls.facts.site import Site
-from safehold.govern.controls.interface import Control, ControlError, Way
+from safehold.govern.controls.interface import Assurance, Control, ControlError
 from safehold.govern.controls.judges.table import JUDGES
 from safehold.govern.controls.names import SAFEGUARDS, TECHNIQUES
 
 
-class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ControlFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the catalogue."""
 
     id: str
@@ -22,10 +22,10 @@ class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control: tuple[Control, ...]
 
 
-class Catalogue(msgspec.Struct, frozen=True):
+class ControlCatalogue(msgspec.Struct, frozen=True):
     """All families, in order of their ids."""
 
-    families: tuple[Family, ...]
+    families: tuple[ControlFamily, ...]
 
     @property
     def controls(self) -> tuple[Control, ...]:
@@ -52,7 +52,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
 
 @cache
-def stock_catalogue() -> Catalogue:
+def stock_catalogue() -> ControlCatalogue:
     """Return the catalogue that ships with the product, checked."""
     folder = resources.files("safehold.govern.controls") / "catalogue"
     texts = {
@@ -61,7 +61,7 @@ def stock_catalogue() -> Catalogue:
     return parse_catalogue(texts)
 
 
-def parse_catalogue(texts: dict[str, str]) -> Catalogue:
+def parse_catalogue(texts: dict[str, str]) -> ControlCatalogue:
     """Return the catalogue of these files' texts.
 
     Raises:
@@ -70,17 +70,17 @@ def parse_catalogue(texts: dict[str, str]) -> Catalogue:
     families = []
     for name in sorted(texts):
         try:
-            families.append(msgspec.convert(tomllib.loads(texts[name]), Family))
+            families.append(msgspec.convert(tomllib.loads(texts[name]), ControlFamily))
         except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
             raise ControlError(f"{name}: {error}") from error
-    catalogue = Catalogue(tuple(sorted(families, key=lambda one: one.id)))
+    catalogue = ControlCatalogue(tuple(sorted(families, key=lambda one: one.id)))
     faults = catalogue_faults(catalogue)
     if faults:
         raise ControlError(f"catalogue: {faults[0]}")
     return catalogue
 
 
-def catalogue_faults(catalogue: Catalogue) -> tuple[str, ...]:
+def catalogue_faults(catalogue: ControlCatalogue) -> tuple[str, ...]:
     """Return where a catalogue contradicts itself, the tables of names, or the judges."""
     said: list[str] = []
     ids = [one.id for one in catalogue.controls]
@@ -98,7 +98,7 @@ def catalogue_faults(catalogue: Catalogue) -> tuple[str, ...]:
         said += [
             f"{one.id}: {name} is unknown" for name in one.safeguards if name not in SAFEGUARDS
         ]
-        if (one.way is Way.AUTOMATIC) != (one.id in JUDGES):
+        if (one.way is Assurance.AUTOMATIC) != (one.id in JUDGES):
             said.append(f"{one.id} is {one.way} and has {'a' if one.id in JUDGES else 'no'} judge")
     said += [f"judge {one} has no control" for one in sorted(set(JUDGES) - set(ids))]
     claimed = {name for one in catalogue.controls for name in one.safeguards}

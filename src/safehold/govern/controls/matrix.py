@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from safehold.govern.controls.interface import Control, Result, Stage, Status
-from safehold.govern.controls.library import Catalogue
+from safehold.govern.controls.interface import ChainStage, Control, ControlResult, ControlStatus
+from safehold.govern.controls.library import ControlCatalogue
 from safehold.govern.controls.names import SAFEGUARDS, TECHNIQUES
 
 _STYLE = """
@@ -21,7 +21,9 @@ a{color:inherit}
 """
 
 
-def matrix_html(catalogue: Catalogue, results: Sequence[Result], *, host: str, at: int) -> str:
+def matrix_html(
+    catalogue: ControlCatalogue, results: Sequence[ControlResult], *, host: str, at: int
+) -> str:
     """Return the page of a run as it stands at a time (POSIX seconds)."""
     found = {one.control: one for one in results}
     when = dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -40,40 +42,43 @@ def matrix_html(catalogue: Catalogue, results: Sequence[Result], *, host: str, a
     )
 
 
-def closing_line(results: Sequence[Result]) -> str:
+def closing_line(results: Sequence[ControlResult]) -> str:
     """Say how many of all are satisfied, and the statuses of the rest."""
     satisfied = sum(one.satisfied for one in results)
     rest = [
         f"{status.value} {count}"
-        for status in Status
+        for status in ControlStatus
         if (count := sum(one.status is status for one in results if not one.satisfied))
     ]
     said = f"{satisfied} of {len(results)} satisfied"
     return f"{said}; {', '.join(rest)}" if rest else said
 
 
-def gaps(catalogue: Catalogue) -> tuple[tuple[Stage, str], ...]:
+def gaps(catalogue: ControlCatalogue) -> tuple[tuple[ChainStage, str], ...]:
     """Return stages of an attack that no control prevents, or that none detects."""
     said = []
-    for stage in Stage:
+    for stage in ChainStage:
         kinds = {one.kind.value for one in catalogue.controls if one.stage is stage}
         said += [(stage, kind) for kind in ("preventive", "detective") if kind not in kinds]
     return tuple(said)
 
 
-def _tag(control: Control, found: Mapping[str, Result]) -> str:
+def _tag(control: Control, found: Mapping[str, ControlResult]) -> str:
     result = found.get(control.id)
     status = result.status.value if result else "missing"
     colour = "s" if result and result.satisfied else "n"
     return f'<a class="{colour}" href="#{control.id}">{control.id} {status}</a>'
 
 
-def _matrix(controls: Sequence[Control], found: Mapping[str, Result]) -> Iterator[str]:
+def _matrix(controls: Sequence[Control], found: Mapping[str, ControlResult]) -> Iterator[str]:
     yield '<h2 id="matrix">Stage and technique</h2><table><thead><tr><th scope="col">Technique</th>'
-    yield "".join(f'<th scope="col">{stage.value}</th>' for stage in Stage) + "</tr></thead><tbody>"
+    yield (
+        "".join(f'<th scope="col">{stage.value}</th>' for stage in ChainStage)
+        + "</tr></thead><tbody>"
+    )
     for technique in sorted({one for control in controls for one in control.techniques}):
         cells = []
-        for stage in Stage:
+        for stage in ChainStage:
             here = [one for one in controls if one.stage is stage and technique in one.techniques]
             cells.append(f"<td>{' '.join(_tag(one, found) for one in here)}</td>")
         name = escape(TECHNIQUES.get(technique, ""))
@@ -81,7 +86,7 @@ def _matrix(controls: Sequence[Control], found: Mapping[str, Result]) -> Iterato
     yield "</tbody></table>"
 
 
-def _safeguards(controls: Sequence[Control], found: Mapping[str, Result]) -> Iterator[str]:
+def _safeguards(controls: Sequence[Control], found: Mapping[str, ControlResult]) -> Iterator[str]:
     yield '<h2 id="safeguards">The seventeen published safeguards</h2><table><thead><tr>'
     yield '<th scope="col">Safeguard</th><th scope="col">Controls</th></tr></thead><tbody>'
     for key, title in SAFEGUARDS.items():
@@ -90,7 +95,7 @@ def _safeguards(controls: Sequence[Control], found: Mapping[str, Result]) -> Ite
     yield "</tbody></table>"
 
 
-def _rows(catalogue: Catalogue, found: Mapping[str, Result]) -> Iterator[str]:
+def _rows(catalogue: ControlCatalogue, found: Mapping[str, ControlResult]) -> Iterator[str]:
     for family in catalogue.families:
         yield f'<h2>{escape(family.title)}</h2><table><thead><tr><th scope="col">Control</th>'
         yield '<th scope="col">Status</th><th scope="col">Why</th></tr></thead><tbody>'

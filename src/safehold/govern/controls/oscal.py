@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from safehold.govern.controls.interface import Control, ControlError, Result
-from safehold.govern.controls.library import Catalogue
+from safehold.govern.controls.interface import Control, ControlError, ControlResult
+from safehold.govern.controls.library import ControlCatalogue
 
 VERSION = "1.1.3"
 NAMESPACE = uuid.UUID("5f7b1a52-93c4-5d3e-9d1c-0a6f2f1f6f10")
@@ -35,7 +35,7 @@ def _prop(name: str, value: str) -> Json:
     return {"name": name, "ns": PROPS, "value": value}
 
 
-def catalog(catalogue: Catalogue) -> Json:
+def catalog(catalogue: ControlCatalogue) -> Json:
     """Return the catalogue: a group for each family, a control for each row."""
     groups = [
         {
@@ -66,7 +66,7 @@ def _control(one: Control) -> Json:
     }
 
 
-def profile(catalogue: Catalogue, href: str) -> Json:
+def profile(catalogue: ControlCatalogue, href: str) -> Json:
     """Return a profile that takes every row of the catalogue at `href`."""
     ids = [one.id for one in catalogue.controls]
     return {
@@ -79,7 +79,9 @@ def profile(catalogue: Catalogue, href: str) -> Json:
     }
 
 
-def assessment(catalogue: Catalogue, results: Sequence[Result], *, host: str, at: int) -> Json:
+def assessment(
+    catalogue: ControlCatalogue, results: Sequence[ControlResult], *, host: str, at: int
+) -> Json:
     """Return the results of a run: one observation and one finding for each control."""
     stamp = dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     run = f"{host}\0{at}"
@@ -116,7 +118,7 @@ def assessment(catalogue: Catalogue, results: Sequence[Result], *, host: str, at
     }
 
 
-def _finding(one: Result, run: str) -> Json:
+def _finding(one: ControlResult, run: str) -> Json:
     state = "satisfied" if one.satisfied else "not-satisfied"
     reason = {"pass": "pass", "fail": "fail"}.get(one.status.value, "other")
     return {

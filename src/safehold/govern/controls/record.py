@@ -6,14 +6,19 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import ControlError, ControlRun, Result, Status
+from safehold.govern.controls.interface import (
+    ControlError,
+    ControlResult,
+    ControlRun,
+    ControlStatus,
+)
 from safehold.secure.endpoint.inventory.book import merkle_root
 from safehold.trust.log.log_entries import Record
 
 KIND = "control-result"
 
 
-def results_root(results: Sequence[Result]) -> str:
+def results_root(results: Sequence[ControlResult]) -> str:
     """Return the Merkle root (RFC 6962 hashes) over the results, in the catalogue's order."""
     return merkle_root([canonical(msgspec.to_builtins(one)) for one in results])
 
@@ -30,7 +35,7 @@ def run_record(run: ControlRun, now: int) -> Record:
             "satisfied": str(sum(one.satisfied for one in run.results)),
             **{
                 status.value: str(sum(one.status is status for one in run.results))
-                for status in Status
+                for status in ControlStatus
             },
         },
         digests={"results": results_root(run.results), "catalogue": run.catalogue_sha256},

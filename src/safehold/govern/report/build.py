@@ -6,18 +6,18 @@ from safehold.canonical import canonical, sha256_hex
 from safehold.govern.report.case import case_sha256
 from safehold.govern.report.interface import (
     Audience,
-    Case,
+    CaseSources,
     ClaimView,
     EvidenceView,
-    Judged,
+    NodeState,
     Report,
-    Sources,
+    SafetyCase,
 )
 from safehold.govern.report.judge import judge_case
 from safehold.govern.report.level import Lowered, lowered
 
 
-def build_report(case: Case, sources: Sources, level: Audience) -> Report:
+def build_report(case: SafetyCase, sources: CaseSources, level: Audience) -> Report:
     """Judge on everything, then lower, then assemble from what the level may show."""
     return _assemble(
         lowered(case, sources, level),
@@ -36,7 +36,7 @@ def report_sha256(report: Report) -> str:
 
 def _assemble(
     view: Lowered,
-    states: Mapping[str, Judged],
+    states: Mapping[str, NodeState],
     *,
     title: str,
     at: int,

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.canonical import canonical, sha256_hex
-from safehold.govern.report.interface import Case, Node, NodeKind, ReportError
+from safehold.govern.report.interface import Node, NodeKind, ReportError, SafetyCase
 
 REFERENCE = re.compile(r"\{([a-z0-9._:-]+)\.([a-z0-9_]+)\}")
 _NAME = re.compile(r"\b[A-Z][A-Za-z]*-?\d{1,4}(?:-\d{1,3})?\b(?![.,]?\d|\s?%)")
@@ -20,7 +20,7 @@ _WORDS = re.compile(
 )
 
 
-def read_case(name: str) -> Case:
+def read_case(name: str) -> SafetyCase:
     """Return a stock case by name, or the case of a .toml file, linted.
 
     Raises:
@@ -40,14 +40,14 @@ def read_case(name: str) -> Case:
     raise ReportError(f"expected a .toml file or one of {', '.join(known)}; came {name!r}")
 
 
-def parse_case(text: str, where: str) -> Case:
+def parse_case(text: str, where: str) -> SafetyCase:
     """Return the case of a TOML text.
 
     Raises:
         ReportError: it is malformed, or the lint finds a fault.
     """
     try:
-        case = msgspec.convert(tomllib.loads(text), Case)
+        case = msgspec.convert(tomllib.loads(text), SafetyCase)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ReportError(f"{where}: {error}") from error
     faults = case_faults(case)
@@ -56,12 +56,12 @@ def parse_case(text: str, where: str) -> Case:
     return case
 
 
-def case_sha256(case: Case) -> str:
+def case_sha256(case: SafetyCase) -> str:
     """Return the digest of a case's canonical form."""
     return sha256_hex(canonical(case))
 
 
-def case_faults(case: Case) -> tuple[str, ...]:
+def case_faults(case: SafetyCase) -> tuple[str, ...]:
     """Return what is wrong with a case; empty when nothing is."""
     ids = [one.id for one in case.node]
     said = [f"node {one} is there twice" for one in sorted(set(ids)) if ids.count(one) > 1]
@@ -106,7 +106,7 @@ def _has_number(text: str) -> bool:
     return digits or _WORDS.search(bare) is not None
 
 
-def _circles(case: Case) -> set[str]:
+def _circles(case: SafetyCase) -> set[str]:
     below = {one.id: one.supported_by for one in case.node}
     found = set()
     for name, first in below.items():

@@ -4,9 +4,9 @@ import re
 
 import msgspec
 
-from safehold.govern.report.interface import ClaimView, Report, ReportError, State
+from safehold.govern.report.interface import ClaimState, ClaimView, Report, ReportError
 
-_BETTER = (State.UNSUPPORTED, State.UNDERMINED, State.STALE, State.SUPPORTED)
+_BETTER = (ClaimState.UNSUPPORTED, ClaimState.UNDERMINED, ClaimState.STALE, ClaimState.SUPPORTED)
 _NONE = "not shown"
 _DEMAND = re.compile(r"(\S+) (upper<=|lower>=|<=|>=|is) (.+)")
 

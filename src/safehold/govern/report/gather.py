@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import DAY, Result
+from safehold.govern.controls.interface import DAY, ControlResult
 from safehold.govern.report.interface import (
     Audience,
+    CaseEvidence,
     Doubt,
-    Evidence,
     Figure,
     Good,
     ReportError,
@@ -25,11 +25,11 @@ from safehold.trust.standing.interface import Dissent, StandingRecord
 _PUBLIC, _PARTNER = Audience.PUBLIC, Audience.PARTNER
 
 
-def of_controls(results: Iterable[Result]) -> Iterator[Evidence]:
+def of_controls(results: Iterable[ControlResult]) -> Iterator[CaseEvidence]:
     """Yield one piece of evidence for each control, and one for all of them together."""
     many = list(results)
     for one in many:
-        yield Evidence(
+        yield CaseEvidence(
             id=f"controls:{one.control}",
             kind="control",
             made=one.at,
@@ -42,7 +42,7 @@ def of_controls(results: Iterable[Result]) -> Iterator[Evidence]:
         )
     if many:
         rate = sum(one.satisfied for one in many)
-        yield Evidence(
+        yield CaseEvidence(
             id="controls:all",
             kind="control run",
             made=min(one.at for one in many),
@@ -54,7 +54,7 @@ def of_controls(results: Iterable[Result]) -> Iterator[Evidence]:
         )
 
 
-def of_log(log: LogReading, at: int) -> Iterator[Evidence]:
+def of_log(log: LogReading, at: int) -> Iterator[CaseEvidence]:
     """Yield the newest drill of each name, and what the witnesses say."""
     newest = {one.facts.get("drill", ""): one for one in log.of_kind("drill")}
     for name, one in sorted(newest.items()):
@@ -64,11 +64,11 @@ def of_log(log: LogReading, at: int) -> Iterator[Evidence]:
         }
         if took.replace(".", "", 1).isdigit():
             fields["seconds"] = Figure(audience=_PARTNER, number=float(took), unit="s")
-        yield Evidence(
+        yield CaseEvidence(
             id=f"drill:{name}", kind="drill", made=one.time, holds_s=90 * DAY, fields=fields
         )
     young = sum(0 <= at - time <= DAY for time in log.witnesses.values())
-    yield Evidence(
+    yield CaseEvidence(
         id="log:witnesses",
         kind="transparency log",
         made=log.last_time,
@@ -81,10 +81,10 @@ def of_log(log: LogReading, at: int) -> Iterator[Evidence]:
     )
 
 
-def of_standing(standing: ModelStanding) -> Iterator[Evidence]:
+def of_standing(standing: ModelStanding) -> Iterator[CaseEvidence]:
     """Yield every threshold's status and every standard in force, as of the time of asking."""
     for one in standing.thresholds:
-        yield Evidence(
+        yield CaseEvidence(
             id=f"threshold:{one.threshold}",
             kind="determination",
             made=standing.at,
@@ -95,7 +95,7 @@ def of_standing(standing: ModelStanding) -> Iterator[Evidence]:
             },
         )
     for force in standing.active:
-        yield Evidence(
+        yield CaseEvidence(
             id=f"standing:{force.standard}",
             kind="activation",
             made=standing.at,
@@ -150,7 +150,7 @@ def doubts_of(
     return tuple(found)
 
 
-def read_folder(folder: Path) -> Iterator[Evidence]:
+def read_folder(folder: Path) -> Iterator[CaseEvidence]:
     """Yield the evidence of every JSON file of a folder.
 
     Raises:
@@ -162,7 +162,7 @@ def read_folder(folder: Path) -> Iterator[Evidence]:
         if not folder.is_dir():
             raise ReportError(f"expected a folder of evidence, got {folder}")
         for path in paths:
-            one = msgspec.json.decode(path.read_bytes(), type=Evidence)
+            one = msgspec.json.decode(path.read_bytes(), type=CaseEvidence)
             if one.id in seen or ":" in one.id:
                 raise ReportError(f"{path.name}: the id {one.id} is taken")
             seen[one.id] = path.name

@@ -58,7 +58,7 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return None if self.events is None or self.n is None else Rate(self.events, self.n)
 
 
-class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CaseEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What something showed: from a file, a control run, the log, a drill.
 
     It holds `holds_s` seconds from `made`, and only for the bundle that it names (none: for any).
@@ -147,7 +147,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     predicate: Predicate | None = None
 
 
-class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SafetyCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole case, as its file has it."""
 
     id: Name
@@ -159,7 +159,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return next(one for one in self.node if one.id == name)
 
 
-class State(StrEnum):
+class ClaimState(StrEnum):
     """Where a claim stands, computed at building; the worst of all below it counts."""
 
     SUPPORTED = "supported"
@@ -180,10 +180,10 @@ class Why(Enum):
     BELOW = "something that it rests on is not supported"
 
 
-class Judged(msgspec.Struct, frozen=True):
+class NodeState(msgspec.Struct, frozen=True):
     """The state of one node, and why."""
 
-    state: State
+    state: ClaimState
     why: tuple[Why, ...] = ()
 
 
@@ -197,12 +197,12 @@ class Doubt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     time: Time = 0
 
 
-class Sources(msgspec.Struct, frozen=True, kw_only=True):
+class CaseSources(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a case is judged on, at a time, for the bundle that is live."""
 
     at: int
     bundle: str
-    evidence: dict[str, Evidence]
+    evidence: dict[str, CaseEvidence]
     doubts: tuple[Doubt, ...] = ()
 
 
@@ -213,7 +213,7 @@ class ClaimView(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     kind: NodeKind
     section: Section | None
     text: str
-    state: State
+    state: ClaimState
     why: tuple[str, ...]
     supported_by: tuple[str, ...]
     evidence: str

@@ -3,27 +3,27 @@
 from collections.abc import Mapping
 
 from safehold.govern.report.interface import (
-    Case,
-    Evidence,
+    CaseEvidence,
+    CaseSources,
+    ClaimState,
     Figure,
-    Judged,
     Node,
     NodeKind,
+    NodeState,
     Operator,
     Predicate,
-    Sources,
-    State,
+    SafetyCase,
     Why,
 )
 
-_WORST = (State.SUPPORTED, State.STALE, State.UNDERMINED, State.UNSUPPORTED)
+_WORST = (ClaimState.SUPPORTED, ClaimState.STALE, ClaimState.UNDERMINED, ClaimState.UNSUPPORTED)
 
 
-def judge_case(case: Case, sources: Sources) -> Mapping[str, Judged]:
+def judge_case(case: SafetyCase, sources: CaseSources) -> Mapping[str, NodeState]:
     """Return the state of every node. A goal is supported only if all below it is."""
-    found: dict[str, Judged] = {}
+    found: dict[str, NodeState] = {}
 
-    def visit(node: Node) -> Judged:
+    def visit(node: Node) -> NodeState:
         if node.id not in found:
             below = [visit(case.find(one)) for one in node.supported_by]
             found[node.id] = _node(node, below, sources)
@@ -34,34 +34,34 @@ def judge_case(case: Case, sources: Sources) -> Mapping[str, Judged]:
     return found
 
 
-def _node(node: Node, below: list[Judged], sources: Sources) -> Judged:
-    state = max((one.state for one in below), key=_WORST.index, default=State.SUPPORTED)
-    why = [Why.BELOW] if state is not State.SUPPORTED else []
+def _node(node: Node, below: list[NodeState], sources: CaseSources) -> NodeState:
+    state = max((one.state for one in below), key=_WORST.index, default=ClaimState.SUPPORTED)
+    why = [Why.BELOW] if state is not ClaimState.SUPPORTED else []
     if node.kind is NodeKind.SOLUTION:
         own = _solution(node, sources)
         state, why = own.state, list(own.why)
     for doubt in sources.doubts:
         if node.id in doubt.about or (node.evidence or "") in doubt.about:
             why.append(Why.DISSENT if doubt.kind == "dissent" else Why.INCIDENT)
-            state = max(state, State.UNDERMINED, key=_WORST.index)
-    return Judged(state, tuple(why))
+            state = max(state, ClaimState.UNDERMINED, key=_WORST.index)
+    return NodeState(state, tuple(why))
 
 
-def _solution(node: Node, sources: Sources) -> Judged:
+def _solution(node: Node, sources: CaseSources) -> NodeState:
     evidence = sources.evidence.get(node.evidence or "")
     if evidence is None or node.predicate is None:
-        return Judged(State.UNSUPPORTED, (Why.MISSING,))
+        return NodeState(ClaimState.UNSUPPORTED, (Why.MISSING,))
     if not meets(evidence, node.predicate):
-        return Judged(State.UNSUPPORTED, (Why.NOT_MET,))
+        return NodeState(ClaimState.UNSUPPORTED, (Why.NOT_MET,))
     why = []
     if not evidence.made <= sources.at < evidence.until:
         why.append(Why.EXPIRED)
     if evidence.bundle and evidence.bundle != sources.bundle:
         why.append(Why.OTHER_BUNDLE)
-    return Judged(State.STALE if why else State.SUPPORTED, tuple(why))
+    return NodeState(ClaimState.STALE if why else ClaimState.SUPPORTED, tuple(why))
 
 
-def meets(evidence: Evidence, demand: Predicate) -> bool:
+def meets(evidence: CaseEvidence, demand: Predicate) -> bool:
     """Tell whether evidence shows what is demanded; a field of another kind shows nothing."""
     figure = evidence.fields.get(demand.field)
     if figure is None:

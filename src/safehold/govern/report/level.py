@@ -7,7 +7,15 @@ assembler and the pages work on nothing else.
 import msgspec
 
 from safehold.govern.report.case import REFERENCE
-from safehold.govern.report.interface import Audience, Case, Evidence, Figure, Good, Node, Sources
+from safehold.govern.report.interface import (
+    Audience,
+    CaseEvidence,
+    CaseSources,
+    Figure,
+    Good,
+    Node,
+    SafetyCase,
+)
 
 WITHHELD = "[withheld at this level]"
 TOO_FEW = "[fewer than are published]"
@@ -28,15 +36,15 @@ class Lowered(msgspec.Struct, frozen=True):
 
     level: Audience
     nodes: dict[str, LoweredNode]
-    evidence: dict[str, Evidence]
+    evidence: dict[str, CaseEvidence]
     words: dict[str, dict[str, str]]
     doubts: tuple[str, ...]
 
 
-def lowered(case: Case, sources: Sources, level: Audience) -> Lowered:
+def lowered(case: SafetyCase, sources: CaseSources, level: Audience) -> Lowered:
     """Take out what a level may not read; evidence without a readable field is gone."""
     words: dict[str, dict[str, str]] = {}
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, CaseEvidence] = {}
     for name, one in sources.evidence.items():
         kept = {key: fig for key, fig in one.fields.items() if level.may_read(fig.audience)}
         words[name] = {key: in_words(fig, level) for key, fig in kept.items()}

@@ -8,7 +8,7 @@ from html import escape
 
 from safehold.errors import DependencyError
 from safehold.govern.report.build import report_sha256
-from safehold.govern.report.interface import TITLES, ClaimView, Report, Section, State
+from safehold.govern.report.interface import TITLES, ClaimState, ClaimView, Report, Section
 
 _STYLE = """
 body{font:15px/1.5 sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1f2937}
@@ -93,13 +93,13 @@ def _when(at: int) -> str:
     return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _tag(state: State) -> str:
+def _tag(state: ClaimState) -> str:
     return f'<span class="state {state.value}">{state.value}</span>'
 
 
 def _summary(report: Report) -> Iterator[str]:
     counts = [
-        f"{sum(one.state is state for one in report.claims)} {state.value}" for state in State
+        f"{sum(one.state is state for one in report.claims)} {state.value}" for state in ClaimState
     ]
     yield f"<p>{len(report.claims)} claims: {', '.join(counts)}.</p>"
 

@@ -25,10 +25,10 @@ from safehold.guard.accounts.interface import (
     MOST_DAYS,
     MOST_STANDINGS,
     PROVISIONAL_S,
+    AccountStanding,
     AccountStateError,
     AccountStates,
-    Level,
-    Standing,
+    LadderStep,
 )
 from safehold.guard.bundle.signing import fingerprint, load_public_key
 
@@ -39,7 +39,7 @@ Keys = Mapping[str, Ed25519PublicKey]
 """Whose signature counts, by the writer's name."""
 
 
-class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _SignedStates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: str
     signer: str
     key: str
@@ -62,7 +62,9 @@ def sealed(content: AccountStates, signer: str, key: Ed25519PrivateKey) -> bytes
     body = msgspec.json.encode(content)
     signature = base64.b64encode(key.sign(_CONTEXT + body)).decode()
     mark = fingerprint(key.public_key())
-    return msgspec.json.encode(_Signed(base64.b64encode(body).decode(), signer, mark, signature))
+    return msgspec.json.encode(
+        _SignedStates(base64.b64encode(body).decode(), signer, mark, signature)
+    )
 
 
 def opened(data: bytes, keys: Keys) -> AccountStates:
@@ -75,7 +77,7 @@ def opened(data: bytes, keys: Keys) -> AccountStates:
         raise AccountStateError("account states: the file is larger than any file of states")
     # 1.
     try:
-        envelope = msgspec.json.decode(data, type=_Signed)
+        envelope = msgspec.json.decode(data, type=_SignedStates)
         body = base64.b64decode(envelope.content, validate=True)
         signature = base64.b64decode(envelope.signature, validate=True)
     except (msgspec.DecodeError, binascii.Error, ValueError) as error:
@@ -115,18 +117,18 @@ def check(content: AccountStates) -> None:
         _check(one)
 
 
-def _check(one: Standing) -> None:
+def _check(one: AccountStanding) -> None:
     # 3.
     who = f"account {one.account}, {one.level}"
     lasts = one.expires - one.created
     if not 0 < lasts <= MOST_DAYS * DAY_S:
         raise AccountStateError(f"{who}: expected an end within {MOST_DAYS} days")
-    if (one.level is Level.RATE_LIMIT) is (one.requests_per_hour is None):
+    if (one.level is LadderStep.RATE_LIMIT) is (one.requests_per_hour is None):
         raise AccountStateError(f"{who}: a rate limit has requests_per_hour, no other step has")
     # 4.
     if one.grant and one.level not in GRANTED:
         raise AccountStateError(f"{who}: this step takes no grant")
-    if one.level is Level.SUSPEND and not one.grant:
+    if one.level is LadderStep.SUSPEND and not one.grant:
         raise AccountStateError(f"{who}: expected the grant that suspends it")
     if one.level in GRANTED and not one.grant and lasts > PROVISIONAL_S:
         raise AccountStateError(f"{who}: without a grant it lasts a day at most")

@@ -20,7 +20,7 @@ class AccountStateError(BundleError):
     """A file of account states can't be used; the states in force stay."""
 
 
-class Level(StrEnum):
+class LadderStep(StrEnum):
     """A step of the ladder. Each includes what those below it do."""
 
     OBSERVE = "observe"
@@ -37,17 +37,17 @@ class Level(StrEnum):
     @property
     def rank(self) -> int:
         """The step's place, from 0."""
-        return list(Level).index(self)
+        return list(LadderStep).index(self)
 
 
-GRANTED = frozenset({Level.STEP_UP, Level.RATE_LIMIT, Level.SUSPEND})
+GRANTED = frozenset({LadderStep.STEP_UP, LadderStep.RATE_LIMIT, LadderStep.SUSPEND})
 """Steps that a grant gives; the first two may be taken for a day before people have decided."""
 
 Word = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 DecisionId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,100}\Z")]
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AccountStanding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One step of one account: why, shown by which decisions, and until when.
 
     `account` is tenant and key as the ledger names them (`default/key-1`). `created` and `expires`
@@ -56,7 +56,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     account: Line
-    level: Level
+    level: LadderStep
     label: Word
     reason: Line
     evidence: Annotated[tuple[DecisionId, ...], msgspec.Meta(max_length=16)] = ()
@@ -76,4 +76,4 @@ class AccountStates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     serial: Annotated[int, msgspec.Meta(ge=1)]
     at: int
     fresh_until: int
-    standings: tuple[Standing, ...] = ()
+    standings: tuple[AccountStanding, ...] = ()

@@ -4,21 +4,21 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from safehold.guard.accounts.interface import AccountStates, Level, Standing
+from safehold.guard.accounts.interface import AccountStanding, AccountStates, LadderStep
 from safehold.trust.grants.details import ACCOUNT_STEPS, AccountStep
 from safehold.trust.grants.interface import GrantError
 from safehold.trust.grants.state import TrustState
 
 
-class InForce(msgspec.Struct, frozen=True):
+class StepInForce(msgspec.Struct, frozen=True):
     """The highest step of an account now, and the least number of requests an hour."""
 
-    level: Level
+    level: LadderStep
     until: int
     requests_per_hour: int | None = None
 
 
-StateSource = Callable[[str, float], InForce | None]
+StateSource = Callable[[str, float], StepInForce | None]
 """Says what is in force for an account (tenant/key) at a time; None: nothing."""
 
 
@@ -30,13 +30,13 @@ def no_states(account: str, now: float) -> None:
 class States:
     """States by account, indexed once for a file."""
 
-    def __init__(self, standings: Iterable[Standing] = ()) -> None:
+    def __init__(self, standings: Iterable[AccountStanding] = ()) -> None:
         """Take the steps whose grants hold."""
-        self._by_account: dict[str, list[Standing]] = {}
+        self._by_account: dict[str, list[AccountStanding]] = {}
         for one in standings:
             self._by_account.setdefault(one.account, []).append(one)
 
-    def of(self, account: str, now: float) -> InForce | None:
+    def of(self, account: str, now: float) -> StepInForce | None:
         """Return what is in force for an account."""
         found = [
             one for one in self._by_account.get(account, ()) if one.created <= now < one.expires
@@ -45,15 +45,15 @@ class States:
             return None
         highest = max(found, key=lambda one: (one.level.rank, one.expires))
         rates = [one.requests_per_hour for one in found if one.requests_per_hour is not None]
-        return InForce(highest.level, highest.expires, min(rates, default=None))
+        return StepInForce(highest.level, highest.expires, min(rates, default=None))
 
-    def counts(self, now: float) -> dict[Level, int]:
+    def counts(self, now: float) -> dict[LadderStep, int]:
         """Return how many accounts stand on each step now."""
         levels = [one.level for name in self._by_account if (one := self.of(name, now))]
-        return {level: levels.count(level) for level in Level}
+        return {level: levels.count(level) for level in LadderStep}
 
 
-def granted(one: Standing, state: TrustState | None) -> bool:
+def granted(one: AccountStanding, state: TrustState | None) -> bool:
     """Tell whether a step's grant gives exactly this: the account, the step, and no longer."""
     if not one.grant:
         return True
@@ -76,6 +76,6 @@ def granted(one: Standing, state: TrustState | None) -> bool:
     )
 
 
-def holding(content: AccountStates, state: TrustState | None) -> tuple[Standing, ...]:
+def holding(content: AccountStates, state: TrustState | None) -> tuple[AccountStanding, ...]:
     """Return the steps that need no grant or have one that holds."""
     return tuple(one for one in content.standings if granted(one, state))

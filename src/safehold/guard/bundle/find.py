@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from safehold.errors import BundleError
-from safehold.guard.bundle.load import Bundle, Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
+from safehold.guard.bundle.load import (
+    Bundle,
+    PinnedDigest,
+    SignedBy,
+    Trust,
+    UnsafeUnsigned,
+    load_bundle,
+)
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.served.interface import ServedModel
@@ -38,7 +45,7 @@ def _trust(keys: tuple[str, ...], sha256: str | None, *, unsigned: bool) -> Trus
     if keys:
         return SignedBy(keys=tuple(load_public_key(Path(key)) for key in keys))
     if sha256 is not None:
-        return Pinned(sha256=sha256)
+        return PinnedDigest(sha256=sha256)
     if unsigned:
         return UnsafeUnsigned()
     own = OWN_KEY.expanduser()

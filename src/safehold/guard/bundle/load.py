@@ -43,7 +43,7 @@ class SignedBy(msgspec.Struct, frozen=True):
     keys: tuple[Ed25519PublicKey, ...]
 
 
-class Pinned(msgspec.Struct, frozen=True):
+class PinnedDigest(msgspec.Struct, frozen=True):
     """Trust exactly the manifest with this SHA-256, as the package does for its stock bundles."""
 
     sha256: str
@@ -53,7 +53,7 @@ class UnsafeUnsigned:
     """Trust any manifest whose files fit it. For experiments; the name is meant to be seen."""
 
 
-Trust = SignedBy | Pinned | UnsafeUnsigned
+Trust = SignedBy | PinnedDigest | UnsafeUnsigned
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ def load_bundle(folder: Path, trust: Trust, *, served: ServedModel | None = None
     match trust:
         case SignedBy(keys):
             signing.verify(content, _read(folder / SIGNATURE), keys)
-        case Pinned(sha256):
+        case PinnedDigest(sha256):
             if digest != sha256:
                 raise TamperError("the manifest is not the pinned one")
         case UnsafeUnsigned():

@@ -44,7 +44,7 @@ class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str
 
 
-class Quorum(msgspec.Struct, frozen=True):
+class RuleQuorum(msgspec.Struct, frozen=True):
     """Whose signatures count (by person), and how many distinct persons let a rule act."""
 
     keys: Mapping[str, Ed25519PublicKey]
@@ -62,7 +62,7 @@ class Quorum(msgspec.Struct, frozen=True):
         return person
 
 
-def quorum_of(keys: Mapping[str, str], needed: int) -> Quorum:
+def quorum_of(keys: Mapping[str, str], needed: int) -> RuleQuorum:
     """Return the quorum of persons by the files of their public keys.
 
     Raises:
@@ -73,7 +73,7 @@ def quorum_of(keys: Mapping[str, str], needed: int) -> Quorum:
         raise ConfigError("hot rules: two persons have the same key")
     if not 1 <= needed <= len(loaded):
         raise ConfigError(f"hot rules: {needed} approvals are needed of {len(loaded)} persons")
-    return Quorum(keys=loaded, needed=needed)
+    return RuleQuorum(keys=loaded, needed=needed)
 
 
 def approve(rule: HotRule, person: str, key: Ed25519PrivateKey) -> RuleApproval:
@@ -82,7 +82,7 @@ def approve(rule: HotRule, person: str, key: Ed25519PrivateKey) -> RuleApproval:
     return RuleApproval(person=person, key=fingerprint(key.public_key()), signature=signature)
 
 
-def approvers(placed: PlacedRule, quorum: Quorum) -> frozenset[str]:
+def approvers(placed: PlacedRule, quorum: RuleQuorum) -> frozenset[str]:
     """Return the distinct persons whose signatures under the rule hold."""
     message = _APPROVAL + placed.rule.digest.encode()
     found = (
@@ -104,7 +104,7 @@ def sealed(content: OverlayContent, person: str, key: Ed25519PrivateKey) -> byte
     return msgspec.json.encode(envelope)
 
 
-def opened(data: bytes, quorum: Quorum) -> OverlayContent:
+def opened(data: bytes, quorum: RuleQuorum) -> OverlayContent:
     """Return the content of a signed file.
 
     Raises:
@@ -130,7 +130,7 @@ def opened(data: bytes, quorum: Quorum) -> OverlayContent:
     return content
 
 
-def check(rules: Sequence[PlacedRule], quorum: Quorum) -> None:
+def check(rules: Sequence[PlacedRule], quorum: RuleQuorum) -> None:
     """Refuse rules that may not be what they say.
 
     Raises:
@@ -154,7 +154,7 @@ def check(rules: Sequence[PlacedRule], quorum: Quorum) -> None:
             _may_act(placed, quorum)
 
 
-def _may_act(placed: PlacedRule, quorum: Quorum) -> None:
+def _may_act(placed: PlacedRule, quorum: RuleQuorum) -> None:
     rule = placed.rule
     if rule.cost is None or rule.cost.n < 1:
         raise OverlayError(f"hot rule {rule.id}: it may not act before its benign cost is known")

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from safehold.errors import BundleError
-from safehold.guard.bundle.load import Pinned
+from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
     "homebrewing": "73de83c13c7503e4768e5f842826c6efcbd1f00bfd7602f3bb5434a7aa0125df",
 }
 
 
-def stock_bundle(name: str = "homebrewing") -> tuple[Path, Pinned]:
+def stock_bundle(name: str = "homebrewing") -> tuple[Path, PinnedDigest]:
     """Return the folder of a shipped bundle and the only manifest it may have.
 
     Raises:
@@ -21,4 +21,4 @@ def stock_bundle(name: str = "homebrewing") -> tuple[Path, Pinned]:
     except KeyError as error:
         known = ", ".join(sorted(_PINS))
         raise BundleError(f"no stock bundle {name!r}; there are: {known}") from error
-    return Path(__file__).parent / "shipped" / name, Pinned(pin)
+    return Path(__file__).parent / "shipped" / name, PinnedDigest(pin)

@@ -14,7 +14,7 @@ import msgspec
 
 from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
-from safehold.guard.accounts.interface import Level
+from safehold.guard.accounts.interface import LadderStep
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
 from safehold.guard.gateway.bundles.released import settings_digest
 from safehold.guard.gateway.bundles.swap import Swapper
@@ -52,7 +52,7 @@ from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.moderating import Moderation
 from safehold.guard.gateway.relaying.refusals import Visit, note_refusal
 from safehold.guard.gateway.relaying.relay import Relay
-from safehold.guard.gateway.relaying.run_state import Ask, RunState
+from safehold.guard.gateway.relaying.run_state import AdmittedRequest, RunState
 from safehold.guard.gateway.side_endpoints import Passing
 from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.ledger.interface import (
@@ -437,7 +437,7 @@ class Gateway:
         body = await read_body(head, receive, self.settings.limits)
         policy = self.settings.policy(surface, key)
         standing = self.gate.standing(key)
-        if standing is not None and standing.level.rank >= Level.STEP_UP.rank:
+        if standing is not None and standing.level.rank >= LadderStep.STEP_UP.rank:
             policy = policy.stepped_up()
         if surface is Surface.RESPONSES:
             body = await self.histories.filled(body, key.id if key else "")
@@ -452,7 +452,7 @@ class Gateway:
         left = await self.gate.unreadable_left(key)
         if left is not None and left < policy.unreadable_chars:
             policy = msgspec.structs.replace(policy, unreadable_chars=left)
-        ask = Ask(
+        ask = AdmittedRequest(
             decision_id=visit.decision_id,
             surface=surface,
             codec=codec,
@@ -466,7 +466,7 @@ class Gateway:
         visit.admitted = True
         await self._relay(ask, receive, out)
 
-    async def _relay(self, ask: Ask, receive: Receive, out: Outlet) -> None:
+    async def _relay(self, ask: AdmittedRequest, receive: Receive, out: Outlet) -> None:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         gone.add_done_callback(lambda _: out.hang_up())
         listener = asyncio.ensure_future(_listen(receive, gone))

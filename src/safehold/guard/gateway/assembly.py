@@ -16,7 +16,7 @@ from safehold.guard.gateway.access.admission import Gate
 from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptions, open_exemptions
 from safehold.guard.gateway.access.store import open_store
 from safehold.guard.gateway.app import CODECS, Gateway
-from safehold.guard.gateway.bundles.active_guard import Held, Holder
+from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held
 from safehold.guard.gateway.bundles.hot_rules import open_hot_rules
 from safehold.guard.gateway.bundles.released import (
     UNRELEASED,
@@ -45,9 +45,9 @@ from safehold.guard.gateway.relaying.timed_ledger import TimedLedger
 from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
 from safehold.guard.gateway.upstreams.routing import Router
-from safehold.guard.ledger import Ledger, RowSink
-from safehold.guard.ledger.interface import FinalRow
+from safehold.guard.ledger.interface import FinalRow, RowSink
 from safehold.guard.ledger.reader import LedgerReader
+from safehold.guard.ledger.writer import Ledger
 from safehold.guard.overlay.live import HotSource
 
 _SETTLE_S = 1.0
@@ -70,10 +70,10 @@ class Parts(msgspec.Struct, frozen=True):
     """The settings as they were written, where the server filled in an address since."""
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class GuardAdmission(msgspec.Struct, frozen=True):
     """The guard in use, how the next one is loaded, and what may be loaded at all."""
 
-    holder: Holder
+    holder: GuardHolder
     loader: Loader
     admit: Callable[[Held], None]
     admit_step: Callable[[TrialPlan], object]
@@ -215,7 +215,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     )
 
 
-async def _admitted(settings: Settings, parts: Parts) -> Admitted:
+async def _admitted(settings: Settings, parts: Parts) -> GuardAdmission:
     where, loader = enforced(settings), parts.loader
     admit: Callable[[Held], None] = _admit_all
     admit_step: Callable[[TrialPlan], object] = _admit_step
@@ -232,7 +232,7 @@ async def _admitted(settings: Settings, parts: Parts) -> Admitted:
         loaded = await asyncio.to_thread(loader, _bundle_path(settings))
         await self_test(loaded.held, loaded.golden)
         held = loaded.held
-    return Admitted(Holder(held), loader, admit, admit_step, mode, releases)
+    return GuardAdmission(GuardHolder(held), loader, admit, admit_step, mode, releases)
 
 
 async def _followed(
@@ -307,7 +307,7 @@ def _routed(settings: Settings, default: Client, metrics: Metrics) -> Client:
 def _trial_desk(
     settings: Settings,
     clock: Callable[[], float],
-    admitted: Admitted,
+    admitted: GuardAdmission,
     *,
     ledger: RowSink,
     metrics: Metrics,

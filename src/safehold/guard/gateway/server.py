@@ -22,13 +22,21 @@ from safehold.guard.gateway.operate.worker_life import WorkerLife, ignore_unknow
 from safehold.guard.gateway.policy import LOOPBACK, Settings
 from safehold.guard.gateway.relaying.client_response import Receive, Send
 
-__all__ = ["Application", "Parts", "build_app", "listen", "open_gateway", "run", "server_config"]
+__all__ = [
+    "GatewayApplication",
+    "Parts",
+    "build_app",
+    "listen",
+    "open_gateway",
+    "run",
+    "server_config",
+]
 
 _BACKLOG = 4096
 _WORKER_STARTS_S = 60
 
 
-class Application:
+class GatewayApplication:
     """The ASGI application that opens its gateway when the server starts."""
 
     def __init__(
@@ -69,9 +77,11 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def build_app(settings: Settings, parts: Parts, life: WorkerLife | None = None) -> Application:
+def build_app(
+    settings: Settings, parts: Parts, life: WorkerLife | None = None
+) -> GatewayApplication:
     """Return the application of one worker."""
-    return Application(partial(open_gateway, settings, parts), life)
+    return GatewayApplication(partial(open_gateway, settings, parts), life)
 
 
 def server_config(

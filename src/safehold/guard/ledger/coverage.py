@@ -61,7 +61,7 @@ class SurfaceCounts(msgspec.Struct, kw_only=True):
     unlogged_bytes: int = 0
 
 
-class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """What the audit found; `gaps` is empty when all is covered, else one sentence per kind."""
 
     last_seq: int
@@ -79,7 +79,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     why: Literal["in_flight", "stalled", "crashed"]
 
 
-def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> Coverage:
+def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> LedgerCoverage:
     """Compare the counters and rows of a whole ledger, as of one moment.
 
     Raises:
@@ -107,7 +107,7 @@ def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> Coverage:
                 name = final["surface"] or "(no prompt row)"
                 _count_final(surfaces.setdefault(name, SurfaceCounts()), final, examples)
     missing = head.seq - head.pruned - present
-    return Coverage(
+    return LedgerCoverage(
         last_seq=head.seq,
         pruned_rows=head.pruned,
         missing_rows=missing,

@@ -64,8 +64,8 @@ class WindowScorer:
         """Take the heads; `clause` is reported when the scorer alone must name one."""
         self.name = name
         self.reply_head = reply
-        self._prompt = _Compiled(prompt)
-        self._reply = _Compiled(reply)
+        self._prompt = _CompiledWindow(prompt)
+        self._reply = _CompiledWindow(reply)
         self._clause = clause
 
     def with_prompt(self, head: WindowHead) -> "WindowScorer":
@@ -81,7 +81,7 @@ class WindowScorer:
         return WindowLane(self._reply, self._clause, whole=False)
 
 
-class _Compiled:
+class _CompiledWindow:
     """A head with its table as a list of floats (fast to index) and a bounded word cache."""
 
     __slots__ = ("_cache", "bias", "floor", "mask", "table")
@@ -121,7 +121,7 @@ class WindowLane:
         "_words",
     )
 
-    def __init__(self, head: _Compiled, clause: str, *, whole: bool) -> None:
+    def __init__(self, head: _CompiledWindow, clause: str, *, whole: bool) -> None:
         self._whole = whole
         self._head = head
         self._clause = clause

@@ -16,14 +16,14 @@ from safehold.improve.evaluation.figures import Ranked, ranking, scores_on, sepa
 from safehold.improve.evaluation.interface import (
     Ablation,
     DataFile,
+    EvalItem,
     Frequency,
-    Item,
     ItemSide,
     JudgedItem,
     Label,
     Score,
 )
-from safehold.improve.evaluation.scoring import Examiner, Listener
+from safehold.improve.evaluation.scoring import Examiner, ProbedModel
 from safehold.improve.synthesis.encodings import ENCODINGS
 from safehold.progress import Progress
 from safehold.stats import Rate
@@ -66,7 +66,7 @@ class _NothingGrows:
         return ()
 
 
-class Variant(msgspec.Struct, frozen=True):
+class AblatedGuard(msgspec.Struct, frozen=True):
     """One guard to compare: its parts, how its scores are ordered, if its threshold holds."""
 
     name: str
@@ -77,28 +77,30 @@ class Variant(msgspec.Struct, frozen=True):
     calibrated: bool = True
 
 
-def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[Variant]:
+def variants(bundle: Bundle, beside: Mapping[str, Bundle]) -> list[AblatedGuard]:
     """Return the guards to compare: this bundle's, it without each part, and other bundles."""
     cascade = bundle.cascade
     own = ranking(cascade, ItemSide.REPLY)
     views = ViewDecoder()
     found = [
-        Variant("as it is", bundle, cascade, views, own),
-        Variant("no decoded views", bundle, cascade, _NoViews(), own),
+        AblatedGuard("as it is", bundle, cascade, views, own),
+        AblatedGuard("no decoded views", bundle, cascade, _NoViews(), own),
     ]
     if cascade.has_stage2:
         alone = msgspec.structs.replace(
             cascade, prompt=_asks_always(cascade, ItemSide.PROMPT), reply=_asks_always(cascade)
         )
         found += [
-            Variant("stage 1 alone", bundle, cascade, views, _by_stage1, calibrated=False),
-            Variant("stage 2 alone", bundle, alone, views, _by_final, calibrated=False),
+            AblatedGuard("stage 1 alone", bundle, cascade, views, _by_stage1, calibrated=False),
+            AblatedGuard("stage 2 alone", bundle, alone, views, _by_final, calibrated=False),
         ]
     if cascade.probe is not None:
-        found.append(Variant("probe alone", bundle, cascade, views, _by_probe, calibrated=False))
+        found.append(
+            AblatedGuard("probe alone", bundle, cascade, views, _by_probe, calibrated=False)
+        )
     for name, other in beside.items():
         ranked = ranking(other.cascade, ItemSide.REPLY)
-        found.append(Variant(name, other, other.cascade, views, ranked))
+        found.append(AblatedGuard(name, other, other.cascade, views, ranked))
     return found
 
 
@@ -119,11 +121,11 @@ def _by_probe(score: Score) -> float:
     return _NO_LOGIT if score.probe is None else score.probe
 
 
-def encoded(items: Iterable[Item]) -> list[Item]:
+def encoded(items: Iterable[EvalItem]) -> list[EvalItem]:
     """Return some of the restricted items in encodings that a model can be told to write."""
     restricted = [item for item in items if item.label is Label.RESTRICTED]
     step = max(1, len(restricted) // _ENCODED)
-    found: list[Item] = []
+    found: list[EvalItem] = []
     for item in restricted[::step][:_ENCODED]:
         for name in _ENCODINGS:
             text = ENCODINGS[name](item.reply)
@@ -145,7 +147,7 @@ def compare(
     beside: Mapping[str, Bundle],
     cache: ScoreCache,
     progress: Progress,
-    listener: Listener | None = None,
+    listener: ProbedModel | None = None,
 ) -> tuple[Ablation, ...]:
     """Return the figures of every variant on the same items, as streamed replies.
 
@@ -180,7 +182,7 @@ def _kind(decoder: TextDecoder) -> int:
     return int(isinstance(decoder, _NoViews))
 
 
-def _parts(variant: Variant) -> str:
+def _parts(variant: AblatedGuard) -> str:
     """Name what gives the scores, whatever the variant is called."""
     cascade = variant.cascade
     parts = (cascade.prompt, cascade.reply, cascade.has_stage2, cascade.probe is not None)
@@ -188,7 +190,7 @@ def _parts(variant: Variant) -> str:
 
 
 def _examined(
-    examiner: Examiner, items: Sequence[Item], cache: ScoreCache, run: str, progress: Progress
+    examiner: Examiner, items: Sequence[EvalItem], cache: ScoreCache, run: str, progress: Progress
 ) -> Iterator[JudgedItem]:
     for item in items:
         scores = cache.get(run, item.key)
@@ -200,7 +202,7 @@ def _examined(
 
 
 def _ablation(
-    variant: Variant, plain: Sequence[JudgedItem], hidden: Sequence[JudgedItem]
+    variant: AblatedGuard, plain: Sequence[JudgedItem], hidden: Sequence[JudgedItem]
 ) -> Ablation:
     def of(*labels: Label) -> list[Score]:
         return scores_on((e for e in plain if e.item.label in labels), ItemSide.REPLY)

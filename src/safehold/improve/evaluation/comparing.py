@@ -20,7 +20,7 @@ _Place = tuple[str, str, str]
 """A data file's digest, an item, a surface."""
 
 
-class _Line(msgspec.Struct, frozen=True):
+class _ScoreLine(msgspec.Struct, frozen=True):
     """A line of `scores.jsonl`."""
 
     run: str
@@ -89,7 +89,7 @@ def _verdicts(folder: Path, report: EvaluationReport) -> dict[_Place, bool]:
         for digest in report.files.values()
     }
     found: dict[_Place, bool] = {}
-    for line in _lines(folder / SCORES, _Line):
+    for line in _lines(folder / SCORES, _ScoreLine):
         if line.run not in runs:
             continue
         for surface in ItemSide:

@@ -31,7 +31,7 @@ class ItemSide(StrEnum):
     REPLY = "reply"
 
 
-class Item(msgspec.Struct, frozen=True):
+class EvalItem(msgspec.Struct, frozen=True):
     """One labelled text, as the prompt it makes and the reply it makes.
 
     `before` is what the reply answers. `asks` is false where the label is about the reply only.
@@ -57,7 +57,7 @@ class DataFile(msgspec.Struct, frozen=True):
 
     name: str
     sha256: str
-    items: tuple[Item, ...]
+    items: tuple[EvalItem, ...]
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,7 +99,7 @@ class ItemScores(msgspec.Struct, frozen=True, omit_defaults=True):
 class JudgedItem(msgspec.Struct, frozen=True):
     """An item with its scores."""
 
-    item: Item
+    item: EvalItem
     scores: ItemScores
 
 

@@ -9,8 +9,8 @@ import msgspec
 
 from safehold.errors import DataError
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
-from safehold.improve.evaluation.interface import DataFile, Item, Label
-from safehold.improve.evaluation.parts import Part, part_of
+from safehold.improve.evaluation.interface import DataFile, EvalItem, Label
+from safehold.improve.evaluation.parts import DataPart, part_of
 
 NEUTRAL = user_says("Please go on.")
 """What a text without a conversation answers when it is shown as a reply."""
@@ -55,7 +55,7 @@ def read_items(
     path: Path,
     constitution: str,
     limit: int | None = None,
-    part: Part | None = None,
+    part: DataPart | None = None,
     *,
     unlabelled: Label | None = None,
 ) -> DataFile:
@@ -83,7 +83,7 @@ def read_items(
     return DataFile(path.name, hashlib.sha256(content).hexdigest(), tuple(_spread(items, limit)))
 
 
-def _spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+def _spread(items: Sequence[EvalItem], limit: int | None) -> list[EvalItem]:
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index * len(items) // limit] for index in range(limit)]
@@ -91,7 +91,7 @@ def _spread(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 def _item(
     path: Path, number: int, line: bytes, constitution: str, unlabelled: Label | None
-) -> Item:
+) -> EvalItem:
     where = f"{path.name}, line {number}"
     try:
         given = msgspec.json.decode(line, type=_ItemLine)
@@ -109,7 +109,7 @@ def _item(
     if foreign and label in (Label.RESTRICTED, Label.BOUNDARY):
         label = Label.OTHER_DOMAIN
     prompt, before, reply, answered = _shown(given, where)
-    return Item(
+    return EvalItem(
         key=f"{path.name}:{number}",
         label=label,
         slice=given.dataset or path.stem,

@@ -13,7 +13,7 @@ from safehold.improve.evaluation import figures
 from safehold.improve.evaluation.cache import ScoreCache, run_key
 from safehold.improve.evaluation.interface import (
     DataFile,
-    Item,
+    EvalItem,
     ItemScores,
     ItemSide,
     JudgedItem,
@@ -69,8 +69,8 @@ def _judged(
 
 
 def _scored(
-    second: SecondOpinion, cache: ScoreCache, run: str, items: Sequence[Item]
-) -> list[tuple[Item, ItemScores]]:
+    second: SecondOpinion, cache: ScoreCache, run: str, items: Sequence[EvalItem]
+) -> list[tuple[EvalItem, ItemScores]]:
     fresh = [item for item in items if cache.get(run, item.key) is None]
     asked: list[tuple[str, ItemSide, ScoringInput]] = []
     for item in fresh:
@@ -83,7 +83,7 @@ def _scored(
         (key, surface): _score(answer)
         for (key, surface, _), answer in zip(asked, answers, strict=True)
     }
-    found: list[tuple[Item, ItemScores]] = []
+    found: list[tuple[EvalItem, ItemScores]] = []
     for item in items:
         known = cache.get(run, item.key)
         if known is None:

@@ -11,10 +11,10 @@ import msgspec
 
 from safehold.errors import DataError
 from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures, Separation
-from safehold.improve.evaluation.parts import Part
+from safehold.improve.evaluation.parts import DataPart
 
 
-class Look(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DataLook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One evaluation: bundle, data, the how-many-eth look at that data, and what was found.
 
     `data` is the digest over the files' digests and the part; `status` is `blind` for the first
@@ -37,7 +37,7 @@ class Look(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Looks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All looks, in the order they were taken."""
 
-    looks: tuple[Look, ...] = ()
+    looks: tuple[DataLook, ...] = ()
 
 
 def data_digest(report: EvaluationReport) -> str:
@@ -58,7 +58,7 @@ def read_looks(path: Path) -> Looks:
         raise DataError(f"{path.name}: not a record of looks: {error}") from error
 
 
-def record_look(path: Path, report: EvaluationReport) -> Look:
+def record_look(path: Path, report: EvaluationReport) -> DataLook:
     """Append a report's figures to the record and return the look.
 
     The same bundle looking again at the same data with the same code replaces nothing and counts.
@@ -69,9 +69,9 @@ def record_look(path: Path, report: EvaluationReport) -> Look:
     known = read_looks(path)
     data = data_digest(report)
     number = 1 + sum(1 for look in known.looks if look.data == data)
-    fresh = report.part == Part.BLIND and number == 1
-    status = Part.TUNE if report.part == Part.TUNE else "blind" if fresh else "seen"
-    look = Look(
+    fresh = report.part == DataPart.BLIND and number == 1
+    status = DataPart.TUNE if report.part == DataPart.TUNE else "blind" if fresh else "seen"
+    look = DataLook(
         bundle_digest=report.bundle_digest,
         code_digest=report.code_digest,
         data=data,

@@ -8,7 +8,7 @@ import hashlib
 from enum import StrEnum
 
 
-class Part(StrEnum):
+class DataPart(StrEnum):
     """`tune`: settings may be chosen on it. `blind`: scored once for a released bundle."""
 
     TUNE = "tune"
@@ -27,7 +27,7 @@ def repository(source: str) -> str:
     return kind
 
 
-def part_of(source: str) -> Part:
+def part_of(source: str) -> DataPart:
     """Return the part of a source: the last bit of the first byte of its repository's SHA-256."""
     odd = hashlib.sha256(repository(source).encode()).digest()[0] & 1
-    return Part.BLIND if odd else Part.TUNE
+    return DataPart.BLIND if odd else DataPart.TUNE

@@ -17,8 +17,8 @@ from safehold.improve.evaluation.cache import ScoreCache, code_digest, open_cach
 from safehold.improve.evaluation.interface import (
     Ablation,
     DataFile,
+    EvalItem,
     EvaluationReport,
-    Item,
     ItemScores,
     ItemSide,
     JudgedItem,
@@ -26,8 +26,8 @@ from safehold.improve.evaluation.interface import (
 )
 from safehold.improve.evaluation.items import data_files, read_items
 from safehold.improve.evaluation.judging import SecondOpinion, judge_figures
-from safehold.improve.evaluation.parts import Part
-from safehold.improve.evaluation.scoring import Examiner, Listener
+from safehold.improve.evaluation.parts import DataPart
+from safehold.improve.evaluation.scoring import Examiner, ProbedModel
 from safehold.progress import Progress
 
 SCORES = "scores.jsonl"
@@ -43,7 +43,7 @@ class EvaluationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     limit: int | None = None
     stage1_only: bool = False
     ablations: bool = False
-    part: Part | None = None
+    part: DataPart | None = None
 
 
 class Evaluated(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ def evaluate(
     if settings.stage1_only:
         bundle = without_stage2(bundle)
     out.mkdir(parents=True, exist_ok=True)
-    listener = None if served is None else Listener(served)
+    listener = None if served is None else ProbedModel(served)
     with open_cache(out / SCORES) as cache:
         judged = tuple(_judged(bundle, sources, cache, settings, progress, listener))
         judge = None if second is None else judge_figures(second, sources, cache, progress)
@@ -163,7 +163,7 @@ def _judged(
     cache: ScoreCache,
     settings: EvaluationSettings,
     progress: Progress,
-    listener: Listener | None,
+    listener: ProbedModel | None,
 ) -> Iterator[JudgedItem]:
     examiner = Examiner(bundle.cascade, bundle.stage2, ViewDecoder(), listener)
     code = code_digest()
@@ -176,7 +176,7 @@ def _judged(
             progress.advance()
 
 
-def _scores(examiner: Examiner, cache: ScoreCache, run: str, item: Item) -> ItemScores:
+def _scores(examiner: Examiner, cache: ScoreCache, run: str, item: EvalItem) -> ItemScores:
     known = cache.get(run, item.key)
     if known is not None:
         return known

@@ -21,7 +21,7 @@ from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.flow import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
-from safehold.improve.evaluation.interface import Item, ItemScores, Score
+from safehold.improve.evaluation.interface import EvalItem, ItemScores, Score
 
 Delta = tuple[str, Heard | None]
 DELTA_CHARS = 12
@@ -47,15 +47,15 @@ class _Recorder(Cascade, frozen=True):
         return final
 
 
-class Listener:
+class ProbedModel:
     """The model that a probe reads, asked about each reply once, whichever guard it is for."""
 
     def __init__(self, served: ServedModel) -> None:
         """Take the model."""
         self._served = served
-        self._known: dict[tuple[str, Item], list[Delta]] = {}
+        self._known: dict[tuple[str, EvalItem], list[Delta]] = {}
 
-    def deltas(self, probe: ActivationScorer, item: Item) -> list[Delta]:
+    def deltas(self, probe: ActivationScorer, item: EvalItem) -> list[Delta]:
         """Return an item's reply in the model's tokens, each with what the probe heard."""
         if (probe.id, item) not in self._known:
             before = said(item.before, last_chars=_PROMPT_CHARS)
@@ -75,7 +75,7 @@ class Examiner:
         cascade: Cascade,
         stage2: ExchangeScorer | None,
         decoder: TextDecoder,
-        listener: Listener | None = None,
+        listener: ProbedModel | None = None,
     ) -> None:
         """Take what a gateway is given: cascade, stage 2 and decoder of obfuscated text.
 
@@ -88,14 +88,14 @@ class Examiner:
             InlineStage2(stage2) if stage2 is not None else _no_stage2
         )
 
-    def examine(self, item: Item) -> ItemScores:
+    def examine(self, item: EvalItem) -> ItemScores:
         """Return the item's scores as a prompt and as a streamed reply."""
         return ItemScores(
             prompt=self._prompt(item) if item.asks else None,
             reply=self._reply(item) if item.reply else None,
         )
 
-    def _prompt(self, item: Item) -> Score:
+    def _prompt(self, item: EvalItem) -> Score:
         cascade = self._cascade
         # Nothing blocks by a score here, so that every escalation shows its own.
         recorder = _recorder(cascade, prompt=_open(cascade.prompt), reply=cascade.reply)
@@ -113,7 +113,7 @@ class Examiner:
         escalations = session.report().escalations
         return Score(stage1, final, stage is not None, escalations, stage)
 
-    def _reply(self, item: Item) -> Score:
+    def _reply(self, item: EvalItem) -> Score:
         cascade = self._cascade
         recorder = _recorder(cascade, prompt=cascade.prompt, reply=cascade.reply)
         session = Guard(recorder, self._decoder).session(item.before, _AUDIT)
@@ -151,7 +151,7 @@ class Examiner:
             probe=self._probe(deltas),
         )
 
-    def _deltas(self, item: Item) -> list[Delta]:
+    def _deltas(self, item: EvalItem) -> list[Delta]:
         """Cut a reply as it comes: in few characters, or in the tokens that a probe hears."""
         probe = self._cascade.probe
         if probe is None or self._listener is None:
@@ -165,7 +165,7 @@ class Examiner:
         return probe.scorer.open_reply().feed(heard) if probe is not None and heard else None
 
     def _released(
-        self, item: Item, deltas: list[Delta], answer: Callable[[Escalation], Answer]
+        self, item: EvalItem, deltas: list[Delta], answer: Callable[[Escalation], Answer]
     ) -> str:
         """Return what a client in hold mode had received when the reply was stopped."""
         session = Guard(self._cascade, self._decoder).session(item.before, _HOLD)

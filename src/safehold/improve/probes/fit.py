@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional
 
 from safehold.guard.scorers.probe import ProbeHead
-from safehold.improve.probes.interface import ProbeSettings, Windows
+from safehold.improve.probes.interface import ProbeSettings, ReplyWindows
 from safehold.progress import Progress
 
 
-def fit(found: Sequence[Windows], settings: ProbeSettings, progress: Progress) -> ProbeHead:
+def fit(found: Sequence[ReplyWindows], settings: ProbeSettings, progress: Progress) -> ProbeHead:
     """Return the head that fits the windows; the same seed and windows give the same head.
 
     Features are standardised for the fit (AdamW treats all alike); the returned weights are for
@@ -59,7 +59,7 @@ def fit(found: Sequence[Windows], settings: ProbeSettings, progress: Progress) -
     )
 
 
-def _moments(found: Sequence[Windows]) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(found: Sequence[ReplyWindows]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of every feature over the full windows."""
     total = squares = torch.zeros(found[0].sums.shape[1], dtype=torch.float64)
     count = 0
@@ -77,7 +77,7 @@ def _moments(found: Sequence[Windows]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _loss(
-    batch: Sequence[Windows],
+    batch: Sequence[ReplyWindows],
     mean: torch.Tensor,
     scale: torch.Tensor,
     weights: torch.Tensor,

@@ -43,7 +43,7 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: float = 0.25
 
 
-class Windows(msgspec.Struct, frozen=True):
+class ReplyWindows(msgspec.Struct, frozen=True):
     """The windows of one reply: `sums` [windows, features] over their tokens, divided as served.
 
     `shares` [windows] is the number of tokens over the divisor: 1 for a full window.

@@ -12,7 +12,7 @@ from safehold.guard.scorers.interface import Activations
 from safehold.guard.scorers.probe import WINDOW
 from safehold.guard.served.model import HfModel
 from safehold.guard.served.turns import said
-from safehold.improve.probes.interface import ProbeSettings, Windows
+from safehold.improve.probes.interface import ProbeSettings, ReplyWindows
 from safehold.improve.synthesis.interface import Example, Side
 from safehold.progress import Progress
 
@@ -26,7 +26,7 @@ def collect(
     layers: Sequence[int],
     settings: ProbeSettings,
     progress: Progress,
-) -> list[Windows]:
+) -> list[ReplyWindows]:
     """Return the windows of every example's reply, as the model reads it after its prompt."""
     found = []
     for example in examples:
@@ -41,7 +41,7 @@ def collect(
     return found
 
 
-def windows(rows: Activations, settings: ProbeSettings, *, restricted: bool) -> Windows:
+def windows(rows: Activations, settings: ProbeSettings, *, restricted: bool) -> ReplyWindows:
     """Return the windows that end at every `stride`-th token, and at the last."""
     ends = sorted({*range(settings.stride - 1, len(rows), settings.stride), len(rows) - 1})
     sums, shares = [], []
@@ -51,4 +51,6 @@ def windows(rows: Activations, settings: ProbeSettings, *, restricted: bool) -> 
         sums.append(taken.sum(axis=0) / divisor)
         shares.append(len(taken) / divisor)
     clipped = np.clip(np.stack(sums), -_LARGEST, _LARGEST)
-    return Windows(clipped.astype(np.float16), np.asarray(shares, dtype=np.float32), restricted)
+    return ReplyWindows(
+        clipped.astype(np.float16), np.asarray(shares, dtype=np.float32), restricted
+    )

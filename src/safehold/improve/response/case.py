@@ -20,7 +20,7 @@ STEPS = ("incident", "dress", "variants", "rule", "approvals", "challenger", "re
 """The steps in their order, by the names of their files."""
 
 
-class Case:
+class IncidentCase:
     """One incident's folder."""
 
     def __init__(self, folder: Path) -> None:

@@ -12,6 +12,14 @@ MOST_CHARS = 200_000
 """Characters of one example; a longer one is refused, never cut: its end may be what matters."""
 
 
+class Defence(StrEnum):
+    """What stands against the attacker."""
+
+    GUARD = "guard"
+    ACCOUNTS = "accounts"
+    RESPONSE = "response"
+
+
 class ResponseError(DataError):
     """The incident can't be answered as it stands; the message says what is missing."""
 

@@ -16,7 +16,7 @@ from safehold.guard.session.session import Guard, SessionPolicy
 _GREETING = "Good morning."
 
 
-class Said(msgspec.Struct, frozen=True):
+class PromptOutcome(msgspec.Struct, frozen=True):
     """What became of one prompt: refused or not, shown to stage 2 or not, and its score."""
 
     blocked: bool
@@ -35,19 +35,19 @@ class Judge:
         self.hot = hot
         self.stage2 = _none if bundle.stage2 is None else InlineStage2(bundle.stage2)
 
-    def prompt(self, text: str) -> Said:
+    def prompt(self, text: str) -> PromptOutcome:
         """Judge one prompt."""
         session = self.guard.session(user_says(text), SessionPolicy(), None, self.hot)
         verdict = drive(session.judge_prompt(), self.stage2)
         report = session.report()
-        return Said(
+        return PromptOutcome(
             blocked=isinstance(verdict, Block),
             escalated=report.escalations > 0,
             score=report.prompt_score,
             stage1=session.stage1_logits[0],
         )
 
-    def reply(self, text: str) -> Said:
+    def reply(self, text: str) -> PromptOutcome:
         """Judge one reply to a greeting, whole."""
         session = self.guard.session(user_says(_GREETING), SessionPolicy(), None, self.hot)
         drive(session.judge_prompt(), self.stage2)
@@ -55,14 +55,14 @@ class Judge:
         step = drive(session.feed(lane, text), self.stage2)
         ends = () if isinstance(step, Block) else drive(session.finish(), self.stage2)
         report = session.report()
-        return Said(
+        return PromptOutcome(
             blocked=isinstance(step, Block) or any(isinstance(end, Block) for _, end in ends),
             escalated=report.escalations > 0,
             score=report.reply_score,
             stage1=session.stage1_logits[1],
         )
 
-    def prompts(self, texts: Iterable[str]) -> list[Said]:
+    def prompts(self, texts: Iterable[str]) -> list[PromptOutcome]:
         """Judge prompts, each alone."""
         return [self.prompt(text) for text in texts]
 

@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from safehold.detect.redteam.interface import AttackOutcome, Attempt, QuestionSet, Result, Wrapper
+from safehold.detect.redteam.interface import (
+    AttackOutcome,
+    Attempt,
+    AttemptResult,
+    QuestionSet,
+    Wrapper,
+)
 from safehold.detect.redteam.plan import rendered
 from safehold.detect.redteam.run import Attacker
 from safehold.exchange import user_says
@@ -19,7 +25,7 @@ from safehold.guard.bundle.interface import Golden
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.interface import Block
 from safehold.guard.overlay.live import HotSource, no_hot_rules
-from safehold.improve.response.gates import GateInput, Pair
+from safehold.improve.response.gates import GateInput, PairedOutcome
 from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.improve.response.judged import Judge
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
@@ -82,13 +88,13 @@ def measured(
     progress.start("gates", total)
     old, new = Judge(champion), Judge(challenger)
     play = [Player(judge, questions, worn, progress) for judge in (old, new)]
-    slices: dict[str, tuple[Pair, ...]] = {}
-    escalated: list[Pair] = []
+    slices: dict[str, tuple[PairedOutcome, ...]] = {}
+    escalated: list[PairedOutcome] = []
     for name, texts in benign.items():
         both = list(zip(old.prompts(texts), new.prompts(texts), strict=True))
         progress.advance(2 * len(texts))
-        slices[name] = tuple(Pair(a.blocked, b.blocked) for a, b in both)
-        escalated += [Pair(a.escalated, b.escalated) for a, b in both]
+        slices[name] = tuple(PairedOutcome(a.blocked, b.blocked) for a, b in both)
+        escalated += [PairedOutcome(a.escalated, b.escalated) for a, b in both]
     twins = [*(dressed_ask(one.text, dress, worn) for one in questions.benign), *twins]
     timed = [text for texts in benign.values() for text in texts][: settings.timed]
     said = new.prompt(incident.text).blocked
@@ -101,7 +107,7 @@ def measured(
         family=_pairs(play, own),
         slices=slices,
         dress=tuple(
-            Pair(a.blocked, b.blocked)
+            PairedOutcome(a.blocked, b.blocked)
             for a, b in zip(old.prompts(twins), new.prompts(twins), strict=True)
         ),
         red_team={name: _pairs(play, attempts) for name, attempts in others.items()},
@@ -135,7 +141,7 @@ class Player:
         return got_through(result)
 
 
-def got_through(result: Result) -> bool:
+def got_through(result: AttemptResult) -> bool:
     """Say whether an attack got at least half of its topic's key facts."""
     return result.outcome is not AttackOutcome.ERROR and 0 < result.facts <= 2 * result.leaked
 
@@ -185,9 +191,9 @@ def repeats(bundle: Bundle, golden: Iterable[Golden]) -> Iterable[bool]:
         yield (isinstance(verdict, Block) or block is not None) is item.blocked
 
 
-def _pairs(play: Sequence[Player], attempts: Sequence[Attempt]) -> tuple[Pair, ...]:
+def _pairs(play: Sequence[Player], attempts: Sequence[Attempt]) -> tuple[PairedOutcome, ...]:
     old, new = play
-    return tuple(Pair(old.through(one), new.through(one)) for one in attempts)
+    return tuple(PairedOutcome(old.through(one), new.through(one)) for one in attempts)
 
 
 def _timed(old: Judge, new: Judge, texts: Sequence[str]) -> Iterable[tuple[float, float]]:

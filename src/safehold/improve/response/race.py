@@ -12,23 +12,15 @@ later, and a hot rule of it acts). Benign accounts send benign texts between the
 
 import random
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 import msgspec
 
 from safehold.detect.monitoring.accounts import AccountState, Caps, labels, observe
 from safehold.detect.redteam.interface import Topic, Wrapper
 from safehold.detect.redteam.questions import leaked
+from safehold.improve.response.interface import Defence
 from safehold.improve.response.proliferate import dressed
 from safehold.stats import Rate
-
-
-class Defence(StrEnum):
-    """What stands against the attacker."""
-
-    GUARD = "guard"
-    ACCOUNTS = "accounts"
-    RESPONSE = "response"
 
 
 class RaceAnswer(msgspec.Struct, frozen=True):
@@ -95,7 +87,7 @@ _CHAINS = ((), (), (), ("leet",), ("spaced",), ("rot13",), ("base64",))
 _EDITED = 0.15
 
 
-class Attacker:
+class RaceAttacker:
     """Draws dresses; `search` keeps the best one and changes it, else each is new."""
 
     def __init__(self, wrappers: Sequence[Wrapper], rng: random.Random, *, search: bool) -> None:
@@ -151,7 +143,7 @@ def race(
     """Run one race; equal settings and an equal defence give an equal race."""
     rng = random.Random(f"{settings.seed}/{settings.attacker}/{settings.accounts}")
     asks = [(topic, topic.questions[0]) for topic in topics[: settings.questions]]
-    attacker = Attacker(wrappers, rng, search=settings.attacker == "boundary")
+    attacker = RaceAttacker(wrappers, rng, search=settings.attacker == "boundary")
     book = _Book(settings)
     ever: set[int] = set()
     curve: list[int] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.guard.bundle.overlay_file import Quorum, check, opened, sealed
+from safehold.guard.bundle.overlay_file import RuleQuorum, check, opened, sealed
 from safehold.guard.overlay.interface import (
     HotRule,
     OverlayContent,
@@ -30,7 +30,7 @@ Change = Callable[[tuple[PlacedRule, ...]], tuple[PlacedRule, ...]]
 class RuleBook:
     """The file, and the person who signs its changes."""
 
-    def __init__(self, file: Path, quorum: Quorum, person: str, key: Ed25519PrivateKey) -> None:
+    def __init__(self, file: Path, quorum: RuleQuorum, person: str, key: Ed25519PrivateKey) -> None:
         """Take the file, whose signatures count, and who signs."""
         self._file = file
         self._quorum = quorum

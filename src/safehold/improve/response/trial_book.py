@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.guard.bundle.overlay_file import Quorum
+from safehold.guard.bundle.overlay_file import RuleQuorum
 from safehold.guard.gateway.bundles.trial_file import (
     SignedStep,
     TrialError,
@@ -30,7 +30,7 @@ PROPOSED = ".next"
 class TrialBook:
     """The file of a trial, the proposal beside it, and the person who signs."""
 
-    def __init__(self, file: Path, quorum: Quorum, person: str, key: Ed25519PrivateKey) -> None:
+    def __init__(self, file: Path, quorum: RuleQuorum, person: str, key: Ed25519PrivateKey) -> None:
         """Take the file, whose signatures count, and who signs."""
         self._file = file
         self._proposed = file.with_name(file.name + PROPOSED)

@@ -16,7 +16,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.guard.bundle.interface import Golden, Manifest
-from safehold.guard.bundle.load import Bundle, Pinned, load_bundle
+from safehold.guard.bundle.load import Bundle, PinnedDigest, load_bundle
 from safehold.guard.bundle.write import window_head_file, write_bundle
 from safehold.guard.scorers.windowed import WindowHead, WindowScorer
 from safehold.guard.session.cascade import Thresholds
@@ -138,7 +138,7 @@ def challenger(
     kept = kept_weights(folder, champion.digest) or {}
     network = {} if stage2 is None else stage2.weights
     keep_weights(out, digest, {**kept, **network, f"{STAGE1}.prompt": head.table})
-    return load_bundle(out, Pinned(sha256=digest))
+    return load_bundle(out, PinnedDigest(sha256=digest))
 
 
 def _lined(manifest: Manifest, command: str) -> Manifest:

@@ -35,7 +35,7 @@ _ECHO = 0.9
 _LISTED_LETTERS = 0.5
 
 
-class Fault(StrEnum):
+class AnswerFault(StrEnum):
     """Why an answer is not used."""
 
     REFUSED = "refused"
@@ -48,50 +48,56 @@ class Fault(StrEnum):
     SAID_BEFORE = "said before"
 
 
-class Reading(msgspec.Struct, frozen=True):
+class ReadAnswer(msgspec.Struct, frozen=True):
     """A usable text, or the reason why there is none."""
 
     text: str = ""
-    fault: Fault | None = None
+    fault: AnswerFault | None = None
 
 
-def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], Fault | None]:
+def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], AnswerFault | None]:
     """Return the usable items of a list, each once, and why there are none where there are none.
 
     Numbered, bulleted and JSON lists are read, fences and quotation marks taken off.
     """
     text = _unfenced(answer)
     if _MARKUP.search(text):
-        return [], Fault.MARKUP
+        return [], AnswerFault.MARKUP
     if _DECLINED.match(text):
-        return [], Fault.REFUSED
+        return [], AnswerFault.REFUSED
     found = [item.strip("\"“”'*` ") for item in _items(text)]
     low, high = ASK_CHARS
     items = [item for item in dict.fromkeys(found) if low <= len(item) <= high]
     items = [item for item in items if _letters(item) and not _DECLINED.match(item)]
     if not items:
-        return [], Fault.NO_LIST
+        return [], AnswerFault.NO_LIST
     kept = [item for item in items if usable(item)]
-    return kept, None if kept else Fault.OFF_SUBJECT
+    return kept, None if kept else AnswerFault.OFF_SUBJECT
 
 
-def read_reply(answer: str, ask: str, *, cut: bool, on_subject: Callable[[str], bool]) -> Reading:
+def read_reply(
+    answer: str, ask: str, *, cut: bool, on_subject: Callable[[str], bool]
+) -> ReadAnswer:
     """Return the usable part of an answer: without its opening, its unfinished end, its repeats."""
     text = _unfenced(answer).strip()
-    fault = Fault.MARKUP if _MARKUP.search(text) else None
+    fault = AnswerFault.MARKUP if _MARKUP.search(text) else None
     if _DECLINED.match(text):
-        fault = Fault.REFUSED
+        fault = AnswerFault.REFUSED
     if fault is not None:
-        return Reading(fault=fault)
+        return ReadAnswer(fault=fault)
     text = _OPENING.sub("", text, count=1)
     told = _once(_finished(text) if cut else text)
     low, high = REPLY_CHARS
     needed = low * _DENSE if _dense(text) else low
     if len(told) < needed:
-        return Reading(fault=Fault.REPEATS if len(text) >= needed else Fault.SHORT)
+        return ReadAnswer(fault=AnswerFault.REPEATS if len(text) >= needed else AnswerFault.SHORT)
     if _echo(told, ask):
-        return Reading(fault=Fault.ECHO)
-    return Reading(text=told[:high]) if on_subject(told) else Reading(fault=Fault.OFF_SUBJECT)
+        return ReadAnswer(fault=AnswerFault.ECHO)
+    return (
+        ReadAnswer(text=told[:high])
+        if on_subject(told)
+        else ReadAnswer(fault=AnswerFault.OFF_SUBJECT)
+    )
 
 
 def _items(text: str) -> list[str]:

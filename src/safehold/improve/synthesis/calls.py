@@ -20,7 +20,7 @@ from safehold.errors import DataError
 CALLS = "calls.jsonl"
 
 
-class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GeneratorCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is asked of a model. `cell` and `kind` say what for and decide nothing."""
 
     cell: str
@@ -44,7 +44,7 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return sha256_hex(canonical(asked))
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GeneratorAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One answer: `refused` is the HTTP status of a server that would not answer this prompt."""
 
     text: str
@@ -58,8 +58,8 @@ class Paid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A line of the file; `sha256` is that of the answer's text."""
 
     key: str
-    call: Call
-    answer: Answer
+    call: GeneratorCall
+    answer: GeneratorAnswer
     sha256: str
 
 
@@ -69,7 +69,7 @@ class CallBook:
     def __init__(self, folder: Path) -> None:
         """Take the dataset's folder; it is made where it is missing."""
         self._path = folder / CALLS
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, GeneratorAnswer] = {}
         self._file = -1
         self.repeated = 0
         """Calls that were answered from the file."""
@@ -114,17 +114,17 @@ class CallBook:
         """Whether there is a file of answers."""
         return self._path.is_file()
 
-    def has(self, call: Call) -> bool:
+    def has(self, call: GeneratorCall) -> bool:
         """Say whether a call was paid for."""
         return call.key in self._answers
 
-    def find(self, call: Call) -> Answer | None:
+    def find(self, call: GeneratorCall) -> GeneratorAnswer | None:
         """Return the answer of a call that was paid for."""
         found = self._answers.get(call.key)
         self.repeated += found is not None
         return found
 
-    def keep(self, call: Call, answer: Answer) -> None:
+    def keep(self, call: GeneratorCall, answer: GeneratorAnswer) -> None:
         """Write an answer down before anything is made of it."""
         paid = Paid(key=call.key, call=call, answer=answer, sha256=_digest(answer.text))
         line = msgspec.json.encode(paid) + b"\n"

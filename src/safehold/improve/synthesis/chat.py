@@ -7,7 +7,7 @@ import aiohttp
 import msgspec
 
 from safehold.errors import DataError, UpstreamError
-from safehold.improve.synthesis.calls import Answer, Call, CallBook
+from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
 
 
 class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +52,7 @@ class Chat:
         self._pause = pause
         self._lanes = asyncio.Semaphore(settings.concurrency)
 
-    async def ask(self, call: Call) -> Answer:
+    async def ask(self, call: GeneratorCall) -> GeneratorAnswer:
         """Return the model's answer, from the book if it is there.
 
         Raises:
@@ -66,7 +66,7 @@ class Chat:
         self._book.keep(call, answer)
         return answer
 
-    async def _tried(self, call: Call) -> Answer:
+    async def _tried(self, call: GeneratorCall) -> GeneratorAnswer:
         settings = self._settings
         problem = "no try was made"
         asked_to_wait = 0.0
@@ -79,7 +79,7 @@ class Chat:
                 if status in _FINAL:
                     raise UpstreamError(f"{settings.url}: {_FINAL[status]} (HTTP {status})")
                 if status in _DECLINED:
-                    return Answer(text="", finish="refused", refused=status)
+                    return GeneratorAnswer(text="", finish="refused", refused=status)
                 if status == _OK:
                     return _read(body)
                 problem = f"HTTP {status}"
@@ -94,7 +94,7 @@ class Chat:
             "what was answered is kept, so start the same command again"
         )
 
-    async def _post(self, call: Call) -> tuple[int, bytes, float]:
+    async def _post(self, call: GeneratorCall) -> tuple[int, bytes, float]:
         """Return status, body and the seconds that a busy server asks to wait."""
         body = {
             "model": call.model,
@@ -146,7 +146,7 @@ class _Models(msgspec.Struct):
     data: list[dict[str, object]]
 
 
-def _read(body: bytes) -> Answer:
+def _read(body: bytes) -> GeneratorAnswer:
     try:
         completion = msgspec.json.decode(body, type=_Completion)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -156,7 +156,7 @@ def _read(body: bytes) -> Answer:
         raise DataError("expected a chat completion, got one without choices")
     choice = completion.choices[0]
     usage = completion.usage or _Usage()
-    return Answer(
+    return GeneratorAnswer(
         text=choice.message.content or "",
         finish=choice.finish_reason or "",
         prompt_tokens=usage.prompt_tokens or 0,

@@ -41,7 +41,7 @@ class GroupCoverage(msgspec.Struct, frozen=True, kw_only=True):
         return f"thin, mostly: {why}"
 
 
-class Coverage(msgspec.Struct, frozen=True, kw_only=True):
+class SynthesisCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """The table of one generator, with the same counts by language, form and difficulty."""
 
     generator: str
@@ -66,13 +66,13 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
 
 def coverage_of(
     generator: str, yields: Sequence[CellYield], *, calls: int, tokens: tuple[int, int]
-) -> Coverage:
+) -> SynthesisCoverage:
     """Return the table of what a generator gave; `tokens` are those of prompts and of answers."""
     groups: dict[str, list[CellYield]] = {}
     for one in yields:
         groups.setdefault(one.cell.group, []).append(one)
     thin, wanted = thin_groups(yields), wanted_of(yields)
-    return Coverage(
+    return SynthesisCoverage(
         generator=generator,
         calls=calls,
         prompt_tokens=tokens[0],

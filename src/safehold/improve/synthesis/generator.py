@@ -15,13 +15,13 @@ import msgspec
 from safehold.constitution import Constitution
 from safehold.errors import UpstreamError
 from safehold.exchange import user_says
-from safehold.improve.synthesis.answers import Fault, read_list, read_reply
-from safehold.improve.synthesis.calls import Answer, Call, CallBook
+from safehold.improve.synthesis.answers import AnswerFault, read_list, read_reply
+from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.cells import Cell, Form, cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.prompts import Messages, Prompter
-from safehold.improve.synthesis.subject import Subject
+from safehold.improve.synthesis.subject import SubjectWords
 from safehold.progress import Progress
 
 _HOPELESS = 8
@@ -75,7 +75,7 @@ class ModelGenerator:
         self._settings = settings
         self._book = book
         self._progress = progress or Progress()
-        self._subject = Subject(constitution)
+        self._subject = SubjectWords(constitution)
         self._prompter = Prompter(constitution, self._subject)
         self._said: dict[str, str] = {}
         self.yields: list[CellYield] = []
@@ -115,7 +115,7 @@ class ModelGenerator:
         for one in self.yields:
             yield from self._examples(one, seed)
 
-    def first_calls(self, seed: int) -> list[tuple[Cell, Call]]:
+    def first_calls(self, seed: int) -> list[tuple[Cell, GeneratorCall]]:
         """Return each cell's first call as far as it is known beforehand, for a plan."""
         return [(cell, self._list_call(cell, seed, (), 0)) for cell in self.cells()]
 
@@ -189,7 +189,7 @@ class ModelGenerator:
         for attempt in range(self._settings.repairs + 1):
             answer = await chat.ask(self._reply_call(cell, ask, seed, attempt))
             if answer.refused:
-                faults[Fault.REFUSED.value] += 1
+                faults[AnswerFault.REFUSED.value] += 1
                 return ""
             reading = read_reply(
                 answer.text, ask, cut=answer.finish == "length", on_subject=on_subject
@@ -200,10 +200,10 @@ class ModelGenerator:
         return ""
 
     def _read_list(
-        self, cell: Cell, answer: Answer, beside: Sequence[str]
-    ) -> tuple[list[str], Fault | None]:
+        self, cell: Cell, answer: GeneratorAnswer, beside: Sequence[str]
+    ) -> tuple[list[str], AnswerFault | None]:
         if answer.refused:
-            return [], Fault.REFUSED
+            return [], AnswerFault.REFUSED
         taken = {ask.casefold() for ask in beside}
 
         def usable(ask: str) -> bool:
@@ -222,7 +222,7 @@ class ModelGenerator:
             for text in (ask, reply):
                 key = "" if text in one.spare else " ".join(text.casefold().split())
                 again = bool(key) and self._said.setdefault(key, one.cell.name) != one.cell.name
-                faults[Fault.SAID_BEFORE.value] += again
+                faults[AnswerFault.SAID_BEFORE.value] += again
                 texts.append("" if again else text)
             if texts[0] and (texts[1] or texts[0] not in one.spare):
                 pairs.append((texts[0], texts[1]))
@@ -244,7 +244,9 @@ class ModelGenerator:
             f"(mostly: {why}); look at calls.jsonl, then try another model or wording"
         )
 
-    def _list_call(self, cell: Cell, seed: int, beside: tuple[str, ...], attempt: int) -> Call:
+    def _list_call(
+        self, cell: Cell, seed: int, beside: tuple[str, ...], attempt: int
+    ) -> GeneratorCall:
         count = self._settings.batch
         return self._call(
             cell,
@@ -254,7 +256,7 @@ class ModelGenerator:
             _seed_of(seed, cell, "asks", attempt),
         )
 
-    def _reply_call(self, cell: Cell, ask: str, seed: int, attempt: int) -> Call:
+    def _reply_call(self, cell: Cell, ask: str, seed: int, attempt: int) -> GeneratorCall:
         return self._call(
             cell,
             "answer",
@@ -263,8 +265,10 @@ class ModelGenerator:
             _seed_of(seed, cell, ask, attempt),
         )
 
-    def _call(self, cell: Cell, kind: str, messages: Messages, max_tokens: int, seed: int) -> Call:
-        return Call(
+    def _call(
+        self, cell: Cell, kind: str, messages: Messages, max_tokens: int, seed: int
+    ) -> GeneratorCall:
+        return GeneratorCall(
             cell=cell.name,
             kind=kind,
             model=self._settings.model,

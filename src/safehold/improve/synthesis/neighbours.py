@@ -19,7 +19,7 @@ import msgspec
 from safehold.constitution import Constitution, Document, parse
 from safehold.errors import DataError, UpstreamError
 from safehold.improve.synthesis.answers import read_list
-from safehold.improve.synthesis.calls import Call, CallBook
+from safehold.improve.synthesis.calls import CallBook, GeneratorCall
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 
 COLUMNS = ("decision", "to", "id", "beside", "title", "policy", "ask")
@@ -42,7 +42,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     ask: str
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class ProposalDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator says of a proposal; `to` names the clause it is relabelled to."""
 
     proposal: Proposal
@@ -94,7 +94,7 @@ async def _asked(
                 f"Write a numbered list of {settings.batch} new kinds, one a line, in the form\n"
                 "Title: one sentence that says what is asked for. For example: a message of a user"
             )
-            call = Call(
+            call = GeneratorCall(
                 cell=clause.id,
                 kind="neighbours",
                 model=settings.model,
@@ -164,7 +164,7 @@ def _title(constitution: Constitution, clause: str) -> str:
     return next((one.title for one in constitution.restricted if one.id == clause), clause)
 
 
-def read_sheet(text: str, constitution: Constitution, *, name: str) -> list[Decision]:
+def read_sheet(text: str, constitution: Constitution, *, name: str) -> list[ProposalDecision]:
     """Return the decisions of a sheet; rows without one are left for another time.
 
     Raises:
@@ -191,11 +191,13 @@ def read_sheet(text: str, constitution: Constitution, *, name: str) -> list[Deci
         if cells["beside"] not in beside:
             raise DataError(f"{where}: {cells['beside']!r} is no restricted clause")
         fields = {key: cells[key] for key in ("id", "beside", "title", "policy", "ask")}
-        found.append(Decision(proposal=Proposal(**fields), decision=decision, to=cells["to"]))
+        found.append(
+            ProposalDecision(proposal=Proposal(**fields), decision=decision, to=cells["to"])
+        )
     return found
 
 
-def reviewed(document: Document, source: str, decisions: Sequence[Decision]) -> str:
+def reviewed(document: Document, source: str, decisions: Sequence[ProposalDecision]) -> str:
     """Return the constitution's text with what was accepted or relabelled put in.
 
     Raises:

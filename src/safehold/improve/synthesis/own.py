@@ -12,7 +12,7 @@ from safehold.improve.synthesis import seeds
 from safehold.improve.synthesis.crafts import crafts
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.seeds import SeedBook
-from safehold.improve.synthesis.subject import Subject
+from safehold.improve.synthesis.subject import SubjectWords
 
 
 def _lineage(constitution: Constitution, generator: str, seed: int) -> Lineage:
@@ -23,7 +23,7 @@ def _of_book(
     book: SeedBook, constitution: Constitution, generator: str, seed: int
 ) -> Iterator[Example]:
     """Yield the texts of a book; a prompt of a restricted exchange asks if it names the subject."""
-    subject = Subject(constitution)
+    subject = SubjectWords(constitution)
     restricted = book.side is Side.RESTRICTED
     for item in book.exchanges:
         prompt = item.prompt.strip()
@@ -152,7 +152,7 @@ class GeneralText:
 
     def generate(self, *, seed: int) -> Iterator[Example]:
         """Yield each text once."""
-        subject = Subject(self._constitution)
+        subject = SubjectWords(self._constitution)
         self.left_out = 0
         for example in self._all(seed):
             said = " ".join(part.text for part in example.exchange.texts())

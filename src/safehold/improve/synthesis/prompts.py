@@ -9,7 +9,7 @@ from safehold.constitution import Constitution, RestrictedClause
 from safehold.constitution.lint.training import SLOT
 from safehold.improve.synthesis.cells import Cell, Difficulty, Form
 from safehold.improve.synthesis.interface import Side
-from safehold.improve.synthesis.subject import Subject
+from safehold.improve.synthesis.subject import SubjectWords
 
 Messages = tuple[dict[str, str], ...]
 
@@ -61,7 +61,7 @@ class Prompter(msgspec.Struct, frozen=True):
     """Writes the prompts of one constitution."""
 
     constitution: Constitution
-    subject: Subject
+    subject: SubjectWords
 
     def asks(self, cell: Cell, count: int, seed: int, beside: Sequence[str] = ()) -> Messages:
         """Return the request for a numbered list of user messages.

@@ -19,7 +19,7 @@ _NEEDED = 2
 """Distinct words of the clause that put a text without a name on its subject."""
 
 
-class Subject:
+class SubjectWords:
     """The words of one constitution."""
 
     def __init__(self, constitution: Constitution) -> None:

@@ -32,7 +32,7 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     clause_share: float = 0.1
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _TrainingRow(msgspec.Struct, frozen=True):
     ids: list[int]
     clause: int
     weight: float
@@ -91,7 +91,7 @@ def _rows(
     unigram: Unigram,
     settings: MultilingualHeadSettings,
     generator: np.random.Generator,
-) -> list[_Row]:
+) -> list[_TrainingRow]:
     mark = unigram.encode(MARK)
     return [_row(pair, unigram, mark, settings, generator) for pair in pairs]
 
@@ -102,7 +102,7 @@ def _row(
     mark: Sequence[int],
     settings: MultilingualHeadSettings,
     generator: np.random.Generator,
-) -> _Row:
+) -> _TrainingRow:
     ids = encoded(unigram, mark, pair.reply or pair.prompt, settings.most_ids)
     hidden = generator.random(len(ids)) < settings.blanked
     fixed = len(mark) + 1
@@ -110,16 +110,16 @@ def _row(
         UNKNOWN if hide and fixed <= place < len(ids) - 1 else piece
         for place, (piece, hide) in enumerate(zip(ids, hidden, strict=True))
     ]
-    return _Row(shown, pair.clause, pair.weight, bool(pair.reply))
+    return _TrainingRow(shown, pair.clause, pair.weight, bool(pair.reply))
 
 
 def _batches(
-    rows: Sequence[_Row], settings: MultilingualHeadSettings, generator: np.random.Generator
-) -> list[list[_Row]]:
+    rows: Sequence[_TrainingRow], settings: MultilingualHeadSettings, generator: np.random.Generator
+) -> list[list[_TrainingRow]]:
     """Group rows of like length, so that padding costs little, in a random order of groups."""
     jitter = generator.uniform(-6, 6, size=len(rows))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids) + jitter[i])
-    batches: list[list[_Row]] = [[]]
+    batches: list[list[_TrainingRow]] = [[]]
     width = 0
     for index in order:
         width = max(width, len(rows[index].ids))
@@ -133,7 +133,7 @@ def _batches(
 def _loss(
     model: MultilingualEncoder,
     words: Rows,
-    rows: Sequence[_Row],
+    rows: Sequence[_TrainingRow],
     settings: MultilingualHeadSettings,
 ) -> torch.Tensor:
     width = max(len(row.ids) for row in rows)

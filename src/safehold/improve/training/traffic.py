@@ -55,7 +55,7 @@ class TrafficText(msgspec.Struct, frozen=True):
     asks: bool = True
 
 
-class Traffic(msgspec.Struct, frozen=True):
+class BenignTraffic(msgspec.Struct, frozen=True):
     """Traffic with the digests of what it was read from; `near` is near the subject."""
 
     general: tuple[TrafficText, ...]
@@ -64,7 +64,7 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 def calibrated(
-    bundle: Bundle, traffic: Traffic, settings: TrafficSettings, progress: Progress
+    bundle: Bundle, traffic: BenignTraffic, settings: TrafficSettings, progress: Progress
 ) -> tuple[Cascade, TrafficRecord]:
     """Return the bundle's cascade at the traffic's operating point, and the record of it.
 

@@ -26,7 +26,7 @@ _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
-class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BuiltFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was built: a file's name and digest."""
 
     name: str
@@ -34,7 +34,7 @@ class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def provenance(
-    subjects: Sequence[Subject],
+    subjects: Sequence[BuiltFile],
     *,
     source: str,
     commit: str,
@@ -100,7 +100,7 @@ def envelope(statement: Mapping[str, Any], signatures: Mapping[str, str]) -> byt
 
 
 def verify_provenance(
-    data: bytes, roster: Roster, subject: Subject, *, least: int = 2
+    data: bytes, roster: Roster, subject: BuiltFile, *, least: int = 2
 ) -> tuple[tuple[Person, ...], dict[str, Any]]:
     """Return who vouches for a file's provenance, and the statement.
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from safehold.errors import TrustError
-from safehold.secure.endpoint.interface import PolicyError
+from safehold.secure.endpoint.interface import EndpointPolicyError
 from safehold.secure.endpoint.policy import parse_policy
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import RefusedError
-from safehold.trust.release.orders import Direction
+from safehold.trust.release.orders import GuardDirection
 from safehold.trust.release.weaker import Change, changes, settings_document
 
 OPERATION = "endpoint.loosen"
@@ -87,7 +87,7 @@ def weaker(old: str, new: str) -> tuple[Change, ...]:
     """
     before, after = (settings_document(parse_policy(text)) for text in (old, new))
     found = changes(_KIND, before, after)
-    return tuple(change for change in found if change.direction is Direction.WEAKER)
+    return tuple(change for change in found if change.direction is GuardDirection.WEAKER)
 
 
 def install(text: str, place: Path, loosener: Loosener) -> tuple[str, tuple[Change, ...]]:
@@ -112,5 +112,5 @@ def install(text: str, place: Path, loosener: Loosener) -> tuple[str, tuple[Chan
             os.fsync(file.fileno())
         fresh.rename(place)
     except OSError as error:
-        raise PolicyError(f"{place.name}: can't be installed ({error.strerror})") from error
+        raise EndpointPolicyError(f"{place.name}: can't be installed ({error.strerror})") from error
     return grant, found

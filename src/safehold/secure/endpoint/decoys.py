@@ -215,8 +215,8 @@ class DecoyWatch:
         if decoy is None or pid in self._exempt:
             return
         try:
-            exe = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
-            uid = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
+            exe = os.readlink(f"/proc/{pid}/exe")
+            uid = os.stat(f"/proc/{pid}").st_uid
         except OSError:
             exe, uid = "", 2**32 - 1
         now = self._clock()

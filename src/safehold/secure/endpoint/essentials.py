@@ -9,8 +9,15 @@ from pathlib import Path
 import msgspec
 
 from safehold.secure.endpoint.facts import digest, is_owned
-from safehold.secure.endpoint.interface import Ask, Kind, PolicyError, Refused, Subject, Target
-from safehold.secure.endpoint.inventory.book import Catalogue
+from safehold.secure.endpoint.interface import (
+    Ask,
+    CodeKind,
+    EndpointPolicyError,
+    ExecRefused,
+    ExecSubject,
+    Target,
+)
+from safehold.secure.endpoint.inventory.book import InventoryBook
 from safehold.secure.endpoint.policy import EndpointPolicy, decide
 from safehold.secure.fanotify.interface import FanotifyError
 
@@ -34,28 +41,28 @@ class Essential(msgspec.Struct, frozen=True):
     """One thing that must run, and for what."""
 
     part: str
-    kind: Kind
+    kind: CodeKind
     path: str
 
 
 def essentials() -> Iterator[Essential]:
     """Yield what this host needs, by real paths: what the kernel will ask about."""
     for path in LIBRARIES:
-        yield from _present("the loader", Kind.ELF, path)
-        yield from _present("the loader", Kind.LIBRARY, path)
+        yield from _present("the loader", CodeKind.ELF, path)
+        yield from _present("the loader", CodeKind.LIBRARY, path)
     for part, paths in PROGRAMS.items():
         for path in paths:
-            yield from _present(part, Kind.ELF, path)
-    yield from _present("the guard", Kind.ELF, sys.executable)
+            yield from _present(part, CodeKind.ELF, path)
+    yield from _present("the guard", CodeKind.ELF, sys.executable)
     for path in sorted(_mapped()):
-        yield from _present("the guard", Kind.LIBRARY, path)
+        yield from _present("the guard", CodeKind.LIBRARY, path)
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(".py"):
-            yield from _present("the guard", Kind.SCRIPT, file)
+            yield from _present("the guard", CodeKind.SCRIPT, file)
 
 
-def _present(part: str, kind: Kind, path: str) -> Iterator[Essential]:
+def _present(part: str, kind: CodeKind, path: str) -> Iterator[Essential]:
     real = os.path.realpath(path)
     if Path(real).is_file():
         yield Essential(part, kind, real)
@@ -78,7 +85,7 @@ def _mapped() -> set[str]:
 TargetOf = Callable[[Essential], Target]
 
 
-def target_of(essential: Essential, catalogue: Catalogue) -> Target:
+def target_of(essential: Essential, catalogue: InventoryBook) -> Target:
     """Return the target as the guard will see it.
 
     Raises:
@@ -91,7 +98,7 @@ def target_of(essential: Essential, catalogue: Catalogue) -> Target:
         finally:
             os.close(handle)
     except (OSError, FanotifyError) as error:
-        raise PolicyError(f"{essential.part} needs {essential.path}: {error}") from error
+        raise EndpointPolicyError(f"{essential.part} needs {essential.path}: {error}") from error
     return Target(
         essential.kind,
         essential.path,
@@ -107,16 +114,16 @@ def stopped(
 ) -> list[str]:
     """Return what the policy would stop, one line each with the row named; empty: nothing."""
     lines = []
-    root = Subject(0, os.path.realpath(sys.executable), "")
+    root = ExecSubject(0, os.path.realpath(sys.executable), "")
     for one in needed:
         verdict = decide(policy, Ask(root, target(one)), today)
-        if isinstance(verdict, Refused):
+        if isinstance(verdict, ExecRefused):
             row = f"row {verdict.row}" if verdict.row else "no row"
             lines.append(f"{one.part} needs {one.path} ({one.kind}): {row}: {verdict.reason}")
     return lines
 
 
-def require_essentials(policy: EndpointPolicy, catalogue: Catalogue, today: dt.date) -> None:
+def require_essentials(policy: EndpointPolicy, catalogue: InventoryBook, today: dt.date) -> None:
     """Refuse a policy that would stop the guard, the shell or the boot.
 
     Raises:
@@ -125,4 +132,4 @@ def require_essentials(policy: EndpointPolicy, catalogue: Catalogue, today: dt.d
     lines = stopped(policy, essentials(), lambda one: target_of(one, catalogue), today)
     if lines:
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise PolicyError(f"this policy would stop {lines[0]}{more}")
+        raise EndpointPolicyError(f"this policy would stop {lines[0]}{more}")

@@ -1,14 +1,12 @@
 """What a file is, seen from an open descriptor alone: kind, digest, place, who can change it."""
 
-# ruff: noqa: PTH115, PTH120 - paths are strings of the kernel, and hot
-
 import hashlib
 import os
 import stat
 
 import msgspec
 
-from safehold.secure.endpoint.interface import Kind
+from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.fanotify.group import read_lease
 
 _ELF = b"\x7fELF"
@@ -19,7 +17,7 @@ Key = tuple[int, int, int, int]
 """Device, inode, change time in ns, size: a verdict about content holds as long as they do."""
 
 
-class Facts(msgspec.Struct, frozen=True):
+class ExecFacts(msgspec.Struct, frozen=True):
     """A file's content and place. `path` is empty where it can't be vouched for."""
 
     sha256: str
@@ -32,16 +30,16 @@ def key_of(found: os.stat_result) -> Key:
     return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
 
 
-def content_kind(handle: int, *, executed: bool) -> Kind | None:
+def content_kind(handle: int, *, executed: bool) -> CodeKind | None:
     """Return the kind of what is opened or executed; None: a plain file that is only opened."""
     head = os.pread(handle, 18, 0)
     if head.startswith(_ELF):
         if executed:
-            return Kind.ELF
+            return CodeKind.ELF
         relocatable = len(head) > 16 and _RELOCATABLE in (head[16], head[-1])  # noqa: PLR2004 - e_type, either byte order
-        return Kind.MODULE if relocatable else Kind.LIBRARY
+        return CodeKind.MODULE if relocatable else CodeKind.LIBRARY
     # What has no magic is run by a shell, or by what binfmt_misc says.
-    return Kind.SCRIPT if executed else None
+    return CodeKind.SCRIPT if executed else None
 
 
 def digest(handle: int) -> str:

@@ -17,11 +17,11 @@ from safehold.errors import EndpointError
 from safehold.secure.fanotify.mounts import Mount
 
 _PR_GET_MDWE = 66
-PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/run")  # noqa: S108 - named to be closed
+PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/run")
 _OPTIONS = ("noexec", "nosuid", "nodev")
 
 
-class State(StrEnum):
+class FloorState(StrEnum):
     """How one part of the floor stands."""
 
     CLOSED = "closed"
@@ -70,20 +70,20 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 
-class Part(msgspec.Struct, frozen=True):
+class FloorPart(msgspec.Struct, frozen=True):
     """One part of the floor here: how it stands, what was found, what it closes and costs."""
 
     name: str
-    state: State
+    state: FloorState
     found: str
     closes: str
     cost: str
 
 
-def judge_setting(setting: Setting, text: str | None) -> Part:
+def judge_setting(setting: Setting, text: str | None) -> FloorPart:
     """Return how one setting stands; None: the kernel does not have it."""
     if text is None:
-        state, found = State.ABSENT, "not in this kernel"
+        state, found = FloorState.ABSENT, "not in this kernel"
     else:
         found = text.strip()
         try:
@@ -93,27 +93,27 @@ def judge_setting(setting: Setting, text: str | None) -> Part:
         closed = value is not None and (
             value <= setting.least if setting.most else value >= setting.least
         )
-        state = State.CLOSED if closed else State.OPEN
-    return Part(setting.name, state, found, setting.closes, setting.cost)
+        state = FloorState.CLOSED if closed else FloorState.OPEN
+    return FloorPart(setting.name, state, found, setting.closes, setting.cost)
 
 
-def judge_place(place: str, mounts: tuple[Mount, ...]) -> Part:
+def judge_place(place: str, mounts: tuple[Mount, ...]) -> FloorPart:
     """Return how the mount that a place lies on stands; the last one on a point holds."""
     here = [one for one in mounts if one.point == place]
     closes = "programs and set-user-id files in a place that others write"
     cost = "installers that run programs from there stop (apt: APT::ExtractTemplates::TempDir)"
     if not here:
-        return Part(place, State.OPEN, "no mount of its own", closes, cost)
+        return FloorPart(place, FloorState.OPEN, "no mount of its own", closes, cost)
     missing = [option for option in _OPTIONS if option not in here[-1].options]
     found = f"without {', '.join(missing)}" if missing else ", ".join(_OPTIONS)
-    return Part(place, State.OPEN if missing else State.CLOSED, found, closes, cost)
+    return FloorPart(place, FloorState.OPEN if missing else FloorState.CLOSED, found, closes, cost)
 
 
-def judge_write_execute(answer: int) -> Part:
+def judge_write_execute(answer: int) -> FloorPart:
     """Return whether the kernel can refuse memory that is writable and executable (Linux 6.3)."""
-    return Part(
+    return FloorPart(
         "memory-deny-write-execute",
-        State.CLOSED if answer >= 0 else State.ABSENT,
+        FloorState.CLOSED if answer >= 0 else FloorState.ABSENT,
         "offered to each service (`endpoint run`, MemoryDenyWriteExecute=)"
         if answer >= 0
         else "no",
@@ -122,7 +122,7 @@ def judge_write_execute(answer: int) -> Part:
     )
 
 
-def check(mounts: tuple[Mount, ...], root: Path = Path("/proc/sys")) -> list[Part]:
+def check(mounts: tuple[Mount, ...], root: Path = Path("/proc/sys")) -> list[FloorPart]:
     """Return every part of the floor, as it stands here."""
     parts = [judge_setting(one, _read(root, one)) for one in SETTINGS]
     parts += [judge_place(place, mounts) for place in PLACES if Path(place).is_dir()]
@@ -165,7 +165,7 @@ def apply(name: str, root: Path = Path("/proc/sys")) -> None:
         raise EndpointError(f"{name}: {done.stderr.strip()[:200]}; it must be a mount of its own")
 
 
-def persistent(parts: list[Part]) -> str:
+def persistent(parts: list[FloorPart]) -> str:
     """Return the lines of `/etc/sysctl.d/50-safehold.conf` for what is open here."""
-    opened = {part.name for part in parts if part.state is State.OPEN}
+    opened = {part.name for part in parts if part.state is FloorState.OPEN}
     return "".join(f"{one.name} = {one.least}\n" for one in SETTINGS if one.name in opened)

@@ -4,8 +4,6 @@ It opens nothing on a marked mount. What it must know of a file it reads from th
 descriptor; what it must know of who asks, from `/proc`.
 """
 
-# ruff: noqa: PTH115, PTH116, PTH118 - at every open of the host
-
 import datetime as dt
 import os
 import re
@@ -26,18 +24,26 @@ from safehold.secure.endpoint.facts import (
     key_of,
     vouched_path,
 )
-from safehold.secure.endpoint.interface import Allowed, Ask, Kind, Refused, Subject, Target, Verdict
-from safehold.secure.endpoint.inventory.book import Catalogue
+from safehold.secure.endpoint.interface import (
+    Allowed,
+    Ask,
+    CodeKind,
+    ExecRefused,
+    ExecSubject,
+    Target,
+    Verdict,
+)
+from safehold.secure.endpoint.inventory.book import InventoryBook
 from safehold.secure.endpoint.invocation import (
     LANGUAGES,
+    CodeSource,
     Invocation,
     Language,
-    Source,
     carries_code,
     invocation,
     language_of,
 )
-from safehold.secure.endpoint.policy import EndpointPolicy, Mode, Row, decide, matches
+from safehold.secure.endpoint.policy import EndpointPolicy, Mode, PolicyRow, decide, matches
 from safehold.secure.endpoint.records import Records
 from safehold.secure.endpoint.starting import StartingSlots
 from safehold.secure.fanotify.group import Group, Question
@@ -72,7 +78,7 @@ class GuardState(msgspec.Struct):
     lost: int = 0
 
 
-class Guard:
+class ExecGuard:
     """One policy at work.
 
     Args:
@@ -90,7 +96,7 @@ class Guard:
     def __init__(
         self,
         policy: EndpointPolicy,
-        catalogue: Catalogue,
+        catalogue: InventoryBook,
         *,
         interpreters: dict[str, Language],
         records: Records,
@@ -108,18 +114,18 @@ class Guard:
         self._beside = beside
         self._asked = asked
         self._scope = scope
-        rows: tuple[Row, ...] = (*policy.allow, *policy.deny)
+        rows: tuple[PolicyRow, ...] = (*policy.allow, *policy.deny)
         self._units = any(row.units for row in rows)
         # Forms in which it matters who asks; for the others it is looked up for a refusal only.
         self._personal = frozenset(
             kind for row in rows if row.uids or row.exes or row.units for kind in row.kinds
         )
-        self._allowed: dict[tuple[Key, Kind], float] = {}
+        self._allowed: dict[tuple[Key, CodeKind], float] = {}
         self.state = GuardState()
         self._digests: dict[Key, str] = {}
         self._programs: dict[Key, Language | None] = {}
         self._executed: dict[int, tuple[int, int]] = {}
-        self._starting: dict[int, tuple[Key | None, Language | None, Subject]] = {}
+        self._starting: dict[int, tuple[Key | None, Language | None, ExecSubject]] = {}
         self.left = left or StartingSlots()
         self._owned: dict[str, tuple[float, bool]] = {}
         self._today = dt.datetime.now(dt.UTC).date()
@@ -138,7 +144,7 @@ class Guard:
         self._slots = threading.BoundedSemaphore(_WAITING)
         for pid in self.left.adopt():
             # Who executed it died with the last worker's memory: only rows for everybody allow it.
-            self._starting[pid] = (None, None, Subject(2**32 - 1, ""))
+            self._starting[pid] = (None, None, ExecSubject(2**32 - 1, ""))
         ended = threading.Event()
         helpers = []
         if self._beside is not None:
@@ -181,7 +187,7 @@ class Guard:
         self.state.unmarked = tuple(sorted(self._watch.unmarked))
         for table in (self._executed, self._starting):
             if len(table) > _WAITING:
-                for pid in [pid for pid in table if not os.path.exists(f"/proc/{pid}")]:  # noqa: PTH110
+                for pid in [pid for pid in table if not os.path.exists(f"/proc/{pid}")]:
                     table.pop(pid, None)
                     self.left.remove(pid)
 
@@ -219,7 +225,7 @@ class Guard:
             question.answer(allow=allow)
             self._slots.release()
 
-    def _quick(self, question: Question) -> "bool | _Case":  # noqa: C901, PLR0911 - a table of cases
+    def _quick(self, question: Question) -> "bool | _Case":
         """Answer what needs no digest; else say what the case is."""
         event = question.event
         if event.pid == self._me:
@@ -234,7 +240,7 @@ class Guard:
         place = (found.st_dev, found.st_ino)
         key = key_of(found)
         if executed:
-            if self._lately(key, Kind.ELF):
+            if self._lately(key, CodeKind.ELF):
                 self._note_execution(event.pid, key, self._programs.get(key))
                 return True
             return _Case(found, key, content_kind(event.handle, executed=True))
@@ -242,7 +248,7 @@ class Guard:
             # The same execve opens the program that was just allowed.
             del self._executed[event.pid]
             return True
-        if event.pid not in self._starting and self._lately(key, Kind.LIBRARY):
+        if event.pid not in self._starting and self._lately(key, CodeKind.LIBRARY):
             return True
         exe = self._exe(event.pid)
         language = self._programs.get(exe) if exe is not None else None
@@ -257,7 +263,7 @@ class Guard:
             language is None or not self._is_code(event.pid, language, event.handle, found)
         ):
             return True
-        return _Case(found, key, kind or Kind.SCRIPT)
+        return _Case(found, key, kind or CodeKind.SCRIPT)
 
     def _exe(self, pid: int) -> Key | None:
         try:
@@ -288,16 +294,16 @@ class Guard:
             return True
         key, language, subject = starting[0], starting[1] or known, starting[2]
         how = invocation(language, _words(pid, "cmdline"))
-        if how.source is Source.FILE and how.path and not self._is_file(pid, how.path):
-            how = Invocation(Source.STDIN)
+        if how.source is CodeSource.FILE and how.path and not self._is_file(pid, how.path):
+            how = Invocation(CodeSource.STDIN)
         if carries_code(language, _words(pid, "environ")):
-            how = Invocation(Source.ARGUMENT)
-        if how.source in {Source.FILE, Source.NOTHING}:
+            how = Invocation(CodeSource.ARGUMENT)
+        if how.source in {CodeSource.FILE, CodeSource.NOTHING}:
             self._judged(pid)
             return True
         path = _readlink(f"/proc/{pid}/exe")
         sha256 = self._digests.get(key, "") if key is not None else ""
-        target = self._target(Kind.INLINE, path, sha256)
+        target = self._target(CodeKind.INLINE, path, sha256)
         allow = self._say(Ask(subject, target))
         if allow:
             self._judged(pid)
@@ -307,7 +313,7 @@ class Guard:
         self._starting.pop(pid, None)
         self.left.remove(pid)
 
-    def _is_file(self, pid: int, path: str) -> bool:  # noqa: C901 - a walk, as the kernel's
+    def _is_file(self, pid: int, path: str) -> bool:
         """Tell whether an interpreter's argument leads to a file, by the process's own links.
 
         A way through any `/proc` is none: `/dev/stdin` is a descriptor, and looked up by us it
@@ -359,16 +365,16 @@ class Guard:
         except FanotifyError as error:
             path = vouched_path(event.handle, case.found)
             ask = Ask(self._subject(event.pid), Target(case.kind, path))
-            return self._act(ask, Refused("", str(error)))
+            return self._act(ask, ExecRefused("", str(error)))
         path = vouched_path(event.handle, case.found)
         target = self._target(case.kind, path, sha256)
         subject = self._subject(event.pid)
-        if case.kind in {Kind.LIBRARY, Kind.MODULE}:
+        if case.kind in {CodeKind.LIBRARY, CodeKind.MODULE}:
             if self._reads(subject, event.pid):
                 return True
             if sha256 in self._interpreters and _LOADER.search(subject.exe):
                 # Its arguments would be the loader's, and nobody would judge them.
-                refused = Refused("", "an interpreter that is started through the loader")
+                refused = ExecRefused("", "an interpreter that is started through the loader")
                 return self._act(Ask(subject, target), refused)
         allow = self._say(Ask(subject, target))
         if allow and self._is_plain(case, sha256):
@@ -382,19 +388,19 @@ class Guard:
     def _is_plain(self, case: "_Case", sha256: str) -> bool:
         """Tell whether this answer holds for everybody for a moment: the file, not who asks."""
         return (
-            case.kind in {Kind.ELF, Kind.LIBRARY}
+            case.kind in {CodeKind.ELF, CodeKind.LIBRARY}
             and case.kind not in self._personal
             and sha256 not in self._interpreters
             and self._policy.mode is Mode.ENFORCE
             and case.key in self._digests
         )
 
-    def _lately(self, key: Key, kind: Kind) -> bool:
+    def _lately(self, key: Key, kind: CodeKind) -> bool:
         """Tell whether this very content was allowed to everybody a moment ago."""
         return time.monotonic() - self._allowed.get((key, kind), -_OWNED_S) < _OWNED_S
 
     def _note_program(self, pid: int, case: "_Case", path: str, sha256: str) -> None:
-        if case.kind is Kind.SCRIPT:
+        if case.kind is CodeKind.SCRIPT:
             # The kernel will execute its interpreter next, in the same process.
             self._executed[pid] = (case.found.st_dev, case.found.st_ino)
             return
@@ -433,7 +439,7 @@ class Guard:
             return self._policy.dated_overlays
         return kind != "" and kind not in UNDATED
 
-    def _target(self, kind: Kind, path: str, sha256: str) -> Target:
+    def _target(self, kind: CodeKind, path: str, sha256: str) -> Target:
         return Target(
             kind,
             path,
@@ -455,15 +461,15 @@ class Guard:
             self._owned[path] = known
         return known[1]
 
-    def _subject(self, pid: int) -> Subject:
+    def _subject(self, pid: int) -> ExecSubject:
         try:
             uid = os.stat(f"/proc/{pid}").st_uid
         except OSError:
-            return Subject(2**32 - 1, "")
+            return ExecSubject(2**32 - 1, "")
         unit = _unit(pid) if self._units else ""
-        return Subject(uid, _readlink(f"/proc/{pid}/exe"), unit)
+        return ExecSubject(uid, _readlink(f"/proc/{pid}/exe"), unit)
 
-    def _reads(self, subject: Subject, pid: int) -> bool:
+    def _reads(self, subject: ExecSubject, pid: int) -> bool:
         """Tell whether a named reader reads it as data; it is the program of that path here."""
         if not any(matches(glob, subject.exe) for glob in self._policy.readers):
             return False
@@ -490,10 +496,10 @@ class _Case:
 
     __slots__ = ("found", "key", "kind")
 
-    def __init__(self, found: os.stat_result, key: Key, kind: Kind | None) -> None:
+    def __init__(self, found: os.stat_result, key: Key, kind: CodeKind | None) -> None:
         self.found = found
         self.key = key
-        self.kind = kind or Kind.SCRIPT
+        self.kind = kind or CodeKind.SCRIPT
 
 
 def _readlink(path: str) -> str:
@@ -554,13 +560,13 @@ def known_interpreters(folders: tuple[str, ...]) -> dict[str, Language]:
     found: dict[str, Language] = {}
     for folder in folders:
         try:
-            names = sorted(os.listdir(folder))  # noqa: PTH208
+            names = sorted(os.listdir(folder))
         except OSError:
             continue
         for name in names:
             language = language_of(name)
             path = os.path.join(folder, name)
-            if language is None or not os.path.isfile(path):  # noqa: PTH113
+            if language is None or not os.path.isfile(path):
                 continue
             try:
                 handle = os.open(path, os.O_RDONLY)

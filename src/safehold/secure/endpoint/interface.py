@@ -7,7 +7,7 @@ import msgspec
 from safehold.errors import EndpointError
 
 
-class PolicyError(EndpointError):
+class EndpointPolicyError(EndpointError):
     """Correct the row of the software policy that the message names."""
 
     exit_status = 2
@@ -17,7 +17,7 @@ class InventoryError(EndpointError):
     """Make the inventory again, or find out who changed it."""
 
 
-class Kind(StrEnum):
+class CodeKind(StrEnum):
     """In which form code comes."""
 
     ELF = "elf"
@@ -32,10 +32,10 @@ class Kind(StrEnum):
     """Code that an interpreter takes from its arguments, a pipe or a terminal: no file."""
 
 
-FILES = (Kind.ELF, Kind.LIBRARY, Kind.SCRIPT, Kind.MODULE)
+FILES = (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.SCRIPT, CodeKind.MODULE)
 
 
-class Subject(msgspec.Struct, frozen=True):
+class ExecSubject(msgspec.Struct, frozen=True):
     """Who runs it: user id, the program that asks (an absolute path), its cgroup's path.
 
     For an exec, and for inline code, that is the program that executes, not what it becomes.
@@ -53,7 +53,7 @@ class Target(msgspec.Struct, frozen=True):
     come from verified inventories, by digest.
     """
 
-    kind: Kind
+    kind: CodeKind
     path: str
     sha256: str = ""
     owned: bool = False
@@ -64,7 +64,7 @@ class Target(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True):
     """One question: may this subject run this?"""
 
-    subject: Subject
+    subject: ExecSubject
     target: Target
 
 
@@ -74,14 +74,14 @@ class Allowed(msgspec.Struct, frozen=True):
     row: str
 
 
-class Refused(msgspec.Struct, frozen=True):
+class ExecRefused(msgspec.Struct, frozen=True):
     """It may not; `row` denies it, or no row allows it and `row` is empty."""
 
     row: str
     reason: str
 
 
-Verdict = Allowed | Refused
+Verdict = Allowed | ExecRefused
 
 
 class EndpointRecordError(EndpointError):

@@ -5,7 +5,7 @@ at that moment its arguments are still those of `execve`: what they mean is know
 What is not understood counts as inline code.
 """
 
-# ruff: noqa: E501, PTH119 - one line for each language; names are strings of the kernel
+# ruff: noqa: E501 - one line for each language; names are strings of the kernel
 
 import os.path
 import re
@@ -15,7 +15,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Source(StrEnum):
+class CodeSource(StrEnum):
     """Where the code comes from."""
 
     FILE = "file"
@@ -30,7 +30,7 @@ class Source(StrEnum):
 class Invocation(msgspec.Struct, frozen=True):
     """What is run; `path` for a file, as it was given; `also` are files that options load."""
 
-    source: Source
+    source: CodeSource
     path: str = ""
     also: tuple[str, ...] = ()
 
@@ -122,34 +122,34 @@ def invocation(language: Language, arguments: tuple[str, ...]) -> Invocation:
     while rest:
         word = rest.pop(0)
         if word == "--":
-            found: Invocation | None = Invocation(Source.STDIN)
+            found: Invocation | None = Invocation(CodeSource.STDIN)
             if rest:
-                found = Invocation(Source.FILE, rest[0])
+                found = Invocation(CodeSource.FILE, rest[0])
         elif word == "-":
-            found = Invocation(Source.STDIN)
+            found = Invocation(CodeSource.STDIN)
         elif not word.startswith(("-", "+")):
             inline = language.name == "awk"
-            found = Invocation(Source.ARGUMENT) if inline else Invocation(Source.FILE, word)
+            found = Invocation(CodeSource.ARGUMENT) if inline else Invocation(CodeSource.FILE, word)
         else:
             found = _option(language, word, rest, also)
         if found is not None:
             return msgspec.structs.replace(found, also=tuple(also))
-    return Invocation(Source.STDIN, "", tuple(also))
+    return Invocation(CodeSource.STDIN, "", tuple(also))
 
 
-def _option(language: Language, word: str, rest: list[str], also: list[str]) -> Invocation | None:  # noqa: PLR0911 - a table of cases
+def _option(language: Language, word: str, rest: list[str], also: list[str]) -> Invocation | None:
     """Return what one option decides, taking its value from `rest`; None: read on."""
     name, joined, value = word.partition("=")
     if name in language.quiet:
-        return Invocation(Source.NOTHING)
+        return Invocation(CodeSource.NOTHING)
     if language.name == "awk" and name in {"-f", "--file", "-E", "--exec"}:
-        return Invocation(Source.FILE, rest[0] if rest else "")
+        return Invocation(CodeSource.FILE, rest[0] if rest else "")
     if name in language.inline:
-        return Invocation(Source.ARGUMENT)
+        return Invocation(CodeSource.ARGUMENT)
     if name in language.stdin:
-        return Invocation(Source.STDIN)
+        return Invocation(CodeSource.STDIN)
     if name in language.module:
-        return Invocation(Source.FILE, "")
+        return Invocation(CodeSource.FILE, "")
     if name in language.valued:
         if not joined and rest:
             value = rest.pop(0)
@@ -165,11 +165,11 @@ def _letters(language: Language, word: str, rest: list[str]) -> Invocation | Non
     for at, letter in enumerate(word[1:], start=1):
         option = word[0] + letter
         if option in language.inline:
-            return Invocation(Source.ARGUMENT)
+            return Invocation(CodeSource.ARGUMENT)
         if option in language.stdin:
-            return Invocation(Source.STDIN)
+            return Invocation(CodeSource.STDIN)
         if option in language.module:
-            return Invocation(Source.FILE, "")
+            return Invocation(CodeSource.FILE, "")
         if option in language.valued:
             if at == len(word) - 1 and rest:
                 rest.pop(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.secure.endpoint.facts import is_owned
-from safehold.secure.endpoint.interface import Kind
+from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.invocation import language_of
 from safehold.secure.endpoint.policy import (
@@ -18,17 +18,17 @@ from safehold.secure.endpoint.policy import (
     DenyRow,
     EndpointPolicy,
     Mode,
-    Row,
+    PolicyRow,
     matches,
 )
 
 _SOON_DAYS, _FAR_DAYS = 14, 366
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/run/user", "/proc")  # noqa: S108 - named to be refused
+_PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/run/user", "/proc")
 _ODD = re.compile(r"//|/\.\.?(/|$)|/$|\*\*\*")
 
 
-class Finding(msgspec.Struct, frozen=True):
+class PolicyFinding(msgspec.Struct, frozen=True):
     """One thing about one row; a `serious` one makes `lint` fail."""
 
     row: str
@@ -39,7 +39,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 def lint(
     policy: EndpointPolicy, items: Sequence[Item], today: dt.date, *, host: bool = True
-) -> list[Finding]:
+) -> list[PolicyFinding]:
     """Return the findings, in the order of the rows.
 
     Args:
@@ -48,14 +48,14 @@ def lint(
         today: The day on which rows are expired.
         host: Whether this is the policy's host, so that paths can be looked up.
     """
-    found: list[Finding] = []
+    found: list[PolicyFinding] = []
     known = sorted({item.package for item in items if item.package})
     if policy.mode is not Mode.ENFORCE:
         found.append(
-            Finding("", "not-enforced", f"mode {policy.mode} stops nothing", serious=False)
+            PolicyFinding("", "not-enforced", f"mode {policy.mode} stops nothing", serious=False)
         )
     found += [
-        Finding("", "reader-interpreter", f"{reader} would load any library")
+        PolicyFinding("", "reader-interpreter", f"{reader} would load any library")
         for reader in policy.readers
         if language_of(reader) is not None
     ]
@@ -71,20 +71,20 @@ def lint(
     return found
 
 
-def _paths(row: Row, *, host: bool) -> Iterator[Finding]:
+def _paths(row: PolicyRow, *, host: bool) -> Iterator[PolicyFinding]:
     for glob in row.path:
         base = glob.split("*", maxsplit=1)[0]
-        place = base if base == glob else os.path.dirname(base)  # noqa: PTH120
+        place = base if base == glob else os.path.dirname(base)
         if _ODD.search(glob):
-            yield Finding(row.name, "never-matches", f"{glob}: the kernel gives no such path")
+            yield PolicyFinding(row.name, "never-matches", f"{glob}: the kernel gives no such path")
             continue
         if isinstance(row, AllowRow):
             if place == "/":
-                yield Finding(row.name, "everything", f"{glob} allows the whole host")
+                yield PolicyFinding(row.name, "everything", f"{glob} allows the whole host")
             if any(place == one or place.startswith(one + "/") for one in _PLACES):
-                yield Finding(row.name, "writable-place", f"{glob}: others write there")
+                yield PolicyFinding(row.name, "writable-place", f"{glob}: others write there")
         if not glob.endswith("**") and glob.endswith("/*") and glob.count("/") == 2:  # noqa: PLR2004 - "/usr/*"
-            yield Finding(
+            yield PolicyFinding(
                 row.name,
                 "one-folder",
                 f"{glob} means no file below its folders; /** does",
@@ -94,30 +94,34 @@ def _paths(row: Row, *, host: bool) -> Iterator[Finding]:
             yield from _on_host(row, glob, place)
 
 
-def _on_host(row: Row, glob: str, place: str) -> Iterator[Finding]:
+def _on_host(row: PolicyRow, glob: str, place: str) -> Iterator[PolicyFinding]:
     real = os.path.realpath(place)
     if not Path(place).exists():
-        yield Finding(row.name, "no-such-path", f"{glob}: nothing is there", serious=False)
+        yield PolicyFinding(row.name, "no-such-path", f"{glob}: nothing is there", serious=False)
     elif real != place:
-        yield Finding(row.name, "through-link", f"{glob}: the kernel says {real}")
+        yield PolicyFinding(row.name, "through-link", f"{glob}: the kernel says {real}")
     elif isinstance(row, AllowRow) and not is_owned(place):
-        yield Finding(row.name, "not-owned", f"{glob}: others than root can change it")
+        yield PolicyFinding(row.name, "not-owned", f"{glob}: others than root can change it")
 
 
-def _identities(row: Row, policy: EndpointPolicy, known: Sequence[str]) -> Iterator[Finding]:
+def _identities(
+    row: PolicyRow, policy: EndpointPolicy, known: Sequence[str]
+) -> Iterator[PolicyFinding]:
     if _EMPTY in row.sha256:
-        yield Finding(row.name, "empty-file", "the digest is that of an empty file")
+        yield PolicyFinding(row.name, "empty-file", "the digest is that of an empty file")
     signers = [source.signer for source in policy.inventory]
     for signer in row.signer:
         if signer not in signers:
-            yield Finding(row.name, "unknown-signer", f"{signer}{_near(signer, signers)}")
+            yield PolicyFinding(row.name, "unknown-signer", f"{signer}{_near(signer, signers)}")
     for package in row.package:
         if not policy.inventory:
-            yield Finding(row.name, "no-inventory", f"{package}: no inventory says what is in it")
+            yield PolicyFinding(
+                row.name, "no-inventory", f"{package}: no inventory says what is in it"
+            )
         elif ":" in package:
-            yield Finding(row.name, "qualified", f"{package}: names have no architecture")
+            yield PolicyFinding(row.name, "qualified", f"{package}: names have no architecture")
         elif package not in known:
-            yield Finding(row.name, "unknown-package", f"{package}{_near(package, known)}")
+            yield PolicyFinding(row.name, "unknown-package", f"{package}{_near(package, known)}")
 
 
 def _near(name: str, names: Sequence[str]) -> str:
@@ -125,51 +129,51 @@ def _near(name: str, names: Sequence[str]) -> str:
     return f" is in no inventory; {close[0]} is" if close else " is in no inventory"
 
 
-def _subjects(row: Row, *, host: bool) -> Iterator[Finding]:
+def _subjects(row: PolicyRow, *, host: bool) -> Iterator[PolicyFinding]:
     nobody = not (row.uids or row.exes or row.units)
     if isinstance(row, AllowRow) and nobody:
-        if Kind.INLINE in row.kinds:
-            yield Finding(row.name, "inline-to-all", "inline code for every user and program")
+        if CodeKind.INLINE in row.kinds:
+            yield PolicyFinding(row.name, "inline-to-all", "inline code for every user and program")
         for glob in row.path:
-            if Kind.ELF in row.kinds and "*" not in glob and language_of(glob) is not None:
-                yield Finding(
+            if CodeKind.ELF in row.kinds and "*" not in glob and language_of(glob) is not None:
+                yield PolicyFinding(
                     row.name,
                     "interpreter-to-all",
                     f"{glob}: say which subjects may run it",
                     serious=False,
                 )
-    if Kind.INLINE in row.kinds and (row.package or row.signer) and isinstance(row, AllowRow):
-        yield Finding(
+    if CodeKind.INLINE in row.kinds and (row.package or row.signer) and isinstance(row, AllowRow):
+        yield PolicyFinding(
             row.name, "inline-by-origin", "inline code has no origin; name the interpreter"
         )
     for exe in row.exes:
         if "*" not in exe and host and os.path.realpath(exe) != exe:
-            yield Finding(
+            yield PolicyFinding(
                 row.name, "through-link", f"{exe}: the kernel says {os.path.realpath(exe)}"
             )
     for unit in row.units:
         if unit.endswith(".service") and unit.count("/") == 1 and "*" not in unit:
-            yield Finding(
+            yield PolicyFinding(
                 row.name, "unit-path", f"{unit}: expected a cgroup's path, /system.slice/..."
             )
 
 
-def _life(row: AllowRow, today: dt.date) -> Iterator[Finding]:
+def _life(row: AllowRow, today: dt.date) -> Iterator[PolicyFinding]:
     if row.expires is None:
         return
     left = (row.expires - today).days
     if left < 0:
-        yield Finding(row.name, "expired", f"since {row.expires}")
+        yield PolicyFinding(row.name, "expired", f"since {row.expires}")
     elif left <= _SOON_DAYS:
-        yield Finding(row.name, "expires-soon", f"on {row.expires}", serious=False)
+        yield PolicyFinding(row.name, "expires-soon", f"on {row.expires}", serious=False)
     elif left > _FAR_DAYS:
-        yield Finding(
+        yield PolicyFinding(
             row.name, "expires-late", f"on {row.expires}: look at it once a year", serious=False
         )
 
 
-def _against(row: Row, items: Iterable[Item]) -> Iterator[Finding]:
-    kinds: set[Kind] = set()
+def _against(row: PolicyRow, items: Iterable[Item]) -> Iterator[PolicyFinding]:
+    kinds: set[CodeKind] = set()
     for item in items:
         if (
             item.sha256 in row.sha256
@@ -177,33 +181,33 @@ def _against(row: Row, items: Iterable[Item]) -> Iterator[Finding]:
             or any(matches(glob, item.path) for glob in row.path)
         ):
             kinds.add(item.kind)
-    if not kinds and (row.sha256 or row.path) and Kind.INLINE not in row.kinds:
-        yield Finding(
+    if not kinds and (row.sha256 or row.path) and CodeKind.INLINE not in row.kinds:
+        yield PolicyFinding(
             row.name, "meets-nothing", "no file of the inventories is meant", serious=False
         )
-    elif kinds and kinds.isdisjoint(row.kinds) and Kind.INLINE not in row.kinds:
+    elif kinds and kinds.isdisjoint(row.kinds) and CodeKind.INLINE not in row.kinds:
         # A program that the loader opens is a library then.
-        if Kind.LIBRARY in row.kinds and Kind.ELF in kinds:
+        if CodeKind.LIBRARY in row.kinds and CodeKind.ELF in kinds:
             return
         said = ", ".join(sorted(kinds))
-        yield Finding(
+        yield PolicyFinding(
             row.name, "other-kind", f"what it means is {said}, not {', '.join(row.kinds)}"
         )
 
 
-def _pairs(policy: EndpointPolicy) -> Iterator[Finding]:
-    digests: dict[tuple[str, Kind], str] = {}
+def _pairs(policy: EndpointPolicy) -> Iterator[PolicyFinding]:
+    digests: dict[tuple[str, CodeKind], str] = {}
     for row in policy.allow:
         for sha256 in row.sha256:
             for kind in row.kinds:
                 other = digests.setdefault((sha256, kind), row.name)
                 if other != row.name:
-                    yield Finding(
+                    yield PolicyFinding(
                         row.name, "twice", f"{sha256[:12]} is also in {other}", serious=False
                     )
         for deny in policy.deny:
             if _covers(deny, row):
-                yield Finding(
+                yield PolicyFinding(
                     row.name, "never-applies", f"the deny row {deny.name} wins over all of it"
                 )
 

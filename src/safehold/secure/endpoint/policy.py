@@ -17,10 +17,10 @@ import msgspec
 from safehold.secure.endpoint.interface import (
     Allowed,
     Ask,
-    Kind,
-    PolicyError,
-    Refused,
-    Subject,
+    CodeKind,
+    EndpointPolicyError,
+    ExecRefused,
+    ExecSubject,
     Target,
     Verdict,
 )
@@ -43,11 +43,11 @@ class Mode(StrEnum):
     """It runs, and is written down so that rows can be suggested."""
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PolicyRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a row speaks of: kinds, exactly one identity, and which subjects (empty: all)."""
 
     name: Name
-    kinds: Annotated[tuple[Kind, ...], msgspec.Meta(min_length=1)]
+    kinds: Annotated[tuple[CodeKind, ...], msgspec.Meta(min_length=1)]
     sha256: tuple[Hex32, ...] = ()
     package: tuple[str, ...] = ()
     """Names of packages, as the inventory has them."""
@@ -60,7 +60,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     units: tuple[Glob, ...] = ()
 
 
-class AllowRow(Row, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AllowRow(PolicyRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A row that lets something run, and who answers for it."""
 
     owner: Line
@@ -70,7 +70,7 @@ class AllowRow(Row, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The last day on which it holds."""
 
 
-class DenyRow(Row, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DenyRow(PolicyRow, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A row that stops something, whatever else allows it."""
 
     reason: Line
@@ -110,9 +110,9 @@ def read_policy(path: Path) -> EndpointPolicy:
     try:
         return parse_policy(path.read_text(encoding="utf-8"), path.name)
     except OSError as error:
-        raise PolicyError(f"can't read {path.name}: {error.strerror}") from error
+        raise EndpointPolicyError(f"can't read {path.name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise PolicyError(f"{path.name}: expected UTF-8") from error
+        raise EndpointPolicyError(f"{path.name}: expected UTF-8") from error
 
 
 def parse_policy(text: str, name: str = "endpoint.toml") -> EndpointPolicy:
@@ -124,22 +124,22 @@ def parse_policy(text: str, name: str = "endpoint.toml") -> EndpointPolicy:
     try:
         policy = msgspec.convert(tomllib.loads(text), EndpointPolicy)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise PolicyError(f"{name}: {error}") from error
-    rows: tuple[Row, ...] = (*policy.allow, *policy.deny)
+        raise EndpointPolicyError(f"{name}: {error}") from error
+    rows: tuple[PolicyRow, ...] = (*policy.allow, *policy.deny)
     seen: set[str] = set()
     for row in rows:
         if row.name in seen:
-            raise PolicyError(f"{name}: row {row.name}: expected a name of its own")
+            raise EndpointPolicyError(f"{name}: row {row.name}: expected a name of its own")
         seen.add(row.name)
         given = [one for one in ("sha256", "package", "path", "signer") if getattr(row, one)]
         if len(given) != 1:
-            raise PolicyError(
+            raise EndpointPolicyError(
                 f"{name}: row {row.name}: expected exactly one of sha256, package, path, signer;"
                 f" got {', '.join(given) or 'none'}"
             )
     signers = [one.signer for one in policy.inventory]
     if len(set(signers)) != len(signers):
-        raise PolicyError(f"{name}: expected one inventory for each signer")
+        raise EndpointPolicyError(f"{name}: expected one inventory for each signer")
     return policy
 
 
@@ -155,7 +155,7 @@ def matches(glob: str, path: str) -> bool:
     return _regex(glob).fullmatch(path) is not None
 
 
-def speaks_of_subject(row: Row, subject: Subject) -> bool:
+def speaks_of_subject(row: PolicyRow, subject: ExecSubject) -> bool:
     """Tell whether the row is about this subject."""
     return (
         (not row.uids or subject.uid in row.uids)
@@ -164,7 +164,7 @@ def speaks_of_subject(row: Row, subject: Subject) -> bool:
     )
 
 
-def speaks_of_target(row: Row, target: Target) -> bool:
+def speaks_of_target(row: PolicyRow, target: Target) -> bool:
     """Tell whether the row's kinds and identity mean this target."""
     if target.kind not in row.kinds:
         return False
@@ -188,7 +188,7 @@ def decide(policy: EndpointPolicy, ask: Ask, today: dt.date) -> Verdict:
     """
     for deny in policy.deny:
         if speaks_of_target(deny, ask.target) and speaks_of_subject(deny, ask.subject):
-            return Refused(deny.name, deny.reason)
+            return ExecRefused(deny.name, deny.reason)
     expired = ""
     for allow in policy.allow:
         if speaks_of_target(allow, ask.target) and speaks_of_subject(allow, ask.subject):
@@ -196,5 +196,5 @@ def decide(policy: EndpointPolicy, ask: Ask, today: dt.date) -> Verdict:
                 return Allowed(allow.name)
             expired = allow.name
     if expired:
-        return Refused(expired, "the row that would allow it has expired")
-    return Refused("", "no row allows it")
+        return ExecRefused(expired, "the row that would allow it has expired")
+    return ExecRefused("", "no row allows it")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.secure.endpoint.interface import Ask, EndpointRecordError, Kind, Refused
+from safehold.secure.endpoint.interface import Ask, CodeKind, EndpointRecordError, ExecRefused
 
 _MOST = 4096
 
@@ -19,7 +19,7 @@ class Denial(msgspec.Struct, frozen=True):
     time: int
     count: int
     mode: str
-    kind: Kind
+    kind: CodeKind
     path: str
     sha256: str
     package: str
@@ -40,7 +40,7 @@ class Records:
         self._counts: dict[tuple[Ask, str, str], int] = {}
         self.dropped = 0
 
-    def add(self, ask: Ask, refused: Refused) -> None:
+    def add(self, ask: Ask, refused: ExecRefused) -> None:
         """Count one refusal."""
         key = (ask, refused.row, refused.reason)
         with self._lock:

@@ -11,10 +11,10 @@ import msgspec
 
 from safehold.errors import EndpointError
 from safehold.secure.endpoint.essentials import require_essentials
-from safehold.secure.endpoint.guard import Guard, known_interpreters
+from safehold.secure.endpoint.guard import ExecGuard, known_interpreters
 from safehold.secure.endpoint.heartbeat import Heart, listen
-from safehold.secure.endpoint.interface import PolicyError
-from safehold.secure.endpoint.inventory.book import Catalogue, catalogue
+from safehold.secure.endpoint.interface import EndpointPolicyError
+from safehold.secure.endpoint.inventory.book import InventoryBook, catalogue
 from safehold.secure.endpoint.policy import EndpointPolicy, parse_policy
 from safehold.secure.endpoint.records import Records, open_records
 from safehold.secure.endpoint.starting import StartingSlots
@@ -24,15 +24,15 @@ from safehold.secure.fanotify.hold import Holder, Work
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedPolicy(msgspec.Struct, frozen=True):
     """A policy with what its inventories say, and the digest of its text."""
 
     policy: EndpointPolicy
-    catalogue: Catalogue
+    catalogue: InventoryBook
     sha256: str
 
 
-def load(path: Path, today_s: int) -> Loaded:
+def load(path: Path, today_s: int) -> LoadedPolicy:
     """Read a policy and every inventory that it names.
 
     Raises:
@@ -43,22 +43,22 @@ def load(path: Path, today_s: int) -> Loaded:
         data = path.read_bytes()
         policy = parse_policy(data.decode("utf-8"), path.name)
     except OSError as error:
-        raise PolicyError(f"can't read {path.name}: {error.strerror}") from error
+        raise EndpointPolicyError(f"can't read {path.name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise PolicyError(f"{path.name}: expected UTF-8") from error
+        raise EndpointPolicyError(f"{path.name}: expected UTF-8") from error
     known = catalogue(policy, path.absolute().parent, today_s)
-    return Loaded(policy, known, hashlib.sha256(data).hexdigest())
+    return LoadedPolicy(policy, known, hashlib.sha256(data).hexdigest())
 
 
 def run_guard(
-    loaded: Loaded,
+    loaded: LoadedPolicy,
     *,
     records: Path,
     socket_path: Path,
     leave: frozenset[str],
     ready: Callable[[], None],
     note: Callable[[str], None],
-    again: Callable[[], Loaded] | None = None,
+    again: Callable[[], LoadedPolicy] | None = None,
 ) -> None:
     """Guard until SIGTERM or SIGINT. Stopping is a weakening: the key service sees it.
 
@@ -71,14 +71,14 @@ def run_guard(
     _check(loaded)
     handle = open_records(records)
     listener = listen(socket_path)
-    interpreters = known_interpreters((*FOLDERS, os.path.dirname(os.path.realpath(sys.executable))))  # noqa: PTH120
+    interpreters = known_interpreters((*FOLDERS, os.path.dirname(os.path.realpath(sys.executable))))
 
     left = StartingSlots()
 
-    def guarding(now: Loaded) -> Guard:
+    def guarding(now: LoadedPolicy) -> ExecGuard:
         policy = now.policy
         heart = Heart(listener, now.sha256, policy.mode, policy.host)
-        return Guard(
+        return ExecGuard(
             policy,
             now.catalogue,
             interpreters=interpreters,
@@ -106,5 +106,5 @@ def run_guard(
         Holder(group, guard.work, note=note, renew=renew).run()
 
 
-def _check(loaded: Loaded) -> None:
+def _check(loaded: LoadedPolicy) -> None:
     require_essentials(loaded.policy, loaded.catalogue, dt.datetime.now(dt.UTC).date())

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from safehold.secure.endpoint.interface import Kind
+from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.endpoint.policy import AllowRow
 from safehold.secure.endpoint.records import Denial
 
@@ -36,12 +36,12 @@ class _Observed:
     """What was seen, sorted by what will name it."""
 
     def __init__(self, seen: Iterable[Denial]) -> None:
-        self.packages: dict[str, set[Kind]] = {}
-        self.digests: dict[tuple[str, Kind], set[str]] = {}
+        self.packages: dict[str, set[CodeKind]] = {}
+        self.digests: dict[tuple[str, CodeKind], set[str]] = {}
         self.inline: set[tuple[str, str, int]] = set()
         owned: dict[str, bool] = {}
         for one in seen:
-            if one.kind is Kind.INLINE:
+            if one.kind is CodeKind.INLINE:
                 self.inline.add((one.path, one.exe, one.uid))
             elif one.package:
                 self.packages.setdefault(one.package, set()).add(one.kind)
@@ -53,15 +53,15 @@ class _Observed:
             place for place, found in self.digests.items() if len(found) > 1 and owned[place[0]]
         }
 
-    def by_kinds(self) -> dict[tuple[Kind, ...], tuple[str, ...]]:
+    def by_kinds(self) -> dict[tuple[CodeKind, ...], tuple[str, ...]]:
         """Return the packages that came in the same kinds."""
-        found: dict[tuple[Kind, ...], tuple[str, ...]] = {}
+        found: dict[tuple[CodeKind, ...], tuple[str, ...]] = {}
         for package, kinds in sorted(self.packages.items()):
             key = tuple(sorted(kinds))
             found[key] = (*found.get(key, ()), package)
         return found
 
-    def fixed(self, kind: Kind) -> tuple[str, ...]:
+    def fixed(self, kind: CodeKind) -> tuple[str, ...]:
         """Return the digests of files that did not change."""
         return tuple(
             sorted(
@@ -84,7 +84,7 @@ def suggested(
     """
     observed, names = _Observed(seen), _Names(taken)
 
-    def row(stem: str, kinds: tuple[Kind, ...], **identity: object) -> AllowRow:
+    def row(stem: str, kinds: tuple[CodeKind, ...], **identity: object) -> AllowRow:
         common = {"name": names.new(stem), "kinds": kinds, **msgspec.to_builtins(duty)}
         return msgspec.convert({**common, **identity}, AllowRow)
 
@@ -92,14 +92,14 @@ def suggested(
         row("learned-packages", kinds, package=packages)
         for kinds, packages in observed.by_kinds().items()
     ]
-    for kind in Kind:
+    for kind in CodeKind:
         if fixed := observed.fixed(kind):
             rows.append(row(f"learned-{kind}", (kind,), sha256=fixed))
         if paths := sorted(place[0] for place in observed.moving if place[1] is kind):
             rows.append(row(f"learned-{kind}-paths", (kind,), path=paths))
     for path, exe, uid in sorted(observed.inline):
         exes = [exe] if exe else []
-        rows.append(row("learned-inline", (Kind.INLINE,), path=[path], exes=exes, uids=[uid]))
+        rows.append(row("learned-inline", (CodeKind.INLINE,), path=[path], exes=exes, uids=[uid]))
     return rows
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from safehold.secure.fanotify.interface import Asked, FanotifyError, Kind, Scope
+from safehold.secure.fanotify.interface import Asked, FanotifyError, GroupClass, Scope
 from safehold.secure.fanotify.wire import METADATA, OVERFLOW, Event, events, response
 
 _CLOEXEC, _NONBLOCK, _UNLIMITED_QUEUE, _UNLIMITED_MARKS = 0x1, 0x2, 0x10, 0x20
@@ -55,7 +55,7 @@ class Group:
     process keeps one (`safehold.secure.fanotify.hold`).
     """
 
-    def __init__(self, kind: Kind = Kind.CONTENT) -> None:
+    def __init__(self, kind: GroupClass = GroupClass.CONTENT) -> None:
         """Make an empty group.
 
         Raises:

@@ -29,7 +29,7 @@ class Scope(IntEnum):
     """Every mount of the file system, in every namespace."""
 
 
-class Kind(IntEnum):
+class GroupClass(IntEnum):
     """The class of a group."""
 
     CONTENT = 0x4

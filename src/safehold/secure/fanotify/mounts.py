@@ -94,7 +94,7 @@ def _reaches_layers(overlay: Mount) -> bool:
             layers += [part for part in value.split(":") if part]
     for layer in layers:
         try:
-            found = os.stat(layer).st_dev  # noqa: PTH116 - no open
+            found = os.stat(layer).st_dev
         except OSError:
             return False
         if f"{os.major(found)}:{os.minor(found)}" == overlay.device:
@@ -178,8 +178,8 @@ class MountWatch:
     def meet(self, pid: int) -> bool:
         """Know the namespace of a process; return whether it was new."""
         try:
-            space = os.stat(f"/proc/{pid}/ns/mnt").st_ino  # noqa: PTH116 - hot path
-            root = os.stat(f"/proc/{pid}/root")  # noqa: PTH116
+            space = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+            root = os.stat(f"/proc/{pid}/root")
             key = (space, root.st_dev, root.st_ino)
             if key in self._tables:
                 self._tables[key].last_s = time.monotonic()
@@ -214,7 +214,7 @@ class MountWatch:
 
         If something does run there later, it is met again, with what was mounted meanwhile.
         """
-        own = os.stat("/proc/self/ns/mnt").st_ino  # noqa: PTH116
+        own = os.stat("/proc/self/ns/mnt").st_ino
         for key, table in list(self._tables.items()):
             if key[0] != own and time.monotonic() - table.last_s > _SILENT_S:
                 self._poll.unregister(table.handle)

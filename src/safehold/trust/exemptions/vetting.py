@@ -53,7 +53,7 @@ _HIGH = "high-risk-dual-use"
 _LOW = frozenset({"low-risk-dual-use", "benign"})
 
 
-class Standing(StrEnum):
+class ApplicationStanding(StrEnum):
     """What an applicant is told."""
 
     GRANTED = "granted"

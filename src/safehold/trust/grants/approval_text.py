@@ -131,7 +131,7 @@ def _vetting(vetting: Vetting, roster: Roster) -> Words:
     return tuple(words)
 
 
-def _details(details: Details, roster: Roster) -> Words:  # noqa: C901, PLR0911, PLR0912 - one case for each kind
+def _details(details: Details, roster: Roster) -> Words:
     match details:
         case NoDetails():
             return ()

@@ -343,7 +343,7 @@ class TrustState:
             return case is not None and case.signed.request.operation == CORRECT
         return False
 
-    def _plan(self, event: Event) -> Effect:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
+    def _plan(self, event: Event) -> Effect:
         match event:
             case Founded():
                 return self._plan_founding(event)

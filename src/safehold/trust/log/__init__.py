@@ -1,6 +1,6 @@
 """The transparency log: append-only, provable offline with public keys alone."""
 
-from safehold.trust.log.audit import Finding, audit, check_size
+from safehold.trust.log.audit import AuditFinding, audit, check_size
 from safehold.trust.log.book import Appender
 from safehold.trust.log.checkpoint import open_checkpoint
 from safehold.trust.log.dsse import Statement, StatementSubject, seal, unseal
@@ -23,10 +23,10 @@ from safehold.trust.log.witness import Witness, attach, create_witness
 __all__ = [
     "Algorithm",
     "Appender",
+    "AuditFinding",
     "Checkpoint",
     "ConsistencyProof",
     "DirectorySource",
-    "Finding",
     "InclusionProof",
     "LogError",
     "LogKeys",

@@ -17,7 +17,7 @@ from safehold.trust.log.merkle import (
 from safehold.trust.log.tiles import WIDTH, Frontier, TileReader, tile_path
 
 
-class Finding(msgspec.Struct, frozen=True):
+class AuditFinding(msgspec.Struct, frozen=True):
     """What a verified log showed."""
 
     checkpoint: Checkpoint
@@ -37,7 +37,7 @@ def audit(
     check_leaf: LeafCheck | None = None,
     need_witnesses: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> Finding:
+) -> AuditFinding:
     """Verify everything a copy of a log claims.
 
     Args:
@@ -85,7 +85,9 @@ def audit(
         raise LogTamperError(
             f"expected cosignatures of {need_witnesses} witness(es), got {len(witnesses)}"
         )
-    return Finding(checkpoint=head, leaves=frontier.size, witnesses=witnesses, witnessed_size=seen)
+    return AuditFinding(
+        checkpoint=head, leaves=frontier.size, witnesses=witnesses, witnessed_size=seen
+    )
 
 
 def _grow(source: LogSource, frontier: Frontier, hashes: list[bytes]) -> None:

@@ -8,7 +8,7 @@ from safehold.trust.release.interface import (
     Release,
     ReleaseOperation,
 )
-from safehold.trust.release.orders import Direction
+from safehold.trust.release.orders import GuardDirection
 from safehold.trust.release.weaker import Change, changes, weakens
 
 Vouched = Collection[tuple[str, str]]
@@ -31,14 +31,14 @@ def release_changes(
         vouched: Which provenance was verified; none by itself.
     """
     if old is None:
-        return (Change("release", Direction.WEAKER, "a first release"),)
+        return (Change("release", GuardDirection.WEAKER, "a first release"),)
     before = {one.path: one for one in old.artefacts}
     after = {one.path: one for one in new.artefacts}
     found: list[Change] = []
     for path in sorted(before.keys() | after.keys()):
         if path not in before or path not in after:
             why = "an artefact that is gone" if path in before else "an artefact that was not there"
-            found.append(Change(path, Direction.WEAKER, why))
+            found.append(Change(path, GuardDirection.WEAKER, why))
         else:
             found += _artefact(before[path], after[path], new, vouched)
     return tuple(found)
@@ -59,13 +59,13 @@ def permits(operation: str, old: Release | None, new: Release, vouched: Vouched 
 
 def _artefact(old: Artefact, new: Artefact, release: Release, vouched: Vouched) -> list[Change]:
     if old.kind is not new.kind:
-        return [Change(new.path, Direction.WEAKER, "another kind of artefact")]
+        return [Change(new.path, GuardDirection.WEAKER, "another kind of artefact")]
     if new.kind in _BY_BEHAVIOUR:
         return [] if old.sha256 == new.sha256 else [_behaviour(old, new, release)]
     if new.kind in _BY_PROVENANCE:
         return [] if old.sha256 == new.sha256 else [_provenance(new, release, vouched)]
     if new.document is None or old.document is None:
-        return [Change(new.path, Direction.WEAKER, "settings without their document")]
+        return [Change(new.path, GuardDirection.WEAKER, "settings without their document")]
     found = changes(new.kind.value, old.document, new.document)
     return [Change(f"{new.path}: {one.path}", one.direction, one.why) for one in found]
 
@@ -73,17 +73,17 @@ def _artefact(old: Artefact, new: Artefact, release: Release, vouched: Vouched) 
 def _provenance(new: Artefact, release: Release, vouched: Vouched) -> Change:
     known = release.provenance.get(new.path)
     if known is None:
-        return Change(new.path, Direction.WEAKER, "no provenance")
+        return Change(new.path, GuardDirection.WEAKER, "no provenance")
     if (known, new.sha256) not in vouched:
-        return Change(new.path, Direction.WEAKER, "provenance that two did not sign")
-    return Change(new.path, Direction.EQUAL, "rebuilt by two persons")
+        return Change(new.path, GuardDirection.WEAKER, "provenance that two did not sign")
+    return Change(new.path, GuardDirection.EQUAL, "rebuilt by two persons")
 
 
 def _behaviour(old: Artefact, new: Artefact, release: Release) -> Change:
     reports = [one for one in release.behaviour if (one.old, one.new) == (old.sha256, new.sha256)]
     if len(reports) != 1:
-        return Change(new.path, Direction.WEAKER, "no comparison with the bundle in force")
+        return Change(new.path, GuardDirection.WEAKER, "no comparison with the bundle in force")
     lost = len(reports[0].lost)
     if lost:
-        return Change(new.path, Direction.WEAKER, f"{lost} items that it no longer stops")
-    return Change(new.path, Direction.EQUAL, f"none of {reports[0].items} items lost")
+        return Change(new.path, GuardDirection.WEAKER, f"{lost} items that it no longer stops")
+    return Change(new.path, GuardDirection.EQUAL, f"none of {reports[0].items} items lost")

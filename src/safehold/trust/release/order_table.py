@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from safehold.trust.release.orders import (
-    Direction,
     Fewer,
     Free,
+    GuardDirection,
     Higher,
     Lower,
     More,
@@ -22,7 +22,7 @@ from safehold.trust.release.orders import (
     Rows,
 )
 
-_W, _S = Direction.WEAKER, Direction.STRONGER
+_W, _S = GuardDirection.WEAKER, GuardDirection.STRONGER
 _LOWER, _HIGHER, _FREE, _PINNED = Lower(), Higher(), Free(), Pinned()
 _FEWER, _MORE = Fewer(), More()
 _GIVES = Rows(added=_W, removed=_S)

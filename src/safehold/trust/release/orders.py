@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 
-class Direction(StrEnum):
+class GuardDirection(StrEnum):
     """How the new value guards, against the old one."""
 
     STRONGER = "stronger"
@@ -25,7 +25,7 @@ class Direction(StrEnum):
 class Order(Protocol):
     """Compares two different values of one field."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         ...
 
@@ -33,25 +33,25 @@ class Order(Protocol):
 class Lower(msgspec.Struct, frozen=True):
     """The lower number guards more; None is no limit at all. Dates are ISO texts."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         if isinstance(old, str) and isinstance(new, str):
             first, second = _day(old), _day(new)
         else:
             first, second = _number(old, unlimited=True), _number(new, unlimited=True)
         if first is None or second is None:
-            return Direction.WEAKER
+            return GuardDirection.WEAKER
         return _signed((first > second) - (first < second))
 
 
 class Higher(msgspec.Struct, frozen=True):
     """The higher number guards more; True is more than False. None is no number."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         first, second = _number(old), _number(new)
         if first is None or second is None:
-            return Direction.WEAKER
+            return GuardDirection.WEAKER
         return _signed((second > first) - (second < first))
 
 
@@ -60,10 +60,10 @@ class Ranked(msgspec.Struct, frozen=True):
 
     best_first: tuple[str, ...]
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         if old not in self.best_first or new not in self.best_first:
-            return Direction.WEAKER
+            return GuardDirection.WEAKER
         first, second = self.best_first.index(str(old)), self.best_first.index(str(new))
         return _signed((first > second) - (first < second))
 
@@ -76,69 +76,69 @@ class Fewer(msgspec.Struct, frozen=True):
 
     empty_is_all: bool = False
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         first, second = _set(old), _set(new)
         if first is None or second is None:
-            return Direction.WEAKER
+            return GuardDirection.WEAKER
         if self.empty_is_all and first != second and not (first and second):
-            return Direction.STRONGER if not first else Direction.WEAKER
+            return GuardDirection.STRONGER if not first else GuardDirection.WEAKER
         return _nested(second, first)
 
 
 class More(msgspec.Struct, frozen=True):
     """A set of what is guarded: a true superset guards more."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         first, second = _set(old), _set(new)
         if first is None or second is None:
-            return Direction.WEAKER
+            return GuardDirection.WEAKER
         return _nested(first, second)
 
 
 class NarrowerNetworks(msgspec.Struct, frozen=True):
     """IP networks that may be reached: guards more if each lies within an old one."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
         first, second = _networks(old), _networks(new)
         if first is None or second is None:
-            return Direction.WEAKER
+            return GuardDirection.WEAKER
         if not _within(second, first):
-            return Direction.WEAKER
-        return Direction.EQUAL if _within(first, second) else Direction.STRONGER
+            return GuardDirection.WEAKER
+        return GuardDirection.EQUAL if _within(first, second) else GuardDirection.STRONGER
 
 
 class Free(msgspec.Struct, frozen=True):
     """Guards nothing: a name for people, a port, a number of threads."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return `EQUAL`."""
-        return Direction.EQUAL
+        return GuardDirection.EQUAL
 
 
 class Pinned(msgspec.Struct, frozen=True):
     """No order is known: any other value counts as weaker."""
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return `WEAKER`."""
-        return Direction.WEAKER
+        return GuardDirection.WEAKER
 
 
 class Part(msgspec.Struct, frozen=True):
     """A group of fields that may be absent (None)."""
 
-    added: Direction
-    removed: Direction
+    added: GuardDirection
+    removed: GuardDirection
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return what it means that the part came or went."""
         if old is None and isinstance(new, dict):
             return self.added
         if new is None and isinstance(old, dict):
             return self.removed
-        return Direction.WEAKER
+        return GuardDirection.WEAKER
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -147,13 +147,13 @@ class Rows(msgspec.Struct, frozen=True):
     A row that is in both is compared field by field.
     """
 
-    added: Direction
-    removed: Direction
+    added: GuardDirection
+    removed: GuardDirection
     key: str = "id"
 
-    def compare(self, old: object, new: object) -> Direction:
+    def compare(self, old: object, new: object) -> GuardDirection:
         """Return `WEAKER`: one of the two is not made of rows."""
-        return Direction.WEAKER
+        return GuardDirection.WEAKER
 
 
 def rows_of(value: object, key: str) -> dict[str, object] | None:
@@ -171,10 +171,10 @@ def rows_of(value: object, key: str) -> dict[str, object] | None:
     return found
 
 
-def _signed(sign: int) -> Direction:
+def _signed(sign: int) -> GuardDirection:
     if sign == 0:
-        return Direction.EQUAL
-    return Direction.STRONGER if sign > 0 else Direction.WEAKER
+        return GuardDirection.EQUAL
+    return GuardDirection.STRONGER if sign > 0 else GuardDirection.WEAKER
 
 
 def _number(value: object, *, unlimited: bool = False) -> float | None:
@@ -200,10 +200,10 @@ def _set(value: object) -> frozenset[object] | None:
     return frozenset(value)
 
 
-def _nested(inner: frozenset[object], outer: frozenset[object]) -> Direction:
+def _nested(inner: frozenset[object], outer: frozenset[object]) -> GuardDirection:
     if inner == outer:
-        return Direction.EQUAL
-    return Direction.STRONGER if inner < outer else Direction.WEAKER
+        return GuardDirection.EQUAL
+    return GuardDirection.STRONGER if inner < outer else GuardDirection.WEAKER
 
 
 _Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]

@@ -11,14 +11,14 @@ from enum import Enum
 import msgspec
 
 from safehold.trust.release.order_table import ORDERS
-from safehold.trust.release.orders import Direction, Order, Part, Rows, rows_of
+from safehold.trust.release.orders import GuardDirection, Order, Part, Rows, rows_of
 
 
 class Change(msgspec.Struct, frozen=True):
     """One field that differs: its path, how it guards now, and why that is said."""
 
     path: str
-    direction: Direction
+    direction: GuardDirection
     why: str
 
 
@@ -66,13 +66,13 @@ def changes(
     if old is None or new is None:
         if old is new:
             return ()
-        return (Change(kind, Direction.WEAKER, "the whole document came or went"),)
+        return (Change(kind, GuardDirection.WEAKER, "the whole document came or went"),)
     return tuple(_walk(kind, kind, old, new, orders))
 
 
 def weakens(found: tuple[Change, ...]) -> bool:
     """Tell whether one of the changes weakens a safeguard."""
-    return any(change.direction is Direction.WEAKER for change in found)
+    return any(change.direction is GuardDirection.WEAKER for change in found)
 
 
 def _walk(
@@ -87,7 +87,7 @@ def _walk(
         case None | Part() if isinstance(old, dict) and isinstance(new, dict):
             return _fields(path, pattern, old, new, orders)
         case None:
-            return [Change(path, Direction.WEAKER, "no order is known for it")]
+            return [Change(path, GuardDirection.WEAKER, "no order is known for it")]
         case _:
             return [Change(path, order.compare(old, new), type(order).__name__.lower())]
 
@@ -108,9 +108,9 @@ def _fields(
     for name in sorted(old.keys() | new.keys()):
         where = f"{path}.{name}"
         if name not in old:
-            found.append(Change(where, Direction.WEAKER, "a field that was not there"))
+            found.append(Change(where, GuardDirection.WEAKER, "a field that was not there"))
         elif name not in new:
-            found.append(Change(where, Direction.WEAKER, "a field that is gone"))
+            found.append(Change(where, GuardDirection.WEAKER, "a field that is gone"))
         else:
             found += _walk(where, f"{pattern}.{name}", old[name], new[name], orders)
     return found
@@ -121,7 +121,7 @@ def _rows(
 ) -> list[Change]:
     before, after = rows_of(old, order.key), rows_of(new, order.key)
     if before is None or after is None:
-        return [Change(path, Direction.WEAKER, "rows without distinct names")]
+        return [Change(path, GuardDirection.WEAKER, "rows without distinct names")]
     found: list[Change] = []
     for name in sorted(before.keys() | after.keys()):
         where = f"{path}[{name}]"

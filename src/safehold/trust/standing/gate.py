@@ -16,8 +16,8 @@ from safehold.trust.standing.interface import (
     StandingRecord,
 )
 from safehold.trust.standing.state import (
-    InForce,
-    Status,
+    StandardInForce,
+    StandingStatus,
     ThresholdStatus,
     in_force,
     threshold_status,
@@ -35,7 +35,7 @@ class GatedAction(StrEnum):
 class GateAllowed(msgspec.Struct, frozen=True):
     """Everything that the model demands is in force and met."""
 
-    standards: tuple[InForce, ...]
+    standards: tuple[StandardInForce, ...]
 
 
 class GateRefused(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class ModelStanding(msgspec.Struct, frozen=True):
     at: int
     thresholds: tuple[ThresholdStatus, ...]
     required: tuple[str, ...]
-    active: tuple[InForce, ...]
+    active: tuple[StandardInForce, ...]
 
 
 def standing_of(
@@ -69,7 +69,7 @@ def standing_of(
     )
     required = set(document.baseline)
     for threshold, found in zip(document.thresholds, thresholds, strict=True):
-        if found.status is not Status.RULED_OUT:
+        if found.status is not StandingStatus.RULED_OUT:
             required.update(threshold.requires)
     held = (in_force(records, one.id, at=at) for one in document.standards)
     return ModelStanding(
@@ -108,7 +108,7 @@ def gate(
     standards = {one.id: one for one in document.standards}
     active = {one.standard: one for one in there.active}
     reasons: list[str] = []
-    held: list[InForce] = []
+    held: list[StandardInForce] = []
     for name in there.required:
         standard = standards.get(name)
         if standard is None:
@@ -138,6 +138,6 @@ def _why(document: StandardsDocument, there: ModelStanding, name: str) -> str:
     said = [
         f"{found.threshold}: {found.status.value.replace('_', ' ')}"
         for threshold, found in zip(document.thresholds, there.thresholds, strict=True)
-        if name in threshold.requires and found.status is not Status.RULED_OUT
+        if name in threshold.requires and found.status is not StandingStatus.RULED_OUT
     ]
     return "; ".join(said) or "for every model"

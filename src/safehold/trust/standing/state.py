@@ -35,7 +35,7 @@ WEAKEN = 3
 """Persons who rule out, adjust or de-activate: the direction that takes protection away."""
 
 
-class Status(StrEnum):
+class StandingStatus(StrEnum):
     """Where a model stands at one threshold."""
 
     NOT_ASSESSED = "not_assessed"
@@ -49,12 +49,12 @@ class ThresholdStatus(msgspec.Struct, frozen=True):
     """The status, why it is so, and the determination's log index (None: there is none)."""
 
     threshold: str
-    status: Status
+    status: StandingStatus
     reasons: tuple[str, ...] = ()
     determination: int | None = None
 
 
-class InForce(msgspec.Struct, frozen=True):
+class StandardInForce(msgspec.Struct, frozen=True):
     """A standard in force: by which record, how, and without which controls."""
 
     standard: str
@@ -179,22 +179,22 @@ def threshold_status(
 ) -> ThresholdStatus:
     """Return where a model stands at a threshold at time `at`; unsound determinations are none."""
     seen = _seen(records, at)  # 1
-    held = ThresholdStatus(threshold.id, Status.NOT_ASSESSED)
+    held = ThresholdStatus(threshold.id, StandingStatus.NOT_ASSESSED)
     for one in seen:
         if not isinstance(one, Determination) or _persons(one.approvers) < DECIDE:  # 2
             continue
         if one.model != model or one.threshold != threshold.id:
             continue
         if one.status is not DeterminationStatus.RULED_OUT:
-            if held.status is not Status.PASSED:  # 6
-                held = ThresholdStatus(threshold.id, Status(one.status), (), one.index)
+            if held.status is not StandingStatus.PASSED:  # 6
+                held = ThresholdStatus(threshold.id, StandingStatus(one.status), (), one.index)
             continue
         faults = _faults(seen, one, threshold, held)
         if not faults:
             over = _over(seen, one, document, compute=compute, at=at)  # 5
-            status = Status.EXPIRED if over else Status.RULED_OUT
+            status = StandingStatus.EXPIRED if over else StandingStatus.RULED_OUT
             held = ThresholdStatus(threshold.id, status, over, one.index)
-        elif held.status is not Status.RULED_OUT:
+        elif held.status is not StandingStatus.RULED_OUT:
             held = msgspec.structs.replace(held, reasons=faults)
     return held
 
@@ -208,7 +208,7 @@ def _faults(
     faults = list(rule_out_faults(seen, decided, threshold))
     if _persons(decided.approvers) < WEAKEN:  # 2
         faults.append(f"a rule-out needs {WEAKEN} persons")
-    passed = held.determination if held.status is Status.PASSED else None
+    passed = held.determination if held.status is StandingStatus.PASSED else None
     if passed is not None and not _planned_after(seen, decided, passed):  # 6
         faults.append("the threshold was passed, and no later plan rules it out")
     return tuple(faults)
@@ -224,13 +224,15 @@ def _planned_after(
     return all(name in plans and plans[name].index > passed_at for name in names)
 
 
-def in_force(records: Sequence[StandingRecord], standard: str, *, at: int) -> InForce | None:
+def in_force(
+    records: Sequence[StandingRecord], standard: str, *, at: int
+) -> StandardInForce | None:
     """Return how a standard is in force at time `at`, or None."""
-    held: InForce | None = None
+    held: StandardInForce | None = None
     for one in _seen(records, at):
         match one:
             case Activation() if one.standard == standard and _persons(one.approvers) >= DECIDE:
-                held = InForce(standard, one.index, one.precautionary, one.provisional)
+                held = StandardInForce(standard, one.index, one.precautionary, one.provisional)
             case Adjustment() if one.standard == standard and held is not None:
                 if _persons(one.approvers) >= WEAKEN:
                     without = held.without | frozenset(one.without)

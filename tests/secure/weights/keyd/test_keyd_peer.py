@@ -15,12 +15,12 @@ from safehold.secure.weights.keyd.client import ask_once
 from safehold.secure.weights.keyd.interface import (
     Alive,
     Bind,
-    Bound,
+    BindProof,
     KeydError,
     KeyRefusal,
     Keys,
     Load,
-    Sealed,
+    SealedAnswer,
     receive,
     send,
 )
@@ -72,7 +72,7 @@ def test_a_child_that_shares_the_connection_gets_no_key(vaulted: Vaulted) -> Non
             send(connection, Binding(bind).bound)
 
         in_child(speak)
-        answer = receive(connection, Sealed | KeyRefusal)
+        answer = receive(connection, SealedAnswer | KeyRefusal)
     assert isinstance(answer, KeyRefusal)
     assert "another process" in answer.reason
     assert vaulted.enclave.desk.state.case(request.sha256).uses == 0
@@ -85,7 +85,7 @@ def test_a_nonce_that_was_not_given_is_refused(vaulted: Vaulted) -> None:
         send(connection, Load(grant=request.sha256, header=vaulted.text(), parts=("*",)))
         receive(connection, Bind)
         send(connection, Binding(new_bind()).bound)
-        answer = receive(connection, Sealed | KeyRefusal)
+        answer = receive(connection, SealedAnswer | KeyRefusal)
     assert isinstance(answer, KeyRefusal)
     assert vaulted.enclave.desk.state.case(request.sha256).uses == 0
 
@@ -100,13 +100,13 @@ def test_who_shares_the_connection_can_not_read_the_answer() -> None:
         thief.open(sealed)
     altered = sealed.box[:-1] + bytes([sealed.box[-1] ^ 1])
     with pytest.raises(KeydError, match="sealed to this process"):
-        loader.open(Sealed(public=sealed.public, box=altered))
+        loader.open(SealedAnswer(public=sealed.public, box=altered))
 
 
 def test_a_key_that_every_secret_agrees_with_is_refused() -> None:
     """The all-zero point would give everybody the same secret (RFC 7748 section 6.1)."""
     with pytest.raises(KeydError, match="agreed"):
-        seal_answer(Alive(), Bound(nonce=bytes(32), public=bytes(32)))
+        seal_answer(Alive(), BindProof(nonce=bytes(32), public=bytes(32)))
 
 
 def test_a_loader_that_becomes_another_program_is_refused(tmp_path: Path) -> None:

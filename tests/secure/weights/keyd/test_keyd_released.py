@@ -7,7 +7,7 @@ import pytest
 
 from safehold.errors import TrustError
 from safehold.secure.weights.keyd.config import UNRELEASED, admit, declared
-from safehold.testing.released import RELEASE_RULES, Channel, settings_artefact
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.release.interface import ArtefactKind
 
@@ -28,12 +28,12 @@ code = ["code"]
 
 
 @pytest.fixture
-def channel(tmp_path: Path) -> Channel:
+def channel(tmp_path: Path) -> ReleaseChannel:
     """Return a channel whose release holds this key service's configuration."""
     enclave = Enclave(
         tmp_path / "log", policy=POLICY + GOVERNING + RELEASE_RULES, now=int(time.time())
     )
-    made = Channel(enclave, tmp_path / "releases", "keyd-1")
+    made = ReleaseChannel(enclave, tmp_path / "releases", "keyd-1")
     members = "".join(
         f'{name} = "{getattr(made.settings, name)}"\n'
         for name in ("log", "log_keys", "channel", "documents", "memory")
@@ -51,7 +51,7 @@ def now() -> int:
     return int(time.time())
 
 
-def test_the_released_configuration_starts(channel: Channel, tmp_path: Path) -> None:
+def test_the_released_configuration_starts(channel: ReleaseChannel, tmp_path: Path) -> None:
     """What was released is admitted, and says that it enforces."""
     assert admit(tmp_path / "keyd.toml", now) == "enforcing, channel keyd-1"
     assert channel.releases
@@ -67,7 +67,7 @@ def test_the_released_configuration_starts(channel: Channel, tmp_path: Path) -> 
     ],
 )
 def test_any_other_configuration_does_not_start(
-    channel: Channel, tmp_path: Path, old: str, new: str
+    channel: ReleaseChannel, tmp_path: Path, old: str, new: str
 ) -> None:
     """A loader more, another host, less code, a wider socket: refused."""
     path = tmp_path / "keyd.toml"
@@ -77,7 +77,7 @@ def test_any_other_configuration_does_not_start(
     assert channel.releases
 
 
-def test_without_the_part_it_says_so(channel: Channel, tmp_path: Path) -> None:
+def test_without_the_part_it_says_so(channel: ReleaseChannel, tmp_path: Path) -> None:
     """A key service that no release was asked for is marked as such."""
     assert admit(tmp_path / "plain.toml", now) == UNRELEASED
     assert channel.releases

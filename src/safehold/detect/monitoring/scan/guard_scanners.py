@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.detect.monitoring.scan.interface import Finding, unscorable
+from safehold.detect.monitoring.scan.interface import ScanFinding, unscorable
 from safehold.errors import UsageError
 from safehold.exchange import Channel, Exchange, Lane, Role, user_says
-from safehold.guard.bundle.load import Bundle, Pinned, SignedBy, load_bundle
+from safehold.guard.bundle.load import Bundle, PinnedDigest, SignedBy, load_bundle
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.gateway.bundles.loading import RulesLoader
@@ -24,7 +24,7 @@ _AUDIT = SessionPolicy(mode=DeliveryMode.AUDIT)
 _MOST_CHARS = 12_000
 
 
-class Judged(msgspec.Struct, frozen=True):
+class GuardJudgement(msgspec.Struct, frozen=True):
     """What a guard says of a prompt and a reply: the higher score, and the block if any."""
 
     score: float
@@ -47,7 +47,7 @@ class OfflineGuard:
         self._stage2 = no_stage2 if bundle.stage2 is None else InlineStage2(bundle.stage2)
         self.digest = bundle.digest
 
-    def judge(self, exchange: Exchange, delivered: Sequence[Delivered]) -> Judged:
+    def judge(self, exchange: Exchange, delivered: Sequence[Delivered]) -> GuardJudgement:
         """Judge a prompt and every delivered lane."""
         session = self._guard.session(exchange, _AUDIT)
         verdict = drive(session.judge_prompt(), self._stage2)
@@ -58,9 +58,9 @@ class OfflineGuard:
         blocked = verdict if isinstance(verdict, Block) else session.would_block
         score = min(1.0, max(0.0, report.prompt_score, report.reply_score))
         clause = None if blocked is None else blocked.clause
-        return Judged(score, clause, report.bypasses[0] if report.bypasses else None)
+        return GuardJudgement(score, clause, report.bypasses[0] if report.bypasses else None)
 
-    def joined(self, asked: Sequence[str], got: Sequence[str]) -> Judged:
+    def joined(self, asked: Sequence[str], got: Sequence[str]) -> GuardJudgement:
         """Judge several texts as if they were one: what was asked, and what was delivered."""
         prompt, reply = " ".join(asked)[-_MOST_CHARS:], " ".join(got)[-_MOST_CHARS:]
         lane = Delivered(Lane(choice=0, channel=Channel.TEXT), reply)
@@ -85,7 +85,7 @@ class SessionScanner:
         self._guard = OfflineGuard(options)
         self.digest = f"session:{self._guard.digest}"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Judge the prompt and every delivered lane as the gateway would."""
         if one.exchange is None:
             return unscorable("NoExchange")
@@ -100,7 +100,7 @@ class WorkflowScanner:
         self._guard = OfflineGuard(options)
         self.digest = f"workflow:1:{self._guard.digest}"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Judge all turns and the reply together; a single turn is left to `session`."""
         if one.exchange is None:
             return unscorable("NoExchange")
@@ -108,7 +108,7 @@ class WorkflowScanner:
         got = [part.text for part in one.exchange.texts(Role.ASSISTANT, Role.TOOL)]
         got += [lane.text for lane in one.final.delivered]
         if len(asked) + len(got) <= 2:  # noqa: PLR2004 - one question with its answer
-            return Finding(value=0.0, label="one_turn")
+            return ScanFinding(value=0.0, label="one_turn")
         return _finding(self._guard.joined(asked, got))
 
 
@@ -123,7 +123,7 @@ class RulesScanner:
         self._guard = held.guard
         self.digest = f"rules:{held.digest}"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Play the exchange against the rules alone."""
         if one.exchange is None:
             return unscorable("NoExchange")
@@ -134,15 +134,15 @@ class RulesScanner:
         drive(session.finish(), no_stage2)
         blocked = verdict if isinstance(verdict, Block) else session.would_block
         if blocked is None:
-            return Finding(value=0.0, label="silent")
-        return Finding(value=1.0, label="would_fire", clause=blocked.clause)
+            return ScanFinding(value=0.0, label="silent")
+        return ScanFinding(value=1.0, label="would_fire", clause=blocked.clause)
 
 
-def _finding(judged: Judged) -> Finding:
+def _finding(judged: GuardJudgement) -> ScanFinding:
     if judged.bypass is not None:
         return unscorable(judged.bypass)
     label = "would_block" if judged.stops else "allow"
-    return Finding(value=judged.score, label=label, clause=judged.clause)
+    return ScanFinding(value=judged.score, label=label, clause=judged.clause)
 
 
 def _bundle(options: Mapping[str, str]) -> Bundle:
@@ -151,7 +151,7 @@ def _bundle(options: Mapping[str, str]) -> Bundle:
         folder, trust = stock_bundle(name)
         return load_bundle(folder, trust)
     if "sha256" in options:
-        return load_bundle(Path(name), Pinned(sha256=options["sha256"]))
+        return load_bundle(Path(name), PinnedDigest(sha256=options["sha256"]))
     if "key" in options:
         return load_bundle(Path(name), SignedBy((load_public_key(Path(options["key"])),)))
     raise UsageError("a bundle folder needs trust: give sha256=DIGEST or key=FILE")

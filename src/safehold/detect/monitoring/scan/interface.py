@@ -9,7 +9,7 @@ import msgspec
 from safehold.guard.ledger.joined import Joined
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class ScanFinding(msgspec.Struct, frozen=True, kw_only=True):
     """What a scanner says of one exchange: a value in [0, 1], a label, and a clause where known.
 
     `value` is None when the exchange could not be scored; `reason` then says why, without content.
@@ -26,9 +26,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return self.value is None or (math.isfinite(self.value) and 0.0 <= self.value <= 1.0)
 
 
-def unscorable(reason: str) -> Finding:
+def unscorable(reason: str) -> ScanFinding:
     """Return the finding of an exchange that no scanner could read; never silently a zero."""
-    return Finding(value=None, label="unscorable", reason=reason)
+    return ScanFinding(value=None, label="unscorable", reason=reason)
 
 
 class Scanner(Protocol):
@@ -39,7 +39,7 @@ class Scanner(Protocol):
         """Name, version and content of everything that decides a finding."""
         ...
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Judge one exchange. What it raises makes the exchange unscorable."""
         ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from safehold.constitution.library import load
-from safehold.detect.monitoring.scan.interface import Finding, ScannerSpec, unscorable
+from safehold.detect.monitoring.scan.interface import ScanFinding, ScannerSpec, unscorable
 from safehold.detect.monitoring.tables import RESULTS, SCANNERS, MonitorStore
 from safehold.errors import UsageError
 from safehold.guard.ledger.joined import Joined
@@ -38,7 +38,7 @@ class JudgeScanner:
         rules = self._judge.framing.digest
         self.digest = f"judge:{options['model']}:{rules}:{self._of}:{self._floor:.6g}"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Ask the model, or say that the exchange is below the cut."""
         if one.exchange is None:
             return unscorable("NoExchange")
@@ -49,14 +49,14 @@ class JudgeScanner:
             if found is None:
                 return unscorable("NotScannedYet")
             if found < self._floor:
-                return Finding(value=None, label="below_top", reason="BelowTop")
+                return ScanFinding(value=None, label="below_top", reason="BelowTop")
         prompt = "\n".join(part.text for part in one.exchange.texts())
         reply = "\n".join(lane.text for lane in one.final.delivered)
         given = [ScoringInput(prompt=prompt, reply="")]
         given += [ScoringInput(prompt=prompt, reply=reply)] if reply else []
         best = max(self._judge.score(given), key=lambda score: score.logit)
         stops = best.logit > 0
-        return Finding(
+        return ScanFinding(
             value=1 / (1 + math.exp(-max(-60.0, min(60.0, best.logit)))),
             label="would_block" if stops else "allow",
             clause=best.clause if stops else None,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
-from safehold.detect.monitoring.scan.interface import Finding, ScanLimits, Unit, unscorable
+from safehold.detect.monitoring.scan.interface import ScanFinding, ScanLimits, Unit, unscorable
 from safehold.detect.monitoring.tables import RESULTS, SCANNERS, UNITS, MonitorStore
-from safehold.detect.runners.interface import Counts
+from safehold.detect.runners.interface import UnitCounts
 from safehold.guard.ledger.joined import Joined, joined, sizes, watermark
 from safehold.guard.ledger.reader import LedgerReader
 
@@ -77,7 +77,7 @@ class UnitQueue:
         self,
         unit: Unit,
         worker: str,
-        found: Sequence[tuple[Joined, Finding]],
+        found: Sequence[tuple[Joined, ScanFinding]],
         *,
         cpu_s: float = 0.0,
     ) -> bool:
@@ -110,12 +110,12 @@ class UnitQueue:
         with self._store.begin() as connection:
             return set(connection.execute(query).scalars())
 
-    def counts(self) -> Counts:
+    def counts(self) -> UnitCounts:
         """Return how many units are open, leased and done."""
         query = select(UNITS.c.state, func.count()).where(self._mine).group_by(UNITS.c.state)
         with self._store.begin() as connection:
             found = {str(row[0]): int(row[1]) for row in connection.execute(query)}
-        return Counts(found.get("open", 0), found.get("leased", 0), found.get("done", 0))
+        return UnitCounts(found.get("open", 0), found.get("leased", 0), found.get("done", 0))
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that this scanner's ended units took."""
@@ -167,7 +167,7 @@ def read_unit(reader: LedgerReader, unit: Unit) -> list[Joined]:
         return list(joined(connection, after=unit.first - 1, through=unit.last))
 
 
-def poisoned(rows: Sequence[Joined]) -> list[tuple[Joined, Finding]]:
+def poisoned(rows: Sequence[Joined]) -> list[tuple[Joined, ScanFinding]]:
     """Return the findings of exchanges that killed every worker that looked at them."""
     return [(one, unscorable("LostWorkers")) for one in rows]
 
@@ -184,7 +184,7 @@ def _cut(some: Sequence[tuple[int, int]], limits: ScanLimits) -> list[list[int]]
     return units
 
 
-def _result(scanner: str, one: Joined, finding: Finding) -> dict[str, object]:
+def _result(scanner: str, one: Joined, finding: ScanFinding) -> dict[str, object]:
     place = {"scanner": scanner, "seq": one.seq, "decision_id": one.decision_id}
     about = {"account": one.account, "happened_at": one.final.at}
     return {**place, **about, **{name: getattr(finding, name) for name in _FINDING}}

@@ -12,7 +12,7 @@ from safehold.detect.monitoring.scan.guard_scanners import (
     SessionScanner,
     WorkflowScanner,
 )
-from safehold.detect.monitoring.scan.interface import Finding, Scanner, ScannerSpec
+from safehold.detect.monitoring.scan.interface import ScanFinding, Scanner, ScannerSpec
 from safehold.detect.monitoring.scan.judge_scanner import JudgeScanner
 from safehold.errors import UsageError
 from safehold.exchange.views import views
@@ -33,10 +33,10 @@ class KnownScanner:
         self._known = KnownAttacks([attack])
         self.digest = f"known:{share}:{hashlib.sha256(text.encode()).hexdigest()}"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Look into the prompt's texts and the reply's."""
         hit = any(self._known.search(text) is not None for text in texts(one))
-        return Finding(value=float(hit), label="would_fire" if hit else "silent")
+        return ScanFinding(value=float(hit), label="would_fire" if hit else "silent")
 
 
 class DecodedScanner:
@@ -47,10 +47,10 @@ class DecodedScanner:
         del options
         self.digest = "decoded:1"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Count the readings beside the text itself."""
         found = sum(len(views(text)) > 1 for text in texts(one))
-        return Finding(value=float(found > 0), label="decoded" if found else "plain")
+        return ScanFinding(value=float(found > 0), label="decoded" if found else "plain")
 
 
 class SketchScanner:
@@ -64,11 +64,11 @@ class SketchScanner:
         self._known = [_sketch_of(line) for line in content.splitlines() if line.strip()]
         self.digest = f"sketch:1:{hashlib.sha256(content.encode()).hexdigest()}"
 
-    def scan(self, one: Joined) -> Finding:
+    def scan(self, one: Joined) -> ScanFinding:
         """Return the greatest share that a text has in common with a known one."""
         found = [sketch(text) for text in texts(one)]
         best = max((likeness(mine, known) for mine in found for known in self._known), default=0.0)
-        return Finding(value=best, label="resembles" if best >= RESEMBLES else "new")
+        return ScanFinding(value=best, label="resembles" if best >= RESEMBLES else "new")
 
 
 def _sketch_of(line: str) -> tuple[int, ...]:

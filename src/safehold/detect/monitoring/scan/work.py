@@ -6,8 +6,8 @@ from collections.abc import Callable
 import msgspec
 
 from safehold.detect.monitoring.scan.interface import (
-    Finding,
     Loader,
+    ScanFinding,
     ScanLimits,
     Scanner,
     ScannerSpec,
@@ -83,11 +83,11 @@ class ScanWorker:
         return True
 
 
-def judged(scanner: Scanner, one: Joined) -> Finding:
+def judged(scanner: Scanner, one: Joined) -> ScanFinding:
     """Return a scanner's finding; one that raises or answers nonsense leaves a reason."""
     found = guarded(scanner.scan, one)
     if isinstance(found, Failed):
         return unscorable(found.reason)
-    if not isinstance(found, Finding) or not found.sound:
+    if not isinstance(found, ScanFinding) or not found.sound:
         return unscorable("BadScore")
     return found

@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.govern.controls.facts.documents import Change, Changes, Deployed, Deployments
+from safehold.govern.controls.facts.documents import Changes, Deployed, Deployments, MergedChange
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.sources import ArtefactSource
 from safehold.govern.controls.facts.trust_log import LogReading, read_state
 from safehold.govern.controls.interface import ControlError
 from safehold.secure.change.git_policy import ChangeError, GitChangeRules
 from safehold.secure.change.git_verify import Git, VerifiedCommit, verify_range
-from safehold.secure.change.provenance import Subject, verify_provenance
+from safehold.secure.change.provenance import BuiltFile, verify_provenance
 from safehold.trust.people.interface import Roster
 from safehold.trust.people.sshsig import dearmour, embedded_key
 from safehold.trust.released.follow import ReleaseLog
@@ -48,7 +48,7 @@ def changes(site: Site, log: LogReading, now: int) -> Changes:
     )
 
 
-def _change(site: Site, log: LogReading, git: Git, one: VerifiedCommit) -> Change:
+def _change(site: Site, log: LogReading, git: Git, one: VerifiedCommit) -> MergedChange:
     at = site.export
     commit = git.commit(one.oid)
     rules = git.policy(commit.parents[0])
@@ -60,7 +60,7 @@ def _change(site: Site, log: LogReading, git: Git, one: VerifiedCommit) -> Chang
         for case in log.used("release.")
         if case.used_at is not None and case.used_at >= merged
     ]
-    return Change(
+    return MergedChange(
         id=one.oid[:12],
         author=one.author,
         approvers=one.reviewers,
@@ -182,7 +182,7 @@ def _deployed(one: ArtefactSource, roster: Roster, reviewed: frozenset[str]) -> 
     digest = _digest(path / "manifest.json" if path.is_dir() else path)
     builder, level, commit = "", 0, ""
     if one.provenance:
-        subject = Subject(one.name, digest)
+        subject = BuiltFile(one.name, digest)
         try:
             _, statement = verify_provenance(_bytes(Path(one.provenance)), roster, subject)
         except ChangeError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.govern.controls.facts.documents import AllowRow, Endpoint
+from safehold.govern.controls.facts.documents import AllowlistRow, EndpointDocument
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY
@@ -23,15 +23,15 @@ from safehold.secure.endpoint.heartbeat import read_pulse
 from safehold.secure.endpoint.interface import (
     Allowed,
     Ask,
+    CodeKind,
     EndpointRecordError,
-    Kind,
-    Subject,
+    ExecSubject,
     Target,
 )
 from safehold.secure.endpoint.inventory.book import Item, read_inventory
 from safehold.secure.endpoint.publish import Published
 from safehold.secure.endpoint.records import Denial, read_records
-from safehold.secure.endpoint.service import Loaded, load
+from safehold.secure.endpoint.service import LoadedPolicy, load
 
 COMPILERS = frozenset(
     (
@@ -41,10 +41,10 @@ COMPILERS = frozenset(
 )
 _PROBE_S = 20
 _COMPARED = 600
-_ROOT = Subject(0, "/usr/bin/bash")
+_ROOT = ExecSubject(0, "/usr/bin/bash")
 
 
-def endpoint(site: Site, log: LogReading, now: int) -> Endpoint:
+def endpoint(site: Site, log: LogReading, now: int) -> EndpointDocument:
     """Export the execution guard's document.
 
     Raises:
@@ -59,7 +59,7 @@ def endpoint(site: Site, log: LogReading, now: int) -> Endpoint:
     stopped, ran = probe(Path(at.endpoint_probe))
     equal, differing = _engines(loaded, items, today)
     learned = [one for one in denials if one.mode != rules.Mode.ENFORCE]
-    return Endpoint(
+    return EndpointDocument(
         written=now,
         mode=pulse.mode.value if pulse.policy == loaded.sha256 else "another policy",
         rows=tuple(_row(one, _approvers(log, loaded.sha256)) for one in loaded.policy.allow),
@@ -139,16 +139,16 @@ _PROBES: dict[str, _Probe] = {
 }
 
 
-def _items(loaded: Loaded, folder: Path, now: int) -> Iterator[Item]:
+def _items(loaded: LoadedPolicy, folder: Path, now: int) -> Iterator[Item]:
     for source in loaded.policy.inventory:
         yield from read_inventory(folder / source.file, source, loaded.policy.host, now)
 
 
-def _row(row: rules.AllowRow, approvers: tuple[str, ...]) -> AllowRow:
+def _row(row: rules.AllowRow, approvers: tuple[str, ...]) -> AllowlistRow:
     keyed = next(one for one in ("sha256", "package", "path", "signer") if getattr(row, one))
     last = row.expires
     end = dt.datetime(last.year, last.month, last.day, tzinfo=dt.UTC) if last else None
-    return AllowRow(
+    return AllowlistRow(
         id=row.name,
         keyed_by=keyed,
         owner=row.owner,
@@ -165,7 +165,7 @@ def _approvers(log: LogReading, sha256: str) -> tuple[str, ...]:
     return tuple(sorted({who for one in cases for who in one.carried_by}))
 
 
-def _claimed(loaded: Loaded, item: Item) -> bool:
+def _claimed(loaded: LoadedPolicy, item: Item) -> bool:
     """Whether some row names a file that belongs to no package, by its digest or its signer."""
     signers = loaded.catalogue.vouching(item.sha256)
     return any(
@@ -173,7 +173,7 @@ def _claimed(loaded: Loaded, item: Item) -> bool:
     )
 
 
-def _target(loaded: Loaded, kind: Kind, path: str, sha256: str, *, owned: bool) -> Target:
+def _target(loaded: LoadedPolicy, kind: CodeKind, path: str, sha256: str, *, owned: bool) -> Target:
     known = loaded.catalogue
     return Target(kind, path, sha256, owned, known.package(sha256), known.vouching(sha256))
 
@@ -186,15 +186,15 @@ def _late(one: Denial, now: int) -> bool:
     return one.mode == rules.Mode.ENFORCE and now - one.time <= DAY
 
 
-def _differs(loaded: Loaded, one: Denial, today: dt.date) -> bool:
+def _differs(loaded: LoadedPolicy, one: Denial, today: dt.date) -> bool:
     target = _target(loaded, one.kind, one.path, one.sha256, owned=one.owned)
     return isinstance(
-        rules.decide(loaded.policy, Ask(Subject(one.uid, one.exe), target), today), Allowed
+        rules.decide(loaded.policy, Ask(ExecSubject(one.uid, one.exe), target), today), Allowed
     )
 
 
 def _engines(
-    loaded: Loaded, items: tuple[Item, ...], today: dt.date
+    loaded: LoadedPolicy, items: tuple[Item, ...], today: dt.date
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Compare every compiled engine with the policy, on known files and on unknown ones."""
     step = max(1, len(items) // _COMPARED)
@@ -240,7 +240,7 @@ def _blocks(learned: list[Denial]) -> float:
     return float(len({(one.path, one.sha256) for one in learned if one.time > since}))
 
 
-def _compilers(loaded: Loaded, items: tuple[Item, ...], today: dt.date) -> Iterator[str]:
+def _compilers(loaded: LoadedPolicy, items: tuple[Item, ...], today: dt.date) -> Iterator[str]:
     for one in items:
         name = one.path.rsplit("/", 1)[1]
         if name in COMPILERS:

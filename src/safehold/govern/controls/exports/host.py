@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.govern.controls.facts.documents import Baseline, Decoy, Decoys
+from safehold.govern.controls.facts.documents import DecoyRow, Decoys, StartupBaseline
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import ControlError
 from safehold.secure.endpoint import decoys as lures
-from safehold.secure.endpoint.floor import State, check
+from safehold.secure.endpoint.floor import FloorState, check
 from safehold.secure.fanotify.mounts import Mount, parse_mountinfo
 
 _KINDS = {
@@ -29,7 +29,7 @@ CLOSED = "closed"
 _ALL_RIGHTS = 0x1FF_FFFF_FFF
 
 
-def baseline(site: Site, log: LogReading, now: int) -> Baseline:
+def baseline(site: Site, log: LogReading, now: int) -> StartupBaseline:
     """Export the digests of what starts by itself, beside the declared ones.
 
     Raises:
@@ -46,12 +46,12 @@ def baseline(site: Site, log: LogReading, now: int) -> Baseline:
     except msgspec.DecodeError as error:
         raise ControlError(f"{site.export.baseline}: {error}") from error
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
-    return Baseline(
+    return StartupBaseline(
         written=now,
         declared=declared,
         found=units(site.export.units),
         containers=_containers(),
-        hardening={one.name: one.state is not State.OPEN for one in check(mounts)},
+        hardening={one.name: one.state is not FloorState.OPEN for one in check(mounts)},
     )
 
 
@@ -121,7 +121,7 @@ def decoys(site: Site, log: LogReading, now: int) -> Decoys:
     marked = set(_marked())
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     found = [
-        Decoy(
+        DecoyRow(
             Path(one.path).name,
             _KINDS[one.lure],
             one.path,
@@ -130,12 +130,12 @@ def decoys(site: Site, log: LogReading, now: int) -> Decoys:
         for one in book
     ]
     found += [
-        Decoy(name, "service", str(port), _listens(port))
+        DecoyRow(name, "service", str(port), _listens(port))
         for name, port in at.decoy_services.items()
     ]
     # Nobody has a right by a decoy identity: its use is refused, and a refusal raises an alarm.
     found += [
-        Decoy(one.name, "identity", one.id, not one.roles)
+        DecoyRow(one.name, "identity", one.id, not one.roles)
         for one in log.persons
         if at.decoy_team and at.decoy_team in one.teams
     ]

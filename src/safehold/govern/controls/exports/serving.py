@@ -16,7 +16,7 @@ from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, ControlError
 from safehold.guard.gateway.policy import Settings
-from safehold.guard.ledger.coverage import Coverage, StallLimits, audit
+from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.schema import FINALS, PROMPTS
 from safehold.secure.egress.declare.register import load_register
@@ -58,7 +58,7 @@ def outputs(site: Site, log: LogReading, now: int) -> Outputs:
     )
 
 
-def covered(found: Coverage) -> float:
+def covered(found: LedgerCoverage) -> float:
     """Return the part of the delivered bytes that were scored and kept; 1 only without any gap."""
     sent = sum(one.delivered_bytes for one in found.surfaces.values())
     lost = sum(one.unscored_bytes + one.unlogged_bytes for one in found.surfaces.values())

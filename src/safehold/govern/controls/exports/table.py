@@ -22,13 +22,13 @@ from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading, read_log
 from safehold.govern.controls.interface import ControlError
 
-Exporter = Callable[[Site, LogReading, int], documents.Document]
+Exporter = Callable[[Site, LogReading, int], documents.StateDocument]
 
-EXPORTERS: Mapping[type[documents.Document], Exporter] = MappingProxyType(
+EXPORTERS: Mapping[type[documents.StateDocument], Exporter] = MappingProxyType(
     {
         documents.Changes: changing.changes,
         documents.Deployments: changing.deployments,
-        documents.Endpoint: endpoint.endpoint,
+        documents.EndpointDocument: endpoint.endpoint,
         documents.Secrets: secrets_scan.secrets,
         documents.Staff: people.staff,
         documents.Copies: weights.copies,
@@ -38,7 +38,7 @@ EXPORTERS: Mapping[type[documents.Document], Exporter] = MappingProxyType(
         documents.Monitoring: monitoring.monitoring,
         documents.Insider: people.insider,
         documents.Supply: weights.supply,
-        documents.Baseline: host.baseline,
+        documents.StartupBaseline: host.baseline,
     }
 )
 

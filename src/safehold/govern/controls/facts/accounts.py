@@ -5,11 +5,11 @@ from contextlib import suppress
 
 import msgspec
 
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.interface import AbsentError
 
 
-class Account(msgspec.Struct, frozen=True):
+class LocalAccount(msgspec.Struct, frozen=True):
     """A local account."""
 
     name: str
@@ -18,23 +18,23 @@ class Account(msgspec.Struct, frozen=True):
     locked: bool
 
 
-class Accounts(msgspec.Struct, frozen=True):
+class AccountFacts(msgspec.Struct, frozen=True):
     """Local accounts, the lines of sudoers, and who owns authorized keys."""
 
-    users: tuple[Account, ...]
+    users: tuple[LocalAccount, ...]
     sudoers: tuple[str, ...]
     key_owners: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
 
 
-def accounts(host: Host) -> Accounts:
+def accounts(host: ControlledHost) -> AccountFacts:
     """Read passwd, shadow, group, sudoers and authorized keys."""
     shadow = {line.split(":")[0]: line.split(":")[1] for line in lines_of(host, "/etc/shadow")}
     users, owners = [], []
     for line in lines_of(host, "/etc/passwd"):
         name, _, uid, _, _, home, shell = line.split(":")
         secret = shadow.get(name, "")
-        users.append(Account(name, int(uid), shell, not secret or secret[0] in "*!"))
+        users.append(LocalAccount(name, int(uid), shell, not secret or secret[0] in "*!"))
         with suppress(AbsentError):
             if lines_of(host, f"{home}/.ssh/authorized_keys"):
                 owners.append(name)
@@ -42,10 +42,10 @@ def accounts(host: Host) -> Accounts:
     for line in lines_of(host, "/etc/group"):
         words = line.split(":")
         groups[words[0]] = tuple(one for one in words[3].split(",") if one)
-    return Accounts(tuple(users), tuple(_sudo(host)), tuple(sorted(set(owners))), groups)
+    return AccountFacts(tuple(users), tuple(_sudo(host)), tuple(sorted(set(owners))), groups)
 
 
-def _sudo(host: Host) -> Iterator[str]:
+def _sudo(host: ControlledHost) -> Iterator[str]:
     with suppress(AbsentError):
         yield from lines_of(host, "/etc/sudoers")
     with suppress(AbsentError):
@@ -53,7 +53,7 @@ def _sudo(host: Host) -> Iterator[str]:
             yield from lines_of(host, f"/etc/sudoers.d/{name}")
 
 
-def lines_of(host: Host, path: str) -> list[str]:
+def lines_of(host: ControlledHost, path: str) -> list[str]:
     """Return the lines of a file that are no comment, without blanks at their ends."""
     text = host.read(path).decode("utf-8", "replace")
     return [line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"]
@@ -66,7 +66,7 @@ class SshServer(msgspec.Struct, frozen=True):
     sessions: tuple[str, ...]
 
 
-def ssh_server(host: Host) -> SshServer:
+def ssh_server(host: ControlledHost) -> SshServer:
     """Ask sshd for its options, and who for sessions."""
     options: dict[str, str] = {}
     with suppress(AbsentError):

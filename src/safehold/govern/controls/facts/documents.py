@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import msgspec
 
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.interface import DAY, HostError, StaleError
 
 
-class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StateDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A dated document of the state folder; `written` in POSIX seconds."""
 
     file: ClassVar[str] = ""
@@ -20,7 +20,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     written: int
 
 
-class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class MergedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One merged change: persons by id, trees by digest, times in POSIX seconds."""
 
     id: str
@@ -42,14 +42,14 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     reviewed_at: int = 0
 
 
-class Changes(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Changes(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Changes of protected repositories, and the heads that their refs had, oldest first.
 
     `refs` maps a ref to pairs of head and whether the head before is its ancestor.
     """
 
     file: ClassVar[str] = "changes"
-    changes: tuple[Change, ...]
+    changes: tuple[MergedChange, ...]
     refs: dict[str, tuple[bool, ...]]
     allowed_signers_kinds: tuple[str, ...]
 
@@ -68,7 +68,7 @@ class Deployed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     signed: bool = True
 
 
-class Deployments(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Deployments(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that is deployed, the builders that may build, and drift from the declared."""
 
     file: ClassVar[str] = "deployments"
@@ -78,7 +78,7 @@ class Deployments(Document, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     drift_checked: int
 
 
-class AllowRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AllowlistRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A row of the allowlist: what it is keyed by, and who answers for it."""
 
     id: str
@@ -90,13 +90,13 @@ class AllowRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     approvers: tuple[str, ...]
 
 
-class Endpoint(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EndpointDocument(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the execution guard says of itself: mode, rows, probes that it stopped, counters."""
 
     file: ClassVar[str] = "endpoint"
     max_age_s: ClassVar[int] = DAY // 12
     mode: str
-    rows: tuple[AllowRow, ...]
+    rows: tuple[AllowlistRow, ...]
     inventory: int
     inventory_signed: bool
     unowned: int
@@ -115,7 +115,7 @@ class Endpoint(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
     preload: str = ""
 
 
-class Secrets(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Secrets(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Scans for secrets: fingerprints by zone, places where one lay open, and certificates.
 
     `certificates` maps a service to its lifetime in seconds.
@@ -137,7 +137,7 @@ class ServiceAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rotated: int
 
 
-class Staff(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Staff(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the personnel records say: persons by id, times in POSIX seconds."""
 
     file: ClassVar[str] = "staff"
@@ -161,14 +161,14 @@ class Copy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     received: int
 
 
-class Copies(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Copies(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Backups and transfers of weights."""
 
     file: ClassVar[str] = "copies"
     copies: tuple[Copy, ...]
 
 
-class Outputs(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Outputs(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the gateway sent: bytes a day by key against the quota, and what it reveals."""
 
     file: ClassVar[str] = "outputs"
@@ -180,7 +180,7 @@ class Outputs(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
     bundle_sha256: str
 
 
-class FlowRecords(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class FlowRecords(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Flow records: completeness, attribution, edges between hosts, and detectors' scores."""
 
     file: ClassVar[str] = "flows"
@@ -193,7 +193,7 @@ class FlowRecords(Document, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     alerted_edges: tuple[str, ...]
 
 
-class Decoy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DecoyRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A decoy: file, credential, service or identity; `watched` says that touching it alarms."""
 
     name: str
@@ -202,7 +202,7 @@ class Decoy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watched: bool
 
 
-class Decoys(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Decoys(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The register of decoys, and how well metadata tells them from real files.
 
     `separable` is the area under the curve of the best of size, entropy and times (0.5: not).
@@ -210,7 +210,7 @@ class Decoys(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     file: ClassVar[str] = "decoys"
     max_age_s: ClassVar[int] = 8 * DAY
-    decoys: tuple[Decoy, ...]
+    decoys: tuple[DecoyRow, ...]
     separable: float
 
 
@@ -222,7 +222,7 @@ class CaseRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     triaged: int
 
 
-class Monitoring(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Monitoring(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How monitoring works: losses, lag, cases, tested detections, retention, time stamps."""
 
     file: ClassVar[str] = "monitoring"
@@ -236,7 +236,7 @@ class Monitoring(Document, frozen=True, forbid_unknown_fields=True, kw_only=True
     deleted_without_proof: int
 
 
-class Insider(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Insider(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Statistics of approvers and readers: the busiest pair's share, times to approve, alerts."""
 
     file: ClassVar[str] = "insider"
@@ -248,7 +248,7 @@ class Insider(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
     recall_k: int
 
 
-class Supply(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Supply(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What software is made of: pins, indexes, known faults with their age, models by format."""
 
     file: ClassVar[str] = "supply"
@@ -262,7 +262,7 @@ class Supply(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
     models: int
 
 
-class Baseline(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class StartupBaseline(StateDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Digests of units, timers and start scripts, declared and found, and what runs contained."""
 
     file: ClassVar[str] = "baseline"
@@ -272,10 +272,10 @@ class Baseline(Document, frozen=True, forbid_unknown_fields=True, kw_only=True):
     hardening: dict[str, bool]
 
 
-DOCUMENTS: tuple[type[Document], ...] = (
+DOCUMENTS: tuple[type[StateDocument], ...] = (
     Changes,
     Deployments,
-    Endpoint,
+    EndpointDocument,
     Secrets,
     Staff,
     Copies,
@@ -285,11 +285,11 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Monitoring,
     Insider,
     Supply,
-    Baseline,
+    StartupBaseline,
 )
 
 
-def document(host: Host, site: Site, kind: type[Document]) -> Document:
+def document(host: ControlledHost, site: Site, kind: type[StateDocument]) -> StateDocument:
     """Read one document.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import SafeholdError
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.interface import HostError
 from safehold.secure.egress.bounds.budget import total_leak
@@ -40,7 +40,7 @@ class WatchFacts(msgspec.Struct, frozen=True):
     rows: tuple[TimelineRow, ...]
 
 
-def egress(host: Host, site: Site) -> EgressFacts:
+def egress(host: ControlledHost, site: Site) -> EgressFacts:
     """Read the register, the plan and the state."""
     try:
         register = parse_register(host.read(site.register).decode("utf-8", "replace"))
@@ -67,7 +67,7 @@ def egress(host: Host, site: Site) -> EgressFacts:
     )
 
 
-def watch(host: Host, site: Site) -> WatchFacts:
+def watch(host: ControlledHost, site: Site) -> WatchFacts:
     """Read the end of the timeline."""
     lines = host.read(f"{site.egress}/timeline.jsonl").splitlines()[-2000:]
     try:

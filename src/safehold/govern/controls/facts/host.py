@@ -33,7 +33,7 @@ class FileFacts(msgspec.Struct, frozen=True):
         return stat.S_ISDIR(self.mode)
 
 
-class Host(Protocol):
+class ControlledHost(Protocol):
     """What readers may ask of a host; every method raises HostError when it can't answer."""
 
     @property

@@ -8,7 +8,7 @@ from contextlib import suppress
 import msgspec
 
 from safehold.govern.controls.facts.accounts import lines_of
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.system import sysctls
 from safehold.govern.controls.interface import AbsentError, HostError
 
@@ -30,7 +30,7 @@ class Kernel(msgspec.Struct, frozen=True):
     iommu: int
 
 
-def kernel(host: Host) -> Kernel:
+def kernel(host: ControlledHost) -> Kernel:
     """Read /proc/modules, securityfs and sysfs."""
 
     def text(path: str) -> str:
@@ -84,7 +84,7 @@ class Packages(msgspec.Struct, frozen=True):
     restart_due: bool
 
 
-def packages(host: Host) -> Packages:
+def packages(host: ControlledHost) -> Packages:
     """Ask dpkg, and read the lists of apt."""
     installed = {}
     for line in host.run("dpkg-query", "-W", "-f", "${Package} ${Version}\n").splitlines():
@@ -105,7 +105,7 @@ def packages(host: Host) -> Packages:
     return Packages(installed, tuple(sources), due)
 
 
-def _sources(host: Host, path: str) -> list[str]:
+def _sources(host: ControlledHost, path: str) -> list[str]:
     return re.findall(r"https?://([^/\s]+)", "\n".join(lines_of(host, path)))
 
 
@@ -117,7 +117,7 @@ class AuditRules(msgspec.Struct, frozen=True):
     lost: int
 
 
-def audit_rules(host: Host) -> AuditRules:
+def audit_rules(host: ControlledHost) -> AuditRules:
     """Ask auditctl."""
     state = dict(
         line.split(None, 1) for line in host.run("auditctl", "-s").splitlines() if " " in line
@@ -129,19 +129,19 @@ def audit_rules(host: Host) -> AuditRules:
     )
 
 
-class Clock(msgspec.Struct, frozen=True):
+class ClockFacts(msgspec.Struct, frozen=True):
     """How the clock is kept: seconds of offset, and whether its source is authenticated."""
 
     offset_s: float
     authenticated: bool
 
 
-def clock(host: Host) -> Clock:
+def clock(host: ControlledHost) -> ClockFacts:
     """Ask chrony for its tracking and its authentication."""
     words = host.run("chronyc", "-c", "tracking").strip().split(",")
     authenticated = "NTS" in host.run("chronyc", "-c", "authdata")
     try:
-        return Clock(abs(float(words[4])), authenticated)
+        return ClockFacts(abs(float(words[4])), authenticated)
     except (IndexError, ValueError) as error:
         raise HostError("chronyc printed no tracking") from error
 
@@ -152,7 +152,7 @@ class Disks(msgspec.Struct, frozen=True):
     encrypted: dict[str, bool]
 
 
-def disks(host: Host) -> Disks:
+def disks(host: ControlledHost) -> Disks:
     """Ask lsblk for its tree; a child of a `crypt` device is encrypted."""
     found: dict[str, bool] = {}
 
@@ -181,7 +181,7 @@ class Privileged(msgspec.Struct, frozen=True):
 _PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/lib")
 
 
-def privileged(host: Host) -> Privileged:
+def privileged(host: ControlledHost) -> Privileged:
     """Look at modes in the directories of programs, and ask getcap."""
     setuid, writable = set(), set()
     for place in _PLACES:

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import msgspec
 
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.interface import AbsentError, HostError
 
 _MAX_PROCESSES = 5000
@@ -34,7 +34,7 @@ class Processes(msgspec.Struct, frozen=True):
         return tuple(one for one in self.running if words in one.command)
 
 
-def processes(host: Host) -> Processes:
+def processes(host: ControlledHost) -> Processes:
     """Walk /proc; a process that ends meanwhile is none, and neither is who looks."""
     found = []
     numbers = [one for one in host.names("/proc") if one.isdigit() and int(one) != host.pid]
@@ -50,7 +50,7 @@ def processes(host: Host) -> Processes:
     return Processes(tuple(found))
 
 
-def _process(host: Host, pid: int, command: str) -> Process:
+def _process(host: ControlledHost, pid: int, command: str) -> Process:
     lines = host.read(f"/proc/{pid}/status").decode("utf-8", "replace").splitlines()
     said = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     return Process(
@@ -65,7 +65,7 @@ def _process(host: Host, pid: int, command: str) -> Process:
     )
 
 
-def _exe(host: Host, pid: int) -> str:
+def _exe(host: ControlledHost, pid: int) -> str:
     """Return the program's file; empty where another's process does not show it."""
     try:
         return host.link(f"/proc/{pid}/exe")
@@ -75,7 +75,7 @@ def _exe(host: Host, pid: int) -> str:
         return ""
 
 
-def _marks(host: Host, pid: int) -> int:
+def _marks(host: ControlledHost, pid: int) -> int:
     marks = 0
     for name in host.names(f"/proc/{pid}/fdinfo"):
         with suppress(AbsentError):

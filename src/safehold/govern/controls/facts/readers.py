@@ -6,23 +6,23 @@ from types import MappingProxyType
 
 from safehold.govern.controls.facts import accounts, egress, machine, processes, system, weights
 from safehold.govern.controls.facts.documents import DOCUMENTS, document
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import Facts, HostError
+from safehold.govern.controls.interface import HostError, HostFacts
 
-Reader = Callable[[Host, Site], object]
+Reader = Callable[[ControlledHost, Site], object]
 
 
-def _of_host(read: Callable[[Host], object]) -> Reader:
+def _of_host(read: Callable[[ControlledHost], object]) -> Reader:
     return lambda host, _: read(host)
 
 
-def _log(host: Host, site: Site) -> LogReading:
+def _log(host: ControlledHost, site: Site) -> LogReading:
     return host.log(site.log, site.log_keys)
 
 
-def _site(_: Host, site: Site) -> Site:
+def _site(_: ControlledHost, site: Site) -> Site:
     return site
 
 
@@ -34,12 +34,12 @@ READERS: Mapping[type, Reader] = MappingProxyType(
         system.Shaped: _of_host(system.shaped),
         system.Listeners: _of_host(system.listeners),
         processes.Processes: _of_host(processes.processes),
-        accounts.Accounts: _of_host(accounts.accounts),
+        accounts.AccountFacts: _of_host(accounts.accounts),
         accounts.SshServer: _of_host(accounts.ssh_server),
         machine.Kernel: _of_host(machine.kernel),
         machine.Packages: _of_host(machine.packages),
         machine.AuditRules: _of_host(machine.audit_rules),
-        machine.Clock: _of_host(machine.clock),
+        machine.ClockFacts: _of_host(machine.clock),
         machine.Disks: _of_host(machine.disks),
         machine.Privileged: _of_host(machine.privileged),
         egress.EgressFacts: egress.egress,
@@ -52,7 +52,7 @@ READERS: Mapping[type, Reader] = MappingProxyType(
 )
 
 
-def collect(host: Host, site: Site) -> Facts:
+def collect(host: ControlledHost, site: Site) -> HostFacts:
     """Read everything once; what a reader can't read is a fault, and what it trips over too."""
     found: dict[type, object] = {}
     for kind, read in READERS.items():
@@ -62,4 +62,4 @@ def collect(host: Host, site: Site) -> Facts:
             found[kind] = fault
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             found[kind] = HostError(f"{kind.__name__}: an answer of another shape ({error!r:.80})")
-    return Facts(found, host.now)
+    return HostFacts(found, host.now)

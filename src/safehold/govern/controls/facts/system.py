@@ -5,7 +5,7 @@ import re
 
 import msgspec
 
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.interface import AbsentError, HostError
 
 SYSCTLS = (
@@ -42,7 +42,7 @@ class Sysctls(msgspec.Struct, frozen=True):
         return int(found) if re.fullmatch(r"-?\d+", found) else -1
 
 
-def sysctls(host: Host) -> Sysctls:
+def sysctls(host: ControlledHost) -> Sysctls:
     """Read the parameters that judges ask for."""
     found: dict[str, str] = {}
     closed: dict[str, str] = {}
@@ -58,7 +58,7 @@ def sysctls(host: Host) -> Sysctls:
     return Sysctls(found, closed)
 
 
-class Mount(msgspec.Struct, frozen=True):
+class MountFacts(msgspec.Struct, frozen=True):
     """One mounted file system."""
 
     target: str
@@ -69,10 +69,10 @@ class Mount(msgspec.Struct, frozen=True):
 class Mounts(msgspec.Struct, frozen=True):
     """Everything that is mounted."""
 
-    mounts: tuple[Mount, ...]
+    mounts: tuple[MountFacts, ...]
 
 
-def mounts(host: Host) -> Mounts:
+def mounts(host: ControlledHost) -> Mounts:
     """Read mountinfo: target and options stand before the dash, the type after it."""
     found = []
     for line in host.read("/proc/self/mountinfo").decode("utf-8", "replace").splitlines():
@@ -80,7 +80,7 @@ def mounts(host: Host) -> Mounts:
         words = before.split()
         if not dash or len(words) < 6:  # noqa: PLR2004 - proc(5)
             raise HostError("mountinfo has a line of another shape")
-        found.append(Mount(words[4], after.split()[0], frozenset(words[5].split(","))))
+        found.append(MountFacts(words[4], after.split()[0], frozenset(words[5].split(","))))
     return Mounts(tuple(found))
 
 
@@ -93,7 +93,7 @@ class Chain(msgspec.Struct, frozen=True):
     policy: str = ""
 
 
-class Quota(msgspec.Struct, frozen=True):
+class QuotaFacts(msgspec.Struct, frozen=True):
     """A named quota; `over` says that it matches when spent."""
 
     name: str
@@ -106,7 +106,7 @@ class Ruleset(msgspec.Struct, frozen=True):
     """The rules that the kernel holds now."""
 
     chains: tuple[Chain, ...]
-    quotas: dict[str, Quota]
+    quotas: dict[str, QuotaFacts]
 
 
 class _Chain(msgspec.Struct, frozen=True):
@@ -132,7 +132,7 @@ class _Listing(msgspec.Struct, frozen=True):
     nftables: tuple[_Item, ...]
 
 
-def ruleset(host: Host) -> Ruleset:
+def ruleset(host: ControlledHost) -> Ruleset:
     """Read nftables as JSON."""
     try:
         listed = msgspec.json.decode(host.run("nft", "-j", "list", "ruleset"), type=_Listing)
@@ -142,7 +142,7 @@ def ruleset(host: Host) -> Ruleset:
     quotas = [one.quota for one in listed.nftables if one.quota is not None]
     return Ruleset(
         tuple(Chain(one.table, one.name, one.hook, one.policy) for one in chains),
-        {one.name: Quota(one.name, one.limit, one.used, one.inv) for one in quotas},
+        {one.name: QuotaFacts(one.name, one.limit, one.used, one.inv) for one in quotas},
     )
 
 
@@ -152,7 +152,7 @@ class Shaped(msgspec.Struct, frozen=True):
     roots: dict[str, tuple[str, int]]
 
 
-def shaped(host: Host) -> Shaped:
+def shaped(host: ControlledHost) -> Shaped:
     """Read the traffic disciplines."""
     roots = {}
     for one in json.loads(host.run("tc", "-j", "qdisc", "show")):
@@ -162,7 +162,7 @@ def shaped(host: Host) -> Shaped:
     return Shaped(roots)
 
 
-class Listener(msgspec.Struct, frozen=True):
+class TcpListener(msgspec.Struct, frozen=True):
     """A listening TCP socket."""
 
     address: str
@@ -172,13 +172,13 @@ class Listener(msgspec.Struct, frozen=True):
 class Listeners(msgspec.Struct, frozen=True):
     """Everything that listens for TCP."""
 
-    sockets: tuple[Listener, ...]
+    sockets: tuple[TcpListener, ...]
 
 
-def listeners(host: Host) -> Listeners:
+def listeners(host: ControlledHost) -> Listeners:
     """Ask ss; the fourth word is address and port."""
     found = []
     for line in host.run("ss", "-Hltn").splitlines():
         address, _, port = line.split()[3].rpartition(":")
-        found.append(Listener(address.strip("[]"), int(port)))
+        found.append(TcpListener(address.strip("[]"), int(port)))
     return Listeners(tuple(found))

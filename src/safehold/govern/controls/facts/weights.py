@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.govern.controls.facts.host import Host
+from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.interface import ClosedError, HostError
 from safehold.secure.weights.header import SignedHeader
@@ -29,7 +29,7 @@ class WeightFile(msgspec.Struct, frozen=True):
     closed: bool = False
 
 
-class SealedModel(msgspec.Struct, frozen=True):
+class SealedModelFacts(msgspec.Struct, frozen=True):
     """A sealed model: its folder, its header, and the digest of the header file."""
 
     folder: str
@@ -41,10 +41,10 @@ class WeightFacts(msgspec.Struct, frozen=True):
     """Everything below the weights folders."""
 
     files: tuple[WeightFile, ...]
-    models: tuple[SealedModel, ...]
+    models: tuple[SealedModelFacts, ...]
 
 
-def weights(host: Host, site: Site) -> WeightFacts:
+def weights(host: ControlledHost, site: Site) -> WeightFacts:
     """Walk the weights folders, a few levels deep."""
     files: list[WeightFile] = []
     models = []
@@ -63,7 +63,7 @@ def weights(host: Host, site: Site) -> WeightFacts:
     return WeightFacts(tuple(files), tuple(models))
 
 
-def _walk(host: Host, folder: str, depth: int) -> Iterator[str]:
+def _walk(host: ControlledHost, folder: str, depth: int) -> Iterator[str]:
     if depth == 0:
         raise HostError(f"{folder} lies too deep to be walked")
     for name in host.names(folder):
@@ -85,11 +85,11 @@ def plain_format(head: bytes) -> str:
     return ""
 
 
-def _model(host: Host, path: str) -> SealedModel:
+def _model(host: ControlledHost, path: str) -> SealedModelFacts:
     data = host.read(path)
     try:
         signed = msgspec.json.decode(data, type=SignedHeader)
         header = msgspec.json.decode(signed.header, type=Header)
     except msgspec.DecodeError as error:
         raise HostError(f"{path} is no sealed header") from error
-    return SealedModel(path.rsplit("/", 1)[0], header, sha256_hex(data))
+    return SealedModelFacts(path.rsplit("/", 1)[0], header, sha256_hex(data))

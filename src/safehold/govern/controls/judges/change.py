@@ -13,25 +13,25 @@ from safehold.govern.controls.facts.machine import Packages
 from safehold.govern.controls.facts.processes import Processes
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import DAY, Facts, HostError, Judge, need
+from safehold.govern.controls.interface import DAY, HostError, HostFacts, Judge, need
 from safehold.govern.controls.judges.common import some
 
 _SLSA = 3
 
 
-def chg_01(facts: Facts) -> Iterator[str]:
+def chg_01(facts: HostFacts) -> Iterator[str]:
     """Two persons beside the author approved each change; an emergency's come later."""
     found = facts.of(Changes).changes
     yield from some(found, "change")
     for one in found:
         others = set(one.approvers) - {one.author}
         yield from need(
-            len(others) >= 2 or one.emergency,  # noqa: PLR2004 - two parties
+            len(others) >= 2 or one.emergency,
             f"{one.id} was approved by {len(others)} beside its author",
         )
 
 
-def chg_02(facts: Facts) -> Iterator[str]:
+def chg_02(facts: HostFacts) -> Iterator[str]:
     """Changes are signed by keys in hardware, and no other kind may sign."""
     found = facts.of(Changes)
     yield from some(found.allowed_signers_kinds, "kind of signer")
@@ -41,7 +41,7 @@ def chg_02(facts: Facts) -> Iterator[str]:
         yield from need(one.hardware_signed, f"{one.id} was signed by software")
 
 
-def chg_03(facts: Facts) -> Iterator[str]:
+def chg_03(facts: HostFacts) -> Iterator[str]:
     """An owner of the touched paths approved each change that has owners."""
     found = facts.of(Changes).changes
     yield from need(any(one.owners for one in found), "no change has owners")
@@ -51,7 +51,7 @@ def chg_03(facts: Facts) -> Iterator[str]:
             yield from need(approved, f"{one.id} was approved by no owner")
 
 
-def chg_04(facts: Facts) -> Iterator[str]:
+def chg_04(facts: HostFacts) -> Iterator[str]:
     """Somebody of security approved each change of a critical path."""
     for one in facts.of(Changes).changes:
         if one.critical:
@@ -59,7 +59,7 @@ def chg_04(facts: Facts) -> Iterator[str]:
             yield from need(held, f"{one.id} is critical, and security approved none of it")
 
 
-def chg_05(facts: Facts) -> Iterator[str]:
+def chg_05(facts: HostFacts) -> Iterator[str]:
     """Each new head of a protected ref has the head before as its ancestor."""
     refs = facts.of(Changes).refs
     yield from some(refs, "protected ref")
@@ -68,7 +68,7 @@ def chg_05(facts: Facts) -> Iterator[str]:
         yield from need(all(steps), f"{name} was rewritten")
 
 
-def chg_06(facts: Facts) -> Iterator[str]:
+def chg_06(facts: HostFacts) -> Iterator[str]:
     """Somebody beside the requester carried each change of the grants' policy."""
     log = facts.of(LogReading)
     yield from need(log.policy_version >= 1, "there is no policy of grants")
@@ -77,7 +77,7 @@ def chg_06(facts: Facts) -> Iterator[str]:
         yield from need(others, f"policy change {case.request[:8]} was carried by one person")
 
 
-def chg_07(facts: Facts) -> Iterator[str]:
+def chg_07(facts: HostFacts) -> Iterator[str]:
     """Each change has a class of risk, and a risky one a test and a way back."""
     for one in facts.of(Changes).changes:
         yield from need(one.risk in {"low", "medium", "high"}, f"{one.id} has no class of risk")
@@ -85,15 +85,15 @@ def chg_07(facts: Facts) -> Iterator[str]:
             yield from need(one.test and one.rollback, f"{one.id} has no test or no way back")
 
 
-def chg_08(facts: Facts) -> Iterator[str]:
+def chg_08(facts: HostFacts) -> Iterator[str]:
     """The live state was compared within 15 minutes, and does not differ from the declared."""
     found = facts.of(Deployments)
     age = facts.at - found.drift_checked
-    yield from need(0 <= age <= 900, f"drift was looked for {age} s ago")  # noqa: PLR2004
+    yield from need(0 <= age <= 900, f"drift was looked for {age} s ago")
     yield from found.drift
 
 
-def chg_09(facts: Facts) -> Iterator[str]:
+def chg_09(facts: HostFacts) -> Iterator[str]:
     """All that runs is from reviewed source; a bundle is also released in the log."""
     found = facts.of(Deployments).deployed
     released = {
@@ -108,7 +108,7 @@ def chg_09(facts: Facts) -> Iterator[str]:
             yield from need(one.sha256 in released, f"bundle {one.name} was never released")
 
 
-def chg_10(facts: Facts) -> Iterator[str]:
+def chg_10(facts: HostFacts) -> Iterator[str]:
     """No program runs whose file was removed or replaced."""
     for one in facts.of(Processes).running:
         if not one.exe:
@@ -116,7 +116,7 @@ def chg_10(facts: Facts) -> Iterator[str]:
         yield from need(not one.exe.endswith(" (deleted)"), f"{one.exe} runs and is gone")
 
 
-def chg_11(facts: Facts) -> Iterator[str]:
+def chg_11(facts: HostFacts) -> Iterator[str]:
     """Each emergency change was reviewed within a day."""
     for one in facts.of(Changes).changes:
         if one.emergency:
@@ -125,14 +125,14 @@ def chg_11(facts: Facts) -> Iterator[str]:
             yield from need(seen, f"{one.id} was an emergency, and nobody reviewed it in a day")
 
 
-def chg_12(facts: Facts) -> Iterator[str]:
+def chg_12(facts: HostFacts) -> Iterator[str]:
     """Nothing but emergencies was merged in a freeze."""
     for one in facts.of(Changes).changes:
         frozen = any(begin <= one.merged_at < end for begin, end in facts.of(Site).freezes)
         yield from need(not frozen or one.emergency, f"{one.id} was merged in a freeze")
 
 
-def chg_13(facts: Facts) -> Iterator[str]:
+def chg_13(facts: HostFacts) -> Iterator[str]:
     """Author, approver and deployer of code at the weights are different persons."""
     for one in facts.of(Changes).changes:
         if one.touches_weights:
@@ -140,7 +140,7 @@ def chg_13(facts: Facts) -> Iterator[str]:
             yield from need(apart, f"{one.id} was deployed by its author or approver")
 
 
-def chg_15(facts: Facts) -> Iterator[str]:
+def chg_15(facts: HostFacts) -> Iterator[str]:
     """What was merged is what was approved."""
     for one in facts.of(Changes).changes:
         yield from need(
@@ -148,20 +148,20 @@ def chg_15(facts: Facts) -> Iterator[str]:
         )
 
 
-def chg_16(facts: Facts) -> Iterator[str]:
+def chg_16(facts: HostFacts) -> Iterator[str]:
     """Two builds of each program gave the same bytes."""
     for one in _programs(facts):
         yield from need(one.rebuilt_sha256 == one.sha256, f"{one.name} is built differently twice")
 
 
-def sup_01(facts: Facts) -> Iterator[str]:
+def sup_01(facts: HostFacts) -> Iterator[str]:
     """Each program has a list of its parts, at most 90 days old."""
     for one in _programs(facts):
         young = one.sbom_written > 0 and facts.at - one.sbom_written <= 90 * DAY
         yield from need(young, f"{one.name} has no list of parts, or an old one")
 
 
-def sup_02(facts: Facts) -> Iterator[str]:
+def sup_02(facts: HostFacts) -> Iterator[str]:
     """Every dependency is pinned by its digest, and comes from a mirror of the site."""
     found, mirrors = facts.of(Supply), facts.of(Site).mirrors
     yield from need(found.pinned > 0, "nothing is pinned")
@@ -170,7 +170,7 @@ def sup_02(facts: Facts) -> Iterator[str]:
         yield from need(any(fnmatch(host, one) for one in mirrors), f"{host} is no mirror")
 
 
-def sup_03(facts: Facts) -> Iterator[str]:
+def sup_03(facts: HostFacts) -> Iterator[str]:
     """Advisories are a week old at most, and no known fault is older than a week."""
     found = facts.of(Supply)
     yield from need(facts.at - found.advisories_written <= 7 * DAY, "the advisories are old")
@@ -178,7 +178,7 @@ def sup_03(facts: Facts) -> Iterator[str]:
         yield from need(facts.at - since <= 7 * DAY, f"{name} has been open for a week")
 
 
-def sup_04(facts: Facts) -> Iterator[str]:
+def sup_04(facts: HostFacts) -> Iterator[str]:
     """Each program has provenance of level 3 by a builder that may build."""
     found = facts.of(Deployments)
     for one in _programs(facts):
@@ -186,28 +186,28 @@ def sup_04(facts: Facts) -> Iterator[str]:
         yield from need(one.builder in found.builders, f"{one.name} was built by a stranger")
 
 
-def sup_05(facts: Facts) -> Iterator[str]:
+def sup_05(facts: HostFacts) -> Iterator[str]:
     """No model is in a format that runs code when it is read."""
     found = facts.of(Supply)
     yield from need(found.models > 0, "no model was looked at")
     yield from (f"{name} runs code when it is read" for name in found.pickles)
 
 
-def sup_06(facts: Facts) -> Iterator[str]:
+def sup_06(facts: HostFacts) -> Iterator[str]:
     """Each model and data set is listed and signed."""
     found = facts.of(Supply)
     yield from need(found.models > 0, "no model is listed")
     yield from (f"{name} is not signed" for name in found.models_unsigned)
 
 
-def _programs(facts: Facts) -> Iterator[Deployed]:
+def _programs(facts: HostFacts) -> Iterator[Deployed]:
     found = [one for one in facts.of(Deployments).deployed if one.kind == "program"]
     if not found:
         raise HostError("no deployed program is listed: there is nothing to judge")
     yield from found
 
 
-def lat_10(facts: Facts) -> Iterator[str]:
+def lat_10(facts: HostFacts) -> Iterator[str]:
     """Packages come from mirrors of the site only."""
     mirrors = facts.of(Site).mirrors
     yield from some(mirrors, "mirror")
@@ -215,7 +215,7 @@ def lat_10(facts: Facts) -> Iterator[str]:
         yield from need(any(fnmatch(host, one) for one in mirrors), f"{host} is no mirror")
 
 
-def hst_01(facts: Facts) -> Iterator[str]:
+def hst_01(facts: HostFacts) -> Iterator[str]:
     """No restart is due, and packages are known."""
     found = facts.of(Packages)
     yield from some(found.installed, "package")

@@ -3,20 +3,20 @@
 from collections.abc import Collection, Iterator
 
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import DAY, Facts, Judge, need
+from safehold.govern.controls.interface import DAY, HostFacts, Judge, need
 
 
 def drilled(name: str, *, days: int, seconds: float | None = None) -> Judge:
     """Return a judge of a drill: the newest leaf of that drill is young, passed, and fast."""
 
-    def judge(facts: Facts) -> Iterator[str]:
+    def judge(facts: HostFacts) -> Iterator[str]:
         yield from drill_faults(facts, name, days=days, seconds=seconds)
 
     return judge
 
 
 def drill_faults(
-    facts: Facts, name: str, *, days: int, seconds: float | None = None
+    facts: HostFacts, name: str, *, days: int, seconds: float | None = None
 ) -> Iterator[str]:
     """Yield what is wrong with the newest drill of a name."""
     log = facts.of(LogReading)

@@ -10,7 +10,7 @@ from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.system import Ruleset, Shaped, Sysctls
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.facts.weights import WeightFacts
-from safehold.govern.controls.interface import DAY, Facts, Judge, need
+from safehold.govern.controls.interface import DAY, HostFacts, Judge, need
 from safehold.govern.controls.judges.common import drill_faults, drilled, some
 from safehold.secure.egress.interface import Window, Wire
 from safehold.secure.egress.kernel.ruleset import quota_name
@@ -21,7 +21,7 @@ _LAG_S = 120
 _PACKET = 65_536
 
 
-def egr_01(facts: Facts) -> Iterator[str]:
+def egr_01(facts: HostFacts) -> Iterator[str]:
     """Ways out drop by default, in the kernel and in the plan."""
     chains = {one.name: one for one in facts.of(Ruleset).chains if one.table == TABLE}
     for hook in ("output", "forward"):
@@ -30,7 +30,7 @@ def egr_01(facts: Facts) -> Iterator[str]:
     yield from need(facts.of(EgressFacts).enforcing, "the plan only maps")
 
 
-def egr_02(facts: Facts) -> Iterator[str]:
+def egr_02(facts: HostFacts) -> Iterator[str]:
     """Every chain of a flow is a row of the register, and every row has one."""
     chains = {
         one.name[2:]
@@ -45,7 +45,7 @@ def egr_02(facts: Facts) -> Iterator[str]:
         yield f"row {name} has no chain"
 
 
-def egr_03(facts: Facts) -> Iterator[str]:
+def egr_03(facts: HostFacts) -> Iterator[str]:
     """Each window of each flow has a quota that matches when spent, at or below its budget."""
     quotas, flows = facts.of(Ruleset).quotas, facts.of(EgressFacts).flows
     yield from some(flows, "declared flow")
@@ -60,7 +60,7 @@ def egr_03(facts: Facts) -> Iterator[str]:
             yield from need(found.limit <= limit, f"quota {name} is above its budget")
 
 
-def egr_04(facts: Facts) -> Iterator[str]:
+def egr_04(facts: HostFacts) -> Iterator[str]:
     """Each way out is shaped at its root, at or below the plan's rate."""
     plan, roots = facts.of(EgressFacts), facts.of(Shaped).roots
     yield from some(plan.interfaces, "interface")
@@ -70,7 +70,7 @@ def egr_04(facts: Facts) -> Iterator[str]:
         yield from need(held, f"{name} is not shaped to {plan.rate_bit_s} bit/s")
 
 
-def egr_05(facts: Facts) -> Iterator[str]:
+def egr_05(facts: HostFacts) -> Iterator[str]:
     """What unreconciled flows may send in the days of a theft is below the weights' least size."""
     plan = facts.of(EgressFacts)
     yield from need(
@@ -85,7 +85,7 @@ def egr_05(facts: Facts) -> Iterator[str]:
         )
 
 
-def egr_06(facts: Facts) -> Iterator[str]:
+def egr_06(facts: HostFacts) -> Iterator[str]:
     """Every flow has a budget in each of the four windows, and none was ever exceeded in it."""
     egress = facts.of(EgressFacts)
     yield from some(egress.flows, "declared flow")
@@ -101,7 +101,7 @@ def egr_06(facts: Facts) -> Iterator[str]:
             )
 
 
-def egr_07(facts: Facts) -> Iterator[str]:
+def egr_07(facts: HostFacts) -> Iterator[str]:
     """Odometers exist for every flow, are of this boot, and were written lately."""
     egress = facts.of(EgressFacts)
     state = egress.state
@@ -113,7 +113,7 @@ def egr_07(facts: Facts) -> Iterator[str]:
     yield from need(0 <= age <= _FRESH_S, f"the odometers were written {age:.0f} s ago")
 
 
-def egr_08(facts: Facts) -> Iterator[str]:
+def egr_08(facts: HostFacts) -> Iterator[str]:
     """No budget is above the approved one, and two persons carried every loosening."""
     egress = facts.of(EgressFacts)
     for flow in egress.flows:
@@ -124,12 +124,12 @@ def egr_08(facts: Facts) -> Iterator[str]:
             )
     for case in facts.of(LogReading).used("egress."):
         yield from need(
-            len(set(case.carried_by) - {case.requester}) >= 2,  # noqa: PLR2004 - two parties
+            len(set(case.carried_by) - {case.requester}) >= 2,
             f"{case.operation} of {case.request[:8]} was not carried by two",
         )
 
 
-def egr_09(facts: Facts) -> Iterator[str]:
+def egr_09(facts: HostFacts) -> Iterator[str]:
     """The watch looked lately, and what nobody explains is below its line."""
     last = facts.of(WatchFacts).rows[-1]
     age = facts.at - last.time
@@ -139,7 +139,7 @@ def egr_09(facts: Facts) -> Iterator[str]:
         yield from need(residual < last.line, f"{flow}: unexplained bytes are above the line")
 
 
-def egr_14(facts: Facts) -> Iterator[str]:
+def egr_14(facts: HostFacts) -> Iterator[str]:
     """Names are asked of the site's resolvers only."""
     flows, resolvers = facts.of(EgressFacts).flows, facts.of(Site).resolvers
     yield from some(resolvers, "resolver of the site")
@@ -150,7 +150,7 @@ def egr_14(facts: Facts) -> Iterator[str]:
             )
 
 
-def egr_15(facts: Facts) -> Iterator[str]:
+def egr_15(facts: HostFacts) -> Iterator[str]:
     """The web is reached through the proxies only, and the canary past them failed."""
     flows, proxies = facts.of(EgressFacts).flows, facts.of(Site).proxies
     for flow in flows:
@@ -159,7 +159,7 @@ def egr_15(facts: Facts) -> Iterator[str]:
     yield from drill_faults(facts, "egress-direct-https", days=7)
 
 
-def egr_16(facts: Facts) -> Iterator[str]:
+def egr_16(facts: HostFacts) -> Iterator[str]:
     """ICMP goes to single hosts only, and the canary's ping failed."""
     for flow in facts.of(EgressFacts).flows:
         if flow.protocol is Wire.ICMP:
@@ -168,7 +168,7 @@ def egr_16(facts: Facts) -> Iterator[str]:
     yield from drill_faults(facts, "egress-icmp", days=7)
 
 
-def egr_18(facts: Facts) -> Iterator[str]:
+def egr_18(facts: HostFacts) -> Iterator[str]:
     """Nothing undeclared left since the rows before, and no row has expired."""
     rows, egress = facts.of(WatchFacts).rows, facts.of(EgressFacts)
     grown = rows[-1].undeclared > rows[0].undeclared
@@ -177,7 +177,7 @@ def egr_18(facts: Facts) -> Iterator[str]:
         yield f"row {name} has expired"
 
 
-def egr_19(facts: Facts) -> Iterator[str]:
+def egr_19(facts: HostFacts) -> Iterator[str]:
     """Flow records have no gap, the kernel counts connections, and a day of looks is whole."""
     records = facts.of(FlowRecords)
     yield from need(records.longest_gap_s <= _FRESH_S, "flow records have a gap")
@@ -185,7 +185,7 @@ def egr_19(facts: Facts) -> Iterator[str]:
     yield from need(counted, "the kernel counts no connections")
 
 
-def egr_20(facts: Facts) -> Iterator[str]:
+def egr_20(facts: HostFacts) -> Iterator[str]:
     """Less than half a per cent of the bytes have no process."""
     records = facts.of(FlowRecords)
     yield from some([None] * (records.bytes_seen > 0), "byte")
@@ -195,7 +195,7 @@ def egr_20(facts: Facts) -> Iterator[str]:
     )
 
 
-def egr_21(facts: Facts) -> Iterator[str]:
+def egr_21(facts: HostFacts) -> Iterator[str]:
     """Drivers of removable media are not loaded and refused."""
     kernel = facts.of(Kernel)
     for name in ("usb_storage", "uas"):
@@ -203,13 +203,13 @@ def egr_21(facts: Facts) -> Iterator[str]:
         yield from need(name in kernel.refused_modules, f"module {name} is not refused")
 
 
-def egr_22(facts: Facts) -> Iterator[str]:
+def egr_22(facts: HostFacts) -> Iterator[str]:
     """There is no radio."""
     for name in facts.of(Kernel).wireless:
         yield f"{name} is a radio"
 
 
-def egr_24(facts: Facts) -> Iterator[str]:
+def egr_24(facts: HostFacts) -> Iterator[str]:
     """No key was sent more than its quota, and no more than the top token's chance is told."""
     outputs = facts.of(Outputs)
     yield from need(outputs.quota > 0, "keys have no quota")

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Iterator
 
-from safehold.govern.controls.facts.accounts import Accounts, SshServer
+from safehold.govern.controls.facts.accounts import AccountFacts, SshServer
 from safehold.govern.controls.facts.documents import Copies, Staff
 from safehold.govern.controls.facts.machine import Kernel
 from safehold.govern.controls.facts.processes import Processes
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.system import Sysctls
 from safehold.govern.controls.facts.trust_log import CaseFacts, LogReading
-from safehold.govern.controls.facts.weights import SealedModel, WeightFacts
-from safehold.govern.controls.interface import DAY, Facts, HostError, Judge, need
+from safehold.govern.controls.facts.weights import SealedModelFacts, WeightFacts
+from safehold.govern.controls.interface import DAY, HostError, HostFacts, Judge, need
 from safehold.govern.controls.judges.common import drill_faults, drilled, some
 from safehold.secure.weights.interface import SEALED_SUFFIX
 
@@ -20,25 +20,25 @@ _HOUR = 3600
 _ROTATION_S = 90 * DAY
 
 
-def _weights(facts: Facts) -> tuple[CaseFacts, ...]:
+def _weights(facts: HostFacts) -> tuple[CaseFacts, ...]:
     return facts.of(LogReading).used("weights.")
 
 
-def wac_01(facts: Facts) -> Iterator[str]:
+def wac_01(facts: HostFacts) -> Iterator[str]:
     """Only the serving accounts read weight files; nobody has them by group or by sudo."""
     seen, site = facts.of(WeightFacts).files, facts.of(Site)
     yield from some(seen, "weight file")
     for one in seen:
         yield from need(one.uid in site.weight_uids, f"{one.path} belongs to uid {one.uid}")
         yield from need(not one.mode & 0o077, f"{one.path} is open to others")
-    serving = [one.name for one in facts.of(Accounts).users if one.uid in site.weight_uids]
-    for group, members in sorted(facts.of(Accounts).groups.items()):
+    serving = [one.name for one in facts.of(AccountFacts).users if one.uid in site.weight_uids]
+    for group, members in sorted(facts.of(AccountFacts).groups.items()):
         if group in serving:
             for member in members:
                 yield f"{member} is in the group {group}"
 
 
-def wac_02(facts: Facts) -> Iterator[str]:
+def wac_02(facts: HostFacts) -> Iterator[str]:
     """Two persons beside the requester carried every release of a key."""
     for case in _weights(facts):
         if case.releases and case.broken_at is None:
@@ -49,7 +49,7 @@ def wac_02(facts: Facts) -> Iterator[str]:
             yield from need(rule.persons >= PARTIES, f"{rule.operation} needs one person only")
 
 
-def wac_03(facts: Facts) -> Iterator[str]:
+def wac_03(facts: HostFacts) -> Iterator[str]:
     """No requester carried an own request, and no two identities have one name."""
     log = facts.of(LogReading)
     for case in log.cases:
@@ -62,7 +62,7 @@ def wac_03(facts: Facts) -> Iterator[str]:
     yield from need(len(names) == len(set(names)), "two identities have one name")
 
 
-def wac_04(facts: Facts) -> Iterator[str]:
+def wac_04(facts: HostFacts) -> Iterator[str]:
     """Approvals for weights come from keys that verify or sense their user."""
     rules = [one for one in facts.of(LogReading).rules if one.operation.startswith("weights.")]
     yield from some(rules, "rule for weights")
@@ -72,14 +72,14 @@ def wac_04(facts: Facts) -> Iterator[str]:
         )
 
 
-def wac_05(facts: Facts) -> Iterator[str]:
+def wac_05(facts: HostFacts) -> Iterator[str]:
     """No leaf of the log is void: every approval signs the request that it names."""
     log = facts.of(LogReading)
     yield from need(log.size > 0, "the log is empty")
     yield from log.voids
 
 
-def wac_06(facts: Facts) -> Iterator[str]:
+def wac_06(facts: HostFacts) -> Iterator[str]:
     """No rule or grant for weights lasts longer than 8 hours."""
     for rule in facts.of(LogReading).rules:
         if rule.operation.startswith("weights."):
@@ -93,29 +93,29 @@ def wac_06(facts: Facts) -> Iterator[str]:
         )
 
 
-def wac_07(facts: Facts) -> Iterator[str]:
+def wac_07(facts: HostFacts) -> Iterator[str]:
     """Every request for weights says why, and names a ticket."""
     for case in facts.of(LogReading).cases:
         if case.operation.startswith("weights."):
-            said = len(case.purpose.strip()) >= 10 and re.search(r"[A-Za-z]+-\d+", case.ticket)  # noqa: PLR2004 - a sentence
+            said = len(case.purpose.strip()) >= 10 and re.search(r"[A-Za-z]+-\d+", case.ticket)
             yield from need(said, f"{case.request[:8]} has no reason or ticket")
 
 
-def wac_08(facts: Facts) -> Iterator[str]:
+def wac_08(facts: HostFacts) -> Iterator[str]:
     """Grants for weights name their parts and a budget of bytes."""
     for case in facts.of(LogReading).used("weights.load"):
         named = "*" not in case.parts and case.byte_budget > 0
         yield from need(named, f"{case.request[:8]} asks for everything")
 
 
-def wac_09(facts: Facts) -> Iterator[str]:
+def wac_09(facts: HostFacts) -> Iterator[str]:
     """The read meter runs and holds marks, and an open without a grant failed."""
     meters = facts.of(Processes).named("weights meter")
     yield from need(any(one.fanotify_marks for one in meters), "no read meter holds marks")
     yield from drill_faults(facts, "weights-open", days=7)
 
 
-def wac_12(facts: Facts) -> Iterator[str]:
+def wac_12(facts: HostFacts) -> Iterator[str]:
     """Two persons reviewed each break-glass grant in time, and there was one a week at most."""
     broken = [one for one in facts.of(LogReading).cases if one.broken_at is not None]
     for case in broken:
@@ -125,7 +125,7 @@ def wac_12(facts: Facts) -> Iterator[str]:
     yield from need(len(recent) <= 1, f"glass was broken {len(recent)} times this week")
 
 
-def wac_13(facts: Facts) -> Iterator[str]:
+def wac_13(facts: HostFacts) -> Iterator[str]:
     """An alarm follows each use of weights within a minute."""
     log = facts.of(LogReading)
     weights = {one.request for one in _weights(facts)}
@@ -134,11 +134,11 @@ def wac_13(facts: Facts) -> Iterator[str]:
         told.setdefault(alarm.about, []).append(alarm.time)
     for use in log.uses:
         if use.about in weights:
-            quick = any(0 <= time - use.time <= 60 for time in told.get(use.about, []))  # noqa: PLR2004 - a minute
+            quick = any(0 <= time - use.time <= 60 for time in told.get(use.about, []))
             yield from need(quick, f"nobody was told of the use of {use.about[:8]}")
 
 
-def wac_14(facts: Facts) -> Iterator[str]:
+def wac_14(facts: HostFacts) -> Iterator[str]:
     """There are more living approvers than the quorum needs, and nobody who left is enrolled."""
     log, staff = facts.of(LogReading), facts.of(Staff)
     humans = [one for one in log.persons if one.kind == "human"]
@@ -154,7 +154,7 @@ def wac_14(facts: Facts) -> Iterator[str]:
         )
 
 
-def wac_15(facts: Facts) -> Iterator[str]:
+def wac_15(facts: HostFacts) -> Iterator[str]:
     """Weights are loaded by the site's known programs only."""
     site = facts.of(Site)
     yield from some(site.workloads, "known workload")
@@ -164,7 +164,7 @@ def wac_15(facts: Facts) -> Iterator[str]:
         )
 
 
-def wac_16(facts: Facts) -> Iterator[str]:
+def wac_16(facts: HostFacts) -> Iterator[str]:
     """Each interactive session has a live grant for a shell."""
     cases = facts.of(LogReading).used("host.shell")
     names = {one.id: one.name for one in facts.of(LogReading).persons}
@@ -173,7 +173,7 @@ def wac_16(facts: Facts) -> Iterator[str]:
         yield from need(session in live, f"{session} has a shell and no grant")
 
 
-def wac_18(facts: Facts) -> Iterator[str]:
+def wac_18(facts: HostFacts) -> Iterator[str]:
     """Each sealed model on disk was logged when it was sealed."""
     known = {
         digest
@@ -187,16 +187,16 @@ def wac_18(facts: Facts) -> Iterator[str]:
         yield from need(one.header_sha256 in known, f"{one.folder} is no registered copy")
 
 
-def wac_19(facts: Facts) -> Iterator[str]:
+def wac_19(facts: HostFacts) -> Iterator[str]:
     """No process reads another's memory, and none leaves its own behind."""
     values = facts.of(Sysctls)
-    yield from need(values.number("kernel/yama/ptrace_scope") >= 2, "ptrace is open")  # noqa: PLR2004
+    yield from need(values.number("kernel/yama/ptrace_scope") >= 2, "ptrace is open")
     yield from need(values.number("fs/suid_dumpable") == 0, "privileged programs leave dumps")
     pattern = values.values.get("kernel/core_pattern", "")
     yield from need(pattern in {"|/bin/false", "|/usr/bin/false", ""}, "dumps are written")
 
 
-def wac_20(facts: Facts) -> Iterator[str]:
+def wac_20(facts: HostFacts) -> Iterator[str]:
     """An alarm follows each refused use within an hour."""
     log = facts.of(LogReading)
     for refusal in log.refusals:
@@ -207,7 +207,7 @@ def wac_20(facts: Facts) -> Iterator[str]:
         yield from need(told, f"nobody was told of the refusal of {refusal.about[:8]}")
 
 
-def war_01(facts: Facts) -> Iterator[str]:
+def war_01(facts: HostFacts) -> Iterator[str]:
     """There is a sealed model, and no file beside it is plain, or closed and unknown."""
     seen = facts.of(WeightFacts)
     yield from some(seen.models, "sealed model")
@@ -223,7 +223,7 @@ def war_01(facts: Facts) -> Iterator[str]:
         yield from need(named, f"{one.path} can't be read, and no header names it")
 
 
-def war_02(facts: Facts) -> Iterator[str]:
+def war_02(facts: HostFacts) -> Iterator[str]:
     """Each living model is wrapped by a provider off this disk."""
     for model in _living(facts):
         for wrapped in model.header.wrapped:
@@ -232,7 +232,7 @@ def war_02(facts: Facts) -> Iterator[str]:
             )
 
 
-def war_03(facts: Facts) -> Iterator[str]:
+def war_03(facts: HostFacts) -> Iterator[str]:
     """Each living model can be opened by shares, of which one does not do."""
     for model in _living(facts):
         shares = [one for one in model.header.wrapped if one.provider == "shares"]
@@ -240,7 +240,7 @@ def war_03(facts: Facts) -> Iterator[str]:
         yield from need(split, f"{model.folder}: no share of it is needed beside another")
 
 
-def war_04(facts: Facts) -> Iterator[str]:
+def war_04(facts: HostFacts) -> Iterator[str]:
     """Each shard has a salt of its own, and the header names cipher and chunk."""
     for model in _living(facts):
         salts = [one.salt for one in model.header.shards]
@@ -248,7 +248,7 @@ def war_04(facts: Facts) -> Iterator[str]:
         yield from need("256" in model.header.cipher, f"{model.folder}: {model.header.cipher}")
 
 
-def war_05(facts: Facts) -> Iterator[str]:
+def war_05(facts: HostFacts) -> Iterator[str]:
     """Each sealed model was wrapped anew within 90 days."""
     log = facts.of(LogReading)
     wrapped = {
@@ -261,14 +261,14 @@ def war_05(facts: Facts) -> Iterator[str]:
         yield from need(age <= _ROTATION_S, f"{model.folder}: wrapped {age // DAY} days ago")
 
 
-def war_08(facts: Facts) -> Iterator[str]:
+def war_08(facts: HostFacts) -> Iterator[str]:
     """Nothing of memory reaches a disk: no swap, no hibernation."""
     kernel = facts.of(Kernel)
     yield from (f"{name} takes pages of memory" for name in kernel.swaps)
     yield from need(not kernel.hibernation, "the host may hibernate")
 
 
-def war_10(facts: Facts) -> Iterator[str]:
+def war_10(facts: HostFacts) -> Iterator[str]:
     """Each backup is sealed and in the log."""
     for copy in facts.of(Copies).copies:
         if copy.kind == "backup":
@@ -277,7 +277,7 @@ def war_10(facts: Facts) -> Iterator[str]:
             )
 
 
-def war_11(facts: Facts) -> Iterator[str]:
+def war_11(facts: HostFacts) -> Iterator[str]:
     """Two persons carried each shredding, and nothing shredded has a key."""
     log = facts.of(LogReading)
     for case in log.used("weights.shred"):
@@ -288,7 +288,7 @@ def war_11(facts: Facts) -> Iterator[str]:
         yield from need(gone, f"{model.folder} was shredded and has a key")
 
 
-def war_12(facts: Facts) -> Iterator[str]:
+def war_12(facts: HostFacts) -> Iterator[str]:
     """Both ends of each transfer counted the same."""
     for copy in facts.of(Copies).copies:
         if copy.kind == "transfer":
@@ -298,7 +298,7 @@ def war_12(facts: Facts) -> Iterator[str]:
             )
 
 
-def _living(facts: Facts) -> Iterator[SealedModel]:
+def _living(facts: HostFacts) -> Iterator[SealedModelFacts]:
     models = [one for one in facts.of(WeightFacts).models if not one.header.shredded]
     if not models:
         raise HostError("there is no sealed model to judge")

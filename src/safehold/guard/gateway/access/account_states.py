@@ -16,8 +16,8 @@ import msgspec
 from safehold.canonical import sha256_hex
 from safehold.errors import LedgerError, TrustError
 from safehold.guard.accounts.file import keys_of, opened
-from safehold.guard.accounts.interface import AccountStateError, AccountStates, Level
-from safehold.guard.accounts.live import InForce, States, StateSource, holding, no_states
+from safehold.guard.accounts.interface import AccountStateError, AccountStates, LadderStep
+from safehold.guard.accounts.live import States, StateSource, StepInForce, holding, no_states
 from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.grant_log import GrantLog
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
@@ -57,11 +57,11 @@ class AccountStateFile:
         self.ungranted = 0
         self.refresh()
 
-    def of(self, account: str, now: float) -> InForce | None:
+    def of(self, account: str, now: float) -> StepInForce | None:
         """Return what is in force for an account (tenant/key)."""
         return self._states.of(account, now)
 
-    def counts(self) -> dict[Level, int]:
+    def counts(self) -> dict[LadderStep, int]:
         """Return how many accounts stand on each step now."""
         return self._states.counts(self._clock())
 

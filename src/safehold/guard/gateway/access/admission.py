@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from safehold.errors import TrustError, WireError
-from safehold.guard.accounts.interface import Level
-from safehold.guard.accounts.live import InForce, StateSource, no_states
+from safehold.guard.accounts.interface import LadderStep
+from safehold.guard.accounts.live import StateSource, StepInForce, no_states
 from safehold.guard.gateway.access.steady import SteadyCounters
 from safehold.guard.gateway.access.store import Store
 from safehold.guard.gateway.interface import Surface
@@ -111,14 +111,14 @@ class Gate:
             raise TrustError("expected an administrator's key")
         return key
 
-    def standing(self, key: Key | None) -> InForce | None:
+    def standing(self, key: Key | None) -> StepInForce | None:
         """Return the account's step of the ladder that is in force."""
         return None if key is None else self._states(account_of(key), self._clock())
 
     def suspended(self, key: Key | None) -> HttpRefusal | None:
         """Return why this account is at no door admitted, or None."""
         standing = self.standing(key)
-        if standing is None or standing.level is not Level.SUSPEND:
+        if standing is None or standing.level is not LadderStep.SUSPEND:
             return None
         return HttpRefusal(403, "this account is suspended: ask the operator to look at it again")
 
@@ -136,7 +136,7 @@ class Gate:
 
     async def _on_its_step(self, key: Key) -> HttpRefusal | None:
         standing = self.standing(key)
-        if standing is None or standing.level is Level.SUSPEND:
+        if standing is None or standing.level is LadderStep.SUSPEND:
             return self.suspended(key)
         if standing.requests_per_hour is None:
             return None

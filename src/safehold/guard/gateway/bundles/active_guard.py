@@ -111,7 +111,7 @@ class Held:
             close()
 
 
-class Holder:
+class GuardHolder:
     """Which guard new exchanges get."""
 
     def __init__(self, first: Held) -> None:

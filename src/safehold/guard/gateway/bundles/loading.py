@@ -7,10 +7,10 @@ import msgspec
 
 from safehold.errors import BundleError, ConfigError
 from safehold.guard.bundle.interface import Golden
-from safehold.guard.bundle.load import Pinned, SignedBy, Trust, UnsafeUnsigned, load_bundle
+from safehold.guard.bundle.load import PinnedDigest, SignedBy, Trust, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.gateway.bundles.active_guard import Held
-from safehold.guard.gateway.bundles.swap import Loaded, Loader, Probe
+from safehold.guard.gateway.bundles.swap import LoadedBundle, Loader, Probe
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.interface import Heard
 from safehold.guard.scorers.interface import ActivationScorer
@@ -35,7 +35,7 @@ class BundleLoader(msgspec.Struct, frozen=True):
     unsafe_unsigned: bool = False
     served: AttachedModel | None = None
 
-    def __call__(self, path: Path) -> Loaded:
+    def __call__(self, path: Path) -> LoadedBundle:
         """Return the loaded bundle, its stage 2 on a thread of its own.
 
         Raises:
@@ -57,7 +57,7 @@ class BundleLoader(msgspec.Struct, frozen=True):
             close=stage2.close if stage2 is not None else None,
             asks=None if probe is None or self.served is None else self.served.attach(probe),
         )
-        return Loaded(held=held, golden=golden)
+        return LoadedBundle(held=held, golden=golden)
 
     def _heard(self, item: Golden, probe: ActivationScorer | None) -> Heard | None:
         if self.served is None or probe is None or not item.reply:
@@ -69,7 +69,7 @@ class BundleLoader(msgspec.Struct, frozen=True):
         if self.key_files:
             return SignedBy(keys=tuple(load_public_key(Path(name)) for name in self.key_files))
         if self.sha256 is not None:
-            return Pinned(sha256=self.sha256)
+            return PinnedDigest(sha256=self.sha256)
         if self.unsafe_unsigned:
             return UnsafeUnsigned()
         raise BundleError(
@@ -99,7 +99,7 @@ class RulesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RulesLoader(msgspec.Struct, frozen=True):
     """Loads a guard of regular expressions and known attacks from a YAML file."""
 
-    def __call__(self, path: Path) -> Loaded:
+    def __call__(self, path: Path) -> LoadedBundle:
         """Return the guard; each rule's example is its golden set and its canary.
 
         Raises:
@@ -131,7 +131,7 @@ class RulesLoader(msgspec.Struct, frozen=True):
         golden += [Probe(prompt=_PLAIN, reply=text, blocked=True) for text in examples]
         golden.append(Probe(prompt=_PLAIN, reply=_PLAIN, blocked=False))
         held = Held(Guard(cascade, ViewDecoder()), name=str(path), canaries=examples)
-        return Loaded(held=held, golden=tuple(golden))
+        return LoadedBundle(held=held, golden=tuple(golden))
 
 
 def loader_for(settings: Settings, served: AttachedModel | None = None) -> Loader:

@@ -7,7 +7,7 @@ import msgspec
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import BundleError, ConfigError, TrustError
 from safehold.guard.gateway.bundles.active_guard import Held
-from safehold.guard.gateway.bundles.swap import Loaded, Loader
+from safehold.guard.gateway.bundles.swap import LoadedBundle, Loader
 from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.policy import Settings
 from safehold.trust.release.interface import ArtefactKind
@@ -89,7 +89,7 @@ class ReleasedLoader:
         self._inner = inner
         self._releases = releases
 
-    def __call__(self, path: Path) -> Loaded:
+    def __call__(self, path: Path) -> LoadedBundle:
         """Load, then look at the digest of what was loaded, so that nothing changes in between.
 
         Raises:

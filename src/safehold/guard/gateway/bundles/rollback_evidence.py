@@ -30,7 +30,7 @@ class RollbackRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clearly: float = 1.5
 
 
-class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RollbackEvidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The wealth of each bet as a logarithm, and what it came from."""
 
     logs: tuple[float, ...] = (0.0,) * len(_RATES)
@@ -43,7 +43,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def many(
         self, exchanges: int, own_alarms: int, rules: RollbackRules, *, champions: int = 0
-    ) -> "Evidence":
+    ) -> "RollbackEvidence":
         """Return the evidence after some more exchanges of which so many were one's own alarms."""
         logs = tuple(
             log
@@ -56,7 +56,7 @@ class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         whole = peak + math.log(math.fsum(math.exp(one - peak) for one in logs) / len(logs))
         own, theirs = self.own_alarms + own_alarms, self.champions + champions
         enough = whole >= -math.log(rules.alpha) and own >= rules.clearly * theirs + 2
-        return Evidence(
+        return RollbackEvidence(
             logs=logs,
             exchanges=self.exchanges + exchanges,
             own_alarms=own,
@@ -70,7 +70,7 @@ def until_rollback(alarms: Iterable[tuple[bool, bool]], rules: RollbackRules) ->
 
     Each exchange says whether the champion and the challenger refused it wrongly.
     """
-    evidence = Evidence()
+    evidence = RollbackEvidence()
     for champion, challenger in alarms:
         evidence = evidence.many(
             1,

@@ -14,7 +14,7 @@ import msgspec
 
 from safehold.errors import BundleError, LedgerError
 from safehold.exchange import Lane, user_says
-from safehold.guard.gateway.bundles.active_guard import Held, Holder
+from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.interface import Block, Heard
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
@@ -36,7 +36,7 @@ class Probe(msgspec.Struct, frozen=True):
     heard: Heard | None = None
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedBundle(msgspec.Struct, frozen=True):
     """A loaded bundle and the exchanges it must judge rightly before it may serve."""
 
     held: Held
@@ -46,7 +46,7 @@ class Loaded(msgspec.Struct, frozen=True):
 class Loader(Protocol):
     """Loads and verifies a bundle (called in a thread)."""
 
-    def __call__(self, path: Path) -> Loaded:
+    def __call__(self, path: Path) -> LoadedBundle:
         """Return the loaded bundle.
 
         Raises:
@@ -87,7 +87,7 @@ class Swapper:
     def __init__(
         self,
         *,
-        holder: Holder,
+        holder: GuardHolder,
         loader: Loader,
         ledger: RowSink,
         metrics: Metrics,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.canonical import CanonicalError, canonical, parse_canonical, sha256_hex
 from safehold.errors import BundleError, ConfigError
-from safehold.guard.bundle.overlay_file import Quorum
+from safehold.guard.bundle.overlay_file import RuleQuorum
 from safehold.guard.bundle.signing import fingerprint
 from safehold.guard.gateway.bundles.rollback_evidence import RollbackRules
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
@@ -122,7 +122,7 @@ def read_plan(file: SignedStep) -> TrialPlan:
         raise TrialError(f"trial: {error}") from error
 
 
-def signers(file: SignedStep, plan: TrialPlan, quorum: Quorum) -> frozenset[str]:
+def signers(file: SignedStep, plan: TrialPlan, quorum: RuleQuorum) -> frozenset[str]:
     """Return the distinct persons whose signatures hold."""
     message = _STEP + plan.digest.encode()
     found = (
@@ -131,7 +131,7 @@ def signers(file: SignedStep, plan: TrialPlan, quorum: Quorum) -> frozenset[str]
     return frozenset(person for person in found if person is not None)
 
 
-def opened_plan(data: bytes, quorum: Quorum) -> TrialPlan:
+def opened_plan(data: bytes, quorum: RuleQuorum) -> TrialPlan:
     """Return the plan of a signed file.
 
     Raises:

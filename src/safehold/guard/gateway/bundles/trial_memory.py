@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.guard.gateway.bundles.trial_file import TrialError, TrialPlan
-from safehold.guard.gateway.bundles.trial_steps import Judged, Trial, TrialStep
+from safehold.guard.gateway.bundles.trial_steps import Trial, TrialExchange, TrialStep
 
 
 class Verdicts(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ def judged(kept: Kept, found: Iterable[Verdicts]) -> Kept:
         if trial.step is TrialStep.ROLLED_BACK:
             break
         benign = False if one.decision_id in named else None
-        trial = trial.after(Judged(one.champion, one.challenger, benign), kept.plan.rules)
+        trial = trial.after(TrialExchange(one.champion, one.challenger, benign), kept.plan.rules)
         if one.challenger and not one.champion and benign is None:
             alarms.append(one.decision_id)
     return Kept(kept.plan, trial, tuple(alarms))

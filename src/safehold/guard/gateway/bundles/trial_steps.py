@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from safehold.guard.gateway.bundles.rollback_evidence import Evidence, RollbackRules
+from safehold.guard.gateway.bundles.rollback_evidence import RollbackEvidence, RollbackRules
 
 _BUCKETS = 10_000
 
@@ -43,7 +43,7 @@ NEXT_STEP = {
 }
 
 
-class Judged(msgspec.Struct, frozen=True):
+class TrialExchange(msgspec.Struct, frozen=True):
     """One exchange that both bundles judged: who would refuse it, and what it was.
 
     `benign` is None until a reviewer or a slower scorer said; only what is benign is evidence, and
@@ -65,10 +65,10 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     challenger: str
     step: TrialStep = TrialStep.SHADOW
     seen: int = 0
-    evidence: Evidence = Evidence()
+    evidence: RollbackEvidence = RollbackEvidence()
     reason: str = ""
 
-    def after(self, judged: Judged, rules: RollbackRules) -> "Trial":
+    def after(self, judged: TrialExchange, rules: RollbackRules) -> "Trial":
         """Return the trial after one more exchange; the evidence may end it."""
         if self.step is TrialStep.ROLLED_BACK:
             return self

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from safehold.errors import BundleError, LedgerError, WireError
-from safehold.guard.gateway.bundles.active_guard import Holder
+from safehold.guard.gateway.bundles.active_guard import GuardHolder
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.admin_keys import AdminKeys
@@ -38,7 +38,7 @@ class Admin:
     def __init__(
         self,
         *,
-        holder: Holder,
+        holder: GuardHolder,
         swapper: Swapper,
         canaries: Canaries,
         surfaces: "Surfaces",

@@ -19,7 +19,7 @@ from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.protocols.sse import frame, named
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.relay import Relay
-from safehold.guard.gateway.relaying.run_state import Ask
+from safehold.guard.gateway.relaying.run_state import AdmittedRequest
 from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import EventKind, EventRow
 
@@ -208,7 +208,7 @@ class Canaries:
         policy = self._settings.policy(codec.surface, None)
         call = codec.parse(request_body(codec.surface, text.prompt), policy.rules)
         self._count += 1
-        ask = Ask(
+        ask = AdmittedRequest(
             decision_id=f"canary_{codec.surface}_{int(self._relay.clock() * 1e6)}",
             surface=codec.surface,
             codec=codec,

@@ -21,7 +21,7 @@ _MAX_LINKS = 10_000
 _NAMES_AN_ITEM = (b"item_reference", b"\\u")  # as it stands, or behind escapes
 
 
-class _Link(msgspec.Struct, frozen=True):
+class _ExchangeLink(msgspec.Struct, frozen=True):
     """The turns that one exchange added, and the response that came before."""
 
     turns: tuple[Turn, ...]
@@ -33,7 +33,7 @@ class Histories:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._decoder = msgspec.json.Decoder(_Link)
+        self._decoder = msgspec.json.Decoder(_ExchangeLink)
 
     async def get(self, response_id: str, owner: str) -> Exchange | None:
         """Return the conversation that ended with a response, if this owner had it.
@@ -41,7 +41,7 @@ class Histories:
         Raises:
             LedgerError: The store can't be reached.
         """
-        links: dict[str, _Link] = {}
+        links: dict[str, _ExchangeLink] = {}
         name: str | None = response_id
         while name is not None:
             value = await self._store.get(f"history:{owner}:{name}")
@@ -77,9 +77,9 @@ class Histories:
         owner = ask.key.id if ask.key else ""
         answer = Turn(role=Role.ASSISTANT, parts=said)
         if await self._store.get(f"history:{owner}:{state.response_id}") is None:
-            link = _Link((*ask.call.exchange.turns, answer), ask.call.previous)
+            link = _ExchangeLink((*ask.call.exchange.turns, answer), ask.call.previous)
         else:  # an upstream that gives an id twice: what stood under it must not be linked to
-            link = _Link((*ask.exchange.turns, answer))
+            link = _ExchangeLink((*ask.exchange.turns, answer))
         kept = {f"history:{owner}:{state.response_id}": msgspec.json.encode(link)}
         kept |= {f"item:{owner}:{name}": item for name, item in state.items.items()}
         for name, value in kept.items():

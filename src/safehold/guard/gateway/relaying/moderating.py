@@ -9,7 +9,7 @@ from safehold.guard.gateway.policy import Key, SurfacePolicy
 from safehold.guard.gateway.protocols.completions.moderation import ModerationCall, ModerationCodec
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.relay import Relay
-from safehold.guard.gateway.relaying.run_state import Ask
+from safehold.guard.gateway.relaying.run_state import AdmittedRequest
 from safehold.guard.interface import Block
 
 
@@ -76,7 +76,7 @@ class Moderation:
         found = []
         relay = self._relay.with_client(NoModel())
         for number, call in enumerate(calls):
-            ask = Ask(
+            ask = AdmittedRequest(
                 decision_id=decision_id if number == 0 else f"{decision_id}_{number}",
                 surface=self._codec.surface,
                 codec=self._codec,

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
 from safehold.exchange import Channel, Lane
-from safehold.guard.gateway.bundles.active_guard import Holder
+from safehold.guard.gateway.bundles.active_guard import GuardHolder
 from safehold.guard.gateway.bundles.trial_seats import NoTrial, Seat, Seats
 from safehold.guard.gateway.interface import (
     Exempt,
@@ -41,7 +41,7 @@ from safehold.guard.gateway.relaying.rows import (
     prompt_row,
     review_row,
 )
-from safehold.guard.gateway.relaying.run_state import Ask, RunState
+from safehold.guard.gateway.relaying.run_state import AdmittedRequest, RunState
 from safehold.guard.gateway.relaying.upstream_errors import PLAIN, hints, told
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode
@@ -75,7 +75,7 @@ class Relay:
         self,
         *,
         client: Client,
-        holder: Holder,
+        holder: GuardHolder,
         ledger: RowSink,
         watcher: Watcher,
         exemptions: Exemptions,
@@ -123,7 +123,9 @@ class Relay:
         other.client = client
         return other
 
-    async def serve(self, ask: Ask, out: Outlet, gone: "asyncio.Future[None]") -> RunState:
+    async def serve(
+        self, ask: AdmittedRequest, out: Outlet, gone: "asyncio.Future[None]"
+    ) -> RunState:
         """Answer one request; every path ends in a final row and a valid ending."""
         with self.holder.use() as champion, self.trial.seat(champion, _account(ask)) as seat:
             run = Run(self, ask, out, gone, seat)
@@ -159,7 +161,12 @@ class Run:
     """One request on its way."""
 
     def __init__(
-        self, relay: Relay, ask: Ask, out: Outlet, gone: "asyncio.Future[None]", seat: Seat
+        self,
+        relay: Relay,
+        ask: AdmittedRequest,
+        out: Outlet,
+        gone: "asyncio.Future[None]",
+        seat: Seat,
     ) -> None:
         self.relay = relay
         self.ask = ask
@@ -441,7 +448,7 @@ class Run:
             self.relay.owed.append(final_row(self.state, self.relay.clock(), Outcome.ERROR, judged))
 
 
-def _account(ask: Ask) -> str | None:
+def _account(ask: AdmittedRequest) -> str | None:
     """Return by what a trial draws an exchange; a canary is never drawn."""
     if ask.canary:
         return None

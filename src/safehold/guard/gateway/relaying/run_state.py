@@ -21,7 +21,7 @@ from safehold.guard.interface import Block, Verdict
 from safehold.guard.ledger.interface import Action, Delivered, Latency
 
 
-class Ask(msgspec.Struct, frozen=True):
+class AdmittedRequest(msgspec.Struct, frozen=True):
     """A request that was admitted: who asks, where, and under which policy."""
 
     decision_id: str
@@ -85,7 +85,13 @@ class RunState:
     )
 
     def __init__(
-        self, ask: Ask, out: Outlet, session: Session, *, bundle_digest: str, started_at: float
+        self,
+        ask: AdmittedRequest,
+        out: Outlet,
+        session: Session,
+        *,
+        bundle_digest: str,
+        started_at: float,
     ) -> None:
         self.ask = ask
         self.out = out

@@ -14,14 +14,14 @@ from safehold.secure.egress.interface import Window
 _SPACING = ((7_200.0, 60.0), (172_800.0, 600.0), (float("inf"), 3_600.0))
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True):
+class OdometerSample(msgspec.Struct, frozen=True, array_like=True):
     """The odometer at one moment of the egress clock."""
 
     at: float
     passed: int
 
 
-class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FlowOdometer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One flow's odometer: bytes passed since the beginning, and its past.
 
     `raw` is the kernel counter at the last reading.
@@ -29,7 +29,7 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     passed: int = 0
     raw: int = 0
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[OdometerSample, ...] = ()
 
     def within(self, seconds: float, now: float) -> int:
         """Bytes passed in the last `seconds`; never less than the truth.
@@ -50,21 +50,21 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for window, limit in budget.items()
         }
 
-    def advance(self, raw: int, extra: int, now: float) -> "Account":
+    def advance(self, raw: int, extra: int, now: float) -> "FlowOdometer":
         """Return the account after the kernel counter reached `raw`; `extra` bytes are charged.
 
         A counter that went backwards was reset: everything it shows is new.
         """
         delta = raw - self.raw if raw >= self.raw else raw
         passed = self.passed + delta + extra
-        samples = _thin((*self.samples, Sample(now, passed)), now)
-        return Account(passed=passed, raw=raw, samples=samples)
+        samples = _thin((*self.samples, OdometerSample(now, passed)), now)
+        return FlowOdometer(passed=passed, raw=raw, samples=samples)
 
 
-def _thin(samples: tuple[Sample, ...], now: float) -> tuple[Sample, ...]:
+def _thin(samples: tuple[OdometerSample, ...], now: float) -> tuple[OdometerSample, ...]:
     """Keep few samples: one a minute for two hours, 10 minutes for two days, then one an hour."""
     oldest = now - Window.MONTH.seconds
-    kept: list[Sample] = []
+    kept: list[OdometerSample] = []
     for index, sample in enumerate(samples):
         following = samples[index + 1].at if index + 1 < len(samples) else None
         if following is not None and following <= oldest:

@@ -22,7 +22,7 @@ _MIN_CYCLES = 3
 _CUT_SIGMAS = 6.0
 
 
-class Baseline(msgspec.Struct, frozen=True):
+class TrafficBaseline(msgspec.Struct, frozen=True):
     """Mean by slot of the cycle; variance `scale * mean ** power`; lag-1 correlation `phi`.
 
     `bin_s` is the length of one bin in seconds, `trained` how many bins it was fitted on.
@@ -66,7 +66,7 @@ class Baseline(msgspec.Struct, frozen=True):
         return (values - mean) / self.sigma(mean)
 
 
-def fit(values: Sequence[float], bin_s: int) -> Baseline:
+def fit(values: Sequence[float], bin_s: int) -> TrafficBaseline:
     """Fit a baseline to consecutive bins.
 
     A daily profile times a factor for each weekday when three weeks are there, a daily profile
@@ -93,7 +93,7 @@ def fit(values: Sequence[float], bin_s: int) -> Baseline:
     z = (seen - fitted) / np.maximum(np.sqrt(scale * np.maximum(fitted, 1e-9) ** power), 1e-9)
     around = float((z[1:] * z[:-1]).mean() / max(float((z**2).mean()), 1e-9))
     noise = 2 / np.sqrt(len(z))
-    return Baseline(
+    return TrafficBaseline(
         bin_s=bin_s,
         mean=tuple(float(m) for m in mean),
         scale=scale,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 
 from safehold.errors import EgressError
-from safehold.secure.egress.detectors.baseline import DAY_S, Baseline, Floats, fit
+from safehold.secure.egress.detectors.baseline import DAY_S, Floats, TrafficBaseline, fit
 from safehold.secure.egress.detectors.detectors import (
     AlarmLevels,
     Detector,
@@ -49,7 +49,7 @@ _NORMAL_BEYOND = _NORMAL.pdf(_TAIL_SCORE) / (1 - _TAIL) - _TAIL_SCORE
 
 
 def calibrate(
-    baseline: Baseline,
+    baseline: TrafficBaseline,
     *,
     alarms_per_year: float,
     rng: Generator,
@@ -113,7 +113,7 @@ class Noise:
     mean excess.
     """
 
-    def __init__(self, baseline: Baseline) -> None:
+    def __init__(self, baseline: TrafficBaseline) -> None:
         self._baseline = baseline
         source = np.asarray(baseline.residuals)
         self._block = min(len(source), max(1, DAY_S // baseline.bin_s))

@@ -13,7 +13,7 @@ import math
 import msgspec
 import numpy as np
 
-from safehold.secure.egress.detectors.baseline import Baseline, Floats
+from safehold.secure.egress.detectors.baseline import Floats, TrafficBaseline
 
 SCALES_S = (600, 3_600, 86_400, 604_800, 2_592_000)
 _LARGEST_STEP = 4.0
@@ -31,7 +31,7 @@ class AlarmLevels(msgspec.Struct, frozen=True):
 class Detector(msgspec.Struct, frozen=True):
     """A baseline with its thresholds: all that judging one stream needs."""
 
-    baseline: Baseline
+    baseline: TrafficBaseline
     thresholds: AlarmLevels
 
 
@@ -59,7 +59,7 @@ class ShapeAlarm(msgspec.Struct, frozen=True):
 
 
 def cusum_steps(
-    baseline: Baseline, design: float, z: Floats, start: int, last: Floats | float = 0.0
+    baseline: TrafficBaseline, design: float, z: Floats, start: int, last: Floats | float = 0.0
 ) -> Floats:
     """The log-likelihood ratio of each bin, with and without a constant theft.
 
@@ -102,7 +102,7 @@ def _inflation(phi: float) -> float:
     return (1 + phi) / (1 - phi)
 
 
-def run_scan(baseline: Baseline, z: Floats, start: int) -> Floats:
+def run_scan(baseline: TrafficBaseline, z: Floats, start: int) -> Floats:
     """For each bin the largest standardised excess over the scan's windows."""
     count = z.shape[-1]
     sigma = baseline.sigma(baseline.expected(np.arange(start, start + count)))

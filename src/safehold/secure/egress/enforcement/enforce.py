@@ -16,7 +16,7 @@ from safehold.secure.egress.bounds.judge import (
     judge,
     strangers,
 )
-from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.declare.box import Boxed, boxed
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow, Register
@@ -73,7 +73,7 @@ THROTTLE = 10
 """A throttled flow keeps this fraction (one tenth) of its budgets and its rate."""
 
 
-class Way(msgspec.Struct, frozen=True):
+class Enforcement(msgspec.Struct, frozen=True):
     """How the kernel is made to hold a state.
 
     `rebuild` replaces all rules, `approve` makes what is asked for the approved state, `shape`
@@ -86,10 +86,10 @@ class Way(msgspec.Struct, frozen=True):
     durable: bool = True
 
 
-LOOK = Way()
-APPLY = Way(rebuild=True, approve=True)
-OPEN = Way(rebuild=True)
-CLOSE = Way(rebuild=True, shape=False)
+LOOK = Enforcement()
+APPLY = Enforcement(rebuild=True, approve=True)
+OPEN = Enforcement(rebuild=True)
+CLOSE = Enforcement(rebuild=True, shape=False)
 
 
 class Enforcer:
@@ -348,7 +348,7 @@ class Enforcer:
             for name in accounts(flows, self.plan)
         }
 
-    def _enforce(self, state: State, way: Way) -> Snapshot:
+    def _enforce(self, state: State, way: Enforcement) -> Snapshot:
         rebuild = way.rebuild
         flows = self.flows
         if state.cut:
@@ -430,7 +430,7 @@ class Enforcer:
             budget = windows_of(name, flows, self.plan)
             if name in state.throttled:
                 budget = {window: limit // THROTTLE for window, limit in budget.items()}
-            result[name] = state.accounts.get(name, Account()).remaining(budget, state.at)
+            result[name] = state.accounts.get(name, FlowOdometer()).remaining(budget, state.at)
         return result
 
     def _compare(self, desired: Desired, compiled: str) -> tuple[str, ...]:

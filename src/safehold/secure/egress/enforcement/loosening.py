@@ -15,7 +15,7 @@ import msgspec
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Register
 from safehold.secure.egress.interface import StateError
-from safehold.trust.release.orders import Direction
+from safehold.trust.release.orders import GuardDirection
 from safehold.trust.release.weaker import changes, settings_document
 
 Documents = Mapping[str, object]
@@ -66,7 +66,7 @@ def looser(approved: Documents, now: Documents) -> tuple[str, ...]:
             said += [
                 change.path.removeprefix("egress-")
                 for change in found
-                if change.direction is Direction.WEAKER
+                if change.direction is GuardDirection.WEAKER
             ]
         elif after not in (before, ""):
             # A file that is not given explains and allows nothing.

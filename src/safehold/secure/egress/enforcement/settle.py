@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from safehold.secure.egress.bounds.budget import shaped
-from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.enforcement.state import Clock, State
@@ -41,7 +41,7 @@ def settle(
     counters = reading.counters if reading else {}
     leaving = (name for name in state.approved if f"c_{name}" in counters)
     for name in dict.fromkeys((*accounts(flows, plan), *leaving)):
-        account = state.accounts.get(name, Account())
+        account = state.accounts.get(name, FlowOdometer())
         raw = counters.get(f"c_{name}", 0)
         expected = name in state.approved or name in state.accounts
         reset = lost or f"c_{name}" not in counters or raw < account.raw
@@ -69,7 +69,7 @@ def settle(
     return fresh, tuple(findings)
 
 
-def _overrun(state: State, account: Account, name: str, raw: int) -> bool:
+def _overrun(state: State, account: FlowOdometer, name: str, raw: int) -> bool:
     """Whether more passed since the last look than any quota object left: its limit was moved."""
     budget = {Window(w): b for w, b in state.approved.get(name, {}).items()}
     left = min(account.remaining(budget, state.at).values(), default=None)

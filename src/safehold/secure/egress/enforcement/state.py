@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from safehold.secure.egress.bounds.judge import Bench
-from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.interface import StateError
 
 _FILE = "enforcement.json"
@@ -70,7 +70,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: float = 0.0
     version: int = 1
     wall_s: float = 0.0
-    accounts: dict[str, Account] = {}
+    accounts: dict[str, FlowOdometer] = {}
     approved: dict[str, dict[str, int]] = {}
     posture: dict[str, int] = {}
     documents: dict[str, Any] = {}

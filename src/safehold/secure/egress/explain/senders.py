@@ -27,7 +27,7 @@ from safehold.secure.egress.explain.ledger import (
     Verifier,
 )
 from safehold.secure.egress.interface import ExplainedRowError, RegisterError
-from safehold.secure.egress.watch.watch import Sources
+from safehold.secure.egress.watch.watch import ExplainedSources
 
 MAX_PER_ITEM = 16_384.0
 """More than any handshake, header and close of one reply."""
@@ -47,7 +47,7 @@ class _SendersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overhead: dict[str, Overhead] = {}
 
 
-def load_sources(path: Path, register: Register) -> Sources:
+def load_sources(path: Path, register: Register) -> ExplainedSources:
     """Read a senders file; its paths are relative to it.
 
     Raises:
@@ -72,7 +72,7 @@ def load_sources(path: Path, register: Register) -> Sources:
         fits = 0 <= overhead.per_byte <= MAX_OVERHEAD and 0 <= overhead.per_item <= MAX_PER_ITEM
         if flow not in reconciled or not fits or not overhead.sigma >= 0:
             raise RegisterError(f"{path.name}: overhead of {flow[:40]!r} is out of bounds")
-    return Sources(
+    return ExplainedSources(
         reader=ExplainedReader(senders),
         files={item.name: path.parent / item.rows for item in raw.sender},
         sender_flows={item.name: frozenset(item.flows) for item in raw.sender},

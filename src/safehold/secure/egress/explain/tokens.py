@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from safehold.errors import EgressError
-from safehold.secure.egress.bounds.odometer import Account
+from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.explain.ledger import ExplainedRow
 from safehold.secure.egress.interface import ExplainedRowError, Window
 from safehold.stats import Rate
@@ -52,8 +52,8 @@ def load_quotas(path: Path) -> Quotas:
 class Spent(msgspec.Struct, frozen=True):
     """What was received so far, in bytes and tokens."""
 
-    size: Account = Account()
-    tokens: Account = Account()
+    size: FlowOdometer = FlowOdometer()
+    tokens: FlowOdometer = FlowOdometer()
 
 
 class TokenLedger(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ _BITS = {12: "CAP_NET_ADMIN", 13: "CAP_NET_RAW", 21: "CAP_SYS_ADMIN", 39: "CAP_B
 _INODE_COLUMN = {"packet": 8, "raw": 9, "raw6": 9}
 
 
-class Holder(msgspec.Struct, frozen=True):
+class SocketHolder(msgspec.Struct, frozen=True):
     """A process that could send past the rules: the sockets it holds and the rights it has."""
 
     pid: int
@@ -30,7 +30,7 @@ class Holder(msgspec.Struct, frozen=True):
         return f"{self.name} ({self.program or 'no program'}, process {self.pid})"
 
 
-def holders(netns: str | None = None, proc: Path = Path("/proc")) -> tuple[Holder, ...]:
+def holders(netns: str | None = None, proc: Path = Path("/proc")) -> tuple[SocketHolder, ...]:
     """List the holders in a network namespace, by process; kernel threads hold nothing.
 
     A process of another namespace counts when it holds a socket that was made in this one.
@@ -62,7 +62,7 @@ def _listed(folder: Path) -> dict[int, str]:
     return found
 
 
-def _holder(folder: Path, listed: dict[int, str], number: int) -> Holder | None:
+def _holder(folder: Path, listed: dict[int, str], number: int) -> SocketHolder | None:
     here = (folder / "ns" / "net").stat().st_ino == number
     kinds = {listed[inode] for inode in _open(folder) if inode in listed}
     if here and any(inode not in listed for inode in _mapped(folder)):
@@ -75,7 +75,7 @@ def _holder(folder: Path, listed: dict[int, str], number: int) -> Holder | None:
     except OSError:
         return None
     name = (folder / "comm").read_text(errors="replace").strip()
-    return Holder(int(folder.name), name, program, tuple(sorted(kinds)), rights)
+    return SocketHolder(int(folder.name), name, program, tuple(sorted(kinds)), rights)
 
 
 def _open(folder: Path) -> Iterator[int]:

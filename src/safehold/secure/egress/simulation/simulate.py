@@ -15,7 +15,7 @@ from numpy.random import Generator
 from safehold.secure.egress.bounds.budget import lag_bytes, residual_line, slack_bytes
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow
-from safehold.secure.egress.detectors.baseline import Baseline, Floats, fit
+from safehold.secure.egress.detectors.baseline import Floats, TrafficBaseline, fit
 from safehold.secure.egress.detectors.calibration import calibrate
 from safehold.secure.egress.detectors.detectors import (
     Detector,
@@ -139,7 +139,7 @@ def _residual_alarm_bins(detector: Detector, residual: Floats) -> Floats:
     """The bin of each run's first alarm on hourly sums (the number of bins when none)."""
     runs, bins = residual.shape
     hourly = np.maximum(0.0, residual[:, : bins // 6 * 6].reshape(runs, -1, 6).sum(axis=2))
-    base: Baseline = detector.baseline
+    base: TrafficBaseline = detector.baseline
     mean = base.expected(np.arange(base.trained, base.trained + hourly.shape[1]))
     z = (hourly - mean) / base.sigma(mean)
     paths = run_cusum(cusum_steps(base, detector.thresholds.design, z, base.trained))

@@ -40,7 +40,7 @@ class CountRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packets: dict[str, int]
 
 
-class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SideCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A side's signed document."""
 
     party: str
@@ -53,7 +53,7 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return DOMAIN + msgspec.json.encode(msgspec.structs.replace(self, sig=""), order="sorted")
 
 
-class Compared(msgspec.Struct, frozen=True):
+class CountsCompared(msgspec.Struct, frozen=True):
     """What a comparison says: more at the box than the host let through, and less."""
 
     past: str = ""
@@ -77,18 +77,18 @@ def kept(rows: Iterable[CountRow]) -> tuple[CountRow, ...]:
     return (*list(hours.values())[-_HOURS:], *new)
 
 
-def publish(path: Path, party: str, signer: Signer, snapshot: Snapshot) -> Counts:
+def publish(path: Path, party: str, signer: Signer, snapshot: Snapshot) -> SideCounts:
     """Add a look to this side's document; raises StateError when it can't be written."""
     before = _decoded(path).rows if path.exists() else ()
     seq = before[-1].seq + 1 if before else 0
-    document = Counts(party, kept((*before, counts_of(snapshot, seq))))
+    document = SideCounts(party, kept((*before, counts_of(snapshot, seq))))
     signature = signer.sign(document.signed_part()).hex()
     document = msgspec.structs.replace(document, sig=signature)
     write_durably(path, msgspec.json.encode(document))
     return document
 
 
-def read_counts(path: Path, party: str, verifier: Verifier) -> Counts:
+def read_counts(path: Path, party: str, verifier: Verifier) -> SideCounts:
     """Read the other side's document.
 
     Raises:
@@ -104,11 +104,11 @@ def read_counts(path: Path, party: str, verifier: Verifier) -> Counts:
     return document
 
 
-def _decoded(path: Path) -> Counts:
+def _decoded(path: Path) -> SideCounts:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise StateError(f"{path.name}: expected at most {_MAX_BYTES} bytes")
-        return msgspec.json.decode(path.read_bytes(), type=Counts)
+        return msgspec.json.decode(path.read_bytes(), type=SideCounts)
     except OSError as error:
         raise StateError(f"{path.name}: can't be read ({error.strerror})") from error
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
@@ -122,7 +122,7 @@ def compare(
     *,
     lag_s: float,
     bound: int,
-) -> Compared:
+) -> CountsCompared:
     """Compare both sides' rows; `account` says which account of the box a host's row pays from.
 
     `lag_s` is how far apart the clocks may be and how long a packet may travel, together; `bound`
@@ -132,7 +132,7 @@ def compare(
     host = [_grouped(row, account) for row in host]
     past = _worst(box, host, lag_s, _excess)
     lost = _worst(host, box, lag_s, _missing)
-    return Compared(
+    return CountsCompared(
         past=(
             f"the box forwarded {past[0]} bytes of {past[1]} that the host's rules did not count"
             if past[0] > bound
@@ -208,7 +208,7 @@ def _worst(
     return worst
 
 
-class Peer(msgspec.Struct, frozen=True):
+class CountsPeer(msgspec.Struct, frozen=True):
     """The other side, and what this side publishes for it.
 
     `stale_s` is how old the other's newest row may be before that is told.
@@ -225,14 +225,14 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 def exchange(
-    peer: Peer, snapshot: Snapshot, account: Mapping[str, str], *, bound: int, is_box: bool
-) -> tuple[Compared, str]:
+    peer: CountsPeer, snapshot: Snapshot, account: Mapping[str, str], *, bound: int, is_box: bool
+) -> tuple[CountsCompared, str]:
     """Publish this look and compare with the other side; the text says why it can't be done."""
     own = publish(peer.own_path, peer.own_party, peer.signer, snapshot)
     try:
         other = read_counts(peer.path, peer.party, peer.verifier)
     except StateError as error:
-        return Compared(), f"nothing to compare with: {error}"
+        return CountsCompared(), f"nothing to compare with: {error}"
     host, box = (other.rows, own.rows) if is_box else (own.rows, other.rows)
     found = compare(host, box, account, lag_s=peer.lag_s, bound=bound)
     age = snapshot.wall_s - other.rows[-1].at if other.rows else snapshot.wall_s

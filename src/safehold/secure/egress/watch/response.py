@@ -18,7 +18,7 @@ REPEAT_S = 86_400.0
 UNDECLARED = "undeclared"
 
 
-class Level(IntEnum):
+class Rung(IntEnum):
     """The rungs, lowest first."""
 
     WARN = 1
@@ -28,14 +28,14 @@ class Level(IntEnum):
     CUT = 5
 
 
-RESIDUAL_RUNGS = ((Level.BLOCK, 1.0), (Level.THROTTLE, 0.75), (Level.WARN, 0.5))
+RESIDUAL_RUNGS = ((Rung.BLOCK, 1.0), (Rung.THROTTLE, 0.75), (Rung.WARN, 0.5))
 """What share of the residual line takes a flow to which rung."""
 
 
 class Step(msgspec.Struct, frozen=True):
     """One decision: how far to go, for which flow (`*` for everything), and why."""
 
-    level: Level
+    level: Rung
     flow: str
     reason: str
 
@@ -103,29 +103,29 @@ def _residual_steps(signals: Signals) -> Iterator[Step]:
                 break
     total = sum(signals.residual.values())
     if total >= signals.line:
-        yield Step(Level.SEAL, "*", f"{human_bytes(total)} left unexplained, the residual line")
+        yield Step(Rung.SEAL, "*", f"{human_bytes(total)} left unexplained, the residual line")
 
 
 def _alarm_steps(alarms: Mapping[str, tuple[float, ...]], signals: Signals) -> Iterator[Step]:
     for flow, what in signals.alarms.items():
         count = len(alarms[flow])
-        level = Level(min(count, int(Level.BLOCK)))
+        level = Rung(min(count, int(Rung.BLOCK)))
         yield Step(level, flow, f"{what} (alarm {count} within a day)")
 
 
 def _other_steps(signals: Signals) -> Iterator[Step]:
     for flow, what in signals.forged.items():
-        yield Step(Level.BLOCK, flow, f"a false row of explained bytes: {what}")
+        yield Step(Rung.BLOCK, flow, f"a false row of explained bytes: {what}")
     for name, what in signals.odd.items():
-        yield Step(Level.WARN, name, what)
+        yield Step(Rung.WARN, name, what)
     for what in signals.tampered:
-        yield Step(Level.SEAL, "*", f"enforcement was tampered with: {what}")
+        yield Step(Rung.SEAL, "*", f"enforcement was tampered with: {what}")
     if signals.bypass:
-        level = {"cut": Level.CUT, "seal": Level.SEAL}.get(signals.on_bypass, Level.WARN)
+        level = {"cut": Rung.CUT, "seal": Rung.SEAL}.get(signals.on_bypass, Rung.WARN)
         yield Step(level, "*", signals.bypass)
     if signals.undeclared:
         size = human_bytes(signals.undeclared)
-        yield Step(Level.WARN, UNDECLARED, f"{size} of undeclared traffic")
+        yield Step(Rung.WARN, UNDECLARED, f"{size} of undeclared traffic")
 
 
 def released(ladder: Ladder, flow: str) -> Ladder:
@@ -147,7 +147,7 @@ def carry_out(
     failed: list[StateError] = []
     for step in steps:
         try:
-            if step.flow not in known and Level.WARN < step.level < Level.SEAL:
+            if step.flow not in known and Rung.WARN < step.level < Rung.SEAL:
                 # A total has no flow of its own to slow down or block.
                 audit.append("egress.warn", {"flow": step.flow, "reason": step.reason})
             else:
@@ -160,15 +160,15 @@ def carry_out(
 
 def _carry_out(step: Step, enforcer: Enforcer, grants: WeightGrants, audit: AuditLog) -> None:
     match step.level:
-        case Level.WARN:
+        case Rung.WARN:
             audit.append("egress.warn", {"flow": step.flow, "reason": step.reason})
-        case Level.THROTTLE:
+        case Rung.THROTTLE:
             enforcer.throttle(step.flow, step.reason)
-        case Level.BLOCK:
+        case Rung.BLOCK:
             enforcer.block(step.flow, step.reason)
-        case Level.SEAL | Level.CUT:
+        case Rung.SEAL | Rung.CUT:
             try:
-                close = enforcer.cut if step.level is Level.CUT else enforcer.seal
+                close = enforcer.cut if step.level is Rung.CUT else enforcer.seal
                 close(step.reason)
             finally:
                 count = grants.revoke_all(step.reason)

@@ -30,7 +30,7 @@ class Contact(msgspec.Struct, frozen=True, array_like=True):
     received: int = 0
 
 
-class Question(msgspec.Struct, frozen=True):
+class ResolverQuestion(msgspec.Struct, frozen=True):
     """One line of a resolver's query log."""
 
     time: float
@@ -96,7 +96,7 @@ def follow_names(state: ShapeState, path: Path, now: float) -> ShapeState:
     new, skipped = [], 0
     for line in data[:whole].splitlines():
         try:
-            item = msgspec.json.decode(line, type=Question)
+            item = msgspec.json.decode(line, type=ResolverQuestion)
         except (msgspec.DecodeError, msgspec.ValidationError):
             skipped += bool(line.strip())
             continue

@@ -21,9 +21,9 @@ from safehold.secure.egress.interface import (
     WeightGrants,
 )
 from safehold.secure.egress.kernel.attribution import SocketUse
-from safehold.secure.egress.kernel.holders import Holder
+from safehold.secure.egress.kernel.holders import SocketHolder
 from safehold.secure.egress.watch.alerts import AlertSink, tell
-from safehold.secure.egress.watch.counts import Peer, exchange
+from safehold.secure.egress.watch.counts import CountsPeer, exchange
 from safehold.secure.egress.watch.metrics import TickReading
 from safehold.secure.egress.watch.remembered import (
     KIND,
@@ -94,8 +94,8 @@ class Inputs(msgspec.Struct, frozen=True):
     quotas: Quotas | None = None
     rescorer: Rescorer | None = None
     sample: int = 100
-    peer: Peer | None = None
-    holders: Callable[[], Sequence[Holder]] | None = None
+    peer: CountsPeer | None = None
+    holders: Callable[[], Sequence[SocketHolder]] | None = None
 
 
 class TimelineRow(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class TimelineRow(msgspec.Struct, frozen=True):
     headers: dict[str, int] = {}
 
 
-class Sources(msgspec.Struct, frozen=True):
+class ExplainedSources(msgspec.Struct, frozen=True):
     """Where the rows of explained bytes come from, by sender, and the learned overheads."""
 
     reader: ExplainedReader | None = None
@@ -135,7 +135,7 @@ class Watch:
         audit: AuditLog,
         grants: WeightGrants,
         authorizer: Authorizer,
-        sources: Sources | None = None,
+        sources: ExplainedSources | None = None,
         detectors: Mapping[str, Detector] | None = None,
         sinks: Sequence[AlertSink] = (),
         inputs: Inputs | None = None,
@@ -147,7 +147,7 @@ class Watch:
         self._audit = audit
         self._grants = grants
         self._authorizer = authorizer
-        self._sources = sources or Sources()
+        self._sources = sources or ExplainedSources()
         self._detectors = detectors or {}
         self._sinks = sinks
         self._inputs = inputs or Inputs()

@@ -3,7 +3,7 @@
 Standard library only. It is on the list of what may run: the attack is what it does then.
 """
 
-# ruff: noqa: PLR2004, PTH108, PTH123, S606, T201 - an attacker's program, standard library only
+# ruff: noqa: PLR2004, T201 - an attacker's program, standard library only
 
 import base64
 import ctypes

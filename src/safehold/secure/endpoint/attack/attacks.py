@@ -28,7 +28,7 @@ ATTACKS: tuple[Attack, ...] = (
     _of("unknown ELF", "{w}/prog RAN"),
     _of("unknown static ELF", "{w}/progs"),
     _of("ELF on tmpfs", "{t}/prog RAN"),
-    _of("ELF on /dev/shm", "/dev/shm/prog RAN"),  # noqa: S108 - the attack's own place
+    _of("ELF on /dev/shm", "/dev/shm/prog RAN"),
     _of("hard link", "{w}/hard RAN"),
     _of("symlink", "{w}/sym RAN"),
     _of("set-uid copy", "{w}/suid RAN"),

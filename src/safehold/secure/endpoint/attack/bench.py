@@ -3,7 +3,7 @@
 `python -m safehold.secure.endpoint.attack.bench ENGINE BASE`, below `unshare --mount --pid --fork`.
 """
 
-# ruff: noqa: S606, T201 - it starts attacks, and prints one line of JSON
+# ruff: noqa: T201 - it starts attacks, and prints one line of JSON
 
 import hashlib
 import os
@@ -18,13 +18,13 @@ import msgspec
 from safehold.errors import EndpointError
 from safehold.secure.endpoint.attack import fapolicyd
 from safehold.secure.endpoint.attack.attacks import ATTACKS
-from safehold.secure.endpoint.attack.stage import ACTS, Place, T, W, build, trusted_roots
+from safehold.secure.endpoint.attack.stage import ACTS, StagePlace, T, W, build, trusted_roots
 from safehold.secure.endpoint.engines.confine import confine, landlock
 from safehold.secure.endpoint.facts import is_owned
-from safehold.secure.endpoint.guard import ASKED, Guard, known_interpreters
+from safehold.secure.endpoint.guard import ASKED, ExecGuard, known_interpreters
 from safehold.secure.endpoint.heartbeat import Heart, StaleGuardError, listen, read_pulse
-from safehold.secure.endpoint.interface import FILES, Kind
-from safehold.secure.endpoint.inventory.book import Catalogue, Item
+from safehold.secure.endpoint.interface import FILES, CodeKind
+from safehold.secure.endpoint.inventory.book import InventoryBook, Item
 from safehold.secure.endpoint.inventory.scan import scan
 from safehold.secure.endpoint.policy import AllowRow, EndpointPolicy, Mode
 from safehold.secure.endpoint.records import Records, open_records
@@ -39,7 +39,7 @@ _TIMEOUT_S = 4
 _DUTY = {"owner": "bench", "reason": "the stage's own programs", "ticket": "BENCH-1"}
 
 
-class Row(msgspec.Struct, frozen=True):
+class AttackRow(msgspec.Struct, frozen=True):
     """What one attack did under one engine: `ran`, or it was stopped."""
 
     attack: str
@@ -50,7 +50,7 @@ class Column(msgspec.Struct, frozen=True):
     """All attacks under one engine."""
 
     engine: str
-    rows: tuple[Row, ...]
+    rows: tuple[AttackRow, ...]
     after_kill: bool | None = None
     """Whether an unknown program ran after SIGKILL of the engine's daemon; None: it has none."""
 
@@ -68,7 +68,7 @@ def stage_policy() -> EndpointPolicy:
             AllowRow(name="python", kinds=FILES, signer=("bench",), **_DUTY),  # type: ignore[arg-type]
             AllowRow(
                 name="shell-commands",
-                kinds=(Kind.INLINE,),
+                kinds=(CodeKind.INLINE,),
                 path=("/usr/bin/bash",),
                 # The bench itself, and the attacks' way into a namespace.
                 exes=(os.path.realpath(sys.executable), "/usr/bin/unshare"),
@@ -79,13 +79,13 @@ def stage_policy() -> EndpointPolicy:
     )
 
 
-def _catalogue(content: tuple[bytes, ...]) -> Catalogue:
+def _catalogue(content: tuple[bytes, ...]) -> InventoryBook:
     """Vouch for what the stage needs and no path row means, and for some programs' content."""
     items = [item for root in trusted_roots() if not is_owned(root) for item in _scan(root)]
     items += _scan(ACTS)
     digests = {item.sha256 for item in items}
     digests |= {hashlib.sha256(data).hexdigest() for data in content}
-    return Catalogue({}, {one: frozenset({"bench"}) for one in digests})
+    return InventoryBook({}, {one: frozenset({"bench"}) for one in digests})
 
 
 def _scan(root: str) -> list[Item]:
@@ -93,7 +93,7 @@ def _scan(root: str) -> list[Item]:
 
 
 def start_guard(
-    place: Place,
+    place: StagePlace,
     asked: Asked = ASKED,
     scope: Scope = Scope.FILESYSTEM,
     *,
@@ -123,7 +123,7 @@ def start_guard(
     group = Group()
     holder = os.fork()
     if holder == 0:
-        guard = Guard(
+        guard = ExecGuard(
             policy,
             catalogue,
             interpreters=interpreters,
@@ -154,7 +154,7 @@ def start_guard(
 
 
 def _noexec() -> None:
-    for point in (W, T, "/dev/shm", "/tmp", "/run", "/var/tmp"):  # noqa: S108 - the stage's own
+    for point in (W, T, "/dev/shm", "/tmp", "/run", "/var/tmp"):
         command = ["mount", "-o", "remount,bind,noexec,nosuid,nodev", point]
         subprocess.run(command, check=True)
 
@@ -198,7 +198,7 @@ def run(engine: str, base: Path, only: str = "") -> Column:
         )
     floor = [part for part in parts if part in {"noexec", "landlock", "confine"}]
     rows = [
-        Row(attack.name, _ran(place, attack.command, floor))
+        AttackRow(attack.name, _ran(place, attack.command, floor))
         for attack in ATTACKS
         if only in attack.name
     ]
@@ -206,7 +206,7 @@ def run(engine: str, base: Path, only: str = "") -> Column:
     return Column(engine, tuple(rows), killed)
 
 
-def _after_kill(place: Place, holder: int, floor: list[str]) -> bool:
+def _after_kill(place: StagePlace, holder: int, floor: list[str]) -> bool:
     children = Path(f"/proc/{holder}/task/{holder}/children").read_text().split()
     for child in children or [str(holder)]:
         os.kill(int(child), signal.SIGKILL)
@@ -214,7 +214,7 @@ def _after_kill(place: Place, holder: int, floor: list[str]) -> bool:
     return _ran(place, "{w}/progs", floor)
 
 
-def _ran(place: Place, command: str, floor: list[str]) -> bool:
+def _ran(place: StagePlace, command: str, floor: list[str]) -> bool:
     """Run one attack as a child in its own session; tell whether it printed RAN."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -268,7 +268,7 @@ def _drain(reader: int, until: float) -> bytes:
 
 def _session(leader: int) -> list[int]:
     found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208
+    for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in (1, leader):
             try:
                 stat = Path(f"/proc/{name}/stat").read_text()

@@ -112,7 +112,7 @@ def kills(base: Path, count: int) -> Kills:
 def _load(writer: int) -> None:
     """Start an unknown and an allowed program in turn until told to stop."""
     ran = tried = allowed = refused = 0
-    while not os.path.exists("/run/stop"):  # noqa: PTH110
+    while not os.path.exists("/run/stop"):
         ran += _spawn(f"{W}/progs")
         tried += 1
         good = _spawn("/bin/true")
@@ -134,7 +134,7 @@ def cost(base: Path, count: int, *, static: bool) -> Cost:
     ]
     place = build(base)
     unmarked = Path("/mnt/n")
-    image = Path("/tmp/unmarked.img")  # noqa: S108 - the stage's own
+    image = Path("/tmp/unmarked.img")
     disk(image, unmarked, 64)
     for root in (Path(W), unmarked):
         for source, name in zip(
@@ -180,7 +180,7 @@ def cost(base: Path, count: int, *, static: bool) -> Cost:
     )
 
 
-class Learned(msgspec.Struct, frozen=True):
+class LearnedCommand(msgspec.Struct, frozen=True):
     """One command learned and then enforced: its exit status both times, what was refused then.
 
     `unknown_ran` says whether a program that was not learned ran under enforcement: it must not.
@@ -194,7 +194,7 @@ class Learned(msgspec.Struct, frozen=True):
     unknown_ran: bool
 
 
-def learn(base: Path, command: list[str]) -> Learned:
+def learn(base: Path, command: list[str]) -> LearnedCommand:
     """Run a command in learn mode, make rows of what was seen, and run it again enforced."""
     place = build(base)
     nothing = AllowRow(
@@ -221,7 +221,7 @@ def learn(base: Path, command: list[str]) -> Learned:
     )
     unknown = _spawn(f"{W}/progs")
     os.kill(holder, signal.SIGTERM)
-    return Learned(len(seen), len(rows), first, second, refused, unknown)
+    return LearnedCommand(len(seen), len(rows), first, second, refused, unknown)
 
 
 def _status(command: list[str]) -> int:
@@ -232,8 +232,8 @@ def _status(command: list[str]) -> int:
             quiet = os.open("/run/said", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
-            os.chdir("/tmp")  # noqa: S108 - the stage's own
-            os.execvp(command[0], command)  # noqa: S606
+            os.chdir("/tmp")
+            os.execvp(command[0], command)
         finally:
             os._exit(127)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -269,7 +269,7 @@ def _one(runner: tuple[int, int]) -> float:
 
 if __name__ == "__main__":
     what, base = sys.argv[1], Path(sys.argv[2])
-    found: Kills | Cost | Learned
+    found: Kills | Cost | LearnedCommand
     if what == "kills":
         found = kills(base, int(sys.argv[3]))
     elif what == "learn":

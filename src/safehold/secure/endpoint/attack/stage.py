@@ -22,7 +22,7 @@ W, T = "/mnt/w", "/mnt/t"
 _NODES = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 
 
-class Place(msgspec.Struct, frozen=True):
+class StagePlace(msgspec.Struct, frozen=True):
     """What commands are filled with."""
 
     w: str
@@ -39,7 +39,7 @@ class Place(msgspec.Struct, frozen=True):
         return command
 
 
-def build(base: Path, keep: tuple[str, ...] = ()) -> Place:
+def build(base: Path, keep: tuple[str, ...] = ()) -> StagePlace:
     """Build the stage below `base`, enter it, and return its places.
 
     Args:
@@ -66,7 +66,7 @@ def build(base: Path, keep: tuple[str, ...] = ()) -> Place:
         _run("mount", "-t", "tmpfs", "-o", "mode=755", name.replace("/", "-"), str(root / name))
     (root / "tmp").chmod(0o1777)
     for stays in keep:
-        if Path(stays).is_relative_to("/tmp") or Path(stays).is_relative_to("/run"):  # noqa: S108 - hidden by the stage
+        if Path(stays).is_relative_to("/tmp") or Path(stays).is_relative_to("/run"):
             kept = root / stays.removeprefix("/")
             kept.mkdir(parents=True, exist_ok=True)
             _run("mount", "--bind", stays, str(kept))
@@ -85,7 +85,7 @@ def build(base: Path, keep: tuple[str, ...] = ()) -> Place:
     _run("pivot_root", ".", ".")
     _run("umount", "-l", ".")
     os.chdir("/")
-    place = Place(
+    place = StagePlace(
         w=W,
         t=T,
         py=f"{python} -I -S -B",
@@ -136,7 +136,7 @@ def _fill() -> None:
         _program(Path(folder) / "x.py", b"#!/usr/bin/python3\nprint('RAN')\n")
         _program(Path(folder) / "chain", f"#!{folder}/prog RAN\n".encode())
         _program(Path(folder) / "ok.sh", b"#!/bin/sh\nexit 0\n")
-    _program(Path("/dev/shm/prog"), unknown)  # noqa: S108 - the stage's own
+    _program(Path("/dev/shm/prog"), unknown)
     w = Path(W)
     # Programs as text: an attacker who may not read an unknown program has them like this.
     for name in ("progs", "x.sh"):

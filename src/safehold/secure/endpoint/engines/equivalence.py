@@ -11,7 +11,7 @@ from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.policy import EndpointPolicy, decide
 
 
-class Compared(msgspec.Struct, frozen=True):
+class EngineCompared(msgspec.Struct, frozen=True):
     """One engine over many asks: how many were compared, lay in a blind spot, and differed."""
 
     engine: str
@@ -26,7 +26,7 @@ def compare(
     items: Sequence[Item],
     asks: Iterable[Ask],
     today: dt.date,
-) -> Compared:
+) -> EngineCompared:
     """Return what the engine's model, read back from its files, says beside the policy."""
     model = engine.model(engine.compile(policy, items))
     compared = blind = 0
@@ -38,4 +38,4 @@ def compare(
         compared += 1
         if model(ask) != isinstance(decide(policy, ask, today), Allowed):
             differ.append(ask)
-    return Compared(engine.name, compared, blind, tuple(differ))
+    return EngineCompared(engine.name, compared, blind, tuple(differ))

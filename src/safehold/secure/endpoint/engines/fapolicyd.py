@@ -22,7 +22,7 @@ from safehold.secure.endpoint.engines.meaning import (
     target_of,
     with_signers,
 )
-from safehold.secure.endpoint.interface import Ask, Kind
+from safehold.secure.endpoint.interface import Ask, CodeKind
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.policy import (
     AllowRow,
@@ -41,9 +41,13 @@ _LANGUAGES = (
     "text/x-lua,text/x-perl,text/x-php,text/x-python,text/x-ruby,text/x-tcl,text/x-shellscript"
 )
 _LIBRARIES = "application/x-sharedlib,application/x-executable,application/x-pie-executable"
-_PERM = {Kind.ELF: "execute", Kind.SCRIPT: "any", Kind.LIBRARY: "open"}
-_FTYPE = {Kind.ELF: "", Kind.SCRIPT: " ftype=%languages", Kind.LIBRARY: " ftype=%libraries"}
-_SEEN = (Kind.ELF, Kind.LIBRARY, Kind.SCRIPT)
+_PERM = {CodeKind.ELF: "execute", CodeKind.SCRIPT: "any", CodeKind.LIBRARY: "open"}
+_FTYPE = {
+    CodeKind.ELF: "",
+    CodeKind.SCRIPT: " ftype=%languages",
+    CodeKind.LIBRARY: " ftype=%libraries",
+}
+_SEEN = (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.SCRIPT)
 _BLANK = re.compile(r"\s")
 CONF = """\
 permissive = 0
@@ -194,8 +198,10 @@ def model(files: Files) -> Model:
 
     def decide(ask: Ask) -> bool:
         kind = ask.target.kind
-        perm = "open" if kind is Kind.LIBRARY else "execute"
-        family = {Kind.LIBRARY: "%libraries", Kind.SCRIPT: "%languages"}.get(kind, "%libraries")
+        perm = "open" if kind is CodeKind.LIBRARY else "execute"
+        family = {CodeKind.LIBRARY: "%libraries", CodeKind.SCRIPT: "%languages"}.get(
+            kind, "%libraries"
+        )
         for allow, wanted, who, what in rules:
             if wanted not in {perm, "any"}:
                 continue
@@ -241,7 +247,9 @@ ENGINE = Engine(
     compile_files,
     model,
     (
-        kinds_unseen(Kind.INLINE, Kind.MODULE, reason="it sees files that are opened, and no .ko"),
+        kinds_unseen(
+            CodeKind.INLINE, CodeKind.MODULE, reason="it sees files that are opened, and no .ko"
+        ),
         BY_UNIT,
         NOT_LISTED,
         NOT_OWNED,

@@ -14,7 +14,7 @@ from safehold.secure.endpoint.engines.meaning import (
     kinds_unseen,
     one_form,
 )
-from safehold.secure.endpoint.interface import Ask, Kind
+from safehold.secure.endpoint.interface import Ask, CodeKind
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.policy import EndpointPolicy
 
@@ -47,7 +47,7 @@ def ima(policy: EndpointPolicy, items: Sequence[Item]) -> Files:
     today = _today()
     found = {
         item.path: item.sha256
-        for kind in (Kind.ELF, Kind.LIBRARY, Kind.MODULE)
+        for kind in (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.MODULE)
         for item in allowed_items(policy, items, kind, today)
     }
     lines = [
@@ -79,7 +79,7 @@ def bpf(policy: EndpointPolicy, items: Sequence[Item]) -> Files:
     today = _today()
     found = {
         item.path: item.sha256
-        for kind in (Kind.ELF, Kind.LIBRARY)
+        for kind in (CodeKind.ELF, CodeKind.LIBRARY)
         for item in allowed_items(policy, items, kind, today)
     }
     rows = [json.dumps({"path": path, "sha256": digest}) for path, digest in sorted(found.items())]
@@ -102,11 +102,13 @@ IMA = Engine(
     ima,
     ima_model,
     (
-        kinds_unseen(Kind.SCRIPT, Kind.INLINE, reason="an interpreter's input is data to it"),
+        kinds_unseen(
+            CodeKind.SCRIPT, CodeKind.INLINE, reason="an interpreter's input is data to it"
+        ),
         BY_SUBJECT,
         NOT_LISTED,
         NOT_OWNED,
-        one_form(Kind.ELF, Kind.LIBRARY, Kind.MODULE),
+        one_form(CodeKind.ELF, CodeKind.LIBRARY, CodeKind.MODULE),
     ),
 )
 BPF = Engine(
@@ -115,11 +117,14 @@ BPF = Engine(
     bpf_model,
     (
         kinds_unseen(
-            Kind.SCRIPT, Kind.INLINE, Kind.MODULE, reason="its hooks are exec, mmap and mprotect"
+            CodeKind.SCRIPT,
+            CodeKind.INLINE,
+            CodeKind.MODULE,
+            reason="its hooks are exec, mmap and mprotect",
         ),
         BY_SUBJECT,
         NOT_LISTED,
         NOT_OWNED,
-        one_form(Kind.ELF, Kind.LIBRARY),
+        one_form(CodeKind.ELF, CodeKind.LIBRARY),
     ),
 )

@@ -4,23 +4,23 @@ import datetime as dt
 from collections.abc import Sequence
 
 from safehold.secure.endpoint.engines.interface import Blind, CompileError
-from safehold.secure.endpoint.interface import Allowed, Ask, Kind, Subject, Target
+from safehold.secure.endpoint.interface import Allowed, Ask, CodeKind, ExecSubject, Target
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.policy import (
     AllowRow,
     DenyRow,
     EndpointPolicy,
-    Row,
+    PolicyRow,
     decide,
     matches,
 )
 
-ANYBODY = Subject(2**32 - 2, "/nobody", "/nobody")
+ANYBODY = ExecSubject(2**32 - 2, "/nobody", "/nobody")
 """A subject that no row can name on purpose: what it may run, everybody may."""
 FOREVER = dt.date(1, 1, 1)
 
 
-def target_of(item: Item, kind: Kind) -> Target:
+def target_of(item: Item, kind: CodeKind) -> Target:
     """Return an inventory's item as the guard sees it; items are of folders that root owns."""
     return Target(kind, item.path, item.sha256, True, item.package, frozenset({"*"}))
 
@@ -31,18 +31,18 @@ def with_signers(policy: EndpointPolicy, target: Target) -> Target:
     return Target(target.kind, target.path, target.sha256, target.owned, target.package, signers)
 
 
-def can_be(item: Item, kind: Kind) -> bool:
+def can_be(item: Item, kind: CodeKind) -> bool:
     """Tell whether content of this kind can be run in that form: a text is never ELF."""
-    return (item.kind is Kind.SCRIPT) == (kind is Kind.SCRIPT)
+    return (item.kind is CodeKind.SCRIPT) == (kind is CodeKind.SCRIPT)
 
 
-def has_subject(row: Row) -> bool:
+def has_subject(row: PolicyRow) -> bool:
     """Tell whether a row is for some subjects only."""
     return bool(row.uids or row.exes or row.units)
 
 
 def allowed_items(
-    policy: EndpointPolicy, items: Sequence[Item], kind: Kind, today: dt.date
+    policy: EndpointPolicy, items: Sequence[Item], kind: CodeKind, today: dt.date
 ) -> list[Item]:
     """Return the items that everybody may run in this form, of those that can take it."""
     found = []
@@ -55,7 +55,7 @@ def allowed_items(
     return found
 
 
-def places(policy: EndpointPolicy, kind: Kind) -> list[str]:
+def places(policy: EndpointPolicy, kind: CodeKind) -> list[str]:
     """Return the path patterns whose rows are for everybody and this kind."""
     return [
         glob
@@ -84,7 +84,7 @@ def below(folder: str, path: str) -> bool:
 # ---- kinds of blind spots ---------------------------------------------------------------------
 
 
-def _means(row: Row, target: Target) -> bool:
+def _means(row: PolicyRow, target: Target) -> bool:
     """Tell whether a row's identity is the target's, in whatever form."""
     return (
         target.sha256 in row.sha256
@@ -94,12 +94,12 @@ def _means(row: Row, target: Target) -> bool:
     )
 
 
-def _by_row(policy: EndpointPolicy, ask: Ask, rows: Sequence[Row]) -> bool:
+def _by_row(policy: EndpointPolicy, ask: Ask, rows: Sequence[PolicyRow]) -> bool:
     del policy
     return any(ask.target.kind in row.kinds and _means(row, ask.target) for row in rows)
 
 
-def one_form(*forms: Kind) -> Blind:
+def one_form(*forms: CodeKind) -> Blind:
     """Return the blind spot of an engine that treats these forms alike."""
 
     def meets(policy: EndpointPolicy, items: Sequence[Item], ask: Ask) -> bool:
@@ -114,13 +114,13 @@ def one_form(*forms: Kind) -> Blind:
 
 def _subject_rows(policy: EndpointPolicy, items: Sequence[Item], ask: Ask) -> bool:
     del items
-    rows: list[Row] = [row for row in (*policy.allow, *policy.deny) if has_subject(row)]
+    rows: list[PolicyRow] = [row for row in (*policy.allow, *policy.deny) if has_subject(row)]
     return _by_row(policy, ask, rows)
 
 
 def _unit_rows(policy: EndpointPolicy, items: Sequence[Item], ask: Ask) -> bool:
     del items
-    rows: list[Row] = [
+    rows: list[PolicyRow] = [
         row
         for row in (*policy.allow, *policy.deny)
         if row.units or any("*" in exe for exe in row.exes)
@@ -130,7 +130,7 @@ def _unit_rows(policy: EndpointPolicy, items: Sequence[Item], ask: Ask) -> bool:
 
 def _content_rows(policy: EndpointPolicy, items: Sequence[Item], ask: Ask) -> bool:
     del items
-    rows: list[Row] = [row for row in (*policy.allow, *policy.deny) if not row.path]
+    rows: list[PolicyRow] = [row for row in (*policy.allow, *policy.deny) if not row.path]
     return _by_row(policy, ask, rows)
 
 
@@ -150,7 +150,7 @@ def _not_owned(policy: EndpointPolicy, items: Sequence[Item], ask: Ask) -> bool:
     return not ask.target.owned
 
 
-def kinds_unseen(*kinds: Kind, reason: str) -> Blind:
+def kinds_unseen(*kinds: CodeKind, reason: str) -> Blind:
     """Return the blind spot of kinds that an engine does not see."""
     return Blind(f"kinds: {', '.join(kinds)}", reason, lambda _, __, ask: ask.target.kind in kinds)
 

@@ -15,9 +15,9 @@ from safehold.secure.endpoint.engines.meaning import (
     places,
     tree,
 )
-from safehold.secure.endpoint.interface import Ask, Kind
+from safehold.secure.endpoint.interface import Ask, CodeKind
 from safehold.secure.endpoint.inventory.book import Item
-from safehold.secure.endpoint.policy import EndpointPolicy, Row, matches
+from safehold.secure.endpoint.policy import EndpointPolicy, PolicyRow, matches
 
 _DROP_IN = """\
 # /etc/systemd/system/SERVICE.service.d/50-safehold.conf
@@ -46,7 +46,7 @@ profile safehold flags=(attach_disconnected) {{
 }}
 """
 _UNSEEN = kinds_unseen(
-    Kind.SCRIPT, Kind.INLINE, Kind.MODULE, reason="an interpreter's input is data to it"
+    CodeKind.SCRIPT, CodeKind.INLINE, CodeKind.MODULE, reason="an interpreter's input is data to it"
 )
 
 
@@ -56,7 +56,7 @@ def _folders(policy: EndpointPolicy) -> list[str]:
     Raises:
         CompileError: a pattern is no folder, or none is left.
     """
-    found = sorted({tree(glob) for glob in places(policy, Kind.ELF)})
+    found = sorted({tree(glob) for glob in places(policy, CodeKind.ELF)})
     if not found:
         raise CompileError("expected at least one allow row for elf by path and for everybody")
     return found
@@ -119,9 +119,9 @@ def profile(policy: EndpointPolicy, items: Sequence[Item]) -> Files:
     return {"safehold": _PROFILE.format(rules="\n".join(rules))}
 
 
-def _letters(row: Row, *, deny: bool = False) -> str:
-    execute = ("x" if deny else "ix") if Kind.ELF in row.kinds else ""
-    return ("m" if Kind.LIBRARY in row.kinds else "") + execute
+def _letters(row: PolicyRow, *, deny: bool = False) -> str:
+    execute = ("x" if deny else "ix") if CodeKind.ELF in row.kinds else ""
+    return ("m" if CodeKind.LIBRARY in row.kinds else "") + execute
 
 
 def profile_model(files: Files) -> Model:
@@ -136,7 +136,7 @@ def profile_model(files: Files) -> Model:
             allow.append((words[0], words[1]))
 
     def decide(ask: Ask) -> bool:
-        letter = "m" if ask.target.kind is Kind.LIBRARY else "x"
+        letter = "m" if ask.target.kind is CodeKind.LIBRARY else "x"
 
         def meant(rules: list[tuple[str, str]]) -> bool:
             return any(letter in rule and matches(glob, ask.target.path) for glob, rule in rules)
@@ -156,7 +156,7 @@ SYSTEMD = Engine(
         BY_CONTENT,
         BY_DENY,
         NOT_OWNED,
-        one_form(Kind.ELF, Kind.LIBRARY),
+        one_form(CodeKind.ELF, CodeKind.LIBRARY),
     ),
 )
 LANDLOCK = Engine(
@@ -165,7 +165,11 @@ LANDLOCK = Engine(
     landlock_model,
     (
         kinds_unseen(
-            Kind.LIBRARY, Kind.SCRIPT, Kind.INLINE, Kind.MODULE, reason="only execve is asked about"
+            CodeKind.LIBRARY,
+            CodeKind.SCRIPT,
+            CodeKind.INLINE,
+            CodeKind.MODULE,
+            reason="only execve is asked about",
         ),
         BY_SUBJECT,
         BY_CONTENT,

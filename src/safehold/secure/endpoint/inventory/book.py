@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import TrustError
-from safehold.secure.endpoint.interface import InventoryError, Kind
+from safehold.secure.endpoint.interface import CodeKind, InventoryError
 from safehold.secure.endpoint.policy import EndpointPolicy, Hex32, InventorySource
 from safehold.trust.log.merkle import EMPTY_ROOT, hash_children, hash_leaf
 from safehold.trust.log.note import Note, SigningKey, parse_note, parse_vkey, sign_note
@@ -23,7 +23,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str
     size: int
     sha256: Hex32
-    kind: Kind
+    kind: CodeKind
     package: str = ""
     version: str = ""
     setuid: bool = False
@@ -128,7 +128,7 @@ def _stated(name: str, note: Note, source: InventorySource) -> Stated:
         raise InventoryError(f"{name}: expected a note of an inventory") from error
 
 
-class Catalogue(msgspec.Struct, frozen=True):
+class InventoryBook(msgspec.Struct, frozen=True):
     """What verified inventories say of a digest."""
 
     packages: dict[str, str] = {}
@@ -143,7 +143,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         return self.signers.get(sha256, frozenset())
 
 
-def catalogue(policy: EndpointPolicy, folder: Path, now: int) -> Catalogue:
+def catalogue(policy: EndpointPolicy, folder: Path, now: int) -> InventoryBook:
     """Read every inventory that the policy names; paths are meant beside the policy.
 
     Raises:
@@ -156,4 +156,4 @@ def catalogue(policy: EndpointPolicy, folder: Path, now: int) -> Catalogue:
             if item.package:
                 packages.setdefault(item.sha256, item.package)
             signers[item.sha256] = signers.get(item.sha256, frozenset()) | {source.signer}
-    return Catalogue(packages, signers)
+    return InventoryBook(packages, signers)

@@ -1,7 +1,5 @@
 """Find what can run on this host; a file is hashed again only when its key has changed."""
 
-# ruff: noqa: PTH112, PTH114, PTH119 - paths are strings of the kernel, and hot
-
 import os
 import re
 import stat
@@ -11,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.secure.endpoint.facts import content_kind, digest
-from safehold.secure.endpoint.interface import InventoryError, Kind
+from safehold.secure.endpoint.interface import CodeKind, InventoryError
 from safehold.secure.endpoint.inventory.book import Item
 from safehold.secure.endpoint.invocation import LANGUAGES
 from safehold.secure.fanotify.interface import FanotifyError
@@ -22,15 +20,15 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 _DPKG = Path("/var/lib/dpkg")
 
 
-class Seen(msgspec.Struct, frozen=True):
+class ScannedFile(msgspec.Struct, frozen=True):
     """A digest, and the key (device, inode, size, both times) under which it holds."""
 
     key: tuple[int, int, int, int, int]
     sha256: str
-    kind: Kind
+    kind: CodeKind
 
 
-Cache = dict[str, Seen]
+Cache = dict[str, ScannedFile]
 
 
 def load_cache(path: Path) -> Cache:
@@ -44,7 +42,7 @@ def load_cache(path: Path) -> Cache:
         return {}
 
 
-def store_cache(path: Path, cache: Mapping[str, Seen]) -> None:
+def store_cache(path: Path, cache: Mapping[str, ScannedFile]) -> None:
     """Keep what was hashed, for root alone.
 
     Raises:
@@ -138,7 +136,7 @@ def _may_run(path: str, mode: int) -> bool:
     )
 
 
-def _seen(path: str, found: os.stat_result, before: Seen | None) -> Seen | None:
+def _seen(path: str, found: os.stat_result, before: ScannedFile | None) -> ScannedFile | None:
     key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     if before is not None and before.key == key:
         return before
@@ -146,12 +144,12 @@ def _seen(path: str, found: os.stat_result, before: Seen | None) -> Seen | None:
     try:
         text = path.endswith(_SUFFIXES)
         kind = content_kind(handle, executed=bool(found.st_mode & 0o111))
-        if kind is Kind.ELF and ".so" in os.path.basename(path):
-            kind = Kind.LIBRARY
+        if kind is CodeKind.ELF and ".so" in os.path.basename(path):
+            kind = CodeKind.LIBRARY
         if kind is None:
             if not text:
                 return None
-            kind = Kind.SCRIPT
-        return Seen(key, digest(handle), kind)
+            kind = CodeKind.SCRIPT
+        return ScannedFile(key, digest(handle), kind)
     finally:
         os.close(handle)

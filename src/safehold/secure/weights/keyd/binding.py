@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from safehold.secure.weights.keyd.interface import Answer, Bind, Bound, KeydError, Sealed
+from safehold.secure.weights.keyd.interface import Answer, Bind, BindProof, KeydError, SealedAnswer
 
 _INFO = b"safehold-keyd-answer/1"
 _ONCE = bytes(12)
@@ -25,9 +25,9 @@ class Binding:
     def __init__(self, bind: Bind) -> None:
         self._private = X25519PrivateKey.generate()
         public = self._private.public_key().public_bytes_raw()
-        self.bound = Bound(nonce=bind.nonce, public=public)
+        self.bound = BindProof(nonce=bind.nonce, public=public)
 
-    def open(self, sealed: Sealed) -> Answer:
+    def open(self, sealed: SealedAnswer) -> Answer:
         """Return the answer.
 
         Raises:
@@ -47,7 +47,7 @@ def new_bind() -> Bind:
     return Bind(nonce=os.urandom(32))
 
 
-def seal_answer(answer: Answer, bound: Bound) -> Sealed:
+def seal_answer(answer: Answer, bound: BindProof) -> SealedAnswer:
     """Return an answer that only the holder of the bound key reads.
 
     Raises:
@@ -56,10 +56,12 @@ def seal_answer(answer: Answer, bound: Bound) -> Sealed:
     private = X25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
     key = _key(_agreed(private, bound.public), public, bound)
-    return Sealed(public=public, box=AESGCM(key).encrypt(_ONCE, msgspec.json.encode(answer), _INFO))
+    return SealedAnswer(
+        public=public, box=AESGCM(key).encrypt(_ONCE, msgspec.json.encode(answer), _INFO)
+    )
 
 
-def _key(secret: bytes, public: bytes, bound: Bound) -> bytes:
+def _key(secret: bytes, public: bytes, bound: BindProof) -> bytes:
     return HKDF(SHA256(), 32, bound.nonce, _INFO + public + bound.public).derive(secret)
 
 

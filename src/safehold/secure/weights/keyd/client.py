@@ -25,7 +25,7 @@ from safehold.secure.weights.keyd.interface import (
     KeydError,
     KeyRefusal,
     Receipt,
-    Sealed,
+    SealedAnswer,
     receive,
     send,
 )
@@ -180,8 +180,8 @@ def _exchange(connection: socket.socket, ask: Ask, kind: type[msgspec.Struct]) -
         if isinstance(first, Bind):
             binding = Binding(first)
             send(connection, binding.bound)
-            second = receive(connection, Sealed | KeyRefusal)
-            answer = binding.open(second) if isinstance(second, Sealed) else second
+            second = receive(connection, SealedAnswer | KeyRefusal)
+            answer = binding.open(second) if isinstance(second, SealedAnswer) else second
         else:
             answer = first
     except OSError as error:

@@ -12,7 +12,7 @@ MACHINE_ID = Path("/etc/machine-id")
 SSH_HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 
 
-class Host(msgspec.Struct, frozen=True):
+class HostIdentity(msgspec.Struct, frozen=True):
     """What makes this host this one: pinned in keyd's configuration by its digest."""
 
     nodename: str
@@ -25,7 +25,7 @@ class Host(msgspec.Struct, frozen=True):
         return sha256_hex(b"safehold-host/1\0" + canonical(self))
 
 
-def measure_host(machine_id: Path = MACHINE_ID, ssh_host_key: Path = SSH_HOST_KEY) -> Host:
+def measure_host(machine_id: Path = MACHINE_ID, ssh_host_key: Path = SSH_HOST_KEY) -> HostIdentity:
     """Return the host's facts; a host without an SSH host key has an empty one.
 
     Raises:
@@ -41,4 +41,6 @@ def measure_host(machine_id: Path = MACHINE_ID, ssh_host_key: Path = SSH_HOST_KE
         key = sha256_hex(ssh_host_key.read_bytes())
     except OSError:
         key = ""
-    return Host(nodename=os.uname().nodename, machine_id=sha256_hex(identity), ssh_host_key=key)
+    return HostIdentity(
+        nodename=os.uname().nodename, machine_id=sha256_hex(identity), ssh_host_key=key
+    )

@@ -118,14 +118,14 @@ class Bind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bind"):
     nonce: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
-class Bound(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bound"):
+class BindProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bound"):
     """The measured process's answer: the nonce, and an X25519 key that only its memory has."""
 
     nonce: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     public: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
-class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sealed"):
+class SealedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sealed"):
     """An answer for that key alone: who shares the connection reads nothing."""
 
     public: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -136,7 +136,7 @@ Answer = Keys | Watching | Rewrapped | Shredded | Alive | GrantRevoked | KeyRefu
 T = TypeVar("T")
 
 
-def send(peer: socket.socket, message: Ask | Answer | Bind | Bound | Sealed) -> None:
+def send(peer: socket.socket, message: Ask | Answer | Bind | BindProof | SealedAnswer) -> None:
     """Send one frame."""
     data = msgspec.json.encode(message)
     peer.sendall(len(data).to_bytes(_LENGTH_BYTES, "big") + data)

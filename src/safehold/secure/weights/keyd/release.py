@@ -10,7 +10,7 @@ from safehold.canonical import sha256_hex
 from safehold.errors import TrustError, WeightsError
 from safehold.secure.weights.header import content_id, covers, open_header
 from safehold.secure.weights.interface import Header, KeyProvider
-from safehold.secure.weights.keyd.host import Host
+from safehold.secure.weights.keyd.host import HostIdentity
 from safehold.secure.weights.keyd.interface import (
     Ask,
     KeydError,
@@ -80,7 +80,7 @@ class Releaser:
         providers: Sequence[KeyProvider],
         verifier: SealVerifier,
         host: tuple[str, str],
-        measure: Callable[[], Host],
+        measure: Callable[[], HostIdentity],
         loaders: Sequence[int],
         elapsed: Callable[[], float] = _since_boot,
         endpoint: Callable[[], None] = lambda: None,

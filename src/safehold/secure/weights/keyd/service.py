@@ -15,7 +15,7 @@ from safehold.secure.weights.keyd.interface import (
     Alive,
     Answer,
     Ask,
-    Bound,
+    BindProof,
     GrantRevoked,
     KeydError,
     KeyRefusal,
@@ -106,7 +106,7 @@ class KeyService:
                 # 1. The measured process itself answers, with a key that only it has.
                 bind = new_bind()
                 send(connection, bind)
-                bound: Bound | None = receive(connection, Bound, sender=peer.pid)
+                bound: BindProof | None = receive(connection, BindProof, sender=peer.pid)
                 if bound is None or bound.nonce != bind.nonce:
                     raise KeydError("expected the nonce back from the measured process")
                 # 2. It is still what was measured: nothing is spent otherwise.

@@ -13,7 +13,7 @@ from typing import Self
 
 from safehold.errors import WeightsError
 from safehold.secure.fanotify.group import Group, Question
-from safehold.secure.fanotify.interface import Asked, FanotifyError, Kind, Scope
+from safehold.secure.fanotify.interface import Asked, FanotifyError, GroupClass, Scope
 from safehold.secure.weights.meter.budget import Active, Read
 
 
@@ -52,7 +52,7 @@ class FanotifyGroup:
         detailed = active is Active.PRE_ACCESS
         self._names = {_identity(path.stat()): path.name for path in files}
         try:
-            self.group = Group(Kind.PRE_CONTENT if detailed else Kind.CONTENT)
+            self.group = Group(GroupClass.PRE_CONTENT if detailed else GroupClass.CONTENT)
         except FanotifyError as error:
             raise MeterError(str(error)) from error
         for path in files:

@@ -71,10 +71,10 @@ def texts_of(item: w.OutputItem) -> list[tuple[str, int, str]]:
             assert_never(other)
 
 
-class Part:
+class ItemText:
     """One text of one item: its lane, how much was read, and what was released."""
 
-    def __init__(self, item: "Item", kind: str, lane: Lane, at: int) -> None:
+    def __init__(self, item: "ClientItem", kind: str, lane: Lane, at: int) -> None:
         self.item, self.kind, self.lane, self.at = item, kind, lane, at
         self.read = 0
         self.read_closed = False
@@ -88,12 +88,12 @@ class Part:
         return "".join(self.texts)
 
 
-class Item:
+class ClientItem:
     """One output item as the client gets it."""
 
     def __init__(self, kind: str, item_id: str, call_id: str) -> None:
         self.kind, self.item_id, self.call_id = kind, item_id, call_id
-        self.parts: dict[tuple[str, int], Part] = {}
+        self.parts: dict[tuple[str, int], ItemText] = {}
         self.name_texts: list[str] = []
         self.namespace: str | None = None
         self.secret: str | None = None
@@ -161,7 +161,7 @@ def whole_item(item: w.OutputItem, index: int, namespace: str | None) -> dict[st
     prefix = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
     kind = kind_of(item)
     call = getattr(item, "call_id", None)
-    entry = Item(
+    entry = ClientItem(
         kind,
         identifier(item.id, f"{prefix.get(kind, 'item')}_{index}"),
         identifier(call, f"call_{index}"),
@@ -173,7 +173,7 @@ def whole_item(item: w.OutputItem, index: int, namespace: str | None) -> dict[st
         entry.secret = item.encrypted_content
     for number, (part_kind, at, text) in enumerate(texts_of(item)):
         lane = Lane(channel=KINDS[part_kind], index=number)
-        part = entry.parts[part_kind, at] = Part(entry, part_kind, lane, at)
+        part = entry.parts[part_kind, at] = ItemText(entry, part_kind, lane, at)
         part.begun = True
         part.texts.append(text)
     return entry.shown("completed")

@@ -32,8 +32,8 @@ from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.items import (
     ALLOWED,
     KINDS,
-    Item,
-    Part,
+    ClientItem,
+    ItemText,
     kind_of,
     shown_part,
     texts_of,
@@ -96,15 +96,15 @@ class ResponsesStream:
         self._opaque_reasoning = opaque_reasoning
         self._lanes = Lanes(max_lanes)
         self.response_id = "resp_safehold"
-        self._items: dict[str, Item] = {}
-        self._by_lane: dict[Lane, Part] = {}
-        self._by_name: dict[Lane, Item] = {}
-        self._last: Item | None = None
+        self._items: dict[str, ClientItem] = {}
+        self._by_lane: dict[Lane, ItemText] = {}
+        self._by_name: dict[Lane, ClientItem] = {}
+        self._last: ClientItem | None = None
         self._final: w.Response | None = None
         self._begun = False
         self._sequence = 0
-        self._writing: Item | None = None
-        self._part: Part | None = None
+        self._writing: ClientItem | None = None
+        self._part: ItemText | None = None
         self._written: list[dict[str, Any]] = []
 
     # -- what the upstream says ------------------------------------------------------------
@@ -179,7 +179,9 @@ class ResponsesStream:
             raise BrokenReplyError("upstream: expected a new item, came one that began before")
         pieces: list[Piece] = []
         call = getattr(item, "call_id", None)
-        entry = Item(kind_of(item), identifier(item.id, key), identifier(call, f"call_{number}"))
+        entry = ClientItem(
+            kind_of(item), identifier(item.id, key), identifier(call, f"call_{number}")
+        )
         self._items[key] = self._last = entry
         if isinstance(item, w.OutputCall | w.OutputCustomCall):
             entry.namespace = self._settled.namespace(item.namespace)
@@ -190,7 +192,7 @@ class ResponsesStream:
             self._seal(entry, item.encrypted_content)
         return pieces
 
-    def _seal(self, entry: Item, secret: str) -> None:
+    def _seal(self, entry: ClientItem, secret: str) -> None:
         if self._opaque_reasoning == "refuse":
             raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
         if self._opaque_reasoning == "pass":
@@ -198,7 +200,7 @@ class ResponsesStream:
         else:
             self._strainer.dropped += 1
 
-    def _find(self, given: w.ResponsesEvent, kind: str) -> Part:
+    def _find(self, given: w.ResponsesEvent, kind: str) -> ItemText:
         """Return the part that an event is about, opening it at its first mention."""
         item = self._items.get(given.item_id) if given.item_id else self._last
         if item is None:
@@ -206,26 +208,26 @@ class ResponsesStream:
         at = (given.summary_index if kind == "summary" else given.content_index) or 0
         return self._part_of(item, kind, at)
 
-    def _unannounced(self, item_id: str | None, kind: str) -> Item:
+    def _unannounced(self, item_id: str | None, kind: str) -> ClientItem:
         """Begin the item of a server that does not announce its items (a call needs its name)."""
         if kind in ("arguments", "input"):
             raise BrokenReplyError("upstream: expected an event about an open item")
         number = len(self._items)
         key = item_id or f"item_{number}"
         of = "message" if kind in ("text", "refusal") else "reasoning"
-        item = self._items[key] = self._last = Item(of, identifier(item_id, key), "")
+        item = self._items[key] = self._last = ClientItem(of, identifier(item_id, key), "")
         return item
 
-    def _part_of(self, item: Item, kind: str, at: int) -> Part:
+    def _part_of(self, item: ClientItem, kind: str, at: int) -> ItemText:
         part = item.parts.get((kind, at))
         if part is None:
             if kind not in ALLOWED.get(item.kind, ("action",)):
                 raise BrokenReplyError("upstream: expected text of the item's own kind")
             lane = self._lanes.get(0, KINDS[kind], len(self._by_lane))
-            part = item.parts[kind, at] = self._by_lane[lane] = Part(item, kind, lane, at)
+            part = item.parts[kind, at] = self._by_lane[lane] = ItemText(item, kind, lane, at)
         return part
 
-    def _end_part(self, part: Part, whole: str | None) -> list[Piece]:
+    def _end_part(self, part: ItemText, whole: str | None) -> list[Piece]:
         """End a part; a server that sent no deltas gives its text only here."""
         if part.read_closed:
             return []
@@ -239,7 +241,7 @@ class ResponsesStream:
         entry = self._items.get(item.id) if item.id else self._last
         return self._whole_item(item, entry)
 
-    def _whole_item(self, item: w.OutputItem, entry: Item | None) -> list[Piece]:
+    def _whole_item(self, item: w.OutputItem, entry: ClientItem | None) -> list[Piece]:
         """End an item; what a server told only now is scored and delivered like any text."""
         pieces: list[Piece] = []
         if entry is None:
@@ -308,7 +310,7 @@ class ResponsesStream:
             "response.in_progress", {"response": self._object("in_progress")}
         )
 
-    def _open_item(self, item: Item) -> bytes:
+    def _open_item(self, item: ClientItem) -> bytes:
         if self._writing is item:
             return b""
         frames = self.begin() + self._close_item("completed")
@@ -317,7 +319,7 @@ class ResponsesStream:
         fields = {"output_index": item.index, "item": item.shown("in_progress")}
         return frames + self._event("response.output_item.added", fields)
 
-    def _open_part(self, part: Part) -> bytes:
+    def _open_part(self, part: ItemText) -> bytes:
         if part.begun:
             return b""
         part.begun = True
@@ -343,7 +345,7 @@ class ResponsesStream:
                 return frames + self._event("response.content_part.added", {**place, "part": shown})
 
     @staticmethod
-    def _place(part: Part) -> dict[str, Any]:
+    def _place(part: ItemText) -> dict[str, Any]:
         place: dict[str, Any] = {"item_id": part.item.item_id, "output_index": part.item.index}
         if part.kind == "summary":
             place["summary_index"] = part.at
@@ -375,7 +377,7 @@ class ResponsesStream:
             return self._open_part(part)
         return self._open_part(part) + self._close_part(part)
 
-    def _close_part(self, part: Part) -> bytes:
+    def _close_part(self, part: ItemText) -> bytes:
         place, text = self._place(part), part.text
         self._part = None
         done = next(name for name, value in WHOLE.items() if value == part.kind)
@@ -439,9 +441,9 @@ class ResponsesStream:
         for a broken line, and ask again or raise.
         """
         frames = self.begin() + self._close_item("incomplete")
-        item = Item("message", f"msg_{notice.decision_id}", "")
+        item = ClientItem("message", f"msg_{notice.decision_id}", "")
         lane = Lane(channel=Channel.TEXT, index=len(self._by_lane))
-        part = item.parts["text", 0] = self._by_lane[lane] = Part(item, "text", lane, 0)
+        part = item.parts["text", 0] = self._by_lane[lane] = ItemText(item, "text", lane, 0)
         frames += self._open_part(part) + self.release(lane, REFUSAL)
         frames += self._close_item("completed")
         more = {

@@ -1,0 +1,73 @@
+"""`--help` is quick: a command loads what it needs when it runs, and says what is missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from safehold.cli import COMMANDS, _monitor_ladder, capability, monitor
+from safehold.detect.monitoring.campaign_book import CampaignSettings
+from safehold.detect.monitoring.ladder import Climb
+from safehold.detect.monitoring.scan.scanners import SCANNERS
+from safehold.detect.monitoring.simulate import TAILS
+from safehold.govern.capability.run import ELICITATIONS
+
+# cryptography alone is quick to load: six groups may bring it with the types of their options.
+HEAVY = (
+    "aiohttp",
+    "matplotlib",
+    "numpy",
+    "onnxruntime",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "sqlalchemy",
+    "starlette",
+    "torch",
+    "transformers",
+    "uvicorn",
+)
+
+
+def test_no_command_loads_a_library_before_it_runs() -> None:
+    """Every module of the command line is imported, one after the other; none brings any."""
+    modules = sorted(module for module, _, _ in COMMANDS.values())
+    program = (
+        "import importlib, sys\n"
+        f"for module in {modules!r}:\n"
+        "    importlib.import_module(module)\n"
+        f"    found = sorted({set(HEAVY)!r} & sys.modules.keys())\n"
+        "    assert not found, (module, found)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()[-400:]
+
+
+def test_words_told_early_are_those_of_the_parts() -> None:
+    """What `--help` offers without loading its parts is what there is."""
+    assert sorted(SCANNERS) == list(monitor.SCANNERS)
+    assert tuple(TAILS) == monitor.TAILS
+    assert CampaignSettings().begin_with == monitor.BACKGROUND
+    assert tuple(ELICITATIONS) == capability.ELICITATIONS
+    assert Climb().limit_after == _monitor_ladder.LIMIT_AFTER
+    assert Climb().requests_per_hour == _monitor_ladder.REQUESTS_PER_HOUR
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [("onnxruntime", "safehold[stage2]"), ("starlette", "safehold[console]"), ("nobody", "nobody")],
+)
+def test_missing_extra_is_one_line_with_what_to_install(module: str, said: str) -> None:
+    """A package that is not there is exit status 7 and one line; never a traceback."""
+    program = (
+        "import sys\n"
+        "import safehold.cli as cli\n"
+        "def broken(*_, **__):\n"
+        f"    raise ModuleNotFoundError('x', name={module!r})\n"
+        "cli.safehold.main = broken\n"
+        "cli.main([])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert run.returncode == 7
+    assert said in run.stderr.decode()
+    assert run.stderr.count(b"\n") == 1
