@@ -24,7 +24,7 @@ from safehold.guard.interface import Block, Escalation
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.batching import InlineStage2, Stage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer, drive, run_flow
+from safehold.guard.session.drivers import Answer, drive, run_flow
 from safehold.guard.session.session import Guard, SessionPolicy
 
 SEEDS = Path(__file__).parents[1] / "src/safehold/improve/synthesis/seeds/homebrewing"

@@ -46,7 +46,7 @@ from safehold.guard.ledger.joined import joined, watermark
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import Guard
 from safehold.stats import lower_bound
 from safehold.testing.monitoring import fill

@@ -8,7 +8,7 @@ from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
 from safehold.guard.interface import DeliveryMode
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import Guard, SessionPolicy
 
 TOLERANCE = 1e-3

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn
 from safehold.guard.interface import Allow, Block, Cleared, DeliveryMode, Escalation, Failed
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.escapes import Unescaping, unescaped
-from safehold.guard.session.flow import drive
 from safehold.guard.session.session import SessionPolicy
 from safehold.testing.guards import MARKER, rule_guard
 

@@ -14,7 +14,7 @@ from safehold.guard.interface import Block, Cleared, Escalation, Failed, Scored,
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 from safehold.guard.session.batching import BatchLimits, Stage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive, run_flow
+from safehold.guard.session.drivers import drive, run_flow
 from safehold.guard.session.session import Guard
 from safehold.testing.guards import MARKER, rule_guard
 from safehold.testing.scorers import keyword_guard, keyword_head

@@ -5,7 +5,7 @@ import pytest
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.interface import Allow, Block, Escalation, Scored, SessionPolicy, Verdict
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.segments import WHOLE, windows
 from safehold.guard.session.session import Guard
 from safehold.testing.scorers import keyword_guard, keyword_head

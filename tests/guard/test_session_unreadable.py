@@ -8,7 +8,7 @@ import pytest
 from safehold.exchange import Channel, Exchange, Lane, user_says
 from safehold.guard.interface import Block, DeliveryMode, Escalation, Failed, SessionPolicy, Stage
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import Guard, GuardSession
 from safehold.testing.guards import rule_guard
 

@@ -12,7 +12,7 @@ from safehold.guard.interface import Block, Cleared, FailMode, Stage
 from safehold.guard.scorers.probe import LinearProbe, ProbeHead
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Probed, Thresholds
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 from safehold.testing.guards import PlainDecoder
 from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head

@@ -26,7 +26,7 @@ from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 from safehold.testing.guards import MARKER, PlainDecoder, rule_guard
 from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head

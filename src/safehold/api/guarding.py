@@ -31,7 +31,7 @@ from safehold.guard.interface import (
 )
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer, StageTwo, drive, run_flow
+from safehold.guard.session.drivers import Answer, StageTwo, drive, run_flow
 from safehold.guard.session.session import Guard, GuardSession
 
 Prompt = str | Sequence[Mapping[str, Any]] | Exchange

@@ -198,7 +198,7 @@ def settle(url: str, dead_after: float, journal: Path | None, as_json: bool) -> 
       safehold ledger settle
       safehold ledger settle --journal /var/lib/safehold/journal
     """
-    from safehold.guard.gateway.relaying.journal import default_journal, journalled
+    from safehold.guard.gateway.relaying.crash_journal import default_journal, journalled
     from safehold.guard.ledger.coverage import StallLimits
     from safehold.guard.ledger.reader import LedgerReader
     from safehold.guard.ledger.retention import settle as settle_rows

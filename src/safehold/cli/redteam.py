@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from safehold.detect.redteam.run import Attacker, Stage2
     from safehold.guard.bundle.load import Trust
     from safehold.guard.interface import Escalation
-    from safehold.guard.session.flow import Answer
+    from safehold.guard.session.drivers import Answer
     from safehold.guard.session.session import Guard
 
 _SHOWN = 12

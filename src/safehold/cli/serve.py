@@ -195,7 +195,7 @@ def with_defaults(settings: "Settings") -> "Settings":
     `safehold eval` does.
     """
     from safehold.guard.bundle.stock import stock_bundle
-    from safehold.guard.gateway.relaying.journal import default_journal
+    from safehold.guard.gateway.relaying.crash_journal import default_journal
 
     if settings.journal is None:
         journal = str(default_journal(settings.ledger))

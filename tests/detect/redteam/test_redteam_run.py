@@ -21,7 +21,7 @@ from safehold.detect.redteam.run import Attacker, RunFile, deltas, read_record
 from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import DataError
 from safehold.guard.interface import Escalation, Failed
-from safehold.guard.session.flow import Answer
+from safehold.guard.session.drivers import Answer
 from safehold.testing.guards import rule_guard
 
 _PLAN = AttackPlan(domain="homebrewing", seed=4, attempts=400, depth=3, surface=AttackedPart.BOTH)

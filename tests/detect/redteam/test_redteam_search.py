@@ -8,7 +8,7 @@ from safehold.detect.redteam.interface import QuestionSet, Wrapper
 from safehold.detect.redteam.run import Attacker
 from safehold.detect.redteam.search import best_of, candidates, typings, universal
 from safehold.guard.interface import Escalation, Failed
-from safehold.guard.session.flow import Answer
+from safehold.guard.session.drivers import Answer
 from safehold.progress import Progress
 from safehold.testing.guards import rule_guard
 

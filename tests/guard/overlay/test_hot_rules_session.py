@@ -7,7 +7,7 @@ from safehold.exchange import Channel, Lane, user_says
 from safehold.guard.interface import Allow, Block, Cleared, Stage
 from safehold.guard.overlay.interface import HotRule, OverlayContent, PlacedRule, RuleState
 from safehold.guard.overlay.live import NO_RULES, RulesInForce, compiled
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import GuardSession, SessionPolicy
 from safehold.testing.guards import rule_guard
 

@@ -16,7 +16,7 @@ from safehold.guard.scorers.rules import RuleSet
 from safehold.guard.scorers.similar import KnownAttack, KnownAttacks, KnownStream, folded
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import Guard, SessionPolicy
 
 TEXT = (

@@ -8,7 +8,7 @@ from safehold.exchange import Lane, user_says
 from safehold.guard.interface import Block, Stage
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import Guard, SessionPolicy
 from safehold.improve.evaluation.interface import EvalItem, Label
 from safehold.improve.evaluation.items import NEUTRAL

@@ -17,12 +17,12 @@ from safehold.improve.response.refine import Refined, RefineSettings, lessons, t
 from safehold.improve.response.warm import WarmSettings, challenger
 from safehold.improve.training.float_weights import weights_of
 from safehold.improve.training.interface import LabelledPair
-from safehold.improve.training.multilingual_head import MultilingualHeadSettings
 from safehold.improve.training.served_network import (
     same_logits,
     stage2_network,
     stage2_reader,
 )
+from safehold.improve.training.stage2 import MultilingualHeadSettings
 from safehold.progress import Progress
 from safehold.testing.bundles import tiny_bundle
 

@@ -8,7 +8,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 
-from safehold.console.shell.visible import WHOLE_CHARS, one_line, visible
+from safehold.console.shell.inert_text import WHOLE_CHARS, one_line, visible
 from safehold.stats import Rate
 
 _TEMPLATES = Path(__file__).parent / "templates"

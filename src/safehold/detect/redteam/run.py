@@ -24,7 +24,7 @@ from safehold.errors import DataError, SafeholdError
 from safehold.exchange import Lane
 from safehold.guard.interface import Block, Cleared, Escalation
 from safehold.guard.overlay.live import HotSource, no_hot_rules
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
 
 _DELTA = re.compile(r"\s*\S{1,12}")

@@ -50,9 +50,9 @@ from safehold.guard.gateway.protocols.responses.retrieval import retrieved
 from safehold.guard.gateway.relaying.client_response import Outlet, Receive, Send
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.moderating import Moderation
-from safehold.guard.gateway.relaying.refusals import Visit, note_refusal
 from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.relaying.run_state import AdmittedRequest, RunState
+from safehold.guard.gateway.relaying.turned_away import Visit, note_refusal
 from safehold.guard.gateway.side_endpoints import Passing
 from safehold.guard.gateway.surfaces import Surfaces
 from safehold.guard.ledger.interface import (

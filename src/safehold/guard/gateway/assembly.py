@@ -39,12 +39,12 @@ from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.operate.tracing import Both, watchers
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.relaying.conversations import Histories
-from safehold.guard.gateway.relaying.journal import worker_journal
+from safehold.guard.gateway.relaying.crash_journal import worker_journal
 from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.relaying.timed_ledger import TimedLedger
 from safehold.guard.gateway.surfaces import Surfaces
+from safehold.guard.gateway.upstreams.attempts import Router
 from safehold.guard.gateway.upstreams.http import Client, HttpClient, read_key
-from safehold.guard.gateway.upstreams.routing import Router
 from safehold.guard.ledger.interface import FinalRow, RowSink
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.writer import Ledger

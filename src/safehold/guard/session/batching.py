@@ -13,7 +13,7 @@ import msgspec
 
 from safehold.guard.interface import Escalation, Failed, Scored
 from safehold.guard.scorers.interface import ExchangeScore, ExchangeScorer, ScoringInput
-from safehold.guard.session.flow import Answer, guarded
+from safehold.guard.session.drivers import Answer, guarded
 
 
 class BatchLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

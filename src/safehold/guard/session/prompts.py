@@ -14,7 +14,7 @@ from safehold.guard.interface import Allow, Block, Escalation, Failed, ScoringFl
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
-from safehold.guard.session.flow import guarded
+from safehold.guard.session.drivers import guarded
 from safehold.guard.session.segments import pieces, request, segments, windows
 from safehold.guard.session.written import WrittenRules
 

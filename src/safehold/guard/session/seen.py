@@ -8,7 +8,7 @@ from safehold.guard.scorers.interface import LaneScore
 from safehold.guard.scorers.rules import LOOK_BACK, RuleHit
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
-from safehold.guard.session.flow import guarded
+from safehold.guard.session.drivers import guarded
 from safehold.guard.session.segments import READ
 from safehold.guard.session.written import WrittenRules
 

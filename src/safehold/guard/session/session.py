@@ -32,7 +32,7 @@ from safehold.guard.scorers.rules import RuleHit
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, block_at, rule_block
-from safehold.guard.session.flow import guarded
+from safehold.guard.session.drivers import guarded
 from safehold.guard.session.lanes import GrowingViews, LaneState, Meant
 from safehold.guard.session.prompts import PromptJudge
 from safehold.guard.session.segments import READ, last_answer, reading

@@ -19,7 +19,7 @@ from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade, Thresholds
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.evaluation.interface import EvalItem, ItemScores, Score
 

@@ -10,7 +10,7 @@ from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
 from safehold.guard.session.cascade import Cascade, Thresholds
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 
 _LOW = -1e9

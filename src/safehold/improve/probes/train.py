@@ -37,7 +37,7 @@ from safehold.guard.served.model import HfModel
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade, Probed
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer
+from safehold.guard.session.drivers import Answer
 from safehold.guard.session.session import Guard
 from safehold.improve.evaluation.interface import Frequency
 from safehold.improve.probes.calibrate import ProbedReply, escalation, fit_weights, threshold_of

@@ -10,7 +10,7 @@ from safehold.guard.interface import Block, Escalation, Failed
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy
 
 _GREETING = "Good morning."

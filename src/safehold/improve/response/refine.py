@@ -20,11 +20,11 @@ from safehold.improve.training.export import to_onnx
 from safehold.improve.training.float_weights import Weights, weights_of
 from safehold.improve.training.interface import LabelledPair
 from safehold.improve.training.multilingual import MultilingualEncoder
-from safehold.improve.training.multilingual_head import (
+from safehold.improve.training.served_network import stage2_network, stage2_reader
+from safehold.improve.training.stage2 import (
     MultilingualHeadSettings,
     train_multilingual,
 )
-from safehold.improve.training.served_network import stage2_network, stage2_reader
 from safehold.progress import Progress
 
 

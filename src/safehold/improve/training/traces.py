@@ -9,7 +9,7 @@ from safehold.guard.interface import Block, DeliveryMode, Escalation, Failed, Ve
 from safehold.guard.scorers.interface import ExchangeScorer
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.cascade import Cascade, Thresholds
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.synthesis.interface import Example, Side
 from safehold.progress import Progress

@@ -55,7 +55,7 @@ from safehold.improve.training.multilingual import (
     pretrained_file,
     read_pretrained,
 )
-from safehold.improve.training.multilingual_head import (
+from safehold.improve.training.stage2 import (
     MultilingualHeadSettings,
     train_multilingual,
 )

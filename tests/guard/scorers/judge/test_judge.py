@@ -9,7 +9,7 @@ from safehold.guard.interface import Allow, Block, Stage
 from safehold.guard.scorers.interface import ScoringInput
 from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
 from safehold.guard.session.batching import InlineStage2
-from safehold.guard.session.flow import drive
+from safehold.guard.session.drivers import drive
 from safehold.guard.session.session import SessionPolicy
 from safehold.testing.judge import JudgeServer, by_words
 from safehold.testing.scorers import keyword_guard, keyword_head

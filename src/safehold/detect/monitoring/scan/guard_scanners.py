@@ -17,7 +17,7 @@ from safehold.guard.ledger.interface import Delivered
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import Answer, drive
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard
 
 _AUDIT = SessionPolicy(mode=DeliveryMode.AUDIT)

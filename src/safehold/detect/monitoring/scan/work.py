@@ -18,7 +18,7 @@ from safehold.detect.monitoring.tables import MonitorStore
 from safehold.guard.interface import Failed
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.guard.session.flow import guarded
+from safehold.guard.session.drivers import guarded
 
 Busy = Callable[[str], bool]
 """Says of a ledger's URL whether whoever writes it is under pressure."""

@@ -8,7 +8,7 @@ from safehold.errors import BundleError
 from safehold.exchange import Exchange, Lane
 from safehold.guard.interface import Block, Heard, ScoringFlow, Step, Verdict
 from safehold.guard.overlay.live import HotSource, no_hot_rules
-from safehold.guard.session.flow import StageTwo, no_stage2
+from safehold.guard.session.drivers import StageTwo, no_stage2
 from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
 
 T = TypeVar("T")

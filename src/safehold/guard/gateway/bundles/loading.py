@@ -20,7 +20,7 @@ from safehold.guard.served.interface import AttachedModel, Said
 from safehold.guard.session.batching import Stage2
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
-from safehold.guard.session.flow import no_stage2
+from safehold.guard.session.drivers import no_stage2
 from safehold.guard.session.session import Guard
 
 _NEVER = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=100.0)

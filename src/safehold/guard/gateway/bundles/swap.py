@@ -18,7 +18,7 @@ from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.interface import Block, Heard
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
-from safehold.guard.session.flow import run_flow
+from safehold.guard.session.drivers import run_flow
 from safehold.guard.session.session import SessionPolicy
 
 _FOLLOW_S = 0.25

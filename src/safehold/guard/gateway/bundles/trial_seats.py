@@ -13,7 +13,7 @@ import msgspec
 from safehold.exchange import Exchange, Lane
 from safehold.guard.gateway.bundles.active_guard import Held, Session
 from safehold.guard.interface import Block, Heard, ScoringFlow, Step, Verdict
-from safehold.guard.session.flow import run_flow
+from safehold.guard.session.drivers import run_flow
 from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from safehold.guard.gateway.interface import Rules, UnsupportedError
-from safehold.guard.gateway.protocols.straining import Strainer
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
 Tool = dict[str, Any]
 

@@ -14,12 +14,12 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.policy import Limits
 from safehold.guard.gateway.protocols.sse import EventReader
-from safehold.guard.gateway.relaying.journal import Journal
+from safehold.guard.gateway.relaying.crash_journal import Journal
 from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.gateway.upstreams.http import Answer, read_all
 from safehold.guard.interface import Block, DeliveryMode
 from safehold.guard.ledger.interface import LedgerVerdict, Outcome
-from safehold.guard.session.flow import StageTwo, run_flow
+from safehold.guard.session.drivers import StageTwo, run_flow
 
 _JSON = ("application/json", "text/json")
 _UNNAMED = ("text/plain", "application/octet-stream", "binary/octet-stream")

@@ -31,8 +31,8 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.policy import Limits
 from safehold.guard.gateway.relaying.client_response import Outlet
+from safehold.guard.gateway.relaying.crash_journal import Journal
 from safehold.guard.gateway.relaying.delivery import Delivery
-from safehold.guard.gateway.relaying.journal import Journal
 from safehold.guard.gateway.relaying.rows import (
     bypass_rows,
     exemption_rows,
@@ -47,7 +47,7 @@ from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, Cleared, FailMode
 from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, Outcome, RowSink
 from safehold.guard.overlay.live import HotSource, no_hot_rules
-from safehold.guard.session.flow import contained, run_flow
+from safehold.guard.session.drivers import contained, run_flow
 
 _log = logging.getLogger("safehold.gateway")
 

@@ -34,8 +34,8 @@ from safehold.guard.gateway.protocols.json_border import (
     text_of,
 )
 from safehold.guard.gateway.protocols.parts import opaque
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_chat_client
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import chat_events
 
 ROLES = {

@@ -33,8 +33,8 @@ from safehold.guard.gateway.protocols.json_border import (
     model_name,
 )
 from safehold.guard.gateway.protocols.sse import frame
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.stream_errors import told_error
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
 _CHUNK = msgspec.json.Decoder(Chunk)
 FIELDS = {

@@ -32,8 +32,8 @@ from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.chat.wire import ChatUsage, StreamOptions
 from safehold.guard.gateway.protocols.json_border import Lanes, encode, identifier, model_name
 from safehold.guard.gateway.protocols.sse import frame
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.stream_errors import told_error
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
 FILTERED = "content_filter"
 _ENDS = frozenset({"stop", "length", FILTERED})

@@ -32,8 +32,8 @@ from safehold.guard.gateway.protocols.json_border import (
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.stream import MessagesStream, refusal_details
 from safehold.guard.gateway.protocols.parts import opaque
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_messages_client
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import messages_events
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}

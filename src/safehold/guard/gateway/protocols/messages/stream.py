@@ -31,8 +31,8 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.sse import named
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.stream_errors import told_error
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
 _EVENT: msgspec.json.Decoder[w.Event] = msgspec.json.Decoder(w.Event)
 _TYPES = frozenset(

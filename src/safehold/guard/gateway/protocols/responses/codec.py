@@ -39,8 +39,8 @@ from safehold.guard.gateway.protocols.responses.response_object import (
     skeleton,
 )
 from safehold.guard.gateway.protocols.responses.stream import ResponsesStream
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_responses_client
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import responses_events
 
 ROLES = {

@@ -40,8 +40,8 @@ from safehold.guard.gateway.protocols.responses.items import (
 )
 from safehold.guard.gateway.protocols.responses.response_object import Settled, skeleton
 from safehold.guard.gateway.protocols.sse import named
-from safehold.guard.gateway.protocols.straining import Strainer
 from safehold.guard.gateway.protocols.stream_errors import told_error
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
 _EVENT = msgspec.json.Decoder(w.ResponsesEvent)
 _BEGUN = msgspec.json.Decoder(w.Begun)

@@ -15,7 +15,7 @@ from safehold.errors import ConfigError, UpstreamError
 from safehold.guard.gateway.interface import SilentUpstreamError
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, Target
-from safehold.guard.gateway.upstreams.routing import FAILURES, OPEN_S, Router
+from safehold.guard.gateway.upstreams.attempts import FAILURES, OPEN_S, Router
 from safehold.testing.guards import MARKER
 from safehold.testing.upstream import Fault, MockUpstream, SaidRun, Script, says, split
 
