@@ -7,11 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from safehold.detect.monitoring.export_tables import export_tables
-from safehold.detect.monitoring.export_transcripts import export_transcripts
-from safehold.detect.monitoring.tables import MonitorStore
 from safehold.errors import UsageError
-from safehold.guard.ledger.reader import LedgerReader
 
 _folder = click.Path(file_okay=False, path_type=Path)
 
@@ -39,6 +35,11 @@ def export(
       safehold monitor export --scout transcripts/ --content
       safehold monitor export --scout transcripts-new/ --after 120000
     """
+    from safehold.detect.monitoring.export_tables import export_tables
+    from safehold.detect.monitoring.export_transcripts import export_transcripts
+    from safehold.detect.monitoring.tables import MonitorStore
+    from safehold.guard.ledger.reader import LedgerReader
+
     if scout is None and parquet is None:
         raise UsageError("expected --scout DIR, --parquet DIR or both")
     if content and scout is None:
