@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from sqlalchemy import insert
 
 from safehold.cli.monitor import monitor
 from safehold.detect.monitoring import export_tables, export_transcripts
 from safehold.detect.monitoring.account_book import AccountBook
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.monitoring.export_messages import messages
-from safehold.detect.monitoring.tables import MonitorStore
+from safehold.detect.monitoring.scan.interface import ScannerSpec
+from safehold.detect.monitoring.scan.scanners import load_scanner
+from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
+from safehold.detect.monitoring.tables import LABELS, MonitorStore
 from safehold.exchange import Channel, Exchange, Lane, OpaquePart, Role, TextPart, Turn
 from safehold.guard.ledger import FinalRow, PromptRow
 from safehold.guard.ledger.holds import hold
@@ -309,6 +314,13 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _scan(ledger: str, store: str) -> None:
+    worker = ScanWorker(ScanJob(ledger, store, ScannerSpec("decoded"), load_scanner), "one")
+    worker.queue.plan(LedgerReader.open(ledger), name="decoded")
+    while worker.step():
+        pass
+
+
 @pytest.fixture
 def places(tmp_path: Path) -> list[str]:
     """A ledger of 60 exchanges, scanned, with accounts: one of them is always stopped."""
@@ -317,8 +329,7 @@ def places(tmp_path: Path) -> list[str]:
     asked += [("bad", f"the very same rare wording of the asker {n}", True) for n in range(50)]
     fill(ledger, asked)
     at = ["--ledger", ledger, "--monitor", store]
-    scanned = CliRunner().invoke(monitor, [*at, "scan", "--scanner", "decoded"])
-    assert scanned.exit_code == 0, scanned.output
+    _scan(ledger, store)
     book = AccountBook(MonitorStore.open(store), caps=Caps())
     book.follow(LedgerReader.open(ledger))
     return at
@@ -354,6 +365,41 @@ def test_both_exports_hold_every_row_once(places: list[str], tmp_path: Path) -> 
     for folder in (scout, tables):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+def test_a_running_export_holds_up_no_writer_and_sees_one_moment(
+    storage: str, tmp_path: Path, new_database: Callable[[], str]
+) -> None:
+    """What the monitor writes in the middle is kept at once, and is in no file of that export."""
+    sqlite = storage == "sqlite"
+    ledger = str(tmp_path / "l.db") if sqlite else new_database()
+    url = str(tmp_path / "m.db") if sqlite else new_database()
+    fill(ledger, [("a", f"question {n}", False) for n in range(20)])
+    _scan(ledger, url)
+    store, reader = MonitorStore.open(url), LedgerReader.open(ledger)
+    other = MonitorStore.open(url, wait_s=0.2)
+    AccountBook(store, caps=Caps()).follow(reader)
+    said: list[int] = []
+
+    def write(_: int) -> None:
+        label = {"account": f"new{len(said)}", "label": "l", "reason": "r", "evidence": "[]"}
+        said.append(1)
+        with other.begin() as connection:
+            about = {"since": NOW, "expires": NOW + 1, "queries": 1}
+            connection.execute(insert(LABELS), {**label, **about})
+
+    tables, scout = tmp_path / "tables", tmp_path / "scout"
+    export_tables.export_tables(store, reader, tables, progress=write)
+    assert said
+    assert _rows(tables / "labels.parquet") == []
+    assert len(_rows(tables / "results.parquet")) == 20
+    before = len(said)
+    export_transcripts.export_transcripts(
+        store, reader, scout, content=False, now=NOW, progress=write
+    )
+    assert len(said) > before
+    assert len(_rows(scout / export_transcripts.FILE)) == 20
 
 
 def test_content_leaves_only_when_it_is_asked_for(places: list[str], tmp_path: Path) -> None:
@@ -446,7 +492,7 @@ def test_clocks_without_a_date_and_pruned_prompts_are_exported(tmp_path: Path) -
     ledger, rows = str(tmp_path / "l.db"), Rows()
     kept(ledger, rows.prompt("far", at=1e18), rows.final("far", at=1e18), rows.final("alone"))
     at = ["--ledger", ledger, "--monitor", str(tmp_path / "m.db")]
-    CliRunner().invoke(monitor, [*at, "scan", "--scanner", "decoded"])
+    _scan(ledger, at[3])
     scout, tables = tmp_path / "scout", tmp_path / "tables"
     to = ["--scout", str(scout), "--parquet", str(tables), "--content"]
     done = CliRunner().invoke(monitor, [*at, "export", *to])

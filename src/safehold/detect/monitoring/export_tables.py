@@ -109,7 +109,7 @@ def export_tables(
     found = look(store, reader, settings, keep=False).found
     with (
         new_export(folder, *(f"{name}.parquet" for name in TABLES)) as written,
-        store.begin() as connection,
+        store.snapshot() as connection,
     ):
         rows: Mapping[str, Iterable[dict[str, Any]]] = {
             "results": _results(connection, after),

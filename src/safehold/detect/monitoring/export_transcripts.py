@@ -83,15 +83,20 @@ def export_transcripts(
         DependencyError: pyarrow is not installed.
         LedgerError: a database can't be read, the folder can't be written or holds an export.
     """
-    scanners, labels = _scanners(store), _labels(store, now)
+    with store.snapshot() as known:
+        scanners, labels = _scanners(known), _labels(known, now)
     columns: dict[str, Kind] = {**COLUMNS, **METADATA}
     columns.update((name, "number") for name in sorted({*scanners.values()}))
-    with new_export(folder, FILE) as written, reader.snapshot() as ledger:
+    with (
+        new_export(folder, FILE) as written,
+        reader.snapshot() as ledger,
+        store.snapshot() as known,
+    ):
         found = joined(ledger, after=after, through=watermark(ledger))
         rows = (
             {**dict.fromkeys(columns), **row}
             for page in _pages(found)
-            for row in _rows(page, store, ledger, scanners, labels, content=content)
+            for row in _rows(page, known, ledger, scanners, labels, content=content)
         )
         file = write_parquet(
             folder / FILE, columns, _paged(rows), number="ledger_seq", progress=progress
@@ -102,14 +107,14 @@ def export_transcripts(
 
 def _rows(
     page: list[Joined],
-    store: MonitorStore,
+    known: Connection,
     ledger: Connection,
     scanners: Mapping[str, str],
     labels: Mapping[str, str],
     *,
     content: bool,
 ) -> Iterator[dict[str, Any]]:
-    values = _values(store, page, scanners)
+    values = _values(known, page, scanners)
     closed = sealed(ledger, [one.decision_id for one in page])
     for one in page:
         shown = content and one.decision_id not in closed
@@ -206,15 +211,14 @@ def _paged(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield page
 
 
-def _scanners(store: MonitorStore) -> dict[str, str]:
+def _scanners(known: Connection) -> dict[str, str]:
     """Return the column of each scanner by its digest; scanners of one name share one."""
-    with store.begin() as connection:
-        rows = connection.execute(select(SCANNERS.c.scanner, SCANNERS.c.name))
-        return {row.scanner: f"rescan_{row.name}" for row in rows}
+    rows = known.execute(select(SCANNERS.c.scanner, SCANNERS.c.name))
+    return {row.scanner: f"rescan_{row.name}" for row in rows}
 
 
 def _values(
-    store: MonitorStore, page: list[Joined], scanners: Mapping[str, str]
+    known: Connection, page: list[Joined], scanners: Mapping[str, str]
 ) -> dict[int, dict[str, float]]:
     here = (RESULTS.c.seq >= page[0].seq) & (RESULTS.c.seq <= page[-1].seq)
     query = (
@@ -223,17 +227,15 @@ def _values(
         .group_by(RESULTS.c.scanner, RESULTS.c.seq)
     )
     values: dict[int, dict[str, float]] = defaultdict(dict)
-    with store.begin() as connection:
-        for row in connection.execute(query):
-            mine, name = values[row.seq], scanners[row.scanner]
-            mine[name] = max(mine.get(name, 0.0), row.highest)
+    for row in known.execute(query):
+        mine, name = values[row.seq], scanners[row.scanner]
+        mine[name] = max(mine.get(name, 0.0), row.highest)
     return values
 
 
-def _labels(store: MonitorStore, now: float) -> dict[str, str]:
+def _labels(known: Connection, now: float) -> dict[str, str]:
     query = select(LABELS.c.account, LABELS.c.label).where(LABELS.c.expires > now)
     found: dict[str, list[str]] = defaultdict(list)
-    with store.begin() as connection:
-        for row in connection.execute(query.order_by(LABELS.c.label)):
-            found[row.account].append(row.label)
+    for row in known.execute(query.order_by(LABELS.c.label)):
+        found[row.account].append(row.label)
     return {account: ",".join(names) for account, names in found.items()}

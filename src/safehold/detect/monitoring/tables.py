@@ -138,8 +138,8 @@ SENT = Table(
 class MonitorStore:
     """Opens transactions on the monitor's database."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, reading: Engine) -> None:
+        self._engine, self._reading = engine, reading
 
     @classmethod
     def open(cls, url: str, *, wait_s: float = 30.0) -> "MonitorStore":
@@ -149,8 +149,8 @@ class MonitorStore:
             ConfigError: the URL can't be used.
             LedgerError: it can't be written, or another release made its tables.
         """
-        store = cls(open_engine(url, wait_s=wait_s, write=True))
-        with store.begin() as connection:
+        engine = open_engine(url, wait_s=wait_s, write=True)
+        with told(engine), engine.begin() as connection:
             METADATA.create_all(connection)
             found = connection.execute(select(HEAD.c.version)).scalars().all()
             if not found:
@@ -160,7 +160,7 @@ class MonitorStore:
                     f"the monitor's tables have version {found[0]}, this release knows {VERSION}; "
                     "use another --monitor database or upgrade safehold"
                 )
-        return store
+        return cls(engine, open_engine(url, wait_s=wait_s, write=False))
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -171,6 +171,21 @@ class MonitorStore:
         """
         with told(self._engine), self._engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Give a connection on which every query sees the same moment; no writer waits for it.
+
+        Raises:
+            LedgerError: the database can't be reached or read.
+        """
+        with told(self._reading), self._reading.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            with connection.begin():
+                yield connection
 
     @property
     def skips_locked(self) -> bool:
