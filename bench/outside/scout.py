@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 from safehold.cli.monitor import monitor
 from safehold.exchange import Channel, Exchange, Lane, Role, TextPart, Turn, user_says
-from safehold.guard.ledger import Ledger
 from safehold.guard.ledger.interface import Action, Delivered, LedgerVerdict
-from safehold.testing.ledger import NOW, Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import NOW, RowMaker
 
 HERE = Path(__file__).resolve().parent
 NEEDLE = "needle of the hay"
@@ -66,7 +66,7 @@ def prompt_of(number: int, count: int) -> Exchange:
 
 async def fill(url: str, count: int) -> None:
     """Keep the exchanges; a label and a campaign are among them."""
-    rows = Rows()
+    rows = RowMaker()
     lanes = (Delivered(Lane(0, Channel.REASONING), "hm"), Delivered(Lane(), "malted grain"))
     async with await Ledger.open(url) as ledger:
         for number in range(count):

@@ -23,9 +23,8 @@ from safehold.detect.monitoring.scan.scanners import load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.tables import LABELS, MonitorStore
 from safehold.exchange import Channel, Exchange, Lane, OpaquePart, Role, TextPart, Turn
-from safehold.guard.ledger import FinalRow, PromptRow
 from safehold.guard.ledger.holds import hold
-from safehold.guard.ledger.interface import Delivered, Latency
+from safehold.guard.ledger.interface import Delivered, FinalRow, Latency, PromptRow
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.sealing import VARIABLE, make_key

@@ -24,12 +24,12 @@ from safehold.testing.postgres import EmbeddedPostgres
 
 APPENDER = """
 import asyncio, sys
-from safehold.guard.ledger import Ledger
-from safehold.testing.ledger import Rows
+from safehold.guard.ledger.writer import Ledger
+from safehold.testing.ledger import RowMaker
 
 async def append_for_ever(ledger, worker):
     for number in range(1_000_000):
-        await ledger.append(Rows().prompt(f"{worker}-{number}"))
+        await ledger.append(RowMaker().prompt(f"{worker}-{number}"))
         print(f"{worker}-{number}", flush=True)
 
 async def main():
@@ -84,7 +84,7 @@ READ_ONLY = """
 import asyncio, os, sys
 import sqlalchemy.dialects.sqlite.pysqlite
 from safehold.errors import LedgerError
-from safehold.guard.ledger import Ledger
+from safehold.guard.ledger.writer import Ledger
 if os.geteuid() == 0:
     os.seteuid(65534)  # root may write anything
 try:
