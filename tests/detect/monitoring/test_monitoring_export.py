@@ -28,7 +28,7 @@ from safehold.guard.ledger.interface import Delivered, FinalRow, Latency, Prompt
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.sealing import VARIABLE, make_key
-from safehold.testing.ledger import NOW, Rows
+from safehold.testing.ledger import NOW, RowMaker
 from safehold.testing.monitoring import fill, kept
 
 # Every schema field of inspect-scout 0.6.1, and `filename`: its `reserved_columns()`.
@@ -479,7 +479,7 @@ def test_an_export_goes_on_where_the_last_one_ended(places: list[str], tmp_path:
     out, rest = tmp_path / "out", tmp_path / "rest"
     CliRunner().invoke(monitor, [*places, "export", "--scout", str(out)])
     last = json.loads((out / "manifest.json").read_text())["files"][0]["last_seq"]
-    rows = Rows()
+    rows = RowMaker()
     kept(places[1], rows.prompt("new"), rows.final("new"))
     to = ["export", "--scout", str(rest), "--after", str(last)]
     CliRunner().invoke(monitor, [*places, *to])
@@ -488,7 +488,7 @@ def test_an_export_goes_on_where_the_last_one_ended(places: list[str], tmp_path:
 
 def test_clocks_without_a_date_and_pruned_prompts_are_exported(tmp_path: Path) -> None:
     """A time beyond every calendar becomes null; an exchange without its prompt stays."""
-    ledger, rows = str(tmp_path / "l.db"), Rows()
+    ledger, rows = str(tmp_path / "l.db"), RowMaker()
     kept(ledger, rows.prompt("far", at=1e18), rows.final("far", at=1e18), rows.final("alone"))
     at = ["--ledger", ledger, "--monitor", str(tmp_path / "m.db")]
     _scan(ledger, at[3])
@@ -505,7 +505,7 @@ def test_clocks_without_a_date_and_pruned_prompts_are_exported(tmp_path: Path) -
 
 
 def _joined(turns: tuple[Turn, ...], delivered: tuple[Delivered, ...]) -> Joined:
-    rows = Rows()
+    rows = RowMaker()
     prompt: PromptRow = rows.prompt("d", exchange=Exchange(turns))
     final: FinalRow = rows.final("d", delivered=delivered, latency=Latency(total_ms=1.0))
     return Joined(seq=1, prompt=prompt, final=final)
