@@ -24,7 +24,7 @@ from safehold.secure.fanotify.hold import Holder, Work
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
 
 
-class LoadedPolicy(msgspec.Struct, frozen=True):
+class PolicyInForce(msgspec.Struct, frozen=True):
     """A policy with what its inventories say, and the digest of its text."""
 
     policy: EndpointPolicy
@@ -32,7 +32,7 @@ class LoadedPolicy(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def load(path: Path, today_s: int) -> LoadedPolicy:
+def load(path: Path, today_s: int) -> PolicyInForce:
     """Read a policy and every inventory that it names.
 
     Raises:
@@ -47,18 +47,18 @@ def load(path: Path, today_s: int) -> LoadedPolicy:
     except UnicodeDecodeError as error:
         raise EndpointPolicyError(f"{path.name}: expected UTF-8") from error
     known = catalogue(policy, path.absolute().parent, today_s)
-    return LoadedPolicy(policy, known, hashlib.sha256(data).hexdigest())
+    return PolicyInForce(policy, known, hashlib.sha256(data).hexdigest())
 
 
 def run_guard(
-    loaded: LoadedPolicy,
+    loaded: PolicyInForce,
     *,
     records: Path,
     socket_path: Path,
     leave: frozenset[str],
     ready: Callable[[], None],
     note: Callable[[str], None],
-    again: Callable[[], LoadedPolicy] | None = None,
+    again: Callable[[], PolicyInForce] | None = None,
 ) -> None:
     """Guard until SIGTERM or SIGINT. Stopping is a weakening: the key service sees it.
 
@@ -75,7 +75,7 @@ def run_guard(
 
     left = StartingSlots()
 
-    def guarding(now: LoadedPolicy) -> ExecGuard:
+    def guarding(now: PolicyInForce) -> ExecGuard:
         policy = now.policy
         heart = Heart(listener, now.sha256, policy.mode, policy.host)
         return ExecGuard(
@@ -106,5 +106,5 @@ def run_guard(
         Holder(group, guard.work, note=note, renew=renew).run()
 
 
-def _check(loaded: LoadedPolicy) -> None:
+def _check(loaded: PolicyInForce) -> None:
     require_essentials(loaded.policy, loaded.catalogue, dt.datetime.now(dt.UTC).date())

@@ -31,7 +31,7 @@ from safehold.secure.endpoint.interface import (
 from safehold.secure.endpoint.inventory.book import Item, read_inventory
 from safehold.secure.endpoint.publish import Published
 from safehold.secure.endpoint.records import Denial, read_records
-from safehold.secure.endpoint.service import LoadedPolicy, load
+from safehold.secure.endpoint.service import PolicyInForce, load
 
 COMPILERS = frozenset(
     (
@@ -139,7 +139,7 @@ _PROBES: dict[str, _Probe] = {
 }
 
 
-def _items(loaded: LoadedPolicy, folder: Path, now: int) -> Iterator[Item]:
+def _items(loaded: PolicyInForce, folder: Path, now: int) -> Iterator[Item]:
     for source in loaded.policy.inventory:
         yield from read_inventory(folder / source.file, source, loaded.policy.host, now)
 
@@ -165,7 +165,7 @@ def _approvers(log: LogReading, sha256: str) -> tuple[str, ...]:
     return tuple(sorted({who for one in cases for who in one.carried_by}))
 
 
-def _claimed(loaded: LoadedPolicy, item: Item) -> bool:
+def _claimed(loaded: PolicyInForce, item: Item) -> bool:
     """Whether some row names a file that belongs to no package, by its digest or its signer."""
     signers = loaded.catalogue.vouching(item.sha256)
     return any(
@@ -173,7 +173,9 @@ def _claimed(loaded: LoadedPolicy, item: Item) -> bool:
     )
 
 
-def _target(loaded: LoadedPolicy, kind: CodeKind, path: str, sha256: str, *, owned: bool) -> Target:
+def _target(
+    loaded: PolicyInForce, kind: CodeKind, path: str, sha256: str, *, owned: bool
+) -> Target:
     known = loaded.catalogue
     return Target(kind, path, sha256, owned, known.package(sha256), known.vouching(sha256))
 
@@ -186,7 +188,7 @@ def _late(one: Denial, now: int) -> bool:
     return one.mode == rules.Mode.ENFORCE and now - one.time <= DAY
 
 
-def _differs(loaded: LoadedPolicy, one: Denial, today: dt.date) -> bool:
+def _differs(loaded: PolicyInForce, one: Denial, today: dt.date) -> bool:
     target = _target(loaded, one.kind, one.path, one.sha256, owned=one.owned)
     return isinstance(
         rules.decide(loaded.policy, Ask(ExecSubject(one.uid, one.exe), target), today), Allowed
@@ -194,7 +196,7 @@ def _differs(loaded: LoadedPolicy, one: Denial, today: dt.date) -> bool:
 
 
 def _engines(
-    loaded: LoadedPolicy, items: tuple[Item, ...], today: dt.date
+    loaded: PolicyInForce, items: tuple[Item, ...], today: dt.date
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Compare every compiled engine with the policy, on known files and on unknown ones."""
     step = max(1, len(items) // _COMPARED)
@@ -240,7 +242,7 @@ def _blocks(learned: list[Denial]) -> float:
     return float(len({(one.path, one.sha256) for one in learned if one.time > since}))
 
 
-def _compilers(loaded: LoadedPolicy, items: tuple[Item, ...], today: dt.date) -> Iterator[str]:
+def _compilers(loaded: PolicyInForce, items: tuple[Item, ...], today: dt.date) -> Iterator[str]:
     for one in items:
         name = one.path.rsplit("/", 1)[1]
         if name in COMPILERS:
