@@ -21,6 +21,7 @@ from safehold.errors import ConfigError
 from safehold.guard.gateway.operate.reloading import RELOADED
 from safehold.guard.gateway.operate.systemd import notify
 from safehold.guard.gateway.operate.tracing import Tracer, traces_url
+from safehold.guard.gateway.operate.worker_life import unknown_signals_wait
 from safehold.guard.gateway.policy import Key, Settings, SurfacePolicy, digest_key
 from safehold.guard.ledger.interface import EventKind, EventRow, PromptRow
 from safehold.testing.guards import MARKER
@@ -346,3 +347,19 @@ def test_settings_of_these_tests_are_settings() -> None:
     """Every name that a reload may take is a setting."""
     assert set(Settings.__struct_fields__) >= RELOADED
     assert Served.__struct_fields__
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_signal_during_the_start_waits(*, kept: bool) -> None:
+    """A harmless signal before a worker has its handlers ends no worker; without this it does."""
+    program = (
+        "import sys; sys.stdin.readline()\n"
+        "from safehold.guard.gateway.operate.worker_life import ignore_unknown_signals\n"
+        "ignore_unknown_signals(); print('alive')\n"
+    )
+    command = [sys.executable, "-c", program]
+    with unknown_signals_wait() if kept else contextlib.nullcontext():
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.send_signal(signal.SIGUSR1)
+    said, _ = child.communicate(b"\n", timeout=60)
+    assert (said == b"alive\n") == kept

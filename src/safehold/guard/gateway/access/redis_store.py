@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -107,8 +107,9 @@ def sentinels(url: str) -> Watched:
     Raises:
         ValueError: It has not that form.
     """
-    parts = urlsplit(url)
-    before, _, hosts = parts.netloc.rpartition("@")
+    # Several hosts are no URL of the standard library's, which some versions refuse.
+    netloc, _, path = url.partition("://")[2].partition("/")
+    before, _, hosts = netloc.rpartition("@")
     user, _, password = before.partition(":")
     places = []
     for host in hosts.split(","):
@@ -117,7 +118,7 @@ def sentinels(url: str) -> Watched:
         if not place:
             raise ValueError("expected a host")
         places.append((place, int(port) if name and port else _SENTINEL_PORT))
-    names = parts.path.strip("/").split("/")
+    names = path.strip("/").split("/")
     if not names[0] or len(names) > 2:  # noqa: PLR2004 - a service and a database
         raise ValueError("expected a service")
     return Watched(

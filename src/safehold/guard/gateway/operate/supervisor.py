@@ -22,6 +22,7 @@ from safehold.guard.gateway.operate.worker_life import (
     LAST_RESORT_S,
     ignore_unknown_signals,
     tell_refusal,
+    unknown_signals_wait,
 )
 from safehold.guard.gateway.policy import Settings
 
@@ -115,7 +116,8 @@ class Supervisor:
                 self._end()
 
     def _born(self) -> _Worker:
-        return _Worker(*self._spawn())
+        with unknown_signals_wait():
+            return _Worker(*self._spawn())
 
     def _wait(self, heard: socket.socket) -> None:
         alive: list[Any] = [worker.process.sentinel for worker in self._workers]

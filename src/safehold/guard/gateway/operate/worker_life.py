@@ -1,11 +1,12 @@
 """The life of one worker process: signals, a lifeline to its supervisor, reloads, the watchdog."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -43,13 +44,27 @@ _DEATHS = {
 }
 
 
+_UNKNOWN = signal.valid_signals() - _OURS - _DEATHS
+
+
 def ignore_unknown_signals() -> None:
     """Let no signal but those with a meaning stop the gateway; children get them as usual."""
-    for number in signal.valid_signals() - _OURS - _DEATHS:
+    for number in _UNKNOWN:
         try:
             signal.signal(number, _nothing)
         except (OSError, ValueError):
             continue  # the C library keeps two for itself
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _UNKNOWN)
+
+
+@contextlib.contextmanager
+def unknown_signals_wait() -> Iterator[None]:
+    """Start a process in which such a signal waits until `ignore_unknown_signals` was called."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNKNOWN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _nothing(*_: object) -> None:
