@@ -67,10 +67,6 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     if isinstance(part, TextPart):
                         yield part
 
-    def with_turn(self, turn: Turn) -> "Exchange":
-        """Return this exchange with one turn more."""
-        return Exchange(turns=(*self.turns, turn))
-
 
 class Lane(msgspec.Struct, frozen=True, forbid_unknown_fields=True, cache_hash=True):
     """One stream of characters inside a reply: a choice, a channel, and which part of it.

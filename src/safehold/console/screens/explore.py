@@ -68,12 +68,6 @@ class OpenContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
-class FindDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A decision's id, as a client got it."""
-
-    id: str
-
-
 def explore(visit: PageVisit[ConsoleSources]) -> Explored:
     """Return the exchanges that match the query."""
     query = visit.query

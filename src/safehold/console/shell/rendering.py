@@ -6,10 +6,9 @@ from typing import Any
 
 import jinja2
 import msgspec
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from safehold.console.shell.inert_text import WHOLE_CHARS, one_line, visible
-from safehold.stats import Rate
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -98,10 +97,3 @@ def size(count: float) -> str:
 def fields(value: msgspec.Struct) -> dict[str, Any]:
     """Return a value's members by name."""
     return msgspec.structs.asdict(value)
-
-
-def rate_line(rate: Rate) -> Markup:
-    """Return a rate as every page writes it: events of n, and the bound."""
-    return escape(
-        f"{rate.events:,} of {rate.n:,} · at most {percent(rate.upper)}" if rate.n else "none yet"
-    )

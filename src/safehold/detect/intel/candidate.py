@@ -89,4 +89,4 @@ def after(state: InboundState) -> InboundState:
 
 
 def _is_sketch(text: str) -> bool:
-    return not text or (len(text) == 512 and set(text) <= set("0123456789abcdef"))  # noqa: PLR2004
+    return not text or (len(text) == 512 and set(text) <= set("0123456789abcdef"))  # noqa: PLR2004 - a digest of 256 bytes in hex

@@ -116,7 +116,7 @@ class TaxiiServer:
                 body = await _body(request)
                 return await run_in_threadpool(handler, request, client, body)
             except _RefusedError as refused:
-                more = {"www-authenticate": "Basic"} if refused.status == 401 else {}  # noqa: PLR2004
+                more = {"www-authenticate": "Basic"} if refused.status == 401 else {}  # noqa: PLR2004 - HTTP
                 if refused.wait_s:
                     more["retry-after"] = str(math.ceil(refused.wait_s))
                 error = {"title": refused.title, "http_status": str(refused.status)}

@@ -91,7 +91,7 @@ def draw(
     first_above = edges.index(design.floor) + 1
     for number, ((band, caught), members) in enumerate(sorted(groups.items())):
         # Seeded: who repeats the design finds the same sample; nobody looked before it was kept.
-        lot = random.Random(f"{design.seed}/{band}/{caught}")  # noqa: S311
+        lot = random.Random(f"{design.seed}/{band}/{caught}")  # noqa: S311 - a lot that repeats
         count = min(design.per_stratum, len(members))
         strata.append(
             Stratum(

@@ -4,8 +4,6 @@ import hashlib
 import os
 import stat
 
-import msgspec
-
 from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.fanotify.group import read_lease
 
@@ -15,14 +13,6 @@ _BLOCK = 1 << 20
 
 Key = tuple[int, int, int, int]
 """Device, inode, change time in ns, size: a verdict about content holds as long as they do."""
-
-
-class ExecFacts(msgspec.Struct, frozen=True):
-    """A file's content and place. `path` is empty where it can't be vouched for."""
-
-    sha256: str
-    path: str
-    owned: bool
 
 
 def key_of(found: os.stat_result) -> Key:

@@ -75,7 +75,7 @@ def insider(site: Site, log: LogReading, now: int) -> Insider:
         (one.requester, who) for one in used for who in one.carried_by if who != one.requester
     )
     # A pair's share needs enough cases to be one: below five there is nothing to compare.
-    share = max(pairs.values(), default=0) / len(used) if len(used) >= 5 else 0.0  # noqa: PLR2004
+    share = max(pairs.values(), default=0) / len(used) if len(used) >= 5 else 0.0  # noqa: PLR2004 - too few to tell
     waits = [one.used_at - one.requested_at for one in used if one.used_at is not None]
     recent = [one for one in log.alarms if now - one.time <= 7 * DAY]
     drills = [one for one in log.of_kind("drill") if one.facts.get("drill", "")[:8] == "insider-"]

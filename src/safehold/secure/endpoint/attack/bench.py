@@ -280,5 +280,5 @@ def _session(leader: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    only = sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] != "-v" else ""  # noqa: PLR2004
+    only = sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] != "-v" else ""  # noqa: PLR2004 - program, folder, engine
     print(msgspec.json.encode(run(sys.argv[1], Path(sys.argv[2]), only)).decode())
