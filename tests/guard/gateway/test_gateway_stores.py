@@ -4,8 +4,10 @@ import asyncio
 import itertools
 import json
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from safehold.guard.gateway.access.admission import Gate
-from safehold.guard.gateway.access.store import MemoryStore, RedisStore, Store
+from safehold.guard.gateway.access.store import MemoryStore, RedisStore, Store, open_store
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.tracing import Both, Tracer
 from safehold.guard.gateway.policy import Budget, Key, digest_key
@@ -246,3 +248,17 @@ def test_conversation_is_kept_as_links_and_read_whole(stage: Start, ids: list[st
         sizes.append(store._bytes)
     grown = [after - before for before, after in itertools.pairwise(sizes)]
     assert len(set(ids)) < len(ids) or max(grown) - min(grown) < 20
+
+
+def test_workers_that_start_at_once_all_open_the_store(tmp_path: Path) -> None:
+    """Another worker that is making the tables at this moment is nobody's failure."""
+    path = tmp_path / "store.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE made (name)")
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(open_store, f"sqlite:///{path}")
+        time.sleep(0.3)
+        other.execute("COMMIT")
+        asyncio.run(opening.result(60).close())
+    other.close()

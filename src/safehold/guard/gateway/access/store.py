@@ -183,17 +183,34 @@ class SqlStore:
             self._engine = sa.create_engine(place, pool_pre_ping=True, connect_args=given)
             if not postgres:
                 sa.event.listen(self._engine, "connect", _wal)
-            with self._engine.begin() as connection:
-                if postgres:  # workers that start at once would each make the tables
-                    connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})"))
-                for table in meta.sorted_tables:
-                    connection.execute(CreateTable(table, if_not_exists=True))
-                    for index in table.indexes:
-                        connection.execute(CreateIndex(index, if_not_exists=True))
+            self._make_tables(meta, postgres=postgres)
         except (sa.exc.ArgumentError, ConfigError) as error:
             raise ConfigError(_STORE_URL) from error
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise LedgerError("store: the database can't be opened") from error
+
+    def _make_tables(self, meta: sa.MetaData, *, postgres: bool) -> None:
+        """Make what is missing. Workers that start at once would each do so.
+
+        SQLite's own wait does not cover the change to WAL, nor a reader that turns writer.
+        """
+        deadline = time.monotonic() + _WAIT_S
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    if postgres:
+                        lock = sa.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
+                        connection.execute(lock)
+                    for table in meta.sorted_tables:
+                        connection.execute(CreateTable(table, if_not_exists=True))
+                        for index in table.indexes:
+                            connection.execute(CreateIndex(index, if_not_exists=True))
+            except sa.exc.OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
         self._insert: Any = (
             postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         )
