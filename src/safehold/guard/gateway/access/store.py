@@ -188,6 +188,9 @@ class SqlStore:
             raise ConfigError(_STORE_URL) from error
         except (sa.exc.SQLAlchemyError, ImportError) as error:
             raise LedgerError("store: the database can't be opened") from error
+        self._insert: Any = (
+            postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        )
 
     def _make_tables(self, meta: sa.MetaData, *, postgres: bool) -> None:
         """Make what is missing. Workers that start at once would each do so.
@@ -211,9 +214,6 @@ class SqlStore:
                 time.sleep(0.02)
             else:
                 return
-        self._insert: Any = (
-            postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        )
 
     async def add(self, key: str, amount: int, window_s: int) -> int:
         """Add to a counter of the current window; return its sum."""
