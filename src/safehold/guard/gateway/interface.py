@@ -170,18 +170,8 @@ class Whole(Protocol):
         ...
 
 
-class Stream(Protocol):
-    """One streamed answer: upstream events in, frames for the client out."""
-
-    @property
-    def response_id(self) -> str | None:
-        """The id under which a later request may continue this answer."""
-        ...
-
-    @property
-    def items(self) -> Mapping[str, bytes]:
-        """What the client was shown under ids that a later request may name instead of it."""
-        ...
+class StreamReader(Protocol):
+    """The upstream's half of a streamed answer: events in, texts by lane out."""
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -195,6 +185,30 @@ class Stream(Protocol):
     @property
     def complete(self) -> bool:
         """Whether the upstream said that its answer is complete."""
+        ...
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts so far."""
+        ...
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        ...
+
+
+class StreamWriter(Protocol):
+    """The client's half of a streamed answer: cleared texts in, frames out."""
+
+    @property
+    def response_id(self) -> str | None:
+        """The id under which a later request may continue this answer."""
+        ...
+
+    @property
+    def items(self) -> Mapping[str, bytes]:
+        """What the client was shown under ids that a later request may name instead of it."""
         ...
 
     def begin(self) -> bytes:
@@ -221,15 +235,9 @@ class Stream(Protocol):
         """Return the frames that end the stream with an error."""
         ...
 
-    @property
-    def tokens(self) -> Tokens:
-        """The upstream's token counts so far."""
-        ...
 
-    @property
-    def refused(self) -> bool:
-        """Whether the model itself refused."""
-        ...
+class Stream(StreamReader, StreamWriter, Protocol):
+    """One streamed answer: upstream events in, frames for the client out."""
 
 
 class Call(Protocol):

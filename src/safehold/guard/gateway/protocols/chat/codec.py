@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
@@ -22,10 +21,14 @@ from safehold.guard.gateway.interface import (
     Told,
     TooLargeError,
 )
+from safehold.guard.gateway.protocols.answer_stream import AnswerStream
 from safehold.guard.gateway.protocols.chat import wire as w
 from safehold.guard.gateway.protocols.chat.dialects import mend
-from safehold.guard.gateway.protocols.chat.stream import ChatStream
+from safehold.guard.gateway.protocols.chat.facts import ChatFacts
+from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
+from safehold.guard.gateway.protocols.chat.reader import ChatReader
 from safehold.guard.gateway.protocols.chat.wire import ChatMessage, ChatReply, ChatRequest
+from safehold.guard.gateway.protocols.chat.writer import ChatWriter
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
     encode,
@@ -33,6 +36,7 @@ from safehold.guard.gateway.protocols.json_border import (
     model_name,
     text_of,
 )
+from safehold.guard.gateway.protocols.openai_endings import FILTERED, error_body, filtered
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_chat_client
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
@@ -78,15 +82,7 @@ class ChatCodec:
 
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
-        kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "api_error"
-        told = told or Told()
-        error = {
-            "message": message,
-            "type": told.kind or kind,
-            "param": told.param,
-            "code": told.code,
-        }
-        return encode({"error": error, "safehold": {"decision_id": decision_id}})
+        return error_body(status, message, decision_id, told)
 
 
 def exchange_of(request: ChatRequest, rules: Rules, extras: Sequence[str] = ()) -> Exchange:
@@ -187,18 +183,17 @@ class ChatCall:
             changes["top_logprobs"] = 0
         return self._strainer.woven(encode(msgspec.structs.replace(self._request, **changes)))
 
-    def stream(self) -> ChatStream:
+    def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
         options = self._request.stream_options
-        return ChatStream(
-            model=self.model,
-            created=self._created,
-            choices=self._request.n or 1,
-            usage=bool(options and options.include_usage),
-            logprobs=bool(self._request.logprobs) and self._rules.logprobs == "chosen",
-            max_lanes=self._rules.max_lanes,
-            strainer=self._strainer,
+        choices = self._request.n or 1
+        chosen = bool(self._request.logprobs) and self._rules.logprobs == "chosen"
+        facts = ChatFacts(self.model, self._created, ChosenTokens() if chosen else None)
+        reader = ChatReader(
+            facts, choices=choices, max_lanes=self._rules.max_lanes, strainer=self._strainer
         )
+        usage = bool(options and options.include_usage)
+        return AnswerStream(reader, ChatWriter(facts, choices=choices, usage=usage))
 
     def events(self, body: bytes) -> list[bytes]:
         """Return a complete answer as the events of a stream.
@@ -227,12 +222,10 @@ class ChatCall:
         choices = [
             {
                 "index": index,
-                "finish_reason": "content_filter",
+                "finish_reason": FILTERED,
                 "logprobs": None,
                 "message": {"role": "assistant", "content": REFUSAL, "refusal": None},
-                "content_filter_results": {
-                    notice.category: {"filtered": True, "severity": notice.severity}
-                },
+                **filtered(notice),
             }
             for index in range(self._request.n or 1)
         ]
@@ -278,7 +271,7 @@ class ChatWhole:
     def refused(self) -> bool:
         """Whether the model itself refused."""
         return any(
-            choice.message.refusal or choice.finish_reason == "content_filter"
+            choice.message.refusal or choice.finish_reason == FILTERED
             for choice in self._reply.choices
         )
 

@@ -22,8 +22,8 @@ from safehold.guard.gateway.interface import (
     TooLargeError,
     UnsupportedError,
 )
-from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.json_border import decode_request, encode
+from safehold.guard.gateway.protocols.openai_endings import error_body
 
 MAX_MODERATED = 32
 """How many inputs one call may hold: each is a decision of its own."""
@@ -101,7 +101,6 @@ class ModerationCodec:
     upstream_path = "/moderations"
 
     def __init__(self) -> None:
-        self._errors = ChatCodec()
         self._decoder = msgspec.json.Decoder(ModerationRequest)
 
     def parse(self, body: bytes, rules: Rules) -> ModerationCall:
@@ -135,7 +134,7 @@ class ModerationCodec:
 
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
-        return self._errors.error(status, message, decision_id, told)
+        return error_body(status, message, decision_id, told)
 
 
 def moderation(decision_id: str, model: str, category: str, flagged: Iterable[bool]) -> bytes:

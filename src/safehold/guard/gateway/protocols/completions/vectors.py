@@ -26,7 +26,6 @@ from safehold.guard.gateway.interface import (
     TooLargeError,
     UnsupportedError,
 )
-from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.json_border import (
     decode_reply,
     decode_request,
@@ -34,6 +33,7 @@ from safehold.guard.gateway.protocols.json_border import (
     model_name,
     text_of,
 )
+from safehold.guard.gateway.protocols.openai_endings import error_body
 
 MAX_INPUTS = 2048
 """OpenAI's own limit for one call."""
@@ -173,12 +173,9 @@ class _NumbersCodec:
     refused_status = 400
     """A prompt that is refused has no answer to stand in for: it is an error."""
 
-    def __init__(self) -> None:
-        self._errors = ChatCodec()
-
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
-        return self._errors.error(status, message, decision_id, told)
+        return error_body(status, message, decision_id, told)
 
 
 class EmbeddingsCodec(_NumbersCodec):

@@ -20,6 +20,7 @@ from safehold.guard.gateway.interface import (
     UnknownReplyError,
     UnsupportedError,
 )
+from safehold.guard.gateway.protocols.answer_stream import AnswerStream
 from safehold.guard.gateway.protocols.json_border import (
     SEALED,
     Lanes,
@@ -30,7 +31,9 @@ from safehold.guard.gateway.protocols.json_border import (
     text_of,
 )
 from safehold.guard.gateway.protocols.messages import wire as w
-from safehold.guard.gateway.protocols.messages.stream import MessagesStream, refusal_details
+from safehold.guard.gateway.protocols.messages.facts import MessagesFacts
+from safehold.guard.gateway.protocols.messages.reader import MessagesReader
+from safehold.guard.gateway.protocols.messages.writer import MessagesWriter, refusal_details
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_messages_client
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
@@ -223,15 +226,17 @@ class MessagesCall:
         """Return the request to send upstream, written anew from the parsed fields."""
         return self._strainer.woven(encode(msgspec.structs.replace(self._request, model=model)))
 
-    def stream(self) -> MessagesStream:
+    def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
-        return MessagesStream(
-            model=self.model,
-            stops=self._request.stop_sequences or (),
+        facts = MessagesFacts(self.model)
+        reader = MessagesReader(
+            facts,
             opaque_reasoning=self._rules.opaque_reasoning,
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
+        writer = MessagesWriter(facts, stops=self._request.stop_sequences or ())
+        return AnswerStream(reader, writer)
 
     def events(self, body: bytes) -> list[bytes]:
         """Return a complete answer as the events of a stream.

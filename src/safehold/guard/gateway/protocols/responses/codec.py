@@ -20,7 +20,7 @@ from safehold.guard.gateway.interface import (
     UnknownReplyError,
     UnsupportedError,
 )
-from safehold.guard.gateway.protocols.chat.codec import ChatCodec
+from safehold.guard.gateway.protocols.answer_stream import AnswerStream
 from safehold.guard.gateway.protocols.json_border import (
     IDENTIFIER,
     Lanes,
@@ -30,15 +30,18 @@ from safehold.guard.gateway.protocols.json_border import (
     sealed,
     text_of,
 )
+from safehold.guard.gateway.protocols.openai_endings import error_body
 from safehold.guard.gateway.protocols.parts import opaque
 from safehold.guard.gateway.protocols.responses import wire as w
+from safehold.guard.gateway.protocols.responses.facts import ResponsesFacts
 from safehold.guard.gateway.protocols.responses.items import KINDS, texts_of, whole_item
+from safehold.guard.gateway.protocols.responses.reader import ResponsesReader
 from safehold.guard.gateway.protocols.responses.response_object import (
     Settled,
     message_item,
     skeleton,
 )
-from safehold.guard.gateway.protocols.responses.stream import ResponsesStream
+from safehold.guard.gateway.protocols.responses.writer import ResponsesWriter
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_responses_client
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import responses_events
@@ -67,7 +70,6 @@ class ResponsesCodec:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._decoder = msgspec.json.Decoder(w.ResponsesRequest)
-        self._errors = ChatCodec(clock)
 
     def parse(self, body: bytes, rules: Rules) -> "ResponsesCall":
         """Read a request.
@@ -88,7 +90,7 @@ class ResponsesCodec:
 
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
-        return self._errors.error(status, message, decision_id, told)
+        return error_body(status, message, decision_id, told)
 
 
 def _items(request: w.ResponsesRequest, rules: Rules, strainer: Strainer) -> list[w.InputItem]:
@@ -256,14 +258,16 @@ class ResponsesCall:
             previous=self.previous,
         )
 
-    def stream(self) -> ResponsesStream:
+    def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
-        return ResponsesStream(
-            self._settled(),
+        facts = ResponsesFacts(self._settled())
+        reader = ResponsesReader(
+            facts,
             opaque_reasoning=self._rules.opaque_reasoning,
             max_lanes=self._rules.max_lanes,
             strainer=self._strainer,
         )
+        return AnswerStream(reader, ResponsesWriter(facts))
 
     def events(self, body: bytes) -> list[bytes]:
         """Return a complete answer as the events of a stream.

@@ -30,6 +30,22 @@ ALLOWED = {
     "reasoning": ("reasoning", "summary"),
 }
 """The kinds of text that an item may hold; an item that is not here is an action."""
+GROWING = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_text.delta": "reasoning",
+    "response.reasoning_summary_text.delta": "summary",
+    "response.function_call_arguments.delta": "arguments",
+    "response.custom_tool_call_input.delta": "input",
+}
+WHOLE = {
+    "response.output_text.done": "text",
+    "response.refusal.done": "refusal",
+    "response.reasoning_text.done": "reasoning",
+    "response.reasoning_summary_text.done": "summary",
+    "response.function_call_arguments.done": "arguments",
+    "response.custom_tool_call_input.done": "input",
+}
 _TAGS = {
     w.OutputMessage: "message",
     w.OutputCall: "function_call",
@@ -72,12 +88,10 @@ def texts_of(item: w.OutputItem) -> list[tuple[str, int, str]]:
 
 
 class ItemText:
-    """One text of one item: its lane, how much was read, and what was released."""
+    """One text of one item: its lane, and what was released."""
 
     def __init__(self, item: "ClientItem", kind: str, lane: Lane, at: int) -> None:
         self.item, self.kind, self.lane, self.at = item, kind, lane, at
-        self.read = 0
-        self.read_closed = False
         self.texts: list[str] = []
         self.begun = False
         self.prefix = b""

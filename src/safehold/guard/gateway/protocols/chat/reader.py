@@ -1,0 +1,181 @@
+"""The event stream of OpenAI Chat Completions, read from upstream."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from safehold.exchange import Channel, Lane
+from safehold.guard.gateway.interface import BrokenReplyError, Closed, Delta, Piece, Tokens
+from safehold.guard.gateway.protocols.chat.dialects import mend
+from safehold.guard.gateway.protocols.chat.facts import LEGACY, ChatFacts
+from safehold.guard.gateway.protocols.chat.wire import Chunk, ChunkChoice, ReplyDelta, ToolCallDelta
+from safehold.guard.gateway.protocols.json_border import Lanes, identifier, model_name
+from safehold.guard.gateway.protocols.openai_endings import FILTERED
+from safehold.guard.gateway.protocols.stream_errors import told_error
+from safehold.guard.gateway.protocols.unknown_fields import Strainer
+
+_CHUNK = msgspec.json.Decoder(Chunk)
+
+
+def _name_and_input(call: ToolCallDelta, *, custom: bool) -> tuple[str | None, str | None]:
+    """Return a piece of a call's name, and of what the tool is given."""
+    if custom:
+        return (call.custom.name, call.custom.input) if call.custom else (None, None)
+    return (call.function.name, call.function.arguments) if call.function else (None, None)
+
+
+def _says(delta: ReplyDelta) -> bool:
+    """Whether a piece of a choice carries anything but its role."""
+    return bool(
+        delta.content
+        or delta.refusal
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.tool_calls
+        or delta.function_call
+    )
+
+
+class ChatReader:
+    """Reads one streamed chat answer into texts by lane."""
+
+    def __init__(
+        self, facts: ChatFacts, *, choices: int, max_lanes: int, strainer: Strainer
+    ) -> None:
+        self._facts = facts
+        self._choices = choices
+        self._lanes = Lanes(max_lanes)
+        self._strainer = strainer
+        self._open: dict[int, list[Lane]] = {}
+        self._opened: dict[tuple[int, Channel, int], Lane] = {}
+        self._named: set[Lane] = set()
+        self._said: dict[Lane, str] = {}
+        self._given: dict[tuple[int, int], str] = {}
+        self._refused = False
+
+    def read(self, event: bytes) -> Sequence[Piece]:
+        """Take the data of one upstream event.
+
+        Raises:
+            BrokenReplyError: The event does not follow the protocol.
+            UnknownReplyError: The event or its content is of an unknown kind.
+        """
+        if event == b"[DONE]":
+            return ()
+        chunk = self._strainer.reply(_CHUNK, event, mend)
+        if chunk.error is not None:
+            raise told_error(chunk.error)
+        if self._facts.response_id is None and chunk.id:
+            self._facts.response_id = identifier(chunk.id, "")
+            self._facts.model = model_name(chunk.model, self._facts.model)
+            self._facts.created = chunk.created or self._facts.created
+        if chunk.usage is not None:
+            self._facts.usage = chunk.usage
+        pieces: list[Piece] = []
+        for choice in chunk.choices:
+            self._choice(choice, pieces)
+        return pieces
+
+    def _choice(self, choice: ChunkChoice, pieces: list[Piece]) -> None:
+        at, delta = choice.index, choice.delta
+        if not 0 <= at < self._choices:
+            raise BrokenReplyError("upstream: expected the asked number of choices, came more")
+        if at in self._facts.finish and _says(delta):
+            raise BrokenReplyError("upstream: expected nothing after a choice's finish reason")
+        if delta.content:
+            lane = self._lane(at, Channel.TEXT, 0)
+            if self._facts.chosen is not None and choice.logprobs is not None:
+                given = choice.logprobs.content or []
+                self._facts.chosen.add(
+                    lane, delta.content, [(item.token, item.logprob) for item in given]
+                )
+            pieces.append(Delta(lane, delta.content, choice.heard))
+        if delta.reasoning_content:
+            pieces.append(Delta(self._lane(at, Channel.REASONING, 0), delta.reasoning_content))
+        if delta.reasoning:
+            pieces.append(Delta(self._lane(at, Channel.REASONING, 1), delta.reasoning))
+        if delta.refusal:
+            self._refused = True
+            pieces.append(Delta(self._lane(at, Channel.REFUSAL, 0), delta.refusal))
+        if delta.function_call is not None:
+            legacy = ToolCallDelta(index=LEGACY, function=delta.function_call)
+            self._call(at, legacy, pieces)
+        for call in delta.tool_calls or ():
+            self._call(at, call, pieces)
+        if choice.finish_reason is not None:
+            self._facts.finish[at] = choice.finish_reason
+            self._refused = self._refused or choice.finish_reason == FILTERED
+            self._end_choice(at, pieces)
+
+    def _end_choice(self, at: int, pieces: list[Piece]) -> None:
+        """Close what the choice left open: tool names without arguments, then every text."""
+        for choice, index in self._facts.calls:
+            name_lane = self._lanes.get(choice, Channel.TOOL_NAME, index)
+            if choice == at and name_lane not in self._named:
+                self._named.add(name_lane)
+                pieces.append(Closed(name_lane))
+        pieces.extend(Closed(lane) for lane in self._open.pop(at, ()))
+
+    def _lane(self, choice: int, channel: Channel, index: int) -> Lane:
+        key = (choice, channel, index)
+        lane = self._opened.get(key)
+        if lane is None:
+            lane = self._opened[key] = self._lanes.get(choice, channel, index)
+            self._open.setdefault(choice, []).append(lane)
+        return lane
+
+    def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> None:
+        """Read a piece of a tool call: its name ends where its arguments begin."""
+        if call.type not in (None, "", "function", "custom"):
+            raise BrokenReplyError("upstream: expected calls of known kinds, came another")
+        index = self._which(at, call)
+        key = (at, index)
+        name_lane = self._lanes.get(at, Channel.TOOL_NAME, index)
+        if key not in self._facts.calls:
+            self._facts.calls[key] = identifier(call.id, f"call_{at}_{index}")
+            self._given[key] = call.id or ""
+            self._facts.custom[key] = call.type == "custom" or call.custom is not None
+        name, given = _name_and_input(call, custom=self._facts.custom[key])
+        if name:
+            said = self._said.get(name_lane, "")
+            if name == said:
+                pass  # some servers repeat the name in each piece
+            elif name_lane not in self._named:
+                self._said[name_lane] = said + name
+                pieces.append(Delta(name_lane, name))
+            else:
+                raise BrokenReplyError("upstream: expected arguments, came a second tool name")
+        if given:
+            if name_lane not in self._named:
+                self._named.add(name_lane)
+                pieces.append(Closed(name_lane))
+            lane = self._lane(at, Channel.TOOL_ARGUMENTS, index)
+            pieces.append(Delta(lane, given))
+
+    def _which(self, at: int, call: ToolCallDelta) -> int:
+        """Return a call's index; without one, a new id or a name begins the next call."""
+        if call.index is not None:
+            return call.index
+        indices = [index for choice, index in self._facts.calls if choice == at and index != LEGACY]
+        last = max(indices, default=-1)
+        if last < 0 or (call.id and call.id != self._given[at, last]):
+            return last + 1
+        named = self._lanes.get(at, Channel.TOOL_NAME, last) in self._named
+        fresh = not call.id and bool(_name_and_input(call, custom=call.custom is not None)[0])
+        return last + 1 if named and fresh else last
+
+    @property
+    def complete(self) -> bool:
+        """Whether every choice was finished; `[DONE]` alone is no finish."""
+        return len(self._facts.finish) >= self._choices
+
+    @property
+    def tokens(self) -> Tokens:
+        """The upstream's token counts so far."""
+        usage = self._facts.usage
+        return Tokens(usage.prompt_tokens, usage.completion_tokens) if usage else Tokens()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model itself refused."""
+        return self._refused
