@@ -28,30 +28,30 @@ from safehold.guard.gateway.protocols.unknown_fields import Strainer
 LANE = Lane(channel=Channel.TEXT)
 
 
-def chat_reader() -> StreamReader:
+def _chat_reader() -> StreamReader:
     return ChatReader(ChatFacts("m", 1, None), choices=1, max_lanes=8, strainer=Strainer(Rules()))
 
 
-def completion_reader() -> StreamReader:
+def _completion_reader() -> StreamReader:
     return CompletionReader(CompletionFacts("m", 1), choices=1, strainer=Strainer(Rules()))
 
 
-def messages_reader() -> StreamReader:
+def _messages_reader() -> StreamReader:
     return MessagesReader(
         MessagesFacts("m"), opaque_reasoning="drop", max_lanes=8, strainer=Strainer(Rules())
     )
 
 
 READERS: dict[Callable[[], StreamReader], list[bytes]] = {
-    chat_reader: [
+    _chat_reader: [
         b'{"choices":[{"index":0,"delta":{"content":"soap"}}]}',
         b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}',
     ],
-    completion_reader: [
+    _completion_reader: [
         b'{"choices":[{"index":0,"text":"soap"}]}',
         b'{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}',
     ],
-    messages_reader: [
+    _messages_reader: [
         b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":"soap"}}',
         b'{"type":"content_block_stop","index":0}',
         b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}',
