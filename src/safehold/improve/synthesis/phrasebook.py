@@ -1,6 +1,7 @@
 """The written phrases that augmentation draws from: frames, wrappers, refusals, short requests."""
 
 import json
+import re
 from importlib import resources
 from typing import TypeVar
 
@@ -67,9 +68,41 @@ def phrasebook() -> Phrasebook:
 
 
 def languages(domain: str) -> dict[str, Bank]:
-    """Return the phrase bank of a domain by language; empty where none is written."""
-    name = f"languages-{domain}.yaml"
-    return _read(name, dict[str, Bank]) if (_folder() / name).is_file() else {}
+    """Return the phrase bank of a domain by language; empty where none is written.
+
+    `languages-DOMAIN.yaml` comes first, behind it `languages-DOMAIN-2-NAME.yaml` and other numbered
+    files in order of their names: their lines go behind those that a language has.
+
+    Raises:
+        DataError: A file breaks its schema, or a request stands in a language twice.
+    """
+    found: dict[str, Bank] = {}
+    for name in _bank_files(domain):
+        for language, bank in _read(name, dict[str, Bank]).items():
+            before = found.get(language, Bank(restricted=(), permitted=()))
+            found[language] = _joined(before, bank, f"phrases/{name}: {language}")
+    return found
+
+
+def _bank_files(domain: str) -> list[str]:
+    """Return the names of a domain's banks, the first one first."""
+    pattern = re.compile(rf"languages-{re.escape(domain)}(-\d+-[a-z0-9-]+)?\.yaml")
+    names = [entry.name for entry in _folder().iterdir() if pattern.fullmatch(entry.name)]
+    return sorted(names, key=lambda name: name.removesuffix(".yaml"))
+
+
+def _joined(first: Bank, second: Bank, place: str) -> Bank:
+    """Return both banks as one; `place` names the second in an error."""
+    bank = Bank(
+        restricted=first.restricted + second.restricted,
+        permitted=first.permitted + second.permitted,
+    )
+    seen: set[str] = set()
+    for _, text in bank.restricted + bank.permitted:
+        if text in seen:
+            raise DataError(f"{place}: expected each request once, got {text!r} again")
+        seen.add(text)
+    return bank
 
 
 def _folder() -> resources.abc.Traversable:
