@@ -33,7 +33,7 @@ from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
 from safehold.guard.session.decisions import Failures, block_at, rule_block
 from safehold.guard.session.drivers import guarded
-from safehold.guard.session.lanes import GrowingViews, LaneState, Meant
+from safehold.guard.session.lanes import GrowingViews, LaneState, ProbeState
 from safehold.guard.session.prompts import PromptJudge
 from safehold.guard.session.segments import READ, last_answer, reading
 from safehold.guard.session.written import WrittenRules
@@ -116,13 +116,13 @@ class GuardSession:
         state = self._lanes.get(lane)
         if state is None:
             state = self._lanes[lane] = self._open(lane)
-        state.received += len(text)
+        steps = state.arrive(text)
         if state.probe is not None and (text or heard):
-            block = self._read(state, heard)
+            block = self._listen(state, state.probe, heard)
             if block is not None:
                 return block
         released: list[str] = []
-        for step in state.steps.feed(text):
+        for step in steps:
             block = yield from self._step(state, step)
             if block is not None:
                 cleared = "".join(released)
@@ -158,80 +158,67 @@ class GuardSession:
             steps.append((lane, step))
         return tuple(steps)
 
-    def _read(self, state: LaneState, heard: Heard | None) -> Block | None:
+    def _listen(self, state: LaneState, probe: ProbeState, heard: Heard | None) -> Block | None:
         """Let the probe judge what comes with a text; text that comes without is unscored."""
-        if state.probe is None:
-            return None
-        logit = guarded(state.probe.feed, heard) if heard else Failed(reason="NoActivations")
+        logit = probe.score(heard) if heard else Failed(reason="NoActivations")
         found = self._failures.finite(logit, Stage.STAGE1, state)
         if isinstance(found, Block):
             return self._act(found)
-        state.hear(found)
+        probe.hear(found)
         return None
 
     def _step(self, state: LaneState, step: str) -> ScoringFlow[Block | None]:
-        """Score one step of a lane, and what it means where the lane is JSON."""
+        """Score one step of a lane: the wire's text, then what it means where the lane is JSON."""
         if self._written.hot.changed() and (late := self._prompt.again()) is not None:
             # A rule that came meanwhile knows this prompt: the next text is not released.
             late = msgspec.structs.replace(late, lane=state.lane, offset=state.scored)
             if (stop := self._act(late)) is not None:
                 return stop
-        state.waiting += step
-        words, chars = state.cutter.feed(step)
-        block = yield from self._advance(state, step, words, chars, last=False)
-        if block is None and state.meant is not None:
-            block = yield from self._feed_meant(state.meant, step)
-        return block
+        for text, fresh in state.texts(step):
+            words, chars = text.grow(fresh)
+            block = yield from self._advance(text, fresh, words, chars, last=False)
+            if block is not None:
+                return block
+            if text is not state:
+                state.note_meaning(len(self._release(text, last=False)))
+        return None
 
     def _end(self, state: LaneState) -> ScoringFlow[Step]:
-        block: Block | None = None
-        if left := state.steps.finish():
+        """Score what is left of a lane, of both its texts; then all of it may leave."""
+        if left := state.left():
             block = yield from self._step(state, left)
-        if block is None:
-            words, chars = state.cutter.finish()
-            block = yield from self._advance(state, "", words, chars, last=True)
-        if block is None and state.meant is not None:
-            block = yield from self._end_meant(state.meant)
-        return Cleared(text=self._release(state, last=True)) if block is None else block
-
-    def _feed_meant(self, meant: Meant, bite: str) -> ScoringFlow[Block | None]:
-        """Score what the wire's characters mean; count which of them that clears."""
-        state, text = meant.state, meant.unescaping.feed(bite)
-        state.received += len(text)
-        state.waiting += text
-        words, chars = state.cutter.feed(text)
-        block = yield from self._advance(state, text, words, chars, last=False)
-        if block is None:
-            cleared = self._release(state, last=False)
-            meant.cleared += meant.unescaping.spent(len(cleared))
-        return block
-
-    def _end_meant(self, meant: Meant) -> ScoringFlow[Block | None]:
-        state, text = meant.state, meant.unescaping.finish()
-        state.received += len(text)
-        state.waiting += text
-        words, chars = state.cutter.feed(text)
-        block = yield from self._advance(state, text, words, chars, last=False)
-        if block is None:
-            words, chars = state.cutter.finish()
-            block = yield from self._advance(state, "", words, chars, last=True)
-        return block
+            if block is not None:
+                return block
+        for text, fresh in state.ends():
+            if fresh:
+                words, chars = text.grow(fresh)
+                block = yield from self._advance(text, fresh, words, chars, last=False)
+                if block is not None:
+                    return block
+            words, chars = text.rest()
+            block = yield from self._advance(text, "", words, chars, last=True)
+            if block is not None:
+                return block
+        return Cleared(text=self._release(state, last=True))
 
     def _open(self, lane: Lane) -> LaneState:
-        state = self._open_text(lane)
-        if self._cascade.probe is not None:
-            state.probe = self._cascade.probe.scorer.open_reply()
-        if lane.channel is Channel.TOOL_ARGUMENTS:
-            state.meant = Meant(self._open_text(lane))
-        return state
+        probe = self._cascade.probe
+        return self._open_text(
+            lane,
+            probe=None if probe is None else ProbeState(probe.scorer.open_reply()),
+            meaning=self._open_text(lane) if lane.channel is Channel.TOOL_ARGUMENTS else None,
+        )
 
-    def _open_text(self, lane: Lane) -> LaneState:
+    def _open_text(
+        self, lane: Lane, *, probe: ProbeState | None = None, meaning: LaneState | None = None
+    ) -> LaneState:
         stage1 = self._cascade.stage1
         score = stage1.open_reply() if stage1 is not None else None
         if score is not None and self._before:
             # What the assistant said before counts as context: a split answer adds up.
             guarded(score.feed, tokens(self._before)[-64:])
-        return LaneState(lane, score, self._written.stream(), self._decoder.growing())
+        rules, views = self._written.stream(), self._decoder.growing()
+        return LaneState(lane, score, rules, views, probe=probe, meaning=meaning)
 
     def _advance(
         self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
@@ -267,7 +254,7 @@ class GuardSession:
             return None
         if self._count_unreadable() <= most:
             return None
-        lanes = [lane.meant.state if lane.meant else lane for lane in self._lanes.values()]
+        lanes = [lane.meaning or lane for lane in self._lanes.values()]
         said = "\n".join(part.text for part in self._exchange.texts())
         if sum(lane.views.unknown(said) for lane in lanes) <= most:
             return None
@@ -282,8 +269,7 @@ class GuardSession:
             logit = self._failures.finite(guarded(state.score.feed, words), Stage.STAGE1, state)
             if isinstance(logit, Block):
                 return logit
-            state.recent = max(state.recent, logit)
-            state.best = max(state.best, logit)
+            state.note_stage1(logit)
         state.take(chars, len(words))
         cascade, surface = self._cascade, self._cascade.reply
         if not cascade.has_stage2:
@@ -326,8 +312,10 @@ class GuardSession:
 
     def _heard(self, state: LaneState) -> bool:
         """Whether the probe asks for stage 2 by itself."""
-        probe = self._cascade.probe
-        return probe is not None and state.probe_fresh and state.probe_level >= probe.escalate
+        weights, probe = self._cascade.probe, state.probe
+        if weights is None or probe is None:
+            return False
+        return probe.fresh and probe.level >= weights.escalate
 
     def _score_views(
         self, state: LaneState, fresh: str, *, last: bool
@@ -335,7 +323,7 @@ class GuardSession:
         decoded = [*state.views.feed(fresh)] if fresh else []
         if last:
             decoded += state.views.finish()
-        state.decoded = state.decoded or bool(decoded)
+        state.note_decoded(len(decoded))
         surface = self._cascade.reply
         for text in decoded:
             hit = self._written.search(text)
@@ -361,16 +349,17 @@ class GuardSession:
     def _ask(self, state: LaneState, stage1: float, reply: str) -> ScoringFlow[Block | None]:
         """Ask stage 2 about a lane and decide by the ensemble."""
         self._escalations += 1
-        state.doubted = True
+        state.note_doubt()
         surface = self._cascade.reply
         answer = yield Escalation(prompt=self._reading, reply=reply)
         if isinstance(answer, Failed):
             return self._failures.failed(answer, Stage.STAGE2, state)
-        logit = self._cascade.ensemble(surface, stage1, answer.logit, state.probe_logit())
+        probe = None if state.probe is None else state.probe.logit()
+        logit = self._cascade.ensemble(surface, stage1, answer.logit, probe)
         final = self._failures.finite(logit, Stage.STAGE2, state)
         if isinstance(final, Block):
             return final
-        state.final = max(state.final, final)
+        state.note_final(final)
         if final >= surface.block:
             return block_at(answer.clause, final, surface.block, Stage.STAGE2, state)
         return None
@@ -386,7 +375,7 @@ class GuardSession:
             hold = max(
                 policy.hold_tokens,
                 policy.doubt_tokens if doubt else 0,
-                policy.decoded_tokens if state.decoded or state.views.unreadable else 0,
+                policy.decoded_tokens if state.obscured else 0,
             )
         return state.give(hold, everything=last)
 
@@ -419,8 +408,8 @@ class GuardSession:
     def _every_text(self) -> Iterator[LaneState]:
         for state in self._lanes.values():
             yield state
-            if state.meant is not None:
-                yield state.meant.state
+            if state.meaning is not None:
+                yield state.meaning
 
     @property
     def stage1_logits(self) -> tuple[float, float]:
@@ -446,7 +435,7 @@ class GuardSession:
         )
 
     def _count_unreadable(self) -> int:
-        lanes = (lane.meant.state if lane.meant else lane for lane in self._lanes.values())
+        lanes = (lane.meaning or lane for lane in self._lanes.values())
         return sum(lane.views.unreadable for lane in lanes)
 
 
