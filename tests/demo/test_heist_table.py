@@ -8,7 +8,7 @@ import pytest
 from safehold.cli.drill import BEGIN, END, replaced
 from safehold.demo.heist.enclave import enclave
 from safehold.demo.heist.records import covered_tracks, forged_approval, one_accomplice
-from safehold.demo.heist.steps import lateral_move
+from safehold.demo.heist.network import discovery, lateral_move
 from safehold.demo.heist.table import HeistOutcome, HeistTry, markdown, rows
 from safehold.demo.heist.vault import blind_host, decoys, read_weights, stolen_grant
 from safehold.errors import UsageError

@@ -2,16 +2,25 @@
 
 import json
 import os
+import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from safehold.errors import ConfigError
+from safehold.errors import ConfigError, UsageError
 from safehold.secure.endpoint.decoys import Lure
 from safehold.secure.endpoint.engines.table import ENGINES
 
+if TYPE_CHECKING:
+    from safehold.trust.log.log_entries import Record
+
+_Command = Callable[..., Any]
+_Tell = Callable[[str, bytes, "Record"], None]
 _BOOK = Path("/var/lib/safehold/endpoint/decoys.json")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -97,13 +106,14 @@ def compile_command(engine: str, folder: Path, policy_file: Path, as_json: bool)
 
 @click.group("decoy")
 def decoy_group() -> None:
-    """Place, rotate and watch false weights, keys and credentials.
+    """Place, rotate and watch false weights, keys, credentials and services.
 
     \b
     Examples:
       safehold endpoint decoy place weights /srv/models/next/model.safetensors
       safehold endpoint decoy rotate
       safehold endpoint decoy watch --host gpu-1 --cases cases/ --log log/ --keys keys/
+      safehold endpoint decoy serve --service admin=2222 --host gpu-1 --cases cases/
     """
 
 
@@ -152,28 +162,55 @@ def rotate(book: Path) -> None:
     click.echo(f"rotated {len(fresh)}")
 
 
+def _telling(command: _Command) -> _Command:
+    """Add the options that say where touches are told."""
+    host = click.option("--host", required=True, help="The host's name.")
+    cases = click.option(
+        "--cases",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="Folder that gets one file for each touch.",
+    )
+    log = click.option(
+        "--log",
+        "log_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="SAFEHOLD_LOG",
+        help="Transparency log that gets a leaf for each touch.",
+    )
+    keys = click.option(
+        "--keys",
+        "key_dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="SAFEHOLD_LOG_KEYS",
+        help="The log's private keys.",
+    )
+    return host(cases(log(keys(command))))
+
+
+def _teller(cases: Path, log_dir: Path | None, key_dir: Path | None) -> "_Tell":
+    """Return what writes a case and its leaf."""
+    from safehold.cli._trust import open_desk
+
+    desk = open_desk(log_dir, key_dir) if log_dir is not None else None
+    try:
+        cases.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"can't make {cases}: {error.strerror}") from error
+
+    def tell(name: str, data: bytes, leaf: "Record") -> None:
+        click.echo(data)
+        handle = os.open(cases / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(handle, data + b"\n")
+        os.close(handle)
+        if desk is not None:
+            desk.record(leaf)
+
+    return tell
+
+
 @decoy_group.command("watch")
-@click.option("--host", required=True, help="The host's name.")
-@click.option(
-    "--cases",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder that gets one file for each touch.",
-)
-@click.option(
-    "--log",
-    "log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="SAFEHOLD_LOG",
-    help="Transparency log that gets a leaf for each touch.",
-)
-@click.option(
-    "--keys",
-    "key_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="SAFEHOLD_LOG_KEYS",
-    help="The log's private keys.",
-)
+@_telling
 @_book
 def watch(host: str, cases: Path, log_dir: Path | None, key_dir: Path | None, book: Path) -> None:
     """Tell every touch of a decoy (root, until SIGTERM): a case, and a leaf in the log.
@@ -182,25 +219,67 @@ def watch(host: str, cases: Path, log_dir: Path | None, key_dir: Path | None, bo
     Example:
       safehold endpoint decoy watch --host gpu-1 --cases cases/ --log log/ --keys keys/
     """
-    from safehold.cli._trust import open_desk
     from safehold.secure.endpoint.decoys import DecoyWatch, Touch, leaf, read_book
     from safehold.secure.fanotify.group import Group
     from safehold.secure.fanotify.hold import Holder
 
-    desk = open_desk(log_dir, key_dir) if log_dir is not None else None
-    cases.mkdir(parents=True, exist_ok=True)
+    tell = _teller(cases, log_dir, key_dir)
 
     def told(touch: Touch) -> None:
-        data = msgspec.json.encode(touch)
-        click.echo(data)
         name = f"decoy-{touch.time}-{touch.pid}.json"
-        handle = os.open(cases / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.write(handle, data + b"\n")
-        os.close(handle)
-        if desk is not None:
-            desk.record(leaf(touch, host))
+        tell(name, msgspec.json.encode(touch), leaf(touch, host))
 
     watching = DecoyWatch(read_book(book), told, lambda: int(time.time()))
     with Group() as group:
         watching.mark(group)
         Holder(group, watching.work, note=lambda line: click.echo(line, err=True)).run()
+
+
+@decoy_group.command("serve")
+@click.option(
+    "--service", "services", multiple=True, required=True, metavar="NAME=PORT",
+    help="A decoy service and its port; may be given again.",
+)  # fmt: skip
+@_telling
+def serve(
+    services: tuple[str, ...],
+    host: str,
+    cases: Path,
+    log_dir: Path | None,
+    key_dir: Path | None,
+) -> None:
+    """Listen where nobody has business, until SIGTERM; each visit is a case, and a leaf in the log.
+
+    \b
+    Example:
+      safehold endpoint decoy serve --service admin=2222 --host gpu-1 --cases cases/ --log log/
+    """
+    from safehold.secure.endpoint.decoy_service import (
+        DecoyListener,
+        DecoyService,
+        Visit,
+        visit_leaf,
+    )
+
+    tell = _teller(cases, log_dir, key_dir)
+
+    def told(visit: Visit) -> None:
+        name = f"decoy-{visit.time}-{visit.service}-{visit.said_sha256[:8]}.json"
+        tell(name, msgspec.json.encode(visit), visit_leaf(visit, host))
+
+    found = []
+    for one in services:
+        name, _, port = one.partition("=")
+        try:
+            found.append(msgspec.convert({"name": name, "port": int(port)}, DecoyService))
+        except (ValueError, msgspec.ValidationError) as error:
+            raise UsageError(f"--service {one!r}: expected NAME=PORT") from error
+    listener = DecoyListener(found, told, lambda: int(time.time()))
+    ended = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: ended.set())
+    try:
+        while not ended.is_set():
+            listener.answer(0.5)
+    finally:
+        listener.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.secure.egress.interface import KernelError
-from safehold.secure.egress.kernel.netns import Pair, enter, pair, run_in
+from safehold.secure.egress.kernel.netns import Pair, enter, pair
 
 HOSTS = {"serving": "10.231.8", "keys": "10.231.9", "bastion": "10.231.10"}
 _MODULE = "safehold.demo.heist.hosts"
@@ -61,15 +61,6 @@ class Enclave(msgspec.Struct, frozen=True):
         finally:
             child.kill()
             child.wait()
-
-    @contextlib.contextmanager
-    def rules(self, host: str, text: str) -> Iterator[None]:
-        """Hold nftables rules in a host's namespace."""
-        run_in(self.space(host), ["sh", "-c", f"printf '%s' '{text}' | nft -f -"])
-        try:
-            yield
-        finally:
-            run_in(self.space(host), ["nft", "flush", "ruleset"])
 
 
 @contextlib.contextmanager
