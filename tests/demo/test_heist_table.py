@@ -7,8 +7,8 @@ import pytest
 
 from safehold.cli.drill import BEGIN, END, replaced
 from safehold.demo.heist.enclave import enclave
-from safehold.demo.heist.records import covered_tracks, forged_approval, one_accomplice
 from safehold.demo.heist.network import discovery, lateral_move
+from safehold.demo.heist.records import covered_tracks, forged_approval, one_accomplice
 from safehold.demo.heist.table import HeistOutcome, HeistTry, markdown, rows
 from safehold.demo.heist.vault import blind_host, decoys, read_weights, stolen_grant
 from safehold.errors import UsageError
@@ -45,6 +45,7 @@ def test_bytes_above_the_bound_are_a_miss_whatever_was_said() -> None:
 
 
 STEPS = (
+    discovery,
     lateral_move,
     forged_approval,
     one_accomplice,
@@ -72,5 +73,5 @@ def test_steps_are_real_and_held_by_each_control_alone(tmp_path: Path) -> None:
     table = rows(tries)
     assert all(one.held for one in table)
     assert not [one.not_counted for one in table if one.not_counted]
-    assert len(table) == 9
+    assert len(table) == 10
     assert not any(Path("/run/netns").glob(f"ht{os.getpid() % 100000}*"))

@@ -1,11 +1,10 @@
 """Every automatic control is alive: green on a healthy host, red where it claims a fault."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
 import pytest
-from controls_plants import PLANTS
 
 from safehold.govern.controls.engine import judge_all, judged, read_again, run_controls
 from safehold.govern.controls.facts.readers import READERS, collect
@@ -17,22 +16,14 @@ from safehold.govern.controls.interface import (
     ControlRun,
     ControlStatus,
     HostFacts,
-    Judge,
 )
 from safehold.govern.controls.judges.table import JUDGES
 from safehold.govern.controls.library import parse_catalogue, stock_catalogue
 from safehold.testing.hosts import NOW, SITE, RecordedHost, healthy, used
+from safehold.testing.planted import PLANTS, automatic_red
 
 CATALOGUE = stock_catalogue()
 AUTOMATIC = [one.id for one in CATALOGUE.controls if one.way is Assurance.AUTOMATIC]
-
-
-def red(host: RecordedHost, judges: Mapping[str, Judge] = JUDGES) -> set[str]:
-    """Return the automatic controls that are not satisfied on a host."""
-    facts = collect(host, SITE)
-    return {
-        name for name in AUTOMATIC if judged(judges[name], facts)[0] is not ControlStatus.PASSED
-    }
 
 
 def test_catalogue_has_every_row_and_safeguard() -> None:
@@ -44,14 +35,14 @@ def test_catalogue_has_every_row_and_safeguard() -> None:
 
 def test_healthy_host_is_green() -> None:
     """On a healthy host every automatic control passes."""
-    assert red(healthy()) == set()
+    assert automatic_red(healthy()) == set()
 
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_planted_fault_is_found_by_exactly_its_controls(name: str) -> None:
     """A planted fault turns red the controls that claim it, and no other."""
     plant, claims = PLANTS[name]
-    assert red(plant(healthy())) == claims
+    assert automatic_red(plant(healthy())) == claims
 
 
 def test_each_automatic_control_claims_a_fault() -> None:
@@ -68,7 +59,7 @@ def test_inverted_judge_is_noticed(name: str) -> None:
         if not list(original(facts)):
             yield "inverted"
 
-    assert red(healthy(), {**JUDGES, name: inverted}) == {name}
+    assert automatic_red(healthy(), {**JUDGES, name: inverted}) == {name}
 
 
 @pytest.mark.parametrize("name", AUTOMATIC)
@@ -196,7 +187,7 @@ def test_persons_answer_for_a_control_only_with_owner_and_expiry(
 def test_file_that_the_read_meter_closes_is_judged_by_its_header() -> None:
     """A metered shard can't be read by the check itself, and that alone is no fault."""
     shard = "/var/lib/safehold/weights/brewer/model-1.safetensors.sealed"
-    assert red(replace(healthy(), closed=frozenset({shard}))) == set()
+    assert automatic_red(replace(healthy(), closed=frozenset({shard}))) == set()
 
 
 def test_not_applicable_needs_an_exception() -> None:

@@ -20,6 +20,7 @@ def drill() -> None:
       sudo safehold drill heist
       sudo safehold drill heist --docs docs/controls.md
       sudo safehold drill enclave --out controls-run.json
+      safehold drill judges --log log/ --keys keys/
     """
 
 
@@ -93,6 +94,58 @@ def replaced(page: str, table: str) -> str:
     if not begin or not end:
         raise UsageError(f"expected {BEGIN} and {END} in the page")
     return f"{before}{BEGIN}\n{table}{END}{after}"
+
+
+@drill.command("judges")
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SAFEHOLD_LOG",
+    help="Append a leaf that names the detections which were tried and found their faults.",
+)
+@keys_option
+@json_option
+@click.pass_context
+def judges_command(
+    context: click.Context, log_dir: Path | None, key_dir: Path | None, as_json: bool
+) -> None:
+    """Try the judge of each automatic control by planted faults; exit 1 unless all find theirs.
+
+    The host is a recording: a healthy one, and the same with one fault. It is the test of each
+    detection that the control mon-06 asks for. `drill heist` and `drill enclave` try live ones.
+
+    \b
+    Example:
+      safehold drill judges --log log/ --keys keys/
+    """
+    import json
+
+    from safehold.cli._trust import open_desk
+    from safehold.demo.enclave.drills import try_judges
+    from safehold.testing.planted import tried_judges
+    from safehold.trust.log.log_entries import Record
+
+    begun = time.monotonic()
+    tried, result = tried_judges(), try_judges()
+    deaf = sorted(name for name, found in tried.items() if not found)
+    if as_json:
+        click.echo(json.dumps({"tried": len(tried), "deaf": deaf, "named": result.controls}))
+    else:
+        click.echo(f"{len(tried) - len(deaf)} of {len(tried)} judges find exactly their faults")
+        for name in deaf:
+            click.echo(f"{name} does not find a fault that it claims")
+    if log_dir is not None:
+        facts = {
+            "drill": "judges",
+            "outcome": "passed" if result.held else "failed",
+            "seconds": f"{time.monotonic() - begun:.3f}",
+            "controls": " ".join(result.controls),
+        }
+        leaf = Record(time=int(time.time()), kind="drill", facts=facts, digests={})
+        click.echo(f"leaf {open_desk(log_dir, key_dir).record(leaf)}", err=True)
+    if not result.held:
+        context.exit(1)
 
 
 @drill.command("enclave")

@@ -1,11 +1,14 @@
 """Faults planted in the running enclave, one after another, each undone before the next.
 
-What turns red after a fault, and was not before, must be exactly what claims it.
+What turns red after a fault, and was not before, must be exactly what claims it. A control that is
+red already finds a fault when it names a reason that it did not name before.
 """
 
 import contextlib
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +27,8 @@ from safehold.govern.controls.library import stock_catalogue
 from safehold.secure.endpoint.publish import publish
 
 _TABLE = ("inet", "safehold_egress")
+_SETTLE_S = 30.0
+_DIGITS = re.compile(r"\d+")
 
 
 _ON_ITS_WORD = ("bin-01", "bin-03", "bin-04", "bin-05", "bin-07", "bin-09", "bin-13")
@@ -44,10 +49,14 @@ class FaultFound(msgspec.Struct, frozen=True):
 
 
 class Faults:
-    """The faults of one enclave; processes by the names that its parts have."""
+    """The faults of one enclave; processes by the names that its parts have.
 
-    def __init__(self, site: Site, people: People, processes: dict[str, int]) -> None:
+    `late` is the log's cosigned head of two hours ago.
+    """
+
+    def __init__(self, site: Site, people: People, processes: dict[str, int], late: bytes) -> None:
         self._site = site
+        self._late = late
         self._people = people
         self._pids = processes
 
@@ -71,6 +80,8 @@ class Faults:
             ),
             "gateway hangs": (lambda: self._stopped("gateway"), {"mon-08"}),
             "log not cosigned": (lambda: _moved(log / "witnessed"), {"mon-02", "mon-10"}),
+            "witness late": (lambda: _replaced(log / "witnessed", self._late), {"mon-02"}),
+            "ledger gap": (lambda: _row_gone(VAR / "ledger.db"), {"mon-04"}),
             "decoy removed": (
                 lambda: _moved(VAR / "models" / "part-6.safetensors"),
                 {"dec-01"},
@@ -98,17 +109,25 @@ class Faults:
         before = self._red()
         found = []
         for name, (plant, claims) in self.table().items():
+            _watching()
             with plant():
-                red = self._red() - before
+                red = {
+                    one for one, why in self._red().items() if why - before.get(one, frozenset())
+                }
             one = FaultFound(name, tuple(sorted(claims)), tuple(sorted(red)))
             say(f"fault {name}: red {', '.join(one.red) or 'nothing'}")
             found.append(one)
         return tuple(found)
 
-    def _red(self) -> set[str]:
+    def _red(self) -> dict[str, frozenset[str]]:
+        """Return what each control that is not satisfied says; numbers apart, which move."""
         collect(self._site, self._people)
         run = run_controls(stock_catalogue(), LocalHost(), self._site)
-        return {one.control for one in run.results if not one.satisfied}
+        return {
+            one.control: frozenset(_DIGITS.sub("#", why) for why in one.reasons)
+            for one in run.results
+            if not one.satisfied
+        }
 
     @contextlib.contextmanager
     def _rules(self, change: tuple[str, ...], back: tuple[str, ...]) -> Iterator[None]:
@@ -136,6 +155,14 @@ class Faults:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.5)
         yield
+
+
+def _watching() -> None:
+    """Wait until the watch, which a fault may have stopped, looked again."""
+    timeline = VAR / "egress" / "timeline.jsonl"
+    begun, end = time.time(), time.monotonic() + _SETTLE_S
+    while timeline.stat().st_mtime < begun and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def collect(site: Site, people: People) -> tuple[Exported, ...]:
@@ -168,10 +195,31 @@ def _written(path: Path, data: bytes) -> Iterator[None]:
         path.unlink()
 
 
+def _rewritten(path: Path) -> AbstractContextManager[None]:
+    return _replaced(path, path.read_bytes() + b"\n")
+
+
 @contextlib.contextmanager
-def _rewritten(path: Path) -> Iterator[None]:
+def _row_gone(path: Path) -> Iterator[None]:
+    """Delete the newest final row of a ledger, as root can; the row comes back as it was."""
+    with contextlib.closing(sqlite3.connect(path, timeout=20)) as ledger:
+        with ledger:
+            ledger.execute(
+                "CREATE TEMP TABLE kept AS SELECT * FROM ledger_finals"
+                " WHERE seq = (SELECT max(seq) FROM ledger_finals)"
+            )
+            ledger.execute("DELETE FROM ledger_finals WHERE seq IN (SELECT seq FROM kept)")
+        try:
+            yield
+        finally:
+            with ledger:
+                ledger.execute("INSERT INTO ledger_finals SELECT * FROM kept")
+
+
+@contextlib.contextmanager
+def _replaced(path: Path, new: bytes) -> Iterator[None]:
     data = path.read_bytes()
-    path.write_bytes(data + b"\n")
+    path.write_bytes(new)
     try:
         yield
     finally:

@@ -321,10 +321,15 @@ def lures(parts: EnclaveParts, now: int, model: Path) -> None:
     command = python("endpoint", "decoy", "watch", "--host", HOST, "--cases", str(cases),
                      "--log", str(VAR / "trust-log"))  # fmt: skip
     parts.start("decoys", command, lambda: cases.is_dir() and _watched(Path(book[0].path)))
-    notes = RUN / "lure.jsonl"
-    listener = [sys.executable, "-m", "safehold.demo.heist.hosts", "listen", str(LURE),
-                str(notes), "-"]  # fmt: skip
-    parts.start("lure", listener, notes.exists)
+    service = python("endpoint", "decoy", "serve", "--service", f"admin={LURE}", "--host", HOST,
+                     "--cases", str(cases), "--log", str(VAR / "trust-log"))  # fmt: skip
+    parts.start("lure", service, lambda: _listens(LURE))
+
+
+def _listens(port: int) -> bool:
+    """Whether something listens there, without a visit."""
+    done = subprocess.run(["ss", "-Hltn"], check=True, capture_output=True, timeout=20)
+    return f":{port} " in done.stdout.decode()
 
 
 def _watched(path: Path) -> bool:

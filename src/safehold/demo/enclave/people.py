@@ -168,7 +168,7 @@ class People:
         """Play the script: sealed, loaded, determined, activated, reviewed, attested."""
         self.record("seal", {"model": "brewer"}, header=model_header)
         self.record("bundle-release", {"bundle": "stock"}, bundle=bundle)
-        self.act("weights.load", None, *APPROVERS, resource=_part("model-00001-of-00002"))
+        self.act("weights.load", None, *APPROVERS, resource=part("model-00001-of-00002"))
         self.standing("standards.determine", _DETERMINED)
         self.standing("standards.activate", _ACTIVATED)
         self.act(
@@ -285,7 +285,8 @@ class People:
 _WHO = ("-c", "user.name=enclave", "-c", "user.email=enclave@example.org")
 
 
-def _part(name: str) -> Resource:
+def part(name: str) -> Resource:
+    """Return the resource of one part of the model."""
     return Resource(kind="model", name="brewer", version="1", parts=(f"{name}.safetensors",))
 
 

@@ -34,7 +34,18 @@ from safehold.secure.endpoint.attack.stage import build
 from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream
 
-_LIMIT_S = 280
+_LIMIT_S = 400
+_SETUID = (
+    *(
+        f"/usr/bin/{name}"
+        for name in (
+            *("chage", "chfn", "chsh", "expiry", "gpasswd", "mount", "newgrp", "passwd", "su"),
+            *("ssh-agent", "sudo", "umount", "wall", "write", "crontab", "fusermount3"),
+        )
+    ),
+    "/usr/sbin/unix_chkpwd",
+)
+"""The distribution's own, which the site lists as such."""
 _PROGRAM = "#!/bin/sh\n# Starts the enclave's serving process.\nexec safehold serve\n"
 
 
@@ -145,7 +156,7 @@ def _site(base: str) -> Site:
         edges=("gateway-collector",),
         decoy_services={"admin": made.LURE},
         cases=str(var / "cases"),
-        locks=tuple(str(one) for one in Path("locks").glob("demo.txt")),
+        locks=tuple(str(one) for one in (made.ETC / "locks").glob("*.txt")),
         models=(str(var / "bundle"),),
         bundle_keys=(str(made.ETC / "bundle.pub"),),
     )
@@ -156,6 +167,7 @@ def _site(base: str) -> Site:
         listening=(made.PORT, made.LURE),
         workloads=("ab" * 32,),
         accounts=("root",),
+        setuid=_SETUID,
         export=at,
     )
 
@@ -183,12 +195,16 @@ def inside(base: Path, *, faults: bool = False) -> EnclaveReport:
         ControlError: a part did not start.
     """
     clock = _Clock()
+    locks = {one.name: one.read_bytes() for one in Path("locks").glob("demo.txt")}
     build(base, tuple(one for one in sys.path if Path(one).is_dir()))
     made.root()
     socket.sethostname(made.HOST)
     work = Path("/var/tmp/enclave")  # noqa: S108 - the stage's own
     for folder in (work, made.ETC, made.VAR, made.RUN, made.VAR / "model", made.VAR / "endpoint"):
         folder.mkdir(parents=True, exist_ok=True)
+    for name, data in locks.items():
+        (made.ETC / "locks").mkdir(exist_ok=True)
+        (made.ETC / "locks" / name).write_bytes(data)
     made.network()
     clock.step("stage")
     now = int(time.time())
@@ -204,6 +220,8 @@ def inside(base: Path, *, faults: bool = False) -> EnclaveReport:
     first, head = people.repository(made.VAR / "settings", {"serve.sh": _PROGRAM})
     policy = made.software(now)
     people.history(header, digest, policy, made.HOST)
+    people.witness(now - 2 * 3600)
+    late = (made.VAR / "trust-log" / "witnessed").read_bytes()
     for path, name in ((made.VAR / "settings" / "serve.sh", "serve.sh"), (where, "stock")):
         data = (where / "manifest.json" if path == where else path).read_bytes()
         vouched = people.vouched(name, data, head, "https://example.org/builder")
@@ -213,13 +231,16 @@ def inside(base: Path, *, faults: bool = False) -> EnclaveReport:
     baseline = units(ExportSources().units)
     (made.ETC / "baseline.json").write_bytes(msgspec.json.encode(baseline))
     clock.step("people")
-    return _running(work, people, clock, _site(first), now, faults=faults)
+    return _running(work, people, clock, _site(first), now, faults=late if faults else None)
 
 
 def _running(
-    work: Path, people: People, clock: _Clock, site: Site, now: int, *, faults: bool
+    work: Path, people: People, clock: _Clock, site: Site, now: int, *, faults: bytes | None
 ) -> EnclaveReport:
-    """Start the parts, play the drills, collect and judge."""
+    """Start the parts, play the drills, collect and judge.
+
+    `faults` is the cosigned head of two hours ago, for the fault of a late witness.
+    """
     parts = made.EnclaveParts(work)
     where = made.VAR / "bundle"
     with MockUpstream() as upstream, contextlib.ExitStack() as stack:
@@ -233,18 +254,20 @@ def _running(
         guard = made.guard(parts)
         parts.wait()
         clock.step("parts")
-        drills = Drills(people, guard=guard, meter=meter, publisher=work / "publisher")
+        drills = Drills(people, guard=guard, meter=meter, work=work)
         passed = drills.play(_say)
         people.witness(int(time.time()))
         clock.step("drills")
         time.sleep(1.2)  # the guard's figures are of its last round
         documents = collect(site, people)
         clock.step("collect")
+        passed += drills.audit(site, _say)
+        people.witness(int(time.time()))
         found = run_controls(stock_catalogue(), LocalHost(), site)
         clock.step("run")
         planted: tuple[FaultFound, ...] = ()
-        if faults:
-            planted = Faults(site, people, parts.processes).play(_say)
+        if faults is not None:
+            planted = Faults(site, people, parts.processes, faults).play(_say)
             clock.step("faults")
     return EnclaveReport(found, documents, passed, clock.seconds, planted)
 

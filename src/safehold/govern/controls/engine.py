@@ -2,6 +2,7 @@
 
 The steps for one control:
 1. A judge that yields a fault: fail. One that meets a broken reader: error; an old fact: stale.
+   What it found before that is told first.
 2. A judge that raises anything else: error. It never passes by accident.
 3. Not applicable, with the fact that shows it, is not satisfied by itself: an exception is needed.
 4. A row of persons holds by an attestation in force; a partial row needs one too.
@@ -88,17 +89,18 @@ def _result(
 
 def judged(judge: Judge, facts: HostFacts) -> tuple[ControlStatus, tuple[str, ...]]:
     """Return what a judge says of facts."""
+    faults: list[str] = []
     try:
-        faults = tuple(judge(facts))  # 1
+        faults.extend(judge(facts))  # 1
     except StaleError as fault:
-        return ControlStatus.STALE, (str(fault),)
+        return ControlStatus.STALE, (*faults, str(fault))
     except HostError as fault:
-        return ControlStatus.ERROR, (str(fault),)
+        return ControlStatus.ERROR, (*faults, str(fault))
     except Inapplicable as why:  # 3
         return ControlStatus.NOT_APPLICABLE, (str(why),)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # 2
         return ControlStatus.ERROR, (f"the judge broke: {type(error).__name__}",)
-    return (ControlStatus.FAILED, faults) if faults else (ControlStatus.PASSED, ())
+    return (ControlStatus.FAILED, tuple(faults)) if faults else (ControlStatus.PASSED, ())
 
 
 def _attested(control: Control, kept: Accepted) -> tuple[ControlStatus, tuple[str, ...]]:

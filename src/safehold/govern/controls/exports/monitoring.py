@@ -14,7 +14,7 @@ from safehold.govern.controls.facts.egress import watch
 from safehold.govern.controls.facts.host import LocalHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import ControlError, ControlKind, HostError
+from safehold.govern.controls.interface import Assurance, ControlError, ControlKind, HostError
 from safehold.govern.controls.library import stock_catalogue
 from safehold.guard.ledger.interface import EventKind
 from safehold.guard.ledger.reader import LedgerReader
@@ -78,10 +78,11 @@ def monitoring(site: Site, log: LogReading, now: int) -> Monitoring:
 
 
 def _detections() -> dict[str, tuple[str, ...]]:
+    """Return the detections that are code; what persons watch is attested, with its evidence."""
     return {
         one.id: one.attack
         for one in stock_catalogue().controls
-        if one.kind is ControlKind.DETECTIVE and one.attack
+        if one.kind is ControlKind.DETECTIVE and one.attack and one.way is Assurance.AUTOMATIC
     }
 
 

@@ -45,9 +45,9 @@ def mon_04(facts: HostFacts) -> Iterator[str]:
     for name, lost in sorted(found.lost.items()):
         yield from need(lost == 0, f"{name} lost {lost} events")
     yield from need(found.lag_s <= 60, f"events take {found.lag_s:g} s")
-    yield from need(facts.of(AuditRules).lost == 0, "the audit lost events")
     covered = facts.of(Outputs).coverage
     yield from need(covered >= 1, f"the ledger covers {covered:.4%} of what was sent")
+    yield from need(facts.of(AuditRules).lost == 0, "the audit lost events")
 
 
 def mon_06(facts: HostFacts) -> Iterator[str]:

@@ -7,6 +7,7 @@ of spelling. Numbers that move (counters, quotas) are left out.
 
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -25,12 +26,7 @@ _TIMEOUT_S = 20.0
 _MOVING = ("over ", "elements = ")
 _GROUP = re.compile(r'socket cgroupv2 level \d+ (?:"(?P<path>[^"]*)"|\S+) goto (?P<to>\S+)')
 
-_SCRATCH = """
-set -e
-for name in "$@"; do ip link add "$name" type veth peer name "p$((n=${n:-0}+1))"; done
-nft -j -f -
-nft -n -s list ruleset
-"""
+_SCRATCH = "safehold.secure.egress.kernel.scratch"
 
 
 def rules_in_force(kernel: NftKernel) -> Rules:
@@ -45,7 +41,7 @@ def rules_compiled(transaction: Json, devices: Sequence[str], flows: Sequence[Fl
         KernelError: No namespace can be made, or the kernel refused.
     """
     names = [name for name in devices if name != "lo"]
-    command = ["unshare", "--net", "--", "sh", "-c", _SCRATCH, "scratch", *names]
+    command = ["unshare", "--net", "--", sys.executable, "-P", "-m", _SCRATCH, *names]
     try:
         done = subprocess.run(
             command,
