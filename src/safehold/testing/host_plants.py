@@ -126,6 +126,11 @@ def reader_changed(kind: str, name: str) -> Callable[[RecordedHost], RecordedHos
     return lambda host: host.swapped(f"/proc/{name}/fdinfo/3", "fanotify ino", kind)
 
 
+def undrilled(name: str) -> Callable[[RecordedHost], RecordedHost]:
+    """Have a drill fail."""
+    return lambda host: host.undrilled(name)
+
+
 def without_review(what: str) -> Callable[[RecordedHost], RecordedHost]:
     """Take a review out of the log."""
     return records_kept(lambda one: one.facts.get("of") != what)

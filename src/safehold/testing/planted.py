@@ -30,15 +30,13 @@ from safehold.testing.host_plants import (
     rule_changed,
     rules_changed,
     stated,
+    undrilled,
     without_review,
 )
 from safehold.testing.hosts import DRILLS, NOW, SITE, RecordedHost, header, healthy
 
 PLANTS: dict[str, Plant] = {
-    **{
-        f"drill {name} failed": ((lambda host, name=name: host.undrilled(name)), {DRILL_OF[name]})
-        for name in DRILLS
-    },
+    **{f"drill {name} failed": (undrilled(name), {DRILL_OF[name]}) for name in DRILLS},
     # egress
     "ruleset changed: a way out accepts by default": (
         rules_changed('"hook": "output", "policy": "drop"', '"hook": "output", "policy": "accept"'),
