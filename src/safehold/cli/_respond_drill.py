@@ -316,6 +316,7 @@ def _challenged(
     stage: _Stage, case: "IncidentCase", clock: _DrillClock
 ) -> tuple[Bundle, GateReport]:
     """Make the challenger and put it before the gates."""
+    from safehold.improve.response.gating import gated
     from safehold.improve.response.warm import WarmSettings
 
     # 4. The challenger.
@@ -334,7 +335,10 @@ def _challenged(
     )
     clock.mark("retrained", f"{time.process_time() - began:.1f} s CPU")
     # 5. The gates.
-    report = _gated(stage, fresh, case)
+    report = gated(
+        stage.champion, fresh, case, stage.corpus, domain=_DOMAIN, short=stage.short,
+        seed=stage.seed,
+    )  # fmt: skip
     case.keep_report(report)
     clock.mark("gates", "passed" if report.passed else "REFUSED: nothing is released")
     return fresh, report
@@ -397,46 +401,6 @@ def _miss(client: _Client, champion: Bundle, seed: int) -> tuple[str, str, str]:
     if best is None:
         raise SafeholdError("the drill found nothing that gets past the gateway")
     return best[1], best[2], best[3]
-
-
-def _gated(stage: _Stage, fresh: Bundle, case: "IncidentCase") -> GateReport:
-    from safehold.detect.redteam.questions import questions, wrappers
-    from safehold.improve.response.gates import GateLimits, gates
-    from safehold.improve.response.judged import Judge
-    from safehold.improve.response.measure import MeasureSettings, Shadow, measured
-    from safehold.improve.response.proliferate import gate_twins
-
-    slices = stage.corpus.benign_slices()
-    most = 60 if stage.short else 400
-    old, new = Judge(stage.champion), Judge(fresh)
-    traffic = [text for texts in slices.values() for text in texts][:1_000]
-    differ = sum(
-        a.blocked is not b.blocked
-        for a, b in zip(old.prompts(traffic), new.prompts(traffic), strict=True)
-    )
-    given = measured(
-        stage.champion,
-        fresh,
-        incident=case.incident(),
-        dress=case.dress(),
-        questions=questions(_DOMAIN),
-        wrappers=wrappers(),
-        benign={name: texts[:most] for name, texts in slices.items()},
-        settings=MeasureSettings(
-            family=128,
-            each_other=1 if stage.short else 8,
-            timed=100,
-            seed=stage.seed,
-        ),
-        progress=Progress(),
-        twins=gate_twins(case.dress(), stage.corpus.asks(), 230, stage.seed),
-        # The scripted reviewer looks at all of them.
-        shadow=Shadow(exchanges=len(traffic), disagreed=differ, reviewed=differ),
-    )
-    # Wider than the default limits, and printed: stage 2 is not retrained in a drill, and it is
-    # what refuses some permitted asks once stage 1 shows them (docs/response.md).
-    budget = 0.15 if stage.short else 0.1
-    return gates(given, GateLimits(slice_budget=budget, dress_points=0.025))
 
 
 def _replayed(client: _Client, text: str, digest: str) -> bool:

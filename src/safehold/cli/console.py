@@ -12,6 +12,7 @@ from safehold.errors import ConfigError
 
 if TYPE_CHECKING:
     from safehold.console.sources import GatewayLink
+    from safehold.trust.released.follow import ReleaseLog
 
 
 def _gateway_link(gateway: str | None, admin_key_file: Path | None) -> "GatewayLink | None":
@@ -23,6 +24,16 @@ def _gateway_link(gateway: str | None, admin_key_file: Path | None) -> "GatewayL
     if gateway is None or admin_key_file is None:
         return None
     return GatewayLink(gateway, admin_key_file.read_text().strip())
+
+
+def _releases(file: Path | None) -> "ReleaseLog | None":
+    """Return the releases of the gateway's channel, where the operator named them."""
+    if file is None:
+        return None
+    from safehold.trust.released.follow import ReleaseLog
+    from safehold.trust.released.interface import read_release_settings
+
+    return ReleaseLog(read_release_settings(file), time.time)
 
 
 @click.command()
@@ -92,6 +103,13 @@ def _gateway_link(gateway: str | None, admin_key_file: Path | None) -> "GatewayL
     type=click.Path(path_type=Path),
     help="Folder whose folders are cases of `safehold respond`.",
 )
+@click.option(
+    "--releases",
+    "releases_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="SAFEHOLD_RELEASES",
+    help="TOML file: log, log_keys, channel, documents, memory; what may be promoted.",
+)
 @click.option("--intel", envvar="SAFEHOLD_INTEL", help="The database of intelligence.")
 @click.option(
     "--programme",
@@ -152,6 +170,7 @@ def console(
     report: Path | None,
     endpoint: Path | None,
     response: Path | None,
+    releases_file: Path | None,
     intel: str | None,
     programme: Path | None,
     book: str,
@@ -246,6 +265,7 @@ def console(
         report=report,
         endpoint=endpoint,
         response=response,
+        releases=_releases(releases_file),
         appeals=AppealBook(review, desk=review_desk, evidence=reader) if appeals else None,
         taxii=taxii,
         more=more,

@@ -35,6 +35,7 @@ LEDGER = frozenset(
 OPEN_CONTENT = frozenset({ConsoleRole.LEAD, ConsoleRole.RESPONDER, ConsoleRole.AUDITOR})
 ATTACKS = LEDGER | {ConsoleRole.BOUNTY}
 TRIAGE = frozenset({ConsoleRole.BOUNTY, ConsoleRole.LEAD})
+PROMOTE = frozenset({ConsoleRole.RELEASER})
 ROLL_BACK = frozenset({ConsoleRole.RESPONDER, ConsoleRole.RELEASER, ConsoleRole.LEAD})
 
 SCREENS: tuple[Screen[ConsoleSources], ...] = (
@@ -116,4 +117,5 @@ ACTS: tuple[PageAct[ConsoleSources], ...] = (
         bounty.duplicate),
     PageAct("/rollout/back", "Roll back the guard's bundle", ROLL_BACK, rollout.RollBack,
         rollout.roll_back),
+    PageAct("/rollout/on", "Promote a released bundle", PROMOTE, rollout.Promote, rollout.promote),
 )  # fmt: skip

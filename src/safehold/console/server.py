@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from safehold.console import campaign_watch
 from safehold.console.approvals.api import ApprovalsApi
+from safehold.console.demo_door import DemoDoor, DemoDoors
 from safehold.console.route_table import ACTS, SCREENS
 from safehold.console.screens import bounty
 from safehold.console.shell.access import EVERYONE, PageVisit
@@ -101,8 +102,6 @@ class ConsoleDoors:
             schema = joined(schema, appeal_api.openapi())
         self._schema = msgspec.json.encode(schema)
         self._bounties = Pace(each=12, together=600, window_s=_HOUR_S)
-        self.demo: tuple[str, str] | None = None
-        """The token of the demo's own link, and whom it logs in."""
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -112,7 +111,6 @@ class ConsoleDoors:
             Route("/login", self.login_page, methods=["GET"]),
             Route("/login/options", self._json_post(self._options), methods=["POST"]),
             Route("/login/passkey", self.login, methods=["POST"]),
-            Route("/login/demo", self.login_demo, methods=["GET"]),
             Route("/logout", self.logout, methods=["POST"]),
             Route("/enrol", self.enrol_page, methods=["GET"]),
             Route("/api/enrolment/options", self._json_post(self._enrol_options), methods=["POST"]),
@@ -154,12 +152,14 @@ class ConsoleDoors:
         """Return the page that asks for a name and a passkey."""
         page = self._web.templates.get_template("login.html")
         there = safe_next(request.query_params.get("next", "/"))
-        return HTMLResponse(page.render(next=there, demo=self.demo is not None))
+        return HTMLResponse(page.render(next=there, demo=self._web.demo))
 
     async def enrol_page(self, request: Request) -> Response:
         """Return the page that makes a passkey for somebody who has none here yet."""
-        del request
-        return HTMLResponse(self._web.templates.get_template("enrol.html").render())
+        token = request.cookies.get(COOKIE, "")
+        person = await run_in_threadpool(self._web.logins.person, token) if token else None
+        page = self._web.templates.get_template("enrol.html")
+        return HTMLResponse(page.render(person=person, demo=self._web.demo and person is not None))
 
     async def bounty_page(self, request: Request) -> Response:
         """Return the public page of the bounty programme."""
@@ -202,14 +202,6 @@ class ConsoleDoors:
         except SafeholdError as error:
             return JSONResponse({"error": str(error)}, status_code=status_of(error))
         return JSONResponse({"said": "logged in"}, headers={"set-cookie": cookie(token)})
-
-    async def login_demo(self, request: Request) -> Response:
-        """Log in by the link that the demo printed; elsewhere there is no such page."""
-        given = request.query_params.get("token", "")
-        if self.demo is None or not given or given != self.demo[0]:
-            return Response("no such page\n", status_code=404, media_type="text/plain")
-        token = await run_in_threadpool(self._logins.begin, self.demo[1], "")
-        return RedirectResponse("/", status_code=303, headers={"set-cookie": cookie(token)})
 
     async def logout(self, request: Request) -> Response:
         """Forget the login."""
@@ -288,7 +280,7 @@ class ConsoleDoors:
 
 
 class Console:
-    """The application; `demo_link` of a demo logs its visitor in."""
+    """The application."""
 
     def __init__(
         self,
@@ -296,9 +288,9 @@ class Console:
         logins: Logins,
         *,
         clock: Callable[[], float] = time.time,
-        demo: tuple[str, str] | None = None,
+        demo: DemoDoor | None = None,
     ) -> None:
-        """Take what screens read; `demo` is a token and whom it logs in.
+        """Take what screens read; `demo` opens the doors of the demo.
 
         Raises:
             TrustError: the log has no policy yet: it says which origins the page may have.
@@ -318,9 +310,9 @@ class Console:
         )
         approvals = ApprovalsApi(sources.desk, threading.Lock(), time.monotonic)
         doors = ConsoleDoors(web, logins, pulse, approvals)
-        doors.demo = demo
+        more = [] if demo is None else DemoDoors(web, logins, demo).routes()
         inner = Starlette(
-            routes=[*doors.routes(), *_outsiders(sources), *web.routes(ACTS)],
+            routes=[*doors.routes(), *more, *_outsiders(sources), *web.routes(ACTS)],
             lifespan=self._lifespan,
         )
         hosts = frozenset(urlsplit(one).netloc.lower() for one in origins)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from safehold.console.followed_standards import FollowedStandards
 from safehold.console.index import ExchangeIndex
 from safehold.detect.intel.taxii_server import TaxiiServer
 from safehold.detect.monitoring.tables import MonitorStore
@@ -23,6 +24,7 @@ from safehold.errors import ConfigError, UpstreamError
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.log_entries import Record
+from safehold.trust.released.follow import ReleaseLog
 
 _WAIT_S = 3.0
 _ACT_WAIT_S = 60.0
@@ -144,10 +146,14 @@ class ConsoleSources:
     endpoint: Path | None = None
     report: Path | None = None
     response: Path | None = None
+    releases: ReleaseLog | None = None
+    """What the log let guard: nothing is promoted without it."""
     appeals: AppealBook | None = None
     """The clients' way in, served without a login."""
     taxii: TaxiiServer | None = None
     """What we tell partners, served to its own clients."""
+    standing: FollowedStandards = field(default_factory=FollowedStandards)
+    """What the log has decided about standards so far."""
     more: dict[str, Any] = field(default_factory=dict)
     """What screens of other parts need, by their own names."""
 

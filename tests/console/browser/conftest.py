@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import os
 import shutil
 import socket
@@ -19,6 +20,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from safehold.console.demo.attackers import submit_bounties
+from safehold.console.demo.releases import (
+    DemoReleases,
+    released_bundle,
+    released_settings,
+)
 from safehold.console.demo.stage import DemoStage
 from safehold.console.shell.web import COOKIE
 from safehold.console.sources import GatewayLink
@@ -43,7 +49,10 @@ from safehold.testing.ledger import RowMaker
 from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream
 from safehold.trust.grants.details import AddKey
+from safehold.trust.grants.interface import GrantRequest
 from safehold.trust.people.interface import Passkey
+from safehold.trust.release.interface import Artefact, ArtefactKind
+from safehold.trust.released.follow import ReleaseLog
 
 WAIT_S = 60.0
 ADMIN = "an-admin-key-of-the-tests-0123456789"
@@ -148,9 +157,10 @@ class House:
         self.upstream = MockUpstream()
         bundles = folder / "bundles"
         bundles.mkdir()
-        for name in ("one", "two"):
-            (bundles / f"{name}.yaml").write_text(rule(f"purple-{name}"))
         self.bundles = bundles
+        for name in ("one", "two"):
+            self.write(name)
+        self.releases = DemoReleases(self.stage, folder / "releases", "house")
 
     async def _fill(self) -> None:
         ledger = await Ledger.open(self.stage.ledger)
@@ -184,6 +194,23 @@ class House:
             )
         await ledger.append(prompt, final)
 
+    def write(self, name: str) -> None:
+        """Put a file of one rule into the gateway's folder."""
+        (self.bundles / f"{name}.yaml").write_text(rule(f"purple-{name}"))
+
+    def guard(self, name: str) -> Artefact:
+        """Return the artefact of a rules file of the gateway."""
+        digest = hashlib.sha256((self.bundles / f"{name}.yaml").read_bytes()).hexdigest()
+        return released_bundle(f"{name}.yaml", digest, ArtefactKind.RULES)
+
+    def release(self, *artefacts: Artefact) -> GrantRequest:
+        """Ask for a release of these artefacts."""
+        return self.releases.ask(*artefacts, purpose="Guard with more", ticket="T-1")
+
+    def approve(self, asked: GrantRequest, *names: str) -> None:
+        """Approve a request."""
+        self.stage.enclave.approve(asked, *names)
+
     def case(self, *decisions: str, severity: int = 1) -> int:
         """Open a case of its own."""
         return self.stage.sources.review_desk.open_case(
@@ -199,8 +226,13 @@ class House:
             bundles=str(self.bundles),
             ledger=self.stage.ledger,
             keys=(Key(id="console", sha256=digest_key(ADMIN), admin=True),),
+            releases=self.releases.verifier("gateway"),
             log="none",
         )
+        self.released = [released_settings(settings), self.guard("one"), self.guard("two")]
+        self.approve(self.release(*self.released), "Mara Okoye", "Ines Pereira", "Wei Zhang")
+        log = ReleaseLog(self.releases.verifier("console"), time.time)
+        self.stage.sources = dataclasses.replace(self.stage.sources, releases=log)
         self.gateway = RunningGateway(settings, Parts(loader=RulesLoader()))
         self.gateway.__enter__()
         self.link = GatewayLink(self.gateway.url, ADMIN)

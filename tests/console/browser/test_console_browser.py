@@ -115,6 +115,33 @@ def test_a_rollback_that_acts(house: "House", browser: "Browser", *, keyboard: b
     assert "bundle swap" in browser.text()
 
 
+@by_both
+def test_a_promotion_that_a_release_allows(
+    house: "House", browser: "Browser", *, keyboard: bool
+) -> None:
+    """Two of three approvals show no button; with the third one press makes the bundle guard."""
+    name = "four" if keyboard else "three"
+    house.write(name)
+    fresh = house.guard(name)
+    house.released.append(fresh)
+    asked = house.release(*house.released)
+    house.approve(asked, "Ines Pereira", "Wei Zhang")
+    before = house.link.status().bundle
+    browser.be("Mara Okoye")
+    browser.open("/rollout")
+    assert "Guard with more" in browser.text()
+    wanted = f"button[aria-label='Promote {name}.yaml']"
+    assert not browser.driver.find_elements(By.CSS_SELECTOR, wanted)
+    house.approve(asked, "Ada Novak")
+    browser.open("/rollout")
+    browser.press(wanted, keyboard=keyboard)
+    browser.until("Promoted")
+    assert house.link.status().bundle == fresh.sha256
+    house.link.roll_back()
+    assert house.link.status().bundle == before
+    assert browser.severe() == []
+
+
 def test_the_response_clock_and_gates_are_shown(browser: "Browser") -> None:
     """Steps that are done, the one that runs, and gates that refuse; never the incident's text."""
     browser.be("Jonas Lind")

@@ -96,6 +96,10 @@ def _trust(stage: DemoStage) -> None:
     stage.enclave.approve(asks[0], "Tomas Keller")
     stage.enclave.approve(asks[1], "Tomas Keller", "Mara Okoye")
     stage.enclave.use(asks[1])
+    # The key service hands out the data key to the process that may load: a live lease.
+    stage.enclave.desk.release(
+        asks[1].sha256, host=asks[1].host, header_sha256="5e" * 32, recipient="gpu-1/serving"
+    )
     note = stage.enclave.note(asks[2], "not before the egress budget of that region is set")
     proof = stage.enclave.keys["Wei Zhang"].sign(Act.DENY, note)
     stage.enclave.desk.deny(note, proof)

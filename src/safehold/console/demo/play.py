@@ -8,6 +8,7 @@ that serves people, with real keys.
 import asyncio
 import contextlib
 import dataclasses
+import multiprocessing
 import random
 import secrets
 import shutil
@@ -22,9 +23,13 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from safehold.console.demo import reporting, response
 from safehold.console.demo.attackers import attack, submit_bounties
+from safehold.console.demo.host import egress_day, endpoint_day, touched_decoy
+from safehold.console.demo.partners import share
 from safehold.console.demo.people import decide
 from safehold.console.demo.questions import DemoQuestion, search_walk, traffic
+from safehold.console.demo.releases import DemoReleases, released_bundle, released_settings
 from safehold.console.demo.stage import DemoStage
 from safehold.console.server import serve_console
 from safehold.console.sources import GatewayLink
@@ -42,8 +47,9 @@ from safehold.guard.gateway.bundles.loading import loader_for
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.testing.gateway import RunningGateway
-from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream, SaidRun, Script, split
+from safehold.trust.release.interface import Artefact
+from safehold.trust.released.follow import ReleaseLog
 
 HOURS = 24
 _AN_HOUR = 18
@@ -104,11 +110,15 @@ class Play:
         self.restricted: set[str] = set()
         self.keys = [f"demo-key-{name}-{secrets.token_hex(12)}" for name in _NAMES]
         self.admin_key = f"demo-admin-{secrets.token_hex(16)}"
+        self.releases = DemoReleases(self.stage, folder / "releases")
+        self.digests: dict[str, str] = {}
+        self._released: list[Artefact] = []
+        self._public = folder / "bundles.pub"
 
     @contextlib.contextmanager
     def gateway(self) -> Iterator[RunningGateway]:
         """Run the gateway with the stock guard, signed for this demo, and a stricter sibling."""
-        bundles, public = self._bundles()
+        bundles, public = self._bundles(), self._public
         keys = [
             Key(id=name, sha256=digest_key(key), tenant=_TENANTS[index % len(_TENANTS)])
             for index, (name, key) in enumerate(zip(_NAMES, self.keys, strict=True))
@@ -123,8 +133,11 @@ class Play:
                 bundles=str(bundles),
                 ledger=self.stage.ledger,
                 keys=tuple(keys),
+                releases=self.releases.verifier("gateway"),
                 log="none",
             )
+            self._released = [released_settings(settings)]
+            self.release("guard-a", purpose="The guard's first release", ticket="REL-1")
             parts = Parts(loader=loader_for(settings), clock=self.clock)
             with RunningGateway(settings, parts) as running:
                 yield running
@@ -143,6 +156,7 @@ class Play:
             asyncio.run(self._play(gateway.url, asked, start, _HOUR_S))
             if hour == HOURS - 7:
                 self.clock.turn(start + _HOUR_S - 1)
+                self.release("guard-b", purpose="A stricter prompt threshold", ticket="REL-2")
                 link.swap("guard-b")
             if hour % 6 == 5:
                 say(f"  played {hour + 1} of {HOURS} hours")
@@ -151,22 +165,70 @@ class Play:
         book.follow(self.stage.sources.reader)
         self.stage.sources.index.follow()
         decide(self.stage, self.restricted, self.now)
+        self.release(
+            "guard-c", purpose="Stricter still, after the incident", ticket="REL-3", waits=True
+        )
+        touched_decoy(self.stage, self.folder / "decoys")
+        share(self.stage, self.now, fixes=(self.digests["guard-b"],))
         say("  people have judged, approved and reported")
         self.clock.turn(None)
         self.stage.sources.index.refresh_coverage()
 
     def measure(self, say: Callable[[str], None]) -> None:
-        """Attack the guard, judge the controls of this host, take bounties; show it all."""
+        """Attack the guard, answer what got through, judge the controls; watch a host; report."""
         records = self.folder / "redteam"
         records.mkdir()
-        attack(self.folder / "bundles" / "guard-a", self.folder / "bundles.pub", records)
+        attack(self.folder / "bundles" / "guard-a", self._public, records)
         say("  the red team has attacked the guard")
+        response.answered(self.folder / "responses", self._guard, self._public)
+        say("  what got through is answered with a rule; the guard is trained again meanwhile")
         run = self.folder / "controls-run.json"
         found = run_controls(stock_catalogue(), LocalHost(), read_site(None))
         run.write_bytes(msgspec.json.encode(found))
         say("  the controls of this host are judged (this is no production host: few hold)")
         submit_bounties(self.stage)
-        self.stage.sources = dataclasses.replace(self.stage.sources, redteam=records, controls=run)
+        timeline = egress_day(self.folder / "egress", self.begins, self.now)
+        denials = endpoint_day(self.folder / "endpoint.jsonl", self.begins, self.now, self.random)
+        say("  a simulated host was watched for a day: its bytes and its programs")
+        self.stage.sources = dataclasses.replace(
+            self.stage.sources,
+            redteam=records,
+            controls=run,
+            timeline=timeline,
+            endpoint=denials,
+            response=self.folder / "responses",
+            releases=ReleaseLog(self.releases.verifier("console"), self.clock),
+            report=self.report(),
+        )
+
+    def report(self) -> Path:
+        """Build the safeguards report over what is there by now."""
+        return reporting.build(
+            self.stage,
+            self.folder / "report.json",
+            run=self.folder / "controls-run.json",
+            record=self.folder / "redteam" / "nightly-homebrewing.jsonl",
+            bundle=self.digests["guard-b"],
+        )
+
+    def respond(self) -> None:
+        """Train the incident's challenger and put it before the gates, in a process of its own."""
+        spawn = multiprocessing.get_context("spawn")
+        args = (self.folder / "responses", self._guard, self._public)
+        worker = spawn.Process(target=response.retrained, args=args, daemon=True)
+        worker.start()
+        worker.join()
+
+    def release(self, name: str, *, purpose: str, ticket: str, waits: bool = False) -> None:
+        """Ask for a release with this bundle too; three approve, or two while one is waited for."""
+        self._released.append(released_bundle(name, self.digests[name]))
+        asked = self.releases.ask(*self._released, purpose=purpose, ticket=ticket)
+        names = ("Mara Okoye", "Ines Pereira", "Wei Zhang")
+        self.stage.enclave.approve(asked, *names[: 2 if waits else 3])
+
+    @property
+    def _guard(self) -> Path:
+        return self.folder / "bundles" / "guard-b"
 
     async def trickle(self, url: str, stop: threading.Event) -> None:
         """Play an exchange now and then, so that open pages have news."""
@@ -205,12 +267,11 @@ class Play:
         async with session.post(url + path, json=body, headers=head) as answer:
             await answer.read()
 
-    def _bundles(self) -> tuple[Path, Path]:
-        """Write the stock guard and one that is a little stricter, signed by a key of the demo."""
+    def _bundles(self) -> Path:
+        """Write the stock guard and stricter ones, signed by a key of the demo."""
         folder = self.folder / "bundles"
         key = Ed25519PrivateKey.generate()
-        public = self.folder / "bundles.pub"
-        public.write_bytes(
+        self._public.write_bytes(
             key.public_key().public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
             )
@@ -218,11 +279,13 @@ class Play:
         stock, _ = stock_bundle()
         manifest = msgspec.json.decode((stock / "manifest.json").read_bytes(), type=Manifest)
         files = {name: (stock / name).read_bytes() for name in manifest.files}
-        write_bundle(folder / "guard-a", manifest, files, key)
-        prompt = msgspec.structs.replace(manifest.prompt, block=manifest.prompt.block - _STRICTER)
-        stricter = msgspec.structs.replace(manifest, name="homebrewing-stricter", prompt=prompt)
-        write_bundle(folder / "guard-b", stricter, files, key)
-        return folder, public
+        for steps, name in enumerate(("guard-a", "guard-b", "guard-c")):
+            block = manifest.prompt.block - steps * _STRICTER
+            prompt = msgspec.structs.replace(manifest.prompt, block=block)
+            title = f"homebrewing{'-stricter' if steps else ''}{f'-{steps}' if steps > 1 else ''}"
+            made = msgspec.structs.replace(manifest, name=title, prompt=prompt)
+            self.digests[name] = write_bundle(folder / name, made, files, key)
+        return folder
 
 
 def serve_demo(folder: Path, *, host: str, port: int, say: Callable[[str], None]) -> None:
@@ -241,7 +304,7 @@ def serve_demo(folder: Path, *, host: str, port: int, say: Callable[[str], None]
         play.measure(say)
         token = secrets.token_urlsafe(24)
         console = play.stage.console(
-            demo=(token, person_id("Ada Novak")),
+            demo=play.stage.door(token, "Ada Novak"),
             gateway=GatewayLink(running.url, play.admin_key),
         )
         say(f"Open {origin}/login/demo?token={token}")
@@ -251,6 +314,7 @@ def serve_demo(folder: Path, *, host: str, port: int, say: Callable[[str], None]
             target=lambda: asyncio.run(play.trickle(running.url, stop)), daemon=True
         )
         more.start()
+        threading.Thread(target=play.respond, daemon=True).start()
         try:
             serve_console(console, host=host, port=port)
         finally:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from safehold.console.demo_door import DemoDoor
 from safehold.console.index import ExchangeIndex
 from safehold.console.screens.bounty import BountyDesk
 from safehold.console.server import Console
@@ -27,11 +28,11 @@ from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
-from safehold.trust.grants.details import AssignPerson, Details
+from safehold.trust.grants.details import AddKey, AssignPerson, Details
 from safehold.trust.grants.grant_service import Desk
-from safehold.trust.grants.interface import GrantRequest
+from safehold.trust.grants.interface import GrantError, GrantRequest
 from safehold.trust.log.store import LogStore
-from safehold.trust.people.interface import Kind
+from safehold.trust.people.interface import Kind, Passkey
 
 CAST: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "Ada Novak": (Kind.HUMAN, ("t-security",)),
@@ -42,6 +43,14 @@ CAST: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "Wei Zhang": (Kind.HUMAN, ("t-security",)),
     "watch": (Kind.SERVICE, ("t-security",)),
 }
+RELEASING = """
+[[rule]]
+operation = "release.weaken"
+thresholds = [{ team = "t-everybody", count = 3 }]
+max_duration_s = 604800
+keys = ["passkey", "ssh-sk", "ssh"]
+"""
+"""What lets a bundle guard: three persons beside the one who asks."""
 ROLES: dict[str, tuple[ConsoleRole, ...]] = {
     "Ada Novak": tuple(ConsoleRole),
     "Tomas Keller": (ConsoleRole.REVIEWER,),
@@ -70,7 +79,7 @@ class DemoStage:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.clock = folder, clock
-        policy = (POLICY + GOVERNING).replace("http://localhost:8443", origin)
+        policy = (POLICY + GOVERNING + RELEASING).replace("http://localhost:8443", origin)
         policy = policy.replace('"t-development", count = 2', '"t-development", count = 1')
         self.enclave = Enclave(
             folder / "log", policy=policy, cast=CAST, now=log_clock or int(clock())
@@ -133,8 +142,12 @@ class DemoStage:
         url = str(self.folder / "bounty.db")
         return BountyDesk(BountyBook(url, programme=terms, leaves=leaves, clock=self.clock), terms)
 
+    def door(self, token: str, name: str) -> DemoDoor:
+        """Return the door that a link with this token opens for a person."""
+        return DemoDoor(token, person_id(name), self.add_passkey, self.second)
+
     def console(
-        self, *, demo: tuple[str, str] | None = None, gateway: GatewayLink | None = None
+        self, *, demo: DemoDoor | None = None, gateway: GatewayLink | None = None
     ) -> Console:
         """Return the application over these stores."""
         sources = self.sources
@@ -145,6 +158,38 @@ class DemoStage:
     def token(self, name: str) -> str:
         """Log a person in without a browser and return the cookie's value."""
         return self.logins.begin(person_id(name), "")
+
+    def add_passkey(self, person: str, passkey: Passkey) -> None:
+        """Enrol a passkey of a person: a colleague asks for it, and two others approve."""
+        self.enclave.time = max(self.enclave.time, int(self.clock()))
+        others = self.colleagues(person)
+        asked = self.enclave.ask(others[0], "people.add-key", details=AddKey(person, passkey))
+        self.enclave.file(asked)
+        self.enclave.approve(asked, *others[1:3])
+
+    def second(self, request: str, beside: str) -> str:
+        """Have one more colleague approve a request by their own key, and return their name.
+
+        Raises:
+            TrustError: there is no such request, or nobody is left who may.
+        """
+        self.enclave.time = max(self.enclave.time, int(self.clock()))
+        case = self.enclave.desk.state.case(request)
+        asked = case.signed.request
+        done = {asked.requester, *case.approvers}
+        able = [one for one in self.colleagues(beside) if person_id(one) not in done]
+        if not able:
+            raise GrantError("nobody else of the demo may approve this: it waits for you")
+        self.enclave.approve(asked, able[0])
+        return able[0]
+
+    def colleagues(self, person: str) -> list[str]:
+        """Return the names of all other people with keys."""
+        return [
+            name
+            for name, (kind, _) in CAST.items()
+            if kind is Kind.HUMAN and person_id(name) != person
+        ]
 
     def carry(self, operation: str, details: Details) -> GrantRequest:
         """Ask for a governing change and have two others approve it: it takes effect at once."""

@@ -1,5 +1,7 @@
 """Approvals: what is asked, in words, and who has said yes."""
 
+from itertools import islice
+
 import msgspec
 
 from safehold.canonical import canonical
@@ -12,6 +14,8 @@ from safehold.trust.grants.cases import Case
 from safehold.trust.grants.interface import Granted
 from safehold.trust.grants.state import TrustState
 from safehold.trust.people.interface import Passkey
+
+_PAST = 20
 
 
 class OpenRequest(msgspec.Struct, frozen=True):
@@ -51,17 +55,19 @@ class ApprovalScreen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def approvals(visit: PageVisit[ConsoleSources]) -> Approvals:
-    """Return the requests."""
+    """Return the requests; what is settled long ago is not looked at."""
     with visit.sources.desk.store.exclusive():
         state = visit.sources.desk.state
-        every = [
-            (_line(state, digest, case, visit.now), _is_open(case, visit.now))
-            for digest, case in reversed(list(state.cases.items()))
+        waiting = {
+            digest: _line(state, digest, case, visit.now)
+            for digest, case in reversed(state.cases.live())
+            if _is_open(case, visit.now)
+        }
+        others = (digest for digest in reversed(list(state.cases)) if digest not in waiting)
+        past = [
+            _line(state, digest, state.cases[digest], visit.now) for digest in islice(others, _PAST)
         ]
-    return Approvals(
-        tuple(line for line, is_open in every if is_open),
-        tuple(line for line, is_open in every if not is_open)[:20],
-    )
+    return Approvals(tuple(waiting.values()), tuple(past))
 
 
 def open_requests(visit: PageVisit[ConsoleSources]) -> tuple[OpenRequest, ...]:

@@ -1,7 +1,9 @@
 """The enclave: exemptions, weights and grants, egress against budgets, controls, standards."""
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -14,17 +16,18 @@ from safehold.govern.controls.interface import Control, ControlResult, ControlRu
 from safehold.govern.controls.library import ControlCatalogue, stock_catalogue
 from safehold.govern.standards.library import load_standards, stock_names
 from safehold.secure.egress.watch.watch import TimelineRow
-from safehold.trust.demands.document import document_digest
-from safehold.trust.demands.records import follow
+from safehold.trust.grants.cases import Case
 from safehold.trust.grants.events import Released
-from safehold.trust.grants.state import TrustState
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.log_entries import Leaf, read_leaf
 from safehold.trust.standing.interface import StandardsDocument
 
 _TAIL_BYTES = 2 * 1024 * 1024
+_ROW_BYTES = 256 * 1024
 _POINTS = 240
 _LEAVES = 4_000
+_STANDING_ROWS = 400
+_GRANTS = 400
 
 
 class ExemptionLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,17 +62,23 @@ class WeightGrant(msgspec.Struct, frozen=True, kw_only=True):
     uses: int
     uses_allowed: int
     releases: int
+    leases: int
+    """Keys that are out under this grant while it holds."""
     expires: float
     state: str
 
 
 class KeyRelease(msgspec.Struct, frozen=True):
-    """A data key that was handed out: its leaf, when, where."""
+    """A data key that was handed out: its leaf, when, where, to which process, until when."""
 
     leaf: int
     at: float
     host: str
     request: str
+    recipient: str
+    ends: float
+    live: bool
+    """The grant under it still holds: the process keeps the key, and renews its lease."""
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -176,14 +185,20 @@ def _exempt(*, ended: bool, start: float, end: float, now: float) -> str:
 
 
 def weights(visit: PageVisit[ConsoleSources]) -> Weights:
-    """Return the grants about weights."""
+    """Return the grants about weights, and the keys that are out under them."""
     state = visit.sources.desk.state
+    released = [
+        _key_release(index, leaf, state.cases.get(leaf.request), visit.now)
+        for index, leaf in leaves(visit, most=_LEAVES)
+        if isinstance(leaf, Released)
+    ]
+    leases = Counter(one.request for one in released if one.live)
     rows = []
-    for digest, case in reversed(list(state.cases.items())):
+    for digest in islice(reversed(list(state.cases)), _GRANTS):
+        case = state.cases[digest]
         asked = case.signed.request
         if not asked.operation.startswith("weights."):
             continue
-        over = case.closed or asked.expires <= visit.now
         used = "used up" if case.uses >= asked.uses else "waits" if not case.uses else "in use"
         rows.append(
             WeightGrant(
@@ -195,16 +210,22 @@ def weights(visit: PageVisit[ConsoleSources]) -> Weights:
                 uses=case.uses,
                 uses_allowed=asked.uses,
                 releases=case.releases,
+                leases=leases[digest],
                 expires=asked.expires,
-                state="over" if over else used,
+                state="over" if _over(case, visit.now) else used,
             )
         )
-    released = [
-        KeyRelease(index, leaf.time, leaf.host, leaf.request)
-        for index, leaf in leaves(visit, most=_LEAVES)
-        if isinstance(leaf, Released)
-    ]
     return Weights(tuple(rows), tuple(reversed(released)))
+
+
+def _over(case: Case, now: float) -> bool:
+    return case.closed or case.signed.request.expires <= now
+
+
+def _key_release(index: int, leaf: Released, case: Case | None, now: float) -> KeyRelease:
+    ends = float(case.signed.request.expires) if case is not None else float(leaf.time)
+    live = case is not None and not _over(case, now)
+    return KeyRelease(index, leaf.time, leaf.host, leaf.request, leaf.recipient, ends, live)
 
 
 def leaves(visit: PageVisit[ConsoleSources], *, most: int) -> Iterator[tuple[int, Leaf]]:
@@ -257,8 +278,18 @@ def egress(visit: PageVisit[ConsoleSources]) -> Egress:
     )
 
 
-def tail(path: Path) -> tuple[TimelineRow, ...]:
-    """Return the rows in the last two megabytes of a timeline.
+def newest_row(path: Path) -> TimelineRow | None:
+    """Return the last row of a timeline, or None while there is none; reads little of it.
+
+    Raises:
+        DataError: as `tail`.
+    """
+    rows = tail(path, most_bytes=_ROW_BYTES)
+    return rows[-1] if rows else None
+
+
+def tail(path: Path, *, most_bytes: int = _TAIL_BYTES) -> tuple[TimelineRow, ...]:
+    """Return the rows in the last bytes of a timeline.
 
     Raises:
         DataError: it can't be read, or a line is no row.
@@ -266,11 +297,11 @@ def tail(path: Path) -> tuple[TimelineRow, ...]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
+            file.seek(max(0, size - most_bytes))
             lines = file.read().split(b"\n")
     except OSError as error:
         raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
-    whole = lines[1 if size > _TAIL_BYTES else 0 : -1]  # a line that is being written is not read
+    whole = lines[1 if size > most_bytes else 0 : -1]  # a line that is being written is not read
     try:
         return tuple(msgspec.json.decode(line, type=TimelineRow) for line in whole)
     except msgspec.DecodeError as error:
@@ -310,17 +341,17 @@ def controls(visit: PageVisit[ConsoleSources]) -> Controls:
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _documents() -> tuple[StandardsDocument, ...]:
+    return tuple(load_standards(name) for name in stock_names())
+
+
 def standards(visit: PageVisit[ConsoleSources]) -> Standards:
     """Return the documents and the log's records about them."""
-    store = visit.sources.desk.store
-    documents = tuple(load_standards(name) for name in stock_names())
-    history = follow(
-        leaves(visit, most=10**9),
-        TrustState(store.keys.origin, store.keys.founding),
-        {document_digest(one) for one in documents},
-    )
+    documents = _documents()
+    history = visit.sources.standing.history(visit.sources.desk.store, documents)
     rows = []
-    for one in history.records:
+    for one in history.records[-_STANDING_ROWS:]:
         facts = msgspec.structs.asdict(one)
         words = {key: str(value) for key, value in facts.items() if key not in {"index", "time"}}
         kind = str(one.__struct_config__.tag)

@@ -1,5 +1,7 @@
 """Incidents: what the log tells of, newest first, and how long each has been open."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from safehold.console.screens.enclave import leaves
@@ -31,6 +33,12 @@ class Incidents(msgspec.Struct, frozen=True):
     responses: tuple[ResponseCase, ...]
 
 
+def _title(facts: Mapping[str, str], index: int) -> str:
+    """Return what an incident is called: by who reported it, or by the event that a guard told."""
+    name = facts.get("incident") or facts.get("title") or facts.get("event", "").replace("-", " ")
+    return name.capitalize() if name else f"Leaf {index}"
+
+
 def incidents(visit: PageVisit[ConsoleSources]) -> Incidents:
     """Return the incidents and alarms among the newest leaves."""
     return Incidents(tuple(_found(visit)), visit.now, responses(visit))
@@ -48,13 +56,13 @@ def _found(visit: PageVisit[ConsoleSources]) -> list[IncidentRow]:
         if isinstance(leaf, Alarm):
             found.append(IncidentRow(index, leaf.time, leaf.kind, leaf.subject, leaf.detail, True))
         elif isinstance(leaf, Record) and leaf.kind == "incident":
-            name = leaf.facts.get("incident", leaf.facts.get("title", f"leaf {index}"))
+            name = _title(leaf.facts, index)
             if leaf.facts.get("state") == "closed":
                 closed.add(name)
             detail = ", ".join(
                 f"{key.replace('-', ' ')}: {text}"
                 for key, text in leaf.facts.items()
-                if key not in {"incident", "title", "state"}
+                if key not in {"incident", "title", "state", "event"}
             )
             found.append(IncidentRow(index, leaf.time, "incident", name, detail, True))
     done = [msgspec.structs.replace(one, open=one.open and one.title not in closed)

@@ -7,6 +7,7 @@ import msgspec
 
 from safehold.console.index import AuditedCoverage, Hour
 from safehold.console.screens.approvals import open_requests
+from safehold.console.screens.enclave import newest_row
 from safehold.console.screens.incidents import open_incidents
 from safehold.console.screens.review import SEVERITIES
 from safehold.console.shell.access import PageVisit
@@ -47,6 +48,15 @@ class Expiry(msgspec.Struct, frozen=True):
     where: str
 
 
+class EgressStand(msgspec.Struct, frozen=True):
+    """What left unexplained since the last review, and the line that blocks everything."""
+
+    said: str
+    residual: float = 0.0
+    line: int = 0
+    at: float = 0.0
+
+
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the first page shows."""
 
@@ -61,6 +71,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     oldest_s: float | None
     incidents: int
     incident_since_s: float | None
+    egress: EgressStand
     hours: tuple[Hour, ...]
     todo: tuple[Todo, ...]
     checks: tuple[Check, ...]
@@ -91,11 +102,25 @@ def overview(visit: PageVisit[ConsoleSources]) -> Overview:
         oldest_s=max((visit.now - one.opened_at for one in waiting), default=None),
         incidents=len(incidents),
         incident_since_s=max((visit.now - one.at for one in incidents), default=None),
+        egress=_egress(visit),
         hours=tuple(hours),
         todo=tuple(_todo(visit)),
         checks=tuple(_checks(coverage, gateway, said, visit.now)),
         expiries=tuple(_expiries(visit)),
     )
+
+
+def _egress(visit: PageVisit[ConsoleSources]) -> EgressStand:
+    path = visit.sources.timeline
+    if path is None:
+        return EgressStand("no timeline is named (option --timeline)")
+    try:
+        row = newest_row(path)
+    except SafeholdError as error:
+        return EgressStand(str(error))
+    if row is None:
+        return EgressStand("the timeline is empty")
+    return EgressStand("", sum(row.residual.values()), row.line, row.time)
 
 
 def _gateway(sources: ConsoleSources) -> tuple[GatewayStatus | None, str]:

@@ -1,8 +1,15 @@
-"""Rollout: which bundle guards now, how it came there, and one button that goes back."""
+"""Rollout: which bundle guards now, what is released to guard next, and one button that goes back.
+
+Going back is one person's act. Going on is not: a bundle is promoted only when the release in force
+holds it, and what lets a release take effect is a grant in the transparency log.
+"""
+
+from pathlib import Path
 
 import msgspec
 from sqlalchemy import select
 
+from safehold.console.screens.approvals import OpenRequest, open_requests
 from safehold.console.screens.response import ResponseCase, responses
 from safehold.console.shell.access import ConsoleRole, Done, PageVisit
 from safehold.console.sources import ConsoleSources, GatewayStatus
@@ -10,6 +17,8 @@ from safehold.errors import SafeholdError, UpstreamError, UsageError
 from safehold.guard.ledger.codec import to_entry
 from safehold.guard.ledger.interface import EventRow
 from safehold.guard.ledger.schema import EVENTS
+from safehold.trust.release.interface import Artefact, ArtefactKind, ReleaseError
+from safehold.trust.released.follow import ReleaseLog
 
 _SHOWN = 30
 _KINDS = ("start", "bundle_swap", "bundle_refused", "canary", "surface_closed", "surface_opened")
@@ -25,6 +34,25 @@ class GuardEvent(msgspec.Struct, frozen=True):
     detail: str
 
 
+class ReleasedGuard(msgspec.Struct, frozen=True):
+    """A bundle or a file of rules that the release in force holds."""
+
+    name: str
+    digest: str
+    place: str
+    """`now`, `before`, or empty: it may be promoted."""
+
+
+class GuardRelease(msgspec.Struct, frozen=True, kw_only=True):
+    """The release in force, as the log, its documents and its grants give it."""
+
+    said: str
+    version: int = 0
+    operation: str = ""
+    expires: float = 0.0
+    guards: tuple[ReleasedGuard, ...] = ()
+
+
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """The gateway's own word on its bundles, and the ledger's on what changed."""
 
@@ -32,6 +60,10 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     said: str
     rows: tuple[GuardEvent, ...]
     may_roll_back: bool
+    may_promote: bool
+    release: GuardRelease
+    waiting: tuple[OpenRequest, ...]
+    """Releases that somebody asked for and not enough have approved."""
     responses: tuple[ResponseCase, ...]
     """Challengers with their gates."""
 
@@ -40,6 +72,13 @@ class RollBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Go back; `from_bundle` is the digest on the page, so that nobody goes back twice."""
 
     from_bundle: str
+
+
+class Promote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Go on to `to_bundle`; `from_bundle` is what the page said guards now."""
+
+    from_bundle: str
+    to_bundle: str
 
 
 def rollout(visit: PageVisit[ConsoleSources]) -> Rollout:
@@ -52,11 +91,15 @@ def rollout(visit: PageVisit[ConsoleSources]) -> Rollout:
         except SafeholdError as error:
             said = str(error)
     able = {ConsoleRole.RESPONDER, ConsoleRole.RELEASER, ConsoleRole.LEAD} & visit.roles
+    asked = [one for one in open_requests(visit) if one.operation.startswith("release.")]
     return Rollout(
         gateway=status,
         said=said,
         rows=tuple(_events(visit)),
         may_roll_back=bool(able and status is not None and status.previous),
+        may_promote=ConsoleRole.RELEASER in visit.roles and status is not None,
+        release=_release(visit.sources.releases, status),
+        waiting=tuple(asked),
         responses=tuple(one for one in responses(visit) if one.gates),
     )
 
@@ -75,6 +118,58 @@ def roll_back(visit: PageVisit[ConsoleSources], posted: RollBack) -> Done:
         raise UsageError("another bundle guards by now: load the page again")
     digest = link.roll_back()
     return Done(f"Rolled back: {digest[:8]} guards now.", "/rollout")
+
+
+def promote(visit: PageVisit[ConsoleSources], posted: Promote) -> Done:
+    """Have the gateway go on to a bundle that the release in force holds.
+
+    Raises:
+        UsageError: another bundle guards by now, or the challenger's gates refused this one.
+        TrustError: no release in force holds it.
+        UpstreamError: the gateway refused, does not answer, or took another bundle of that name.
+    """
+    link, log = visit.sources.gateway, visit.sources.releases
+    if link is None or log is None:
+        named = "no gateway (option --gateway)" if link is None else "no releases (--releases)"
+        raise UpstreamError(f"{named} named: what guards next is decided by a release")
+    if link.status().bundle != posted.from_bundle:
+        raise UsageError("another bundle guards by now: load the page again")
+    for case in responses(visit):
+        if case.challenger == posted.to_bundle and not case.passed:
+            raise UsageError(f"the gates of {case.id} refused this bundle: mend it first")
+    held = next((one for one in _guards(log) if one.sha256 == posted.to_bundle), None)
+    if held is None:
+        raise ReleaseError("the release in force does not hold this bundle: ask for its release")
+    digest = link.swap(Path(held.path).name)
+    if digest != posted.to_bundle:
+        raise UpstreamError(f"the gateway's folder holds another bundle there: {digest[:8]}")
+    return Done(f"Promoted: {digest[:8]} guards now.", "/rollout")
+
+
+def _guards(log: ReleaseLog) -> list[Artefact]:
+    kinds = {ArtefactKind.BUNDLE, ArtefactKind.RULES}
+    return [one for one in log.current().current.artefacts if one.kind in kinds]
+
+
+def _release(log: ReleaseLog | None, status: GatewayStatus | None) -> GuardRelease:
+    if log is None:
+        return GuardRelease(said="no releases are named (option --releases): nothing is promoted")
+    try:
+        found = log.current()
+    except SafeholdError as error:
+        return GuardRelease(said=str(error))
+    places = {} if status is None else {status.bundle: "now", status.previous: "before"}
+    return GuardRelease(
+        said="",
+        version=found.current.version,
+        operation=found.operation,
+        expires=found.current.expires,
+        guards=tuple(
+            ReleasedGuard(Path(one.path).name, one.sha256, places.get(one.sha256, ""))
+            for one in found.current.artefacts
+            if one.kind in {ArtefactKind.BUNDLE, ArtefactKind.RULES}
+        ),
+    )
 
 
 def _events(visit: PageVisit[ConsoleSources]) -> list[GuardEvent]:

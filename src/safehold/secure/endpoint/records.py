@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,8 +33,8 @@ class Denial(msgspec.Struct, frozen=True):
 class Records:
     """Appends lines to a file that was opened before the first mark."""
 
-    def __init__(self, handle: int, mode: str) -> None:
-        self._handle = handle
+    def __init__(self, handle: int, mode: str, clock: Callable[[], float] = time.time) -> None:
+        self._handle, self._clock = handle, clock
         self._mode = mode
         self._lock = threading.Lock()
         self._counts: dict[tuple[Ask, str, str], int] = {}
@@ -53,7 +53,7 @@ class Records:
         """Write what was counted since the last call."""
         with self._lock:
             counts, self._counts = self._counts, {}
-        now = int(time.time())
+        now = int(self._clock())
         for (ask, row, reason), count in counts.items():
             target, subject = ask.target, ask.subject
             line = Denial(

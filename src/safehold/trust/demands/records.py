@@ -60,33 +60,52 @@ def follow(
         documents: Digests of the documents whose acts count: the one that holds, and the one that
             it supersedes.
     """
-    records: list[StandingRecord] = []
-    voids: list[str] = []
-    done: set[str] = set()
-    for index, leaf in leaves:
-        if isinstance(leaf, Record):
-            state.observe(leaf.time)
-            continue
-        if not state.apply(index, leaf):
-            continue
+    reading = StandingReading(state, documents)
+    reading.take(leaves)
+    return reading.history()
+
+
+class StandingReading:
+    """What a log's leaves have decided so far; more are taken as they come."""
+
+    def __init__(self, state: TrustState, documents: Collection[str]) -> None:
+        """Take a state before the first leaf, and the digests of documents whose acts count."""
+        self._state, self._documents = state, documents
+        self._records: list[StandingRecord] = []
+        self._voids: list[str] = []
+        self._done: set[str] = set()
+
+    def history(self) -> StandingHistory:
+        """Return the records so far."""
+        return StandingHistory(tuple(self._records), tuple(self._voids))
+
+    def take(self, leaves: Iterable[tuple[int, Leaf]]) -> None:
+        """Take the next leaves, in order."""
+        for index, leaf in leaves:
+            if isinstance(leaf, Record):
+                self._state.observe(leaf.time)
+            elif self._state.apply(index, leaf):
+                self._take(index, leaf)
+
+    def _take(self, index: int, leaf: Leaf) -> None:
         match leaf:
             case Requested(signed=signed):
                 asked, table = signed.request, REPORTED
                 persons: tuple[str, ...] = (asked.requester,)
-            case Used(request=digest) if digest not in done:
-                case_ = state.cases[digest]
+            case Used(request=digest) if digest not in self._done:
+                case_ = self._state.cases[digest]
                 asked, table, persons = case_.signed.request, DECIDED, case_.carried_by
-                done.add(digest)
+                self._done.add(digest)
             case _:
-                continue
+                return
         if asked.operation not in table:
-            continue
-        made = _record(asked, table[asked.operation], index, leaf.time, persons, documents)
+            return
+        kind = table[asked.operation]
+        made = _record(asked, kind, index, leaf.time, persons, self._documents)
         if isinstance(made, str):
-            voids.append(f"leaf {index}: {made}")
+            self._voids.append(f"leaf {index}: {made}")
         else:
-            records.append(made)
-    return StandingHistory(tuple(records), tuple(voids))
+            self._records.append(made)
 
 
 def _record(

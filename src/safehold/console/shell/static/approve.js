@@ -20,8 +20,13 @@ async function act(work) {
 }
 
 challengeOf("approve", byId("canonical").textContent).then((challenge) => {
-  byId("challenge").textContent = toBase64Url(challenge);
+  if (byId("challenge")) byId("challenge").textContent = toBase64Url(challenge);
 });
+
+// The demo only: somebody else's key signs.
+byId("second")?.addEventListener("click", () => act(async () => {
+  return (await call("/login/demo/second", { request: id })).said;
+}));
 
 byId("approve")?.addEventListener("click", () => act(async (one) => {
   const challenge = await challengeOf("approve", one.canonical);
