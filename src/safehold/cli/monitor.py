@@ -18,6 +18,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON 
 # What the parts say, told here so that `--help` loads none of them; a test compares.
 SCANNERS = ("decoded", "judge", "known", "rules", "session", "sketch", "workflow")
 TAILS = ("light", "medium", "heavy")
+OWN = "own"
 BACKGROUND = 0.5
 
 
@@ -53,6 +54,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
     Examples:
       safehold monitor scan --scanner session --processes 2
       safehold monitor accounts
+      safehold monitor account default/key-1
       safehold monitor campaigns --json
       safehold monitor ladder climb
       safehold monitor cases --webhook https://pager.example/hook
@@ -145,7 +147,10 @@ def status(places: _Places, as_json: bool) -> None:
     from safehold.detect.monitoring.scan.coverage import scan_coverage
     from safehold.detect.monitoring.tables import MonitorStore
 
-    for one in scan_coverage(MonitorStore.open(places.monitor)):
+    found = list(scan_coverage(MonitorStore.open(places.monitor)))
+    if not found and not as_json:
+        click.echo("nothing was scanned yet: safehold monitor scan")
+    for one in found:
         if as_json:
             click.echo(msgspec.json.encode(one))
         else:
@@ -235,26 +240,99 @@ def campaigns_command(
                 f"{len(found.decision_ids)} texts of {len(found.accounts)} accounts, "
                 f"{found.stopped} stopped; first {found.decision_ids[0]}"
             )
+    if not as_json:
+        alarms = sum(one.alarm for one in looked.found)
+        click.echo(
+            f"{looked.window} exchanges looked at against {looked.background} usual ones: "
+            f"{alarms} campaigns, {len(looked.found) - alarms} harmless clusters"
+        )
 
 
 @monitor.command("simulate")
-@click.option("--tail", default="medium", show_default=True, type=click.Choice(TAILS))
+@click.option("--tail", default="medium", show_default=True, type=click.Choice([*TAILS, OWN]))
 @click.option("--accounts", "count", default=10_000, show_default=True, type=click.IntRange(min=1))
 @click.option("--walk-share", default=0.2, show_default=True, type=click.FloatRange(0.0, 1.0))
 @click.option("--seed", default=1, show_default=True)
-def simulate_command(tail: str, count: int, walk_share: float, seed: int) -> None:
+@click.pass_obj
+def simulate_command(places: _Places, tail: str, count: int, walk_share: float, seed: int) -> None:
     """Show what the account statistics do to honest accounts and to a search.
+
+    The tail `own` is that of your own accounts so far, against the caps that you fitted.
 
     \b
     Examples:
       safehold monitor simulate
+      safehold monitor simulate --tail own
       safehold monitor simulate --tail heavy --accounts 100000 --walk-share 0.3
     """
+    from safehold.detect.monitoring.account_book import EXEMPT, AccountBook
     from safehold.detect.monitoring.accounts import Caps
-    from safehold.detect.monitoring.simulate import simulate
+    from safehold.detect.monitoring.fitted import caps_of
+    from safehold.detect.monitoring.simulate import TAILS as MODELS
+    from safehold.detect.monitoring.simulate import own_tail, simulate
+    from safehold.detect.monitoring.tables import MonitorStore
 
-    done = simulate(tail=tail, accounts=count, walk_share=walk_share, caps=Caps(), seed=seed)
+    caps, law = Caps(), MODELS.get(tail)
+    if law is None:
+        store = MonitorStore.open(places.monitor)
+        caps, _ = caps_of(store)
+        states = AccountBook(store, caps=caps).states()
+        law = own_tail(one for name, one in states.items() if not name.endswith(EXEMPT))
+    done = simulate(tail=law, accounts=count, walk_share=walk_share, caps=caps, seed=seed)
     click.echo(msgspec.json.format(msgspec.json.encode(done)))
+
+
+@monitor.command("account")
+@click.argument("account")
+@_json_option
+@click.pass_obj
+def account_command(places: _Places, account: str, as_json: bool) -> None:
+    """Show one account: its counts, how strong the evidence is, its labels, its decisions.
+
+    \b
+    Examples:
+      safehold monitor account default/key-1
+      safehold monitor account default/key-1 --json | jq .labels
+    """
+    from safehold.detect.monitoring.account_book import EXEMPT, AccountBook
+    from safehold.detect.monitoring.accounts import evidence
+    from safehold.detect.monitoring.fitted import caps_of
+    from safehold.detect.monitoring.tables import MonitorStore
+
+    store = MonitorStore.open(places.monitor)
+    caps, exempt = caps_of(store)
+    book = AccountBook(store, caps=caps)
+    state = book.states().get(account)
+    if state is None:
+        raise UsageError(
+            f"the monitor has not seen {account!r}: run `safehold monitor accounts` first, and "
+            "look up its name there or in the ledger (TENANT/KEY)"
+        )
+    labels = [one for one in book.labels(now=time.time()) if one.account == account]
+    own = exempt if account.endswith(EXEMPT) else caps
+    strength = {} if own is None else evidence(state, own)
+    powers = {name: round(log / math.log(10), 1) for name, log in strength.items()}
+    if as_json:
+        counts = {
+            name: getattr(state, name)
+            for name in ("queries", "blocked", "walked", "windows", "split", "lineage")
+        }
+        told = {"account": account, **counts, "evidence_10": powers, "labels": labels}
+        click.echo(msgspec.json.encode({**told, "decisions": state.evidence}))
+        return
+    click.echo(
+        f"{account}: {state.queries} exchanges, {state.blocked} stopped, {state.walked} resembling "
+        f"an earlier one, longest chain {state.lineage}, {state.split} of {state.windows} days hot"
+    )
+    for name, power in powers.items():
+        click.echo(
+            f"  {name}: evidence 10^{power} (a label needs 10^{-math.log10(caps.alpha):.0f})"
+        )
+    for one in labels:
+        until = time.strftime("%Y-%m-%d", time.gmtime(one.expires))
+        click.echo(f"  label {one.label} until {until}: {one.reason}")
+    if state.evidence:
+        click.echo(f"  decisions: {', '.join(state.evidence)}")
 
 
 monitor.add_command(ladder)
@@ -288,7 +366,8 @@ def fit_command(places: _Places, honest: IO[str], as_json: bool) -> None:
             caps = one.caps
             click.echo(
                 f"{name}: stopped {caps.block:.1%}, resembling {caps.walk:.1%}, in pieces "
-                f"{caps.workflow:.1%}, chain {caps.lineage}; of {one.accounts} accounts"
+                f"{caps.workflow:.1%} of days above {caps.asked:.2f} asked or {caps.got:.2f} got, "
+                f"chain {caps.lineage}; of {one.accounts} accounts"
             )
 
 

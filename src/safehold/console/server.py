@@ -336,7 +336,7 @@ class Console:
 
     def _look(self) -> None:
         sources = self._sources
-        campaign_watch.look(sources.index, sources.reader, now=self._clock())
+        campaign_watch.watch(sources.index, sources.reader, sources.monitor, now=self._clock())
 
     async def _follow(self) -> None:
         """Keep the index up with the ledger; a page never waits for it."""

@@ -13,11 +13,25 @@ from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.ledger import NOW, RowMaker
 
+LIES: dict[str, object] = {
+    "lies": ScanFinding(value=float("nan"), label="allow"),
+    "lies above": ScanFinding(value=1.5, label="allow"),
+    "lies below": ScanFinding(value=-0.1, label="allow"),
+    "lies by infinity": ScanFinding(value=float("inf"), label="allow"),
+    "lies by a word": ScanFinding(value="0.5", label="allow"),  # type: ignore[arg-type]
+    "lies by a label": ScanFinding(value=0.5, label=7),  # type: ignore[arg-type]
+    "lies at length": ScanFinding(value=0.5, label="a" * 5_000),
+    "lies by silence": None,
+    "lies by another kind": {"value": 0.5, "label": "allow"},
+}
+"""What no scanner may answer, by the text that it answers to."""
+
 
 class HashScanner:
     """Gives each exchange a value that depends on its text alone; some texts do harm.
 
-    `kills me` kills the process, `hangs me` never returns, `lies` gives no number, `breaks` raises.
+    `kills me` kills the process, `hangs me` never returns, `leaves` ends the process politely,
+    `breaks` raises, and what begins with `lies` answers what no scanner may.
     """
 
     digest = "hash:1"
@@ -34,8 +48,10 @@ class HashScanner:
                 os.abort()
             case "hangs me":
                 time.sleep(3600)
-            case "lies":
-                return ScanFinding(value=float("nan"), label="allow")
+            case "leaves":
+                raise SystemExit
+            case _ if text in LIES:
+                return LIES[text]  # type: ignore[return-value] - that is the lie
             case "breaks":
                 raise RuntimeError(text)
         first = hashlib.sha256(text.encode()).digest()[0]

@@ -6,22 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safehold.detect.monitoring.account_book import AccountBook
+from safehold.detect.monitoring.account_book import EXEMPT, AccountBook
 from safehold.detect.monitoring.accounts import (
     AccountState,
     Caps,
+    combined,
     e_bh,
     fit_caps,
     labels,
     log_evidence,
     observe,
 )
-from safehold.detect.monitoring.simulate import simulate
+from safehold.detect.monitoring.simulate import TAILS, own_tail, simulate
 from safehold.detect.monitoring.tables import MonitorStore
+from safehold.errors import DataError
+from safehold.exchange import user_says
+from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.stats import upper_bound
-from safehold.testing.ledger import NOW
-from safehold.testing.monitoring import fill
+from safehold.testing.ledger import NOW, RowMaker
+from safehold.testing.monitoring import fill, kept
 
 _WORDS = [f"{a}{b}" for a in ("ba", "ko", "ri", "tu", "le", "mo") for b in ("sa", "ne", "vi", "du")]
 
@@ -85,7 +89,12 @@ def test_the_book_counts_each_exchange_once_and_exempt_traffic_apart(tmp_path: P
     assert {name: one.queries for name, one in book.states().items()} == {"bad": 40, "good": 40}
     found = book.labels(now=NOW + 100)
     assert {one.account for one in found} == {"bad"}
-    assert {one.label for one in found} == {"blocked-often", "search-walk", "long-lineage"}
+    assert {one.label for one in found} == {
+        "blocked-often",
+        "search-walk",
+        "long-lineage",
+        "stands-out",
+    }
     assert min(one.queries for one in found) < 10
     assert all(one.evidence and one.expires > NOW for one in found)
     assert book.labels(now=NOW + 91 * 86_400) == []
@@ -106,9 +115,70 @@ def test_e_bh_opens_strong_accounts_only() -> None:
     assert e_bh([]) == []
 
 
+def test_a_clock_set_back_loses_no_exchange_and_no_label(tmp_path: Path) -> None:
+    """A year back in the middle of a search: each exchange counts, the label comes as it would."""
+    chance, rows = random.Random(7), RowMaker()
+    base, seen = _text(chance), []
+    for number in range(40):
+        at = NOW + number - (365 * 86_400 if number >= 20 else 0)
+        stop = {"verdict": LedgerVerdict.BLOCK, "clause": "c", "action": Action.BLOCK}
+        about = {"key_id": "bad", "exchange": user_says(_varied(base, chance)), "at": at}
+        seen += [
+            rows.prompt(f"d{number}", **about, **stop, score=0.9),
+            rows.final(f"d{number}", "", at=at),
+        ]
+    kept(str(tmp_path / "l.db"), *seen)
+    book = AccountBook(MonitorStore.open(str(tmp_path / "m.db")), caps=Caps())
+    assert book.follow(LedgerReader.open(str(tmp_path / "l.db"))) == 40
+    (state,) = book.states().values()
+    assert (state.queries, state.blocked, state.lineage) == (40, 40, 40)
+    assert "search-walk" in {one.label for one in book.labels(now=NOW - 365 * 86_400 + 100)}
+
+
+def test_many_accounts_a_little_above_the_cap_stand_out_together(tmp_path: Path) -> None:
+    """None is sure enough alone; honest ones beside them get nothing, nor do exempt ones."""
+    chance = random.Random(8)
+    asked = [(f"x{n}", _text(chance), True) for n in range(12) for _ in range(7)]
+    asked += [(f"x{n}{EXEMPT}", _text(chance), True) for n in range(3) for _ in range(7)]
+    asked += [(f"h{n}", _text(chance), False) for n in range(12) for _ in range(3)]
+    fill(str(tmp_path / "l.db"), asked)
+    book = AccountBook(MonitorStore.open(str(tmp_path / "m.db")), caps=Caps())
+    book.follow(LedgerReader.open(str(tmp_path / "l.db")))
+    found = book.labels(now=NOW + 100)
+    assert {one.account for one in found} == {f"x{n}" for n in range(12)}
+    assert {one.label for one in found} == {"stands-out"}
+    assert all(one.evidence and "of such labels are false" in one.reason for one in found)
+
+
+def test_of_the_labels_over_all_accounts_few_are_false() -> None:
+    """At the cap itself, 400 honest accounts and 40 searches: false ones at most 5 % on average."""
+    chance, shares, opened = np.random.default_rng(9), [], 0
+    for _ in range(60):
+        honest = chance.binomial(60, 0.3, 400)
+        bad = chance.binomial(60, 0.75, 40)
+        states = [AccountState(queries=60, blocked=int(k)) for k in (*honest, *bad)]
+        found = e_bh([combined(one, Caps()) for one in states])
+        opened += sum(index >= 400 for index in found)
+        shares.append(sum(index < 400 for index in found) / max(1, len(found)))
+    assert np.mean(shares) <= 0.05
+    assert opened / (60 * 40) >= 0.5
+
+
+def test_the_operators_own_tails_are_played() -> None:
+    """Rates of one's own accounts, with the doubt of few exchanges, against one's own caps."""
+    states = {f"h{n}": AccountState(queries=400, blocked=2, windows=300) for n in range(60)}
+    tail = own_tail(states.values())
+    done = simulate(tail=tail, accounts=1_000, walk_share=0.2, caps=Caps(), seed=2)
+    assert (done.tail, done.alarmed) == ("own", 0)
+    worse = own_tail([AccountState(queries=400, blocked=240) for _ in range(60)])
+    assert simulate(tail=worse, accounts=200, walk_share=0.2, caps=Caps(), seed=2).alarmed > 100
+    with pytest.raises(DataError, match="came 29"):
+        own_tail(list(states.values())[:29])
+
+
 def test_the_simulation_finds_searches_and_spares_honest_accounts() -> None:
     """Walk share 0.2: within 300 queries at the median; few of 2,000 honest accounts alarmed."""
-    done = simulate(tail="medium", accounts=2_000, walk_share=0.2, caps=Caps(), seed=1)
+    done = simulate(tail=TAILS["medium"], accounts=2_000, walk_share=0.2, caps=Caps(), seed=1)
     assert done.median <= 300
     assert done.found == done.found_of
     assert done.alarmed <= 2

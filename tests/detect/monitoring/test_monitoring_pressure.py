@@ -11,7 +11,7 @@ import pytest
 from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec
 from safehold.detect.monitoring.scan.pressure import METRIC, LedgerPressure, buckets, quantile
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
-from safehold.detect.monitoring.tables import HEAD, MonitorStore
+from safehold.detect.monitoring.tables import MonitorStore
 from safehold.detect.runners.interface import RunLimits
 from safehold.detect.runners.pool import run_pool
 from safehold.errors import ConfigError, LedgerError
@@ -130,7 +130,7 @@ def test_foreign_tables_are_refused_by_name(tmp_path: Path) -> None:
     MonitorStore.open(monitor)
     engine = open_engine(monitor, wait_s=1.0, write=True)
     with engine.begin() as connection:
-        connection.execute(HEAD.update().values(version=99))
+        connection.exec_driver_sql("UPDATE monitor_schema SET version = 99")
     with pytest.raises(LedgerError, match="version 99"):
         MonitorStore.open(monitor)
     other = str(tmp_path / "other.db")

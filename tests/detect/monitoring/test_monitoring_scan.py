@@ -20,7 +20,7 @@ from safehold.detect.runners.interface import RunLimits
 from safehold.detect.runners.pool import run_pool
 from safehold.errors import LedgerError, UsageError
 from safehold.guard.ledger.reader import LedgerReader
-from safehold.testing.monitoring import fill, load_hash_scanner
+from safehold.testing.monitoring import LIES, fill, load_hash_scanner
 
 _ROWS = 400
 
@@ -93,6 +93,20 @@ def test_a_row_that_kills_hangs_or_lies_is_unscorable_and_alone(tmp_path: Path) 
     found = [(row[5], row[8]) for row in _results(job)]
     assert [value is not None for value, _ in found] == [True, False, True, False, False, True]
     assert [why for _, why in found if why] == ["LostWorkers", "BadScore", "RuntimeError"]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_whatever_no_scanner_may_answer_is_unscorable(lie: str, tmp_path: Path) -> None:
+    """Each kind of lie leaves a reason and no value; its neighbour is scored."""
+    paths = str(tmp_path / "l.db"), str(tmp_path / "m.db")
+    job = ScanJob(*paths, ScannerSpec("hash"), load_hash_scanner)
+    fill(job.ledger, [("a", lie, False), ("a", "fine", False)])
+    _plan(job)
+    assert ScanWorker(job, "w").step()
+    assert [(row[5] is None, row[8]) for row in _results(job)] == [
+        (True, "BadScore"),
+        (False, None),
+    ]
 
 
 def test_a_scanner_that_hangs_is_killed_at_the_end_of_its_lease(tmp_path: Path) -> None:

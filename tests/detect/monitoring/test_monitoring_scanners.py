@@ -7,7 +7,14 @@ import msgspec
 import pytest
 
 from safehold.detect.monitoring.account_book import AccountBook
-from safehold.detect.monitoring.accounts import AccountState, Caps, labels, observe_window, sketch
+from safehold.detect.monitoring.accounts import (
+    AccountState,
+    Caps,
+    DayScores,
+    labels,
+    observe_window,
+    sketch,
+)
 from safehold.detect.monitoring.scan.guard_scanners import day_joiner
 from safehold.detect.monitoring.scan.interface import ScannerSpec
 from safehold.detect.monitoring.scan.judge_scanner import on_the_top
@@ -122,7 +129,7 @@ def test_a_workflow_in_pieces_earns_its_label_and_small_talk_none(tmp_path: Path
 def test_one_accident_is_one_event() -> None:
     """A window that would be stopped ends: its texts do not count again with the next exchange."""
     state = AccountState()
-    after = observe_window(state, decision_id="d", stopped=True)
+    after = observe_window(state, decision_id="d", scores=DayScores(got=1.0), caps=Caps())
     assert (after.split, after.windows, after.recent) == (1, 1, ())
     assert not list(labels(after, Caps()))
 

@@ -52,6 +52,7 @@ class Campaigns(msgspec.Struct, frozen=True):
     rows: tuple[Campaign, ...]
     looked_at: float | None
     exchanges: int
+    background: int = 0
 
 
 class FoundCampaigns(msgspec.Struct, frozen=True):
@@ -60,6 +61,7 @@ class FoundCampaigns(msgspec.Struct, frozen=True):
     at: float
     exchanges: int
     found: tuple[Campaign, ...]
+    background: int = 0
 
 
 def accounts(visit: PageVisit[ConsoleSources]) -> AccountsScreen:
@@ -109,7 +111,7 @@ def campaigns(visit: PageVisit[ConsoleSources]) -> Campaigns:
     kept = visit.sources.index.fact("campaigns", FoundCampaigns)
     if kept is None:
         return Campaigns((), None, 0)
-    return Campaigns(kept.found, kept.at, kept.exchanges)
+    return Campaigns(kept.found, kept.at, kept.exchanges, kept.background)
 
 
 def _state(text: str) -> AccountState:

@@ -37,6 +37,7 @@ from safehold.detect.bounty.tables import EVENTS, METADATA, REPLAYS, SUBMISSIONS
 from safehold.detect.leaf_sink import LeafSink
 from safehold.errors import DataError, TrustError, UsageError
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 
 _DAY_S = 86_400.0
 _REPRODUCED = frozenset(
@@ -93,8 +94,7 @@ class BountyBook:
         self._engine = open_engine(url, wait_s=30.0, write=True)
         self._programme, self._terms = programme, programme_digest(programme)
         self._leaves, self._clock = leaves, clock
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="bounty")
 
     def receive(self, data: bytes) -> int:
         """Keep a sealed submission and return its number.

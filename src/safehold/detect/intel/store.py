@@ -22,6 +22,7 @@ from safehold.detect.intel.tables import COUNTS, FEEDS, INBOUND, METADATA, REFUS
 from safehold.detect.leaf_sink import LeafSink
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 
 _DAY_S = 86_400
 _KEPT_REFUSALS = 1_000
@@ -41,8 +42,7 @@ class IntelStore:
         """
         self._engine = open_engine(url, wait_s=30.0, write=True)
         self._leaves, self._clock = leaves, clock
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="intel")
 
     def add(self, technique: Technique, sharer: Sharer) -> str:
         """Keep a technique, in the place of an older word on the same attack; return its id."""

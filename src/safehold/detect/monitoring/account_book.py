@@ -6,8 +6,12 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
 from safehold.detect.monitoring.accounts import (
+    AccountLabel,
     AccountState,
     Caps,
+    DayScores,
+    combined,
+    e_bh,
     labels,
     noted,
     observe,
@@ -24,6 +28,11 @@ _LABEL_LASTS_S = 90 * 86_400.0
 _LEAST_PIECES = 2
 _REMEMBERED = 20_000
 _CURSOR = "accounts"
+_COMPARED = "accounts/compared"
+_COMPARE_EVERY_S = 3_600
+_FALSE_SHARE = 0.05
+STANDS_OUT = "stands-out"
+"""The label of accounts that e-BH finds among all; by itself it leads to a review alone."""
 EXEMPT = " (exempt)"
 """Ends the name of an account's exempt half: its traffic under a grant has caps of its own."""
 
@@ -47,8 +56,8 @@ class AccountExchange(msgspec.Struct, frozen=True):
     got: str
 
 
-Joiner = Callable[[Sequence[str], Sequence[str]], bool]
-"""Says whether what was asked and what was given would be stopped if each were one text."""
+Joiner = Callable[[Sequence[str], Sequence[str]], DayScores]
+"""Judges what was asked and what was given as if each were one text."""
 
 
 class AccountBook:
@@ -69,9 +78,13 @@ class AccountBook:
         self._store, self._caps, self._exempt = store, caps, exempt_caps
         self._joiner = joiner
         self._texts: dict[int, AccountExchange] = {}
+        self._newest = 0.0
 
     def follow(self, reader: LedgerReader) -> int:
         """Take in what ended since the last time; return how many exchanges.
+
+        Once an hour of the ledger's time all accounts are compared: who stands out among them gets
+        a label of its own, of which at most 5 % are false in expectation.
 
         Raises:
             LedgerError: the ledger or the monitor's database can't be used.
@@ -85,11 +98,45 @@ class AccountBook:
                     after = connection.execute(query).scalar() or 0
                     end = min(through, after + _STRIDE)
                     if end <= after:
-                        return taken
+                        break
                     rows = list(joined(ledger, after=after, through=end))
                     taken += self._take(connection, ledger, rows)
                     connection.execute(delete(CURSORS).where(CURSORS.c.name == _CURSOR))
                     connection.execute(insert(CURSORS), {"name": _CURSOR, "seq": end})
+        if self._newest:
+            self._compare(self._newest)
+        return taken
+
+    def _compare(self, at: float) -> None:
+        """Label whom e-BH opens over all accounts that may have a label."""
+        names: list[str] = []
+        found: list[float] = []
+        with self._store.begin() as connection:
+            here = CURSORS.c.name == _COMPARED
+            last = connection.execute(select(CURSORS.c.seq).where(here)).scalar()
+            if last is not None and 0 <= at - last < _COMPARE_EVERY_S:
+                return
+            rows = connection.execution_options(yield_per=1_000).execute(select(ACCOUNTS))
+            for row in rows:
+                caps = self._label_caps(row.account)
+                if caps is not None:
+                    state = msgspec.json.decode(row.state, type=AccountState)
+                    names.append(row.account)
+                    found.append(combined(state, caps))
+            opened = e_bh(found, q=_FALSE_SHARE)
+            for index in opened:
+                one = select(ACCOUNTS.c.state).where(ACCOUNTS.c.account == names[index])
+                text = connection.execute(one).scalar_one()
+                state = msgspec.json.decode(text, type=AccountState)
+                label = AccountLabel(
+                    label=STANDS_OUT,
+                    reason=f"one of {len(opened)} among {len(names)} accounts; at most "
+                    f"{_FALSE_SHARE:.0%} of such labels are false in expectation",
+                    evidence=state.evidence,
+                )
+                self._keep(connection, names[index], state, label, at=at)
+            connection.execute(delete(CURSORS).where(here))
+            connection.execute(insert(CURSORS), {"name": _COMPARED, "seq": int(at)})
 
     def states(self) -> dict[str, AccountState]:
         """Return every account's state."""
@@ -140,6 +187,7 @@ class AccountBook:
         rows = [one for one in rows if not _turned_away(one)]
         if not rows:
             return 0
+        self._newest = max(one.final.at for one in rows)
         names = {_name(one) for one in rows}
         kept = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
         states = {row.account: msgspec.json.decode(row.state, type=AccountState) for row in kept}
@@ -153,7 +201,7 @@ class AccountBook:
                 stopped=stopped(one),
             )
             if self._joiner is not None and not stopped(one):
-                states[name] = state = self._windowed(ledger, state, one)
+                states[name] = state = self._windowed(ledger, state, one, self._caps_of(name))
             if stopped(one) or state.windows:
                 self._label(connection, name, state, at=one.final.at)
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
@@ -171,7 +219,12 @@ class AccountBook:
             )
         return len(rows)
 
-    def _windowed(self, ledger: Connection, before: AccountState, one: Joined) -> AccountState:
+    def _caps_of(self, name: str) -> Caps:
+        return (self._exempt or self._caps) if name.endswith(EXEMPT) else self._caps
+
+    def _windowed(
+        self, ledger: Connection, before: AccountState, one: Joined, caps: Caps
+    ) -> AccountState:
         """Judge the account's last day as one text, this exchange included."""
         state = noted(before, seq=one.seq, at=one.final.at)
         self._texts[one.seq] = _said(one)
@@ -179,8 +232,8 @@ class AccountBook:
             return state
         found = [self._recalled(ledger, place.seq) for place in state.recent]
         asked, got = [said.asked for said in found], [said.got for said in found]
-        hit = self._joiner([text for text in asked if text], [text for text in got if text])
-        return observe_window(state, decision_id=one.decision_id, stopped=hit)
+        scores = self._joiner([text for text in asked if text], [text for text in got if text])
+        return observe_window(state, decision_id=one.decision_id, scores=scores, caps=caps)
 
     def _recalled(self, ledger: Connection, seq: int) -> AccountExchange:
         if seq not in self._texts:
@@ -190,27 +243,39 @@ class AccountBook:
                 del self._texts[next(iter(self._texts))]
         return self._texts[seq]
 
+    def _label_caps(self, name: str) -> Caps | None:
+        return self._exempt if name.endswith(EXEMPT) else self._caps
+
     def _label(self, connection: Connection, name: str, state: AccountState, *, at: float) -> None:
-        caps = self._exempt if name.endswith(EXEMPT) else self._caps
-        if caps is None:
-            return
-        for label in labels(state, caps):
-            here = (LABELS.c.account == name) & (LABELS.c.label == label.label)
-            earlier = connection.execute(select(LABELS).where(here)).one_or_none()
-            connection.execute(delete(LABELS).where(here))
-            fresh = earlier is None or earlier.expires <= at
-            connection.execute(
-                insert(LABELS),
-                {
-                    "account": name,
-                    "label": label.label,
-                    "reason": label.reason,
-                    "evidence": msgspec.json.encode(label.evidence).decode(),
-                    "since": at if earlier is None or fresh else earlier.since,
-                    "expires": at + _LABEL_LASTS_S,
-                    "queries": state.queries if earlier is None or fresh else earlier.queries,
-                },
-            )
+        caps = self._label_caps(name)
+        for label in () if caps is None else labels(state, caps):
+            self._keep(connection, name, state, label, at=at)
+
+    def _keep(
+        self,
+        connection: Connection,
+        name: str,
+        state: AccountState,
+        label: AccountLabel,
+        *,
+        at: float,
+    ) -> None:
+        here = (LABELS.c.account == name) & (LABELS.c.label == label.label)
+        earlier = connection.execute(select(LABELS).where(here)).one_or_none()
+        connection.execute(delete(LABELS).where(here))
+        fresh = earlier is None or earlier.expires <= at
+        connection.execute(
+            insert(LABELS),
+            {
+                "account": name,
+                "label": label.label,
+                "reason": label.reason,
+                "evidence": msgspec.json.encode(label.evidence).decode(),
+                "since": at if earlier is None or fresh else earlier.since,
+                "expires": at + _LABEL_LASTS_S,
+                "queries": state.queries if earlier is None or fresh else earlier.queries,
+            },
+        )
 
 
 def _said(one: Joined) -> AccountExchange:

@@ -5,8 +5,9 @@ Three rates and a count for each account, each a few numbers that one exchange u
 1. *Block rate*: how often the guard stops the account.
 2. *Search walk*: how often a stopped text resembles one of the account's last stopped texts, which
    is what an optimising search does and a clumsy user seldom.
-3. *Workflow*: how often what the account asked and got within a day would be stopped if it were one
-   text, although the exchange itself was not: a workflow in pieces.
+3. *Workflow*: how often what the account asked or got within a day would be stopped if it were one
+   text, although the exchange itself was not: a workflow in pieces. Harmless questions in one text
+   are hot too, so a day counts only above a line that honest accounts' days hardly ever reach.
 4. *Lineage*: the longest chain of resembling stopped texts; a count, so that harmless traffic in
    between does not dilute it.
 
@@ -36,18 +37,25 @@ _WINDOW = 32
 _FORGET_S = 30 * 86_400.0
 _EVIDENCE = 16
 _LEAST_QUERIES = 50
+_DAYS = 64
+_HOT_SHARE = 0.05
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an honest account may do: rates in [0, 1], and a chain's length.
 
     `alpha` bounds, for each account and statistic, the probability that an account within the
-    caps is ever labelled. Fit the caps on your own honest accounts (`fit_caps`).
+    caps is ever labelled. `asked` and `got` are the lines that a day's joined requests or replies
+    must pass to be an event, in [0, 1]; `workflow` is how often that may happen. Fit all of them on
+    your own honest accounts (`fit_caps`). The default lines are those of the stock bundle
+    (`python -m bench.askers --fit`).
     """
 
     block: float = 0.3
     walk: float = 0.1
     workflow: float = 0.01
+    asked: float = 0.9
+    got: float = 0.6
     lineage: int = 35
     alpha: float = 1e-4
 
@@ -67,6 +75,20 @@ class Recent(msgspec.Struct, frozen=True):
     at: float
 
 
+class DayScores(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guard says of a day as one text: of what was asked, and of what was given.
+
+    A side that it would not stop has the score 0.
+    """
+
+    asked: float = 0.0
+    got: float = 0.0
+
+    def event(self, caps: Caps) -> bool:
+        """Say whether a side is above its line."""
+        return self.asked > caps.asked or self.got > caps.got
+
+
 class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     """All that is kept about one account; no text."""
 
@@ -75,6 +97,7 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     walked: int = 0
     windows: int = 0
     split: int = 0
+    days: tuple[DayScores, ...] = ()
     recent: tuple[Recent, ...] = ()
     lineage: int = 0
     hot: tuple[Hot, ...] = ()
@@ -117,18 +140,24 @@ def noted(state: AccountState, *, seq: int, at: float) -> AccountState:
     return msgspec.structs.replace(state, recent=(*kept, Recent(seq, at))[-_WINDOW:])
 
 
-def observe_window(state: AccountState, *, decision_id: str, stopped: bool) -> AccountState:
+def observe_window(
+    state: AccountState, *, decision_id: str, scores: DayScores, caps: Caps
+) -> AccountState:
     """Return the state after its last day was judged as one text.
 
-    A window that would be stopped ends: its texts are not judged again, so that one accident is
-    one event, and each event is news.
+    An event ends the window: its texts are not judged again, so that one accident is one event,
+    and each event is news. What the guard would have stopped is remembered for the next fit.
     """
-    if not stopped:
-        return msgspec.structs.replace(state, windows=state.windows + 1)
+    days = state.days
+    if scores.asked or scores.got:
+        days = (*days, scores)[-_DAYS:]
+    if not scores.event(caps):
+        return msgspec.structs.replace(state, windows=state.windows + 1, days=days)
     return msgspec.structs.replace(
         state,
         windows=state.windows + 1,
         split=state.split + 1,
+        days=days,
         recent=(),
         evidence=(*state.evidence, decision_id)[-_EVIDENCE:],
     )
@@ -184,6 +213,13 @@ def evidence(state: AccountState, caps: Caps) -> dict[str, float]:
     }
 
 
+def combined(state: AccountState, caps: Caps) -> float:
+    """Return the log of the mean of the rates' evidence: one e-value for each account."""
+    found = list(evidence(state, caps).values())
+    top = max(found)
+    return top + math.log(sum(math.exp(one - top) for one in found) / len(found))
+
+
 def labels(state: AccountState, caps: Caps) -> Iterator[AccountLabel]:
     """Yield what the account has earned as of now."""
     counts = {
@@ -213,22 +249,48 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
     """Return caps that the operator's own honest accounts keep: their greatest rates and chain.
 
     Accounts with fewer than 50 queries tell no rate and are left out; caps never fall below a
-    block rate of 2 %, a walk share of 1 % and a chain of 10.
+    block rate of 2 %, a walk share of 1 % and a chain of 10. The lines of the day's scores are
+    those that a further honest account ever passes with a probability of at most 5 % for each.
     """
     known = [one for one in honest if one.queries >= _LEAST_QUERIES]
     block = max((one.blocked / one.queries for one in known), default=0.2)
     walk = max((one.walked / one.queries for one in known), default=0.1)
-    split = max(
-        (one.split / one.windows for one in known if one.windows >= _LEAST_QUERIES), default=0.01
-    )
     chain = max((one.lineage for one in known), default=29)
+    judged = [one for one in known if one.windows]
+    lines = Caps()
+    if judged:
+        lines = Caps(
+            asked=conformal_line([max((d.asked for d in one.days), default=0.0) for one in judged]),
+            got=conformal_line([max((d.got for d in one.days), default=0.0) for one in judged]),
+        )
+    split = max(
+        (
+            sum(day.event(lines) for day in one.days) / one.windows
+            for one in judged
+            if one.windows >= _LEAST_QUERIES
+        ),
+        default=0.01,
+    )
     return Caps(
         block=min(0.6, max(0.02, block)),
         walk=min(0.6, max(0.01, walk)),
         workflow=min(0.6, max(0.01, split)),
+        asked=lines.asked,
+        got=lines.got,
         lineage=max(10, chain + 1),
         alpha=alpha,
     )
+
+
+def conformal_line(highest: Sequence[float], *, share: float = _HOT_SHARE) -> float:
+    """Return the line that a further account's highest score passes with at most this probability.
+
+    `highest` has one score in [0, 1] for each account. For exchangeable accounts it is exact, in
+    any number of them (split conformal prediction: Vovk et al., 2005): the ceil((n + 1)(1 -
+    share))-th least score. With fewer accounts than that needs, the line is 1: nothing passes it.
+    """
+    place = math.ceil((len(highest) + 1) * (1 - share))
+    return sorted(highest)[place - 1] if place <= len(highest) else 1.0
 
 
 def e_bh(log_evidences: Sequence[float], *, q: float = 0.05) -> list[int]:

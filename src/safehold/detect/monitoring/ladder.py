@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.detect.monitoring.account_book import EXEMPT, KeptLabel
+from safehold.detect.monitoring.account_book import EXEMPT, STANDS_OUT, KeptLabel
 from safehold.detect.monitoring.accounts import AccountState
 from safehold.guard.accounts.file import Keys, check, opened, sealed
 from safehold.guard.accounts.interface import (
@@ -54,7 +54,7 @@ def climbed(
 
     `stepped_at` is how often each account had been stopped when it last was stepped up: no label
     renews a day by itself. Exempt traffic is judged by its own caps, and its label leads to a
-    review alone.
+    review alone; so does the label of an account that only stands out among all.
     """
     kept = [one for one in before if one.expires > now]
     have = {(one.account, one.level, one.label) for one in kept}
@@ -63,7 +63,7 @@ def climbed(
         exempt = label.account.endswith(EXEMPT)
         account = label.account.removesuffix(EXEMPT)
         levels = [LadderStep.REVIEW]
-        if not exempt:
+        if not exempt and label.label != STANDS_OUT:
             since = stepped_at.get(account)
             stopped = states[account].blocked if account in states else 0
             if since is None:

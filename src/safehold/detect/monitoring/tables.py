@@ -15,21 +15,13 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    insert,
-    select,
 )
 
-from safehold.errors import LedgerError
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 
 METADATA = MetaData()
-VERSION = 1
 
-HEAD = Table(
-    "monitor_schema",
-    METADATA,
-    Column("version", Integer, primary_key=True, autoincrement=False),
-)
 SCANNERS = Table(
     "monitor_scanners",
     METADATA,
@@ -150,16 +142,7 @@ class MonitorStore:
             LedgerError: it can't be written, or another release made its tables.
         """
         engine = open_engine(url, wait_s=wait_s, write=True)
-        with told(engine), engine.begin() as connection:
-            METADATA.create_all(connection)
-            found = connection.execute(select(HEAD.c.version)).scalars().all()
-            if not found:
-                connection.execute(insert(HEAD), {"version": VERSION})
-            elif found != [VERSION]:
-                raise LedgerError(
-                    f"the monitor's tables have version {found[0]}, this release knows {VERSION}; "
-                    "use another --monitor database or upgrade safehold"
-                )
+        make_tables(engine, METADATA, name="monitor")
         return cls(engine, open_engine(url, wait_s=wait_s, write=False))
 
     @contextmanager

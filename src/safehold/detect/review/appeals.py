@@ -21,6 +21,7 @@ from safehold.detect.review.tables import APPEALS, CASES, METADATA
 from safehold.errors import DataError, TrustError, UsageError
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.interface import FinalRow, LedgerVerdict, PromptRow
+from safehold.guard.ledger.own_tables import make_tables
 
 SEVERITY = 3
 """Two people judge an appeal."""
@@ -53,8 +54,7 @@ class AppealBook:
         """
         self._engine = open_engine(url, wait_s=30.0, write=True)
         self._desk, self._evidence, self._clock = desk, evidence, clock
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="review")
 
     def appeal(self, decision_id: str) -> Appealed:
         """Open a case for a blocked decision.

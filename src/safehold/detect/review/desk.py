@@ -39,6 +39,7 @@ from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPE
 from safehold.errors import TrustError, UsageError
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.interface import FinalRow, PromptRow
+from safehold.guard.ledger.own_tables import make_tables
 
 LOCK_S = 900.0
 _SEVERITY_S = 7 * 86_400.0
@@ -75,8 +76,7 @@ class ReviewDesk:
         self._evidence, self._leaves, self._authority = evidence, leaves, authority
         self._key, self._clock = sampling_key, clock
         self._holds, self._examples = holds or NoHolds(), examples
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="review")
 
     def open_case(
         self,

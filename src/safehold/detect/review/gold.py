@@ -21,6 +21,7 @@ from safehold.detect.review.tables import ITEMS, METADATA, PLANTED, VERDICTS
 from safehold.errors import UpstreamError
 from safehold.exchange import Role
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 from safehold.stats import Rate
 
 HARMLESS = ""
@@ -73,8 +74,7 @@ class GoldBook:
             LedgerError: it can't be used.
         """
         self._engine = open_engine(url, wait_s=30.0, write=True)
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="review")
 
     async def plant(
         self, attempts: Sequence[Attempt], wrappers: tuple[Wrapper, ...], door: Door, *, now: float

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 
 _SEVERITY_S = 7 * 86_400.0
 _REST_S = 900.0
@@ -79,8 +80,7 @@ class ReviewReading:
             LedgerError: it can't be used.
         """
         self._engine, self._clock = open_engine(url, wait_s=30.0, write=True), clock
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="review")
 
     def cases(self, *, state: str = "open", limit: int = 200) -> list[QueuedCase]:
         """Return cases in the order of the queue: severity, then age."""

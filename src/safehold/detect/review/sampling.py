@@ -21,6 +21,7 @@ from safehold.detect.review.interface import RESTRICTED, CaseKind, ReviewVerdict
 from safehold.detect.review.tables import ITEMS, METADATA, PLANTED, SAMPLES, STRATA, VERDICTS
 from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 
 GOLD_SHARE = 0.05
 """Items whose answer is known, beside what is drawn."""
@@ -143,8 +144,7 @@ class SampleBook:
             LedgerError: it can't be used.
         """
         self._engine = open_engine(url, wait_s=30.0, write=True)
-        with told(self._engine), self._engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(self._engine, METADATA, name="review")
 
     def keep(
         self,

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from safehold.detect.runners.interface import UnitCounts
 from safehold.errors import SafeholdError
 from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.own_tables import make_tables
 
 _METADATA = MetaData()
 _ITEMS = Table(
@@ -91,8 +92,7 @@ class ItemQueue:
         self._job = job
         self._engine = open_engine(job.url, wait_s=30.0, write=True)
         self._mine = _ITEMS.c.job == job.name
-        with told(self._engine), self._engine.begin() as connection:
-            _METADATA.create_all(connection)
+        make_tables(self._engine, _METADATA, name="runner")
 
     def put(self, items: Iterator[str] | list[str]) -> int:
         """Add the items that are not there yet; return how many."""

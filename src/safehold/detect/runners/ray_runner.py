@@ -110,6 +110,9 @@ class _Actors:
                 self._running[actor.step.remote()] = (name, actor)
             except self._ray.exceptions.RayActorError:
                 self._queue.release(name)
+            except self._ray.exceptions.RayTaskError:  # its step raised: as a pool's process dies
+                self._ray.kill(actor)
+                self._queue.release(name)
 
     def fill(self, number: int, *, done: int) -> None:
         """Start actors up to a number; each says its process id when it has loaded."""

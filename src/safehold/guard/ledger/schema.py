@@ -164,7 +164,7 @@ def migrate(connection: Connection, *, now: float) -> None:
         VERSIONS.create(connection)
     for version, sql in steps():
         if version > present:
-            for statement in _statements(sql):
+            for statement in statements(sql):
                 # Only INTEGER PRIMARY KEY is a table's own key in SQLite; it has 64 bits there.
                 connection.exec_driver_sql(
                     statement.replace("seq BIGINT PRIMARY", "seq INTEGER PRIMARY")
@@ -197,6 +197,7 @@ def check_version(connection: Connection, *, allow_older: bool = False) -> int:
     return present
 
 
-def _statements(sql: str) -> list[str]:
+def statements(sql: str) -> list[str]:
+    """Return a script's statements without its comments."""
     lines = [line for line in sql.splitlines() if not line.lstrip().startswith("--")]
     return [part.strip() for part in "\n".join(lines).split(";") if part.strip()]

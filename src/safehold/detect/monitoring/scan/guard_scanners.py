@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.detect.monitoring.accounts import DayScores
 from safehold.detect.monitoring.scan.interface import ScanFinding, unscorable
 from safehold.errors import UsageError
 from safehold.exchange import Channel, Exchange, Lane, Role, user_says
@@ -25,11 +26,16 @@ _MOST_CHARS = 12_000
 
 
 class GuardJudgement(msgspec.Struct, frozen=True):
-    """What a guard says of a prompt and a reply: the higher score, and the block if any."""
+    """What a guard says of a prompt and a reply: the higher score, and the block if any.
+
+    `asked` and `got` are the scores of the side that it would stop, else 0.
+    """
 
     score: float
     clause: str | None
     bypass: str | None = None
+    asked: float = 0.0
+    got: float = 0.0
 
     @property
     def stops(self) -> bool:
@@ -56,9 +62,16 @@ class OfflineGuard:
         drive(session.finish(), self._stage2)
         report = session.report()
         blocked = verdict if isinstance(verdict, Block) else session.would_block
-        score = min(1.0, max(0.0, report.prompt_score, report.reply_score))
+        asked, got = (min(1.0, max(0.0, s)) for s in (report.prompt_score, report.reply_score))
         clause = None if blocked is None else blocked.clause
-        return GuardJudgement(score, clause, report.bypasses[0] if report.bypasses else None)
+        bypass = report.bypasses[0] if report.bypasses else None
+        return GuardJudgement(
+            max(asked, got),
+            clause,
+            bypass,
+            asked=asked if isinstance(verdict, Block) else 0.0,
+            got=0.0 if session.would_block is None else got,
+        )
 
     def joined(self, asked: Sequence[str], got: Sequence[str]) -> GuardJudgement:
         """Judge several texts as if they were one: what was asked, and what was delivered."""
@@ -67,14 +80,15 @@ class OfflineGuard:
         return self.judge(user_says(prompt), [lane] if reply else [])
 
 
-def day_joiner(options: Mapping[str, str]) -> Callable[[Sequence[str], Sequence[str]], bool]:
-    """Return what says whether an account's day would be stopped if it were one exchange."""
+def day_joiner(options: Mapping[str, str]) -> Callable[[Sequence[str], Sequence[str]], DayScores]:
+    """Return what judges an account's day as if it were one exchange."""
     guard = OfflineGuard(options)
 
-    def stops(asked: Sequence[str], got: Sequence[str]) -> bool:
-        return guard.joined(asked, got).stops
+    def judged(asked: Sequence[str], got: Sequence[str]) -> DayScores:
+        found = guard.joined(asked, got)
+        return DayScores(asked=found.asked, got=found.got)
 
-    return stops
+    return judged
 
 
 class SessionScanner:

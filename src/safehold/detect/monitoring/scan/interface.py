@@ -8,6 +8,9 @@ import msgspec
 
 from safehold.guard.ledger.joined import Joined
 
+_LONGEST_WORD = 1_000
+"""Characters of a label, clause or reason; a scanner that writes more tells content."""
+
 
 class ScanFinding(msgspec.Struct, frozen=True, kw_only=True):
     """What a scanner says of one exchange: a value in [0, 1], a label, and a clause where known.
@@ -22,8 +25,19 @@ class ScanFinding(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sound(self) -> bool:
-        """Whether the value is one that a scanner may give."""
-        return self.value is None or (math.isfinite(self.value) and 0.0 <= self.value <= 1.0)
+        """Whether this is what a scanner may say; a scanner is foreign code, so types count too."""
+        words: tuple[object, ...] = (self.label, self.clause or "", self.reason or "")
+        if not all(isinstance(one, str) and len(one) <= _LONGEST_WORD for one in words):
+            return False
+        value: object = self.value
+        if value is None:
+            return True
+        return (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and 0.0 <= value <= 1.0
+        )
 
 
 def unscorable(reason: str) -> ScanFinding:

@@ -1,0 +1,117 @@
+"""Tables beside the ledger's: fresh, of an early release, of an older version, and foreign ones."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, inspect
+
+from safehold.detect.bounty.tables import METADATA as BOUNTY
+from safehold.detect.intel.tables import METADATA as INTEL
+from safehold.detect.monitoring.tables import METADATA as MONITOR
+from safehold.detect.review.tables import METADATA as REVIEW
+from safehold.errors import LedgerError
+from safehold.guard.ledger.engine import open_engine
+from safehold.guard.ledger.own_tables import make_tables
+
+PARTS = {"monitor": MONITOR, "review": REVIEW, "bounty": BOUNTY, "intel": INTEL}
+STEP = "-- A shade for each thing.\nALTER TABLE part_things ADD COLUMN shade TEXT;"
+
+
+def _shape(*columns: str) -> MetaData:
+    metadata = MetaData()
+    key = Column("id", Integer, primary_key=True)
+    Table("part_things", metadata, key, *(Column(name, String) for name in columns))
+    return metadata
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(
+    request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[], str]
+) -> Engine:
+    """An empty database of each storage."""
+    url = str(tmp_path / "t.db") if request.param == "sqlite" else new_database()
+    return open_engine(url, wait_s=5.0, write=True)
+
+
+def _columns(engine: Engine) -> set[str]:
+    return {one["name"] for one in inspect(engine).get_columns("part_things")}
+
+
+def _versions(engine: Engine) -> list[int]:
+    with engine.begin() as connection:
+        query = "SELECT version FROM part_schema ORDER BY version"
+        return [row[0] for row in connection.exec_driver_sql(query)]
+
+
+def test_a_step_brings_old_tables_to_what_a_fresh_database_gets(engine: Engine) -> None:
+    """Rows stay; opening again changes nothing."""
+    make_tables(engine, _shape("name"), name="part")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO part_things (id, name) VALUES (1, 'one')")
+    for _ in range(2):
+        make_tables(engine, _shape("name", "shade"), name="part", steps=[STEP])
+        assert _columns(engine) == {"id", "name", "shade"}
+        assert _versions(engine) == [1, 2]
+    with engine.begin() as connection:
+        rows = connection.exec_driver_sql("SELECT id, name, shade FROM part_things").all()
+    assert [tuple(row) for row in rows] == [(1, "one", None)]
+
+
+def test_a_fresh_database_takes_no_step(engine: Engine) -> None:
+    """The tables in code are the newest shape."""
+    make_tables(engine, _shape("name", "shade"), name="part", steps=["THIS IS NO SQL"])
+    assert _versions(engine) == [2]
+
+
+def test_tables_from_before_versions_count_as_the_first(engine: Engine) -> None:
+    """A database of an early release goes the same way."""
+    _shape("name").create_all(engine)
+    make_tables(engine, _shape("name", "shade"), name="part", steps=[STEP])
+    assert _columns(engine) == {"id", "name", "shade"}
+    assert _versions(engine) == [1, 2]
+
+
+def test_tables_of_a_newer_release_are_left_alone(engine: Engine) -> None:
+    """The message says which version came and what to do."""
+    make_tables(engine, _shape("name", "shade"), name="part", steps=[STEP])
+    with pytest.raises(LedgerError, match=r"version 2, this release knows up to 1; upgrade"):
+        make_tables(engine, _shape("name"), name="part")
+
+
+def test_somebody_elses_tables_are_refused_by_what_they_lack(engine: Engine) -> None:
+    """A table of our name without our columns is named, and no version is written."""
+    _shape("other").create_all(engine)
+    with pytest.raises(LedgerError, match="part_things lacks name"):
+        make_tables(engine, _shape("name"), name="part")
+    with pytest.raises(LedgerError, match="lacks name"):
+        make_tables(engine, _shape("name"), name="part")
+
+
+def test_a_step_that_fails_leaves_the_version_before_it(engine: Engine) -> None:
+    """Nothing is half changed."""
+    make_tables(engine, _shape("name"), name="part")
+    broken = f"{STEP}\nALTER TABLE nobody ADD COLUMN x TEXT;"
+    with pytest.raises(LedgerError):
+        make_tables(engine, _shape("name", "shade"), name="part", steps=[broken])
+    assert _versions(engine) == [1]
+    assert _columns(engine) == {"id", "name"}
+
+
+def test_many_who_open_at_once_make_the_tables_once(engine: Engine) -> None:
+    """No opener meets half-made tables."""
+    with ThreadPoolExecutor(6) as pool:
+        for _ in pool.map(lambda _: make_tables(engine, _shape("name"), name="part"), range(6)):
+            pass
+    assert _versions(engine) == [1]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_opens_its_own_tables_twice(part: str, tmp_path: Path) -> None:
+    """Parts may share one database; each has its own version."""
+    engine = open_engine(str(tmp_path / "t.db"), wait_s=5.0, write=True)
+    for _ in range(2):
+        for name, metadata in PARTS.items():
+            make_tables(engine, metadata, name=name)
+    assert inspect(engine).has_table(f"{part}_schema")
