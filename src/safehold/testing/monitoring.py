@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from safehold.detect.monitoring.scan.interface import ScanFinding, Scanner, ScannerSpec
 from safehold.exchange import user_says
@@ -13,7 +14,7 @@ from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.ledger import NOW, RowMaker
 
-LIES: dict[str, object] = {
+LIES: dict[str, Any] = {
     "lies": ScanFinding(value=float("nan"), label="allow"),
     "lies above": ScanFinding(value=1.5, label="allow"),
     "lies below": ScanFinding(value=-0.1, label="allow"),
@@ -51,7 +52,8 @@ class HashScanner:
             case "leaves":
                 raise SystemExit
             case _ if text in LIES:
-                return LIES[text]  # type: ignore[return-value] - that is the lie
+                lie: ScanFinding = LIES[text]
+                return lie
             case "breaks":
                 raise RuntimeError(text)
         first = hashlib.sha256(text.encode()).digest()[0]
