@@ -279,6 +279,22 @@ def test_a_tampered_log_exempts_nobody(stage: Start, site: Site) -> None:
     until(lambda: WORD in ask(at))
 
 
+def test_a_reload_costs_what_is_new(site: Site) -> None:
+    """Without a new leaf the book is the same one; a new grant joins it, a revocation ends it."""
+    first = site.exempt()
+    followed = open_exemptions(site.settings)
+    book = followed.book
+    assert not followed.refresh()
+    assert followed.book is book
+    second = site.exempt(clause="test-marker", days=10)
+    assert followed.refresh()
+    assert {one.grant for one in followed.book.exemptions} == {first.sha256, second.sha256}
+    site.revoke(first)
+    assert followed.refresh()
+    assert {one.grant for one in followed.book.exemptions if not one.ended} == {second.sha256}
+    assert followed.dropped == ()
+
+
 def test_an_older_copy_of_the_log_is_refused_after_a_restart(stage: Start, site: Site) -> None:
     """Who restores a copy from before a revocation gets no exemption, and no gateway."""
     request = site.exempt()

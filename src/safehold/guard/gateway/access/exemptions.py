@@ -59,6 +59,8 @@ class LogExemptions:
         self._log = Follower(source, keys, at_least=seats.seen(keys.origin))
         self._state = TrustState(keys.origin, keys.founding)
         self.book = ExemptionBook((), frozenset(relaxable))
+        self._whole = False
+        self._standing: dict[tuple[str, bool], bool] = {}
 
     @property
     def log_size(self) -> int:
@@ -104,21 +106,28 @@ class LogExemptions:
             if news:
                 self.seats.saw(self._keys.origin, self._log.size)
         except TrustError:
-            self.book = ExemptionBook((), frozenset(self._relaxable))
+            self.book, self._whole = ExemptionBook((), frozenset(self._relaxable)), False
             raise
-        given = self._state.exemptions()
-        kept = tuple(one for one in given if self._stands(one))
-        self.book = ExemptionBook(kept, frozenset(self._relaxable))
-        self.dropped = tuple(one.grant for one in given if one not in kept)
+        # What the log says depends on its leaves alone: without a new one the book is as it was.
+        if news or not self._whole:
+            given = self._state.exemptions()
+            kept = tuple(one for one in given if self._stands(one))
+            self.book = ExemptionBook(kept, frozenset(self._relaxable))
+            self.dropped = tuple(one.grant for one in given if not self._stands(one))
+            self._whole = True
         return bool(news)
 
     def _stands(self, exemption: Exemption) -> bool:
-        """Tell whether the constitution still lets these clauses be relaxed."""
-        try:
-            exemption_book([exemption], self._relaxable)
-        except ExemptionError:
-            return False
-        return True
+        """Tell whether the constitution still lets these clauses be relaxed; each is asked once."""
+        grant = exemption.grant, exemption.ended
+        if grant not in self._standing:
+            try:
+                exemption_book([exemption], self._relaxable)
+            except ExemptionError:
+                self._standing[grant] = False
+            else:
+                self._standing[grant] = True
+        return self._standing[grant]
 
 
 def _overrun(grant: str, admission: SeatOverrun | RateOverrun | CaseOverrun) -> NotExempt:
