@@ -24,6 +24,7 @@ class Channel(StrEnum):
     TOOL_NAME = "tool_name"
     TOOL_ARGUMENTS = "tool_arguments"
     TOOL_RESULT = "tool_result"
+    FIELD = "field"
 
     # Enum's own hash is a call of Python; lanes are looked up for every delta.
     __hash__ = str.__hash__

@@ -18,6 +18,7 @@ class Stage(StrEnum):
     STAGE2 = "stage2"
     UNREADABLE = "unreadable"
     FAIL_MODE = "fail_mode"
+    MEDIA = "media"
 
 
 class Allow(msgspec.Struct, frozen=True):

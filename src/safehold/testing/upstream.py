@@ -43,6 +43,7 @@ class Fault(StrEnum):
     UNNAMED = "unnamed"
     GZIP = "gzip"
     CUT_GZIP = "cut_gzip"
+    STREAMS = "streams"
 
 
 class SaidRun(msgspec.Struct, frozen=True):
@@ -461,7 +462,8 @@ class MockUpstream:
         if path == "/v1/embeddings":
             vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
             return await _json(writer, {"object": "list", "data": [vector], "model": "mock"})
-        if given.get("stream") and script.fault is not Fault.WHOLE:
+        streams = given.get("stream") or script.fault is Fault.STREAMS
+        if streams and script.fault is not Fault.WHOLE:
             return await self._stream(path, given, script, writer)
         answer = WHOLE[path](script)
         if script.fault is Fault.UNKNOWN_FIELD:

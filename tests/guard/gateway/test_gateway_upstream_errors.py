@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from gateway_wire import PATHS, body_for, post
 from safehold.guard.gateway.policy import SurfacePolicy, Upstream
 from safehold.guard.gateway.protocols.messages.betas import allowed_betas
 from safehold.guard.gateway.relaying.upstream_errors import PLAIN, hints, told
+from safehold.testing.guards import MARKER
 from safehold.testing.upstream import says
 
 Refuse = Callable[[int, dict[str, str], bytes], str]
@@ -34,6 +36,10 @@ def refusing() -> Iterator[Refuse]:
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_GET(self) -> None:
+                self.headers["content-length"] = "0"
+                self.do_POST()
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -169,3 +175,79 @@ def _readyz(port: int) -> bytes:
         while part := sock.recv(4096):
             found += part
     return found
+
+
+SIDES = [
+    ("GET", "/v1/models", ""),
+    ("GET", "/v1/models/m", ""),
+    ("GET", "/v1/models", "anthropic-version: 2023-06-01\r\n"),
+    ("GET", "/v1/models/m", "anthropic-version: 2023-06-01\r\n"),
+    ("POST", "/v1/messages/count_tokens", ""),
+    ("POST", "/v1/responses/input_tokens", ""),
+    ("POST", "/v1/embeddings", ""),
+    ("POST", "/v1/rerank", ""),
+    ("POST", "/v1/completions", ""),
+    ("POST", "/v1/moderations", ""),
+    ("GET", "/v1/responses/resp_1", ""),
+]
+ASKED = {
+    "/v1/messages/count_tokens": body_for(PATHS[1], "hi", stream=False),
+    "/v1/responses/input_tokens": {"model": "m", "input": "hi"},
+    "/v1/embeddings": {"model": "m", "input": "hi"},
+    "/v1/rerank": {"model": "m", "query": "hi", "documents": ["a"]},
+    "/v1/completions": {"model": "m", "prompt": "hi"},
+}
+UNASKED = ("/v1/moderations", "/v1/responses/resp_1")
+"""Paths that the gateway answers by itself."""
+
+
+def in_shape(path: str, extra: str, body: bytes) -> dict[str, Any]:
+    """Return an error's fields, read as the SDK of its surface reads them."""
+    shown = json.loads(body)
+    assert (shown.get("type") == "error") is (extra != "" or path.startswith("/v1/messages"))
+    error: dict[str, Any] = shown["error"]
+    assert error["message"]
+    assert error["type"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "extra"), [side for side in SIDES if side[1] not in UNASKED]
+)
+def test_side_endpoint_tells_an_upstreams_error_in_its_own_shape(
+    stage: Callable, refusing: Refuse, method: str, path: str, extra: str
+) -> None:
+    """Status, message, code and hints reach the client, in the words of the surface's vendor."""
+    error = {"error": {"message": "no room", "type": "rate_limit_error", "code": "too_long"}}
+    url = refusing(429, {"retry-after-ms": "500"}, json.dumps(error).encode())
+    at = stage(upstream=Upstream(url=url), embeddings="pass")
+    asked = json.dumps(ASKED.get(path, {})).encode()
+    got, sent, body = post(at.gateway.port, path, asked, extra, method=method)
+    assert got == 429
+    assert b"retry-after-ms: 500" in sent
+    assert in_shape(path, extra, body)["message"] == "no room"
+
+
+@pytest.mark.parametrize(("method", "path", "extra"), SIDES)
+def test_side_endpoint_scores_what_an_error_says(
+    stage: Callable, refusing: Refuse, method: str, path: str, extra: str
+) -> None:
+    """A restricted text in an upstream's error reaches nobody, whichever path asked."""
+    error = {"error": {"message": f"it is {MARKER}", "type": MARKER, "code": MARKER}}
+    url = refusing(400, {}, json.dumps(error).encode())
+    at = stage(upstream=Upstream(url=url), embeddings="pass")
+    asked = json.dumps(ASKED.get(path, {})).encode()
+    _, _, body = post(at.gateway.port, path, asked, extra, method=method)
+    assert MARKER.encode() not in body
+    in_shape(path, extra, body)
+
+
+@pytest.mark.parametrize(("method", "path", "extra"), SIDES)
+def test_side_endpoint_refuses_in_its_own_shape(
+    stage: Callable, method: str, path: str, extra: str
+) -> None:
+    """What the gateway itself refuses or can't reach is an error in the surface's shape too."""
+    at = stage(upstream=Upstream(url="http://127.0.0.1:9/v1"))
+    got, _, body = post(at.gateway.port, path, b"[]", extra, method=method)
+    assert got in (400, 404, 502)
+    in_shape(path, extra, body)

@@ -275,6 +275,7 @@ class Gateway:
         started = self.relay.clock()
         self._sending[decision_id] = (out, started)
         visit = Visit(decision_id, scope["path"], looks_only=scope["method"] == "HEAD")
+        visit.anthropic |= any(name == b"anthropic-version" for name, _ in scope["headers"])
         try:
             head = read_head(scope, self.settings.limits)
             if codec is not None:
@@ -316,7 +317,8 @@ class Gateway:
                 if suspended is not None:
                     await self._refuse(None, out, visit, suspended)
                     return
-                await self._passing.models(path, self._forwarded(head), out, visit.decision_id)
+                forwarded, shape = self._forwarded(head), self._shape(visit)
+                await self._passing.models(path, forwarded, out, visit.decision_id, shape)
             case "POST", "/v1/messages/count_tokens" | "/v1/responses/input_tokens" as path:
                 await self._pass(path, head, receive, out, visit)
             case "POST", "/v1/moderations":
@@ -442,6 +444,8 @@ class Gateway:
         if surface is Surface.RESPONSES:
             body = await self.histories.filled(body, key.id if key else "")
         call = codec.parse(body, policy.rules)
+        if call.media and self.relay.media is not None:
+            self.relay.media.check(call.media)
         if key is not None and key.models and call.model not in key.models:
             await self._refuse(
                 codec, out, visit, HttpRefusal(403, "this key may not use this model")
@@ -566,11 +570,15 @@ class Gateway:
             await note_refusal(self.relay, self.settings, visit, why)
         if out.started:
             return
-        shape = codec or self._codecs["/v1/chat/completions"]
+        shape = codec or self._shape(visit)
         wait = refusal.retry_after_s
         headers = [(b"retry-after", str(wait).encode())] if wait else []
         body = shape.error(refusal.status, refusal.message, visit.decision_id)
         await out.whole(refusal.status, body, headers=headers)
+
+    def _shape(self, visit: Visit) -> Codec:
+        """Return the codec whose errors a client of this path and these headers reads."""
+        return self._codecs["/v1/messages" if visit.anthropic else "/v1/chat/completions"]
 
 
 async def _listen(receive: Receive, gone: "asyncio.Future[None]") -> None:

@@ -40,6 +40,7 @@ from safehold.guard.gateway.operate.tracing import Both, watchers
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.relaying.conversations import Histories
 from safehold.guard.gateway.relaying.crash_journal import worker_journal
+from safehold.guard.gateway.relaying.media_scoring import MediaJudge
 from safehold.guard.gateway.relaying.relay import Relay
 from safehold.guard.gateway.relaying.timed_ledger import TimedLedger
 from safehold.guard.gateway.surfaces import Surfaces
@@ -129,6 +130,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         journal=journal,
         hot=followed.hot,
         trial=desk,
+        media=MediaJudge(settings.media_scorer) if settings.media_scorer else None,
     )
     # 5. What all workers and hosts have in common, before the first request.
     surfaces = Surfaces(settings, metrics.surface_closed)
@@ -156,6 +158,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     with contextlib.suppress(LedgerError):  # a store that is away: readyz and 503 say so
         await state.fresh()
     closers = [client.close, ledger.close, store.close]
+    if relay.media is not None:
+        closers.append(relay.media.close)
     if isinstance(relay.watcher, Both):
         closers.append(relay.watcher.close)
 

@@ -91,6 +91,14 @@ class Tokens(msgspec.Struct, frozen=True):
     written: int | None = None
 
 
+class Media(msgspec.Struct, frozen=True):
+    """An image or a file of a request that is to be scored; `sha256` is in its part too."""
+
+    media_type: str
+    data: bytes
+    sha256: str
+
+
 class Notice(msgspec.Struct, frozen=True):
     """What a client is told about a block: no clause, no stage, no score."""
 
@@ -104,23 +112,24 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `logprobs`: `strip` removes them from request and reply, `chosen` keeps the numbers of the
     tokens that were released and drops every alternative. `images`: `pass` forwards images,
-    sounds and files, which no scorer here reads. `opaque_reasoning`: encrypted reasoning is
-    dropped and counted, passed, or refused. `vendor_tools`: a tool that the vendor runs is left
-    out and counted where the client runs others, or refused. `unknown_request_fields`: a field
-    that is neither known nor on its dialect's list of safe ones is dropped and counted, passed
-    with its strings scored as a part of the prompt, or refused. `unknown_reply_fields`: dropped
-    unread and counted, or the answer is an error.
+    sounds and files, which no scorer here reads; `score` has `media_scorer` judge them first.
+    `opaque_reasoning`: encrypted reasoning is dropped and counted, passed, or refused.
+    `vendor_tools`: a tool that the vendor runs is left out and counted where the client runs
+    others, or refused. `unknown_request_fields`: a field that is neither known nor on its
+    dialect's list of safe ones is dropped and counted, passed with its strings scored as a part
+    of the prompt, or refused. `unknown_reply_fields`: dropped unread and counted, passed with its
+    strings scored on lanes of their own and without its numbers, or the answer is an error.
 
     Raises:
         ConfigError: A bound is out of range.
     """
 
     logprobs: Literal["strip", "chosen"] = "strip"
-    images: Literal["refuse", "pass"] = "refuse"
+    images: Literal["refuse", "score", "pass"] = "refuse"
     opaque_reasoning: Literal["refuse", "drop", "pass"] = "drop"
     vendor_tools: Literal["refuse", "drop"] = "drop"
     unknown_request_fields: Literal["drop", "pass", "refuse"] = "drop"
-    unknown_reply_fields: Literal["drop", "refuse"] = "drop"
+    unknown_reply_fields: Literal["drop", "pass", "refuse"] = "drop"
     max_choices: int = 8
     max_lanes: int = 256
 
@@ -254,6 +263,11 @@ class Call(Protocol):
         ...
 
     @property
+    def media(self) -> Sequence[Media]:
+        """The images and files that are to be scored before anything is released."""
+        ...
+
+    @property
     def streamed(self) -> bool:
         """Whether the client asked for a stream."""
         ...
@@ -281,6 +295,14 @@ class Call(Protocol):
 
         Raises:
             BrokenReplyError: The body is no JSON object.
+        """
+        ...
+
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Return the events of a stream as a complete answer, for who asked for one.
+
+        Raises:
+            UpstreamError: The stream is broken, ends with an error, or ends in the middle.
         """
         ...
 

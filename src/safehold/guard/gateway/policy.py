@@ -10,6 +10,7 @@ from safehold.errors import ConfigError
 from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
+from safehold.guard.gateway.media_settings import MediaScorer
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, check_routes
 from safehold.guard.gateway.trial_settings import TrialSettings
@@ -235,6 +236,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hot_rules: OverlaySettings | None = None
     account_states: AccountStateSettings | None = None
     trial: TrialSettings | None = None
+    media_scorer: MediaScorer | None = None
     limits: Limits = Limits()
     canary: Canary = Canary()
     log: Literal["json", "none"] = "json"
@@ -254,6 +256,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             values = [getattr(key, field) for key in self.keys]
             if len(set(values)) != len(values):
                 raise ConfigError(f"keys: two keys have the same {field}")
+        policies = [self.default, *self.surfaces.values()]
+        policies += [one for key in self.keys for one in key.policies.values()]
+        if self.media_scorer is None and any(one.rules.images == "score" for one in policies):
+            raise ConfigError("rules: images: score needs a media_scorer")
         check_routes(self.upstreams, self.routes)
         known = {key.id for key in self.keys if not key.admin}
         for caller in self.exemptions.callers if self.exemptions else ():

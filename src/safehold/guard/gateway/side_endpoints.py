@@ -8,9 +8,13 @@ from typing import Any
 import msgspec
 
 from safehold.errors import UpstreamError
+from safehold.exchange import Channel, Exchange, Lane
 from safehold.guard.gateway.interface import (
     BrokenReplyError,
+    Codec,
+    SilentUpstreamError,
     Surface,
+    Told,
     UnsupportedError,
 )
 from safehold.guard.gateway.policy import Key, Settings
@@ -21,11 +25,20 @@ from safehold.guard.gateway.protocols.json_border import (
     identifier,
     model_name,
 )
-from safehold.guard.gateway.protocols.messages.codec import CountCodec
+from safehold.guard.gateway.protocols.messages.codec import CountCodec, MessagesCodec
 from safehold.guard.gateway.protocols.responses.codec import ResponsesCodec
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.relay import Relay
+from safehold.guard.gateway.relaying.upstream_errors import (
+    PLAIN,
+    cleared,
+    hints,
+    is_clients,
+    said,
+    told,
+)
 from safehold.guard.gateway.upstreams.http import Answer, read_all
+from safehold.guard.interface import SessionPolicy
 
 _MODEL_PATH = re.compile(r"/v1/models(/[A-Za-z0-9._:/-]{1,200})?")
 
@@ -53,6 +66,7 @@ class Passing:
         self._relay = relay
         self._settings = settings
         self._counts = CountCodec()
+        self._messages = MessagesCodec()
         self._responses = ResponsesCodec()
 
     def configure(self, settings: Settings) -> None:
@@ -60,9 +74,9 @@ class Passing:
         self._settings = settings
 
     async def models(
-        self, path: str, headers: Mapping[str, str], out: Outlet, decision_id: str
+        self, path: str, headers: Mapping[str, str], out: Outlet, decision_id: str, shape: Codec
     ) -> None:
-        """Answer with the upstream's models: ids and owners only."""
+        """Answer with the upstream's models: ids and owners only; `shape` is that of an error."""
         if _MODEL_PATH.fullmatch(path) is None or ".." in path:
             raise UnsupportedError("expected a plain model name")
         if (name := path.removeprefix("/v1/models/")) in self._routed():
@@ -82,7 +96,7 @@ class Passing:
             else:
                 answer = _model(decode_reply(msgspec.json.Decoder(Entry), body))
         except UpstreamError as error:
-            await _failed(out, decision_id, error)
+            await self._failed(out, shape, decision_id, error)
             return
         await out.whole(200, encode(answer))
 
@@ -106,7 +120,7 @@ class Passing:
             answer = await self._post("/messages/count_tokens", request, headers)
             count = decode_reply(msgspec.json.Decoder(Count), answer)
         except UpstreamError as error:
-            await _failed(out, decision_id, error)
+            await self._failed(out, self._messages, decision_id, error)
             return
         await out.whole(200, encode({"input_tokens": count.input_tokens}))
 
@@ -126,24 +140,58 @@ class Passing:
             answer = await self._post("/responses/input_tokens", asked, headers)
             count = decode_reply(msgspec.json.Decoder(Count), answer)
         except UpstreamError as error:
-            await _failed(out, decision_id, error)
+            await self._failed(out, self._responses, decision_id, error)
             return
-        told = {"object": "response.input_tokens", "input_tokens": count.input_tokens}
-        await out.whole(200, encode(told))
+        counted = {"object": "response.input_tokens", "input_tokens": count.input_tokens}
+        await out.whole(200, encode(counted))
 
     async def _get(self, path: str, headers: Mapping[str, str]) -> bytes:
-        return await self._read(await self._relay.client.get(path, headers))
+        return await self._read(await self._relay.client.get(path, headers), headers)
 
     async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
-        return await self._read(await self._relay.client.post(path, body, headers))
+        return await self._read(await self._relay.client.post(path, body, headers), headers)
 
-    async def _read(self, answer: Answer) -> bytes:
+    async def _read(self, answer: Answer, headers: Mapping[str, str]) -> bytes:
         try:
-            if answer.status != HTTPStatus.OK:
-                raise UpstreamError(f"upstream: expected status 200, came {answer.status}")
-            return await read_all(answer, self._relay.limits)
+            body = await read_all(answer, self._relay.limits)
         finally:
             answer.abort()
+        if answer.status == HTTPStatus.OK:
+            return body
+        if not is_clients(answer.status, headers):
+            raise UpstreamError(f"upstream: expected status 200, came {answer.status}")
+        message, named = told(body)
+        raise RefusedError(message, answer.status, named, hints(answer.headers))
+
+    async def _failed(
+        self, out: Outlet, codec: Codec, decision_id: str, error: UpstreamError
+    ) -> None:
+        """Answer with an error in the surface's own shape; an upstream's own words are scored."""
+        status = 504 if isinstance(error, SilentUpstreamError) else 502
+        message, named, sent = str(error), None, {}
+        if isinstance(error, RefusedError):
+            status, sent, named = error.status, error.hints, error.told
+            if not await self._clears(message, named):
+                message, named = PLAIN, None
+        body = codec.error(status, message, decision_id, named)
+        headers = [(name.encode(), value.encode()) for name, value in sent.items()]
+        await out.whole(status, body, headers=headers)
+
+    async def _clears(self, message: str, named: Told) -> bool:
+        relay = self._relay
+        with relay.holder.use() as held:
+            session = held.guard.session(Exchange(turns=()), SessionPolicy(), None, relay.hot)
+            lane = Lane(channel=Channel.TEXT)
+            return await cleared(session, held.stage2, lane, said(message, named))
+
+
+class RefusedError(UpstreamError):
+    """The model server refused; its words are not scored yet."""
+
+    def __init__(self, message: str, status: int, named: Told, sent: dict[str, str]) -> None:
+        """Take the message, the status, what the error names, and the headers a client acts on."""
+        super().__init__(message)
+        self.status, self.told, self.hints = status, named, sent
 
 
 def _model(entry: Entry) -> Entry:
@@ -186,11 +234,3 @@ def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - an upstream's J
             }
         case _:
             return None
-
-
-async def _failed(out: Outlet, decision_id: str, error: UpstreamError) -> None:
-    body = {
-        "error": {"message": str(error), "type": "api_error", "param": None, "code": None},
-        "safehold": {"decision_id": decision_id},
-    }
-    await out.whole(502, encode(body))

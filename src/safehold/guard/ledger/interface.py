@@ -79,6 +79,8 @@ class EventKind(StrEnum):
     """Other account states are in force, or a file of them was refused."""
     TRIAL = "trial"
     """A trial of a challenger moved, or its two bundles disagreed on an exchange."""
+    MEDIA = "media"
+    """An image or a file of a prompt was scored; without a score the scorer failed."""
 
 
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from safehold.guard.gateway.interface import Rules, UnsupportedError
+from safehold.guard.gateway.interface import Rules, UnknownReplyError, UnsupportedError
 from safehold.guard.gateway.protocols.json_border import (
     MAX_DEPTH,
     decode_reply,
@@ -23,7 +23,9 @@ from safehold.guard.gateway.protocols.json_border import (
     encode,
     text_of,
 )
+from safehold.guard.gateway.protocols.passed_fields import Field, only_text
 from safehold.guard.gateway.protocols.safe_fields import OPENS_A_CHANNEL, SAFE
+from safehold.guard.gateway.protocols.sealed_fields import only_sealed, without_sealed
 
 T = TypeVar("T")
 Mend = Callable[[Any], None]
@@ -38,13 +40,15 @@ class Strainer:
     """What one exchange met that its protocol does not know.
 
     `dropped` counts fields that were read and not passed on, in both directions. `extras` are the
-    request's fields that go on beside the known ones, with their places in the body.
+    request's fields that go on beside the known ones; `passed` are those of what was read last of
+    the answer.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self.dropped = 0
-        self.extras: list[tuple[Path, Any]] = []
+        self.extras: list[Field] = []
+        self.passed: list[Field] = []
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -73,25 +77,35 @@ class Strainer:
                 f"`{name}` opens a channel that this gateway does not score: "
                 f"{OPENS_A_CHANNEL[name]}"
             )
-        if self._rules.unknown_request_fields == "pass" or name in SAFE.get(struct, ()):
-            self.extras.append((at, value))
+        safe = self._rules.unknown_request_fields == "pass" or name in SAFE.get(struct, ())
+        readable, count = without_sealed({name: value})
+        if count and self._rules.opaque_reasoning == "refuse":
+            raise UnsupportedError(f"expected readable reasoning, came a sealed one in `{name}`")
+        scored = readable.get(name) if safe else None
+        if count and self._rules.opaque_reasoning == "pass":
+            kept = value if safe else (only_sealed({name: value}) or {}).get(name)
         else:
+            kept = scored
+            self.dropped += count if safe else 0
+        if kept is None:
             self.dropped += 1
+        else:
+            self.extras.append(Field(at[:-1], name, kept, scored))
 
     def texts(self) -> list[str]:
         """Return the strings of the fields that go on: the model may read them."""
-        return [text for _, value in self.extras if (text := text_of(value))]
+        return [text for field in self.extras if (text := text_of(field.scored))]
 
     def woven(self, body: bytes) -> bytes:
         """Return a request's body with the passed fields back in their places."""
         if not self.extras:
             return body
         whole = msgspec.json.decode(body)
-        for path, value in self.extras:
+        for field in self.extras:
             place = whole
-            for step in path[:-1]:
+            for step in field.place:
                 place = place[step]
-            place[path[-1]] = value
+            place[field.name] = field.value
         return encode(whole)
 
     # -- replies -------------------------------------------------------------------------------
@@ -127,8 +141,32 @@ class Strainer:
         return True
 
     def _told(self, struct: str, at: Path, value: Any) -> None:
-        del struct, at, value
-        self.dropped += 1
+        """Pass or drop one unknown field of an answer; a null says nothing, and is dropped."""
+        del struct
+        name = str(at[-1])
+        readable, count = without_sealed({name: value})
+        opaque, scored, kept = self._rules.opaque_reasoning, None, None
+        if count and opaque == "refuse":
+            raise UnknownReplyError("upstream: encrypted reasoning can't be scored")
+        if self._rules.unknown_reply_fields == "pass":
+            scored, left = only_text(readable.get(name))
+            kept = only_text(value)[0] if count and opaque == "pass" else scored
+            self.dropped += left - (kept is None)
+        elif count and opaque == "pass":
+            kept = (only_sealed({name: value}) or {}).get(name)
+        if kept is None:
+            self.dropped += 1
+        else:
+            self.passed.append(Field(at[:-1], name, kept, scored))
+
+    def drop(self, count: int) -> None:
+        """Count fields that were read and have no place in what goes on."""
+        self.dropped += count
+
+    def taken(self) -> list[Field]:
+        """Return the fields that were read since the last call and go on, and forget them."""
+        passed, self.passed = self.passed, []
+        return passed
 
     # -- both ----------------------------------------------------------------------------------
 

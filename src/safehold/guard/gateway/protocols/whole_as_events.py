@@ -102,12 +102,12 @@ def _block(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]
     match block.get("type"):
         case "text":
             text = {"type": "text_delta", "text": block.get("text", "")}
-            return {"type": "text", "text": ""}, [text]
+            return block | {"text": ""}, [text]
         case "thinking":
             deltas = [{"type": "thinking_delta", "thinking": block.get("thinking", "")}]
             if block.get("signature"):
                 deltas.append({"type": "signature_delta", "signature": block["signature"]})
-            return {"type": "thinking", "thinking": "", "signature": ""}, deltas
+            return block | {"thinking": "", "signature": ""}, deltas
         case "tool_use":
             given = json.dumps(block.get("input", {}), ensure_ascii=False)
             return block | {"input": {}}, [{"type": "input_json_delta", "partial_json": given}]

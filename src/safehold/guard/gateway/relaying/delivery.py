@@ -13,6 +13,7 @@ from safehold.guard.gateway.interface import (
     Stream,
 )
 from safehold.guard.gateway.policy import Limits
+from safehold.guard.gateway.protocols.events_as_whole import is_stream
 from safehold.guard.gateway.protocols.sse import EventReader
 from safehold.guard.gateway.relaying.crash_journal import Journal
 from safehold.guard.gateway.relaying.run_state import RunState
@@ -22,6 +23,7 @@ from safehold.guard.ledger.interface import LedgerVerdict, Outcome
 from safehold.guard.session.drivers import StageTwo, run_flow
 
 _JSON = ("application/json", "text/json")
+_STREAM = "text/event-stream"
 _UNNAMED = ("text/plain", "application/octet-stream", "binary/octet-stream")
 """What servers call an answer when they do not say what it is: its bytes are asked instead."""
 _BLANK = b"\xef\xbb\xbf \t\r\n"
@@ -115,7 +117,7 @@ class Delivery:
             LedgerError: A row could not be kept.
         """
         state = self._state
-        if self._answer.content_type not in ("text/event-stream", *_JSON, *_UNNAMED):
+        if self._answer.content_type not in (_STREAM, *_JSON, *_UNNAMED):
             raise BrokenReplyError("upstream: expected an event stream, came another content type")
         stream = self.events = state.ask.call.stream()
         self._gone.add_done_callback(lambda _: self._answer.abort())
@@ -286,6 +288,16 @@ class Delivery:
         await self._keep_final(Outcome.ERROR, judged)
         state.out.finished = True
 
+    async def _body(self) -> bytes:
+        """Return a complete answer's body, from a server that streams unasked too."""
+        kind, call = self._answer.content_type, self._state.ask.call
+        if kind not in (*_JSON, *_UNNAMED, _STREAM) and not kind.endswith("+json"):
+            raise BrokenReplyError("upstream: expected JSON, came another content type")
+        data = await read_all(self._answer, self._limits)
+        if is_object(data) or not (kind == _STREAM or is_stream(data)):
+            return data
+        return call.assembled(EventReader(self._limits.max_event_bytes).feed(data))
+
     # -- whole ---------------------------------------------------------------------------------
 
     async def whole(self) -> None:
@@ -296,10 +308,7 @@ class Delivery:
             LedgerError: A row could not be kept.
         """
         state = self._state
-        kind = self._answer.content_type
-        if kind not in (*_JSON, *_UNNAMED) and not kind.endswith("+json"):
-            raise BrokenReplyError("upstream: expected JSON, came another content type")
-        reply = state.ask.call.whole(await read_all(self._answer, self._limits))
+        reply = state.ask.call.whole(await self._body())
         cleared: dict[Lane, str] = {}
         fed: dict[Lane, str] = {}
         block: Block | None = None

@@ -33,26 +33,33 @@ from safehold.guard.gateway.policy import Limits
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.crash_journal import Journal
 from safehold.guard.gateway.relaying.delivery import Delivery
+from safehold.guard.gateway.relaying.media_scoring import MediaJudge
 from safehold.guard.gateway.relaying.rows import (
     bypass_rows,
     exemption_rows,
     final_row,
     hit_rows,
+    media_rows,
     prompt_row,
     review_row,
 )
 from safehold.guard.gateway.relaying.run_state import AdmittedRequest, RunState
-from safehold.guard.gateway.relaying.upstream_errors import PLAIN, hints, told
+from safehold.guard.gateway.relaying.upstream_errors import (
+    PLAIN,
+    cleared,
+    hints,
+    is_clients,
+    said,
+    told,
+)
 from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
-from safehold.guard.interface import Allow, Block, Cleared, FailMode
+from safehold.guard.interface import Allow, Block, FailMode, Verdict
 from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, Outcome, RowSink
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.drivers import contained, run_flow
 
 _log = logging.getLogger("safehold.gateway")
 
-_OURS = (401, 407)
-"""Statuses that are about the key that the gateway presents, not about the client."""
 _LARGE_CHARS = 16_000  # from here on a prompt is scored in a thread, off the event loop
 
 
@@ -85,7 +92,9 @@ class Relay:
         journal: Journal | None = None,
         hot: HotSource = no_hot_rules,
         trial: Seats | None = None,
+        media: MediaJudge | None = None,
     ) -> None:
+        self.media = media
         self.hot = hot
         self.trial = trial or NoTrial()
         self.client = client
@@ -196,6 +205,8 @@ class Run:
             self.session.judge_prompt(), self.held.stage2, offload=large
         )
         self.state.timing.guard_s += self.relay.ticks() - started
+        if isinstance(self.state.verdict, Allow) and ask.call.media:
+            self.state.verdict = await self._judge_media(self.state.verdict)
         match self.state.verdict:  # 2
             case Block() as block:
                 self.state.action = self._action(block)
@@ -211,6 +222,20 @@ class Run:
         if self.state.action is Action.FALLBACK:
             self._start_upstream(policy.fallback_model or ask.call.model)
         await self._answer(await self._opened())
+
+    async def _judge_media(self, words: Allow) -> Verdict:
+        """Have images and files scored; what can't be scored ends the exchange.
+
+        Raises:
+            ScorerError: The scorer failed.
+        """
+        judge = self.relay.media
+        if judge is None:
+            raise ScorerError("images are to be scored, and there is no scorer")
+        self.state.verdict = None  # unscored, until all of it is scored
+        self.state.media = await judge.scores(self.ask.call.media)
+        found = judge.verdict(self.state.media)
+        return found if isinstance(found, Block) or found.score > words.score else words
 
     def _start_upstream(self, model: str) -> None:
         ask = self.ask
@@ -280,6 +305,7 @@ class Run:
         started = self.relay.ticks()
         bypasses, now = self.session.report().bypasses, self.relay.clock()
         rows = [prompt_row(self.state, now), *bypass_rows(self.state, now, bypasses)]
+        rows += media_rows(self.state, now)
         if self.state.action is Action.REVIEW and not self.ask.canary:
             rows.append(review_row(self.state, now))
         try:
@@ -330,19 +356,14 @@ class Run:
     async def _pass_error(self, answer: Answer) -> None:
         """Answer with the upstream's error; its message is text like any other, so it is scored."""
         status = answer.status
-        forwarded = status == HTTPStatus.UNAUTHORIZED and "authorization" in self.ask.headers
-        ours = status in _OURS and not forwarded
-        if status < HTTPStatus.BAD_REQUEST or ours:
+        if not is_clients(status, self.ask.headers):
             raise UpstreamError(f"upstream: expected status 200, came {status}")
         message, named = told(await read_all(answer, self.relay.limits))
-        names = " ".join(name for name in (named.kind, named.code, named.param) if name)
-        scored = f"{message}\n{names}" if names else message
         lane = Lane(channel=Channel.TEXT)
-        steps = [await run_flow(self.session.feed(lane, scored), self.held.stage2)]
-        steps += [step for _, step in await run_flow(self.session.finish(), self.held.stage2)]
+        scored = said(message, named)
         self.state.bytes_fed += len(scored.encode())
         text = message
-        if "".join(step.text for step in steps if isinstance(step, Cleared)) != scored:
+        if not await cleared(self.session, self.held.stage2, lane, scored):
             text, named = PLAIN, Told()
         self.state.error = f"Upstream{status}"
         self.out.promise(len(text.encode()) if text == message else 0)

@@ -87,6 +87,25 @@ def bypass_rows(state: RunState, at: float, bypasses: tuple[str, ...]) -> list[R
     ]
 
 
+def media_rows(state: RunState, at: float) -> list[Row]:
+    """Return one event for each image or file that went to the scorer; a failure has no score."""
+    return [
+        EventRow(
+            at=at,
+            kind=EventKind.MEDIA,
+            detail={
+                "sha256": one.media.sha256,
+                "media_type": one.media.media_type,
+                "size_bytes": len(one.media.data),
+                "score": one.score,
+            },
+            surface=str(state.ask.surface),
+            decision_id=state.ask.decision_id,
+        )
+        for one in state.media
+    ]
+
+
 def hit_rows(state: RunState, at: float) -> list[Row]:
     """Return one event for each hot rule that matched, whether it blocks or is in shadow."""
     return [

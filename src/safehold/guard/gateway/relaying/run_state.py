@@ -1,6 +1,6 @@
 """What is known of one request on its way: values that rows, metrics, traces and logs read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -17,6 +17,7 @@ from safehold.guard.gateway.interface import (
 )
 from safehold.guard.gateway.policy import Key, SurfacePolicy
 from safehold.guard.gateway.relaying.client_response import Outlet
+from safehold.guard.gateway.relaying.media_scoring import MediaScored
 from safehold.guard.interface import Block, Verdict
 from safehold.guard.ledger.interface import Action, Delivered, Latency
 
@@ -73,6 +74,7 @@ class RunState:
         "error",
         "grant_id",
         "items",
+        "media",
         "out",
         "refused",
         "response_id",
@@ -109,6 +111,7 @@ class RunState:
         self.texts: dict[Lane, list[str]] = {}
         self.response_id: str | None = None
         self.items: Mapping[str, bytes] = {}
+        self.media: Sequence[MediaScored] = ()
         self.error: str | None = None
 
     @property

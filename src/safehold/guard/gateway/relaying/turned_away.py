@@ -26,7 +26,7 @@ class Visit:
     An admitted request has rows of its own, from the relay; a refused one gets them here.
     """
 
-    __slots__ = ("admitted", "decision_id", "key", "looks_only", "surface")
+    __slots__ = ("admitted", "anthropic", "decision_id", "key", "looks_only", "surface")
 
     def __init__(self, decision_id: str, path: str, *, looks_only: bool = False) -> None:
         """Take the path; a request that only looks (HEAD) asks for nothing and leaves no row."""
@@ -35,6 +35,7 @@ class Visit:
         self.surface = _SURFACES.get(path)
         self.key: Key | None = None
         self.admitted = False
+        self.anthropic = path.startswith("/v1/messages")
 
     @property
     def label(self) -> str:

@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import msgspec
 
+from safehold.exchange import Lane
+from safehold.guard.gateway.bundles.active_guard import Session
 from safehold.guard.gateway.interface import Told
+from safehold.guard.interface import Cleared
+from safehold.guard.session.drivers import StageTwo, run_flow
 
 _ERROR_CHARS = 2000
 _WORD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
@@ -21,6 +26,8 @@ HINTS = {
     "x-request-id": (_ID,),
 }
 _LIMITS = re.compile(r"(x|anthropic)-ratelimit-[a-z-]{1,40}")
+_OURS = (401, 407)
+"""Statuses that are about the key that the gateway presents, not about the client."""
 PLAIN = "the model server refused the request"
 
 
@@ -63,6 +70,26 @@ def told(body: bytes) -> tuple[str, Told]:
     if not isinstance(message, str) or not message:
         return PLAIN, named
     return message[:_ERROR_CHARS], named
+
+
+def is_clients(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether a status is an error about what the client asked, with the client's headers."""
+    if status == HTTPStatus.UNAUTHORIZED and {"authorization", "x-api-key"} & headers.keys():
+        return True  # about the client's own key
+    return status >= HTTPStatus.BAD_REQUEST and status not in _OURS
+
+
+def said(message: str, named: Told) -> str:
+    """Return all that a client would read of an error."""
+    names = " ".join(name for name in (named.kind, named.code, named.param) if name)
+    return f"{message}\n{names}" if names else message
+
+
+async def cleared(session: Session, stage2: StageTwo, lane: Lane, text: str) -> bool:
+    """Score an error's text as a reply's; say whether all of it may leave."""
+    steps = [await run_flow(session.feed(lane, text), stage2)]
+    steps += [step for _, step in await run_flow(session.finish(), stage2)]
+    return "".join(step.text for step in steps if isinstance(step, Cleared)) == text
 
 
 def _word(value: object) -> str | None:

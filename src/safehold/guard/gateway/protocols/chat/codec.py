@@ -29,6 +29,7 @@ from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
 from safehold.guard.gateway.protocols.chat.reader import ChatReader
 from safehold.guard.gateway.protocols.chat.wire import ChatMessage, ChatReply, ChatRequest
 from safehold.guard.gateway.protocols.chat.writer import ChatWriter
+from safehold.guard.gateway.protocols.events_as_whole import assembled, joined_chat
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
     encode,
@@ -37,7 +38,8 @@ from safehold.guard.gateway.protocols.json_border import (
     text_of,
 )
 from safehold.guard.gateway.protocols.openai_endings import FILTERED, error_body, filtered
-from safehold.guard.gateway.protocols.parts import opaque
+from safehold.guard.gateway.protocols.parts import Unread
+from safehold.guard.gateway.protocols.passed_fields import PassedFields, field_texts, woven
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_chat_client
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import chat_events
@@ -77,15 +79,16 @@ class ChatCodec:
         request.tools = client_tools(
             request.tools, request.tool_choice, runs_at_chat_client, rules, strainer
         )
-        exchange = exchange_of(request, rules, strainer.texts())
-        return ChatCall(request, exchange, rules, int(self._clock()), strainer)
+        unread = Unread(rules)
+        exchange = exchange_of(request, unread, strainer.texts())
+        return ChatCall(request, exchange, unread, int(self._clock()), strainer)
 
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
         return error_body(status, message, decision_id, told)
 
 
-def exchange_of(request: ChatRequest, rules: Rules, extras: Sequence[str] = ()) -> Exchange:
+def exchange_of(request: ChatRequest, unread: Unread, extras: Sequence[str] = ()) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
     turns: list[Turn] = []
     offered = (
@@ -101,13 +104,13 @@ def exchange_of(request: ChatRequest, rules: Rules, extras: Sequence[str] = ()) 
     if texts:
         turns.append(Turn(role=Role.SYSTEM, parts=tuple(texts)))
     turns += [
-        Turn(role=ROLES[message.role], parts=tuple(parts_of(message, rules)))
+        Turn(role=ROLES[message.role], parts=tuple(parts_of(message, unread)))
         for message in request.messages
     ]
     return Exchange(turns=tuple(turns))
 
 
-def parts_of(message: ChatMessage, rules: Rules) -> Iterator[Part]:
+def parts_of(message: ChatMessage, unread: Unread) -> Iterator[Part]:
     """Yield the parts of one message, every channel of it."""
     plain = Channel.TOOL_RESULT if ROLES[message.role] is Role.TOOL else Channel.TEXT
     if message.name:
@@ -119,7 +122,7 @@ def parts_of(message: ChatMessage, rules: Rules) -> Iterator[Part]:
         yield TextPart(text=message.content, channel=plain)
     elif isinstance(message.content, list):
         for part in message.content:
-            yield _part(part, plain, rules)
+            yield from _part(part, plain, unread)
     if message.refusal:
         yield TextPart(text=message.refusal, channel=Channel.REFUSAL)
     calls = [(call.function, call.custom) for call in message.tool_calls or ()]
@@ -134,18 +137,18 @@ def parts_of(message: ChatMessage, rules: Rules) -> Iterator[Part]:
             yield TextPart(text=custom.input or "", channel=Channel.TOOL_ARGUMENTS)
 
 
-def _part(part: w.Content, plain: Channel, rules: Rules) -> Part:
+def _part(part: w.Content, plain: Channel, unread: Unread) -> Iterator[Part]:
     match part:
         case w.TextContent(text=text):
-            return TextPart(text=text, channel=plain)
+            yield TextPart(text=text, channel=plain)
         case w.RefusalContent(refusal=text):
-            return TextPart(text=text, channel=Channel.REFUSAL)
+            yield TextPart(text=text, channel=Channel.REFUSAL)
         case w.ImageContent(image_url=value):
-            return opaque("image", text_of(value), rules)
+            yield from unread.parts("image", value)
         case w.AudioContent(input_audio=value):
-            return opaque("audio", text_of(value), rules)
+            yield from unread.parts("audio", value)
         case w.FileContent(file=value):
-            return opaque("file", text_of(value), rules)
+            yield from unread.parts("file", value)
 
 
 class ChatCall:
@@ -157,13 +160,14 @@ class ChatCall:
         self,
         request: ChatRequest,
         exchange: Exchange,
-        rules: Rules,
+        unread: Unread,
         created: int,
         strainer: Strainer,
     ) -> None:
         self._request = request
         self._strainer = strainer
-        self._rules = rules
+        self._rules = unread.rules
+        self.media = tuple(unread.media)
         self._created = created
         self.exchange = exchange
         self.model = request.model
@@ -186,13 +190,20 @@ class ChatCall:
     def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
         options = self._request.stream_options
+        return self._stream(usage=bool(options and options.include_usage))
+
+    def _stream(self, *, usage: bool) -> AnswerStream:
         choices = self._request.n or 1
         chosen = bool(self._request.logprobs) and self._rules.logprobs == "chosen"
-        facts = ChatFacts(self.model, self._created, ChosenTokens() if chosen else None)
+        facts = ChatFacts(
+            self.model,
+            self._created,
+            ChosenTokens() if chosen else None,
+            fields=PassedFields(self._strainer.drop),
+        )
         reader = ChatReader(
             facts, choices=choices, max_lanes=self._rules.max_lanes, strainer=self._strainer
         )
-        usage = bool(options and options.include_usage)
         return AnswerStream(reader, ChatWriter(facts, choices=choices, usage=usage))
 
     def events(self, body: bytes) -> list[bytes]:
@@ -202,6 +213,14 @@ class ChatCall:
             BrokenReplyError: The body is no JSON object.
         """
         return chat_events(body)
+
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Return the events of a stream as a complete answer.
+
+        Raises:
+            UpstreamError: The stream is broken, ends with an error, or ends in the middle.
+        """
+        return assembled(self._stream(usage=True), events, joined_chat)
 
     def whole(self, body: bytes) -> "ChatWhole":
         """Read a complete answer.
@@ -215,7 +234,14 @@ class ChatCall:
         reply = self._strainer.reply(_REPLY, body, mend)
         if not reply.choices or len(reply.choices) > (self._request.n or 1):
             raise BrokenReplyError("upstream: expected the asked number of choices")
-        return ChatWhole(reply, self.model, self._created, keep_logprobs=keep, max_lanes=limit)
+        return ChatWhole(
+            reply,
+            self.model,
+            self._created,
+            keep_logprobs=keep,
+            max_lanes=limit,
+            strainer=self._strainer,
+        )
 
     def blocked(self, notice: Notice) -> bytes:
         """Return the body of a refusal, for a request that was not streamed."""
@@ -249,13 +275,22 @@ class ChatWhole:
     items: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(
-        self, reply: ChatReply, model: str, created: int, *, keep_logprobs: bool, max_lanes: int
+        self,
+        reply: ChatReply,
+        model: str,
+        created: int,
+        *,
+        keep_logprobs: bool,
+        max_lanes: int,
+        strainer: Strainer,
     ) -> None:
         self._reply = reply
         self._model = model
         self._created = created
         self._keep_logprobs = keep_logprobs
         self._lanes = Lanes(max_lanes)
+        self._strainer = strainer
+        self._fields = strainer.taken()
         for choice in reply.choices:
             for call in choice.message.tool_calls or ():
                 if getattr(call, call.type) is None:
@@ -293,6 +328,7 @@ class ChatWhole:
                 last = len(message.tool_calls or ())
                 yield from self._texts(at, Channel.TOOL_NAME, function.name, last)
                 yield from self._texts(at, Channel.TOOL_ARGUMENTS, function.arguments, last)
+        yield from field_texts(self._fields, self._lanes)
 
     def _texts(self, choice: int, channel: Channel, text: str | None, index: int) -> list[Delta]:
         lane: LaneOf = self._lanes.get(choice, channel, index)
@@ -310,6 +346,7 @@ class ChatWhole:
         }
         if reply.usage is not None:
             body["usage"] = reply.usage.counts()
+        self._strainer.dropped += woven(body, self._fields)
         return encode(body)
 
     def _choice(self, choice: w.ReplyChoice) -> dict[str, Any]:

@@ -4,9 +4,13 @@ from dataclasses import dataclass, field
 
 from safehold.guard.gateway.protocols.chat.logprobs import ChosenTokens
 from safehold.guard.gateway.protocols.chat.wire import ChatUsage
+from safehold.guard.gateway.protocols.passed_fields import PassedFields
 
 LEGACY = 65_536
 """The index of a choice's `function_call`, which came before `tool_calls` had indices."""
+
+IN_DELTA = -1
+"""Where an unknown field stands: in a choice's delta, not in one of its calls."""
 
 
 @dataclass(slots=True)
@@ -21,3 +25,4 @@ class ChatFacts:
     calls: dict[tuple[int, int], str] = field(default_factory=dict)
     custom: dict[tuple[int, int], bool] = field(default_factory=dict)
     usage: ChatUsage | None = None
+    fields: PassedFields = field(default_factory=PassedFields)

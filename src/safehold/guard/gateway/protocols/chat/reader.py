@@ -7,10 +7,11 @@ import msgspec
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.interface import BrokenReplyError, Closed, Delta, Piece, Tokens
 from safehold.guard.gateway.protocols.chat.dialects import mend
-from safehold.guard.gateway.protocols.chat.facts import LEGACY, ChatFacts
+from safehold.guard.gateway.protocols.chat.facts import IN_DELTA, LEGACY, ChatFacts
 from safehold.guard.gateway.protocols.chat.wire import Chunk, ChunkChoice, ReplyDelta, ToolCallDelta
 from safehold.guard.gateway.protocols.json_border import Lanes, identifier, model_name
 from safehold.guard.gateway.protocols.openai_endings import FILTERED
+from safehold.guard.gateway.protocols.passed_fields import Field
 from safehold.guard.gateway.protocols.stream_errors import told_error
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
@@ -52,6 +53,7 @@ class ChatReader:
         self._said: dict[Lane, str] = {}
         self._given: dict[tuple[int, int], str] = {}
         self._refused = False
+        self._indices: list[int] = []
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -71,10 +73,48 @@ class ChatReader:
             self._facts.created = chunk.created or self._facts.created
         if chunk.usage is not None:
             self._facts.usage = chunk.usage
+        if self._strainer.passed:
+            return self._with_fields(chunk)
         pieces: list[Piece] = []
         for choice in chunk.choices:
             self._choice(choice, pieces)
         return pieces
+
+    def _with_fields(self, chunk: Chunk) -> list[Piece]:
+        """Read an event that brings unknown fields: a choice's own come before its end."""
+        pieces: list[Piece] = []
+        fields = self._strainer.taken()
+        for at, choice in enumerate(chunk.choices):
+            finish, choice.finish_reason = choice.finish_reason, None
+            self._indices = []
+            self._choice(choice, pieces)
+            for field in [one for one in fields if one.place[:2] == ("choices", at)]:
+                pieces += self._field(choice.index, field)
+            if finish is not None:
+                pieces += self._facts.fields.close(choice.index)
+                self._choice(ChunkChoice(ReplyDelta(), choice.index, finish), pieces)
+        for field in fields:
+            if not field.place:
+                pieces += self._facts.fields.take(None, field, self._lanes)
+            elif field.place[0] != "choices":
+                self._strainer.dropped += 1
+        return pieces
+
+    def _field(self, choice: int, field: Field) -> list[Piece]:
+        match field.place[2:]:
+            case ():
+                place: tuple[int, int | None, str | None] = (choice, None, None)
+            case ("delta",):
+                place = (choice, IN_DELTA, None)
+            case ("delta", "tool_calls", int() as at):
+                place = (choice, self._indices[at], None)
+            case ("delta", "tool_calls", int() as at, ("function" | "custom") as inner):
+                place = (choice, self._indices[at], inner)
+            case _:
+                self._strainer.dropped += 1
+                return []
+        placed = msgspec.structs.replace(field, place=place)
+        return self._facts.fields.take(choice, placed, self._lanes)
 
     def _choice(self, choice: ChunkChoice, pieces: list[Piece]) -> None:
         at, delta = choice.index, choice.delta
@@ -101,7 +141,7 @@ class ChatReader:
             legacy = ToolCallDelta(index=LEGACY, function=delta.function_call)
             self._call(at, legacy, pieces)
         for call in delta.tool_calls or ():
-            self._call(at, call, pieces)
+            self._indices.append(self._call(at, call, pieces))
         if choice.finish_reason is not None:
             self._facts.finish[at] = choice.finish_reason
             self._refused = self._refused or choice.finish_reason == FILTERED
@@ -124,8 +164,12 @@ class ChatReader:
             self._open.setdefault(choice, []).append(lane)
         return lane
 
-    def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> None:
-        """Read a piece of a tool call: its name ends where its arguments begin."""
+    def _call(self, at: int, call: ToolCallDelta, pieces: list[Piece]) -> int:
+        """Read a piece of a tool call, return its index; its name ends where its arguments begin.
+
+        Raises:
+            BrokenReplyError: The call is of an unknown kind, or was named twice.
+        """
         if call.type not in (None, "", "function", "custom"):
             raise BrokenReplyError("upstream: expected calls of known kinds, came another")
         index = self._which(at, call)
@@ -151,6 +195,7 @@ class ChatReader:
                 pieces.append(Closed(name_lane))
             lane = self._lane(at, Channel.TOOL_ARGUMENTS, index)
             pieces.append(Delta(lane, given))
+        return index
 
     def _which(self, at: int, call: ToolCallDelta) -> int:
         """Return a call's index; without one, a new id or a name begins the next call."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.interface import REFUSAL, Notice, Told
-from safehold.guard.gateway.protocols.chat.facts import LEGACY, ChatFacts
+from safehold.guard.gateway.protocols.chat.facts import IN_DELTA, LEGACY, ChatFacts
 from safehold.guard.gateway.protocols.chat.wire import ChatUsage
 from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.protocols.openai_endings import (
@@ -16,6 +16,7 @@ from safehold.guard.gateway.protocols.openai_endings import (
     error_frames,
     filtered,
 )
+from safehold.guard.gateway.protocols.passed_fields import Field
 from safehold.guard.gateway.protocols.sse import frame
 
 FIELDS = {
@@ -40,6 +41,7 @@ class ChatWriter:
         self._frames: dict[Lane, tuple[bytes, bytes]] = {}
         self._started: set[int] = set()
         self._names: dict[Lane, str] = {}
+        self._late: list[Field] = []
 
     def begin(self) -> bytes:
         """Return nothing: a choice's first frame carries its role."""
@@ -53,6 +55,8 @@ class ChatWriter:
         if lane.channel is Channel.TOOL_NAME:
             self._names[lane] = self._names.get(lane, "") + text
             return b""
+        if lane.channel is Channel.FIELD:
+            return self._fields(self._facts.fields.release(lane, text))
         if self._facts.chosen is not None and lane.channel is Channel.TEXT:
             return self._with_logprobs(lane, text)
         return self._first(lane, text)
@@ -84,6 +88,32 @@ class ChatWriter:
         numbers = {"content": entries, "refusal": None} if entries else None
         start = self._open_choice(lane.choice)
         return start + self._frame(lane.choice, {"content": text}, logprobs=numbers)
+
+    def _fields(self, fields: list[Field]) -> bytes:
+        """Return the frames of unknown fields; those of calls wait until the calls have begun."""
+        frames = [b""]
+        for field in fields:
+            more = {field.name: field.value}
+            match field.place:
+                case (int() as choice, None, _):
+                    frames += [self._open_choice(choice), self._frame(choice, {}, more=more)]
+                case (int() as choice, at, _) if at == IN_DELTA:
+                    frames += [self._open_choice(choice), self._frame(choice, more)]
+                case (_, _, _):
+                    self._late.append(field)
+                case _:
+                    frames.append(frame(self._header() + encode({"choices": [], **more})[1:]))
+        return b"".join(frames)
+
+    def _last_fields(self) -> bytes:
+        frames = [self._fields(self._facts.fields.ready())]
+        for field in self._late:
+            choice, index, inner = field.place
+            more = {field.name: field.value}
+            call: dict[str, Any] = {"index": index} | (more if inner is None else {inner: more})
+            frames.append(self._frame(choice, {"tool_calls": [call]}))
+        self._late = []
+        return b"".join(frames)
 
     def _header(self) -> bytes:
         """Return the fields that every frame begins with (an open JSON object)."""
@@ -140,7 +170,7 @@ class ChatWriter:
 
     def end(self, mark: Notice | None = None) -> bytes:
         """Return the final frames; `mark` says what an audit would have blocked."""
-        frames = []
+        frames = [self._last_fields()]
         more = detected(mark)
         for choice in range(self._choices):
             frames.append(self._open_choice(choice))

@@ -6,7 +6,7 @@ were not released, so they are not asked for.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -17,6 +17,7 @@ from safehold.guard.gateway.interface import (
     REFUSAL,
     BrokenReplyError,
     Delta,
+    Media,
     Notice,
     Rules,
     Surface,
@@ -37,6 +38,7 @@ from safehold.guard.gateway.protocols.completions.wire import (
     head_of,
 )
 from safehold.guard.gateway.protocols.completions.writer import CompletionWriter
+from safehold.guard.gateway.protocols.events_as_whole import assembled, joined_chat
 from safehold.guard.gateway.protocols.json_border import Lanes, encode, identifier, model_name
 from safehold.guard.gateway.protocols.openai_endings import FILTERED, error_body, filtered
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
@@ -88,6 +90,7 @@ class CompletionCall:
     """One parsed request."""
 
     previous: str | None = None
+    media: tuple[Media, ...] = ()
 
     def __init__(
         self,
@@ -118,7 +121,9 @@ class CompletionCall:
     def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
         options = self._request.stream_options
-        usage = bool(options and options.include_usage)
+        return self._stream(usage=bool(options and options.include_usage))
+
+    def _stream(self, *, usage: bool) -> AnswerStream:
         facts = CompletionFacts(self.model, self._created)
         reader = CompletionReader(facts, choices=self._choices, strainer=self._strainer)
         return AnswerStream(reader, CompletionWriter(facts, choices=self._choices, usage=usage))
@@ -126,6 +131,14 @@ class CompletionCall:
     def events(self, body: bytes) -> list[bytes]:
         """Return a complete answer as the events of a stream: a piece has the same form."""
         return [body]
+
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Return the events of a stream as a complete answer.
+
+        Raises:
+            UpstreamError: The stream is broken, ends with an error, or ends in the middle.
+        """
+        return assembled(self._stream(usage=True), events, joined_chat)
 
     def whole(self, body: bytes) -> "CompletionWhole":
         """Read a complete answer.

@@ -4,7 +4,7 @@ The answer says one bit for each input, under the surface's `category`. The scor
 score of the guard never leaves.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
@@ -13,6 +13,7 @@ from safehold.errors import WireError
 from safehold.exchange import Exchange, user_says
 from safehold.guard.gateway.interface import (
     Delta,
+    Media,
     Notice,
     Rules,
     Stream,
@@ -63,6 +64,7 @@ class ModerationCall:
     """One input."""
 
     previous: str | None = None
+    media: tuple[Media, ...] = ()
     streamed = False
     dropped = 0
 
@@ -81,6 +83,11 @@ class ModerationCall:
     def events(self, body: bytes) -> list[bytes]:
         """Raise: there is no stream."""
         del body
+        raise UnsupportedError("this endpoint has no stream")
+
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Raise: there is no stream."""
+        del events
         raise UnsupportedError("this endpoint has no stream")
 
     def whole(self, body: bytes) -> Nothing:

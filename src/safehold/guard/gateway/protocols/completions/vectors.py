@@ -5,7 +5,7 @@ hold no text of the model: vectors, indices and scores are built anew.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from safehold.guard.gateway.interface import (
     REFUSAL,
     BrokenReplyError,
     Delta,
+    Media,
     Notice,
     Rules,
     Stream,
@@ -119,6 +120,7 @@ class NumbersCall:
     """One parsed request for numbers."""
 
     previous: str | None = None
+    media: tuple[Media, ...] = ()
     streamed = False
     dropped = 0
 
@@ -140,6 +142,15 @@ class NumbersCall:
         """Raise: numbers do not stream."""
         del body
         raise UnsupportedError(_NO_STREAM)
+
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Raise: numbers do not stream.
+
+        Raises:
+            BrokenReplyError: Always; the upstream answered with something else than numbers.
+        """
+        del events
+        raise BrokenReplyError("upstream: expected numbers, came an event stream")
 
     def whole(self, body: bytes) -> Numbers:
         """Read a complete answer.

@@ -21,6 +21,7 @@ from safehold.guard.gateway.interface import (
     UnsupportedError,
 )
 from safehold.guard.gateway.protocols.answer_stream import AnswerStream
+from safehold.guard.gateway.protocols.events_as_whole import assembled, joined_messages
 from safehold.guard.gateway.protocols.json_border import (
     SEALED,
     Lanes,
@@ -34,7 +35,8 @@ from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.facts import MessagesFacts
 from safehold.guard.gateway.protocols.messages.reader import MessagesReader
 from safehold.guard.gateway.protocols.messages.writer import MessagesWriter, refusal_details
-from safehold.guard.gateway.protocols.parts import opaque
+from safehold.guard.gateway.protocols.parts import Unread
+from safehold.guard.gateway.protocols.passed_fields import Field, PassedFields, field_texts, woven
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_messages_client
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import messages_events
@@ -77,8 +79,9 @@ class MessagesCodec:
         request.tools = client_tools(
             request.tools, request.tool_choice, runs_at_messages_client, rules, strainer
         )
-        exchange = exchange_of(request, rules, strainer.texts())
-        return MessagesCall(request, exchange, rules, strainer)
+        unread = Unread(rules)
+        exchange = exchange_of(request, unread, strainer.texts())
+        return MessagesCall(request, exchange, unread, strainer)
 
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
@@ -107,7 +110,7 @@ class CountCodec:
         request.tools = client_tools(
             request.tools, request.tool_choice, runs_at_messages_client, rules, strainer
         )
-        exchange_of(request, rules)
+        exchange_of(request, Unread(rules))
         return strainer.woven(encode(request))
 
 
@@ -134,7 +137,7 @@ def _is_sealed(block: Any) -> bool:
 
 
 def exchange_of(
-    request: w.MessagesRequest | w.CountRequest, rules: Rules, extras: Sequence[str] = ()
+    request: w.MessagesRequest | w.CountRequest, unread: Unread, extras: Sequence[str] = ()
 ) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
     turns: list[Turn] = []
@@ -149,14 +152,14 @@ def exchange_of(
     if texts:
         turns.append(Turn(role=Role.SYSTEM, parts=tuple(texts)))
     turns += [
-        Turn(role=ROLES[message.role], parts=tuple(_parts(message.content, rules)))
+        Turn(role=ROLES[message.role], parts=tuple(_parts(message.content, unread)))
         for message in request.messages
     ]
     return Exchange(turns=tuple(turns))
 
 
 def _parts(
-    content: str | Sequence[w.Block] | None, rules: Rules, plain: Channel = Channel.TEXT
+    content: str | Sequence[w.Block] | None, unread: Unread, plain: Channel = Channel.TEXT
 ) -> Iterator[Part]:
     if isinstance(content, str):
         yield TextPart(text=content, channel=plain)
@@ -171,18 +174,18 @@ def _parts(
                 _check_sealed(signature)
                 yield TextPart(text=text, channel=Channel.REASONING)
             case w.RedactedBlock(data=data):
-                if rules.opaque_reasoning != "pass":
+                if unread.rules.opaque_reasoning != "pass":
                     raise UnsupportedError("expected readable reasoning, came redacted_thinking")
                 _check_sealed(data)
             case w.ToolUseBlock(name=name, input=given):
                 yield TextPart(text=name, channel=Channel.TOOL_NAME)
                 yield TextPart(text=text_of(given), channel=Channel.TOOL_ARGUMENTS)
             case w.ToolResultBlock(content=result):
-                yield from _parts(result, rules, Channel.TOOL_RESULT)
+                yield from _parts(result, unread, Channel.TOOL_RESULT)
             case w.ToolReference(tool_name=name):
                 yield TextPart(text=name, channel=Channel.TOOL_NAME)
             case w.ImageBlock(source=source):
-                yield opaque("image", text_of(source), rules)
+                yield from unread.parts("image", source)
             case w.DocumentBlock(source=source, title=title, context=context):
                 for told in (title, context):
                     if told:
@@ -190,7 +193,7 @@ def _parts(
                 if source.get("type") in ("text", "content"):
                     yield TextPart(text=text_of(source), channel=plain)
                 else:
-                    yield opaque("document", text_of(source), rules)
+                    yield from unread.parts("document", source)
             case other:
                 assert_never(other)
 
@@ -208,11 +211,12 @@ class MessagesCall:
     previous: str | None = None
 
     def __init__(
-        self, request: w.MessagesRequest, exchange: Exchange, rules: Rules, strainer: Strainer
+        self, request: w.MessagesRequest, exchange: Exchange, unread: Unread, strainer: Strainer
     ) -> None:
         self._strainer = strainer
         self._request = request
-        self._rules = rules
+        self._rules = unread.rules
+        self.media = tuple(unread.media)
         self.exchange = exchange
         self.model = request.model
         self.streamed = bool(request.stream)
@@ -228,7 +232,7 @@ class MessagesCall:
 
     def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
-        facts = MessagesFacts(self.model)
+        facts = MessagesFacts(self.model, fields=PassedFields(self._strainer.drop))
         reader = MessagesReader(
             facts,
             opaque_reasoning=self._rules.opaque_reasoning,
@@ -246,6 +250,14 @@ class MessagesCall:
         """
         return messages_events(body)
 
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Return the events of a stream as a complete answer.
+
+        Raises:
+            UpstreamError: The stream is broken, ends with an error, or ends in the middle.
+        """
+        return assembled(self.stream(), events, joined_messages)
+
     def whole(self, body: bytes) -> "MessagesWhole":
         """Read a complete answer.
 
@@ -254,11 +266,13 @@ class MessagesCall:
             UnknownReplyError: The body holds content of an unknown kind.
         """
         reply = self._strainer.reply(_REPLY, body)
+        fields = self._strainer.taken()
         sealed_blocks = [one for one in reply.content if isinstance(one, w.RedactedBlock)]
         if sealed_blocks and self._rules.opaque_reasoning == "refuse":
             raise UnknownReplyError("upstream: redacted_thinking can't be scored")
         if sealed_blocks and self._rules.opaque_reasoning == "drop":
             self._strainer.dropped += len(sealed_blocks)
+            fields = _moved(fields, reply.content)
             reply.content = [one for one in reply.content if one not in sealed_blocks]
         for block in reply.content:
             if isinstance(block, w.TextBlock) and block.citations:
@@ -266,7 +280,7 @@ class MessagesCall:
             if isinstance(block, w.ThinkingBlock) and SEALED.fullmatch(block.signature) is None:
                 self._strainer.dropped += 1
                 block.signature = ""
-        return MessagesWhole(reply, self._request, self._rules.max_lanes)
+        return MessagesWhole(reply, self._request, fields, self._strainer, self._rules.max_lanes)
 
     def blocked(self, notice: Notice) -> bytes:
         """Return the body of a refusal, for a request that was not streamed."""
@@ -286,13 +300,36 @@ class MessagesCall:
         )
 
 
+def _moved(fields: Sequence[Field], content: Sequence[w.ReplyBlock]) -> list[Field]:
+    """Return fields at their places once the sealed blocks are gone, without those of the gone."""
+    kept: list[Field] = []
+    for field in fields:
+        match field.place:
+            case ("content", int() as at, *_) if isinstance(content[at], w.RedactedBlock):
+                continue
+            case ("content", int() as at, *rest):
+                gone = sum(isinstance(one, w.RedactedBlock) for one in content[:at])
+                kept.append(msgspec.structs.replace(field, place=("content", at - gone, *rest)))
+            case _:
+                kept.append(field)
+    return kept
+
+
 class MessagesWhole:
     """One complete message."""
 
     response_id: str | None = None
     items: Mapping[str, bytes] = MappingProxyType({})
 
-    def __init__(self, reply: w.Reply, request: w.MessagesRequest, max_lanes: int) -> None:
+    def __init__(
+        self,
+        reply: w.Reply,
+        request: w.MessagesRequest,
+        fields: Sequence[Field],
+        strainer: Strainer,
+        max_lanes: int,
+    ) -> None:
+        self._fields, self._strainer = fields, strainer
         self._reply = reply
         self._request = request
         self._lanes = Lanes(max_lanes)
@@ -323,23 +360,24 @@ class MessagesWhole:
                     pass
                 case other:
                     assert_never(other)
+        yield from field_texts(self._fields, self._lanes)
 
     def render(self) -> bytes:
         """Return the answer's body, built from the fields that were scored."""
         reply = self._reply
         stops = self._request.stop_sequences or ()
-        return encode(
-            {
-                "id": identifier(reply.id, "msg_safehold"),
-                "type": "message",
-                "role": "assistant",
-                "model": model_name(reply.model, self._request.model),
-                "content": [self._block(block) for block in reply.content],
-                "stop_reason": reply.stop_reason,
-                "stop_sequence": reply.stop_sequence if reply.stop_sequence in stops else None,
-                "usage": reply.usage.counts(),
-            }
-        )
+        body = {
+            "id": identifier(reply.id, "msg_safehold"),
+            "type": "message",
+            "role": "assistant",
+            "model": model_name(reply.model, self._request.model),
+            "content": [self._block(block) for block in reply.content],
+            "stop_reason": reply.stop_reason,
+            "stop_sequence": reply.stop_sequence if reply.stop_sequence in stops else None,
+            "usage": reply.usage.counts(),
+        }
+        self._strainer.dropped += woven(body, self._fields)
+        return encode(body)
 
     @staticmethod
     def _block(block: w.ReplyBlock) -> dict[str, Any]:

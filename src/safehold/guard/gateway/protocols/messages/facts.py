@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from safehold.guard.gateway.protocols.messages import wire as w
+from safehold.guard.gateway.protocols.passed_fields import PassedFields
 
 
 @dataclass(slots=True)
@@ -16,3 +17,4 @@ class MessagesFacts:
     tools: dict[int, str] = field(default_factory=dict)
     signatures: dict[int, str] = field(default_factory=dict)
     redacted: dict[int, str] = field(default_factory=dict)
+    fields: PassedFields = field(default_factory=PassedFields)

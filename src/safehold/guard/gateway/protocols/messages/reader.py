@@ -71,6 +71,32 @@ class MessagesReader:
             if self._strainer.drops_event(event, _TYPES):
                 return ()
             raise
+        if self._strainer.passed:
+            return [*self._read(given), *self._with_fields(given)]
+        return self._read(given)
+
+    def _with_fields(self, given: w.Event) -> list[Piece]:
+        """Take an event's unknown fields: those of a block, and those of the message."""
+        pieces: list[Piece] = []
+        for field in self._strainer.taken():
+            match given, field.place:
+                case w.BlockStart(index=index), ("content_block",):
+                    scope: int | None = index
+                case w.BlockDelta(index=index), ("delta",):
+                    scope = index
+                case (w.MessageStart(), ("message",)) | (w.MessageDelta(), ("delta",)):
+                    scope = None
+                case _:
+                    self._strainer.dropped += 1
+                    continue
+            if scope in self._dropped:
+                self._strainer.dropped += 1
+            else:
+                placed = msgspec.structs.replace(field, place=scope)
+                pieces += self._facts.fields.take(scope, placed, self._lanes)
+        return pieces
+
+    def _read(self, given: w.Event) -> Sequence[Piece]:
         match given:
             case w.BlockDelta(index=index, delta=delta):
                 return self._delta(index, delta)
@@ -175,7 +201,7 @@ class MessagesReader:
         self._closed.add(index)
         if index in self._dropped:
             return ()
-        return (Closed(self._lanes.get(0, channel, index)),)
+        return (*self._facts.fields.close(index), Closed(self._lanes.get(0, channel, index)))
 
     @property
     def complete(self) -> bool:

@@ -13,6 +13,7 @@ from safehold.guard.gateway.interface import REFUSAL, Notice, Told
 from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.facts import MessagesFacts
+from safehold.guard.gateway.protocols.passed_fields import Field
 from safehold.guard.gateway.protocols.sse import named
 
 CATEGORIES = ("cyber", "bio", "frontier_llm", "reasoning_extraction", "general_harms")
@@ -46,6 +47,8 @@ class MessagesWriter:
         self._writing: int | None = None
         self._next = 0
         self._prefixes: dict[Lane, bytes] = {}
+        self._of_block: dict[int, list[Field]] = {}
+        self._of_message: list[Field] = []
 
     def begin(self) -> bytes:
         """Return `message_start`, once."""
@@ -68,6 +71,9 @@ class MessagesWriter:
         """Return the frames that carry cleared text of a lane."""
         if lane.channel is Channel.TOOL_NAME:
             self._names[lane.index] = self._names.get(lane.index, "") + text
+            return b""
+        if lane.channel is Channel.FIELD:
+            self._keep_fields(self._facts.fields.release(lane, text))
             return b""
         prefix = self._prefixes.get(lane)
         if prefix is not None:
@@ -103,11 +109,34 @@ class MessagesWriter:
         self._writing = lane.index
         return _event("content_block_start", {"index": self._next, "content_block": block})
 
+    def _keep_fields(self, fields: Sequence[Field]) -> None:
+        """Keep fields until their block ends, or the message does."""
+        for field in fields:
+            if field.place is None:
+                self._of_message.append(field)
+            else:
+                self._of_block.setdefault(field.place, []).append(field)
+
+    def _block_fields(self, lane: Lane) -> bytes:
+        """Return a block's unknown fields, each beside an empty delta of the block's kind."""
+        self._keep_fields(self._facts.fields.ready())
+        frames = [b""]
+        for field in self._of_block.pop(lane.index, ()):
+            if lane.channel not in KINDS or lane.index in self._facts.redacted:
+                self._facts.fields.lost(1)
+                continue
+            _, kind, text = KINDS[lane.channel]
+            delta = {"type": kind, text: ""} | {field.name: field.value}
+            frames.append(_event("content_block_delta", {"index": self._next, "delta": delta}))
+        return b"".join(frames)
+
     def close(self, lane: Lane) -> bytes:
         """Return the frames that end a block whose text has all been released."""
+        if lane.channel is Channel.FIELD:
+            return b""
         if lane.channel is Channel.TOOL_NAME:
             return self.begin() + self._open_block(lane)
-        frames = self.begin() + self._open_block(lane)
+        frames = self.begin() + self._open_block(lane) + self._block_fields(lane)
         signature = self._facts.signatures.get(lane.index)
         if signature:
             delta = {"type": "signature_delta", "signature": signature}
@@ -124,7 +153,9 @@ class MessagesWriter:
         """Return the final frames; `mark` says what an audit would have blocked."""
         stop = self._facts.stop or w.StopDelta()
         sequence = stop.stop_sequence if stop.stop_sequence in self._stops else None
-        delta = {"stop_reason": stop.stop_reason, "stop_sequence": sequence}
+        self._keep_fields(self._facts.fields.ready())
+        delta = {field.name: field.value for field in self._of_message}
+        delta |= {"stop_reason": stop.stop_reason, "stop_sequence": sequence}
         more = {} if mark is None else {"safehold": audit_mark(mark)}
         return (
             self.begin()

@@ -21,6 +21,7 @@ from safehold.guard.gateway.interface import (
     UnsupportedError,
 )
 from safehold.guard.gateway.protocols.answer_stream import AnswerStream
+from safehold.guard.gateway.protocols.events_as_whole import assembled, joined_responses
 from safehold.guard.gateway.protocols.json_border import (
     IDENTIFIER,
     Lanes,
@@ -31,7 +32,8 @@ from safehold.guard.gateway.protocols.json_border import (
     text_of,
 )
 from safehold.guard.gateway.protocols.openai_endings import error_body
-from safehold.guard.gateway.protocols.parts import opaque
+from safehold.guard.gateway.protocols.parts import Unread
+from safehold.guard.gateway.protocols.passed_fields import PassedFields, field_texts, woven
 from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.facts import ResponsesFacts
 from safehold.guard.gateway.protocols.responses.items import KINDS, texts_of, whole_item
@@ -85,8 +87,9 @@ class ResponsesCodec:
             request.include = [one for one in request.include if one != INCLUDES[0]] or None
         items = _items(request, rules, strainer)
         _check(request)
-        exchange = exchange_of(request, items, rules, strainer.texts())
-        return ResponsesCall(request, items, exchange, rules, int(self._clock()), strainer)
+        unread = Unread(rules)
+        exchange = exchange_of(request, items, unread, strainer.texts())
+        return ResponsesCall(request, items, exchange, unread, int(self._clock()), strainer)
 
     def error(self, status: int, message: str, decision_id: str, told: Told | None = None) -> bytes:
         """Return the body of an error response."""
@@ -139,7 +142,7 @@ def _check(request: w.ResponsesRequest) -> None:
 def exchange_of(
     request: w.ResponsesRequest,
     items: Sequence[w.InputItem],
-    rules: Rules,
+    unread: Unread,
     extras: Sequence[str] = (),
 ) -> Exchange:
     """Return everything that the model will read as turns; tools and formats come first."""
@@ -149,23 +152,23 @@ def exchange_of(
     if request.instructions:
         texts.append(TextPart(text=request.instructions))
     turns = [Turn(role=Role.SYSTEM, parts=tuple(texts))] if texts else []
-    turns += [_turn(item, rules) for item in items]
+    turns += [_turn(item, unread) for item in items]
     return Exchange(turns=tuple(turns))
 
 
-def _turn(item: w.InputItem, rules: Rules) -> Turn:
+def _turn(item: w.InputItem, unread: Unread) -> Turn:
     match item:
         case w.MessageItem(role=role, content=content):
-            return Turn(role=ROLES[role], parts=tuple(_parts(content, Channel.TEXT, rules)))
+            return Turn(role=ROLES[role], parts=tuple(_parts(content, Channel.TEXT, unread)))
         case w.CallItem(name=name, arguments=text) | w.CustomCallItem(name=name, input=text):
             named = (item.namespace, name) if item.namespace else (name,)
             told = [TextPart(text=one, channel=Channel.TOOL_NAME) for one in named]
             told.append(TextPart(text=text, channel=Channel.TOOL_ARGUMENTS))
             return Turn(role=Role.ASSISTANT, parts=tuple(told))
         case w.CallOutputItem(output=output) | w.CustomCallOutputItem(output=output):
-            return Turn(role=Role.TOOL, parts=tuple(_parts(output, Channel.TOOL_RESULT, rules)))
+            return Turn(role=Role.TOOL, parts=tuple(_parts(output, Channel.TOOL_RESULT, unread)))
         case w.ReasoningItem(summary=summary, content=content, encrypted_content=secret):
-            if secret and rules.opaque_reasoning != "pass":
+            if secret and unread.rules.opaque_reasoning != "pass":
                 raise UnsupportedError("expected readable reasoning, came encrypted_content")
             thoughts = [part.text for part in (*summary, *(content or ()))]
             parts = tuple(TextPart(text=text, channel=Channel.REASONING) for text in thoughts)
@@ -174,7 +177,7 @@ def _turn(item: w.InputItem, rules: Rules) -> Turn:
             asked = TextPart(text=text_of(item.asked()), channel=Channel.TOOL_ARGUMENTS)
             return Turn(role=Role.ASSISTANT, parts=(asked,))
         case w.ComputerOutput(output=output):
-            return Turn(role=Role.TOOL, parts=(opaque("image", text_of(output), rules),))
+            return Turn(role=Role.TOOL, parts=tuple(unread.parts("image", output)))
         case w.ActionOutput(output=output, tools=tools, acknowledged_safety_checks=checks):
             text = text_of([output, tools, checks])
             return Turn(role=Role.TOOL, parts=(TextPart(text=text, channel=Channel.TOOL_RESULT),))
@@ -184,7 +187,7 @@ def _turn(item: w.InputItem, rules: Rules) -> Turn:
             assert_never(other)
 
 
-def _parts(content: str | Sequence[w.InputPart], plain: Channel, rules: Rules) -> Iterator[Part]:
+def _parts(content: str | Sequence[w.InputPart], plain: Channel, unread: Unread) -> Iterator[Part]:
     if isinstance(content, str):
         yield TextPart(text=content, channel=plain)
         return
@@ -195,9 +198,9 @@ def _parts(content: str | Sequence[w.InputPart], plain: Channel, rules: Rules) -
             case w.RefusalPart(refusal=text):
                 yield TextPart(text=text, channel=Channel.REFUSAL)
             case w.InputImage():
-                yield opaque("image", text_of(msgspec.to_builtins(part)), rules)
+                yield from unread.parts("image", part)
             case w.InputFile():
-                yield opaque("file", text_of(msgspec.to_builtins(part)), rules)
+                yield from unread.parts("file", part)
             case other:
                 assert_never(other)
 
@@ -210,14 +213,15 @@ class ResponsesCall:
         request: w.ResponsesRequest,
         items: Sequence[w.InputItem],
         exchange: Exchange,
-        rules: Rules,
+        unread: Unread,
         created: int,
         strainer: Strainer,
     ) -> None:
         self._strainer = strainer
         self._request = request
         self._items = items
-        self._rules = rules
+        self._rules = unread.rules
+        self.media = tuple(unread.media)
         self._created = created
         self.exchange = exchange
         self.model = request.model
@@ -260,7 +264,7 @@ class ResponsesCall:
 
     def stream(self) -> AnswerStream:
         """Start reading a streamed answer."""
-        facts = ResponsesFacts(self._settled())
+        facts = ResponsesFacts(self._settled(), fields=PassedFields(self._strainer.drop))
         reader = ResponsesReader(
             facts,
             opaque_reasoning=self._rules.opaque_reasoning,
@@ -276,6 +280,14 @@ class ResponsesCall:
             BrokenReplyError: The body is no JSON object.
         """
         return responses_events(body)
+
+    def assembled(self, events: Sequence[bytes]) -> bytes:
+        """Return the events of a stream as a complete answer.
+
+        Raises:
+            UpstreamError: The stream is broken, ends with an error, or ends in the middle.
+        """
+        return assembled(self.stream(), events, joined_responses)
 
     def whole(self, body: bytes) -> "ResponsesWhole":
         """Read a complete answer.
@@ -296,7 +308,7 @@ class ResponsesCall:
                     self._strainer.dropped += 1
                 else:
                     sealed(item.encrypted_content)
-        return ResponsesWhole(reply, self._settled(), self._rules.max_lanes)
+        return ResponsesWhole(reply, self._settled(), self._strainer, self._rules.max_lanes)
 
     def blocked(self, notice: Notice) -> bytes:
         """Return the body of a refusal, for a request that was not streamed."""
@@ -311,7 +323,10 @@ class ResponsesCall:
 class ResponsesWhole:
     """One complete response."""
 
-    def __init__(self, reply: w.Response, settled: Settled, max_lanes: int) -> None:
+    def __init__(
+        self, reply: w.Response, settled: Settled, strainer: Strainer, max_lanes: int
+    ) -> None:
+        self._fields, self._strainer = strainer.taken(), strainer
         self._reply = reply
         self._settled = settled
         self._lanes = Lanes(max_lanes)
@@ -354,6 +369,7 @@ class ResponsesWhole:
             for kind, _, text in texts_of(item):
                 yield Delta(self._lanes.get(0, KINDS[kind], serial), text)
                 serial += 1
+        yield from field_texts(self._fields, self._lanes)
 
     def render(self) -> bytes:
         """Return the answer's body, built from the fields that were scored."""
@@ -368,4 +384,5 @@ class ResponsesWhole:
             body["incomplete_details"] = {"reason": known or "max_output_tokens"}
         body["output"] = self._shown()
         body["usage"] = reply.usage.counts() if reply.usage else None
+        self._strainer.dropped += woven(body, self._fields)
         return encode(body)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from safehold.exchange import Lane
+from safehold.guard.gateway.protocols.passed_fields import PassedFields
 from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.items import ClientItem, ItemText
 from safehold.guard.gateway.protocols.responses.response_object import Settled
@@ -21,3 +22,4 @@ class ResponsesFacts:
     by_name: dict[Lane, ClientItem] = field(default_factory=dict)
     final: w.Response | None = None
     begun: bool = False
+    fields: PassedFields = field(default_factory=PassedFields)

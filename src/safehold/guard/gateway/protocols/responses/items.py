@@ -11,6 +11,7 @@ import msgspec
 
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.protocols.json_border import encode, identifier
+from safehold.guard.gateway.protocols.passed_fields import Field
 from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.response_object import text_part
 
@@ -112,6 +113,7 @@ class ClientItem:
         self.namespace: str | None = None
         self.secret: str | None = None
         self.index = -1
+        self.fields: list[Field] = []
 
     @property
     def name(self) -> str:

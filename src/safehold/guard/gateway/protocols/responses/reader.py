@@ -25,6 +25,7 @@ from safehold.guard.gateway.protocols.json_border import (
     model_name,
     sealed,
 )
+from safehold.guard.gateway.protocols.passed_fields import Field
 from safehold.guard.gateway.protocols.responses import wire as w
 from safehold.guard.gateway.protocols.responses.facts import ResponsesFacts
 from safehold.guard.gateway.protocols.responses.items import (
@@ -80,6 +81,7 @@ class ResponsesReader:
         self._last: ClientItem | None = None
         self._taken: dict[Lane, int] = {}
         self._ended: set[Lane] = set()
+        self._fields_read: set[tuple[str, Any, str]] = set()
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -91,6 +93,8 @@ class ResponsesReader:
         if event == b"[DONE]":
             return ()
         given = self._strainer.reply(_EVENT, event)
+        if self._strainer.passed:  # of the event, which is written anew
+            self._strainer.dropped += len(self._strainer.taken())
         kind = GROWING.get(given.type)
         if kind is not None:
             part = self._find(given, kind)
@@ -144,7 +148,20 @@ class ResponsesReader:
         )
 
     def _add(self, given: w.ResponsesEvent) -> list[Piece]:
-        return self._begin_item(self._strainer.reply(_ITEM, bytes(given.item)))
+        pieces = self._begin_item(self._strainer.reply(_ITEM, bytes(given.item)))
+        return pieces + self._fields(self._last, self._strainer.taken())
+
+    def _fields(self, item: ClientItem | None, fields: Sequence[Field]) -> list[Piece]:
+        """Take an item's unknown fields, each once; they end at once, so that the item can end."""
+        pieces: list[Piece] = []
+        for field in fields:
+            key = (item.item_id if item else "", field.place, field.name)
+            if item is None or key in self._fields_read:
+                continue
+            self._fields_read.add(key)
+            placed = msgspec.structs.replace(field, place=(item, field.place))
+            pieces += self._facts.fields.take(item.item_id, placed, self._lanes)
+        return pieces + (self._facts.fields.close(item.item_id) if item and pieces else [])
 
     def _begin_item(self, item: w.OutputItem) -> list[Piece]:
         number = len(self._items)
@@ -211,8 +228,10 @@ class ResponsesReader:
 
     def _end_item(self, given: w.ResponsesEvent) -> list[Piece]:
         item = self._strainer.reply(_ITEM, bytes(given.item))
+        fields = self._strainer.taken()
         entry = self._items.get(item.id) if item.id else self._last
-        return self._whole_item(item, entry)
+        pieces = self._whole_item(item, entry)
+        return pieces + self._fields(entry or self._last, fields)
 
     def _whole_item(self, item: w.OutputItem, entry: ClientItem | None) -> list[Piece]:
         """End an item; what a server told only now is scored and delivered like any text."""
@@ -235,11 +254,18 @@ class ResponsesReader:
         """Return what a server told in its last event only."""
         entries = list(self._items.values())
         pieces: list[Piece] = []
+        fields = self._strainer.taken()
         for index, item in enumerate(final.output):
             entry = self._items.get(item.id or "")
             if entry is None and index < len(entries):
                 entry = entries[index]  # a server that renames its items
             pieces += self._whole_item(item, entry)
+            own = [
+                msgspec.structs.replace(field, place=field.place[2:])
+                for field in fields
+                if field.place[:2] == ("output", index)
+            ]
+            pieces += self._fields(entry or self._last, own)
         return pieces
 
     @property

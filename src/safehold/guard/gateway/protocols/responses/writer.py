@@ -1,11 +1,14 @@
 """The event stream of OpenAI Responses, written anew around text that was cleared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.interface import REFUSAL, Notice, Told
 from safehold.guard.gateway.protocols.json_border import encode
+from safehold.guard.gateway.protocols.passed_fields import Field, woven
 from safehold.guard.gateway.protocols.responses.facts import ResponsesFacts
 from safehold.guard.gateway.protocols.responses.items import (
     GROWING,
@@ -104,6 +107,9 @@ class ResponsesWriter:
         if lane.channel is Channel.TOOL_NAME:
             self._facts.by_name[lane].name_texts.append(text)
             return b""
+        if lane.channel is Channel.FIELD:
+            self._place_fields(self._facts.fields.release(lane, text))
+            return b""
         part = self._facts.by_lane[lane]
         if part.kind == "action":
             part.texts.append(text)
@@ -114,8 +120,16 @@ class ResponsesWriter:
         self._sequence += 1
         return frames + part.prefix + b'%d,"delta":' % number + encode(text) + b"}\n\n"
 
+    @staticmethod
+    def _place_fields(fields: Sequence[Field]) -> None:
+        for field in fields:
+            item, place = field.place
+            item.fields.append(msgspec.structs.replace(field, place=place))
+
     def close(self, lane: Lane) -> bytes:
         """Return the events that end a part whose text has all been released."""
+        if lane.channel is Channel.FIELD:
+            return b""
         if lane.channel is Channel.TOOL_NAME:
             return self._open_item(self._facts.by_name[lane])
         part = self._facts.by_lane[lane]
@@ -152,7 +166,9 @@ class ResponsesWriter:
         if item is None:
             return b""
         frames = self._close_part(self._part) if self._part is not None else b""
+        self._place_fields(self._facts.fields.ready())
         shown = item.shown(status)
+        self._facts.fields.lost(woven(shown, item.fields))
         self._written.append(shown)
         fields = {"output_index": item.index, "item": shown}
         return frames + self._event("response.output_item.done", fields)
