@@ -1,6 +1,6 @@
 # Every target is one line of work; each sets up what it needs. `make demo` and `make test` are the two to know.
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
+TORCH ?= --require-hashes -r locks/torch.txt
 VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
@@ -77,7 +77,7 @@ $(VENV)/.demo: locks/demo.txt $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.test: locks/test.txt $(VENV)/.demo
+$(VENV)/.test: locks/test.txt locks/torch.txt $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r locks/test.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
 	touch $@
