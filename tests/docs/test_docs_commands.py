@@ -17,7 +17,7 @@ PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-_STOP = {"|", ">", ">>", "<", "&&", ";", "&", "2>", "--"}
+_STOP = {"|", "||", ">", ">>", "<", "&&", ";", "&", "2>"}
 
 
 def names(path: Path) -> str:
@@ -29,11 +29,17 @@ def commands(text: str) -> list[list[str]]:
     """Return the `safehold` command lines of a page's fenced blocks, as words."""
     found = []
     for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+        for line in re.sub(r" *\\\n\s*", " ", block).splitlines():
             said = line.strip().removeprefix("$ ").removeprefix("sudo ")
-            said = re.sub(r"\s#.*$", "", said)
-            if not re.match(r"safehold [a-z]", said) or "…" in said or "..." in said:
+            # After two spaces a help page says what the command does.
+            said = re.split(r"\s#|\s{2,}", said)[0].strip()
+            said = re.sub(r"^[A-Z]+=\$\((.*)\)$", r"\1", said)
+            said = re.sub(r"\$\((?:[^()]|\([^()]*\))*\)", "VALUE", said)
+            if not re.match(r"safehold [a-z]", said) or said.endswith(("…", "...")):
                 continue
+            # Where a page leaves words out, what must stand there is not asked.
+            said = re.sub(r"( --[\w-]+) (\.\.\.|…)(?= )", r"\1 VALUE", said)
+            said = re.sub(r" (\.\.\.|…)(?= )", "", said)
             try:
                 words = shlex.split(said)
             except ValueError:
@@ -52,12 +58,49 @@ def flags(command: click.Command) -> dict[str, bool]:
     return known
 
 
+def words_of(value: object) -> tuple[str, ...]:
+    """Return what was typed for an option; the parser has a mark of its own for nothing."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return tuple(one for one in several if isinstance(one, str) and one)
+
+
+def lacking(words: list[str]) -> str | None:
+    """Return what the command itself says of a line that it can't take: a value that is required.
+
+    Whether a file is there is not asked: it is the reader's.
+    """
+    command: click.Command = top
+    context = click.Context(top)
+    left = list(words)
+    while isinstance(command, click.Group) and left and not left[0].startswith("-"):
+        name = left.pop(0)
+        inner = command.get_command(context, name)
+        if inner is None:
+            return None
+        command, context = inner, click.Context(inner, info_name=name, parent=context)
+    if isinstance(command, click.Group) or "--help" in left:
+        return None
+    try:
+        given, extra, _ = command.make_parser(context).parse_args(left)
+    except click.UsageError as error:
+        return error.format_message()
+    missing = [
+        one.make_metavar(context) if isinstance(one, click.Argument) else one.opts[-1]
+        for one in command.params
+        if one.required and not words_of(given.get(one.name or ""))
+    ]
+    unknown = [] if command.ignore_unknown_options or command.allow_extra_args else extra
+    return f"lacks {', '.join(missing)}" if missing else f"can't take {unknown}" if unknown else None
+
+
 def typed(words: list[str]) -> str | None:
     """Return what is wrong with a command line, or nothing."""
     command: click.Command = top
     known = flags(command)
     value = False
     for word in words:
+        if word == "--":
+            break
         if value:
             value = False
             continue
@@ -71,7 +114,7 @@ def typed(words: list[str]) -> str | None:
             if inner is None:
                 return f"no command {word!r}"
             command, known = inner, flags(inner)
-    return None
+    return lacking(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
@@ -133,6 +176,7 @@ def test_the_reference_is_what_the_code_says() -> None:
 def test_a_wrong_command_is_found() -> None:
     """The reader of commands is no test that can't fail."""
     page = (
-        "```\nsafehold log verify COPY --kys x | less\nsafehold lgo init\nsafehold log init L\n```"
+        "```\nsafehold log verify COPY --kys x | less\nsafehold lgo init\nsafehold log init L\n"
+        "safehold log init L --origin example.org M\nsafehold log init L --origin example.org\n```"
     )
-    assert [typed(words) is None for words in commands(page)] == [False, False, True]
+    assert [typed(words) is None for words in commands(page)] == [False] * 4 + [True]

@@ -33,7 +33,8 @@ def controls() -> None:
       safehold controls new-key controls.key
       safehold controls run --site controls.toml --valid controls.note --valid-key controls.key
       safehold controls report controls-run.json --html controls.html
-      safehold controls attest iam-01 --owner ana --evidence review.pdf --log trust-log
+      safehold controls attest iam-01 --owner ana --evidence review.pdf --log trust-log \\
+          --ssh-key ~/.ssh/id_ed25519
       safehold controls oscal controls-run.json --out oscal/
       safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
     """

@@ -48,8 +48,8 @@ def exemption() -> None:
       safehold exemption request --application application.json --checked identity ... \\
           --subject organisation=org-1 --relax beer-production=audit --surface openai.chat \\
           --use-case brewing-school --seats 20 --rate 500 --days 180 --ticket V-7 \\
-          --constitution homebrewing
-      safehold grant approve ID
+          --constitution homebrewing --ssh-key ~/.ssh/id_ed25519
+      safehold grant approve ID --ssh-key ~/.ssh/id_ed25519
       safehold exemption tell ID --application application.json --notify ./mail-applicant
       safehold exemption withdraw ID --reason "licence ended" --ssh-key ~/.ssh/id_ed25519
     """
@@ -315,7 +315,8 @@ def renew(
     \b
     Example:
       safehold exemption renew 5f1c2a9e41d0 --application application.json --days 180 \\
-          --ticket V-9 --checked identity ... --constitution homebrewing
+          --ticket V-9 --checked identity ... --constitution homebrewing \\
+          --ssh-key ~/.ssh/id_ed25519
     """
     from safehold.cli._trust import open_desk, plain
     from safehold.cli._vetting import read_application, use_counted, vetting_of

@@ -37,10 +37,11 @@ def grant() -> None:
     \b
     Examples:
       safehold grant request weights.load --resource model/brewer/1 --host gpu-1 \\
-          --workload SHA256 --bytes 8GB --minutes 60 --purpose "serve it" --ticket OPS-1
-      safehold grant approve 5f1c2a9e41d0
+          --workload SHA256 --bytes 8GB --minutes 60 --purpose "serve it" --ticket OPS-1 \\
+          --ssh-key ~/.ssh/id_ed25519
+      safehold grant approve 5f1c2a9e41d0 --ssh-key ~/.ssh/id_ed25519
       safehold grant list
-      safehold grant whoami
+      safehold grant whoami --ssh-key ~/.ssh/id_ed25519
       safehold grant status
       safehold grant serve --port 8443        the approval page, for passkeys
     """

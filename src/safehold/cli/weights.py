@@ -35,7 +35,8 @@ def weights() -> None:
           --signer publisher/ --provider hsm.toml
       safehold weights verify sealed/ --publisher publisher/
       safehold weights request sealed/ --publisher publisher/ --operation load \\
-          --host gpu-1 --workload SHA256 --minutes 60 --purpose "serve it" --ticket OPS-1
+          --host gpu-1 --workload SHA256 --minutes 60 --purpose "serve it" --ticket OPS-1 \\
+          --ssh-key ~/.ssh/id_ed25519
       safehold weights load sealed/ --publisher publisher/ --grant ID --log-keys log.json \\
           -- llama-server --model {model.gguf}
     """

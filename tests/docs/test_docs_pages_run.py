@@ -1,0 +1,83 @@
+"""Every command of a page runs as it is printed, in the order of the page."""
+
+from pathlib import Path
+
+import pytest
+from docs_sessions import ROOT, Session, play
+
+_KEYS = """
+for who in . ben cleo; do
+    mkdir -p $who/.ssh; ssh-keygen -q -t ed25519 -N '' -C $who -f $who/.ssh/id_ed25519
+done
+cp .ssh/id_ed25519.pub ada.pub; cp ben/.ssh/id_ed25519.pub ben.pub; cp cleo/.ssh/id_ed25519.pub cleo.pub
+"""
+
+_CHECKED = (
+    "--checked identity --checked use-case --checked conflicts --checked least --checked licence "
+    "--checked people --checked security --checked sanctions"
+)
+_APPLICATION = """
+echo loader >loader
+printf '#!/bin/sh\\ncat >>mail.txt\\n' >mail-applicant; chmod +x mail-applicant
+echo licence >licence.pdf; echo letter >letter.pdf
+cat >application.toml <<END
+who = "A. Applicant"
+contact = "applicant@example.org"
+institution = "Example School"
+why = "A licensed brewing course, 20 students"
+use_case = "brewing-school"
+[[evidence]]
+kind = "licence"
+file = "licence.pdf"
+[[evidence]]
+kind = "letter"
+file = "letter.pdf"
+END
+"""
+_WITNESSES = """
+for n in 3 4; do
+    safehold log witness trust-log --state w$n --init witness.example/w$n >w$n.pub
+    safehold log add-key trust-log "$(grep witness.example w$n.pub | tail -1)"
+done
+cp trust-log/log.json pinned-log.json
+for n in 3 4; do safehold log witness trust-log --state w$n --log-keys pinned-log.json --attach; done
+"""
+
+PAGES = {
+    "transparency-log": Session(
+        own={
+            "SHA256": "$(printf drill | sha256sum | cut -c1-64)",
+            "prove trust-log 7": "prove trust-log 0",
+            "show trust-log 7": "show trust-log 0",
+            "verify COPY": "verify trust-log",
+            "witness COPY": "witness trust-log",
+            '"witness.example/w1+…"': '"$(grep witness.example w1.pub | tail -1)"',
+            "--init witness.example/w1": "--init witness.example/w1 >w1.pub",
+            "--at-least 1000": "--at-least 1",
+        },
+        after={
+            "safehold log list": _WITNESSES,
+            "safehold log add-key": "cp trust-log/log.json pinned-log.json",
+        },
+    ),
+    "trust": Session(
+        before=_KEYS + _APPLICATION,
+        own={"--checked identity … --constitution": f"{_CHECKED} --constitution"},
+        others={"safehold grant approve": "ben"},
+        after={
+            "safehold grant approve": """
+(HOME=$PWD/cleo; echo y | safehold grant approve $ID --ssh-key ~/.ssh/id_ed25519)
+""",
+            "safehold exemption tell": "safehold ledger --ledger safehold-ledger.db migrate",
+            "safehold people sign": """
+for who in ben cleo; do (HOME=$PWD/$who; safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519); done
+""",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_plays_as_printed(name: str, tmp_path: Path) -> None:
+    """Each line of the page does what it says, one after the other."""
+    play(ROOT / "docs" / f"{name}.md", PAGES[name], tmp_path)
