@@ -27,6 +27,13 @@ serves() {
     sleep 0.2; kill -TERM $it; wait $it || end=$?
     if [ $end -ne 0 ] && [ $end -ne 143 ]; then cat served.log >&2; return $end; fi
 }
+kit() { python "$ROOT/tests/docs/docs_kit.py" "$@"; }
+# A model at an address of its own until the session ends: `model`, then $MODEL.
+model() {
+    python "$ROOT/tests/docs/docs_kit.py" upstream model.url & trap "kill $!" EXIT
+    while [ ! -s model.url ]; do sleep 0.1; done
+    MODEL=$(cat model.url)
+}
 # A command whose exit status says something: `exits 1 safehold grant status`.
 exits() { local want=$1 end=0; shift; "$@" || end=$?; [ $end -eq "$want" ] || { echo "exit $end, expected $want" >&2; return 1; }; }
 """

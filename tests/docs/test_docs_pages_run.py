@@ -60,6 +60,40 @@ PAGES = {
             "safehold log add-key": "cp trust-log/log.json pinned-log.json",
         },
     ),
+    "constitution": Session(
+        until={"safehold constitution lint glue.yaml": 1},
+        left={"safehold constitution neighbours": "your-own-class.md plays it with a model"},
+    ),
+    "ledger": Session(
+        before="kit ledger safehold-ledger.db",
+        own={"DECISION_ID": "d0"},
+        left={
+            "safehold ledger tail -f": "it ends when its reader ends it; tests/cli reads its lines",
+            "safehold ledger --ledger postgresql": "tests/guard/ledger has a real PostgreSQL",
+        },
+    ),
+    "review": Session(
+        before="kit ledger safehold-ledger.db; safehold log init trust-log --origin example.org/r",
+        own={"d-3f9c2a": "d0", "show 4": "show 1", "verdict 4": "verdict 1"},
+        after={
+            "safehold review verdict": """
+safehold review open account laptop --by ann; safehold review next bea
+safehold review show 2 bea --reason look; safehold review verdict 2 bea permitted
+"""
+        },
+        left={
+            "safehold review draw": "it needs a scanned month; tests/soak plays it",
+            "safehold review estimate": "the same",
+        },
+    ),
+    "gateway": Session(
+        before="model",
+        own={"http://127.0.0.1:8000/v1": "$MODEL"},
+        left={
+            "safehold serve --upstream hf:": "a model of gigabytes; tests/guard/probe serves a small one",
+            "safehold serve --upstream https://api": "nothing is asked of a vendor by a test",
+        },
+    ),
     "trust": Session(
         before=_KEYS + _APPLICATION,
         own={"--checked identity … --constitution": f"{_CHECKED} --constitution"},
