@@ -27,10 +27,10 @@ serves() {
     sleep 0.2; kill -TERM $it; wait $it || end=$?
     if [ $end -ne 0 ] && [ $end -ne 143 ]; then cat served.log >&2; return $end; fi
 }
-kit() { python "$ROOT/tests/docs/docs_kit.py" "$@"; }
+kit() { python "$ROOT/tests/pages/docs_kit.py" "$@"; }
 # A model at an address of its own until the session ends: `model`, then $MODEL.
 model() {
-    python "$ROOT/tests/docs/docs_kit.py" upstream model.url & trap "kill $!" EXIT
+    python "$ROOT/tests/pages/docs_kit.py" upstream model.url & trap "kill $!" EXIT
     while [ ! -s model.url ]; do sleep 0.1; done
     MODEL=$(cat model.url)
 }
