@@ -90,7 +90,9 @@ def lacking(words: list[str]) -> str | None:
         if one.required and not words_of(given.get(one.name or ""))
     ]
     unknown = [] if command.ignore_unknown_options or command.allow_extra_args else extra
-    return f"lacks {', '.join(missing)}" if missing else f"can't take {unknown}" if unknown else None
+    return (
+        f"lacks {', '.join(missing)}" if missing else f"can't take {unknown}" if unknown else None
+    )
 
 
 def typed(words: list[str]) -> str | None:

@@ -1,8 +1,8 @@
 """What readers of the pages have already: `docs_kit.py THING PATH`, called by the sessions.
 
-    bundle FOLDER KEY    a small signed bundle and the public key of who signed it
-    ledger FILE          a gateway's ledger: three exchanges of two callers, one blocked, one open
-    upstream FILE        a model that answers everything, until it is stopped; its address
+bundle FOLDER KEY    a small signed bundle and the public key of who signed it
+ledger FILE          a gateway's ledger: three exchanges of two callers, one blocked, one open
+upstream FILE        a model that answers everything, until it is stopped; its address
 """
 
 import signal

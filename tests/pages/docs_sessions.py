@@ -1,4 +1,4 @@
-"""Plays a page of the documentation: its blocks as one shell session, in a folder of the reader's own.
+"""Plays a page of the documentation: its blocks as one shell session.
 
 A `Session` says what the reader has before (`before`), which words of a printed line stand for
 something of theirs (`own`), and who types a line (`others`). Every such saying must match a line of
@@ -7,36 +7,13 @@ the page: one that no longer does is an error, so that page and test change toge
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-
-_TOOLS = r"""
-set -euo pipefail
-# A server is started, seen to be up, ended by SIGTERM, and its end is judged.
-serves() {
-    "$@" >served.log 2>&1 & local it=$! end=0
-    for _ in $(seq 1200); do
-        if grep -Eq 'https?://|ready|watching|listening|guarding|holds' served.log; then break; fi
-        if ! kill -0 $it 2>/dev/null; then wait $it || end=$?; cat served.log >&2; return $((end + 100)); fi
-        sleep 0.1
-    done
-    sleep 0.2; kill -TERM $it; wait $it || end=$?
-    if [ $end -ne 0 ] && [ $end -ne 143 ]; then cat served.log >&2; return $end; fi
-}
-kit() { python "$ROOT/tests/pages/docs_kit.py" "$@"; }
-# A model at an address of its own until the session ends: `model`, then $MODEL.
-model() {
-    python "$ROOT/tests/pages/docs_kit.py" upstream model.url & trap "kill $!" EXIT
-    while [ ! -s model.url ]; do sleep 0.1; done
-    MODEL=$(cat model.url)
-}
-# A command whose exit status says something: `exits 1 safehold grant status`.
-exits() { local want=$1 end=0; shift; "$@" || end=$?; [ $end -eq "$want" ] || { echo "exit $end, expected $want" >&2; return 1; }; }
-"""
 
 
 @dataclass(frozen=True)
@@ -62,16 +39,19 @@ class Session:
 
 
 _SERVERS = re.compile(
-    r"safehold (serve|console|redteam target|intel serve|egress run|endpoint guard(?!.*--dry-run))\b"
+    r"safehold (serve|console|redteam target|intel serve|egress run|"
+    r"endpoint guard(?!.*--dry-run))\b"
 )
 
 
 def lines(page: Path) -> list[str]:
-    """Return the shell lines of a page's blocks that hold a command of ours, continued ones joined."""
+    """Return the lines of the blocks that hold a command of ours, continued ones joined."""
     text = page.read_text("utf-8")
     found: list[str] = []
     for kind, block in re.findall(r"^```([a-z]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        if kind not in {"", "sh", "bash"} or not re.search(r"^(?:\w+=\$\()?safehold ", block, re.M):
+        if kind not in {"", "sh", "bash"} or not re.search(
+            r"^(?:\w+=\$\()?safehold ", block, re.MULTILINE
+        ):
             continue
         joined = re.sub(r" *\\\n\s*", " ", block)
         found += [one for raw in joined.splitlines() if (one := _bare(raw))]
@@ -86,40 +66,45 @@ def script(page: Path, session: Session) -> str:
     """Return the page as one shell script.
 
     Raises:
-        AssertionError: A saying of the session matches no line, or more than one meaning.
+        AssertionError: A saying of the session matches no line of the page.
     """
     used: set[str] = set()
-
-    def saying(table: dict[str, str] | dict[str, int], line: str) -> str | None:
-        found = next((start for start in table if line.startswith(start)), None)
-        if found is not None:
-            used.add(found)
-        return found
-
-    out = [_TOOLS, session.before]
+    out = ['. "$ROOT/tests/pages/readers.sh"', session.before]
     for line in lines(page):
-        if (why := saying(session.left, line)) is not None:
-            out.append(f": {session.left[why]!r}")
-            continue
-        said = line
-        for word, mine in session.own.items():
-            if word in said:
-                used.add(word)
-                said = said.replace(word, mine)
-        if said.startswith("pip install"):
-            continue
-        if _SERVERS.match(said) and saying(session.until, line) is None:
-            said = f"serves {said}"
-        elif (start := saying(session.until, line)) is not None:
-            said = f"exits {session.until[start]} {said}"
-        if (start := saying(session.others, line)) is not None:
-            said = f'HOME="$PWD/{session.others[start]}"; echo y | {said}; HOME="$PWD"'
-        out += [f"echo '+ '{line!r}" if "'" not in line else f'echo "+ {line[:30]}"', said]
-        if (start := saying(session.after, line)) is not None:
-            out.append(session.after[start])
+        out += _played(line, session, used)
     sayings = [*session.own, *session.others, *session.after, *session.until, *session.left]
     assert sorted(set(sayings) - used) == [], f"{page.name} no longer says"
     return "\n".join(out) + "\n"
+
+
+def _saying(table: dict[str, str] | dict[str, int], line: str, used: set[str]) -> str | None:
+    found = next((start for start in table if line.startswith(start)), None)
+    if found is not None:
+        used.add(found)
+    return found
+
+
+def _played(line: str, session: Session, used: set[str]) -> list[str]:
+    """Return what the shell does for one printed line."""
+    if (why := _saying(session.left, line, used)) is not None:
+        return [f": {session.left[why]!r}"]
+    if line.startswith("pip install"):
+        return []
+    said = line
+    for word, mine in session.own.items():
+        if word in said:
+            used.add(word)
+            said = said.replace(word, mine)
+    if (start := _saying(session.until, line, used)) is not None:
+        said = f"exits {session.until[start]} {said}"
+    elif _SERVERS.match(said):
+        said = f"serves {said}"
+    if (start := _saying(session.others, line, used)) is not None:
+        said = f'HOME="$PWD/{session.others[start]}"; echo y | {said}; HOME="$PWD"'
+    out = [f"echo {shlex.quote(f'+ {line}')}", said]
+    if (start := _saying(session.after, line, used)) is not None:
+        out.append(session.after[start])
+    return out
 
 
 def play(page: Path, session: Session, folder: Path, *, seconds: int = 300) -> None:
@@ -151,4 +136,6 @@ def play(page: Path, session: Session, folder: Path, *, seconds: int = 300) -> N
         timeout=seconds,
         check=False,
     )
-    assert done.returncode == 0, f"{done.stdout[-1500:]}\n--- exit {done.returncode}\n{done.stderr[-2500:]}"
+    assert done.returncode == 0, (
+        f"{done.stdout[-1500:]}\n--- exit {done.returncode}\n{done.stderr[-2500:]}"
+    )

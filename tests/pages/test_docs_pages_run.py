@@ -5,43 +5,10 @@ from pathlib import Path
 import pytest
 from docs_sessions import ROOT, Session, play
 
-_KEYS = """
-for who in . ben cleo; do
-    mkdir -p $who/.ssh; ssh-keygen -q -t ed25519 -N '' -C $who -f $who/.ssh/id_ed25519
-done
-cp .ssh/id_ed25519.pub ada.pub; cp ben/.ssh/id_ed25519.pub ben.pub; cp cleo/.ssh/id_ed25519.pub cleo.pub
-"""
-
 _CHECKED = (
     "--checked identity --checked use-case --checked conflicts --checked least --checked licence "
     "--checked people --checked security --checked sanctions"
 )
-_APPLICATION = """
-echo loader >loader
-printf '#!/bin/sh\\ncat >>mail.txt\\n' >mail-applicant; chmod +x mail-applicant
-echo licence >licence.pdf; echo letter >letter.pdf
-cat >application.toml <<END
-who = "A. Applicant"
-contact = "applicant@example.org"
-institution = "Example School"
-why = "A licensed brewing course, 20 students"
-use_case = "brewing-school"
-[[evidence]]
-kind = "licence"
-file = "licence.pdf"
-[[evidence]]
-kind = "letter"
-file = "letter.pdf"
-END
-"""
-_WITNESSES = """
-for n in 3 4; do
-    safehold log witness trust-log --state w$n --init witness.example/w$n >w$n.pub
-    safehold log add-key trust-log "$(grep witness.example w$n.pub | tail -1)"
-done
-cp trust-log/log.json pinned-log.json
-for n in 3 4; do safehold log witness trust-log --state w$n --log-keys pinned-log.json --attach; done
-"""
 
 PAGES = {
     "transparency-log": Session(
@@ -56,7 +23,7 @@ PAGES = {
             "--at-least 1000": "--at-least 1",
         },
         after={
-            "safehold log list": _WITNESSES,
+            "safehold log list": "witnesses",
             "safehold log add-key": "cp trust-log/log.json pinned-log.json",
         },
     ),
@@ -90,12 +57,12 @@ safehold review show 2 bea --reason look; safehold review verdict 2 bea permitte
         before="model",
         own={"http://127.0.0.1:8000/v1": "$MODEL"},
         left={
-            "safehold serve --upstream hf:": "a model of gigabytes; tests/guard/probe serves a small one",
+            "safehold serve --upstream hf:": "a model of gigabytes; tests/improve/probes has a small one",
             "safehold serve --upstream https://api": "nothing is asked of a vendor by a test",
         },
     ),
     "trust": Session(
-        before=_KEYS + _APPLICATION,
+        before="people; application",
         own={"--checked identity … --constitution": f"{_CHECKED} --constitution"},
         others={"safehold grant approve": "ben"},
         after={
@@ -104,7 +71,9 @@ safehold review show 2 bea --reason look; safehold review verdict 2 bea permitte
 """,
             "safehold exemption tell": "safehold ledger --ledger safehold-ledger.db migrate",
             "safehold people sign": """
-for who in ben cleo; do (HOME=$PWD/$who; safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519); done
+for who in ben cleo; do
+    (HOME=$PWD/$who; safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519)
+done
 """,
         },
     ),

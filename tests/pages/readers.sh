@@ -1,0 +1,76 @@
+# What every reader of a page has: sourced by each session, in a folder of the reader's own.
+set -euo pipefail
+
+# A server is started, seen to be up, ended by SIGTERM, and its end is judged.
+serves() {
+    "$@" >served.log 2>&1 & local it=$! end=0
+    for _ in $(seq 1200); do
+        if grep -Eq 'https?://|ready|watching|listening|guarding|holds' served.log; then break; fi
+        if ! kill -0 $it 2>/dev/null; then
+            wait $it || end=$?
+            cat served.log >&2
+            return $((end + 100))
+        fi
+        sleep 0.1
+    done
+    sleep 0.2; kill -TERM $it; wait $it || end=$?
+    if [ $end -ne 0 ] && [ $end -ne 143 ]; then cat served.log >&2; return $end; fi
+}
+
+# A command whose exit status says something: `exits 1 safehold grant status`.
+exits() {
+    local want=$1 end=0
+    shift; "$@" || end=$?
+    [ $end -eq "$want" ] || { echo "exit $end, expected $want" >&2; return 1; }
+}
+
+kit() { python "$ROOT/tests/pages/docs_kit.py" "$@"; }
+
+# A model that answers, at an address of its own until the session ends: then $MODEL.
+model() {
+    python "$ROOT/tests/pages/docs_kit.py" upstream model.url & trap "kill $!" EXIT
+    while [ ! -s model.url ]; do sleep 0.1; done
+    MODEL=$(cat model.url)
+}
+
+# Three people with SSH keys: ada is who reads, ben and cleo have homes of their own.
+people() {
+    for who in . ben cleo; do
+        mkdir -p $who/.ssh; ssh-keygen -q -t ed25519 -N '' -C $who -f $who/.ssh/id_ed25519
+    done
+    cp .ssh/id_ed25519.pub ada.pub
+    cp ben/.ssh/id_ed25519.pub ben.pub
+    cp cleo/.ssh/id_ed25519.pub cleo.pub
+}
+
+# Somebody's application for an exemption, with what it names.
+application() {
+    echo loader >loader
+    printf '#!/bin/sh\ncat >>mail.txt\n' >mail-applicant; chmod +x mail-applicant
+    echo licence >licence.pdf; echo letter >letter.pdf
+    cat >application.toml <<'END'
+who = "A. Applicant"
+contact = "applicant@example.org"
+institution = "Example School"
+why = "A licensed brewing course, 20 students"
+use_case = "brewing-school"
+[[evidence]]
+kind = "licence"
+file = "licence.pdf"
+[[evidence]]
+kind = "letter"
+file = "letter.pdf"
+END
+}
+
+# Two more witnesses of the log, which sign what they see.
+witnesses() {
+    for n in 3 4; do
+        safehold log witness trust-log --state w$n --init witness.example/w$n >w$n.pub
+        safehold log add-key trust-log "$(grep witness.example w$n.pub | tail -1)"
+    done
+    cp trust-log/log.json pinned-log.json
+    for n in 3 4; do
+        safehold log witness trust-log --state w$n --log-keys pinned-log.json --attach
+    done
+}
