@@ -57,7 +57,7 @@ safehold review show 2 bea --reason look; safehold review verdict 2 bea permitte
         before="model",
         own={"http://127.0.0.1:8000/v1": "$MODEL"},
         left={
-            "safehold serve --upstream hf:": "a model of gigabytes; tests/improve/probes has a small one",
+            "safehold serve --upstream hf:": "gigabytes; tests/improve/probes has a small one",
             "safehold serve --upstream https://api": "nothing is asked of a vendor by a test",
         },
     ),
