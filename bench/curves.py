@@ -20,7 +20,7 @@ from bench.tables import Table
 
 from safehold.guard.gateway.access.store import MemoryStore
 from safehold.guard.ledger import retention
-from safehold.guard.ledger.coverage import StallLimits, audit
+from safehold.guard.ledger.coverage import StallLimits, audit, audit_since
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.writer import Ledger
 from safehold.guard.scorers.rules import Rule, RuleSet, RuleStream
@@ -75,6 +75,23 @@ def coverage(n: int) -> Callable[[], Any]:
     """The coverage audit of a ledger."""
     reader = LedgerReader.open(_ledger(n, old=0))
     return lambda: audit(reader, now=NOW, limits=StallLimits())
+
+
+def coverage_on(n: int) -> Callable[[], Any]:
+    """The coverage audit that goes on from a mark below which n exchanges lie."""
+    url = _ledger(n, old=0)
+    _, mark = audit_since(None, LedgerReader.open(url), now=NOW, limits=StallLimits())
+    rows = RowMaker()
+
+    async def more() -> None:
+        ledger = await Ledger.open(url)
+        for number in range(1_000):
+            await ledger.append(rows.prompt(f"new{number}"), rows.final(f"new{number}"))
+        await ledger.close()
+
+    asyncio.run(more())
+    reader = LedgerReader.open(url)
+    return lambda: audit_since(mark, reader, now=NOW, limits=StallLimits())
 
 
 def written_rules(n: int) -> Callable[[], Any]:
@@ -155,6 +172,7 @@ def conversation(n: int) -> Callable[[], Any]:
 CURVES: dict[str, tuple[Run, tuple[int, int, int], float]] = {
     "ledger prune, half": (prune, (1_000, 10_000, 40_000), 1.1),
     "ledger coverage": (coverage, (1_000, 10_000, 40_000), 1.1),
+    "ledger coverage, 1,000 exchanges after a mark": (coverage_on, (1_000, 10_000, 40_000), 0.5),
     "written rules, 1,000 deltas": (written_rules, (1, 100, 1_000), 0.5),
     "known attacks, 1,000 deltas": (known_attacks, (1, 100, 1_000), 0.5),
     "exemptions, 10,000 lookups": (exemptions, (10, 1_000, 10_000), 0.2),

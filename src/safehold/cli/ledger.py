@@ -147,23 +147,51 @@ def show(url: str, decision_id: str, as_json: bool) -> None:
     metavar="SECONDS",
     help="An exchange that runs for so long is a gap.",
 )
+@click.option(
+    "--mark",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on where the audit that wrote this file came to, and write it anew.",
+)
+@click.option(
+    "--mark-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --mark: the key that signs it (`safehold ledger new-key`).",
+)
 @_json_option
 @click.pass_obj
-def coverage(url: str, dead_after: float, stalled_after: float, as_json: bool) -> None:
+def coverage(
+    url: str,
+    *,
+    dead_after: float,
+    stalled_after: float,
+    mark: Path | None,
+    mark_key: Path | None,
+    as_json: bool,
+) -> None:
     """Compare bytes delivered, scored and kept, and rows given out and present.
 
     Exits with status 8 when anything was served and not scored or not logged.
+
+    With --mark it reads what is new since the last time; rows that are gone are found either way.
+    Audit everything now and then: it alone sees that an old row's text was changed.
 
     \b
     Examples:
       safehold ledger coverage
       safehold ledger coverage --json --dead-after 30
+      safehold ledger coverage --mark coverage.mark --mark-key /etc/safehold/mark.key
     """
-    from safehold.guard.ledger.coverage import CoverageError, StallLimits, audit
+    from safehold.guard.ledger.coverage import CoverageError, StallLimits, audit_since
+    from safehold.guard.ledger.coverage_mark import read_mark, write_mark
     from safehold.guard.ledger.reader import LedgerReader
 
     limits = StallLimits(dead_after_s=dead_after, stalled_after_s=stalled_after)
-    found = audit(LedgerReader.open(url), now=time.time(), limits=limits)
+    if (mark is None) != (mark_key is None):
+        raise UsageError("expected --mark and --mark-key together, got one of them")
+    since = read_mark(mark, mark_key) if mark and mark_key else None
+    found, here = audit_since(since, LedgerReader.open(url), now=time.time(), limits=limits)
+    if mark and mark_key:
+        write_mark(mark, mark_key, here)
     if as_json:
         click.echo(_json(found))
     else:

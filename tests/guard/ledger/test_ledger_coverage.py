@@ -1,14 +1,23 @@
 """The audit finds every way of serving without scoring or logging, and no other."""
 
 import asyncio
+import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
-from safehold.errors import LedgerError, UsageError
-from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
+from safehold.errors import ConfigError, LedgerError, UsageError
+from safehold.guard.ledger.coverage import (
+    CoverageMark,
+    LedgerCoverage,
+    StallLimits,
+    audit,
+    audit_since,
+)
+from safehold.guard.ledger.coverage_mark import read_mark, write_mark
 from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.holds import hold
 from safehold.guard.ledger.interface import (
@@ -279,3 +288,87 @@ def test_what_is_held_or_written_to_meanwhile_stays(url: str, rows: RowMaker) ->
     assert done.rows == 448
     reader = LedgerReader.open(url)
     assert [len(reader.decision(name)) for name in ("d000", "d300", "d400")] == [0, 1, 2]
+
+
+def on_from(
+    mark: CoverageMark | None, url: str, *, now: float = NOW
+) -> tuple[LedgerCoverage, CoverageMark]:
+    """Audit from a mark on."""
+    return audit_since(mark, LedgerReader.open(url), now=now, limits=StallLimits())
+
+
+def test_an_audit_that_goes_on_says_what_a_whole_one_says(url: str, rows: RowMaker) -> None:
+    """After each of some random steps, with gaps of every kind among them, both agree."""
+    draw = random.Random(5)
+    mark, open_ones = None, []
+    for step in range(12):
+        for one in range(draw.randrange(4)):
+            name = f"d{step}-{one}"
+            keep(url, rows.prompt(name))
+            open_ones.append(name)
+        draw.shuffle(open_ones)
+        while len(open_ones) > 2:
+            name = open_ones.pop()
+            wrong = draw.choice([{}, {}, {"scored_bytes": 0}, {"delivered_bytes": 3}])
+            keep(url, rows.final(name, **wrong))
+        if step == 6:
+            keep(url, rows.final("never-asked"))
+        whole = look(url)
+        found, mark = on_from(mark, url)
+        assert found.surfaces == whole.surfaces
+        assert (found.missing_rows, found.last_seq) == (whole.missing_rows, whole.last_seq)
+        assert [gap.partition(":")[0] for gap in found.gaps] == [
+            gap.partition(":")[0] for gap in whole.gaps
+        ]
+
+
+def test_an_open_exchange_below_the_mark_is_asked_about_again(url: str, rows: RowMaker) -> None:
+    """It is a gap until its final row comes, and none after."""
+    keep(url, rows.prompt("late"), crash=True)
+    found, mark = on_from(None, url, now=NOW + 1000)
+    assert "their writer is gone" in found.gaps[0]
+    keep(url, *(rows.prompt(f"d{n}") for n in range(600)), crash=True)
+    again, mark = on_from(mark, url, now=NOW + 1000)
+    assert again.surfaces["main"].crashed == 601
+    keep(url, rows.final("late"), *(rows.final(f"d{n}") for n in range(600)))
+    assert on_from(mark, url, now=NOW + 1000)[0].gaps == ()
+
+
+def test_rows_that_go_below_the_mark_are_missed(url: str, rows: RowMaker) -> None:
+    """What was audited once and then deleted by hand is a gap to the next audit too."""
+    keep(url, rows.prompt("d"), rows.final("d"))
+    _, mark = on_from(None, url)
+    with open_engine(url, wait_s=5, write=True).begin() as connection:
+        connection.execute(text("DELETE FROM ledger_finals"))
+    assert "rows are missing" in on_from(mark, url)[0].gaps[0]
+
+
+def test_a_mark_of_another_ledger_is_refused(url: str, rows: RowMaker) -> None:
+    """A ledger that ends before the mark is another one, or an older copy."""
+    keep(url, rows.prompt("d"), rows.final("d"))
+    _, mark = on_from(None, url)
+    later = msgspec.structs.replace(mark, seq=mark.seq + 1)
+    with pytest.raises(LedgerError, match="older copy"):
+        on_from(later, url)
+
+
+def test_a_mark_is_signed(tmp_path: Path) -> None:
+    """It is read back whole; changed in any byte, or by another key, it is refused."""
+    key, other, file = tmp_path / "key", tmp_path / "other", tmp_path / "mark"
+    for number, path in enumerate((key, other)):
+        path.write_bytes(bytes([number]) * 32)
+        path.chmod(0o600)
+    assert read_mark(file, key) is None
+    mark = CoverageMark(seq=7, at=NOW, open=("d",), surfaces={}, gaps={})
+    write_mark(file, key, mark)
+    assert read_mark(file, key) == mark
+    with pytest.raises(LedgerError, match="another key"):
+        read_mark(file, other)
+    good = file.read_bytes()
+    for place in range(len(good) - 1):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(LedgerError):
+            read_mark(file, key)
+    other.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        write_mark(file, other, mark)

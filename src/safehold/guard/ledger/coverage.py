@@ -5,11 +5,12 @@ of the text in the ledger, sequence numbers given out and rows present. None of 
 that some component reports about itself.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from safehold.errors import LedgerError
 from safehold.guard.ledger.codec import decode_delivered
@@ -21,6 +22,16 @@ SETTLED = "WriterDied"
 """The error name of a final row that `settle` wrote for a writer that could not."""
 
 _EXAMPLES = 5
+_AT_ONCE = 500
+_COUNTED = (
+    FINALS.c.seq,
+    FINALS.c.decision_id,
+    FINALS.c.outcome,
+    FINALS.c.delivered,
+    FINALS.c.delivered_bytes,
+    FINALS.c.scored_bytes,
+    FINALS.c.error,
+)
 _CUT = (
     "this file is a copy made without its write-ahead log while a gateway wrote: its newest rows "
     "are not here (see ledger backup)"
@@ -71,6 +82,33 @@ class LedgerCoverage(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[str, ...]
 
 
+class FoundGap(msgspec.Struct):
+    """One kind of gap: how often, and the first decisions that have it."""
+
+    count: int = 0
+    examples: list[str] = []
+
+    def add(self, decision_id: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.examples) <= _EXAMPLES:
+            self.examples.append(decision_id)
+
+
+class CoverageMark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far an audit came, and what it counted up to there.
+
+    What ended by then is not read again: a later audit adds to it. Prompts that had no final row
+    are named, and asked about again.
+    """
+
+    seq: int
+    at: float
+    open: tuple[str, ...]
+    surfaces: dict[str, SurfaceCounts]
+    gaps: dict[str, FoundGap]
+
+
 class Unfinished(msgspec.Struct, frozen=True):
     """A prompt without a final row, and why: it is in flight, stalled, or its writer died."""
 
@@ -85,39 +123,73 @@ def audit(reader: LedgerReader, *, now: float, limits: StallLimits) -> LedgerCov
     Raises:
         LedgerError: the ledger can't be read.
     """
-    surfaces: dict[str, SurfaceCounts] = {}
-    examples: dict[str, list[str]] = {}
+    return audit_since(None, reader, now=now, limits=limits)[0]
+
+
+def audit_since(
+    since: CoverageMark | None, reader: LedgerReader, *, now: float, limits: StallLimits
+) -> tuple[LedgerCoverage, CoverageMark]:
+    """Audit what is new since a mark, add it to what the mark counted, and return the next mark.
+
+    Args:
+        since: Exchanges that had ended by then are counted as they were, pruned ones too. A change
+            to their rows since then is seen by an audit of everything alone; a row that is gone
+            is seen by both.
+        reader: The ledger.
+        now: POSIX seconds.
+        limits: When a writer is dead and an exchange stalled.
+
+    Raises:
+        LedgerError: the ledger can't be read, or is older than the mark.
+    """
+    begun = since or CoverageMark(seq=0, at=now, open=(), surfaces={}, gaps={})
+    surfaces = copy.deepcopy(begun.surfaces)
+    gaps = copy.deepcopy(begun.gaps)
+    left: list[str] = []
     with reader.snapshot() as connection:
         head = connection.execute(select(HEAD.c.seq, HEAD.c.pruned)).one()
+        if head.seq < begun.seq:
+            raise LedgerError(
+                f"the ledger ends at row {head.seq} and the mark at {begun.seq}: it is another "
+                "ledger, or an older copy of this one"
+            )
         present = sum(
             connection.execute(select(func.count()).select_from(table)).scalar_one()
             for table in ROW_TABLES
         )
         cut = reader.cut_from(connection)
         prompts = select(PROMPTS.c.surface, func.count()).group_by(PROMPTS.c.surface)
-        for name, count in connection.execute(prompts):
-            surfaces[name] = SurfaceCounts(prompts=count)
-        for left in unfinished(connection, now=now, limits=limits):
-            _count_unfinished(surfaces[left.surface], left, examples)
-        finals = select(FINALS, PROMPTS.c.surface).join_from(
-            FINALS, PROMPTS, FINALS.c.decision_id == PROMPTS.c.decision_id, isouter=True
+        for name, count in connection.execute(prompts.where(PROMPTS.c.seq > begun.seq)):
+            surfaces.setdefault(name, SurfaceCounts()).prompts += count
+        finals = (
+            select(*_COUNTED, PROMPTS.c.surface)
+            .join_from(FINALS, PROMPTS, FINALS.c.decision_id == PROMPTS.c.decision_id, isouter=True)
+            .where(FINALS.c.seq > begun.seq)
         )
-        for page in pages(connection, finals, FINALS.c.seq):
+        for page in pages(connection, finals, FINALS.c.seq, after=begun.seq):
             for final in page:
                 name = final["surface"] or "(no prompt row)"
-                _count_final(surfaces.setdefault(name, SurfaceCounts()), final, examples)
+                _count_final(surfaces.setdefault(name, SurfaceCounts()), final, gaps)
+        settled, lasting = copy.deepcopy(surfaces), copy.deepcopy(gaps)
+        for one in unfinished(connection, now=now, limits=limits, since=begun):
+            left.append(one.decision_id)
+            _count_unfinished(surfaces[one.surface], one, gaps)
     missing = head.seq - head.pruned - present
-    return LedgerCoverage(
+    found = LedgerCoverage(
         last_seq=head.seq,
         pruned_rows=head.pruned,
         missing_rows=missing,
         surfaces=dict(sorted(surfaces.items())),
-        gaps=(*((_CUT,) if cut else ()), *_sentences(missing, examples)),
+        gaps=(*((_CUT,) if cut else ()), *_sentences(missing, gaps)),
     )
+    mark = CoverageMark(seq=head.seq, at=now, open=tuple(left), surfaces=settled, gaps=lasting)
+    return found, mark
 
 
-def unfinished(connection: Connection, *, now: float, limits: StallLimits) -> Iterator[Unfinished]:
-    """Yield every prompt that has no final row, in order."""
+def unfinished(
+    connection: Connection, *, now: float, limits: StallLimits, since: CoverageMark | None = None
+) -> Iterator[Unfinished]:
+    """Yield every prompt that has no final row, in order; those a mark does not name had one."""
     query = (
         select(
             PROMPTS.c.decision_id,
@@ -130,7 +202,7 @@ def unfinished(connection: Connection, *, now: float, limits: StallLimits) -> It
         .where(~select(FINALS.c.seq).where(FINALS.c.decision_id == PROMPTS.c.decision_id).exists())
         .order_by(PROMPTS.c.seq)
     )
-    for row in connection.execute(query):
+    for row in _asked(connection, query, since):
         lives = (
             row.seen_at is not None
             and row.closed_at is None
@@ -146,9 +218,21 @@ def unfinished(connection: Connection, *, now: float, limits: StallLimits) -> It
         yield Unfinished(row.decision_id, row.surface, why)
 
 
-def _count_unfinished(
-    surface: SurfaceCounts, left: Unfinished, examples: dict[str, list[str]]
-) -> None:
+def _asked(
+    connection: Connection, query: Select[Any], since: CoverageMark | None
+) -> Iterator[Row[Any]]:
+    """Yield the prompts that can be without a final row: the mark's open ones, and later ones."""
+    if since is None:
+        yield from connection.execute(query)
+        return
+    for first in range(0, len(since.open), _AT_ONCE):
+        some = since.open[first : first + _AT_ONCE]
+        old = query.where(PROMPTS.c.seq <= since.seq, PROMPTS.c.decision_id.in_(some))
+        yield from connection.execute(old)
+    yield from connection.execute(query.where(PROMPTS.c.seq > since.seq))
+
+
+def _count_unfinished(surface: SurfaceCounts, left: Unfinished, gaps: dict[str, FoundGap]) -> None:
     match left.why:
         case "in_flight":
             surface.in_flight += 1
@@ -157,12 +241,10 @@ def _count_unfinished(
             surface.stalled += 1
         case "crashed":
             surface.crashed += 1
-    examples.setdefault(left.why, []).append(left.decision_id)
+    gaps.setdefault(left.why, FoundGap()).add(left.decision_id)
 
 
-def _count_final(
-    surface: SurfaceCounts, final: dict[str, Any], examples: dict[str, list[str]]
-) -> None:
+def _count_final(surface: SurfaceCounts, final: dict[str, Any], gaps: dict[str, FoundGap]) -> None:
     decision_id, delivered = final["decision_id"], final["delivered_bytes"]
     surface.outcomes[Outcome(final["outcome"])] += 1
     surface.delivered_bytes += delivered
@@ -170,14 +252,14 @@ def _count_final(
     surface.settled += final["error"] == SETTLED
     if final["surface"] is None:
         surface.without_prompt += 1
-        examples.setdefault("without_prompt", []).append(decision_id)
+        gaps.setdefault("without_prompt", FoundGap()).add(decision_id)
     if (unscored := delivered - final["scored_bytes"]) > 0:
         surface.unscored_bytes += unscored
-        examples.setdefault("unscored", []).append(decision_id)
+        gaps.setdefault("unscored", FoundGap()).add(decision_id)
     logged = _text_bytes(final["delivered"], decision_id)
     if logged is not None and (unlogged := abs(delivered - logged)):
         surface.unlogged_bytes += unlogged
-        examples.setdefault("unlogged", []).append(decision_id)
+        gaps.setdefault("unlogged", FoundGap()).add(decision_id)
 
 
 def _text_bytes(encoded: str, decision_id: str) -> int | None:
@@ -197,10 +279,11 @@ _GAPS: tuple[tuple[str, str], ...] = (
 )
 
 
-def _sentences(missing: int, examples: dict[str, list[str]]) -> Iterator[str]:
+def _sentences(missing: int, gaps: dict[str, FoundGap]) -> Iterator[str]:
     if missing:
         yield f"{missing} rows are missing: numbers were given out and nothing is there"
     for gap, words in _GAPS:
-        if found := examples.get(gap):
-            shown = ", ".join(found[:_EXAMPLES]) + (", …" if len(found) > _EXAMPLES else "")
-            yield f"{len(found)} {words}: {shown}"
+        if found := gaps.get(gap):
+            shown = ", ".join(found.examples[:_EXAMPLES])
+            shown += ", …" if found.count > _EXAMPLES else ""
+            yield f"{found.count} {words}: {shown}"
