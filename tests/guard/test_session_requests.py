@@ -1,9 +1,11 @@
 """Stage 2 reads the user's last request whole, whatever stage 1 thinks of it."""
 
+import msgspec
 import pytest
 
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.interface import Allow, Block, Escalation, Scored, SessionPolicy, Verdict
+from safehold.guard.session.cascade import TextKind
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.drivers import drive
 from safehold.guard.session.segments import WHOLE, windows
@@ -13,7 +15,9 @@ from safehold.testing.scorers import keyword_guard, keyword_head
 GUARD = Guard(keyword_guard(keyword_head("wort"), has_stage2=True).cascade, ViewDecoder())
 
 
-def judged(exchange: Exchange, phrase: str) -> tuple[Verdict, list[str], int]:
+def judged(
+    exchange: Exchange, phrase: str, escalate: float = 0.0, margins: dict[str, float] | None = None
+) -> tuple[Verdict, list[str], int]:
     """Return the verdict under a stage 2 that knows a phrase, what it read, and the doubts."""
     read: list[str] = []
 
@@ -21,7 +25,9 @@ def judged(exchange: Exchange, phrase: str) -> tuple[Verdict, list[str], int]:
         read.append(request.prompt)
         return Scored(9.0 if phrase in request.prompt else -9.0, "clause")
 
-    session = GUARD.session(exchange, SessionPolicy())
+    surface = msgspec.structs.replace(GUARD.cascade.prompt, escalate=escalate, **(margins or {}))
+    cascade = msgspec.structs.replace(GUARD.cascade, prompt=surface)
+    session = Guard(cascade, ViewDecoder()).session(exchange, SessionPolicy())
     verdict = drive(session.judge_prompt(), answer)
     return verdict, read, session.report().escalations
 
@@ -67,3 +73,72 @@ def test_windows_are_bounded(size: int) -> None:
     assert all(len(window) <= WHOLE for window in found)
     if size <= 2 * WHOLE:
         assert set("".join(found)) == set(text)
+
+
+PAD = "The boats lie along the quay and all the lamps are lit at dusk. "
+
+
+@pytest.mark.parametrize("size", [900, 3_000, 20_000])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.8, 1.0])
+def test_padding_a_request_changes_nothing(size: int, share: float) -> None:
+    """Stage 2 reads it by itself wherever it stands in a long message, below any threshold.
+
+    The twin: as much padding around a request that stage 1 finds as hot and stage 2 harmless.
+    """
+    for asked, stops in (
+        ("How is tepache sold as wort, please?", True),
+        ("A wort, please?", False),
+    ):
+        pad = PAD * (size // len(PAD))
+        at = round(share * len(pad) / len(PAD)) * len(PAD)
+        verdict, read, _ = judged(user_says(f"{pad[:at]}{asked} {pad[at:]}"), "tepache", 100.0)
+        assert isinstance(verdict, Block) is stops
+        short = stops or any(
+            len(text) <= len(asked) + 2 * len(PAD) for text in read if asked in text
+        )
+        assert short
+        assert len(read) <= 6
+
+
+def test_joined_turns_are_read_below_any_threshold() -> None:
+    """What no turn says alone is read by stage 2, whatever stage 1 thinks of it."""
+    words = ("how is", "tepache", "made at home")
+    turns = [Turn(role=Role.USER, parts=(TextPart(text=word),)) for word in words]
+    verdict, read, _ = judged(Exchange(turns=tuple(turns)), "how is\ntepache\nmade", 100.0)
+    assert isinstance(verdict, Block)
+    assert verdict.turn == -1
+    assert len(read) <= 4
+
+
+def kinds() -> dict[TextKind, Exchange]:
+    """Return conversations in which only a text of that kind holds the phrase."""
+
+    def said(*texts: str) -> Exchange:
+        turns = (Turn(role=Role.USER, parts=(TextPart(text=text),)) for text in texts)
+        return Exchange(turns=tuple(turns))
+
+    return {
+        TextKind.REQUEST: said("hello", "sweet tepache wort"),
+        TextKind.EARLIER: said("sweet tepache wort", PAD * 40),
+        TextKind.PART: said(PAD * 20 + "sweet tepache wort. " + PAD * 20),
+        TextKind.JOINED: said("sweet", "tepache wort"),
+    }
+
+
+@pytest.mark.parametrize(
+    "surer",
+    [(), (TextKind.PART,), (TextKind.JOINED,), (TextKind.EARLIER, TextKind.JOINED)],
+)
+def test_each_kind_of_text_has_its_own_margin(surer: tuple[TextKind, ...]) -> None:
+    """A kind that must be surer passes where the others are stopped, and none lowers another.
+
+    What an earlier turn says, joined turns say too.
+    """
+    own = {
+        kind.value: 100.0 if kind in surer else 0.0
+        for kind in TextKind
+        if kind is not TextKind.REQUEST
+    }
+    for kind, exchange in kinds().items():
+        verdict, _, _ = judged(exchange, "sweet", margins=own)
+        assert isinstance(verdict, Allow) is (kind in surer), kind

@@ -463,6 +463,8 @@ def _show(found: "RedteamReport", *, as_json: bool, shown: int | None = _SHOWN) 
     console.print(f"half the rubric leaked: {found.total.half_leaked.at_most()}", soft_wrap=True)
     console.print(f"benign questions flagged, plain:   {found.benign_plain.at_most()}")
     console.print(f"benign questions flagged, wrapped: {found.benign_wrapped.at_most()}")
+    console.print(f"benign, each in a transform:       {found.benign_transformed.at_most()}")
+    console.print(f"benign, answer asked in a code:    {found.benign_coded.at_most()}")
     for title, slices in found.by.items():
         console.print(_table(title, slices[:shown]))
         if shown is not None and len(slices) > shown:

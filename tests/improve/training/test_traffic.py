@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from safehold.cli._traffic import traffic_in_ledger
 from safehold.cli.calibrate import calibrate
 from safehold.errors import DataError
-from safehold.exchange import user_says
+from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.bundle.load import UnsafeUnsigned, load_bundle
 from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.writer import Ledger
@@ -57,6 +57,30 @@ def test_contamination_is_not_mistaken_for_benign() -> None:
     _, robust = calibrated(tiny_bundle(), traffic(20), settings(contamination=0.05), Progress())
     assert dirty.surfaces["prompt"].block > clean.surfaces["prompt"].block
     assert robust.surfaces["prompt"].block == pytest.approx(clean.surfaces["prompt"].block, abs=0.2)
+
+
+def test_what_only_joined_turns_say_raises_the_margin_of_joined_turns_alone() -> None:
+    """Conversations that look restricted when joined cost single requests nothing, and are let be.
+
+    Without a margin of their own the one threshold would rise for all.
+    """
+    hot = sorted(WORDS)
+    turns = [Turn(role=Role.USER, parts=(TextPart(text=word),)) for word in hot]
+    talks = [
+        TrafficText(
+            Exchange(turns=(*turns, Turn(role=Role.USER, parts=(TextPart(text=f"{n}"),)))), ""
+        )
+        for n in range(60)
+    ]
+    stage2 = PhraseStage2("\n".join(hot[:3]))
+    usual = traffic(0)
+    beside = BenignTraffic((*usual.general, *talks), (), usual.sources)
+    cascade, record = calibrated(tiny_bundle(stage2), beside, settings(), Progress())
+    _, before = calibrated(tiny_bundle(PhraseStage2("never")), usual, settings(), Progress())
+    assert record.surfaces["prompt"].block < before.surfaces["prompt"].block + 1
+    assert cascade.prompt.joined > 8
+    assert cascade.prompt.earlier < 1
+    assert record.surfaces["prompt"].above[0] <= 0.02 * record.surfaces["prompt"].n
 
 
 def test_texts_near_the_subject_raise_the_threshold() -> None:

@@ -1,9 +1,11 @@
 """What the trainers read of a prompt carries its label."""
 
+import random
+
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.session.segments import WHOLE
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.training.examples import pairs, prompt_texts
+from safehold.improve.training.examples import pairs, prompt_texts, shown_again
 
 ASK = "how long does the purple porridge stand before it is strained"
 PAGE = "The harbour keeps its boats in rows along the quay and the lamps are lit at dusk. " * 30
@@ -63,3 +65,34 @@ def test_a_permitted_conversation_is_shown_as_the_session_joins_it() -> None:
     shown = {one.prompt for seed in range(40) for one in pairs([talk], ["porridge"], seed=seed)}
     assert len(shown) > 2
     assert all("answer" not in text for text in shown)
+
+
+def test_a_written_request_is_shown_again_inside_other_text() -> None:
+    """Beside another text, in lines, or alone, a restricted one stays so; harmless ones stay so.
+
+    However turns of harmless requests are joined, the result is harmless.
+    """
+    bases = [example(f"{ASK} in bowl {n}", Side.RESTRICTED, f"r{n}") for n in range(12)]
+    pages = [
+        example(f"where do boat {n} and lamp {n} lie", Side.PERMITTED, f"p{n}") for n in range(30)
+    ]
+    child = example("never shown", Side.RESTRICTED, "child", "r1")
+    beside = in_lines = joined = 0
+    for seed in range(5):
+        for text, one in shown_again([*bases, *pages, child], random.Random(seed)):
+            plain = " ".join(text.split())
+            assert (ASK in plain) is (one is not None and one.side is Side.RESTRICTED)
+            assert "never" not in text
+            beside += ASK in plain and "boat" in plain
+            in_lines += ASK in plain and text.count("\n") > 1
+            joined += one is None
+    assert min(beside, in_lines, joined) > 4
+
+
+def test_a_text_without_blanks_is_dealt_by_characters() -> None:
+    """A language that writes no blanks is shown in lines too, and loses no character."""
+    said = "\u3053\u306e\u6728\u306e\u8239\u306f\u3044\u3064\u51fa\u307e\u3059\u304b" * 3
+    one = example(said, Side.RESTRICTED, "ja")
+    shown = {text for seed in range(40) for text, _ in shown_again([one], random.Random(seed))}
+    assert any("\n" in text for text in shown)
+    assert {text.replace("\n", "") for text in shown} == {said}

@@ -31,7 +31,8 @@ def draw(
 
     Of the mixed ones a third are transforms alone, a third wrappers alone, a third both; every
     transform and every wrapper is used about equally often; one in eight asks for an encoded
-    reply. Benign questions are dressed alike, so that a false alarm on dress shows.
+    reply. Benign questions are dressed alike, so that a false alarm on dress shows: in a wrapper
+    each, one in every transform, and one for every code that an answer may be asked in.
     """
     rng = random.Random(f"{plan.seed}/{plan.domain}")
     asks = [(topic, ask) for topic in questions.topics for ask in topic.questions]
@@ -45,6 +46,7 @@ def draw(
         for number, one in enumerate(questions.benign):
             wrapper = (number * 7 + plan.seed) % len(wrappers)
             yield attempt_of(plan, one.text, None, one.clause, wrapper, wrappers[wrapper].family)
+        yield from _twins(plan, questions)
     order = [one.name for one in TRANSFORMS]
     rng.shuffle(order)
     turn = 0
@@ -62,6 +64,15 @@ def draw(
             seen.add(attempt.id)
             count += 1
             yield attempt
+
+
+def _twins(plan: AttackPlan, questions: QuestionSet) -> Iterator[Attempt]:
+    """Yield a benign question for each transform and for each code of a reply."""
+    asked = questions.benign
+    ways = [((one.name,), None) for one in TRANSFORMS] + [((), name) for name in REPLY_AS]
+    for number, (chain, reply_as) in enumerate(ways if asked else ()):
+        one = asked[(number * 11 + plan.seed) % len(asked)]
+        yield attempt_of(plan, one.text, None, one.clause, chain=chain, reply_as=reply_as)
 
 
 def _chain(rng: random.Random, order: list[str], turn: int, depth: int) -> tuple[str, ...]:

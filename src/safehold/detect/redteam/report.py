@@ -23,13 +23,19 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class RedteamReport(msgspec.Struct, frozen=True):
-    """All rates of a run; `outcomes` counts every attempt, scored or not."""
+    """All rates of a run; `outcomes` counts every attempt, scored or not.
+
+    Benign questions are plain, in a wrapper, in a transform each, or ask for their answer in a code
+    (`benign_coded`); flagged is what was stopped at the prompt or in the reply.
+    """
 
     outcomes: dict[str, int]
     total: Slice
     by: dict[str, tuple[Slice, ...]]
     benign_plain: Rate
     benign_wrapped: Rate
+    benign_transformed: Rate = Rate(0, 0)
+    benign_coded: Rate = Rate(0, 0)
 
 
 def summarise(results: Iterable[AttemptResult]) -> RedteamReport:
@@ -53,8 +59,10 @@ def summarise(results: Iterable[AttemptResult]) -> RedteamReport:
             "clause": _sliced(scored, lambda one: (one.attempt.clause,)),
             "dress": _sliced(scored, _dress),
         },
-        benign_plain=_flagged(one for one in benign if one.attempt.wrapper < 0),
+        benign_plain=_flagged(one for one in benign if _dress(one) == ["plain"]),
         benign_wrapped=_flagged(one for one in benign if one.attempt.wrapper >= 0),
+        benign_transformed=_flagged(one for one in benign if one.attempt.chain),
+        benign_coded=_flagged(one for one in benign if one.attempt.reply_as is not None),
     )
 
 
@@ -67,6 +75,7 @@ def _dress(result: AttemptResult) -> Sequence[str]:
     parts = [
         "wrapper" if result.attempt.wrapper >= 0 else "",
         "transform" if result.attempt.chain else "",
+        "code" if result.attempt.reply_as is not None and result.attempt.topic is None else "",
     ]
     return [" + ".join(part for part in parts if part) or "plain"]
 

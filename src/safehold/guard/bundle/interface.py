@@ -115,11 +115,12 @@ class LineageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: dict[str, str]
 
 
-class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A surface's thresholds from traffic, and the scores that gave them; no text.
 
     `above` counts the general and the near texts at or above `block`; `quantiles` are those of the
-    general scores at 0.5, 0.9, 0.99 and 0.999.
+    general scores at 0.5, 0.9, 0.99 and 0.999. `margins` are those of earlier turns, parts and
+    joined turns, in stage 2's logit.
     """
 
     n: int
@@ -129,6 +130,7 @@ class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block: float
     above: tuple[int, int]
     quantiles: tuple[float, ...]
+    margins: tuple[float, float, float] = (0.0, 2.0, 2.0)
 
 
 class TrafficRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

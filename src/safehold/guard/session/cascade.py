@@ -6,6 +6,7 @@ differently), its weights fitted on validation data. This class decides and does
 """
 
 import math
+from enum import StrEnum
 
 import msgspec
 
@@ -14,18 +15,35 @@ from safehold.guard.scorers.interface import ActivationScorer, StreamScorer
 from safehold.guard.scorers.rules import RuleSet
 
 
-class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TextKind(StrEnum):
+    """What stage 2 was shown: the last request, an earlier turn, a part of a text, or joined turns.
+
+    A prompt has one last request and may have very many of the others, and each is one more chance
+    to be wrong; joined turns are said by nobody.
+    """
+
+    REQUEST = "request"
+    EARLIER = "earlier"
+    PART = "part"
+    JOINED = "joined"
+
+
+class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The operating point of one surface (prompt or reply); all values are logits.
 
     `escalate`: stage 1 at or above asks stage 2. `weights` = (stage 1, stage 2, constant) of the
     ensemble; `block`: the ensemble at or above blocks. `alone`: stage 1 at or above blocks where
-    the bundle has no stage 2.
+    the bundle has no stage 2. `earlier`, `part` and `joined` are what stage 2's logit of such a
+    text of a prompt counts less than that of its last request.
     """
 
     escalate: float
     weights: tuple[float, float, float]
     block: float
     alone: float
+    earlier: float = 0.0
+    part: float = 2.0
+    joined: float = 2.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that can't order anything.
@@ -33,9 +51,22 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             BundleError: A threshold or weight is not finite.
         """
-        values = (self.escalate, self.block, self.alone, *self.weights)
+        own = (self.earlier, self.part, self.joined)
+        values = (self.escalate, self.block, self.alone, *self.weights, *own)
         if not all(math.isfinite(value) for value in values):
             raise BundleError("thresholds must be finite numbers")
+
+    def margin(self, kind: TextKind) -> float:
+        """Return what stage 2's logit of a text of that kind counts less."""
+        match kind:
+            case TextKind.REQUEST:
+                return 0.0
+            case TextKind.EARLIER:
+                return self.earlier
+            case TextKind.PART:
+                return self.part
+            case TextKind.JOINED:
+                return self.joined
 
 
 class Probed(msgspec.Struct, frozen=True):
@@ -74,12 +105,17 @@ class Cascade(msgspec.Struct, frozen=True):
             raise BundleError("a probe decides together with both text stages; one is missing")
 
     def ensemble(
-        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+        self,
+        surface: Thresholds,
+        stage1: float,
+        stage2: float,
+        probe: float | None = None,
+        kind: TextKind = TextKind.REQUEST,
     ) -> float:
         """Return the final logit of both stages, and of the probe where one read the text."""
         first, second, constant = surface.weights
         heard = 0.0 if probe is None or self.probe is None else self.probe.weight * probe
-        return first * stage1 + second * stage2 + heard + constant
+        return first * stage1 + second * (stage2 - surface.margin(kind)) + heard + constant
 
     def score(self, surface: Thresholds, logit: float) -> float:
         """Return a deciding logit as a score in [0, 1]; 0 where nothing was decided."""

@@ -12,22 +12,21 @@ import msgspec
 from safehold.exchange import Exchange
 from safehold.guard.interface import Allow, Block, Escalation, Failed, ScoringFlow, Stage, Verdict
 from safehold.guard.scorers.tokens import tokens
-from safehold.guard.session.cascade import Cascade
+from safehold.guard.session.cascade import Cascade, TextKind
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
 from safehold.guard.session.drivers import guarded
-from safehold.guard.session.segments import pieces, request, segments, windows
+from safehold.guard.session.segments import LONGEST, WHOLE, pieces, request, segments, windows
 from safehold.guard.session.written import WrittenRules
 
 _CANDIDATES = 4
-"""Texts of a prompt that may be shown to stage 2: the hottest ones."""
+"""Texts of a prompt that may be shown to stage 2: the hottest ones above the escalation threshold.
+"""
+_INSIDE = 4
+"""Windows of a long last request that stage 2 reads whatever stage 1 thinks of them."""
+_TOGETHER = 2
+"""Texts of joined turns that stage 2 reads whatever stage 1 thinks of them."""
 _KEPT_CHARS = 1 << 18
 """Characters of a prompt's views that are kept for rules that come while the reply is streamed."""
-
-_PART = 2.0
-"""What stage 2's logit of a part of a longer text, or of joined turns, counts less.
-
-A long text has many parts, and each is one more chance to be wrong.
-"""
 
 Views = Callable[[str], Sequence[str]]
 
@@ -36,7 +35,7 @@ class _Found(msgspec.Struct, frozen=True):
     logit: float
     text: str
     turn: int
-    part: bool
+    kind: TextKind
 
 
 class PromptJudge:
@@ -60,6 +59,7 @@ class PromptJudge:
         """Score every segment and view of the prompt; the verdict is final for the prompt."""
         cascade = self._cascade
         found: list[_Found] = []
+        text, last = request(exchange)
         for segment in segments(exchange):
             for view in self._views(segment.text):
                 self._keep(view, segment.turn)
@@ -67,25 +67,40 @@ class PromptJudge:
                 if hit is not None:
                     return rule_block(hit, InPrompt(segment.turn))
                 for piece in pieces(view) if segment.scored else ():
-                    part = piece != view or segment.turn < 0
                     logit = self._score(piece, segment.turn)
                     if isinstance(logit, Block):
                         return logit
-                    found.append(_Found(logit, piece, segment.turn, part))
+                    kind = _kind(segment.turn, last, whole=piece == view)
+                    found.append(_Found(logit, piece, segment.turn, kind))
         if cascade.stage1 is None or not found:
             return Allow(score=0.0)
-        found.sort(key=lambda one: -one.logit)
+        # Of equally hot texts the shortest says best what is asked.
+        found.sort(key=lambda one: (-one.logit, len(one.text)))
         self.stage1 = found[0].logit
-        asked: list[_Found] = []
-        if cascade.has_stage2:
-            text, turn = request(exchange)
-            plain = self._views(text)[0] if text.strip() else ""
-            for window in windows(plain) if plain.strip() else ():
-                logit = self._score(window, turn)
-                if isinstance(logit, Block):
-                    return logit
-                asked.append(_Found(logit, window, turn, part=window != plain))
+        asked = self._asked(text, last, found) if cascade.has_stage2 else []
+        if isinstance(asked, Block):
+            return asked
         return (yield from self._decide(found, asked))
+
+    def _asked(self, text: str, last: int, found: Sequence[_Found]) -> list[_Found] | Block:
+        """Return what stage 2 reads whatever stage 1 thinks of it: of the last request, of joins.
+
+        A request of up to 800 characters is read whole, of a longer one both ends and the hottest
+        sentences, since a request that stage 1 does not know may stand anywhere in it.
+        """
+        asked: list[_Found] = []
+        plain = self._views(text)[0] if text.strip() else ""
+        for window in windows(plain) if plain.strip() else ():
+            logit = self._score(window, last)
+            if isinstance(logit, Block):
+                return logit
+            kind = _kind(last, last, whole=window == plain)
+            asked.append(_Found(logit, window, last, kind))
+        if len(plain) > 2 * WHOLE:
+            inside = [one for one in found if one.turn == last and len(one.text) <= LONGEST]
+            asked += _hottest(inside, -math.inf, _INSIDE)
+        together = [one for one in found if one.kind is TextKind.JOINED]
+        return [*asked, *_hottest(together, -math.inf, _TOGETHER)]
 
     def _keep(self, view: str, turn: int) -> None:
         if self._kept_chars + len(view) <= _KEPT_CHARS:
@@ -120,7 +135,7 @@ class PromptJudge:
                     "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
                 )
             return Allow(score=cascade.score(surface, self.final))
-        chosen = _hottest(found, surface.escalate)
+        chosen = _hottest(found, surface.escalate, _CANDIDATES)
         self.escalations = len(chosen)
         texts = {one.text: one for one in (*asked, *chosen)}
         order = dict.fromkeys([*(one.text for one in chosen), *texts])
@@ -132,10 +147,8 @@ class PromptJudge:
                 if failed is not None:
                     return failed
                 continue
-            seen = answer.logit - (_PART if one.part else 0.0)
-            final = self._failures.finite(
-                cascade.ensemble(surface, one.logit, seen), Stage.STAGE2, place
-            )
+            both = cascade.ensemble(surface, one.logit, answer.logit, kind=one.kind)
+            final = self._failures.finite(both, Stage.STAGE2, place)
             if isinstance(final, Block):
                 return final
             self.final = max(self.final, final)
@@ -144,11 +157,20 @@ class PromptJudge:
         return Allow(score=cascade.score(surface, self.final))
 
 
-def _hottest(found: Sequence[_Found], escalate: float) -> list[_Found]:
+def _kind(turn: int, last: int, *, whole: bool) -> TextKind:
+    """Return what a text of a turn (-1: of several) is; `whole` says that it is all of one."""
+    if turn < 0:
+        return TextKind.JOINED
+    if not whole:
+        return TextKind.PART
+    return TextKind.REQUEST if turn == last else TextKind.EARLIER
+
+
+def _hottest(found: Sequence[_Found], above: float, most: int) -> list[_Found]:
     """Return the hottest texts above a logit, of which none holds another; `found` is in order."""
     hot: dict[str, _Found] = {}
     for one in found:
-        if one.logit < escalate or len(hot) == _CANDIDATES:
+        if one.logit < above or len(hot) == most:
             break
         if not any(one.text in text or text in one.text for text in hot):
             hot[one.text] = one

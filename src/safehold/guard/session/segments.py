@@ -25,7 +25,8 @@ _SEAM = PIECE
 """Characters on each side of a seam that are joined."""
 _SENTENCES = 200
 """Characters from which a text's sentences are scored by themselves too."""
-_LONGEST = 240
+LONGEST = 240
+"""Characters of the longest window of sentences, where a sentence ends in time."""
 _ALONE = 30
 _STOP = re.compile(r"[.!?:;](?=\s)\s+|[\u3002\uff01\uff1f\u0964]\s*|\n+")
 _TURNS = 48
@@ -144,8 +145,8 @@ def sentences(text: str) -> list[str]:
     starts = [0, *(match.end() for match in _STOP.finditer(text)), len(text)]
     cuts = [starts[0]]
     for start in starts[1:]:
-        while start - cuts[-1] > _LONGEST:
-            cuts.append(cuts[-1] + _LONGEST // 2)
+        while start - cuts[-1] > LONGEST:
+            cuts.append(cuts[-1] + LONGEST // 2)
         if start > cuts[-1]:
             cuts.append(start)
     found = []
@@ -182,8 +183,8 @@ def dealt(exchange: Exchange) -> list[str]:
     ways = (
         *([" ".join(turn.split(maxsplit=few)[:few]) for turn in turns] for few in _WORDS),
         *([" ".join(turn.rsplit(maxsplit=few)[-few:]) for turn in turns] for few in _WORDS),
-        [part[0][:_LONGEST] for part in lines],
-        [part[-1][:_LONGEST] for part in lines],
+        [part[0][:LONGEST] for part in lines],
+        [part[-1][:LONGEST] for part in lines],
         [turn for turn in turns if len(turn) <= _SHORT],
     )
     whole = "\n".join(turns)[-2 * READ :]

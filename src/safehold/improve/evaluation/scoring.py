@@ -18,7 +18,7 @@ from safehold.guard.scorers.tokens import tokens
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
 from safehold.guard.session.batching import InlineStage2
-from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.cascade import Cascade, TextKind, Thresholds
 from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.evaluation.interface import EvalItem, ItemScores, Score
@@ -39,10 +39,15 @@ class _Recorder(Cascade, frozen=True):
     kept: list[float] = msgspec.field(default_factory=list)
 
     def ensemble(
-        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+        self,
+        surface: Thresholds,
+        stage1: float,
+        stage2: float,
+        probe: float | None = None,
+        kind: TextKind = TextKind.REQUEST,
     ) -> float:
         """Return the final logit of both stages, after noting it."""
-        final = Cascade.ensemble(self, surface, stage1, stage2, probe)
+        final = Cascade.ensemble(self, surface, stage1, stage2, probe, kind)
         self.kept.append(final)
         return final
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from safehold.exchange import Exchange
+from safehold.exchange import Exchange, Role, TextPart, Turn
 from safehold.guard.session.segments import (
     PIECE,
     WHOLE,
@@ -28,6 +28,14 @@ _SENTENCE = 0.5
 """Share of the permitted replies of which a sentence alone is shown as a part of a prompt."""
 _DEALT = 0.06
 """Share of short prompts that are shown as dealt over turns, a few words on each line."""
+_TALKED = 6
+"""Written permitted requests to one made-up conversation of them, of which joined turns are shown.
+"""
+_MESSAGES = (2, 8)
+_BESIDE = 0.5
+"""Share of the written requests that are shown again beside another text of the same language."""
+_IN_LINES = 0.25
+"""Share of the restricted ones that are shown again in lines of a few words."""
 _TURNING = "preamble"
 """Augmentation whose replies begin harmlessly: only their end carries the label."""
 
@@ -51,7 +59,11 @@ def prompt_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText
         for example in examples
         if (text := _sentence(example, rng))
     ]
-    return whole + parts + _stretches(examples, seed=seed, weight=0.5)
+    again = [
+        LabelledText(text, one is not None and one.side is Side.RESTRICTED, weight=0.5)
+        for text, one in shown_again(examples, rng)
+    ]
+    return whole + parts + again + _stretches(examples, seed=seed, weight=0.5)
 
 
 def reply_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]:
@@ -111,7 +123,68 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
                 found.append(LabelledPair(prompt, window, clause))
                 if rng.random() < _PASTED:
                     found.append(LabelledPair(window, "", clause))
+    for text, one in shown_again(examples, rng):
+        own = one is not None and one.side is Side.RESTRICTED
+        found.append(LabelledPair(text, "", clauses.index(one.clause) if own and one else -1))
     return _balanced(found)
+
+
+def shown_again(
+    examples: Sequence[Example], rng: random.Random
+) -> list[tuple[str, Example | None]]:
+    """Return written requests once more, as sessions meet them inside something else.
+
+    A request stays what it is beside a harmless text of its language, and a restricted one in lines
+    of a few words. Harmless ones stay harmless however a session joins the turns that said them
+    (None: several together). Passages are long and requests short: without this, most of what
+    stage 2 reads in training are passages.
+    """
+    written = [one for one in examples if _is_written(one)]
+    harmless = [one for one in written if one.side is Side.PERMITTED]
+    by_language: dict[str, list[str]] = {}
+    for one in harmless:
+        by_language.setdefault(one.language, []).append(told_by_user(one))
+    found: list[tuple[str, Example | None]] = []
+    for one in written:
+        said, roll = told_by_user(one), rng.random()
+        restricted = one.side is Side.RESTRICTED
+        if roll < _BESIDE and (others := by_language.get(one.language)):
+            both = [said, rng.choice(others)]
+            rng.shuffle(both)
+            found.append((rng.choice(("\n", " ", "\n\n")).join(both), one))
+        elif restricted and roll < _BESIDE + _IN_LINES:
+            found.append((_in_lines(said, rng), one))
+        elif restricted:
+            found.append((said, one))
+    for _ in range(len(harmless) // _TALKED):
+        own = by_language[rng.choice(harmless).language]
+        said_before = [rng.choice(own) for _ in range(rng.randint(*_MESSAGES))]
+        turns = tuple(
+            Turn(role=Role.USER, parts=(TextPart(text=said),)) for said in said_before if said
+        )
+        joined = [one.text for one in segments(Exchange(turns=turns)) if one.turn < 0]
+        some = rng.sample(joined, k=min(2, len(joined)))
+        found += [(rng.choice(pieces(text)), None) for text in some]
+    return found
+
+
+def _is_written(example: Example) -> bool:
+    """Whether it is a request of one short message as it was written or generated."""
+    return (
+        not example.lineage.chain
+        and len(example.exchange.turns) == 1
+        and _prompt_is_labelled(example)
+        and 0 < len(told_by_user(example)) <= WHOLE
+    )
+
+
+def _in_lines(said: str, rng: random.Random) -> str:
+    """Return a text in lines of a few words, or characters where no blanks stand between words."""
+    few = rng.choice((2, 3, 4, 6))
+    words = said.split()
+    if len(words) * 12 < len(said):
+        return "\n".join(said[at : at + 2 * few] for at in range(0, len(said), 2 * few))
+    return "\n".join(" ".join(words[at : at + few]) for at in range(0, len(words), few))
 
 
 def _prompt_is_labelled(example: Example) -> bool:
@@ -132,8 +205,7 @@ def _shown(example: Example, asks: dict[str, str], rng: random.Random) -> str:
     elif len(said) > WHOLE:
         said = _around(said, asks.get(example.lineage.parent or "", ""), rng)
     if len(said) <= WHOLE and rng.random() < _DEALT:
-        words, few = said.split(), rng.choice((2, 3, 4, 6))
-        said = "\n".join(" ".join(words[at : at + few]) for at in range(0, len(words), few))
+        said = _in_lines(said, rng)
     return said
 
 

@@ -8,7 +8,7 @@ from safehold.exchange import Lane
 from safehold.guard.interface import Block, DeliveryMode, Escalation, Failed, Verdict
 from safehold.guard.scorers.interface import ExchangeScorer
 from safehold.guard.session.batching import InlineStage2
-from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.cascade import Cascade, TextKind, Thresholds
 from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 from safehold.improve.synthesis.interface import Example, Side
@@ -20,28 +20,41 @@ _LOW = -1e9
 class Trace(msgspec.Struct, frozen=True):
     """What a session saw of one example, on one surface.
 
-    `pairs` are the logits (stage 1, stage 2) of every escalation; `stage1` is the highest stage-1
-    logit where the cascade has no stage 2.
+    `pairs` are the logits (stage 1, stage 2) of every escalation, the second one less the margin of
+    its kind; `kinds` are those kinds. `stage1` is the highest stage-1 logit.
     """
 
     restricted: bool
     prompt: bool
     pairs: tuple[tuple[float, float], ...]
     stage1: float
+    kinds: tuple[TextKind, ...] = ()
 
 
 class _Recording(Cascade, frozen=True):
     """A cascade that never blocks and keeps the logits it is asked about."""
 
     kept: list[tuple[float, float]] = msgspec.field(default_factory=list)
+    kinds: list[TextKind] = msgspec.field(default_factory=list)
 
     def ensemble(
-        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+        self,
+        surface: Thresholds,
+        stage1: float,
+        stage2: float,
+        probe: float | None = None,
+        kind: TextKind = TextKind.REQUEST,
     ) -> float:
         """Keep both logits; answer with one that blocks nothing."""
-        del surface, probe
-        self.kept.append((stage1, stage2))
+        del probe
+        self.kept.append((stage1, stage2 - surface.margin(kind)))
+        self.kinds.append(kind)
         return _LOW
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self.kept.clear()
+        self.kinds.clear()
 
 
 def trace(
@@ -69,15 +82,15 @@ def trace(
     for example in examples:
         session = guard.session(example.exchange, policy)
         restricted = example.side is Side.RESTRICTED
-        recording.kept.clear()
+        recording.clear()
         drive(session.judge_prompt(), answer)
         if example.ask or not restricted:
-            traces.append(Trace(restricted, True, tuple(recording.kept), session.stage1_logits[0]))
+            traces.append(_kept(restricted, recording, session.stage1_logits[0], prompt=True))
         if example.reply:
-            recording.kept.clear()
+            recording.clear()
             drive(session.feed(Lane(), example.reply), answer)
             drive(session.finish(), answer)
-            traces.append(Trace(restricted, False, tuple(recording.kept), session.stage1_logits[1]))
+            traces.append(_kept(restricted, recording, session.stage1_logits[1], prompt=False))
         progress.advance()
     return traces
 
@@ -98,6 +111,10 @@ def outcome(
             ends = drive(session.finish(), answer)
             block = next((end for _, end in ends if isinstance(end, Block)), None)
     return verdict, block, session.report().escalations
+
+
+def _kept(restricted: bool, kept: _Recording, stage1: float, *, prompt: bool) -> Trace:  # noqa: FBT001 - the label
+    return Trace(restricted, prompt, tuple(kept.kept), stage1, tuple(kept.kinds))
 
 
 def _never(surface: Thresholds) -> Thresholds:

@@ -2,10 +2,12 @@
 
 1. Stage 1 scores all traffic; the escalation threshold lets a wanted share of it through.
 2. Stage 2 reads what escalates, in the session that will serve.
-3. The block threshold is the umbrella rule's order statistic of the final scores. Texts that never
+3. Earlier turns, parts of a text and joined turns get margins, so that none of these kinds alone
+   blocks more than is allowed, and none is kept back for the sake of another.
+4. The block threshold is the umbrella rule's order statistic of the final scores. Texts that never
    escalate score lowest. Where texts near the subject are given too, their own looser bound must
    hold as well, so the higher of both thresholds is taken.
-4. Traffic may hold attacks: the stated share of the highest scores is left out before the rule.
+5. Traffic may hold attacks: the stated share of the highest scores is left out before the rule.
 """
 
 import math
@@ -18,7 +20,7 @@ import numpy as np
 from safehold.exchange import Exchange
 from safehold.guard.bundle.interface import SurfaceTraffic, TrafficRecord
 from safehold.guard.bundle.load import Bundle
-from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.cascade import Cascade, TextKind, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.training.calibration import umbrella_threshold
@@ -26,6 +28,9 @@ from safehold.improve.training.traces import Trace, trace
 from safehold.progress import Progress
 
 _LOWEST = -1e9
+_KINDS = (TextKind.EARLIER, TextKind.PART, TextKind.JOINED)
+_FEW = 30
+"""Texts of a kind from which its margin is set on them."""
 _QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 
@@ -88,7 +93,9 @@ def calibrated(
     ]
     cascade = msgspec.structs.replace(
         cascade,
-        prompt=msgspec.structs.replace(cascade.prompt, escalate=levels[0]),
+        prompt=_with_margins(
+            msgspec.structs.replace(cascade.prompt, escalate=levels[0]), (0.0, 0.0, 0.0)
+        ),
         reply=msgspec.structs.replace(cascade.reply, escalate=levels[1]),
     )
     if cascade.has_stage2:
@@ -109,9 +116,16 @@ def calibrated(
     surfaces: dict[str, SurfaceTraffic] = {}
     for name, prompt in (("prompt", True), ("reply", False)):
         base = cascade.prompt if prompt else cascade.reply
-        scores = [_final(cascade, base, row[prompt]) for row in first[:general] if prompt in row]
-        near = [_final(cascade, base, row[prompt]) for row in first[general:] if prompt in row]
-        surfaces[name] = _surface(base, scores, near, settings)
+        usual = [row[prompt] for row in first[:general] if prompt in row]
+        close = [row[prompt] for row in first[general:] if prompt in row]
+        if prompt and cascade.has_stage2:
+            base = _with_margins(base, _margins(base, usual, close, settings))
+        surfaces[name] = _surface(
+            base,
+            [_final(cascade, base, row) for row in usual],
+            [_final(cascade, base, row) for row in close],
+            settings,
+        )
     record = TrafficRecord(
         bundle=bundle.digest, sources=traffic.sources, surfaces=surfaces,
         alpha=settings.alpha, near_alpha=settings.near_alpha, delta=settings.delta,
@@ -125,7 +139,8 @@ def at_record(cascade: Cascade, record: TrafficRecord) -> Cascade:
 
     def placed(base: Thresholds, surface: SurfaceTraffic) -> Thresholds:
         if cascade.has_stage2:
-            return msgspec.structs.replace(base, escalate=surface.escalate, block=surface.block)
+            moved = msgspec.structs.replace(base, escalate=surface.escalate, block=surface.block)
+            return _with_margins(moved, surface.margins)
         return msgspec.structs.replace(base, escalate=surface.block, alone=surface.block)
 
     return msgspec.structs.replace(
@@ -169,7 +184,55 @@ def _example(text: TrafficText) -> Example:
 def _final(cascade: Cascade, surface: Thresholds, row: Trace) -> float:
     if not cascade.has_stage2:
         return max(row.stage1, _LOWEST)
-    return max((cascade.ensemble(surface, *pair) for pair in row.pairs), default=_LOWEST)
+    return max(
+        (
+            cascade.ensemble(surface, first, second, kind=kind)
+            for (first, second), kind in zip(row.pairs, row.kinds, strict=True)
+        ),
+        default=_LOWEST,
+    )
+
+
+def _with_margins(surface: Thresholds, margins: tuple[float, float, float]) -> Thresholds:
+    earlier, part, joined = margins
+    return msgspec.structs.replace(surface, earlier=earlier, part=part, joined=joined)
+
+
+def _margins(
+    base: Thresholds, general: Sequence[Trace], near: Sequence[Trace], settings: TrafficSettings
+) -> tuple[float, float, float]:
+    """Return how much surer each other kind must be for as many false alarms as the last request.
+
+    A kind that the traffic hardly has keeps the margin that a bundle has without any traffic.
+    """
+    first, second, constant = base.weights
+
+    def level(kind: TextKind) -> float | None:
+        found = []
+        for rows, share in ((general, settings.alpha), (near, settings.near_alpha)):
+            scores = sorted(
+                max(first * one + second * two + constant for one, two in own)
+                for row in rows
+                if (
+                    own := [
+                        pair for pair, its in zip(row.pairs, row.kinds, strict=True) if its is kind
+                    ]
+                )
+            )
+            if len(scores) >= _FEW:
+                found.append(scores[-1 - math.floor(share * len(scores))])
+        return max(found, default=None)
+
+    request = level(TextKind.REQUEST)
+    usual = Thresholds(escalate=0.0, weights=base.weights, block=0.0, alone=0.0)
+    margins = []
+    for kind in _KINDS:
+        own = level(kind)
+        if request is None or own is None or second <= 0:
+            margins.append(usual.margin(kind))
+        else:
+            margins.append(max(0.0, (own - request) / second))
+    return margins[0], margins[1], margins[2]
 
 
 def _surface(
@@ -192,6 +255,7 @@ def _surface(
         block=block,
         above=(sum(one >= block for one in scores), sum(one >= block for one in near)),
         quantiles=tuple(float(np.quantile(scores, level)) for level in _QUANTILES),
+        margins=(base.earlier, base.part, base.joined),
     )
 
 
