@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from bench.tables import Table
@@ -31,6 +32,7 @@ SEEDS = Path(__file__).parents[1] / "src/safehold/improve/synthesis/seeds/homebr
 BOOKS = "permitted-general-*.yaml"
 DELTA_CHARS = 5
 STREAMS = (1, 8, 64)
+_TOKENS = 200
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -84,10 +86,17 @@ class Watched:
         return answer
 
 
-def model_us(size: int) -> float:
-    """Return the embedded model's CPU microseconds per generated character."""
+class ModelCost(NamedTuple):
+    """The embedded model's CPU microseconds for a generated character, and for a token."""
+
+    char: float
+    token: float
+
+
+def model_cost(size: int) -> ModelCost:
+    """Return what the embedded model costs, over three stories of `size` tokens."""
     with LocalServer(threads=1, slots=1) as local:
-        before, written = _children_cpu(), 0
+        before, written, made = _children_cpu(), 0, 0
         for topic in ("a lighthouse", "a railway station", "an old library"):
             body = {
                 "model": MODEL, "max_tokens": size, "temperature": 0,
@@ -101,7 +110,71 @@ def model_us(size: int) -> float:
             with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310 - same
                 answer = json.load(response)
             written += len(answer["choices"][0]["message"]["content"])
-        return (_children_cpu() - before) / written * 1e6
+            made += answer["usage"]["completion_tokens"]
+        spent = (_children_cpu() - before) * 1e6
+        return ModelCost(spent / written, spent / made)
+
+
+def budgets(bundle: Bundle, texts: list[str], model: ModelCost) -> Table:
+    """Return what the guard may cost beside the embedded model, and what it costs.
+
+    Replies of about 200 of the model's tokens; a token is as long as the model's own are.
+    """
+    guard = Guard(bundle.cascade, ViewDecoder())
+    if bundle.cascade.stage1 is None:
+        raise SystemExit("this benchmark needs a bundle with a stage 1")
+    chars = round(_TOKENS * model.token / model.char)
+    replies = [" ".join(texts[at : at + 8])[:chars] for at in range(len(texts) - 8)]
+    ask = Watched(bundle)
+    began = time.process_time()
+    for text in replies:
+        session = guard.session(user_says("Please go on."), SessionPolicy())
+        for delta in deltas(text):
+            if isinstance(drive(session.feed(Lane(), delta), ask), Block):
+                break
+        else:
+            drive(session.finish(), ask)
+    whole = (time.process_time() - began) * 1e6 / len(replies)
+    cost, runs = [], [tokens(text) for text in replies]
+    for stream in (True, False):
+        began = time.process_time()
+        for run in runs:
+            if stream:
+                lane = bundle.cascade.stage1.open_reply()
+                for word in run:
+                    lane.feed([word])
+            else:
+                bundle.cascade.stage1.open_prompt().feed(run)
+        cost.append((time.process_time() - began) * 1e6 / sum(map(len, replies)))
+    spent = []
+    for text in texts:
+        session, before = (
+            guard.session(user_says(text.split(". ")[0]), SessionPolicy()),
+            ask.seconds,
+        )
+        drive(session.judge_prompt(), ask)
+        spent.append((ask.seconds - before) * 1e6)
+    share = [f"{part / model.char * 100:.2f} %" for part in cost]
+    return Table(
+        title="What the guard may cost",
+        columns=("what", "at most", "measured"),
+        rows=(
+            (
+                f"guard's CPU over the embedded model's, a reply of {_TOKENS} tokens",
+                "1.5 %",
+                f"{whole / (_TOKENS * model.token) * 100:.2f} %",
+            ),
+            ("stage 1's CPU over the model's own, streamed", "1 %", share[0]),
+            ("stage 1's CPU over the model's own, a whole prompt at once", "0.1 %", share[1]),
+            (
+                "stage 2 on a prompt at the median, in the model's CPU for one token",
+                "2",
+                f"{statistics.median(spent) / model.token:.2f}",
+            ),
+        ),
+        note=f"The model: {model.token:.0f} CPU µs a token; {len(replies)} replies, "
+        f"{len(texts)} prompts of a sentence, all benign. CPU time on whatever else runs here.",
+    )
 
 
 def _children_cpu() -> float:
@@ -232,5 +305,6 @@ def crowds(bundle: Bundle, texts: list[str]) -> Table:
 def run(quick: bool) -> list[Table]:  # noqa: FBT001 - the runner's interface
     """Measure everything."""
     bundle, texts = opened(), prose(24 if quick else 160)
-    model = model_us(48 if quick else 160)
-    return [costs(bundle, texts, model), prompts(bundle, texts), crowds(bundle, texts)]
+    model = model_cost(48 if quick else 160)
+    tables = [costs(bundle, texts, model.char), budgets(bundle, texts, model)]
+    return [*tables, prompts(bundle, texts), crowds(bundle, texts)]

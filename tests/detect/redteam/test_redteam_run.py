@@ -18,6 +18,8 @@ from safehold.detect.redteam.interface import (
 from safehold.detect.redteam.plan import AttackPlan, draw, rendered
 from safehold.detect.redteam.report import summarise
 from safehold.detect.redteam.run import Attacker, RunFile, deltas, read_record
+from safehold.detect.redteam.target import REPLY_AS
+from safehold.detect.redteam.transforms import TRANSFORMS
 from safehold.detect.redteam.worker_pool import Crew
 from safehold.errors import DataError
 from safehold.guard.interface import Escalation, Failed
@@ -61,6 +63,22 @@ def test_a_run_uses_every_transform_and_every_wrapper(
     assert {one.wrapper for one in found} == {-1, *range(len(dresses))}
     assert len({name for one in found for name in one.chain}) >= 60
     assert {len(one.chain) for one in found} == {0, 1, 2, 3}
+
+
+def test_every_transform_has_a_benign_twin(asks: QuestionSet, dresses: tuple[Wrapper, ...]) -> None:
+    """Each is put on a harmless question too, and false alarms on it have a rate of their own."""
+    found = [one for one in draw(_PLAN, asks, dresses) if one.topic is None]
+    assert {one.chain for one in found if one.chain} == {(one.name,) for one in TRANSFORMS}
+    assert {one.reply_as for one in found if one.reply_as} == set(REPLY_AS)
+    harmless = summarise(_attacker(asks, dresses).play_all(found))
+    assert harmless.benign_transformed.n > len(TRANSFORMS) * 0.8
+    assert harmless.benign_coded.n == len(REPLY_AS)
+    assert harmless.benign_plain.n == harmless.benign_wrapped.n == len(asks.benign)
+    assert harmless.benign_transformed.events == harmless.benign_coded.events == 0
+    word = asks.benign[0].text.split()[0]
+    stopped = summarise(_attacker(asks, dresses, word).play_all(found))
+    assert stopped.benign_plain.events > 0
+    assert 0 < stopped.benign_transformed.events < stopped.benign_transformed.n
 
 
 def test_without_a_block_the_target_complies_and_leaks_all(
