@@ -2,6 +2,8 @@
 
 import random
 
+import msgspec
+
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.session.segments import WHOLE
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
@@ -96,3 +98,18 @@ def test_a_text_without_blanks_is_dealt_by_characters() -> None:
     shown = {text for seed in range(40) for text, _ in shown_again([one], random.Random(seed))}
     assert any("\n" in text for text in shown)
     assert {text.replace("\n", "") for text in shown} == {said}
+
+
+def test_a_long_reply_without_blanks_is_read_from_everywhere() -> None:
+    """Stage 2 reads other stretches of it in each epoch, as of a text with blanks."""
+    said = "".join(chr(0x4E00 + number) for number in range(600))
+    for text in (said, " ".join(said)):
+        one = msgspec.structs.replace(example("so", Side.RESTRICTED, "ja"), reply=text)
+        shown = [
+            pair.reply
+            for seed in range(30)
+            for pair in pairs([one], ["porridge"], seed=seed)
+            if pair.reply
+        ]
+        assert len({part[0] for part in shown}) > 20
+        assert all(part in text and len(part) < 200 for part in shown)

@@ -19,6 +19,9 @@ from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
 
 _WINDOW_WORDS = (30, 85)
+_WINDOW_CHARS = (50, 150)
+_LONG_WORD = 12
+"""Characters between blanks from which a text is one of a language that writes none."""
 _MOST_WINDOWS = 2
 _LONG_PROMPT = 150
 """Characters from which a permitted prompt is as good as a reply for learning what is harmless."""
@@ -180,11 +183,9 @@ def _is_written(example: Example) -> bool:
 
 def _in_lines(said: str, rng: random.Random) -> str:
     """Return a text in lines of a few words, or characters where no blanks stand between words."""
-    few = rng.choice((2, 3, 4, 6))
-    words = said.split()
-    if len(words) * 12 < len(said):
-        return "\n".join(said[at : at + 2 * few] for at in range(0, len(said), 2 * few))
-    return "\n".join(" ".join(words[at : at + few]) for at in range(0, len(words), few))
+    units, glue = _units(said)
+    few = rng.choice((2, 3, 4, 6)) * (1 if glue else 2)
+    return "\n".join(glue.join(units[at : at + few]) for at in range(0, len(units), few))
 
 
 def _prompt_is_labelled(example: Example) -> bool:
@@ -242,16 +243,22 @@ def _said(exchange: Exchange) -> str:
 
 
 def _windows(reply: str, rng: random.Random, *, tail: bool) -> list[str]:
-    words = reply.split()
-    low, high = _WINDOW_WORDS
-    if len(words) <= low:
+    units, glue = _units(reply)
+    low, high = _WINDOW_WORDS if glue else _WINDOW_CHARS
+    if len(units) <= low:
         return [reply]
     windows = []
-    for _ in range(max(1, min(_MOST_WINDOWS, len(words) // 60))):
-        size = rng.randint(low, min(len(words), high))
-        start = len(words) - size if tail else rng.randint(0, len(words) - size)
-        windows.append(" ".join(words[start : start + size]))
+    for _ in range(max(1, min(_MOST_WINDOWS, len(units) // (2 * low)))):
+        size = rng.randint(low, min(len(units), high))
+        start = len(units) - size if tail else rng.randint(0, len(units) - size)
+        windows.append(glue.join(units[start : start + size]))
     return windows
+
+
+def _units(text: str) -> tuple[list[str], str]:
+    """Return a text's words, or characters where it has no blanks between words, and the glue."""
+    words = text.split()
+    return (list(text), "") if len(words) * _LONG_WORD < len(text) else (words, " ")
 
 
 def _balanced(found: list[LabelledPair]) -> list[LabelledPair]:
