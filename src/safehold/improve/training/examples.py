@@ -31,13 +31,13 @@ _SENTENCE = 0.5
 """Share of the permitted replies of which a sentence alone is shown as a part of a prompt."""
 _DEALT = 0.06
 """Share of short prompts that are shown as dealt over turns, a few words on each line."""
-_TALKED = 6
+_TALKED = 4
 """Written permitted requests to one made-up conversation of them, of which joined turns are shown.
 """
 _MESSAGES = (2, 8)
-_BESIDE = 0.5
+_BESIDE = 0.35
 """Share of the written requests that are shown again beside another text of the same language."""
-_IN_LINES = 0.25
+_IN_LINES = 0.35
 """Share of the restricted ones that are shown again in lines of a few words."""
 _TURNING = "preamble"
 """Augmentation whose replies begin harmlessly: only their end carries the label."""
