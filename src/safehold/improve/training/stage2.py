@@ -17,11 +17,13 @@ from safehold.progress import Progress
 class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How it is trained; `frozen` layers and everything before them keep their weights.
 
-    `blanked` is the share of pieces that the network is not shown (Iyyer et al., ACL 2015).
+    `later` is the share of the texts that the passes after the first one read. `blanked` is the
+    share of pieces that the network is not shown (Iyyer et al., ACL 2015).
     """
 
     frozen: int = 2
     epochs: int = 2
+    later: float = 0.5
     blanked: float = 0.06
     most_ids: int = 128
     batch_ids: int = 1600

@@ -12,6 +12,7 @@ Numbered as it happens:
 
 import importlib.metadata
 import math
+import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -237,6 +238,9 @@ def _train_stage2(
         pairs(examples, clauses, seed=settings.seed + epoch)
         for epoch in range(settings.exchange_head.epochs)
     ]
+    rng = random.Random(settings.seed)
+    for number, found in enumerate(epochs[1:], 1):
+        epochs[number] = rng.sample(found, k=round(settings.exchange_head.later * len(found)))
     whole = Unigram(source.pieces, source.scores.tolist())
     used = Counter(piece for pair in epochs[0] for piece in whole.encode(pair.reply or pair.prompt))
     kept = kept_by_use(source.pieces, used, settings.shape.vocabulary)
