@@ -9,7 +9,7 @@ from safehold.guard.interface import Block, DeliveryMode, Escalation
 from safehold.guard.scorers.interface import ActivationScorer
 from safehold.guard.served.interface import ServedModel
 from safehold.guard.served.turns import said
-from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.cascade import Cascade, TextKind, Thresholds
 from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy, TextDecoder
 
@@ -53,10 +53,15 @@ class _ProbeRecording(Cascade, frozen=True):
     kept: list[Triple] = msgspec.field(default_factory=list)
 
     def ensemble(
-        self, surface: Thresholds, stage1: float, stage2: float, probe: float | None = None
+        self,
+        surface: Thresholds,
+        stage1: float,
+        stage2: float,
+        probe: float | None = None,
+        kind: TextKind = TextKind.REQUEST,
     ) -> float:
         """Keep the logits; answer with one that blocks nothing."""
-        del surface
+        del surface, kind
         self.kept.append(Triple(stage1, stage2, 0.0 if probe is None else probe))
         return _LOW
 
