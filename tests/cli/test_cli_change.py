@@ -8,12 +8,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.cli import safehold
 from safehold.errors import SafeholdError
+from safehold.improve.evaluation.cache import run_key
+from safehold.improve.evaluation.interface import EvaluationReport, ItemScores, Score
 from safehold.secure.change.provenance import BuiltFile, provenance
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh, person_id
@@ -341,3 +344,67 @@ def test_a_product_that_two_rebuilt_needs_the_lower_quorum_and_one_that_one_rebu
     assert "release 4" in shop.ok("change", "status")
     envelope.unlink()
     assert "release 4" in shop.ok("change", "status")  # it was accepted before
+
+
+def test_a_retrained_bundle_with_a_comparison_of_two_needs_the_lower_quorum(shop: Shop) -> None:
+    """Compare two evaluations, have two sign, draft, publish; one lost item needs more."""
+    golden = shop.root / "golden.jsonl"
+    golden.write_text('{"text": "a"}\n')
+    digests = {}
+    for name in ("old", "new"):
+        (shop.root / name / "bundle").mkdir(parents=True)
+        manifest = shop.root / name / "bundle" / "manifest.json"
+        manifest.write_text(f'{{"bundle": "{name}"}}')
+        digests[name] = sha256_hex(manifest.read_bytes())
+    channel = ("--channel", "gateway-1", "--artefact", f"golden-set={golden}", "--artefact")
+    old, new = (f"bundle={shop.root}/{name}/bundle" for name in ("old", "new"))
+    shop.ok("change", "draft", shop.path("g.json"), "--previous", shop.path("one.json"),
+            *channel, old)  # fmt: skip
+    shop.publish("g.json", "one.json", by=("dev-two", "dev-three", "sec-one"))
+    folders = {}
+    for lost in (False, True):
+        for name in ("old", "new"):
+            folders[name] = _evaluated(
+                shop.root / f"eval-{name}-{lost}",
+                digests[name],
+                golden,
+                stops=not (lost and name == "new"),
+            )
+        told, made = shop.path(f"told-{lost}.json"), shop.path(f"signed-{lost}.json")
+        said = shop.ok("change", "compare", str(folders["old"]), str(folders["new"]), "--out", told)
+        assert f"{int(lost)} no longer stopped" in said
+        shop.ok("change", "vouch", told, "--out", made, "--ssh-key", shop.path("dev-one"))
+        one_signed = Path(shop.path(f"one-signed-{lost}.json"))
+        one_signed.write_bytes(Path(made).read_bytes())
+        shop.ok("change", "vouch", told, "--out", made, "--ssh-key", shop.path("sec-one"))
+        for signed, operation in (
+            (str(one_signed), "release.weaken"),
+            (made, "release.weaken" if lost else "release.publish"),
+        ):
+            shop.ok("change", "draft", shop.path("n.json"), "--previous", shop.path("g.json"),
+                    *channel, new, "--comparison", signed)  # fmt: skip
+            request = shop.ok(
+                *("change", "publish", shop.path("n.json"), "--previous", shop.path("g.json")),
+                *("--documents", shop.path("releases/documents"), "--envelope", signed),
+                *("--ssh-key", shop.path("dev-one")),
+            )
+            assert operation in shop.ok("grant", "show", request), (lost, signed)
+    bad = ("change", "draft", shop.path("x.json"), "--previous", shop.path("g.json"), *channel, new)
+    assert "statement" in shop.refused(*bad, "--comparison", shop.path("told-True.json"))
+
+
+def _evaluated(folder: Path, bundle: str, golden: Path, *, stops: bool) -> Path:
+    """Write what `safehold eval` writes of one item, of its prompt alone."""
+    digest = sha256_hex(golden.read_bytes())
+    folder.mkdir()
+    report = EvaluationReport(
+        safehold="0", bundle="b", bundle_digest=bundle, constitution="homebrewing",
+        code_digest="c" * 64, files={golden.name: digest}, skipped=(), items=1, headline=(),
+        slices=(), categories=(), sources=(), separations=(), stops={},
+    )  # fmt: skip
+    (folder / "report.json").write_bytes(msgspec.json.encode(report))
+    score = ItemScores(Score(stage1=0.0, final=None, blocked=stops, escalations=0), None)
+    line = {"run": run_key(bundle, digest, "c" * 64, "whole"), "item": "a", "scores": score}
+    (folder / "scores.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
+    (folder / "failures.jsonl").write_bytes(b"")
+    return folder

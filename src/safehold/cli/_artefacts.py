@@ -27,6 +27,8 @@ def read_artefact(kind: ArtefactKind, path: Path) -> "Artefact":
     from safehold.trust.release.interface import Artefact
     from safehold.trust.release.weaker import settings_document
 
+    if kind is ArtefactKind.GOLDEN:
+        return _golden(path)
     if kind in {ArtefactKind.BUNDLE, ArtefactKind.RULES, ArtefactKind.PRODUCT}:
         return _by_bytes(kind, path)
     settings = _READERS[kind](path)
@@ -52,6 +54,21 @@ def parse_artefact(text: str) -> "Artefact":
 
 def _name(path: Path) -> str:
     return path.resolve().name
+
+
+def _golden(path: Path) -> "Artefact":
+    from safehold.canonical import sha256_hex
+    from safehold.trust.release.comparison import golden_digest
+    from safehold.trust.release.interface import Artefact
+
+    files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
+    if not files:
+        raise ConfigError(f"{path}: expected .jsonl files, or one, for a golden set")
+    try:
+        digests = {one.name: sha256_hex(one.read_bytes()) for one in files}
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    return Artefact(path=_name(path), kind=ArtefactKind.GOLDEN, sha256=golden_digest(digests))
 
 
 def _by_bytes(kind: ArtefactKind, path: Path) -> "Artefact":

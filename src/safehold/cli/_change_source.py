@@ -80,7 +80,9 @@ def rebuild_(
 @click.option("--out", type=_out, required=True, help="The envelope; an existing one is added to.")
 @ssh_key_option
 def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
-    """Sign a provenance statement as somebody who rebuilt what it is about.
+    """Sign a statement: as somebody who rebuilt a product, or who compared two bundles.
+
+    What is signed says which: provenance of `change rebuild`, or a comparison of `change compare`.
 
     \b
     Example:
@@ -93,7 +95,8 @@ def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
     from safehold.trust.log.dsse import Envelope
     from safehold.trust.log.files import write_durably
     from safehold.trust.people.sshsig import armour
-    from safehold.trust.released.vouching import NAMESPACE
+    from safehold.trust.release import comparison
+    from safehold.trust.released.vouching import NAMESPACE, PREDICATE
 
     told = parse_canonical(statement.read_bytes(), dict[str, Any], what="a statement")
     signatures: dict[str, str] = {}
@@ -102,7 +105,11 @@ def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
         if envelope(told, {}) != canonical(_unsigned(old)):
             raise UsageError(f"{out.name} is about another statement")
         signatures = {one.keyid: armour(one.sig) for one in old.signatures}
-    text = sign_text(ssh_key, to_sign(told), NAMESPACE)
+    kinds = {PREDICATE: NAMESPACE, comparison.PREDICATE: comparison.NAMESPACE}
+    namespace = kinds.get(str(told.get("predicateType")))
+    if namespace is None:
+        raise UsageError(f"{statement.name}: expected a statement of {' or '.join(kinds)}")
+    text = sign_text(ssh_key, to_sign(told), namespace)
     signatures[proof_of(text).key_id] = text
     write_durably(out, envelope(told, signatures))
     click.echo(f"{out}: {len(signatures)} signature(s)")

@@ -72,7 +72,7 @@ for _command in (*SOURCE_COMMANDS, tuf):
     "comparisons",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What `safehold change compare` wrote for a new bundle.",
+    help="A comparison of `change compare` that two signed (`change vouch`).",
 )
 @click.option(
     "--provenance",
@@ -143,7 +143,7 @@ def show(path: Path, previous: Path | None, as_json: bool) -> None:
     "envelopes",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Signed provenance of a product; it is kept beside the documents.",
+    help="Signed provenance or comparison; it is kept beside the documents.",
 )
 @click.option(
     "--documents",
@@ -356,7 +356,9 @@ def drift(
 @click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def compare(old: Path, new: Path, out: Path) -> None:
-    """Compare two bundles by two folders of `safehold eval` on the same data.
+    """Compare two bundles by two folders of `safehold eval` on the golden set.
+
+    Two persons measure it and sign what is written (`change vouch`): the same bytes.
 
     \b
     Example:
@@ -365,9 +367,11 @@ def compare(old: Path, new: Path, out: Path) -> None:
     from safehold.canonical import canonical
     from safehold.improve.evaluation.comparing import compare_bundles
     from safehold.trust.log.files import write_durably
+    from safehold.trust.release.comparison import comparison_statement
 
     found = compare_bundles(old, new)
-    write_durably(out, canonical(found))
+    write_durably(out, canonical(comparison_statement(found)))
+    click.echo(f"golden set {found.golden}")
     click.echo(f"{found.items} scores compared; {len(found.lost)} no longer stopped")
     for item in found.lost:
         click.echo(f"lost: {item}")
@@ -463,12 +467,16 @@ def _read(path: Path) -> "Release":
 
 
 def _comparison(path: Path) -> "Behaviour":
-    from safehold.trust.release.interface import Behaviour
+    from safehold.canonical import sha256_hex
+    from safehold.trust.people.interface import Roster
+    from safehold.trust.release import comparison
+    from safehold.trust.released.vouching import signers
 
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Behaviour)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path.name}: expected a file of `change compare`: {error}") from error
+    data = path.read_bytes()
+    _, told = signers(
+        data, Roster((), ()), predicate=comparison.PREDICATE, namespace=comparison.NAMESPACE
+    )
+    return comparison.read_comparison(told).behaviour(sha256_hex(data))
 
 
 def _provenance(text: str) -> tuple[str, str]:

@@ -5,10 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from safehold.canonical import canonical
 from safehold.errors import DataError
 from safehold.improve.evaluation.cache import run_key
 from safehold.improve.evaluation.comparing import compare_bundles
 from safehold.improve.evaluation.interface import EvaluationReport, ItemScores, Score
+from safehold.trust.release.comparison import comparison_statement, golden_digest
 
 CODE = "c" * 64
 FILES = {"data.jsonl": "d" * 64}
@@ -69,6 +71,18 @@ def test_an_item_that_is_no_longer_stopped_is_listed(tmp_path: Path) -> None:
     found = compare_bundles(old, new)
     assert found.lost == ("b prompt",)
     assert (found.old, found.new, found.items) == ("1" * 64, "2" * 64, 4)
+    assert found.golden == golden_digest(FILES)
+
+
+def test_two_who_measure_the_same_sign_the_same_bytes(tmp_path: Path) -> None:
+    """Nothing of the run goes in: another place and another machine's figures change nothing."""
+    found = []
+    for who, version in (("ana", "1"), ("ben", "2")):
+        (tmp_path / who).mkdir()
+        old = evaluation(tmp_path / who / "old", "1" * 64, OLD, safehold=version)
+        new = evaluation(tmp_path / who / "new", "2" * 64, OLD | {"b": False}, safehold=version)
+        found.append(canonical(comparison_statement(compare_bundles(old, new))))
+    assert found[0] == found[1]
 
 
 def test_a_false_alarm_that_is_gone_is_no_loss(tmp_path: Path) -> None:

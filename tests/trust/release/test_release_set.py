@@ -19,6 +19,7 @@ from safehold.trust.grants.interface import (
 )
 from safehold.trust.grants.policy import load_policy
 from safehold.trust.people.statement import Act
+from safehold.trust.release.comparison import compared
 from safehold.trust.release.interface import (
     Artefact,
     ArtefactKind,
@@ -29,6 +30,7 @@ from safehold.trust.release.interface import (
     Seen,
     parse_release,
 )
+from safehold.trust.release.needed import NOBODY, Vouched
 from safehold.trust.release.release_set import ReleaseSet
 
 CHANNEL = "gateway-1"
@@ -53,6 +55,7 @@ keys = ["ssh"]
 break_glass = { team = "t-security", max_duration_s = 3600, max_per_week = 5 }
 """
 BUNDLE = Artefact(path="bundle", kind=ArtefactKind.BUNDLE, sha256="1" * 64)
+GOLDEN = Artefact(path="golden", kind=ArtefactKind.GOLDEN, sha256="6" * 64)
 GATEWAY = Artefact(
     path="safehold.yaml",
     kind=ArtefactKind.GATEWAY,
@@ -118,7 +121,9 @@ class House:
             self.enclave.use(request)
         self.releases.append(release)
 
-    def verify(self, *, now: int | None = None, size: int | None = None) -> ReleaseSet:
+    def verify(
+        self, *, now: int | None = None, size: int | None = None, vouched: Vouched = NOBODY
+    ) -> ReleaseSet:
         """Verify as the gateway does, and remember."""
         desk = self.enclave.desk
         head = desk.state.head(desk.store.size if size is None else size)
@@ -128,6 +133,7 @@ class House:
             seen=self.seen,
             now=self.enclave.time if now is None else now,
             max_age_s=3600,
+            vouched=vouched,
         )
         self.seen = made.seen
         return made
@@ -137,7 +143,7 @@ class House:
 def house(tmp_path: Path) -> House:
     """A house with a first release of a bundle and a configuration."""
     made = House(tmp_path)
-    made.publish(made.next(BUNDLE, GATEWAY))
+    made.publish(made.next(BUNDLE, GATEWAY, GOLDEN))
     return made
 
 
@@ -151,6 +157,11 @@ def stricter() -> Artefact:
     """Return a configuration that guards more."""
     document = {"default": {"hold_tokens": 64, "shadow": False}, "canary": {"enabled": True}}
     return msgspec.structs.replace(GATEWAY, sha256="3" * 64, document=document)
+
+
+def signed(behaviour: Behaviour, golden: str = GOLDEN.sha256) -> Vouched:
+    """Return that a comparison was verified, on a golden set."""
+    return {(behaviour.report_sha256, compared(behaviour, golden).sha256)}
 
 
 def retrained(*lost: str) -> tuple[Artefact, Behaviour]:
@@ -168,7 +179,9 @@ def test_a_released_bundle_is_admitted(house: House) -> None:
 
 def test_a_stricter_release_needs_two(house: House) -> None:
     """A change that weakens nothing comes by `release.publish`."""
-    house.publish(house.next(BUNDLE, stricter()), "release.publish", by=("dev-two", "dev-three"))
+    house.publish(
+        house.next(BUNDLE, stricter(), GOLDEN), "release.publish", by=("dev-two", "dev-three")
+    )
     assert house.verify().current.version == 2
 
 
@@ -189,9 +202,9 @@ def test_settings_that_are_read_otherwise_are_refused(house: House) -> None:
 def test_mix_and_match_is_refused(house: House) -> None:
     """The bundle of the release before does not go with the newest one."""
     bundle, behaviour = retrained()
-    house.publish(house.next(bundle, GATEWAY, behaviour=(behaviour,)), "release.publish")
+    house.publish(house.next(bundle, GATEWAY, GOLDEN, behaviour=(behaviour,)), "release.publish")
     with pytest.raises(ReleaseError, match="is not in release 2"):
-        house.verify().admit(ArtefactKind.BUNDLE, BUNDLE.sha256)
+        house.verify(vouched=signed(behaviour)).admit(ArtefactKind.BUNDLE, BUNDLE.sha256)
 
 
 def test_a_shorter_log_is_refused(house: House) -> None:
@@ -223,7 +236,7 @@ def test_fork_is_refused(house: House) -> None:
 
 def test_two_releases_of_one_version_are_refused(house: House) -> None:
     """The log takes one release of a version; a head that had two would be no chain."""
-    first = house.next(BUNDLE, GATEWAY)
+    first = house.next(BUNDLE, GATEWAY, GOLDEN)
     house.publish(first)
     again = msgspec.structs.replace(first, expires=first.expires - 1)
     with pytest.raises(RefusedError, match="expected version 3"):
@@ -237,7 +250,7 @@ def test_two_releases_of_one_version_are_refused(house: House) -> None:
 @pytest.mark.parametrize("change", ["version", "previous"])
 def test_a_release_that_skips_or_forks_is_refused_by_the_log(house: House, change: str) -> None:
     """A version that is not the next, or one after another release than the last, is not taken."""
-    good = house.next(BUNDLE, GATEWAY)
+    good = house.next(BUNDLE, GATEWAY, GOLDEN)
     bad = msgspec.structs.replace(good, **{change: 7 if change == "version" else "e" * 64})
     with pytest.raises(RefusedError, match="expected version 2"):
         house.publish(bad)
@@ -248,7 +261,7 @@ def test_a_release_that_skips_or_forks_is_refused_by_the_log(house: House, chang
 def test_approval_for_another_gateway_is_refused(house: House) -> None:
     """A grant whose host is another gateway's name puts nothing in force, nor does such a head."""
     with pytest.raises(RefusedError, match="expected a grant for the host gateway-1"):
-        house.publish(house.next(BUNDLE, GATEWAY), host="gateway-2")
+        house.publish(house.next(BUNDLE, GATEWAY, GOLDEN), host="gateway-2")
     head = house.enclave.desk.state.head(house.enclave.desk.store.size)
     moved = tuple(msgspec.structs.replace(one, host="gateway-2") for one in head.releases)
     with pytest.raises(ReleaseError, match="not for here"):
@@ -263,7 +276,9 @@ def test_approval_for_another_gateway_is_refused(house: House) -> None:
 
 def test_a_release_of_another_channel_is_none_here(house: House) -> None:
     """What is released for another channel changes nothing on this one."""
-    other = msgspec.structs.replace(house.next(looser()), channel="other", version=1, previous="")
+    other = msgspec.structs.replace(
+        house.next(looser(), GOLDEN), channel="other", version=1, previous=""
+    )
     house.publish(other, host="other")
     assert house.verify().current == house.releases[0]
 
@@ -271,13 +286,13 @@ def test_a_release_of_another_channel_is_none_here(house: House) -> None:
 def test_one_of_two_is_refused(house: House) -> None:
     """One approval where two are needed grants nothing."""
     with pytest.raises(RefusedError):
-        house.publish(house.next(BUNDLE, stricter()), "release.publish", by=("dev-two",))
+        house.publish(house.next(BUNDLE, stricter(), GOLDEN), "release.publish", by=("dev-two",))
     assert house.verify().current.version == 1
 
 
 def test_own_approval_is_refused(house: House) -> None:
     """Who asks does not count among those who approve."""
-    request = house.ask(house.next(BUNDLE, stricter()), "release.publish")
+    request = house.ask(house.next(BUNDLE, stricter(), GOLDEN), "release.publish")
     house.enclave.file(request)
     house.enclave.approve(request, "dev-two")
     with pytest.raises(GrantError, match="their own request"):
@@ -290,7 +305,7 @@ def test_two_keys_of_one_person_count_once(house: House) -> None:
     """Quorums count persons, not keys."""
     second = SoftSsh(b"dev-two's other key")
     house.enclave.carry("people.add-key", AddKey(person_id=person_id("dev-two"), key=second.key))
-    request = house.ask(house.next(BUNDLE, stricter()), "release.publish")
+    request = house.ask(house.next(BUNDLE, stricter(), GOLDEN), "release.publish")
     house.enclave.file(request)
     house.enclave.approve(request, "dev-two")
     proof = second.sign(Act.APPROVE, request)
@@ -303,7 +318,7 @@ def test_two_keys_of_one_person_count_once(house: House) -> None:
 @pytest.mark.parametrize("operation", ["release.publish", "release.emergency"])
 def test_a_loosened_field_needs_the_higher_quorum(house: House, operation: str) -> None:
     """A weaker field under an easier operation is refused, whatever the request calls itself."""
-    house.publish(house.next(BUNDLE, looser()), operation)
+    house.publish(house.next(BUNDLE, looser(), GOLDEN), operation)
     with pytest.raises(ReleaseError, match="weakens a safeguard"):
         house.verify()
 
@@ -311,7 +326,7 @@ def test_a_loosened_field_needs_the_higher_quorum(house: House, operation: str) 
 def test_a_loosened_field_hides_in_no_other_file(house: House) -> None:
     """A second file that guards less is seen beside one that guards more."""
     odd = msgspec.structs.replace(looser(), path="other.yaml")
-    house.publish(house.next(BUNDLE, stricter(), odd), "release.publish")
+    house.publish(house.next(BUNDLE, stricter(), odd, GOLDEN), "release.publish")
     with pytest.raises(ReleaseError, match="weakens a safeguard"):
         house.verify()
 
@@ -319,15 +334,15 @@ def test_a_loosened_field_hides_in_no_other_file(house: House) -> None:
 def test_a_bundle_that_loses_one_item_needs_the_higher_quorum(house: House) -> None:
     """One item that the old bundle stopped and the new one passes is a weakening."""
     bundle, behaviour = retrained("regression-17")
-    house.publish(house.next(bundle, GATEWAY, behaviour=(behaviour,)), "release.publish")
+    house.publish(house.next(bundle, GATEWAY, GOLDEN, behaviour=(behaviour,)), "release.publish")
     with pytest.raises(ReleaseError, match="weakens a safeguard"):
-        house.verify()
+        house.verify(vouched=signed(behaviour))
 
 
 def test_a_bundle_without_a_comparison_needs_the_higher_quorum(house: House) -> None:
     """A new bundle that nobody compared with the old one counts as weaker."""
     bundle, _ = retrained()
-    house.publish(house.next(bundle, GATEWAY), "release.publish")
+    house.publish(house.next(bundle, GATEWAY, GOLDEN), "release.publish")
     with pytest.raises(ReleaseError, match="weakens a safeguard"):
         house.verify()
 
@@ -335,13 +350,15 @@ def test_a_bundle_without_a_comparison_needs_the_higher_quorum(house: House) -> 
 def test_a_bundle_that_loses_nothing_needs_two(house: House) -> None:
     """A retrained bundle that stops all that the old one stopped comes by `release.publish`."""
     bundle, behaviour = retrained()
-    house.publish(house.next(bundle, GATEWAY, behaviour=(behaviour,)), "release.publish")
-    assert house.verify().admit(ArtefactKind.BUNDLE, bundle.sha256) == bundle
+    house.publish(house.next(bundle, GATEWAY, GOLDEN, behaviour=(behaviour,)), "release.publish")
+    assert (
+        house.verify(vouched=signed(behaviour)).admit(ArtefactKind.BUNDLE, bundle.sha256) == bundle
+    )
 
 
 def test_a_missing_document_is_refused(house: House) -> None:
     """A logged release whose document was taken away leaves nothing in force."""
-    house.publish(house.next(BUNDLE, stricter()))
+    house.publish(house.next(BUNDLE, stricter(), GOLDEN))
     del house.releases[0]
     with pytest.raises(ReleaseError, match="missing"):
         house.verify()
@@ -398,15 +415,15 @@ def test_break_glass_on_a_weaker_release_is_refused() -> None:
 def test_an_emergency_by_one_person_waits_for_its_reviews(house: House) -> None:
     """One person may make a release stricter; overdue reviews block the next one."""
     enclave = house.enclave
-    first = house.ask(house.next(BUNDLE, stricter()), "release.emergency")
+    first = house.ask(house.next(BUNDLE, stricter(), GOLDEN), "release.emergency")
     first = msgspec.structs.replace(first, requester=person_id("sec-one"), break_glass=True)
     enclave.file(first)
     enclave.desk.break_glass(first.sha256, enclave.keys["sec-one"].sign(Act.BREAK_GLASS, first))
     enclave.use(first)
-    house.releases.append(house.next(BUNDLE, stricter()))
+    house.releases.append(house.next(BUNDLE, stricter(), GOLDEN))
     assert house.verify().operation == "release.emergency"
     enclave.time += 86_400 + 1
-    second = house.ask(house.next(BUNDLE, stricter()), "release.emergency")
+    second = house.ask(house.next(BUNDLE, stricter(), GOLDEN), "release.emergency")
     second = msgspec.structs.replace(second, requester=person_id("sec-one"), break_glass=True)
     enclave.file(second)
     with pytest.raises(RefusedError, match="review"):

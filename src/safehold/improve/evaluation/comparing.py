@@ -8,12 +8,11 @@ from typing import TypeVar
 
 import msgspec
 
-from safehold.canonical import sha256_hex
 from safehold.errors import DataError
 from safehold.improve.evaluation.cache import run_key
 from safehold.improve.evaluation.interface import EvaluationReport, ItemScores, ItemSide
 from safehold.improve.evaluation.run import FAILURES, REPORT, SCORES
-from safehold.trust.release.interface import Behaviour
+from safehold.trust.release.comparison import Comparison, golden_digest
 
 T = TypeVar("T")
 _Place = tuple[str, str, str]
@@ -36,11 +35,12 @@ class _Failure(msgspec.Struct, frozen=True):
     blocked: bool
 
 
-def compare_bundles(old: Path, new: Path) -> Behaviour:
+def compare_bundles(old: Path, new: Path) -> Comparison:
     """Compare two evaluations of the same data, each a folder that `safehold eval` wrote.
 
     A false alarm of the old bundle that is gone weakens nothing; everything else that it stopped
-    and the new one passes is listed.
+    and the new one passes is listed. It holds nothing of the run, such as a time: two who measure
+    the same bundles on the same golden set sign the same bytes.
 
     Raises:
         DataError: a folder is not whole, or the two are of other data, parts, limits or code.
@@ -60,18 +60,12 @@ def compare_bundles(old: Path, new: Path) -> Behaviour:
         for (source, item, surface), blocked in sorted(first.items())
         if blocked and not second[source, item, surface] and (item, surface) not in forgiven
     )
-    evidence = {
-        "old": [before.bundle_digest, sha256_hex((old / REPORT).read_bytes())],
-        "new": [after.bundle_digest, sha256_hex((new / REPORT).read_bytes())],
-        "files": before.files,
-        "lost": lost,
-    }
-    return Behaviour(
+    return Comparison(
         old=before.bundle_digest,
         new=after.bundle_digest,
+        golden=golden_digest(before.files),
         items=len(first),
         lost=lost,
-        report_sha256=sha256_hex(msgspec.json.encode(evidence, order="deterministic")),
     )
 
 

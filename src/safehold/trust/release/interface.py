@@ -43,6 +43,7 @@ class ArtefactKind(StrEnum):
     KEY_SERVICE = "key-service"
     PRODUCT = "product"
     TRIAL = "trial"
+    GOLDEN = "golden-set"
 
 
 class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -58,7 +59,10 @@ class Artefact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Two bundles on the same items: what the old one stopped and the new one passes."""
+    """Two bundles on the same items: what the old one stopped and the new one passes.
+
+    `report_sha256` is the digest of the envelope that those who measured it signed.
+    """
 
     old: Sha256
     new: Sha256

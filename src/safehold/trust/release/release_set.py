@@ -7,6 +7,7 @@ same set. Freeze, rollback, fork and mix-and-match are the attacks of the TUF sp
 from collections.abc import Callable, Iterable
 
 from safehold.canonical import canonical
+from safehold.trust.release.comparison import compared, golden_of
 from safehold.trust.release.interface import (
     Artefact,
     ArtefactKind,
@@ -167,6 +168,12 @@ def _known(
             (release.provenance[one.path], one.sha256)
             for one in release.artefacts
             if one.path in release.provenance and (taken or (one.path, one.sha256) not in alive)
+        }
+        golden, running = golden_of(release), {sha256 for _, sha256 in alive}
+        old |= {
+            (one.report_sha256, compared(one, golden).sha256)
+            for one in release.behaviour
+            if golden is not None and (taken or one.new not in running)
         }
         return old | set(vouched)
 
