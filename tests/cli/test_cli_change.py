@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+import safehold as safehold_package
 from safehold.canonical import canonical, sha256_hex
 from safehold.cli import safehold
 from safehold.errors import SafeholdError
@@ -241,7 +242,7 @@ def test_what_runs_is_compared_with_what_is_released(shop: Shop, gateway: str) -
     "name",
     [
         *("draft", "show", "publish", "memory", "status", "drift", "compare", "verify-git"),
-        *("review", "rebuild", "vouch", "vouched", "sbom"),
+        *("review", "rebuild", "rebuild-bundle", "vouch", "vouched", "sbom"),
     ],
 )
 def test_every_change_command_has_help_with_an_example(name: str) -> None:
@@ -408,3 +409,33 @@ def _evaluated(folder: Path, bundle: str, golden: Path, *, stops: bool) -> Path:
     (folder / "scores.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
     (folder / "failures.jsonl").write_bytes(b"")
     return folder
+
+
+def test_the_stock_bundle_is_made_again_bit_for_bit_and_two_vouch_for_it(shop: Shop) -> None:
+    """From the committed record: the same bytes in both places and as shipped; two sign it."""
+    root = Path(safehold_package.__file__).parents[2]
+    stock = root / "src/safehold/guard/bundle/shipped/homebrewing"
+    words = (
+        *("change", "rebuild-bundle", str(stock), "--out", shop.path("again")),
+        *("--from-record", str(root / "scripts/stock-calibration.json")),
+        *("--source", "git+https://example.org/safehold", "--commit", "c" * 40),
+        *("--builder", "https://example.org/ana", "--json"),
+    )
+    said = json.loads(shop.ok(*words))
+    assert (said["same"], said["unlike"]) == (True, [])
+    assert said["sha256"] == sha256_hex((stock / "manifest.json").read_bytes())
+    told, made = shop.path("again.provenance.json"), shop.path("stock.provenance")
+    shop.ok("change", "vouch", told, "--out", made, "--ssh-key", shop.path("dev-one"))
+    assert "2 persons" in shop.refused("change", "vouched", made, str(stock))
+    shop.ok("change", "vouch", told, "--out", made, "--ssh-key", shop.path("sec-one"))
+    assert "rebuilt by" in shop.ok("change", "vouched", made, str(stock))
+    other = shop.root / "homebrewing"
+    shutil.copytree(stock, other)
+    (other / "manifest.json").write_bytes((other / "manifest.json").read_bytes() + b"\n")
+    assert "another file" in shop.refused("change", "vouched", made, str(other))
+    (other / "manifest.json").write_bytes((stock / "manifest.json").read_bytes())
+    golden = (other / "golden.jsonl").read_bytes()
+    (other / "golden.jsonl").write_bytes(golden.splitlines(keepends=True)[0])
+    bad = [str(other) if one == str(stock) else one for one in words]
+    bad[bad.index(shop.path("again"))] = shop.path("bad")
+    assert shop.run(*bad).exit_code != 0

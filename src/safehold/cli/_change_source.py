@@ -75,6 +75,99 @@ def rebuild_(
         raise SystemExit(1)
 
 
+@click.command("rebuild-bundle")
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--from-record", "record", type=_file, help="The committed record of its thresholds.")
+@click.option(
+    "--seeds", metavar="CONSTITUTION", help="Train it too, from the seeds of this constitution."
+)
+@click.option("--stage1-only", is_flag=True, help="With --seeds: no transformer.")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--source", required=True, help="The source's name, as git+https://…")
+@click.option("--commit", required=True, help="The source's commit, in full.")
+@click.option("--builder", required=True, help="Who rebuilds, as a URI.")
+@json_option
+def rebuild_bundle(
+    *,
+    bundle: Path,
+    record: Path | None,
+    seeds: str | None,
+    stage1_only: bool,
+    out: Path,
+    source: str,
+    commit: str,
+    builder: str,
+    as_json: bool,
+) -> None:
+    """Make a published bundle again, twice; exit 1 unless all bytes are those of BUNDLE.
+
+    With --from-record its scorers are taken as they are, and manifest, thresholds and golden set
+    are made anew from the record: seconds. With --seeds its scorers are trained anew as well: an
+    hour. Writes the bundle and its unsigned SLSA provenance (`OUT.provenance.json`).
+
+    \b
+    Example:
+      safehold change rebuild-bundle bundles/stock --from-record calibration.json --out again \\
+          --source git+https://example.org/safehold --commit 1f… --builder https://example.org/ana
+    """
+    import sys
+
+    from safehold.canonical import canonical, sha256_hex
+    from safehold.secure.change.provenance import BUNDLE_TYPE, BuiltFile, provenance
+    from safehold.secure.change.rebuild import rebuild_folder
+    from safehold.trust.log.files import write_durably
+
+    if record is None and seeds is None:
+        raise UsageError("expected --from-record, --seeds, or both")
+    product = [sys.executable, "-m", "safehold"]
+    scorers = "trained" if seeds else "published"
+    steps: list[list[str]] = []
+    inputs: dict[str, Path] = {} if seeds else {"published": bundle}
+    if seeds:
+        last = "trained" if record else "bundle"
+        only = ["--stage1-only"] if stage1_only else []
+        steps += [
+            [*product, "synth", "--constitution", seeds, "--out", "data"],
+            [*product, "train", "--data", "data", "--out", last, "--unsigned", *only],
+        ]
+    if record is not None:
+        inputs["record.json"] = record
+        steps.append(
+            [*product, "calibrate", scorers, "--unsafe-unsigned-bundle", "--unsigned",
+             "--from-record", "record.json", "--out", "bundle"]
+        )  # fmt: skip
+    found = rebuild_folder(steps, inputs, out, made="bundle")
+    unlike = found.against(bundle)
+    name = bundle.resolve().name
+    told = provenance(
+        (
+            BuiltFile(name, found.files["manifest.json"]),
+            *(BuiltFile(f"{name}/{one}", digest) for one, digest in sorted(found.files.items())),
+        ),
+        source=source,
+        commit=commit,
+        builder=builder,
+        parameters={"steps": "; ".join(" ".join(["safehold", *one[3:]]) for one in steps)},
+        dependencies={
+            one: sha256_hex(path.read_bytes()) for one, path in inputs.items() if path.is_file()
+        }
+        | {f"{name}/{one}": found.files[one] for one in found.files if not seeds},
+        kind=BUNDLE_TYPE,
+    )
+    write_durably(out.with_name(f"{out.name}.provenance.json"), canonical(told))
+    same = found.same and not unlike
+    if as_json:
+        digest = found.files["manifest.json"]
+        click.echo(json.dumps({"name": name, "sha256": digest, "same": same, "unlike": unlike}))
+    else:
+        click.echo(f"{found.files['manifest.json']}  {name}")
+        for one in unlike:
+            click.echo(f"other bytes: {one}")
+        click.echo("the same bytes each time" if same else "NOT the same bytes")
+    if not same:
+        raise SystemExit(1)
+
+
 @click.command("vouch")
 @click.argument("statement", type=_file)
 @click.option("--out", type=_out, required=True, help="The envelope; an existing one is added to.")
@@ -123,13 +216,13 @@ def _unsigned(signed: Any) -> Any:
 
 @click.command("vouched")
 @click.argument("envelope_file", metavar="ENVELOPE", type=_file)
-@click.argument("subject", type=_file)
+@click.argument("subject", type=click.Path(exists=True, path_type=Path))
 @click.option("--least", type=click.IntRange(1), default=2, show_default=True)
 @log_options
 def vouched(
     envelope_file: Path, subject: Path, least: int, log_dir: Path, key_dir: Path | None
 ) -> None:
-    """Say which enrolled persons rebuilt a file; refuse fewer than two.
+    """Say which enrolled persons rebuilt a file or a bundle's folder; refuse fewer than two.
 
     \b
     Example:
@@ -140,7 +233,8 @@ def vouched(
     from safehold.secure.change.provenance import BuiltFile, verify_provenance
 
     roster = open_desk(log_dir, key_dir).state.roster
-    file = BuiltFile(subject.name, sha256_hex(subject.read_bytes()))
+    held = subject / "manifest.json" if subject.is_dir() else subject
+    file = BuiltFile(subject.resolve().name, sha256_hex(held.read_bytes()))
     persons, told = verify_provenance(envelope_file.read_bytes(), roster, file, least=least)
     commit = told["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"]
     click.echo(f"{subject.name} is of commit {commit['gitCommit']}")
@@ -166,4 +260,4 @@ def sbom_(lock: Path, out: Path) -> None:
     click.echo(f"{len(found['components'])} packages: {out}")
 
 
-SOURCE_COMMANDS = (rebuild_, vouch, vouched, sbom_)
+SOURCE_COMMANDS = (rebuild_, rebuild_bundle, vouch, vouched, sbom_)

@@ -220,7 +220,8 @@ def guard_command(
 
     A policy that would stop the guard itself, the shell or the boot is refused, with the row named.
     A second process keeps the kernel's questions: a killed guard means waiting, not running.
-    SIGHUP has the policy read again; one that does not hold is told, and the old one stays.
+    SIGHUP has the policy read again; one that does not hold, or was not released, is told, and the
+    old one stays.
 
     \b
     Examples:
@@ -229,7 +230,7 @@ def guard_command(
     """
     from safehold.secure.endpoint.essentials import essentials, stopped, target_of
     from safehold.secure.endpoint.interface import EndpointPolicyError
-    from safehold.secure.endpoint.service import load, run_guard
+    from safehold.secure.endpoint.service import PolicyInForce, load, run_guard
     from safehold.trust.release.interface import ArtefactKind
     from safehold.trust.released.follow import ReleaseLog
     from safehold.trust.released.interface import read_release_settings
@@ -248,9 +249,17 @@ def guard_command(
         if lines:
             raise SystemExit(EndpointPolicyError.exit_status)
         return
+    log = None
     if releases_file is not None:
         log = ReleaseLog(read_release_settings(releases_file), time.time)
         log.admit_settings(ArtefactKind.ENDPOINT, loaded.policy)
+
+    def again() -> PolicyInForce:
+        found = load(policy_file, int(time.time()))
+        if log is not None:
+            log.admit_settings(ArtefactKind.ENDPOINT, found.policy)
+        return found
+
     started = {"guarding": loaded.policy.host, "mode": loaded.policy.mode, "policy": loaded.sha256}
 
     def ready() -> None:
@@ -264,7 +273,7 @@ def guard_command(
         leave=frozenset(_device(path) for path in leave),
         ready=ready,
         note=lambda said: click.echo(f"guard: {said}", err=True),
-        again=lambda: load(policy_file, int(time.time())),
+        again=again,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safehold.secure.change.provenance import (
     to_sign,
     verify_provenance,
 )
-from safehold.secure.change.rebuild import rebuild
+from safehold.secure.change.rebuild import RebuiltFolder, rebuild, rebuild_folder
 from safehold.testing.builds import committed
 from safehold.testing.trust import Enclave, SoftSsh
 from safehold.trust.people.sshsig import armour, sign_sshsig
@@ -190,3 +191,40 @@ def test_a_build_that_fails_says_so(tmp_path: Path) -> None:
     root = committed(tmp_path / "broken", "undefined_name")
     with pytest.raises(ChangeError, match="build failed"):
         rebuild(root, "HEAD", tmp_path / "out", isolated=False)
+
+
+_MAKES = "import pathlib; p = pathlib.Path('made'); p.mkdir(); (p / 'x').write_text({what})"
+
+
+def _twice(tmp_path: Path, what: str) -> RebuiltFolder:
+    """Make a folder in two places by a program that writes something."""
+    command = [sys.executable, "-c", "import os, time; " + _MAKES.format(what=what)]
+    (tmp_path / "given").write_text("given")
+    out = tmp_path / "out"
+    return rebuild_folder([command], {"input": tmp_path / "given"}, out, made="made")
+
+
+def test_a_folder_made_from_its_inputs_alone_is_the_same_twice(tmp_path: Path) -> None:
+    """The inputs are there, the result is kept, and another published one is told by its files."""
+    found = _twice(tmp_path, "open('input').read()")
+    assert found.same
+    assert (tmp_path / "out" / "x").read_text() == "given"
+    assert found.against(tmp_path / "out") == ()
+    (tmp_path / "out" / "x").write_text("changed")
+    (tmp_path / "out" / "y").write_text("more")
+    assert found.against(tmp_path / "out") == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "what", ["time.tzname[0]", "str(hash('x'))", "os.getcwd()", "oct(os.umask(0))"]
+)
+def test_a_folder_that_depends_on_its_place_is_found(tmp_path: Path, what: str) -> None:
+    """The zone, the order of hashes, the folder, the umask."""
+    assert not _twice(tmp_path, what).same
+
+
+@pytest.mark.parametrize("what", ["1 / 0", "exit(1)"])
+def test_a_step_that_fails_says_so(tmp_path: Path, what: str) -> None:
+    """No digest is told of what was not made."""
+    with pytest.raises(ChangeError):
+        _twice(tmp_path, what)

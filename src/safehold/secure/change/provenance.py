@@ -21,6 +21,7 @@ from safehold.trust.release.interface import ReleaseError
 from safehold.trust.released.vouching import PREDICATE, rebuilders
 
 BUILD_TYPE = "https://safehold.dev/build/wheel/v1"
+BUNDLE_TYPE = "https://safehold.dev/build/bundle/v1"
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -41,6 +42,7 @@ def provenance(
     builder: str,
     parameters: Mapping[str, str],
     dependencies: Mapping[str, str],
+    kind: str = BUILD_TYPE,
 ) -> dict[str, Any]:
     """Return the statement that these files were built from this source.
 
@@ -51,6 +53,7 @@ def provenance(
         builder: Who or what built it, as a URI.
         parameters: What the build was given.
         dependencies: Name and SHA-256 of what went in beside the source (the locks).
+        kind: The type of build, as a URI.
 
     Raises:
         ChangeError: no subject, or a digest that is none: such a statement would say nothing.
@@ -64,7 +67,7 @@ def provenance(
         "predicateType": PREDICATE,
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
+                "buildType": kind,
                 "externalParameters": {"source": source, **parameters},
                 "internalParameters": {},
                 "resolvedDependencies": [

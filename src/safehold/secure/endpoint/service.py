@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from safehold.errors import EndpointError
+from safehold.errors import EndpointError, TrustError
 from safehold.secure.endpoint.essentials import require_essentials
 from safehold.secure.endpoint.guard import ExecGuard, known_interpreters
 from safehold.secure.endpoint.heartbeat import Heart, listen
@@ -94,7 +94,7 @@ def run_guard(
         try:
             fresh = again()
             _check(fresh)
-        except EndpointError as error:
+        except (EndpointError, TrustError) as error:  # one that was not released, too
             note(f"the policy was not taken: {error}")
             return None
         note(f"policy {fresh.sha256} in mode {fresh.policy.mode}")

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from safehold.canonical import canonical, sha256_hex
+from safehold.canonical import MAX_INTEGER, canonical, sha256_hex
 from safehold.trust.release.interface import (
-    MAX_INTEGER,
     Artefact,
     ArtefactKind,
     Behaviour,

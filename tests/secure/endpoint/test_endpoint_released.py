@@ -1,0 +1,128 @@
+"""`endpoint guard --releases`: only the policy that was released is guarded, also after SIGHUP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from safehold.cli.endpoint import endpoint
+from safehold.errors import EndpointError, TrustError
+from safehold.secure.endpoint.heartbeat import read_pulse
+from safehold.secure.endpoint.policy import parse_policy
+from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
+from safehold.testing.trust import GOVERNING, POLICY, Enclave
+from safehold.trust.release.interface import ArtefactKind, ReleaseError
+
+
+class Site:
+    """A host's folder: its policy, which is released, and the file that says where releases are."""
+
+    def __init__(self, root: Path, text: str) -> None:
+        self.root = root
+        # Whatever this machine has: the guard refuses a policy that would stop the guard itself.
+        self.text = text.replace('"enforce"', '"audit"').replace('"/usr/**"', '"/**"')
+        self.policy = root / "endpoint.toml"
+        self.policy.write_text(self.text)
+        enclave = Enclave(root / "log", policy=POLICY + GOVERNING + RELEASE_RULES,
+                          now=int(time.time()))  # fmt: skip
+        self.channel = ReleaseChannel(enclave, root / "releases", channel="gpu-1")
+        artefact = settings_artefact(ArtefactKind.ENDPOINT, parse_policy(self.text))
+        self.channel.publish(self.channel.next(artefact))
+        members = ("log", "log_keys", "channel", "documents", "memory")
+        self.releases = root / "releases.toml"
+        self.releases.write_text(
+            "".join(f'{one} = "{getattr(self.channel.settings, one)}"\n' for one in members)
+        )
+
+    def words(self, *more: str) -> list[str]:
+        """Return the command's words."""
+        return ["guard", "--policy", str(self.policy), "--releases", str(self.releases),
+                "--records", str(self.root / "records"), "--socket", str(self.root / "sock"),
+                *more]  # fmt: skip
+
+    def loosen(self) -> None:
+        """Allow more than was released."""
+        self.policy.write_text(
+            self.text + self.text[self.text.index("[[allow]]") :].replace("system", "more")
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path, base_text: str) -> Site:
+    """A host whose policy is released."""
+    return Site(tmp_path, base_text)
+
+
+def test_policy_that_was_not_released_is_not_guarded(site: Site) -> None:
+    """One row more than was released, and the guard does not start."""
+    site.loosen()
+    found = CliRunner().invoke(endpoint, site.words())
+    assert isinstance(found.exception, ReleaseError)
+    assert "endpoint-policy" in str(found.exception)
+    assert not (site.root / "sock").exists()
+
+
+def test_released_policy_gets_past_the_check(site: Site) -> None:
+    """The same command with the released policy fails only at what comes after it."""
+    words = site.words()
+    words[words.index("--records") + 1] = str(site.root / "nowhere" / "records")
+    found = CliRunner().invoke(endpoint, words)
+    assert isinstance(found.exception, EndpointError), found.output
+    assert "endpoint-policy" not in str(found.exception)
+
+
+def test_lost_memory_of_releases_stops_the_guard(site: Site) -> None:
+    """Without the memory of what was accepted nobody knows what is old: nothing starts."""
+    Path(site.channel.settings.memory).unlink()
+    found = CliRunner().invoke(endpoint, site.words())
+    assert isinstance(found.exception, TrustError)
+    assert not (site.root / "sock").exists()
+
+
+def _beats(socket: Path) -> None:
+    """Wait until the guard's worker gives a sign of life."""
+    for _ in range(600):
+        try:
+            read_pulse(socket)
+        except EndpointError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("the guard gave no sign of life")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="fanotify needs root")
+def test_sighup_takes_no_policy_that_was_not_released(site: Site) -> None:
+    """A running guard keeps the released policy, and says why it did not take the other."""
+    # Every file system is left alone: the guard runs, and asks nothing of this machine.
+    mounts = [one.split()[4] for one in Path("/proc/self/mountinfo").read_text().splitlines()]
+    leave = [word for one in mounts for word in ("--leave", one) if "\\" not in one]
+    command = [sys.executable, "-m", "safehold", "endpoint", *site.words(*leave, "--json")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            line = child.stdout.readline()
+            assert line, child.stderr.read()
+            started = json.loads(line)
+            _beats(site.root / "sock")
+            site.loosen()
+            child.send_signal(signal.SIGHUP)
+            said = child.stderr.readline()
+            assert "the policy was not taken" in said
+            assert "endpoint-policy" in said
+            assert read_pulse(site.root / "sock").policy == started["policy"]
+            site.policy.write_text(site.text)
+            child.send_signal(signal.SIGHUP)
+            assert started["policy"] in child.stderr.readline()
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(20)
