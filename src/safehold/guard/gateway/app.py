@@ -16,6 +16,7 @@ from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
 from safehold.guard.accounts.interface import LadderStep
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
+from safehold.guard.gateway.access.browser import check_head, check_host
 from safehold.guard.gateway.bundles.released import settings_digest
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.http import (
@@ -33,12 +34,12 @@ from safehold.guard.gateway.interface import (
     UnsupportedError,
 )
 from safehold.guard.gateway.operate.admin import Admin
-from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes, Unexplained
+from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes, ReplyMeter, Unexplained
 from safehold.guard.gateway.operate.canary import Canaries
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.operate.reloading import changed, merged
 from safehold.guard.gateway.operate.shared_state import SharedState
-from safehold.guard.gateway.policy import LOOPBACK, Key, Settings
+from safehold.guard.gateway.policy import Key, Settings
 from safehold.guard.gateway.protocols.chat.codec import ChatCodec
 from safehold.guard.gateway.protocols.completions.codec import CompletionsCodec
 from safehold.guard.gateway.protocols.completions.moderation import moderation
@@ -75,7 +76,6 @@ _RESPONSE = re.compile(r"/v1/responses/([A-Za-z0-9_.:-]{1,256})")
 _FORWARDED = ("anthropic-version", "openai-organization", "openai-project")
 _NO_MODEL = HttpRefusal(403, "this key may not use this model")
 _SWEEP_S = 1.0
-_BYTES_PER_TOKEN = 4
 
 
 class Gateway:
@@ -122,8 +122,7 @@ class Gateway:
         self._known = known
         self._tasks: list[asyncio.Task[None]] = []
         self._open: dict[asyncio.Task[Any], Outlet] = {}
-        self._outgoing = outgoing or Unexplained()
-        self._sending: dict[str, tuple[Outlet, float]] = {}
+        self._meter = ReplyMeter(outgoing or Unexplained(), clock=relay.clock, log=log)
         self.release_mode = release_mode
         self.canaries = canaries
         self._swapper = swapper
@@ -206,7 +205,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._explain()
+        await self._meter.tell()
         await self.relay.repay(self._known)
         with contextlib.suppress(LedgerError):
             await self._event(EventKind.STOP, {})
@@ -237,31 +236,7 @@ class Gateway:
                 if since is not None and now - since > self.settings.limits.stall_timeout_s:
                     task.cancel()
             await self.relay.repay(self._known)
-            await self._explain()
-
-    async def _explain(self) -> None:
-        """Tell of what open replies sent since the last time, and have it kept."""
-        for decision_id, (out, started) in list(self._sending.items()):
-            self._told(decision_id, out, started, last=False)
-        try:
-            await asyncio.to_thread(self._outgoing.flush)
-        except SafeholdError as error:
-            self._log.error("explained bytes", extra={"fields": {"error": str(error)}})
-
-    def _told(self, decision_id: str, out: Outlet, started: float, *, last: bool) -> None:
-        count = out.unclaimed()
-        # A client that hangs up before the usage comes does not escape being counted.
-        tokens = -(-out.text_bytes // _BYTES_PER_TOKEN) if out.tokens is None else out.tokens
-        if count or last:
-            self._outgoing.reply(
-                count=count,
-                account=out.account,
-                tokens=tokens if last else 0,
-                started=started,
-                ended=self.relay.clock(),
-                reply_id=decision_id,
-                last=last,
-            )
+            await self._meter.tell()
 
     # -- routes ----------------------------------------------------------------------------------
 
@@ -272,10 +247,19 @@ class Gateway:
         out = Outlet(send, self.relay.ticks, (mark,), knows_chunks=chunks)
         scope["path"] = scope["path"].rstrip("/") or "/"
         codec = self._codecs.get(scope["path"])
-        started = self.relay.clock()
-        self._sending[decision_id] = (out, started)
         visit = Visit(decision_id, scope["path"], looks_only=scope["method"] == "HEAD")
         visit.anthropic |= any(name == b"anthropic-version" for name, _ in scope["headers"])
+        with self._meter.counted(decision_id, out):
+            await self._answered(codec, scope, receive, out, visit)
+
+    async def _answered(
+        self,
+        codec: Codec | None,
+        scope: MutableMapping[str, Any],
+        receive: Receive,
+        out: Outlet,
+        visit: Visit,
+    ) -> None:
         try:
             head = read_head(scope, self.settings.limits)
             if codec is not None:
@@ -288,9 +272,6 @@ class Gateway:
         except LedgerError:
             refusal = HttpRefusal(503, "the store of the gateway does not answer", 1)
             await self._refuse(codec, out, visit, refusal, "LedgerError")
-        finally:
-            self._sending.pop(decision_id, None)
-            self._told(decision_id, out, started, last=True)
 
     async def _other(self, head: RequestHead, receive: Receive, out: Outlet, visit: Visit) -> None:
         # A HEAD is answered as a GET whose body the server leaves out; it never leaves a row.
@@ -305,14 +286,14 @@ class Gateway:
                 await out.end(self.metrics.text())
             case _, path if path.startswith("/admin/"):
                 who = self.gate.admin(_token(head))
-                self._check_host(head)
+                check_host(head, needs_key=self.gate.needs_key)
                 body = await read_body(head, receive, self.settings.limits)
                 status, answer = await self.admin.answer(head.method, path, body, who)
                 await out.whole(status, answer)
             case "GET", path if path == "/v1/models" or path.startswith("/v1/models/"):
                 visit.key = self.gate.client(_token(head))
                 out.account = _account(visit.key)
-                self._check_host(head)
+                check_host(head, needs_key=self.gate.needs_key)
                 suspended = self.gate.suspended(visit.key)
                 if suspended is not None:
                     await self._refuse(None, out, visit, suspended)
@@ -334,7 +315,7 @@ class Gateway:
     ) -> None:
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
-        self._check_head(head)
+        check_head(head, needs_key=self.gate.needs_key)
         surface = Surface.RESPONSES if path.startswith("/v1/responses") else Surface.MESSAGES
         refusal = await self._admit(key, surface)
         if refusal is not None:
@@ -354,7 +335,7 @@ class Gateway:
         """Judge each input as a prompt; a flag counts against the key's budget as any other."""
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
-        self._check_head(head)
+        check_head(head, needs_key=self.gate.needs_key)
         refusal = await self._admit(key, Surface.MODERATIONS)
         if refusal is not None:
             await self._refuse(None, out, visit, refusal)
@@ -382,7 +363,7 @@ class Gateway:
         """Tell again what a response said to this key: what was delivered, from our own store."""
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
-        self._check_host(head)
+        check_host(head, needs_key=self.gate.needs_key)
         refusal = self.gate.suspended(key)
         turn = await self.histories.answer(name, key.id if key else "")
         if refusal is None and turn is None:
@@ -428,7 +409,7 @@ class Gateway:
             return
         key = visit.key = self.gate.client(_token(head))
         out.account = _account(key)
-        self._check_head(head)
+        check_head(head, needs_key=self.gate.needs_key)
         case = use_case(head.headers.get("x-safehold-use-case"))
         refusal = await self._admit(key, surface)
         if refusal is not None:
@@ -530,22 +511,6 @@ class Gateway:
 
     # -- checks ----------------------------------------------------------------------------------
 
-    def _check_head(self, head: RequestHead) -> None:
-        """Refuse what a web page could make a browser send to a gateway without keys.
-
-        Raises:
-            UnsupportedError: The body is not declared as JSON.
-        """
-        self._check_host(head)
-        if head.media_type != "application/json":
-            raise UnsupportedError("expected content-type application/json, came another")
-
-    def _check_host(self, head: RequestHead) -> None:
-        if self.gate.needs_key:
-            return
-        if _host_name(head.headers.get("host", "")) not in LOOPBACK:
-            raise TrustError("expected a loopback Host header: this gateway asks for no key")
-
     def _forwarded(self, head: RequestHead) -> dict[str, str]:
         """Return the headers that go upstream; the client's key only where it is not ours."""
         names: tuple[str, ...] = _FORWARDED
@@ -589,13 +554,6 @@ async def _listen(receive: Receive, gone: "asyncio.Future[None]") -> None:
             if not gone.done():
                 gone.set_result(None)
             return
-
-
-def _host_name(host: str) -> str:
-    """Return a Host header's name, without its port and the brackets of IPv6."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
 
 
 def _account(key: Key | None) -> str:

@@ -32,6 +32,7 @@ from safehold.secure.egress.enforcement.settle import quotas as new_quotas
 from safehold.secure.egress.enforcement.settle import settle
 from safehold.secure.egress.enforcement.snapshot import Snapshot, let_through, snapshot_of
 from safehold.secure.egress.enforcement.state import BootClock, Clock, State, StateFile
+from safehold.secure.egress.enforcement.step import EnforcementStep
 from safehold.secure.egress.enforcement.surroundings import Surroundings
 from safehold.secure.egress.interface import (
     AuditLog,
@@ -71,25 +72,6 @@ from safehold.secure.egress.kernel.ruleset import (
 
 THROTTLE = 10
 """A throttled flow keeps this fraction (one tenth) of its budgets and its rate."""
-
-
-class Enforcement(msgspec.Struct, frozen=True):
-    """How the kernel is made to hold a state.
-
-    `rebuild` replaces all rules, `approve` makes what is asked for the approved state, `shape`
-    sets traffic control too, and `durable` writes the state before the lines move.
-    """
-
-    rebuild: bool = False
-    approve: bool = False
-    shape: bool = True
-    durable: bool = True
-
-
-LOOK = Enforcement()
-APPLY = Enforcement(rebuild=True, approve=True)
-OPEN = Enforcement(rebuild=True)
-CLOSE = Enforcement(rebuild=True, shape=False)
 
 
 class Enforcer:
@@ -164,14 +146,14 @@ class Enforcer:
             state = self._state(first=first, applying=True)
             self._check_loosening(state)
             least_segment(self._kernel.netns, LEAST_SEGMENT)
-            return self._enforce(state, APPLY)
+            return self._approve(state)
 
     def tick(self) -> Snapshot:
         """Read the counters, move every window's line, and repair what is missing."""
         with self._store.locked():
             state = self._state(first=False)
             self._refuse_loosened(state)
-            return self._enforce(state, LOOK)
+            return self._look(state)
 
     def block(self, flow: str, reason: str) -> Snapshot:
         """Drop everything of one flow, now.
@@ -224,7 +206,7 @@ class Enforcer:
                 cut=() if flow == "*" else state.cut,
                 bench=acquitted(state.bench) if flow == "*" else state.bench,
             )
-            snapshot = self._enforce(opened, OPEN)
+            snapshot = self._rebuild(opened, shape=True)
             if flow == "*":
                 set_up(self._kernel.netns, state.cut)
             return snapshot
@@ -254,16 +236,15 @@ class Enforcer:
                 sealed=state.sealed or sealed or bool(self._loosened_now(state)),
                 cut=tuple(dict.fromkeys((*state.cut, *cut))),
             )
-            way = msgspec.structs.replace(CLOSE, shape=bool(throttled))
             try:
                 self._store.save(tightened)
             except StateError as error:
                 # A full disk must not keep a flow open: drop first, then say what is missing.
-                self._enforce(tightened, msgspec.structs.replace(way, durable=False))
+                self._rebuild(tightened, shape=bool(throttled), durable=False)
                 raise StateError(
                     f"{action} of {flow} is in the kernel but not durable: {error}"
                 ) from error
-            snapshot = self._enforce(tightened, way)
+            snapshot = self._rebuild(tightened, shape=bool(throttled))
         self._audit.append(f"egress.{action}", {"flow": flow, "reason": reason})
         return snapshot
 
@@ -348,8 +329,60 @@ class Enforcer:
             for name in accounts(flows, self.plan)
         }
 
-    def _enforce(self, state: State, way: Enforcement) -> Snapshot:
-        rebuild = way.rebuild
+    # -- three ways to make the kernel hold a state ----------------------------------------------
+
+    def _look(self, state: State) -> Snapshot:
+        """Move the lines; make the rules anew only where they are not those they should be."""
+        step = self._step(state)
+        drift = self._drift(step)
+        rebuild = drift is None or bool(drift)
+        if rebuild or step.stale:
+            came = bool(set(step.new) & set(self.plan.link.interfaces))
+            self._replace(step, shape=rebuild or step.rules_gone or came)
+        else:
+            lines = {key: quota.limit for key, quota in step.quotas.items()}
+            self._kernel.apply(quota_update(lines, self.plan))
+        return self._told(step, self._kept(step), (*step.mended, *(drift or ())))
+
+    def _approve(self, state: State) -> Snapshot:
+        """Make all rules anew, and what is asked for the approved state.
+
+        Raises:
+            KernelError: A way out of the plan is not there.
+        """
+        step = self._step(state)
+        missing = set(self.plan.link.interfaces) - set(guarded(step.devices))
+        if missing:
+            raise KernelError(f"interface {min(missing)} does not exist, or others send through it")
+        drift = self._drift(step)
+        self._replace(step, shape=True)
+        approved = msgspec.structs.replace(
+            self._remembered(step), approved=self.budgets(), documents=self._documents(step.state)
+        )
+        self._store.save(approved)
+        self._audit.append(
+            "egress.apply",
+            {
+                "plan": self.plan_digest(),
+                "approved": _approval(approved),
+                "blocked": sorted(approved.blocked),
+            },
+        )
+        return self._told(step, approved, drift or ())
+
+    def _rebuild(self, state: State, *, shape: bool, durable: bool = True) -> Snapshot:
+        """Make all rules anew for what is closed or opened.
+
+        `shape` sets traffic control too; `durable=False` is for a disk that takes nothing.
+        """
+        step = self._step(state, durable=durable)
+        drift = self._drift(step)
+        self._replace(step, shape=shape)
+        kept = self._kept(step) if durable else step.state
+        return self._told(step, kept, (*step.mended, *(drift or ())))
+
+    def _step(self, state: State, *, durable: bool = True) -> EnforcementStep:
+        """Look at the host, settle what is remembered, and say what the rules should be."""
         flows = self.flows
         if state.cut:
             set_down(self._kernel.netns, state.cut)
@@ -361,61 +394,59 @@ class Enforcer:
         new = strangers(state.bench, devices)
         state = self._judged(state, look, ruled=reading is not None)
         # Durable before the lines move: a crash here costs nothing and refunds nothing.
-        if way.durable:
+        if durable:
             self._store.save(state)
         remaining = self._remaining(state, flows)
         quotas = dict(new_quotas(remaining, reading, flows, self.plan))
         names = accounts(flows, self.plan)
-        rules_gone = reading is None or any(f"c_{name}" not in reading.counters for name in names)
-        gone = tuple(
-            name
-            for name in state.approved
-            if reading is not None and name not in names and f"c_{name}" in reading.counters
-        )
-        changed = self._around.mended(state, devices, flows)
-        findings = findings if way.approve else (*findings, *changed)
-        missing = set(self.plan.link.interfaces) - set(guarded(devices))
-        if missing and way.approve:
-            raise KernelError(f"interface {min(missing)} does not exist, or others send through it")
-        fresh = any(quota.fresh for quota in quotas.values())
+        counters = reading.counters if reading is not None else {}
+        gone = tuple(n for n in state.approved if n not in names and f"c_{n}" in counters)
+        mended = self._around.mended(state, devices, flows)
         desired = self._desired(state, flows, quotas, gone, guarded(devices))
-        compiled = meaning(desired)
-        if reading is not None and compiled == state.compiled:
-            changed = self._compare(desired, compiled)
-            findings = (*findings, *changed)
-            rebuild = rebuild or bool(changed)
-        else:
-            rebuild = True
-        if rebuild or rules_gone or gone or new or fresh:
-            came = bool(set(new) & set(self.plan.link.interfaces))
-            self._replace(state, desired, shape=way.shape and (rebuild or rules_gone or came))
-        else:
-            lines = {key: quota.limit for key, quota in quotas.items()}
-            self._kernel.apply(quota_update(lines, self.plan))
-        if way.durable:
-            now = self._around.remembered(state, devices, compiled)
-            if now != state:
-                self._store.save(now)
-            state = now
-        if way.durable and (way.approve or gone):
-            kept = {name: state.approved[name] for name in names if name in state.approved}
-            state = msgspec.structs.replace(
-                state,
-                approved=self.budgets() if way.approve else kept,
-                documents=self._documents(state) if way.approve else state.documents,
-            )
+        return EnforcementStep(
+            state=state,
+            reading=reading,
+            devices=devices,
+            new=new,
+            rules_gone=reading is None or any(f"c_{name}" not in counters for name in names),
+            gone=gone,
+            remaining=remaining,
+            quotas=quotas,
+            desired=desired,
+            compiled=meaning(desired),
+            findings=findings,
+            mended=mended,
+        )
+
+    def _drift(self, step: EnforcementStep) -> tuple[str, ...] | None:
+        """Say how the rules in force differ; None where others are wanted than were compiled."""
+        if step.reading is None or step.compiled != step.state.compiled:
+            return None
+        return self._compare(step.desired, step.compiled)
+
+    def _remembered(self, step: EnforcementStep) -> State:
+        """Keep what is in force now."""
+        now = self._around.remembered(step.state, step.devices, step.compiled)
+        if now != step.state:
+            self._store.save(now)
+        return now
+
+    def _kept(self, step: EnforcementStep) -> State:
+        """Keep what is in force now, and of what was approved the accounts that are left."""
+        state = self._remembered(step)
+        if step.gone:
+            names = accounts(self.flows, self.plan)
+            left = {name: state.approved[name] for name in names if name in state.approved}
+            state = msgspec.structs.replace(state, approved=left)
             self._store.save(state)
-        if way.approve:
-            self._audit.append(
-                "egress.apply",
-                {
-                    "plan": self.plan_digest(),
-                    "approved": _approval(state),
-                    "blocked": sorted(state.blocked),
-                },
-            )
-        away = tuple(sorted(self._around.moved(state, devices)[0]))
-        return snapshot_of(state, reading, remaining, findings, self.plan, flows, (new, away))
+        return state
+
+    def _told(self, step: EnforcementStep, state: State, more: tuple[str, ...]) -> Snapshot:
+        away = tuple(sorted(self._around.moved(state, step.devices)[0]))
+        found = (*step.findings, *more)
+        flows = step.desired.flows
+        seen = (step.new, away)
+        return snapshot_of(state, step.reading, step.remaining, found, self.plan, flows, seen)
 
     def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
         bench = judge(state.bench, look)
@@ -470,11 +501,11 @@ class Enforcer:
             devices=devices,
         )
 
-    def _replace(self, state: State, desired: Desired, *, shape: bool) -> None:
-        self._kernel.apply(transaction(desired))
-        fill_cgroup_chains(desired.flows, self._kernel)
+    def _replace(self, step: EnforcementStep, *, shape: bool) -> None:
+        self._kernel.apply(transaction(step.desired))
+        fill_cgroup_chains(step.desired.flows, self._kernel)
         if shape and self.plan.link.shape:
-            self._around.shaper.apply(self.plan, desired.flows, state.throttled)
+            self._around.shaper.apply(self.plan, step.desired.flows, step.state.throttled)
 
 
 def _approval(state: State) -> str:
