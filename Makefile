@@ -19,6 +19,7 @@ test: system $(VENV)/.test lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests bench && $(BIN)/ruff format --check src tests bench && $(BIN)/mypy
 	$(BIN)/lint-imports && $(BIN)/deptry src
+	$(BIN)/python scripts/house --check
 	$(BIN)/python scripts/reference --check
 
 bench: system $(VENV)/.test

@@ -8,6 +8,9 @@ import math
 
 import msgspec
 
+_EXACT = 1e-12
+"""Far below any printed digit."""
+
 CONFIDENCE = 0.95
 
 
@@ -52,7 +55,7 @@ def upper_bound(events: int, n: int, confidence: float = CONFIDENCE) -> float:
             low = middle
         else:
             high = middle
-        if high - low < 1e-12:  # noqa: PLR2004 - far below any printed digit
+        if high - low < _EXACT:
             break
     return high
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from safehold.errors import TrustError, UsageError
+from safehold.http_ask import ask
 
 if TYPE_CHECKING:
     from safehold.trust.grants.interface import GrantRequest
@@ -60,9 +61,8 @@ def _post(url: str, message: Sequence[str]) -> None:
         raise UsageError("expected an https:// webhook (http:// on loopback only)")
     body = json.dumps({"text": "\n".join(message)}).encode()
     headers = {"content-type": "application/json"}
-    asked = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - checked above
     try:
-        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S):  # noqa: S310 - as above
+        with ask(url, data=body, headers=headers, timeout_s=_TIMEOUT_S):
             return
     except (OSError, urllib.error.URLError) as error:
         raise TrustError(f"the webhook told nobody ({type(error).__name__})") from error

@@ -7,7 +7,6 @@ import json
 import secrets
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safehold.errors import SafeholdError
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.ledger.interface import PromptRow
+from safehold.http_ask import ask
 from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.gates import GateReport
 from safehold.improve.response.rule_book import RuleBook
@@ -104,10 +104,7 @@ def post(url: str, body: dict[str, Any], key: str = "") -> dict[str, Any]:
     headers = {"content-type": "application/json"}
     if key:
         headers["authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(  # noqa: S310 - our own gateway on loopback
-        url, json.dumps(body).encode(), headers
-    )
-    with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:  # noqa: S310 - same
+    with ask(url, data=json.dumps(body).encode(), headers=headers, timeout_s=_WAIT_S) as answer:
         found: dict[str, Any] = json.load(answer)
         return found
 

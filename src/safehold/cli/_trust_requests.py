@@ -7,6 +7,9 @@ import msgspec
 
 from safehold.errors import UsageError
 
+_NAMED = 3
+"""Kind, name and version."""
+
 if TYPE_CHECKING:
     from safehold.trust.grants.details import Details
     from safehold.trust.grants.interface import GrantRequest, Policy, Resource
@@ -99,7 +102,7 @@ def parse_resource(text: str) -> "Resource":
     from safehold.trust.grants.interface import Resource
 
     fields = text.split("/", 3)
-    if len(fields) < 3:  # noqa: PLR2004 - kind, name and version
+    if len(fields) < _NAMED:
         raise UsageError(f"expected KIND/NAME/VERSION[/PART,PART], got {text[:60]!r}")
-    parts = tuple(fields[3].split(",")) if len(fields) > 3 else ("*",)  # noqa: PLR2004 - as above
+    parts = tuple(fields[3].split(",")) if len(fields) > _NAMED else ("*",)
     return Resource(kind=fields[0], name=fields[1], version=fields[2], parts=parts)

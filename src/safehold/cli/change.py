@@ -3,8 +3,6 @@
 import datetime as dt
 import json
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._change_tuf import tuf
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import ConfigError, UsageError
+from safehold.http_ask import ask
 from safehold.trust.release.needed import NOBODY
 
 if TYPE_CHECKING:
@@ -546,13 +545,11 @@ def _running(
 
 
 def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:
-    if not gateway.startswith(("http://", "https://")):
-        raise UsageError(f"expected an http or https address, got {gateway[:60]!r}")
     headers = {}
     if key_file is not None:
         headers["authorization"] = f"Bearer {key_file.read_text().strip()}"
-    asked = urllib.request.Request(f"{gateway.rstrip('/')}/admin/status", headers=headers)  # noqa: S310 - the scheme is checked
-    with urllib.request.urlopen(asked, timeout=_ASK_S) as answer:  # noqa: S310 - as above
+    url = f"{gateway.rstrip('/')}/admin/status"
+    with ask(url, headers=headers, timeout_s=_ASK_S) as answer:
         found: dict[str, Any] = json.loads(answer.read(1_000_000))
     return found
 

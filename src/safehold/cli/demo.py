@@ -147,7 +147,7 @@ def _show(rows: "list[Happened]", svg: Path | None) -> None:
     console.print(table(rows, console.width))
     console.print(_legend(rows), style="dim")
     if svg is not None:
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 - a device
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             picture = Console(record=True, width=_PICTURE_WIDTH, file=nowhere, highlight=False)
             picture.print(table(rows, _PICTURE_WIDTH))
             picture.print(_legend(rows), style="dim")

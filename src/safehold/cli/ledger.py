@@ -446,11 +446,11 @@ def _why(clause: str | None, stage: str | None, score: float | None) -> str:
 
 def _fields(entry: "Entry") -> Iterator[tuple[str, str]]:
     for name, value in _without_content(entry)["row"].items():
+        told = value
         if isinstance(value, dict):
-            value = {key: inner for key, inner in value.items() if inner is not None}  # noqa: PLW2901 - the same value without its empty fields
-        if value is not None and value != {} and name != "type":
-            shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            yield name, shown
+            told = {key: inner for key, inner in value.items() if inner is not None}
+        if told is not None and told != {} and name != "type":
+            yield name, told if isinstance(told, str) else msgspec.json.encode(told).decode()
 
 
 def _content(entry: "Entry") -> Iterator[tuple[str, str]]:

@@ -55,6 +55,10 @@ from safehold.detect.review import appeal_api
 from safehold.errors import ConfigError, DataError, SafeholdError, TamperError
 from safehold.trust.people.interface import SignatureError
 
+_DIGITS = 18
+"""What fits 64 bits."""
+_PORTS = range(1, 65_536)
+
 _HERE = Path(__file__).parent
 _FOLLOW_EVERY_S = 1.0
 _MOST_FORM_BYTES = 4 * MAX_SUBMISSION_BYTES
@@ -225,7 +229,7 @@ class ConsoleDoors:
             said = "too many open pages here; this one asks every 15 seconds instead"
             return Response(said, status_code=503, headers={"retry-after": "15"})
         seen = request.headers.get("last-event-id", "0")
-        last = int(seen) if seen.isdecimal() and len(seen) <= 18 else 0  # noqa: PLR2004 - 64 bits
+        last = int(seen) if seen.isdecimal() and len(seen) <= _DIGITS else 0
         return StreamingResponse(self._pulse.stream(last), media_type="text/event-stream")
 
     async def schema(self, request: Request) -> Response:
@@ -368,6 +372,6 @@ def serve_console(console: Console, *, host: str, port: int) -> None:
     Raises:
         ConfigError: the port is none.
     """
-    if not 0 < port < 65_536:  # noqa: PLR2004 - TCP
+    if port not in _PORTS:
         raise ConfigError(f"port: expected 1 to 65535, came {port}")
     uvicorn.run(console, host=host, port=port, log_level="warning", server_header=False)

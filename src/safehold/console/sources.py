@@ -22,6 +22,7 @@ from safehold.detect.review.desk import ReviewDesk
 from safehold.detect.review.reading import ReviewReading
 from safehold.errors import ConfigError, UpstreamError
 from safehold.guard.ledger.reader import LedgerReader
+from safehold.http_ask import ask
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.log_entries import Record
 from safehold.trust.released.follow import ReleaseLog
@@ -102,17 +103,15 @@ class GatewayLink:
             raise UpstreamError("the gateway's status is not one that we know") from error
 
     def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(  # noqa: S310 - http or https, checked above
-            self.url + path,
-            method=method,
-            data=None if method == "GET" else json.dumps(body).encode() if body else b"",
-            headers={"authorization": f"Bearer {self._key}", "content-type": "application/json"},
-        )
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        data = None if method == "GET" else json.dumps(body).encode() if body else b""
         if method != "GET":
             self._kept = None
         wait_s = _WAIT_S if method == "GET" else _ACT_WAIT_S
         try:
-            with urllib.request.urlopen(request, timeout=wait_s) as answer:  # noqa: S310 - as above
+            with ask(
+                self.url + path, method=method, data=data, headers=headers, timeout_s=wait_s
+            ) as answer:
                 return _object(answer.read(_MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as error:
             said = _object(error.read(_MAX_ANSWER_BYTES)).get("error", f"status {error.code}")

@@ -5,6 +5,9 @@ import re
 from safehold.constitution.interface import Tier
 from safehold.errors import UsageError
 
+_LONGEST_ID = 64
+"""The schema's own limit."""
+
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -26,7 +29,7 @@ def template(name: str, *, title: str, restricted: tuple[str, ...], stages: tupl
         if not ids or len(set(ids)) != len(ids):
             raise UsageError(f"expected at least one {what} and each once")
     for given in (name, *restricted, *stages):
-        if not _ID.fullmatch(given) or len(given) > 64:  # noqa: PLR2004 - the schema's limit
+        if not _ID.fullmatch(given) or len(given) > _LONGEST_ID:
             raise UsageError(f"expected an id such as beer-production, got {given!r}")
     lines = [
         "# `safehold constitution lint FILE` names every text that is still to be written.",

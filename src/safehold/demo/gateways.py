@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import SafeholdError
+from safehold.http_ask import ask
 
 _START_S = 240.0
 _STOP_S = 20.0
@@ -88,7 +89,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> Non
     while time.monotonic() < until and process.poll() is None:
         with (
             contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
-            urllib.request.urlopen(f"{url}/readyz", timeout=2),  # noqa: S310 - http, our own
+            ask(f"{url}/readyz", timeout_s=2),
         ):
             return
         time.sleep(0.1)

@@ -18,7 +18,7 @@ from safehold.govern.controls.facts.trust_log import (
     RecordFacts,
     RuleFacts,
 )
-from safehold.govern.controls.interface import DAY, AbsentError, ClosedError, HostError
+from safehold.govern.controls.interface import DAY, OPEN_PLACES, AbsentError, ClosedError, HostError
 
 NOW = 1_800_000_000
 _STATE = "/var/lib/safehold/state"
@@ -357,10 +357,11 @@ def _system_files() -> dict[str, str]:
         "vm/memfd_noexec": "2",
     }
     mount = "{n} 1 0:{n} / {t} rw,nosuid,nodev,noexec - tmpfs tmpfs rw"
-    targets = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - recorded, not used
     files = {f"/proc/sys/{name}": value + "\n" for name, value in values.items()}
     files |= {
-        "/proc/self/mountinfo": "\n".join(mount.format(n=n, t=t) for n, t in enumerate(targets)),
+        "/proc/self/mountinfo": "\n".join(
+            mount.format(n=n, t=t) for n, t in enumerate(OPEN_PLACES)
+        ),
         "/proc/modules": "ext4 1 1 - Live 0\n",
         "/proc/swaps": "Filename Type Size Used Priority\n",
         "/etc/modprobe.d/usb.conf": "install usb-storage /bin/false\nblacklist uas\n",

@@ -12,6 +12,9 @@ from safehold.trust.grants.events import Requested
 from safehold.trust.log.dsse import unseal
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf
 
+_DIGITS = 17
+"""No log counts further, and it fits 64 bits."""
+
 _PAGE = 60
 
 
@@ -57,7 +60,7 @@ def audit_log(visit: PageVisit[ConsoleSources]) -> AuditLogScreen:
     head = store.checkpoint()
     before = visit.query.get("before", "")
     end = head.size
-    if before.isdecimal() and len(before) < 18:  # noqa: PLR2004 - below any log's size - 64 bits
+    if before.isdecimal() and len(before) <= _DIGITS:
         end = min(end, int(before))
     start = max(0, end - _PAGE)
     keys = store.keys.emitter_keys()
@@ -84,7 +87,7 @@ def leaf_page(visit: PageVisit[ConsoleSources]) -> LeafPage:
         NotFoundError: the signed tree has no such leaf.
     """
     store, text = visit.sources.desk.store, visit.params["index"]
-    if not text.isdecimal() or len(text) > 17 or int(text) >= store.checkpoint().size:  # noqa: PLR2004 - a number of the text's own form
+    if not text.isdecimal() or len(text) > _DIGITS or int(text) >= store.checkpoint().size:
         raise NotFoundError("the signed tree has no leaf of that number")
     index = int(text)
     with store.exclusive():

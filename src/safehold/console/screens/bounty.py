@@ -17,6 +17,9 @@ from safehold.detect.bounty.programme import programme_digest
 from safehold.detect.bounty.sealing import seal
 from safehold.errors import DataError, UsageError
 
+_DIGITS = 9
+"""No book counts further."""
+
 
 @dataclass(frozen=True, slots=True)
 class BountyDesk:
@@ -189,6 +192,6 @@ def receive(sources: ConsoleSources, posted: PublicSubmission) -> int:
 
 def _number(visit: PageVisit[ConsoleSources]) -> int:
     text = visit.params["number"]
-    if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - no book counts so far
+    if not text.isdecimal() or len(text) > _DIGITS:
         raise NotFoundError("there is no submission of that number")
     return int(text)

@@ -17,6 +17,8 @@ from safehold.errors import SafeholdError
 from safehold.stats import Rate
 from safehold.trust.exemptions.exemption_book import WARN_DAYS
 
+_HIGH = 3
+
 _DAY_S = 86_400
 Level = Literal["ok", "warn", "bad"]
 
@@ -153,7 +155,7 @@ def _todo(visit: PageVisit[ConsoleSources]) -> Sequence[Todo]:
     ]
     for case in visit.sources.cases.cases()[:4]:
         if case.waiting:
-            level: Level = "bad" if case.severity >= 3 else "warn"  # noqa: PLR2004 - high
+            level: Level = "bad" if case.severity >= _HIGH else "warn"
             about = f"Case {case.case}: {case.kind.replace('_', ' ')}"
             detail = f"{case.waiting} of {case.items} wait"
             if case.account:

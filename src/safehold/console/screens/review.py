@@ -15,6 +15,9 @@ from safehold.detect.review.interface import BY_TWO, CaseAction, Context, Review
 from safehold.detect.review.reading import PAUSE_AFTER_S, CaseItem, CaseRecord, QueuedCase
 from safehold.errors import TrustError, UsageError
 
+_DIGITS = 9
+"""No store counts further."""
+
 SEVERITIES = ("lowest", "low", "medium", "high", "highest")
 VERDICT_WORDS = {
     ReviewVerdict.RESTRICTED_HELPFUL: "Restricted, and helpful",
@@ -226,7 +229,7 @@ def _blind(visit: PageVisit[ConsoleSources], record: CaseRecord) -> bool:
 
 def _number(visit: PageVisit[ConsoleSources], name: str) -> int:
     text = visit.params[name]
-    if not text.isdecimal() or len(text) > 9:  # noqa: PLR2004 - no store counts so far
+    if not text.isdecimal() or len(text) > _DIGITS:
         raise NotFoundError(f"there is no {name} of that number")
     return int(text)
 

@@ -1,6 +1,7 @@
 """Pages from templates: the environment, and how times, numbers and rates are written."""
 
 import datetime as dt
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import msgspec
 from markupsafe import Markup
 
 from safehold.console.shell.inert_text import WHOLE_CHARS, one_line, visible
+
+_NEXT_UNIT = 1000
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -48,7 +51,7 @@ def number(value: float) -> str:
 
 def percent(rate: float) -> str:
     """Return a share in per cent, with as many digits as it has meaning."""
-    if rate != rate:  # noqa: PLR0124 - not a number: nothing was seen
+    if math.isnan(rate):  # nothing was seen
         return "-"
     return f"{rate:.3%}" if 0 < rate < 100 * _SMALL else f"{rate:.1%}"
 
@@ -88,9 +91,9 @@ def size(count: float) -> str:
     """Return a number of bytes in a unit that a person reads."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:  # noqa: PLR2004 - the next unit
+        if value < _NEXT_UNIT:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
+        value /= _NEXT_UNIT
     return f"{value:.1f} TB"
 
 

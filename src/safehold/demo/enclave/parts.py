@@ -8,15 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from safehold.errors import SafeholdError
-from safehold.govern.controls.interface import ControlError
+from safehold.govern.controls.interface import OPEN_PLACES, ControlError
 from safehold.guard.bundle.signing import load_or_make_key
+from safehold.http_ask import ask
 from safehold.secure.egress.declare.plan import load_plan
 from safehold.secure.egress.declare.register import load_register
 from safehold.secure.egress.enforcement.audit import ChainedLog
@@ -175,7 +175,7 @@ def run(*command: str) -> None:
 def root() -> None:
     """Make the stage a host of its own: sysfs, closed places, its accounts and mirrors."""
     run("mount", "-t", "sysfs", "sysfs", "/sys")
-    for place in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - closed here
+    for place in OPEN_PLACES:
         run("mount", "-o", "remount,noexec,nosuid,nodev", place)
     for name in ("passwd", "shadow", "group"):
         path = Path("/etc") / name
@@ -399,12 +399,12 @@ def questions() -> None:
     """Ask the gateway a few things, so that its ledger holds something."""
     for text in ("When does the museum open?", "Which tea goes with cake?"):
         body = {"model": "any", "messages": [{"role": "user", "content": text}]}
-        request = urllib.request.Request(
+        with ask(
             f"http://127.0.0.1:{PORT}/v1/chat/completions",
             data=msgspec.json.encode(body),
             headers={"content-type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=20) as reply:  # noqa: S310 - our own gateway
+            timeout_s=20,
+        ) as reply:
             reply.read()
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -57,7 +58,7 @@ class HttpDoor:
                 aiohttp.ClientSession(timeout=self._timeout, headers=self._headers) as session,
                 session.post(self._url, json=body) as response,
             ):
-                if response.status != 200:  # noqa: PLR2004 - HTTP's word for "here it is"
+                if response.status != HTTPStatus.OK:
                     return ReplayReply(error=f"the gateway answered {response.status}")
                 said = await _heard(response)
                 decision_id = response.headers.get("x-safehold-decision-id", "")

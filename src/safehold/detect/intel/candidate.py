@@ -14,6 +14,11 @@ from safehold.detect.intel.stix import EXTENSION
 from safehold.detect.redteam.transforms import transform
 from safehold.errors import DataError, TrustError, UsageError
 
+_LONGEST_CHAIN = 3
+"""The longest chain that is played."""
+_DIGEST_DIGITS = 512
+"""A digest of 256 bytes in hex."""
+
 _KINDS = frozenset({"attack-pattern", "indicator"})
 
 
@@ -58,7 +63,7 @@ def candidate(found: Quarantined, *, now: float) -> Candidate:
         raise DataError(f"object {found.number}: its chain is none of ours") from error
     if not extension.chain and not extension.sketch:
         raise DataError(f"object {found.number} suggests no test: no chain, no sketch")
-    if len(extension.chain) > 3:  # noqa: PLR2004 - the longest chain that is played
+    if len(extension.chain) > _LONGEST_CHAIN:
         raise DataError(f"object {found.number}: expected at most three transforms")
     if not _is_sketch(extension.sketch):
         raise DataError(f"object {found.number}: its sketch is none")
@@ -89,4 +94,4 @@ def after(state: InboundState) -> InboundState:
 
 
 def _is_sketch(text: str) -> bool:
-    return not text or (len(text) == 512 and set(text) <= set("0123456789abcdef"))  # noqa: PLR2004 - a digest of 256 bytes in hex
+    return not text or (len(text) == _DIGEST_DIGITS and set(text) <= set("0123456789abcdef"))

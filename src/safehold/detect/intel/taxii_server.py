@@ -12,8 +12,9 @@ import hmac
 import math
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -116,7 +117,11 @@ class TaxiiServer:
                 body = await _body(request)
                 return await run_in_threadpool(handler, request, client, body)
             except _RefusedError as refused:
-                more = {"www-authenticate": "Basic"} if refused.status == 401 else {}  # noqa: PLR2004 - HTTP
+                more = (
+                    {"www-authenticate": "Basic"}
+                    if refused.status == HTTPStatus.UNAUTHORIZED
+                    else {}
+                )
                 if refused.wait_s:
                     more["retry-after"] = str(math.ceil(refused.wait_s))
                 error = {"title": refused.title, "http_status": str(refused.status)}
@@ -305,7 +310,7 @@ def _acceptable(request: Request) -> None:
         raise _RefusedError(406, f"expected to accept {MEDIA}")
 
 
-def _matches(one: StixObject, asked: Any) -> bool:  # noqa: ANN401 - Starlette's parameters
+def _matches(one: StixObject, asked: Mapping[str, str]) -> bool:
     after = asked.get("added_after")
     if after is not None:
         moment = seconds(after)

@@ -41,6 +41,13 @@ from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.own_tables import make_tables
 
+_WORST = 4
+"""The end of the scale of severity."""
+_TWO = 2
+"""Verdicts that a case has before a third person is asked."""
+_SATURDAY = 5
+"""As `datetime.weekday` counts."""
+
 LOCK_S = 900.0
 _SEVERITY_S = 7 * 86_400.0
 _HIGH = 3
@@ -95,7 +102,7 @@ class ReviewDesk:
         Raises:
             UsageError: there is no decision, or no such severity.
         """
-        if not decision_ids or not 0 <= severity <= 4:  # noqa: PLR2004 - the scale's end
+        if not decision_ids or not 0 <= severity <= _WORST:
             raise UsageError("a case needs a decision and a severity from 0 to 4")
         now = self._clock()
         case: dict[str, object] = {"kind": kind, "severity": severity, "account": account}
@@ -380,7 +387,7 @@ def _third(connection: Connection, item: int) -> None:
     """Ask one person more where two disagree on whether something restricted was asked."""
     found = select(VERDICTS.c.verdict).where(VERDICTS.c.item == item)
     given = [verdict in RESTRICTED for verdict in connection.execute(found).scalars()]
-    if len(given) == 2 and given[0] != given[1]:  # noqa: PLR2004 - two people
+    if len(given) == _TWO and given[0] != given[1]:
         connection.execute(update(ITEMS).where(ITEMS.c.id == item).values(needed=3))
 
 
@@ -397,5 +404,5 @@ def _working_days_after(now: float, days: int) -> float:
     moment = datetime.fromtimestamp(now, UTC)
     while days:
         moment += timedelta(days=1)
-        days -= moment.weekday() < 5  # noqa: PLR2004 - Saturday
+        days -= moment.weekday() < _SATURDAY
     return moment.timestamp()

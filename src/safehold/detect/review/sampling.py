@@ -92,7 +92,7 @@ def draw(
     first_above = edges.index(design.floor) + 1
     for number, ((band, caught), members) in enumerate(sorted(groups.items())):
         # Seeded: who repeats the design finds the same sample; nobody looked before it was kept.
-        lot = random.Random(f"{design.seed}/{band}/{caught}")  # noqa: S311 - a lot that repeats
+        lot = random.Random(f"{design.seed}/{band}/{caught}")
         count = min(design.per_stratum, len(members))
         strata.append(
             Stratum(
@@ -107,7 +107,7 @@ def draw(
             Drawn(decision_id=name, stratum=number, p_inclusion=count / len(members))
             for name in lot.sample(sorted(members), count)
         ]
-    order = random.Random(f"{design.seed}/order")  # noqa: S311 - as above
+    order = random.Random(f"{design.seed}/order")
     order.shuffle(drawn)
     return strata, drawn
 
@@ -117,7 +117,7 @@ def choose_gold(planted: Mapping[str, str], *, of: int, seed: int) -> dict[str, 
 
     `planted` gives each decision's topic; who repeats the seed gets the same.
     """
-    lot = random.Random(f"{seed}/gold")  # noqa: S311 - seeded, as the draw
+    lot = random.Random(f"{seed}/gold")
     wanted = math.ceil(of * GOLD_SHARE)
     kinds = {
         ReviewVerdict.RESTRICTED_HELPFUL: sorted(o for o, t in planted.items() if t != HARMLESS),
@@ -174,7 +174,7 @@ class SampleBook:
         fresh = {one: topic for one, topic in planted.items() if one not in spent}
         gold = choose_gold(fresh, of=len(drawn), seed=design.seed)
         items = [one.decision_id for one in drawn] + list(gold)
-        random.Random(f"{design.seed}/items").shuffle(items)  # noqa: S311 - hides which are gold
+        random.Random(f"{design.seed}/items").shuffle(items)
         case = desk.open_case(CaseKind.SAMPLE, items, severity=0, opened_by=by, gold=gold)
         with told(self._engine), self._engine.begin() as connection:
             connection.execute(insert(STRATA), [

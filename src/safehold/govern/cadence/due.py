@@ -11,6 +11,9 @@ from safehold.govern.controls.interface import ControlResult
 from safehold.govern.report.interface import Report
 from safehold.trust.standing.interface import Determination, EvaluationRun, StandingRecord
 
+_PARTIES = 2
+"""Who must have looked at what broke: two parties."""
+
 
 class DueItem(msgspec.Struct, frozen=True):
     """One thing and when it falls due (POSIX seconds)."""
@@ -53,7 +56,7 @@ def of_acceptances(log: LogReading, at: int) -> Iterator[DueItem]:
     for one in kept.excepted.values():
         yield DueItem(one.expires, f"exception for {one.control} of {one.owner}")
     for case in log.cases:
-        if case.broken_at is not None and len(set(case.reviewers)) < 2:  # noqa: PLR2004 - two parties
+        if case.broken_at is not None and len(set(case.reviewers)) < _PARTIES:
             yield DueItem(case.reviews_until, f"reviews of break-glass {case.request[:8]}")
 
 

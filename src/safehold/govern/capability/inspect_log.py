@@ -157,7 +157,7 @@ def _member(path: Path, data: bytes, name: str) -> bytes:
 
 def _zstandard(path: Path, packed: bytes) -> bytes:
     try:
-        import zstandard  # noqa: PLC0415 - an extra
+        import zstandard
     except ImportError as error:
         raise DependencyError("a log of Inspect needs: pip install safehold[inspect]") from error
     try:

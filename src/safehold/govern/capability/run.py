@@ -4,6 +4,7 @@ import asyncio
 import time
 import tomllib
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -166,7 +167,7 @@ class OpenAiCompleter:
             async with self._session.post(
                 self._url, json=body, headers=self._headers, timeout=timeout
             ) as answer:
-                if answer.status != 200:  # noqa: PLR2004 - HTTP
+                if answer.status != HTTPStatus.OK:
                     raise UpstreamError(f"the model server answered {answer.status}")
                 said = await answer.json()
                 return str(said["choices"][0]["message"]["content"] or "")

@@ -10,6 +10,8 @@ import msgspec
 from safehold.govern.controls.facts.trust_log import CaseFacts, LogReading
 from safehold.govern.controls.interface import DAY
 
+_SHA256_DIGITS = 64
+
 MAX_EXCEPTION_S = 90 * DAY
 MAX_ATTESTATION_S = 400 * DAY
 
@@ -69,7 +71,7 @@ def _fault(case: CaseFacts, at: int, enrolled: dict[str, str]) -> str:  # noqa: 
         return "its owner is not enrolled"
     if exception and not details.get("reason"):
         return "it gives no reason"
-    if not exception and len(details.get("evidence", "")) != 64:  # noqa: PLR2004 - SHA-256
+    if not exception and len(details.get("evidence", "")) != _SHA256_DIGITS:
         return "it names no evidence"
     longest = MAX_EXCEPTION_S if exception else MAX_ATTESTATION_S
     if int(end) - (case.used_at or 0) > longest:

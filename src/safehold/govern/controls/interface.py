@@ -12,6 +12,9 @@ import msgspec
 
 from safehold.errors import SafeholdError
 
+OPEN_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are judged, not used
+"""Where everybody may write."""
+
 T = TypeVar("T")
 
 DAY = 86_400

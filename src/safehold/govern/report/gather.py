@@ -102,14 +102,14 @@ def of_standing(standing: ModelStanding) -> Iterator[CaseEvidence]:
             holds_s=DAY,
             fields={
                 "in_force": Figure(audience=_PUBLIC, number=1.0),
-                "precautionary": Figure(audience=_PUBLIC, text=_yes(force.precautionary)),
-                "provisional": Figure(audience=_PUBLIC, text=_yes(force.provisional)),
+                "precautionary": Figure(audience=_PUBLIC, text=_yes(holds=force.precautionary)),
+                "provisional": Figure(audience=_PUBLIC, text=_yes(holds=force.provisional)),
                 "without": Figure(audience=_PARTNER, text=", ".join(sorted(force.without))),
             },
         )
 
 
-def _yes(holds: bool) -> str:  # noqa: FBT001 - a word for a truth
+def _yes(*, holds: bool) -> str:
     return "yes" if holds else "no"
 
 

@@ -61,7 +61,7 @@ def report_pdf(report: Report, signers: tuple[str, ...] = ()) -> bytes:
         DependencyError: WeasyPrint is not installed.
     """
     try:
-        from weasyprint import HTML  # noqa: PLC0415 - an extra
+        from weasyprint import HTML
     except ImportError as error:
         raise DependencyError("a PDF needs: pip install safehold[report]") from error
     with _fixed_clock(report.at):

@@ -4,6 +4,9 @@ import msgspec
 
 from safehold.errors import ConfigError
 
+_SLOWEST_S = 60
+"""The longest pause between two looks at the file."""
+
 
 class AccountStateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where account states come from; see docs/detection.md.
@@ -35,5 +38,5 @@ class AccountStateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
             raise ConfigError("account_states: keys: expected the key of one writer at least")
         if (self.log is None) is not (self.log_keys is None):
             raise ConfigError("account_states: expected log and log_keys, or neither of them")
-        if not 0 < self.reload_s <= 60:  # noqa: PLR2004 - a minute
+        if not 0 < self.reload_s <= _SLOWEST_S:
             raise ConfigError("account_states: expected reload_s of more than 0 to 60")

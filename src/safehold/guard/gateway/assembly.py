@@ -133,7 +133,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         media=MediaJudge(settings.media_scorer) if settings.media_scorer else None,
     )
     # 5. What all workers and hosts have in common, before the first request.
-    surfaces = Surfaces(settings, metrics.surface_closed)
+    surfaces = Surfaces(settings, lambda one, closed: metrics.surface_closed(one, closed=closed))
     gate = Gate(settings.keys, store, followed.states)
     state = SharedState(store, time.monotonic)
     canaries = Canaries(

@@ -4,6 +4,9 @@ import msgspec
 
 from safehold.errors import ConfigError
 
+_SLOWEST_S = 3600
+"""The longest pause between two looks at the log."""
+
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose key it is, by the immutable ids that grants name. One user is one seat.
@@ -41,5 +44,5 @@ class ExemptionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         Raises:
             ConfigError: `reload_s` is out of range.
         """
-        if not 0 < self.reload_s <= 3600:  # noqa: PLR2004 - an hour
+        if not 0 < self.reload_s <= _SLOWEST_S:
             raise ConfigError("exemptions: expected reload_s of more than 0 to 3600")

@@ -4,6 +4,9 @@ import msgspec
 
 from safehold.errors import ConfigError
 
+_SLOWEST_S = 60
+"""The longest pause between two looks at the file."""
+
 
 class OverlaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where hot rules come from; see docs/response.md.
@@ -39,5 +42,5 @@ class OverlaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if (self.log is None) is not (self.log_keys is None):
             raise ConfigError("hot_rules: expected log and log_keys, or neither of them")
-        if not 0 < self.reload_s <= 60:  # noqa: PLR2004 - a minute
+        if not 0 < self.reload_s <= _SLOWEST_S:
             raise ConfigError("hot_rules: expected reload_s of more than 0 to 60")

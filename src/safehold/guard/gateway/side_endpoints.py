@@ -217,7 +217,7 @@ def _model(entry: Entry) -> Entry:
     }
 
 
-def _plain(value: Any, depth: int = 0) -> Any:  # noqa: ANN401 - an upstream's JSON
+def _plain(value: object, depth: int = 0) -> object:
     """Return numbers, switches and names as they are, and None for all else."""
     match value:
         case bool() | int() | float():

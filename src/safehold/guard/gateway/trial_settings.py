@@ -4,6 +4,9 @@ import msgspec
 
 from safehold.errors import ConfigError
 
+_SLOWEST_S = 60
+"""The longest pause between two looks at the file."""
+
 
 class TrialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a trial comes from; see docs/response.md.
@@ -34,5 +37,5 @@ class TrialSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 f"trial: {self.approvals} approvals are needed of {len(self.keys)} persons"
             )
-        if not 0 < self.reload_s <= 60:  # noqa: PLR2004 - a minute
+        if not 0 < self.reload_s <= _SLOWEST_S:
             raise ConfigError("trial: expected reload_s of more than 0 to 60")

@@ -19,6 +19,9 @@ import numpy.typing as npt
 from safehold.errors import ScorerError
 from safehold.guard.scorers.interface import Activations
 
+_MATRIX = 2
+"""Dimensions of an array of tokens by features."""
+
 WINDOW: Final = 16
 """Length of the sliding window, in tokens of the served model."""
 
@@ -61,7 +64,7 @@ class LinearProbe:
             ScorerError: The rows have another width than the probe was trained on.
         """
         head = self.head
-        if activations.ndim != 2 or activations.shape[1] != len(head.weights):  # noqa: PLR2004 - tokens by features
+        if activations.ndim != _MATRIX or activations.shape[1] != len(head.weights):
             raise ScorerError("activations of another width than the probe's")
         return tuple((activations @ head.weights + head.shift).tolist())
 

@@ -144,7 +144,7 @@ def _options(max_bytes: int) -> re2.Options:
 
 def _group(searches: Sequence[tuple[Rule, _Search]]) -> tuple[_Search | None, _Searches]:
     """Return one search for all of the patterns; None where they can't be one program."""
-    if len(searches) < 2:  # noqa: PLR2004 - one pattern is its own program
+    if len(searches) <= 1:
         return None, tuple(searches)
     try:
         whole = re2.compile(

@@ -20,6 +20,9 @@ import numpy.typing as npt
 
 from safehold.errors import ConfigError
 
+_LEAST_LIKE = 0.3
+"""Below, everything is similar."""
+
 GRAM = 5
 """Characters of a gram."""
 LEAST_CHARS = 60
@@ -130,7 +133,7 @@ class _Known:
                 f"known attack {attack.id}: expected {LEAST_CHARS} to {MOST_CHARS} letters, digits "
                 f"and spaces, came {len(text)}"
             )
-        if not 0.3 <= attack.at_least <= 1:  # noqa: PLR2004 - below, everything is similar
+        if not _LEAST_LIKE <= attack.at_least <= 1:
             raise ConfigError(f"known attack {attack.id}: at_least must be from 0.3 to 1")
         self.attack = attack
         self.place = place

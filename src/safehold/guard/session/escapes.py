@@ -9,6 +9,8 @@ Source of the escapes: RFC 8259, section 7.
 import re
 from collections import deque
 
+_SURROGATES = range(0xD800, 0xE000)
+
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "/": "/"}
 _ESCAPE = re.compile(
     r"\\(?:u(?P<high>[dD][89abAB][0-9a-fA-F]{2})\\u(?P<low>[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -81,4 +83,4 @@ def _character(escape: "re.Match[str]") -> str:
         high, low = int(escape["high"], 16), int(escape["low"], 16)
         return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
     unit = int(escape["unit"], 16)
-    return "\N{REPLACEMENT CHARACTER}" if 0xD800 <= unit < 0xE000 else chr(unit)  # noqa: PLR2004 - surrogates
+    return "\N{REPLACEMENT CHARACTER}" if unit in _SURROGATES else chr(unit)

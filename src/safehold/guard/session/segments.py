@@ -80,7 +80,7 @@ def _met(exchange: Exchange) -> Iterator[Segment]:
 
 def seams(texts: Sequence[str]) -> list[str]:
     """Return what stands around the places where the texts meet, for each way to join them."""
-    if len(texts) < 2:  # noqa: PLR2004 - one text meets nothing
+    if len(texts) <= 1:
         return []
     found: dict[str, None] = {}
     for glue in _GLUES:
@@ -177,7 +177,7 @@ def dealt(exchange: Exchange) -> list[str]:
         if turn.role is Role.USER
         and (text := "\n".join(p.text for p in turn.parts if isinstance(p, TextPart)).strip())
     ][-_TURNS:]
-    if len(turns) < 2:  # noqa: PLR2004 - one turn is dealt to nobody
+    if len(turns) <= 1:
         return []
     lines = [[line for line in turn.splitlines() if line.strip()] for turn in turns]
     ways = (

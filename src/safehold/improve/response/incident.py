@@ -19,7 +19,7 @@ from safehold.improve.response.judged import Judge
 
 SLOT = "<<ask>>"
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
-_QUOTED = re.compile(r"[\"'“«‘]([^\"”»’\n]{12,600})[\"'”»’]")  # noqa: RUF001 - quotation marks
+_QUOTED = re.compile(r"[\"'“«‘]([^\"”»’\n]{12,600})[\"'”»’]")
 _MOST_SPANS = 160
 _LEAST = 12
 _RESTRICTED = 0.5

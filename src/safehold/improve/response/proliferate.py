@@ -14,6 +14,13 @@ from safehold.detect.redteam.transforms import apply, instruction, survives
 from safehold.improve.response.incident import SLOT
 from safehold.improve.response.interface import Asks, Dress, Variant
 
+_DEEPEST = 2
+"""How many changes one variant is made by, at most."""
+_SHOUTED = 0.3
+"""Of the words whose case is changed, the share that is written in capitals."""
+_SHORT = 5
+"""A text of so few words loses none."""
+
 _FILLERS = ("please", "now", "just", "well", "so", "then", "really", "kindly")
 _MOST_ASK = 300
 Rewriter = Callable[[str, int], str]
@@ -81,7 +88,7 @@ def _chain(
     dress: Dress, ask: str, rng: random.Random, settings: ProliferateSettings
 ) -> tuple[str, ...]:
     chain = dress.chain
-    if len(chain) < 2 and rng.random() < settings.chained:  # noqa: PLR2004 - at most two deep
+    if len(chain) < _DEEPEST and rng.random() < settings.chained:
         chain = (rng.choice(_MORE), *chain) if chain else (rng.choice(_MORE),)
     return chain if survives(ask, chain) else dress.chain
 
@@ -110,8 +117,8 @@ def _edited(around: str, rng: random.Random, share: float) -> str:
             continue
         kind = rng.randrange(3)
         if kind == 0:
-            words[at] = words[at].upper() if rng.random() < 0.3 else words[at].capitalize()  # noqa: PLR2004 - three in ten
-        elif kind == 1 and len(words) > 5 and "\n" not in words[at]:  # noqa: PLR2004 - too short to lose one
+            words[at] = words[at].upper() if rng.random() < _SHOUTED else words[at].capitalize()
+        elif kind == 1 and len(words) > _SHORT and "\n" not in words[at]:
             words.pop(at)
         else:
             words.insert(at, rng.choice(_FILLERS))

@@ -24,7 +24,7 @@ _OPENING = re.compile(
     r"^(?:sure|certainly|of course|absolutely|okay|here (?:is|are))\b[^\n]{0,120}[:!.]\s*\n+",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")  # noqa: RUF001 - full-width marks end sentences
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _NUMBER = re.compile(r"\W*\d+[.):]\W*|[-*•#]+")
 """The mark of a list item, which makes no sentence a new one."""
 ASK_CHARS = (8, 600)

@@ -13,6 +13,8 @@ import numpy as np
 
 from safehold.errors import DataError
 
+_CONVERGED = 1e-8
+
 
 class Threshold(msgspec.Struct, frozen=True):
     """A threshold, and the rank (of `n` benign scores in ascending order) it was taken from."""
@@ -102,6 +104,6 @@ def _logistic(
         curvature = features.T @ (features * (balance * probability * (1 - probability))[:, None])
         step = np.linalg.solve(curvature + 1e-2 * np.eye(len(weights)), gradient)
         weights -= step
-        if float(np.abs(step).max()) < 1e-8:  # noqa: PLR2004 - converged
+        if float(np.abs(step).max()) < _CONVERGED:
             break
     return weights

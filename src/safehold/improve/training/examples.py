@@ -18,6 +18,9 @@ from safehold.improve.synthesis.families import told_by_user
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
 
+_WITH_PROMPT = 0.5
+"""The share of replies that are read with their prompt."""
+
 _WINDOW_WORDS = (30, 85)
 _WINDOW_CHARS = (50, 150)
 _LONG_WORD = 12
@@ -122,7 +125,7 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
         if example.reply:
             turning = _TURNING in example.lineage.chain
             for window in _windows(example.reply, rng, tail=turning):
-                prompt = reading(example.exchange) if rng.random() < 0.5 else ""  # noqa: PLR2004 - one in two
+                prompt = reading(example.exchange) if rng.random() < _WITH_PROMPT else ""
                 found.append(LabelledPair(prompt, window, clause))
                 if rng.random() < _PASTED:
                     found.append(LabelledPair(window, "", clause))

@@ -376,14 +376,16 @@ def _combined(weights: tuple[float, float, float], pair: tuple[float, float]) ->
 
 
 def _stage1_only(cascade: Cascade, traces: Sequence[Trace], settings: TrainingSettings) -> Cascade:
-    def alone(on_prompt: bool) -> Thresholds:  # noqa: FBT001 - a local shorthand
+    def alone(*, on_prompt: bool) -> Thresholds:
         scores = [t.stage1 for t in traces if t.prompt is on_prompt and not t.restricted]
         alpha = settings.alpha[0 if on_prompt else 1]
         threshold = umbrella_threshold(scores, alpha, settings.delta)
         value = float(np.nextafter(threshold.value, np.inf))
         return Thresholds(escalate=value, weights=(1.0, 0.0, 0.0), block=value, alone=value)
 
-    return msgspec.structs.replace(cascade, prompt=alone(True), reply=alone(False))
+    return msgspec.structs.replace(
+        cascade, prompt=alone(on_prompt=True), reply=alone(on_prompt=False)
+    )
 
 
 def _measure(

@@ -24,6 +24,8 @@ from safehold.secure.change.git_policy import (
 from safehold.trust.people.interface import PeopleError, SignatureError, SshKey
 from safehold.trust.people.sshsig import dearmour, embedded_key, verify_sshsig
 
+_SHA1_DIGITS = 40
+
 REVIEW_NAMESPACE = "safehold-review"
 """The SSHSIG namespace of a review: a signed commit is none, nor is an approval of a grant."""
 GIT_NAMESPACE = "git"
@@ -107,7 +109,7 @@ class Git:
             ChangeError: altered, unsigned, signed twice, or with headers that no reader shows.
         """
         raw = self.run("cat-file", "commit", oid)
-        digest = hashlib.sha1 if len(oid) == 40 else hashlib.sha256  # noqa: PLR2004 - git's own
+        digest = hashlib.sha1 if len(oid) == _SHA1_DIGITS else hashlib.sha256
         if digest(b"commit %d\0" % len(raw) + raw).hexdigest() != oid:
             raise ChangeError(f"{oid[:12]}: the object is not what its digest says")
         head, separator, message = raw.partition(b"\n\n")

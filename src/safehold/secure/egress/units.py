@@ -4,6 +4,9 @@ import re
 
 from safehold.secure.egress.interface import RegisterError
 
+_ROUNDS_UP = 999.5
+"""From here on a number rounds to one of the next unit."""
+
 _FACTORS = {
     "B": 1,
     "kB": 10**3,
@@ -51,7 +54,7 @@ def human_bytes(count: float) -> str:
     """Say a number of bytes in the decimal unit a person would choose."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 999.5:  # noqa: PLR2004 - what rounds to 1000 is one of the next unit
+        if abs(size) < _ROUNDS_UP:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} PB"

@@ -7,6 +7,9 @@ import stat
 from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.fanotify.group import read_lease
 
+_TYPE_AT = 16
+"""Where ELF says what a file is (e_type, in either byte order)."""
+
 _ELF = b"\x7fELF"
 _RELOCATABLE = 1
 _BLOCK = 1 << 20
@@ -26,7 +29,7 @@ def content_kind(handle: int, *, executed: bool) -> CodeKind | None:
     if head.startswith(_ELF):
         if executed:
             return CodeKind.ELF
-        relocatable = len(head) > 16 and _RELOCATABLE in (head[16], head[-1])  # noqa: PLR2004 - e_type, either byte order
+        relocatable = len(head) > _TYPE_AT and _RELOCATABLE in (head[_TYPE_AT], head[-1])
         return CodeKind.MODULE if relocatable else CodeKind.LIBRARY
     # What has no magic is run by a shell, or by what binfmt_misc says.
     return CodeKind.SCRIPT if executed else None

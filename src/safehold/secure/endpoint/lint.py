@@ -22,6 +22,9 @@ from safehold.secure.endpoint.policy import (
     matches,
 )
 
+_TOP_FOLDER = re.compile(r"/[^/]*/\*")
+"""All that lies right in a folder of the root, as `/usr/*`."""
+
 _SOON_DAYS, _FAR_DAYS = 14, 366
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/run/user", "/proc")
@@ -83,7 +86,7 @@ def _paths(row: PolicyRow, *, host: bool) -> Iterator[PolicyFinding]:
                 yield PolicyFinding(row.name, "everything", f"{glob} allows the whole host")
             if any(place == one or place.startswith(one + "/") for one in _PLACES):
                 yield PolicyFinding(row.name, "writable-place", f"{glob}: others write there")
-        if not glob.endswith("**") and glob.endswith("/*") and glob.count("/") == 2:  # noqa: PLR2004 - "/usr/*"
+        if not glob.endswith("**") and _TOP_FOLDER.fullmatch(glob):
             yield PolicyFinding(
                 row.name,
                 "one-folder",

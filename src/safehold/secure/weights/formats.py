@@ -13,17 +13,21 @@ MAX_TABLE_BYTES = 100 * 2**20
 _PICKLE = tuple(bytes([0x80, version]) for version in range(2, 6))
 _ZIP = b"PK\x03\x04"
 _HEAD_BYTES = 16
+_LENGTH_BYTES = 8
+"""Of safetensors: the length of the table, before it."""
+_EMPTY_TABLE = b"{}"
 
 
 def _safetensors(path: Path, head: bytes) -> str | None:
-    length = int.from_bytes(head[:8], "little")
+    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
     size = path.stat().st_size
-    if len(head) < 8 or not 2 <= length <= min(MAX_TABLE_BYTES, size - 8):  # noqa: PLR2004 - the length field's own size
+    most = min(MAX_TABLE_BYTES, size - _LENGTH_BYTES)
+    if len(head) < _LENGTH_BYTES or not len(_EMPTY_TABLE) <= length <= most:
         return "its table is longer than the file"
     with path.open("rb") as file:
-        file.seek(8)
+        file.seek(_LENGTH_BYTES)
         try:
-            read_table(file.read(length), size - 8 - length)
+            read_table(file.read(length), size - _LENGTH_BYTES - length)
         except SealedFormatError as error:
             return str(error)
     return None

@@ -28,6 +28,9 @@ from safehold.trust.people.interface import Key, Person, Roster, SshKey
 from safehold.trust.release.interface import PublishRelease
 from safehold.trust.text import shown
 
+_LAST_SECOND = 253_402_300_799
+"""The last second that a date can name."""
+
 Words = tuple[tuple[str, str], ...]
 
 
@@ -67,7 +70,7 @@ def _person(person_id: str, roster: Roster) -> str:
 
 def utc(seconds: int) -> str:
     """Return POSIX seconds as a date and time in UTC."""
-    if seconds > 253_402_300_799:  # noqa: PLR2004 - the last second that a date can name
+    if seconds > _LAST_SECOND:
         return f"second {seconds}"
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 

@@ -59,6 +59,9 @@ from safehold.trust.people.proofs import verify_proof
 from safehold.trust.people.statement import Act
 from safehold.trust.release.interface import LoggedRelease, LogHead, PublishRelease
 
+_PREFIX = 8
+"""The shortest beginning of a request's id that names it."""
+
 WEEK_S = 7 * 86_400
 MIN_FOUNDERS = 2
 # What takes away or bears witness: it counts whatever the clock of its writer says.
@@ -165,7 +168,7 @@ class TrustState:
         """
         if request in self.cases:
             return self.cases[request]
-        found = [one for one in self.cases if len(request) >= 8 and one.startswith(request)]  # noqa: PLR2004 - as documented
+        found = [one for one in self.cases if len(request) >= _PREFIX and one.startswith(request)]
         if len(found) != 1:
             raise GrantError(
                 "expected the id of one request, or its first 8 characters or more, "

@@ -6,6 +6,9 @@ from typing import Any
 
 from safehold.errors import DependencyError
 
+_ED25519_BYTES = 32
+"""RFC 8032, section 5.1.5."""
+
 ED25519 = b"ssh-ed25519"
 SK_ED25519 = b"sk-ssh-ed25519@openssh.com"
 _P = 2**255 - 19
@@ -74,7 +77,7 @@ def cose_material(data: bytes) -> str:
         DependencyError: the `trust` extra is not installed.
     """
     try:
-        import cbor2  # noqa: PLC0415 - an extra
+        import cbor2
     except ImportError as error:
         raise DependencyError("passkeys need the extra: pip install 'safehold[trust]'") from error
     try:
@@ -95,7 +98,7 @@ def cose_material(data: bytes) -> str:
 
 
 def _ed25519(raw: bytes) -> str:
-    if len(raw) != 32:  # noqa: PLR2004 - RFC 8032 section 5.1.5
+    if len(raw) != _ED25519_BYTES:
         raise ValueError("expected an Ed25519 key of 32 bytes")
     y = int.from_bytes(raw, "little") % _SIGN
     if y >= _P or y in _SMALL_ORDER:

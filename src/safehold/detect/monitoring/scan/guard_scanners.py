@@ -21,6 +21,9 @@ from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard
 
+_ONE_EXCHANGE = 2
+"""A question with its answer."""
+
 _AUDIT = SessionPolicy(mode=DeliveryMode.AUDIT)
 _MOST_CHARS = 12_000
 
@@ -121,7 +124,7 @@ class WorkflowScanner:
         asked = [part.text for part in one.exchange.texts(Role.USER)]
         got = [part.text for part in one.exchange.texts(Role.ASSISTANT, Role.TOOL)]
         got += [lane.text for lane in one.final.delivered]
-        if len(asked) + len(got) <= 2:  # noqa: PLR2004 - one question with its answer
+        if len(asked) + len(got) <= _ONE_EXCHANGE:
             return ScanFinding(value=0.0, label="one_turn")
         return _finding(self._guard.joined(asked, got))
 

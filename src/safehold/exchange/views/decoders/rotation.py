@@ -80,8 +80,8 @@ def find(source: ViewSource, work: Work) -> Iterator[Found]:
         sums = running(gain)
         for begin, stop in runs(source.letters, gain):
             if begin < end and start < stop:
-                begin, stop = widened(source, sums, begin, stop)  # noqa: PLW2901 - the same stretch, wider
-                found[begin, stop] = Found(begin, stop, turned[begin:stop], how)
+                wide = slice(*widened(source, sums, begin, stop))
+                found[wide.start, wide.stop] = Found(wide.start, wide.stop, turned[wide], how)
     yield from _find_blobs(source, work)
     yield from (found[span] for span in sorted(found))
 

@@ -98,7 +98,7 @@ def _containers() -> dict[str, tuple[str, ...]]:
 
 def _namespace(process: str, kind: str) -> str:
     try:
-        return os.readlink(f"/proc/{process}/ns/{kind}")  # noqa: PTH115 - a link to no path
+        return str(Path(f"/proc/{process}/ns/{kind}").readlink())
     except OSError:
         return ""
 

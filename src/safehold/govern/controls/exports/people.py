@@ -13,6 +13,9 @@ from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, ControlError
 
+_TELLING = 5
+"""Fewer grants than that say nothing of who approves for whom."""
+
 _WINDOW = 90 * DAY
 
 
@@ -75,7 +78,7 @@ def insider(site: Site, log: LogReading, now: int) -> Insider:
         (one.requester, who) for one in used for who in one.carried_by if who != one.requester
     )
     # A pair's share needs enough cases to be one: below five there is nothing to compare.
-    share = max(pairs.values(), default=0) / len(used) if len(used) >= 5 else 0.0  # noqa: PLR2004 - too few to tell
+    share = max(pairs.values(), default=0) / len(used) if len(used) >= _TELLING else 0.0
     waits = [one.used_at - one.requested_at for one in used if one.used_at is not None]
     recent = [one for one in log.alarms if now - one.time <= 7 * DAY]
     drills = [one for one in log.of_kind("drill") if one.facts.get("drill", "")[:8] == "insider-"]

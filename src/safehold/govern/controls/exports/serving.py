@@ -2,13 +2,13 @@
 
 import itertools
 import subprocess
-import urllib.error
-import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
 from sqlalchemy import func, select
 
+from safehold.errors import UsageError
 from safehold.govern.controls.facts.documents import FlowRecords, Outputs
 from safehold.govern.controls.facts.egress import watch
 from safehold.govern.controls.facts.host import LocalHost
@@ -19,6 +19,7 @@ from safehold.guard.gateway.policy import Settings
 from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.schema import FINALS, PROMPTS
+from safehold.http_ask import ask
 from safehold.secure.egress.declare.register import load_register
 
 _ASK_S = 5.0
@@ -81,12 +82,10 @@ def _logprobs(path: str) -> int:
 
 
 def _answers(url: str) -> bool:
-    if not url.startswith(("http://", "https://")):
-        return False
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=_ASK_S) as reply:  # noqa: S310 - checked above
-            return bool(reply.status == 200)  # noqa: PLR2004 - ready
-    except (urllib.error.URLError, OSError):
+        with ask(f"{url}/readyz", timeout_s=_ASK_S) as reply:
+            return reply.status == HTTPStatus.OK
+    except (UsageError, OSError):
         return False
 
 

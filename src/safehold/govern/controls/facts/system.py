@@ -8,6 +8,9 @@ import msgspec
 from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.interface import AbsentError, HostError
 
+_MOUNT_FIELDS = 6
+"""The fields of a line before the optional ones: proc(5)."""
+
 SYSCTLS = (
     "fs/suid_dumpable",
     "kernel/core_pattern",
@@ -78,7 +81,7 @@ def mounts(host: ControlledHost) -> Mounts:
     for line in host.read("/proc/self/mountinfo").decode("utf-8", "replace").splitlines():
         before, dash, after = line.partition(" - ")
         words = before.split()
-        if not dash or len(words) < 6:  # noqa: PLR2004 - proc(5)
+        if not dash or len(words) < _MOUNT_FIELDS:
             raise HostError("mountinfo has a line of another shape")
         found.append(MountFacts(words[4], after.split()[0], frozenset(words[5].split(","))))
     return Mounts(tuple(found))

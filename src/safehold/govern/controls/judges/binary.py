@@ -6,7 +6,7 @@ from safehold.govern.controls.facts.documents import EndpointDocument
 from safehold.govern.controls.facts.machine import Kernel
 from safehold.govern.controls.facts.processes import Processes
 from safehold.govern.controls.facts.system import Mounts, Sysctls
-from safehold.govern.controls.interface import HostFacts, Inapplicable, Judge, need
+from safehold.govern.controls.interface import OPEN_PLACES, HostFacts, Inapplicable, Judge, need
 from safehold.govern.controls.judges.common import drilled, some
 
 
@@ -49,7 +49,7 @@ def bin_05(facts: HostFacts) -> Iterator[str]:
 def bin_06(facts: HostFacts) -> Iterator[str]:
     """Nothing runs from places where everybody may write."""
     found = {one.target: one.options for one in facts.of(Mounts).mounts}
-    for target in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - they are judged, not used
+    for target in OPEN_PLACES:
         options = found.get(target, frozenset())
         missing = sorted({"noexec", "nosuid", "nodev"} - options)
         yield from need(not missing, f"{target} lacks {', '.join(missing)}")

@@ -10,6 +10,8 @@ import msgspec
 from safehold.errors import ConfigError, DependencyError, LedgerError
 from safehold.guard.gateway.access.windows import windowed
 
+_NAMES = ("service", "database")
+
 _TIMEOUT_S = 5
 _RETRIES = 3
 _SENTINEL_PORT = 26_379
@@ -40,7 +42,7 @@ class RedisStore:
             DependencyError: The package `redis` is not installed.
         """
         try:
-            from redis.exceptions import RedisError  # noqa: PLC0415 - of an extra
+            from redis.exceptions import RedisError
         except ImportError as error:
             raise DependencyError("store redis://: install safehold[redis]") from error
         self._error: type[Exception] = RedisError
@@ -119,7 +121,7 @@ def sentinels(url: str) -> Watched:
             raise ValueError("expected a host")
         places.append((place, int(port) if name and port else _SENTINEL_PORT))
     names = path.strip("/").split("/")
-    if not names[0] or len(names) > 2:  # noqa: PLR2004 - a service and a database
+    if not names[0] or len(names) > len(_NAMES):
         raise ValueError("expected a service")
     return Watched(
         sentinels=tuple(places),
@@ -132,11 +134,11 @@ def sentinels(url: str) -> Watched:
 
 def _client(url: str) -> tuple[Any, list[Any]]:
     """Return the client of the data, and those of the sentinels."""
-    from redis import asyncio as redis  # noqa: PLC0415 - of an extra
-    from redis.asyncio.retry import Retry  # noqa: PLC0415 - of an extra
-    from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - of an extra
-    from redis.backoff import ExponentialBackoff  # noqa: PLC0415 - of an extra
-    from redis.exceptions import ConnectionError as LostError  # noqa: PLC0415 - of an extra
+    from redis import asyncio as redis
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import ExponentialBackoff
+    from redis.exceptions import ConnectionError as LostError
 
     # Its own backoff: a sentinel takes a moment to name a new master.
     given: dict[str, Any] = {

@@ -5,10 +5,11 @@ In process by default; any number of workers and hosts share one by URL: `redis:
 """
 
 import asyncio
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,6 +19,9 @@ from safehold.errors import ConfigError, LedgerError
 from safehold.guard.gateway.access.redis_store import RedisStore
 from safehold.guard.gateway.access.windows import windowed
 from safehold.guard.ledger.engine import parse_url
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 """How much the store inside one process keeps of conversations."""
@@ -287,9 +291,9 @@ class SqlStore:
         """Other workers and hosts read this store too."""
         return True
 
-    async def _run(self, call: Callable[..., Any], *args: object) -> Any:  # noqa: ANN401 - whatever the call returns
+    async def _run(self, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         try:
-            return await asyncio.to_thread(call, *args)
+            return await asyncio.to_thread(call, *args, **named)
         except sa.exc.SQLAlchemyError as error:
             raise LedgerError("store: the database did not answer") from error
 
@@ -298,7 +302,7 @@ class SqlStore:
         await asyncio.to_thread(self._engine.dispose)
 
 
-def _wal(connection: Any, _record: object) -> None:  # noqa: ANN401 - a driver's own
+def _wal(connection: sqlite3.Connection, _record: object) -> None:
     """Let readers and one writer work side by side; a power cut may cost the last counts."""
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -22,6 +22,9 @@ from safehold.guard.gateway.bundles.rollback_evidence import RollbackRules
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
 from safehold.guard.overlay.interface import RuleApproval
 
+_SECRET_BYTES = 16
+"""128 bits."""
+
 _STEP = b"safehold-trial-step/1\0"
 _MAX_BYTES = 4 << 20
 _ALONE = frozenset({TrialStep.SHADOW, TrialStep.ROLLED_BACK})
@@ -157,6 +160,6 @@ def read_secret(path: Path) -> bytes:
         secret = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"trial: {path.name} can't be read: {error.strerror}") from error
-    if len(secret) < 16:  # noqa: PLR2004 - 128 bits
+    if len(secret) < _SECRET_BYTES:
         raise ConfigError(f"trial: {path.name}: expected at least 16 random bytes")
     return secret

@@ -148,7 +148,7 @@ class AdminKeys:
         await self._set(name, None, "restored", who)
         return 200, {"id": name, "state": "active"}
 
-    async def _set(self, name: str, value: Any, change: str, who: Key) -> None:  # noqa: ANN401 - JSON
+    async def _set(self, name: str, value: object, change: str, who: Key) -> None:
         row = {"key": name, "change": change, "by": who.id}
         await self._ledger.append(EventRow(at=self._clock(), kind=EventKind.POLICY, detail={**row}))
         await self._state.set(_KIND, name, value)
@@ -158,7 +158,7 @@ class AdminKeys:
 _REQUEST = msgspec.json.Decoder(KeyRequest)
 
 
-def managed_key(value: Any) -> Key | None:  # noqa: ANN401 - what the store had
+def managed_key(value: object) -> Key | None:
     """Return a key as the store keeps it; None is a revoked one, or one that can't be read."""
     try:
         return None if value == REVOKED else msgspec.convert(value, Key)

@@ -187,7 +187,7 @@ class Canaries:
             except SafeholdError:
                 caught = None
             results[codec.surface] = caught is True
-            await self._conclude(codec.surface, caught)
+            await self._conclude(codec.surface, caught=caught)
         return results
 
     async def _caught(self, codec: Codec, text: CanaryText) -> bool | None:
@@ -232,7 +232,7 @@ class Canaries:
             return noticed
         return noticed and REFUSAL.encode() in bytes(sent)
 
-    async def _conclude(self, surface: Surface, caught: bool | None) -> None:  # noqa: FBT001 - a result
+    async def _conclude(self, surface: Surface, *, caught: bool | None) -> None:
         result = {True: "blocked", False: "passed", None: "unjudged"}[caught]
         self._metrics.canaries.labels(str(surface), result).inc()
         rows = [

@@ -241,7 +241,7 @@ class Metrics:
         """Count an attempt at a named upstream."""
         self._attempts.labels(upstream, result).inc()
 
-    def surface_closed(self, surface: Surface, closed: bool) -> None:  # noqa: FBT001 - a state
+    def surface_closed(self, surface: Surface, *, closed: bool) -> None:
         """Say whether a surface is closed in this worker."""
         self.closed.labels(str(surface)).set(1 if closed else 0)
 

@@ -57,7 +57,7 @@ class SharedState:
             if name.startswith(f"{kind}:")
         }
 
-    async def set(self, kind: str, name: str, value: Any) -> None:  # noqa: ANN401 - any JSON
+    async def set(self, kind: str, name: str, value: object) -> None:
         """Change a field here and everywhere; it holds here even where the store is away.
 
         Raises:

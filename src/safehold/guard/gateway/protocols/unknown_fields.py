@@ -234,11 +234,11 @@ def _walk(
             elif kind.forbid_unknown_fields:
                 unknown(kind.cls.__name__, (*at, name), item)
             continue
-        item = _walk(field.type, item, (*at, name), unknown)  # noqa: PLW2901 - strained
-        if not field.required and _counts(field.type) and not _fits(field.type, item):
+        strained = _walk(field.type, item, (*at, name), unknown)
+        if not field.required and _counts(field.type) and not _fits(field.type, strained):
             unknown("", (*at, name), None)
         else:
-            kept[name] = item
+            kept[name] = strained
     return kept
 
 

@@ -4,8 +4,6 @@ An upstream that keeps conversations (`previous_response_id`) reads turns that t
 hold. The gateway keeps them itself; an id that it did not give refuses.
 """
 
-from typing import Any
-
 import msgspec
 
 from safehold.errors import WireError
@@ -105,7 +103,7 @@ class Histories:
         value["input"] = [await self._item(item, owner) for item in items]
         return encode(value)
 
-    async def _item(self, item: Any, owner: str) -> Any:  # noqa: ANN401 - a client's JSON
+    async def _item(self, item: object, owner: str) -> object:
         if not isinstance(item, dict) or item.get("type") != "item_reference":
             return item
         name = item.get("id")

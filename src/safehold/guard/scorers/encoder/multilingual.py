@@ -17,6 +17,9 @@ from safehold.guard.scorers.encoder.onnx import onnx_session
 from safehold.guard.scorers.encoder.unigram import BEGIN, END, Unigram
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 
+_MATRIX = 2
+"""Dimensions of an array of pieces by bytes."""
+
 MOST_IDS: Final = 256
 """Most ids of a text; of a longer one the end is read."""
 MARK: Final = "query:"
@@ -50,7 +53,7 @@ class MultilingualScorer:
             DependencyError: ONNX Runtime is not installed.
             BundleError: The model can't be loaded, or the rows are no blocks.
         """
-        if words.ndim != 2 or words.shape[1] % _BLOCK_BYTES:  # noqa: PLR2004 - pieces by bytes
+        if words.ndim != _MATRIX or words.shape[1] % _BLOCK_BYTES:
             raise BundleError("stage 2's word rows are no 4-bit blocks")
         self.name = name
         self._clauses = tuple(clauses)

@@ -52,7 +52,7 @@ def tighten(
     """
     if not 0 < risk < 1:
         raise EgressError("expected a risk between 0 and 1")
-    if len(times) < 2:  # noqa: PLR2004 - one difference
+    if len(times) <= 1:
         raise EgressError("expected at least two readings of the odometer")
     at, sent = np.asarray(times, dtype=float), np.asarray(passed, dtype=float)
     at = at - at[0]

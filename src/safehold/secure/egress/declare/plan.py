@@ -3,7 +3,7 @@
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -281,7 +281,7 @@ def manifest_bytes(path: Path) -> int:
 _MAX_DEPTH = 6
 
 
-def _sum_sizes(node: Any, depth: int) -> int:  # noqa: ANN401 - JSON
+def _sum_sizes(node: object, depth: int) -> int:
     if depth > _MAX_DEPTH:
         return 0
     if isinstance(node, list):

@@ -13,6 +13,11 @@ import numpy as np
 
 from safehold.errors import EgressError
 
+_LEAST_TIMES = 5
+"""Four intervals carry no shape."""
+_LEAST_SCORES = 30
+"""A tail needs a few values."""
+
 _QUARTER, _THREE_QUARTERS = 25, 75
 
 
@@ -35,7 +40,7 @@ def beacon_score(times: Sequence[float], sizes: Sequence[int]) -> float:
     """
     if len(times) != len(sizes):
         raise EgressError("expected a size for every time")
-    if len(times) < 5:  # noqa: PLR2004 - four intervals carry no shape
+    if len(times) < _LEAST_TIMES:
         return 0.0
     gaps = np.diff(np.sort(np.asarray(times, dtype=float)))
     parts = [*_regular(gaps), *_regular(np.asarray(sizes, dtype=float)), _even(times)]
@@ -121,7 +126,7 @@ def limit_for(honest: Sequence[float], *, windows_per_year: float, alarms_per_ye
         EgressError: Fewer than 30 honest windows.
     """
     scores = np.sort(np.asarray(honest, dtype=float))
-    if len(scores) < 30:  # noqa: PLR2004 - a tail needs a few values
+    if len(scores) < _LEAST_SCORES:
         raise EgressError("expected at least 30 honest windows to set a limit")
     wanted = alarms_per_year / windows_per_year
     high = float(np.quantile(scores, 0.9))

@@ -20,6 +20,9 @@ from safehold.secure.egress.explain.ledger import ExplainedRow
 from safehold.secure.egress.interface import ExplainedRowError, Window
 from safehold.stats import Rate
 
+_ROUNDING = 1e-6
+"""What a model's sums are off by."""
+
 MAX_TOP_LOGPROBS = 5
 LOGPROB_STEP = 0.25
 """Log-probabilities are rounded to this step, which bounds what their digits can carry."""
@@ -110,7 +113,7 @@ def bound_logprobs(top: Sequence[tuple[str, float]]) -> tuple[tuple[str, float],
         EgressError: A log-probability is not a number at or below 0.
     """
     for _, value in top:
-        if math.isnan(value) or value > 1e-6:  # noqa: PLR2004 - rounding of a model
+        if math.isnan(value) or value > _ROUNDING:
             raise EgressError("expected log-probabilities at or below 0")
     best = sorted(top, key=lambda item: -item[1])[:MAX_TOP_LOGPROBS]
     return tuple(

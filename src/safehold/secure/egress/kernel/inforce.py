@@ -19,6 +19,8 @@ from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.ruleset import WIRE_TABLE
 from safehold.secure.egress.kernel.statements import TABLE, Json
 
+_TABLE_LINE = ("table", "FAMILY", "NAME")
+
 Rules = Mapping[str, tuple[str, ...]]
 """Chains and other objects of our tables: `table kind name` to their lines."""
 
@@ -74,7 +76,7 @@ def parse_listing(text: str) -> Rules:
     lines: list[str] = []
     for line in text.splitlines():
         words = line.split()
-        if line.startswith("table ") and len(words) > 2:  # noqa: PLR2004 - family, name, brace
+        if line.startswith("table ") and len(words) >= len(_TABLE_LINE):
             table = words[2]
         elif line.startswith("\t\t") and table in {TABLE, WIRE_TABLE}:
             said = line.strip()

@@ -11,7 +11,7 @@ import ctypes
 import platform
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safehold.secure.egress.kernel.devices import Device
 from safehold.secure.egress.kernel.netns import inside, open_links
@@ -96,7 +96,7 @@ def _filters(links: "IPRoute", index: int, parent: int) -> Iterator[str]:
             yield f"filter {item.get_attr('TCA_KIND')} {parent:x} {' '.join(found)}"
 
 
-def _said(node: Any) -> Iterator[str]:  # noqa: ANN401 - netlink attributes
+def _said(node: object) -> Iterator[str]:
     """The words of a filter's options that carry meaning; counters and times are left out."""
     for name, value in getattr(node, "get", lambda *_: [])("attrs", []) or []:
         if name in {"TCA_ACT_KIND", "TCA_BPF_NAME", "TCA_BPF_TAG"}:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TextIO
 
 _STEP = 1_200
@@ -222,7 +223,7 @@ def _neighbour(address: str) -> tuple[str, bytes]:
         knock.sendto(b"", (address, 9))
     end = time.monotonic() + 2
     while time.monotonic() < end:
-        with open("/proc/net/arp", encoding="ascii") as table:  # noqa: PTH123 - one line each
+        with Path("/proc/net/arp").open(encoding="ascii") as table:
             for line in table:
                 cells = line.split()
                 if cells[0] == address and cells[2] != "0x0":

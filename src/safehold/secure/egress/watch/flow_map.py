@@ -103,7 +103,7 @@ def _mapped(flow: Flow, rows: Sequence[TimelineRow], end: float, today: dt.date)
 def _a_day(name: str, rows: Sequence[TimelineRow], begin: float, end: float) -> float | None:
     """Bytes a day between two times; None when the timeline does not reach back so far."""
     inside = [row for row in rows if begin <= row.time <= end and name in row.passed]
-    if len(inside) < 2:  # noqa: PLR2004 - one difference
+    if len(inside) <= 1:
         return None
     span = inside[-1].time - inside[0].time
     return (inside[-1].passed[name] - inside[0].passed[name]) / span * DAY_S if span else None

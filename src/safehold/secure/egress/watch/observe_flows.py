@@ -19,6 +19,8 @@ from safehold.secure.egress.interface import Direction, KernelError, Tuple5
 from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.statements import Json
 
+_FIELDS = ("address", "protocol", "port", "user")
+
 TABLE = "safehold_learn"
 _ENTRIES = 65_536
 HEADROOM = 1.5
@@ -131,7 +133,7 @@ def _seen(way: Direction, element: dict[str, Any]) -> SeenFlow:
     inner = element["elem"]
     values = inner["val"]["concat"]
     uid = values[-1]
-    port = values[2] if len(values) == 4 else 0  # noqa: PLR2004 - address, protocol, port, user
+    port = values[2] if len(values) == len(_FIELDS) else 0
     protocol = {"ipv6-icmp": "icmpv6"}.get(values[1], str(values[1]))
     flow = Tuple5(
         protocol=protocol,

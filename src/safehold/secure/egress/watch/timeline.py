@@ -15,6 +15,9 @@ from safehold.errors import DataError
 from safehold.secure.egress.units import human_bytes
 from safehold.secure.egress.watch.watch import TimelineRow
 
+_NEARLY_SPENT = 0.8
+"""The share of a budget from which it is shown hot."""
+
 _WIDTH, _LEFT, _RIGHT, _PANEL, _GAP = 1000, 86, 150, 120, 46
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d")
 _LEVEL_COLOURS = {"warn": "#ca8a04", "throttle": "#ea580c", "block": "#dc2626", "seal": "#7f1d1d"}
@@ -82,7 +85,7 @@ def render(rows: Sequence[TimelineRow], *, stolen_bytes: int, refresh_s: int = 0
     Raises:
         DataError: There are fewer than two rows.
     """
-    if len(rows) < 2:  # noqa: PLR2004 - a line needs two points
+    if len(rows) <= 1:
         raise DataError("a timeline needs at least two rows: let the watch run a little longer")
     thin = rows[:: max(1, len(rows) // _MAX_POINTS)]
     thin = [*thin, rows[-1]] if thin[-1] is not rows[-1] else list(thin)
@@ -230,7 +233,7 @@ def _flow_table(row: TimelineRow) -> str:
             budget = row.budgets.get(name, {}).get(window, 0)
             used = max(0, budget - left)
             share = min(1.0, used / budget) if budget else 0.0
-            hot = " class=hot" if share > 0.8 else ""  # noqa: PLR2004 - nearly spent
+            hot = " class=hot" if share > _NEARLY_SPENT else ""
             lines.append(
                 f"<tr>{first if index == 0 else '<td><td>'}<td>{html.escape(window)}"
                 f"<td class=n>{human_bytes(used)}<td class=n>{human_bytes(left)}"

@@ -32,6 +32,11 @@ from safehold.secure.fanotify.group import Group
 from safehold.secure.fanotify.hold import Holder
 from safehold.secure.fanotify.interface import Asked, Scope
 
+_FEWEST = 3
+"""Marks that are always there: root, disk and tmpfs."""
+_ENGINE_AT = 3
+"""The place of the engine among the arguments: program, folder, engine."""
+
 TRUSTED = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 SOCKET = Path("/run/guard.sock")
 RECORDS = Path("/run/denials.jsonl")
@@ -144,7 +149,7 @@ def start_guard(
     listener.close()
     for _ in range(200):
         try:
-            if read_pulse(SOCKET).marks > 3:  # noqa: PLR2004 - root, disk, tmpfs and more
+            if read_pulse(SOCKET).marks > _FEWEST:
                 return holder
         except StaleGuardError:
             pass
@@ -280,5 +285,5 @@ def _session(leader: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    only = sys.argv[3] if len(sys.argv) > 3 and sys.argv[3] != "-v" else ""  # noqa: PLR2004 - program, folder, engine
+    only = "".join(one for one in sys.argv[_ENGINE_AT : _ENGINE_AT + 1] if one != "-v")
     print(msgspec.json.encode(run(sys.argv[1], Path(sys.argv[2]), only)).decode())

@@ -25,6 +25,9 @@ from safehold.secure.weights.interface import (
 from safehold.secure.weights.keys import key_check
 from safehold.secure.weights.providers.envelope import unwrap_with, wrap_with
 
+_LEAST = 2
+"""Shamir's least: one share alone would be the secret."""
+
 MAX_SHARES = 32
 MIN_PASSPHRASE = 12
 WORK = 17  # scrypt with N = 2^17, r = 8, p = 1 (OWASP's first choice): 128 MiB, about half a second
@@ -65,7 +68,7 @@ class ShareProvider:
         self, folder: Path, ask: Ask, *, shares: int = 1, threshold: int = 1, work: int = WORK
     ) -> None:
         single = shares == threshold == 1
-        if not single and not 2 <= threshold <= shares <= MAX_SHARES:  # noqa: PLR2004 - Shamir's least
+        if not single and not _LEAST <= threshold <= shares <= MAX_SHARES:
             raise ProviderError(
                 f"expected 2 <= threshold <= shares <= {MAX_SHARES}, or one passphrase (1 of 1)"
             )

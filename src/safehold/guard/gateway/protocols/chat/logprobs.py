@@ -4,6 +4,7 @@ An alternative token is text that nobody scored, so it never leaves. A chosen to
 of its characters have been released as text.
 """
 
+import math
 from collections import deque
 from typing import Any
 
@@ -35,7 +36,7 @@ class ChosenTokens:
         while queue and rest.startswith(queue[0][0]):
             token, logprob = queue.popleft()
             rest = rest[len(token) :]
-            if logprob == logprob:  # noqa: PLR0124 - only NaN differs from itself
+            if not math.isnan(logprob):
                 entries.append(
                     {"token": token, "logprob": logprob, "bytes": None, "top_logprobs": []}
                 )
