@@ -33,6 +33,7 @@ from sqlalchemy import (
 from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
 from safehold.guard.ledger.engine import told
 from safehold.guard.ledger.joined import watermark
+from safehold.guard.ledger.own_tables import make_tables
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.schema import FINALS, PROMPTS
 
@@ -149,8 +150,7 @@ class ExchangeIndex:
             LedgerError: the database can't be used.
         """
         self._engine, self._reader, self._clock = engine, reader, clock
-        with told(engine), engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(engine, METADATA, name="console_index")
 
     # ---- following -----------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from safehold.errors import TrustError
 from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import make_tables
 
 IDLE_S = 30 * 60.0
 LONGEST_S = 8 * 3600.0
@@ -75,8 +76,7 @@ class Logins:
             LedgerError: the database can't be used.
         """
         self._engine, self._clock = engine, clock
-        with told(engine), engine.begin() as connection:
-            METADATA.create_all(connection)
+        make_tables(engine, METADATA, name="console_logins")
 
     def challenge(self) -> str:
         """Return a fresh nonce, good for one login within five minutes.

@@ -3,17 +3,19 @@
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
     NoSuchModuleError,
+    OperationalError,
     SQLAlchemyError,
     StatementError,
 )
@@ -74,6 +76,8 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
 
 
 _IN_WAL_MODE = b"\x02\x02"
+_RETRY_S = 0.02
+_TABLES_LOCK = 0x5AFE_57A7
 
 
 def parse_url(url: str) -> URL:
@@ -172,8 +176,10 @@ def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
         connection.isolation_level = None  # we say BEGIN ourselves
         # WAL syncs its log at every commit under FULL: an acknowledged row survives power loss,
         # at one fsync per commit, which the writer shares among all that wait.
+        if write:
+            switch_to_wal(connection, wait_s=wait_s)
         for pragma in (
-            ("journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF", "secure_delete=ON")
+            ("synchronous=FULL", "trusted_schema=OFF", "secure_delete=ON")
             if write
             else ("query_only=ON", "trusted_schema=OFF")
         ):
@@ -184,6 +190,50 @@ def _sqlite(url: URL, *, wait_s: float, write: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def switch_to_wal(connection: sqlite3.Connection, *, wait_s: float) -> None:
+    """Have a SQLite file write ahead; SQLite's own wait for a lock does not cover this change.
+
+    Raises:
+        sqlite3.OperationalError: Another connection held the file's lock all that time.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
+
+
+def make_missing(engine: Engine, tables: MetaData, *, wait_s: float) -> None:
+    """Make tables and indices that never change, for an engine whose transactions begin as readers.
+
+    Processes that start at once would each make them: all but one wait. SQLite does not wait
+    where a reader turns writer, so the whole is done again there. `own_tables` has versions.
+
+    Raises:
+        SQLAlchemyError: The database can't be written.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            with engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    lock = text("SELECT pg_advisory_xact_lock(:key)")
+                    connection.execute(lock, {"key": _TABLES_LOCK})
+                tables.create_all(connection)
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 class Place:

@@ -13,19 +13,17 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from safehold.errors import ConfigError, LedgerError
 from safehold.guard.gateway.access.redis_store import RedisStore
 from safehold.guard.gateway.access.windows import windowed
-from safehold.guard.ledger.engine import parse_url
+from safehold.guard.ledger.engine import make_missing, parse_url, switch_to_wal
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_VALUE_BYTES = 256 * 1024 * 1024
 """How much the store inside one process keeps of conversations."""
-_TABLES_LOCK = 0x5AFE_401E
 _WAIT_S = 20.0
 _STORE_URL = (
     "store: expected redis://host, unix:///path, redis+sentinel://host,host/service, "
@@ -187,7 +185,7 @@ class SqlStore:
             self._engine = sa.create_engine(place, pool_pre_ping=True, connect_args=given)
             if not postgres:
                 sa.event.listen(self._engine, "connect", _wal)
-            self._make_tables(meta, postgres=postgres)
+            make_missing(self._engine, meta, wait_s=_WAIT_S)
         except (sa.exc.ArgumentError, ConfigError) as error:
             raise ConfigError(_STORE_URL) from error
         except (sa.exc.SQLAlchemyError, ImportError) as error:
@@ -195,29 +193,6 @@ class SqlStore:
         self._insert: Any = (
             postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         )
-
-    def _make_tables(self, meta: sa.MetaData, *, postgres: bool) -> None:
-        """Make what is missing. Workers that start at once would each do so.
-
-        SQLite's own wait does not cover the change to WAL, nor a reader that turns writer.
-        """
-        deadline = time.monotonic() + _WAIT_S
-        while True:
-            try:
-                with self._engine.begin() as connection:
-                    if postgres:
-                        lock = sa.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})")
-                        connection.execute(lock)
-                    for table in meta.sorted_tables:
-                        connection.execute(CreateTable(table, if_not_exists=True))
-                        for index in table.indexes:
-                            connection.execute(CreateIndex(index, if_not_exists=True))
-            except sa.exc.OperationalError as error:
-                if "locked" not in str(error.orig) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-            else:
-                return
 
     async def add(self, key: str, amount: int, window_s: int) -> int:
         """Add to a counter of the current window; return its sum."""
@@ -304,8 +279,8 @@ class SqlStore:
 
 def _wal(connection: sqlite3.Connection, _record: object) -> None:
     """Let readers and one writer work side by side; a power cut may cost the last counts."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
+    switch_to_wal(connection, wait_s=_WAIT_S)
+    connection.execute("PRAGMA synchronous=NORMAL").fetchall()
 
 
 def open_store(url: str | None) -> Store:
