@@ -6,21 +6,20 @@ not hold (any more) is not in force, whoever signed the file.
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from safehold.canonical import sha256_hex
-from safehold.errors import LedgerError, TrustError
 from safehold.guard.accounts.file import keys_of, opened
 from safehold.guard.accounts.interface import AccountStateError, AccountStates, LadderStep
 from safehold.guard.accounts.live import States, StateSource, StepInForce, holding, no_states
 from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.grant_log import GrantLog
-from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
+from safehold.guard.gateway.signed_file import FileRow, FileWatch, SignedFile
+from safehold.guard.ledger.interface import EventKind, RowSink
 
 _FUTURE_S = 300
 
@@ -43,11 +42,9 @@ class AccountStateFile:
             ConfigError: a key can't be read.
             TrustError: the log does not verify.
         """
-        self._file = Path(settings.file)
-        self._memory = Path(settings.memory)
+        self._file = SignedFile(Path(settings.file), Path(settings.memory))
         self._keys = keys_of(settings.keys)
         self._clock = clock
-        self._stamp: tuple[int, int, int] | None = None
         self._log = None
         if settings.log is not None and settings.log_keys is not None:
             size = self._seen().log_size
@@ -79,9 +76,7 @@ class AccountStateFile:
         """
         news = self._log is not None and self._log.refresh()
         try:
-            stat = self._file.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            fresh = None if stamp == self._stamp else self._file.read_bytes()
+            fresh = self._file.fresh()
         except OSError as error:
             raise AccountStateError(f"{self._file.name}: can't be read") from error
         content = self.content if fresh is None else self._opened(fresh)
@@ -93,7 +88,7 @@ class AccountStateFile:
         if content.serial >= seen.serial:
             seen = msgspec.structs.replace(seen, serial=content.serial, digest=_digest(content))
         self._remember(msgspec.structs.replace(seen, log_size=max(size, seen.log_size)))
-        self._stamp = stamp
+        self._file.taken()
         self.content, self._states = content, States(held)
         self.ungranted = len(content.standings) - len(held)
         return True
@@ -115,91 +110,60 @@ class AccountStateFile:
 
     def _seen(self) -> _Seen:
         try:
-            return msgspec.json.decode(self._memory.read_bytes(), type=_Seen)
-        except FileNotFoundError:
-            return _Seen()
+            seen = self._file.seen()
+            return _Seen() if seen is None else msgspec.json.decode(seen, type=_Seen)
         except (OSError, msgspec.DecodeError) as error:
-            raise AccountStateError(f"{self._memory.name}: the memory is lost") from error
+            raise AccountStateError(f"{self._file.name}: the memory is lost") from error
 
     def _remember(self, seen: _Seen) -> None:
-        draft = self._memory.with_suffix(f".{os.getpid()}")
         try:
-            draft.write_bytes(msgspec.json.encode(seen))
-            draft.replace(self._memory)
+            self._file.remember(msgspec.json.encode(seen))
         except OSError as error:
-            raise AccountStateError(f"{self._memory.name}: can't be written") from error
+            raise AccountStateError(f"{self._file.name}: the memory can't be written") from error
 
 
 def _digest(content: AccountStates) -> str:
     return sha256_hex(msgspec.json.encode(content))
 
 
-class AccountStateWatch:
-    """Looks at the file again and again; a change or a refusal is a row."""
+class AccountStateNews:
+    """What is told of the file: how many accounts stand on each step, and what is amiss."""
 
-    def __init__(
-        self,
-        states: AccountStateFile,
-        *,
-        reload_s: float,
-        ledger: RowSink,
-        alarm: Callable[[str], None],
-        count: Callable[[dict[str, int]], None],
-        clock: Callable[[], float],
-    ) -> None:
-        """Take the file and where to tell."""
+    def __init__(self, states: AccountStateFile, count: Callable[[dict[str, int]], None]) -> None:
+        """Take the file, and who hears of the counts."""
         self._states = states
-        self._reload_s = reload_s
-        self._ledger = ledger
-        self._alarm = alarm
         self._count = count
-        self._clock = clock
-        self._told = ""
         self._stale = False
 
-    async def follow(self) -> None:
-        """Follow the file until cancelled."""
-        await self._changed()
-        while True:
-            await asyncio.sleep(self._reload_s)
-            await self.look()
+    def refresh(self) -> bool:
+        """Take in what changed; tell whether anything did.
 
-    async def look(self) -> None:
-        """Look once."""
-        try:
-            changed = await asyncio.to_thread(self._states.refresh)
-        except (AccountStateError, TrustError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                self._alarm("account_states_refused")
-                await self._event({"alarm": "account-states-refused", "reason": self._told[:200]})
-            return
-        if changed:
-            self._told = ""
-            await self._changed()
-        if self._states.stale and not self._stale:
-            self._alarm("account_states_stale")
-            await self._event(
-                {"alarm": "account-states-stale", "serial": self._states.content.serial}
-            )
-        self._stale = self._states.stale
+        Raises:
+            AccountStateError: the file can't be used; the states in force stay.
+            TrustError: the log can't be used; the states in force stay.
+        """
+        return self._states.refresh()
 
-    async def _changed(self) -> None:
+    def changed(self) -> Iterator[FileRow]:
+        """Say what is in force now."""
         counts = {level.value: count for level, count in self._states.counts().items()}
         self._count(counts)
         if self._states.ungranted:
-            self._alarm("account_states_ungranted")
-            await self._event(
-                {"alarm": "account-states-ungranted", "steps": self._states.ungranted}
+            yield FileRow(
+                {"alarm": "account-states-ungranted", "steps": self._states.ungranted},
+                "account_states_ungranted",
             )
-        await self._event({"serial": self._states.content.serial, **counts})
+        yield FileRow({"serial": self._states.content.serial, **counts})
 
-    async def _event(self, detail: Detail) -> None:
-        kind = EventKind.ALARM if "alarm" in detail else EventKind.ACCOUNT_STATES
-        try:
-            await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
-        except LedgerError:
-            self._alarm("ledger")
+    def looked(self) -> Iterator[FileRow]:
+        """Say, once, that the file's writer should have written another one by now."""
+        stale, before = self._states.stale, self._stale
+        self._stale = stale
+        if stale and not before:
+            serial = self._states.content.serial
+            yield FileRow(
+                {"alarm": "account-states-stale", "serial": serial}, "account_states_stale"
+            )
 
 
 async def open_states(
@@ -217,12 +181,13 @@ async def open_states(
     if settings is None:
         return no_states, ()
     states = await asyncio.to_thread(AccountStateFile, settings, time.time)
-    watch = AccountStateWatch(
-        states,
+    watch = FileWatch(
+        AccountStateNews(states, count),
+        kind=EventKind.ACCOUNT_STATES,
+        refused=AccountStateError,
         reload_s=settings.reload_s,
         ledger=ledger,
         alarm=alarm,
-        count=count,
         clock=time.time,
     )
     return states.of, (watch.follow,)

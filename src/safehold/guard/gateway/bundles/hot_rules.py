@@ -5,18 +5,17 @@ rules in force stay, and an alarm says so. A rule that ends does so without anyb
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from safehold.errors import LedgerError, TrustError
 from safehold.guard.bundle.overlay_file import opened, quorum_of
 from safehold.guard.gateway.grant_log import GrantLog
 from safehold.guard.gateway.overlay_settings import OverlaySettings
-from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
+from safehold.guard.gateway.signed_file import FileRow, FileWatch, SignedFile
+from safehold.guard.ledger.interface import EventKind, RowSink
 from safehold.guard.overlay.interface import OverlayContent, OverlayError, PlacedRule, RuleState
 from safehold.guard.overlay.live import NO_RULES, HotSource, RulesInForce, compiled, no_hot_rules
 from safehold.trust.grants.details import ACTIVATE_RULE, RuleActivation
@@ -36,15 +35,13 @@ class HotRuleFile:
             ConfigError: A key can't be read.
             TrustError: The log does not verify.
         """
-        self._file = Path(settings.file)
-        self._memory = Path(settings.memory)
+        self._file = SignedFile(Path(settings.file), Path(settings.memory))
         self._quorum = quorum_of(settings.keys, settings.approvals)
         self._clock = clock
         self._log = None
         if settings.log is not None and settings.log_keys is not None:
             self._log = GrantLog(Path(settings.log), Path(settings.log_keys), at_least=0)
         self._ungranted: tuple[str, ...] = ()
-        self._stamp: tuple[int, int, int] | None = None
         self._content = OverlayContent(serial=1, at=0)
         self.current: RulesInForce = NO_RULES
         self.refresh()
@@ -71,9 +68,7 @@ class HotRuleFile:
             TrustError: The log does not verify; nothing changed.
         """
         try:
-            stat = self._file.stat()
-            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            fresh = None if stamp == self._stamp else self._file.read_bytes()
+            fresh = self._file.fresh()
         except OSError as error:
             raise OverlayError(f"{self._file.name}: the file of hot rules can't be read") from error
         news = self._log is not None and self._log.refresh()
@@ -92,25 +87,22 @@ class HotRuleFile:
         found = compiled(held, now=now, version=self.current.version + 1)
         if fresh is not None:
             self._remember(content.serial)
-            self._stamp = stamp
+            self._file.taken()
         self._content, self.current, self._ungranted = content, found, ungranted
         return True
 
     def _seen(self) -> int:
         try:
-            return int(self._memory.read_text(encoding="ascii"))
-        except FileNotFoundError:
-            return 0
+            seen = self._file.seen()
+            return 0 if seen is None else int(seen)
         except (OSError, ValueError) as error:
-            raise OverlayError(f"{self._memory.name}: the memory of hot rules is lost") from error
+            raise OverlayError(f"{self._file.name}: the memory of hot rules is lost") from error
 
     def _remember(self, serial: int) -> None:
-        draft = self._memory.with_suffix(f".{os.getpid()}")
         try:
-            draft.write_text(str(serial), encoding="ascii")
-            draft.replace(self._memory)
+            self._file.remember(str(serial).encode("ascii"))
         except OSError as error:
-            raise OverlayError(f"{self._memory.name}: the serial can't be remembered") from error
+            raise OverlayError(f"{self._file.name}: the serial can't be remembered") from error
 
 
 def granted(
@@ -151,54 +143,29 @@ def _granted(placed: PlacedRule, state: TrustState) -> bool:
     )
 
 
-class HotRuleWatch:
-    """Looks at the file again and again; a change or a refusal is a row."""
+class HotRuleNews:
+    """What is told of the file: which rules are in force."""
 
-    def __init__(
-        self,
-        rules: HotRuleFile,
-        *,
-        reload_s: float,
-        ledger: RowSink,
-        alarm: Callable[[str], None],
-        count: Callable[[int, int], None],
-        clock: Callable[[], float],
-    ) -> None:
-        """Take the file and where to tell: `alarm` by kind, `count` of acting and shadow rules."""
+    def __init__(self, rules: HotRuleFile, count: Callable[[int, int], None]) -> None:
+        """Take the file, and who hears of the counts of acting and shadow rules."""
         self._rules = rules
-        self._reload_s = reload_s
-        self._ledger = ledger
-        self._alarm = alarm
         self._count = count
-        self._clock = clock
-        self._told = ""
 
-    async def follow(self) -> None:
-        """Follow the file until cancelled."""
-        await self._changed()
-        while True:
-            await asyncio.sleep(self._reload_s)
-            await self.look()
+    def refresh(self) -> bool:
+        """Take in what changed; tell whether other rules are in force now.
 
-    async def look(self) -> None:
-        """Look once."""
-        try:
-            changed = await asyncio.to_thread(self._rules.refresh)
-        except (OverlayError, TrustError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                self._alarm("hot_rules_refused")
-                await self._event({"alarm": "hot-rules-refused", "reason": self._told[:200]})
-            return
-        if changed:
-            self._told = ""
-            await self._changed()
+        Raises:
+            OverlayError: The file can't be used; nothing changed.
+            TrustError: The log does not verify; nothing changed.
+        """
+        return self._rules.refresh()
 
-    async def _changed(self) -> None:
+    def changed(self) -> Iterator[FileRow]:
+        """Say what is in force now."""
         now = self._rules.current
         acting = sum(one.acted for one in now.hits.values())
         self._count(acting, len(now.hits) - acting)
-        await self._event(
+        yield FileRow(
             {
                 "serial": self._rules.serial,
                 "acting": acting,
@@ -208,12 +175,9 @@ class HotRuleWatch:
             }
         )
 
-    async def _event(self, detail: Detail) -> None:
-        kind = EventKind.ALARM if "alarm" in detail else EventKind.HOT_RULES
-        try:
-            await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
-        except LedgerError:
-            self._alarm("ledger")
+    def looked(self) -> Iterator[FileRow]:
+        """Say nothing: a rule that ends does so by itself, and that is a change."""
+        yield from ()
 
 
 async def open_hot_rules(
@@ -231,12 +195,13 @@ async def open_hot_rules(
     if settings is None:
         return no_hot_rules, ()
     rules = await asyncio.to_thread(HotRuleFile, settings, time.time)
-    watch = HotRuleWatch(
-        rules,
+    watch = FileWatch(
+        HotRuleNews(rules, count),
+        kind=EventKind.HOT_RULES,
+        refused=OverlayError,
         reload_s=settings.reload_s,
         ledger=ledger,
         alarm=alarm,
-        count=count,
         clock=time.time,
     )
     return rules.source, (watch.follow,)
