@@ -4,6 +4,7 @@
     python -m bench --only guard     one of them, the page made from all results there are
     python -m bench --quick          shorter runs, for a look
     python -m bench --docs-only      the page anew from the last results
+    python -m bench --against REV    CPU time beside that of another revision (guard, gateway)
 
 Each module of this folder is a benchmark. One with a function `run(quick)` returns tables (or
 figures by variant); any other is run as the script that it is, and its output is kept as printed.
@@ -29,7 +30,9 @@ RESULTS = ROOT / ".bench"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 # Not benchmarks: the parts of this runner, and a generator of a table in the package.
-OTHERS = frozenset({"__init__", "__main__", "tables", "letter_pairs", "recorded_generator"})
+OTHERS = frozenset(
+    {"__init__", "__main__", "against", "tables", "letter_pairs", "recorded_generator"}
+)
 # What a script is given beside nothing: (whole run, quick run).
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gateway": (("--rounds", "3"), ("--rounds", "1")),
@@ -205,6 +208,16 @@ def of_figures(name: str, found: dict[str, dict[str, float | int]]) -> Table:
     )
 
 
+def against(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Compare two revisions and print the table."""
+    module = importlib.import_module("bench.against")
+    kinds = given.only or list(module.KINDS)
+    if not set(kinds) <= set(module.KINDS):
+        parser.error(f"--against compares {' and '.join(module.KINDS)}")
+    found = module.compare(kinds, given.against, given.new, pairs=given.pairs, quick=given.quick)
+    print(found.markdown())
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(
@@ -214,7 +227,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--docs-only", action="store_true")
     parser.add_argument("--child", choices=names(), help=argparse.SUPPRESS)
+    parser.add_argument("--against", metavar="REV", help="compare with this revision, in one run")
+    parser.add_argument("--new", metavar="REV", help="with --against: instead of the working tree")
+    parser.add_argument("--pairs", type=int, default=21, help="with --against: runs of each")
     given = parser.parse_args()
+    if given.against:
+        against(parser, given)
+        return
     if given.child:
         child(given.child, quick=given.quick)
         return

@@ -7,7 +7,7 @@ The session scores and decides; it tells a lane of that by the methods below.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 from safehold.exchange import Lane
@@ -222,21 +222,23 @@ class LaneState:
         """Return the step that the end of the text leaves incomplete; it is gone then."""
         return self._steps.finish()
 
-    def texts(self, step: str) -> Iterator[tuple["LaneState", str]]:
-        """Yield what a step adds to each text: the wire's characters, then what they mean."""
-        yield self, step
-        if self._meaning is not None:
-            meant = self._unescaping.feed(step)
-            self._meaning.receive(len(meant))
-            yield self._meaning, meant
+    def texts(self, step: str) -> "tuple[tuple[LaneState, str], ...]":
+        """Return what a step adds to each text: the wire's characters, then what they mean."""
+        meaning = self._meaning
+        if meaning is None:
+            return ((self, step),)
+        meant = self._unescaping.feed(step)
+        meaning.receive(len(meant))
+        return (self, step), (meaning, meant)
 
-    def ends(self) -> Iterator[tuple["LaneState", str]]:
-        """Yield what the end adds to each text."""
-        yield self, ""
-        if self._meaning is not None:
-            meant = self._unescaping.finish()
-            self._meaning.receive(len(meant))
-            yield self._meaning, meant
+    def ends(self) -> "tuple[tuple[LaneState, str], ...]":
+        """Return what the end adds to each text."""
+        meaning = self._meaning
+        if meaning is None:
+            return ((self, ""),)
+        meant = self._unescaping.finish()
+        meaning.receive(len(meant))
+        return (self, ""), (meaning, meant)
 
     def receive(self, chars: int) -> None:
         """Count characters that arrived, for a text that is not cut into steps."""
