@@ -25,7 +25,7 @@ from safehold.trust.log import (
     SigningKey,
     TileReader,
     create_log,
-    seal,
+    sign_envelope,
 )
 from safehold.trust.log.log_entries import Record, statement_of
 from safehold.trust.log.merkle import (
@@ -69,7 +69,7 @@ def appends(folder: Path, writers: int, batch: int, seconds: float) -> tuple[flo
             record = Record(
                 1_800_000_000, "note", {"writer": f"{writer}", "number": f"{number}"}, {}
             )
-            store.append([seal(statement_of(record), key) for _ in range(batch)])
+            store.append([sign_envelope(statement_of(record), key) for _ in range(batch)])
             number += batch
             counts[writer] = number
             if writer == 0 and store.size - published[0] >= PUBLISH_EVERY:

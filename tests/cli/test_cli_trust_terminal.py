@@ -19,7 +19,7 @@ from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.details import Facts
 from safehold.trust.grants.events import Requested
 from safehold.trust.grants.interface import SignedRequest
-from safehold.trust.log.dsse import seal
+from safehold.trust.log.dsse import sign_envelope
 from safehold.trust.log.log_entries import statement_of
 from safehold.trust.people.statement import Act
 
@@ -105,7 +105,7 @@ def test_no_text_of_a_requester_draws_on_an_approvers_screen(enclave: Enclave, t
         with pytest.raises(TrustError):
             enclave.desk.record(leaf)
         with enclave.desk.store.exclusive():
-            enclave.desk.store.append([seal(statement_of(leaf), enclave.emitter)])
+            enclave.desk.store.append([sign_envelope(statement_of(leaf), enclave.emitter)])
             enclave.desk.store.publish()
     words = ("grant", "list", "--all", "--log", str(enclave.root))
     lines = shown(enclave.root.parent, *words)

@@ -26,7 +26,7 @@ from safehold.testing.trust_log import MemoryLog
 from safehold.trust.grants.events import Event
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.state import TrustState
-from safehold.trust.log.dsse import seal
+from safehold.trust.log.dsse import sign_envelope
 from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.log_entries import statement_of
 from safehold.trust.log.note import SigningKey
@@ -63,7 +63,7 @@ class OverDesk:
     def __init__(self) -> None:
         self.time = START
         vkey = str(KEY.verifier)
-        first = seal(statement_of(founded(SIGNER)), KEY)
+        first = sign_envelope(statement_of(founded(SIGNER)), KEY)
         book = MemoryLog(KEY, LogKeys(ORIGIN, vkey, (vkey,)), [first])
         self.desk = Desk(book, KEY, lambda: self.time)
 

@@ -135,7 +135,7 @@ def place(lure: str, path: Path, book: Path) -> None:
 
     \b
     Example:
-      safehold endpoint decoy place key /root/.ssh/id_release
+      safehold endpoint decoy place key /srv/backup/release.key
     """
     from safehold.secure.endpoint.decoys import read_book, store_book, write
 

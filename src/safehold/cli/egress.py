@@ -432,7 +432,9 @@ def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:
       safehold egress block '*' --reason "incident 7"
     """
     enforcer = _open(**where).enforcer
-    _show(enforcer.seal(reason) if flow == "*" else enforcer.block(flow, reason), as_json=as_json)
+    _show(
+        enforcer.close_all(reason) if flow == "*" else enforcer.block(flow, reason), as_json=as_json
+    )
 
 
 @egress.command()
@@ -447,7 +449,7 @@ def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:
       safehold egress release replies --reason "reviewed" --log trust-log
     """
     opened = _open(**where)
-    snapshot = opened.enforcer.release(flow, reason)
+    snapshot = opened.enforcer.unblock(flow, reason)
     _watch(opened, where["state_dir"]).forget(flow)
     _show(snapshot, as_json=as_json)
 

@@ -189,7 +189,7 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     """
     from safehold.cli._trust import emit
     from safehold.trust.log.checkpoint import open_checkpoint
-    from safehold.trust.log.dsse import unseal
+    from safehold.trust.log.dsse import open_envelope
     from safehold.trust.log.files import DirectorySource
     from safehold.trust.log.interface import LogError
     from safehold.trust.log.keys import read_keys
@@ -207,7 +207,7 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     if entry:
         click.echo(raw, nl=False)
     else:
-        emit(unseal(raw, keys.emitter_keys())[0])
+        emit(open_envelope(raw, keys.emitter_keys())[0])
 
 
 @log.command()
@@ -401,7 +401,7 @@ def list_(log_dir: Path, as_json: bool) -> None:
     from safehold.trust.grants.approval_text import utc
     from safehold.trust.grants.interface import GrantError
     from safehold.trust.log.checkpoint import open_checkpoint
-    from safehold.trust.log.dsse import unseal
+    from safehold.trust.log.dsse import open_envelope
     from safehold.trust.log.files import DirectorySource
     from safehold.trust.log.keys import read_keys
     from safehold.trust.log.log_entries import kind_of, read_leaf
@@ -416,7 +416,7 @@ def list_(log_dir: Path, as_json: bool) -> None:
     rows: list[tuple[int, str, int]] = []
     for index, raw in TileReader(source, head.size).entries():
         try:
-            leaf = read_leaf(unseal(raw, keys.emitter_keys())[0])
+            leaf = read_leaf(open_envelope(raw, keys.emitter_keys())[0])
         except TrustError:
             rows.append((index, "void", 0))
         else:

@@ -17,7 +17,7 @@ from safehold.testing.monitoring import fill
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
 from safehold.trust.grants.details import AccountStep
 from safehold.trust.grants.interface import GrantRequest, Resource
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.log_entries import Record, read_leaf
 from safehold.trust.people.statement import Act
 
@@ -61,7 +61,7 @@ class _Site:
         """Return the records of the log as another process finds it."""
         store = self.enclave.open_desk().store
         emitters = store.keys.emitter_keys()
-        leaves = [read_leaf(unseal(data, emitters)[0]) for _, data in store.entries()]
+        leaves = [read_leaf(open_envelope(data, emitters)[0]) for _, data in store.entries()]
         return [one for one in leaves if isinstance(one, Record)]
 
     def judge(self, *names: str, verdict: ReviewVerdict = _BAD) -> int:

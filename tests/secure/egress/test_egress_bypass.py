@@ -158,7 +158,7 @@ def test_release_brings_the_devices_back(ruled: tuple[World, Enforcer]) -> None:
     world, enforcer = ruled
     enforcer.cut("a drill")
     freed = world.enforcer(register(row(uid=12345)), authorizer=GrantExactly("egress.release", "*"))
-    freed.release("*", "reviewed")
+    freed.unblock("*", "reviewed")
     world.send("tcp", 5_000, uid=12345)
     assert world.received() == {"tcp4:8443": 5_000}
     assert freed.tick().bypass == ""

@@ -196,7 +196,7 @@ def test_blocked_flow_sends_no_tail(world: World, way: str) -> None:
             case "block":
                 enforcer.block("replies", "test")
             case "seal":
-                enforcer.seal("test")
+                enforcer.close_all("test")
             case _:
                 world.enforcer(register(other)).apply()
         assert Tail.drained(receiver) < WINDOW

@@ -244,7 +244,7 @@ def test_seal_drops_everything_but_loopback(world: World) -> None:
     """After a seal nothing leaves, and the namespace can still talk to itself."""
     enforcer = world.enforcer(register(row()))
     enforcer.apply(first=True)
-    enforcer.seal("test")
+    enforcer.close_all("test")
     world.send("tcp", 50_000, seconds=0.6)
     assert world.received() == {}
     talk = (
@@ -262,9 +262,9 @@ def test_unblocking_needs_a_grant(world: World) -> None:
     enforcer.apply(first=True)
     enforcer.block("replies", "test")
     with pytest.raises(TrustError):
-        enforcer.release("replies", "please")
+        enforcer.unblock("replies", "please")
     granted = world.enforcer(register(row()), authorizer=GrantExactly("egress.release", "replies"))
-    granted.release("replies", "reviewed")
+    granted.unblock("replies", "reviewed")
     world.send("tcp", 50_000)
     assert world.received() == {"tcp4:8443": 50_000}
 
@@ -293,7 +293,7 @@ def test_looser_file_is_not_picked_up_by_anything_else(world: World, way: str) -
         edited.block("bulk", "test")
     else:
         with pytest.raises(StateError, match="loosened"):
-            edited.tick() if way == "tick" else edited.release("bulk", "test")
+            edited.tick() if way == "tick" else edited.unblock("bulk", "test")
     world.send("udp", 3_000_000, port=9000)
     assert sum(world.received().values()) <= 1_000_000
     with pytest.raises(TrustError):

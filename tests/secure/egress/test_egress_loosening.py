@@ -219,7 +219,7 @@ def test_unsealed_by_hand_is_sealed_again(world: World) -> None:
     """Who edits the state file opens nothing: the audit log says what is closed."""
     enforcer = world.enforcer(register(row()))
     enforcer.apply(first=True)
-    enforcer.seal("incident 7")
+    enforcer.close_all("incident 7")
     path = world.folder / "state" / "enforcement.json"
     path.write_bytes(path.read_bytes().replace(b'"sealed":true', b'"sealed":false'))
     world.enforcer(register(row())).apply()

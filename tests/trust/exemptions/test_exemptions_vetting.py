@@ -35,7 +35,7 @@ from safehold.trust.exemptions.seat_file import SeatFile
 from safehold.trust.exemptions.vetting import Conflict, tier_of
 from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.interface import Reason, Refused, RefusedError
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.people.statement import Act
 
 HIGH = vetted(VettingTier.HIGH)
@@ -205,7 +205,7 @@ def test_the_log_holds_no_word_of_the_application(enclave: Enclave) -> None:
     enclave.desk.revoke(note, enclave.keys["dev-two"].sign(Act.REVOKE, note))
     emitters = enclave.desk.store.keys.emitter_keys()
     leaves = b"".join(
-        canonical(unseal(entry, emitters)[0]) for _, entry in enclave.desk.store.entries(0)
+        canonical(open_envelope(entry, emitters)[0]) for _, entry in enclave.desk.store.entries(0)
     )
     assert b"licence ended" in leaves
     leaves += canonical(in_words(asked, enclave.desk.state.roster))

@@ -35,7 +35,7 @@ from safehold.trust.grants.interface import (
     SignedRequest,
 )
 from safehold.trust.grants.policy import load_policy
-from safehold.trust.log.dsse import seal
+from safehold.trust.log.dsse import sign_envelope
 from safehold.trust.log.log_entries import statement_of
 from safehold.trust.people.interface import Kind, Person, SignatureError, Team
 from safehold.trust.people.statement import Act
@@ -625,7 +625,7 @@ def test_spent_grant_is_refused_across_two_desks(enclave: Enclave) -> None:
 def forge(enclave: Enclave, *events: Used | Approved | Released) -> None:
     """Append leaves as a compromised service would: signed by its key, judged by nobody."""
     store = enclave.desk.store
-    store.append([seal(statement_of(event), enclave.emitter) for event in events])
+    store.append([sign_envelope(statement_of(event), enclave.emitter) for event in events])
     store.publish()
 
 

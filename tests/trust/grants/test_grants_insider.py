@@ -12,7 +12,7 @@ from safehold.trust.grants.approval_text import founding_words, in_words
 from safehold.trust.grants.details import AddKey, EnrolPerson, Facts, RemoveKey
 from safehold.trust.grants.events import Approved
 from safehold.trust.grants.interface import Granted, GrantError, GrantRequest, Reason, Refused
-from safehold.trust.log.dsse import seal
+from safehold.trust.log.dsse import sign_envelope
 from safehold.trust.log.log_entries import Leaf, statement_of
 from safehold.trust.people.interface import (
     Kind,
@@ -248,7 +248,7 @@ def test_an_entry_that_is_no_leaf_is_void_and_stops_no_desk(enclave: Enclave) ->
 
 
 def _append(enclave: Enclave, leaf: Leaf) -> None:
-    enclave.desk.store.append([seal(statement_of(leaf), enclave.emitter)])
+    enclave.desk.store.append([sign_envelope(statement_of(leaf), enclave.emitter)])
     enclave.desk.store.publish()
 
 

@@ -34,7 +34,7 @@ from safehold.trust.log import (
     create_witness,
     encode_proof,
     read_keys,
-    seal,
+    sign_envelope,
     verify_proof_text,
 )
 from safehold.trust.log.checkpoint import open_checkpoint
@@ -63,7 +63,7 @@ def new_log(root: Path, *, witnesses: tuple[str, ...] = ()) -> tuple[LogStore, S
 
 def leaf(key: SigningKey, number: int) -> bytes:
     """Return a sealed leaf."""
-    return seal(
+    return sign_envelope(
         Statement(
             type="https://in-toto.io/Statement/v1",
             subject=(StatementSubject("test", {"sha256": f"{number:064x}"}),),

@@ -9,7 +9,7 @@ from safehold.console.shell.access import PageVisit
 from safehold.console.shell.web import NotFoundError
 from safehold.console.sources import ConsoleSources
 from safehold.trust.grants.events import Requested
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf
 
 _DIGITS = 17
@@ -68,7 +68,7 @@ def audit_log(visit: PageVisit[ConsoleSources]) -> AuditLogScreen:
     for index, entry in store.entries(start):
         if index >= end:
             break
-        leaf = read_leaf(unseal(entry, keys)[0])
+        leaf = read_leaf(open_envelope(entry, keys)[0])
         rows.append(LeafLine(index, leaf.time, _kind(leaf), _about(leaf)))
     return AuditLogScreen(
         origin=head.origin,
@@ -93,7 +93,7 @@ def leaf_page(visit: PageVisit[ConsoleSources]) -> LeafPage:
     with store.exclusive():
         proof, checkpoint = store.prove(index)
         entry = next(data for at, data in store.entries(index) if at == index)
-    leaf = read_leaf(unseal(entry, store.keys.emitter_keys())[0])
+    leaf = read_leaf(open_envelope(entry, store.keys.emitter_keys())[0])
     note = checkpoint.decode()
     shown = msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(leaf)), indent=2)
     return LeafPage(

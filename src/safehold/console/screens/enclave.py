@@ -18,7 +18,7 @@ from safehold.govern.standards.library import load_standards, stock_names
 from safehold.secure.egress.watch.watch import TimelineRow
 from safehold.trust.grants.cases import Case
 from safehold.trust.grants.events import Released
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.log_entries import Leaf, read_leaf
 from safehold.trust.standing.interface import StandardsDocument
 
@@ -234,7 +234,7 @@ def leaves(visit: PageVisit[ConsoleSources], *, most: int) -> Iterator[tuple[int
     keys = store.keys.emitter_keys()
     start = max(0, store.checkpoint().size - most)
     for index, entry in store.entries(start):
-        yield index, read_leaf(unseal(entry, keys)[0])
+        yield index, read_leaf(open_envelope(entry, keys)[0])
 
 
 def egress(visit: PageVisit[ConsoleSources]) -> Egress:

@@ -12,7 +12,7 @@ from safehold.govern.controls.facts.trust_log import read_log
 from safehold.testing.trust import GOVERNING, POLICY, SoftSsh
 from safehold.testing.trust import Enclave as Trust
 from safehold.trust.grants.events import Approved
-from safehold.trust.log.dsse import seal, unseal
+from safehold.trust.log.dsse import open_envelope, sign_envelope
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.keys import read_keys
@@ -42,7 +42,7 @@ def forged_approval(made: Enclave) -> Iterator[HeistTry]:
     for name in ("dev-two", "sec-one"):
         proof = SshProof(key_id=trust.keys[name].key.key_id, signature=forged)
         leaf = Approved(time=trust.time, request=request.sha256, proof=proof)
-        trust.desk.store.append([seal(statement_of(leaf), trust.emitter)])
+        trust.desk.store.append([sign_envelope(statement_of(leaf), trust.emitter)])
     trust.desk.store.publish()
     # A reader that believes the log's service, and verifies no person, sees two approvals.
     approved = sum(isinstance(one, Approved) for one in _leaves(trust.root))
@@ -55,7 +55,7 @@ def forged_approval(made: Enclave) -> Iterator[HeistTry]:
 def _leaves(root: Path) -> list[Leaf]:
     keys = read_keys(root / "log.json")
     news = Follower(DirectorySource(root), keys).news()
-    return [read_leaf(unseal(entry, keys.emitter_keys())[0]) for _, entry in news]
+    return [read_leaf(open_envelope(entry, keys.emitter_keys())[0]) for _, entry in news]
 
 
 def one_accomplice(made: Enclave) -> Iterator[HeistTry]:

@@ -16,7 +16,7 @@ from safehold.trust.demands.document import document_digest, parse_standards
 from safehold.trust.demands.met import read_met
 from safehold.trust.demands.records import StandingHistory, follow
 from safehold.trust.grants.state import TrustState
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.keys import read_keys
@@ -59,7 +59,7 @@ def read_standing(folder: Path, keys_file: Path, document: StandardsDocument) ->
     keys = read_keys(keys_file)
     emitters = keys.emitter_keys()
     entries = Follower(DirectorySource(folder), keys).news()
-    leaves = ((index, read_leaf(unseal(entry, emitters)[0])) for index, entry in entries)
+    leaves = ((index, read_leaf(open_envelope(entry, emitters)[0])) for index, entry in entries)
     documents = {document_digest(document), document.supersedes} - {""}
     return follow(leaves, TrustState(keys.origin, keys.founding), documents)
 

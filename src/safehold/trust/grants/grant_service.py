@@ -40,7 +40,7 @@ from safehold.trust.grants.operations import AT_ONCE
 from safehold.trust.grants.snapshot import MIN_NEW_LEAVES, Snapshots
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook
-from safehold.trust.log.dsse import seal
+from safehold.trust.log.dsse import sign_envelope
 from safehold.trust.log.interface import LogError
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf, statement_of
 from safehold.trust.log.note import SigningKey
@@ -145,7 +145,7 @@ class Desk:
             state = self.state
             if not isinstance(leaf, Record):
                 state.plan(leaf)
-            index = self.store.append([seal(statement, self._emitter)])[0]
+            index = self.store.append([sign_envelope(statement, self._emitter)])[0]
             self.store.publish()
             return index
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from safehold.errors import TrustError
 from safehold.trust.grants.state import TrustState
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf
 from safehold.trust.log.note import VerifierKey
 
@@ -26,7 +26,7 @@ def readable(
     """
     for index, entry in entries:
         try:
-            leaf = read_leaf(unseal(entry, emitters)[0])
+            leaf = read_leaf(open_envelope(entry, emitters)[0])
         except TrustError:
             continue
         yield index, leaf
@@ -41,7 +41,7 @@ def take_entry(
     and is listed; the readers go on. `safehold log verify` judges the log itself.
     """
     try:
-        leaf = read_leaf(unseal(entry, emitters)[0])
+        leaf = read_leaf(open_envelope(entry, emitters)[0])
     except TrustError as error:
         state.void(index, str(error))
         return None

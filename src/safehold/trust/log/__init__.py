@@ -3,7 +3,7 @@
 from safehold.trust.log.audit import AuditFinding, audit, check_size
 from safehold.trust.log.book import Appender
 from safehold.trust.log.checkpoint import open_checkpoint
-from safehold.trust.log.dsse import Statement, StatementSubject, seal, unseal
+from safehold.trust.log.dsse import Statement, StatementSubject, open_envelope, sign_envelope
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.interface import (
     Checkpoint,
@@ -46,10 +46,10 @@ __all__ = [
     "create_witness",
     "encode_proof",
     "open_checkpoint",
+    "open_envelope",
     "parse_vkey",
     "read_keys",
-    "seal",
-    "unseal",
+    "sign_envelope",
     "verify_proof_text",
     "write_keys",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from safehold.trust.log.checkpoint import open_checkpoint, verify_cosignatures
-from safehold.trust.log.dsse import Statement, unseal
+from safehold.trust.log.dsse import Statement, open_envelope
 from safehold.trust.log.interface import Checkpoint, LogError, LogSource, LogTamperError
 from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.merkle import (
@@ -68,7 +68,7 @@ def audit(
             raise LogTamperError(f"entry bundle {bundle} contradicts its tile")
         # 3. Each leaf is signed by a known emitter, and of a known type.
         for offset, entry in enumerate(entries):
-            statement, emitter = unseal(entry, emitters)
+            statement, emitter = open_envelope(entry, emitters)
             if check_leaf is not None:
                 check_leaf(bundle * WIDTH + offset, statement, emitter)
         # 4. The tiles above are the hashes of those below.

@@ -51,7 +51,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def seal(statement: Statement, key: SigningKey) -> bytes:
+def sign_envelope(statement: Statement, key: SigningKey) -> bytes:
     """Return the leaf entry: the canonical envelope of the canonical statement."""
     payload = canonical(statement)
     signature = key.sign(pae(PAYLOAD_TYPE, payload))
@@ -77,7 +77,7 @@ def stated_time(entry: bytes) -> int | None:
     return time if type(time) is int else None
 
 
-def unseal(entry: bytes, emitters: Mapping[str, VerifierKey]) -> tuple[Statement, str]:
+def open_envelope(entry: bytes, emitters: Mapping[str, VerifierKey]) -> tuple[Statement, str]:
     """Return the statement of a leaf, and the label of the emitter who signed it.
 
     Raises:

@@ -11,7 +11,7 @@ from safehold.trust.grants.details import Facts as NamedFacts
 from safehold.trust.grants.events import Alarm, RefusedUse, Used
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.checkpoint import open_checkpoint, verify_cosignatures
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.follow import Follower
 from safehold.trust.log.keys import read_keys
@@ -133,7 +133,7 @@ def read_state(folder: Path, keys_file: Path) -> TrustState:
         keys = read_keys(keys_file)
         state = TrustState(keys.origin, keys.founding)
         for index, entry in Follower(DirectorySource(folder), keys).news():
-            leaf = read_leaf(unseal(entry, keys.emitter_keys())[0])
+            leaf = read_leaf(open_envelope(entry, keys.emitter_keys())[0])
             if isinstance(leaf, Record):
                 state.observe(leaf.time)
             else:
@@ -153,7 +153,7 @@ def _read(folder: Path, keys_file: Path) -> LogReading:
     seen: dict[str, list[Occurrence]] = {"use": [], "refusal": [], "alarm": []}
     times: list[int] = []
     for index, entry in follower.news():
-        leaf = read_leaf(unseal(entry, emitters)[0])
+        leaf = read_leaf(open_envelope(entry, emitters)[0])
         times.append(leaf.time)
         if isinstance(leaf, Record):
             state.observe(leaf.time)

@@ -170,7 +170,7 @@ class Enforcer:
         flow = self.account_of(flow)
         return self._tighten("throttle", flow, reason, throttled=frozenset({flow}))
 
-    def seal(self, reason: str) -> Snapshot:
+    def close_all(self, reason: str) -> Snapshot:
         """Drop everything that leaves, now."""
         return self._tighten("seal", "*", reason, sealed=True)
 
@@ -183,7 +183,7 @@ class Enforcer:
         down_elsewhere(*moved)
         return self._tighten("cut", "*", reason, sealed=True, cut=names)
 
-    def release(self, flow: str, reason: str) -> Snapshot:
+    def unblock(self, flow: str, reason: str) -> Snapshot:
         """Undo a block, a throttle or (`*`) a seal; needs a two-party grant.
 
         Raises:

@@ -168,7 +168,7 @@ def _carry_out(step: Step, enforcer: Enforcer, grants: WeightGrants, audit: Audi
             enforcer.block(step.flow, step.reason)
         case Rung.SEAL | Rung.CUT:
             try:
-                close = enforcer.cut if step.level is Rung.CUT else enforcer.seal
+                close = enforcer.cut if step.level is Rung.CUT else enforcer.close_all
                 close(step.reason)
             finally:
                 count = grants.revoke_all(step.reason)

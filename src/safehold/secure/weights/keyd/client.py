@@ -29,7 +29,7 @@ from safehold.secure.weights.keyd.interface import (
     receive,
     send,
 )
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.log_entries import Leaf, read_leaf
 from safehold.trust.log.proof import verify_proof_text
@@ -157,7 +157,7 @@ def check_receipt(receipt: Receipt, keys: LogKeys) -> Leaf:
     except (ValueError, binascii.Error) as error:
         raise KeydError("expected a receipt in base64") from error
     verify_proof_text(receipt.proof, entry, keys.log_key())
-    return read_leaf(unseal(entry, keys.emitter_keys())[0])
+    return read_leaf(open_envelope(entry, keys.emitter_keys())[0])
 
 
 def _connect(path: Path) -> socket.socket:
