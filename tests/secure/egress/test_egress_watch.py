@@ -18,10 +18,11 @@ from safehold.secure.egress.explain.ledger import (
     ExplainedWriter,
     Sender,
 )
+from safehold.secure.egress.explain.senders import ExplainedSources
 from safehold.secure.egress.interface import Authorizer, RefuseAll, StateError
 from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.timeline import read_timeline, render
-from safehold.secure.egress.watch.watch import ExplainedSources, Watch
+from safehold.secure.egress.watch.watch import Watch
 from safehold.testing.egress import FakeClock, GrantExactly, World, plan, register, row
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))

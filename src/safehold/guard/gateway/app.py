@@ -16,7 +16,7 @@ from safehold.errors import LedgerError, SafeholdError, TrustError, WireError
 from safehold.exchange import Exchange
 from safehold.guard.accounts.interface import LadderStep
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
-from safehold.guard.gateway.access.browser import check_head, check_host
+from safehold.guard.gateway.browser import check_head, check_host
 from safehold.guard.gateway.bundles.released import settings_digest
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.http import (

@@ -149,7 +149,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         loader=admitted.loader,
         admit=admitted.admit,
         ledger=ledger,
-        metrics=metrics,
+        alarm=metrics.alarm,
+        count=metrics.swapped,
         clock=parts.clock,
         state=Path(settings.state) if settings.state else None,
     )
@@ -247,7 +248,13 @@ async def _followed(
     background: list[Callable[[], Awaitable[None]]] = []
     if settings.exemptions is not None:
         exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
-        watch = ExemptionWatch(granted, ledger=ledger, metrics=metrics, clock=parts.clock)
+        watch = ExemptionWatch(
+            granted,
+            ledger=ledger,
+            alarm=metrics.alarm,
+            days_left=metrics.exemption_days_left,
+            clock=parts.clock,
+        )
         background.append(watch.follow)
     rules, hot = await open_hot_rules(
         settings.hot_rules, ledger, alarm=metrics.alarm, count=metrics.hot_rules_now

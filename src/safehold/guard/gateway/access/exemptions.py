@@ -13,7 +13,6 @@ from safehold.constitution.library import load
 from safehold.errors import LedgerError, TrustError
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
-from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 from safehold.trust.exemptions import (
     Admitted,
@@ -181,12 +180,14 @@ class ExemptionWatch:
         exemptions: LogExemptions,
         *,
         ledger: RowSink,
-        metrics: Metrics,
+        alarm: Callable[[str], None],
+        days_left: Callable[[str, float], None],
         clock: Callable[[], float],
     ) -> None:
         self._exemptions = exemptions
         self._ledger = ledger
-        self._metrics = metrics
+        self._alarm = alarm
+        self._days_left = days_left
         self._clock = clock
         self._unreadable = False
         self._reported: frozenset[str] = frozenset()
@@ -205,7 +206,7 @@ class ExemptionWatch:
             changed = await asyncio.to_thread(self._exemptions.refresh)
         except TrustError as error:
             if not self._unreadable:
-                rows.append(self._alarm("exemption-log", error=type(error).__name__))
+                rows.append(self._alarm_row("exemption-log", error=type(error).__name__))
             self._unreadable = True
         else:
             if changed or self._unreadable or self._first:
@@ -216,7 +217,7 @@ class ExemptionWatch:
             if rows:
                 await self._ledger.append(rows[0], *rows[1:])
         except LedgerError:
-            self._metrics.alarms.labels("ledger").inc()
+            self._alarm("ledger")
 
     def _loaded(self) -> EventRow:
         now = int(self._clock())
@@ -229,19 +230,21 @@ class ExemptionWatch:
         rows = []
         for one in self._exemptions.book.exemptions:
             left = max(0, one.expires - now) if one.in_force(now) else 0
-            self._metrics.exemption_days.labels(one.grant[:12]).set(left / _DAY_S)
+            self._days_left(one.grant[:12], left / _DAY_S)
         for notice in self._exemptions.book.warnings(now):
             try:
                 new = self._exemptions.seats.is_new(notice)
             except ExemptionError:
                 new = True
             if new:
-                rows.append(self._alarm("exemption-expiry", grant=notice.grant, days=notice.days))
+                rows.append(
+                    self._alarm_row("exemption-expiry", grant=notice.grant, days=notice.days)
+                )
         unheard = set(self._exemptions.dropped) - self._reported
-        rows += [self._alarm("exemption-clause", grant=grant) for grant in unheard]
+        rows += [self._alarm_row("exemption-clause", grant=grant) for grant in unheard]
         self._reported = frozenset(self._exemptions.dropped)
         return rows
 
-    def _alarm(self, name: str, **detail: str | int) -> EventRow:
-        self._metrics.alarms.labels(name).inc()
+    def _alarm_row(self, name: str, **detail: str | int) -> EventRow:
+        self._alarm(name)
         return EventRow(at=self._clock(), kind=EventKind.ALARM, detail={"alarm": name, **detail})

@@ -15,7 +15,6 @@ import msgspec
 from safehold.errors import BundleError, LedgerError
 from safehold.exchange import Lane, user_says
 from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held
-from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.interface import Block, Heard
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 from safehold.guard.session.drivers import run_flow
@@ -90,16 +89,21 @@ class Swapper:
         holder: GuardHolder,
         loader: Loader,
         ledger: RowSink,
-        metrics: Metrics,
+        alarm: Callable[[str], None],
+        count: Callable[[str], None],
         clock: Callable[[], float],
         state: Path | None = None,
         admit: Callable[[Held], None] = lambda _: None,
     ) -> None:
-        """Take what it exchanges; `admit` raises BundleError for a guard that may not serve."""
+        """Take what it exchanges; `admit` raises BundleError for a guard that may not serve.
+
+        `alarm` hears of what a person must look at, by kind, `count` of each swap's result.
+        """
         self._holder = holder
         self._loader = loader
         self._ledger = ledger
-        self._metrics = metrics
+        self._alarm = alarm
+        self._count = count
         self._clock = clock
         self._state = state
         self._admit = admit
@@ -122,8 +126,8 @@ class Swapper:
                 loaded = await asyncio.to_thread(self._loader, path)
                 await self_test(loaded.held, loaded.golden)
             except BundleError as error:
-                self._metrics.swaps.labels("refused").inc()
-                self._metrics.alarms.labels("bundle_refused").inc()
+                self._count("refused")
+                self._alarm("bundle_refused")
                 await self._event(
                     EventKind.BUNDLE_REFUSED, {"bundle": path.name, "reason": str(error)[:200]}
                 )
@@ -144,7 +148,7 @@ class Swapper:
             if self._holder.previous is not None:
                 await asyncio.to_thread(self._admit, self._holder.previous)
             held = self._holder.roll_back()
-            self._metrics.swaps.labels("rolled_back").inc()
+            self._count("rolled_back")
             if tell and held.name:
                 self._tell(Path(held.name))
             await self._event(
@@ -155,7 +159,7 @@ class Swapper:
     async def _use(self, held: Held, how: str) -> None:
         before = self._holder.current.digest
         self._holder.swap(held)
-        self._metrics.swaps.labels(how).inc()
+        self._count(how)
         await self._event(EventKind.BUNDLE_SWAP, {"from": before, "to": held.digest, "how": how})
 
     async def _event(
@@ -164,7 +168,7 @@ class Swapper:
         try:
             await self._ledger.append(EventRow(at=self._clock(), kind=kind, detail=detail))
         except LedgerError:
-            self._metrics.alarms.labels("ledger").inc()
+            self._alarm("ledger")
 
     def _tell(self, path: Path) -> None:
         """Name the bundle in use for the other workers, atomically."""

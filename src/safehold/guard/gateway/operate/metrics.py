@@ -245,6 +245,14 @@ class Metrics:
         """Say whether a surface is closed in this worker."""
         self.closed.labels(str(surface)).set(1 if closed else 0)
 
+    def swapped(self, result: str) -> None:
+        """Count a bundle swap by its result."""
+        self.swaps.labels(result).inc()
+
+    def exemption_days_left(self, grant: str, days: float) -> None:
+        """Say how long an exemption lasts."""
+        self.exemption_days.labels(grant).set(days)
+
     def alarm(self, kind: str) -> None:
         """Count an alarm."""
         self.alarms.labels(kind).inc()

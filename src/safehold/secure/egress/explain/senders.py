@@ -1,6 +1,7 @@
 """The senders file: who may explain bytes of which flow, with which key, in which file."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,6 @@ from safehold.secure.egress.explain.ledger import (
     Verifier,
 )
 from safehold.secure.egress.interface import ExplainedRowError, RegisterError
-from safehold.secure.egress.watch.watch import ExplainedSources
 
 MAX_PER_ITEM = 16_384.0
 """More than any handshake, header and close of one reply."""
@@ -45,6 +45,15 @@ class _SendersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     sender: tuple[_Sender, ...]
     overhead: dict[str, Overhead] = {}
+
+
+class ExplainedSources(msgspec.Struct, frozen=True):
+    """Where the rows of explained bytes come from, by sender, and the learned overheads."""
+
+    reader: ExplainedReader | None = None
+    files: Mapping[str, Path] = {}
+    sender_flows: Mapping[str, frozenset[str]] = {}
+    overheads: Mapping[str, Overhead] = {}
 
 
 def load_sources(path: Path, register: Register) -> ExplainedSources:

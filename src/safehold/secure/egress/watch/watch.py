@@ -11,7 +11,8 @@ from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.enforcement.snapshot import Snapshot
 from safehold.secure.egress.enforcement.state import Clock, write_durably
 from safehold.secure.egress.explain.accounting import Overhead, Residual, expected_by_flow
-from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedReader, ExplainedRow
+from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedRow
+from safehold.secure.egress.explain.senders import ExplainedSources
 from safehold.secure.egress.explain.tokens import Quotas, Rescorer, TokenLedger, hidden_bits
 from safehold.secure.egress.interface import (
     AuditLog,
@@ -112,15 +113,6 @@ class TimelineRow(msgspec.Struct, frozen=True):
     shape: dict[str, float] = {}
     accounts_over: tuple[str, ...] = ()
     headers: dict[str, int] = {}
-
-
-class ExplainedSources(msgspec.Struct, frozen=True):
-    """Where the rows of explained bytes come from, by sender, and the learned overheads."""
-
-    reader: ExplainedReader | None = None
-    files: Mapping[str, Path] = {}
-    sender_flows: Mapping[str, frozenset[str]] = {}
-    overheads: Mapping[str, Overhead] = {}
 
 
 class Watch:
