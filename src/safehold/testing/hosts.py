@@ -19,6 +19,7 @@ from safehold.govern.controls.facts.trust_log import (
     RuleFacts,
 )
 from safehold.govern.controls.interface import DAY, OPEN_PLACES, AbsentError, ClosedError, HostError
+from safehold.secure.egress.simulation.example_flows import operating_flows
 
 NOW = 1_800_000_000
 _STATE = "/var/lib/safehold/state"
@@ -206,33 +207,7 @@ DRILLS = (
     "sample-audit",
 )
 
-FLOWS = """version = 1
-
-[[flow]]
-id = "metrics"
-owner = "platform team"
-purpose = "metrics to the collector"
-data_class = "telemetry"
-protocol = "tcp"
-ports = [4317]
-destination = ["192.0.2.10/32"]
-source = { user = "otel" }
-peak = "10 Mbit/s"
-expires = 2099-01-01
-budget = { hour = "2 MB", day = "40 MB", week = "250 MB", month = "1 GB" }
-
-[[flow]]
-id = "names"
-owner = "platform team"
-purpose = "names of peers, from the logging resolver"
-data_class = "control"
-protocol = "dns"
-destination = ["192.0.2.53/32"]
-source = { user = "resolve" }
-peak = "1 Mbit/s"
-expires = 2099-01-01
-budget = { hour = "200 kB", day = "4 MB", week = "25 MB", month = "100 MB" }
-"""
+FLOWS = f"version = 1\n\n{operating_flows()}"
 
 PLAN = """version = 1
 mode = "enforce"

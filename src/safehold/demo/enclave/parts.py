@@ -24,6 +24,7 @@ from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.enforcement.state import StateFile
 from safehold.secure.egress.interface import RefuseAll
 from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.simulation.example_flows import operating_flows
 from safehold.secure.endpoint import decoys
 from safehold.secure.endpoint.facts import is_owned
 from safehold.secure.endpoint.heartbeat import read_pulse
@@ -40,33 +41,10 @@ HOST = "gpu-1"
 ETC, VAR, RUN = Path("/etc/safehold"), Path("/var/lib/safehold"), Path("/run/safehold")
 PORT, LURE = 8443, 2222
 _READY_S = 40.0
-FLOWS = """version = 1
-
-[[flow]]
-id = "metrics"
-owner = "platform team"
-purpose = "metrics to the collector"
-data_class = "telemetry"
-protocol = "tcp"
-ports = [4317]
-destination = ["192.0.2.10/32"]
-source = { uid = 0 }
-peak = "1 Mbit/s"
-expires = 2099-01-01
-budget = { hour = "20 kB", day = "100 kB", week = "500 kB", month = "1 MB" }
-
-[[flow]]
-id = "names"
-owner = "platform team"
-purpose = "names of peers, from the logging resolver"
-data_class = "control"
-protocol = "dns"
-destination = ["192.0.2.53/32"]
-source = { uid = 0 }
-peak = "1 Mbit/s"
-expires = 2099-01-01
-budget = { hour = "20 kB", day = "100 kB", week = "500 kB", month = "1 MB" }
-"""
+_SMALL = '{ hour = "20 kB", day = "100 kB", week = "500 kB", month = "1 MB" }'
+_ROOT = "{ uid = 0 }"
+_ROWS = operating_flows(_ROOT, _ROOT, peak="1 Mbit/s", budgets=(_SMALL, _SMALL))
+FLOWS = f"version = 1\n\n{_ROWS}"
 PLAN = """version = 1
 mode = "enforce"
 [weights]

@@ -3,6 +3,7 @@
 from safehold.secure.egress.declare.plan import Bound, EgressPlan, Link
 from safehold.secure.egress.declare.register import Register, parse_register
 from safehold.secure.egress.detectors.traffic_model import HOUR_S, Traffic
+from safehold.secure.egress.simulation.example_flows import operating_flows
 from safehold.secure.egress.simulation.simulate import Setup
 
 REGISTER = """version = 1
@@ -22,31 +23,7 @@ peak = "200 Mbit/s"
 expires = 2099-01-01
 budget = { hour = "25 GB", day = "330 GB", week = "2 TB", month = "8 TB" }
 
-[[flow]]
-id = "metrics"
-owner = "platform team"
-purpose = "metrics to the collector"
-data_class = "telemetry"
-protocol = "tcp"
-ports = [4317]
-destination = ["192.0.2.10/32"]
-source = { user = "otel" }
-peak = "10 Mbit/s"
-expires = 2099-01-01
-budget = { hour = "2 MB", day = "40 MB", week = "250 MB", month = "1 GB" }
-
-[[flow]]
-id = "names"
-owner = "platform team"
-purpose = "names of API peers, from the logging resolver"
-data_class = "control"
-protocol = "dns"
-destination = ["192.0.2.53/32"]
-source = { user = "resolve" }
-peak = "1 Mbit/s"
-expires = 2099-01-01
-budget = { hour = "200 kB", day = "4 MB", week = "25 MB", month = "100 MB" }
-"""
+""" + operating_flows()
 
 PLAN = """version = 1
 mode = "enforce"
