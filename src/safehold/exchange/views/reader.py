@@ -32,18 +32,24 @@ class Reader:
     look-alike character, or marks or fillers at 4 of them.
     """
 
-    __slots__ = ("_before", "_latin", "_runs", "_weights")
+    __slots__ = ("_before", "_latin", "_runs", "_sum", "_weights")
 
     def __init__(self) -> None:
         self._before: deque[str] = deque(maxlen=max(_PERIODS) * 2 + 2)
-        self._weights: deque[int] = deque(maxlen=_SPAN)
+        self._weights: deque[int] = deque([0] * _SPAN, maxlen=_SPAN)
+        self._sum = 0
         self._runs: list[str] = []
         self._latin = ""
 
     @property
     def differs(self) -> bool:
         """Whether a reader sees something else than what stands there."""
-        return sum(self._weights) >= _MANY
+        return self._sum >= _MANY
+
+    def _weigh(self, weight: int) -> None:
+        """Note what the next word weighs; the one that leaves the span weighs no more."""
+        self._sum += weight - self._weights[0]
+        self._weights.append(weight)
 
     def feed(self, text: str) -> str:
         """Return the reader's form of the next words, each followed by a blank."""
@@ -55,9 +61,10 @@ class Reader:
         for mark, pattern, shown_as in _MARKUP:
             if mark in plain:
                 plain, count = pattern.subn(shown_as, plain)
-                self._weights.extend([1] * count)
+                for _ in range(count):
+                    self._weigh(1)
         if hidden:
-            self._weights.append(_MANY)
+            self._weigh(_MANY)
         shown = [seen for word in plain.split() if (seen := self._word(word))]
         return " ".join(shown) + " " if shown else ""
 
@@ -68,7 +75,7 @@ class Reader:
         else:
             seen, marked = self._unmarked(word)
         filler = self._is_filler(word)
-        self._weights.append(1 if marked or filler else 0)
+        self._weigh(1 if marked or filler else 0)
         return "" if filler else seen
 
     def _unmarked(self, word: str) -> tuple[str, int]:
@@ -92,7 +99,10 @@ class Reader:
         A phrase that repeats as a whole ("and so on and so on") has no filler.
         """
         before = self._before
+        known = word in before
         before.append(word)
+        if not known:
+            return False
         last = len(before) - 1
         return any(
             last > period * 2
