@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from safehold.cli._egress_hidden import Sample, Turn, command, measure
+from safehold.cli._egress_hidden import HiddenTurn, Sample, command, measure
 from safehold.errors import DataError
 from safehold.guard.served.model import Retraced, Sampling
 
-ASKED = (Turn("user", "hi"),)
+ASKED = (HiddenTurn("user", "hi"),)
 
 
 class Model:

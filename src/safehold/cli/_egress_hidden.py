@@ -19,7 +19,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DAY_BITS = 8
 
 
-class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class HiddenTurn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One turn of a sampled conversation."""
 
     role: str
@@ -30,14 +30,14 @@ class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A reply that was drawn to be generated again, with all that its sampler was given."""
 
     account: str
-    messages: tuple[Turn, ...]
+    messages: tuple[HiddenTurn, ...]
     reply: str
     seed: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
 
 
-class Tracer(Protocol):
+class HiddenTracer(Protocol):
     """A model that can generate again."""
 
     def retrace(self, said: "list[Said]", reply: str, sampling: "Sampling") -> "Retraced":
@@ -65,7 +65,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
             raise DataError(f"{path.name}: line {number}: {str(error)[:120]}") from error
 
 
-def measure(samples: list[Sample], model: Tracer, limit: float) -> Measured:
+def measure(samples: list[Sample], model: HiddenTracer, limit: float) -> Measured:
     """Generate every sample again; accounts above `limit` bits per token are alarms.
 
     Raises:
@@ -90,7 +90,7 @@ def measure(samples: list[Sample], model: Tracer, limit: float) -> Measured:
     )
 
 
-def _again(sample: Sample, model: Tracer) -> "Rescored":
+def _again(sample: Sample, model: HiddenTracer) -> "Rescored":
     from safehold.guard.served.interface import Said
     from safehold.guard.served.model import Sampling
     from safehold.secure.egress.explain.tokens import Rescored
@@ -123,15 +123,15 @@ def _bits(found: "list[Rescored]") -> "HiddenBits":
     return hidden_bits(rows, _Known(found), most_choices=most)
 
 
-def open_model(path: Path, dtype: str) -> Tracer:
+def open_model(path: Path, dtype: str) -> HiddenTracer:
     """Load the served model; see HfModel."""
     from safehold.guard.served.model import HfModel
 
-    model: Tracer = HfModel(path, dtype=dtype)
+    model: HiddenTracer = HfModel(path, dtype=dtype)
     return model
 
 
-def command(load: Callable[[Path, str], Tracer] = open_model) -> click.Command:
+def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Command:
     """Return the command; tests load a model of their own."""
 
     @click.command("hidden-bits")

@@ -6,7 +6,7 @@ from safehold.trust.demands.document import document_digest
 from safehold.trust.demands.records import StandingHistory, StandingReading
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook
-from safehold.trust.log.dsse import unseal
+from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.log_entries import read_leaf
 from safehold.trust.standing.interface import StandardsDocument
 
@@ -27,6 +27,6 @@ class FollowedStandards:
                 self._reading = StandingReading(state, {document_digest(one) for one in documents})
             keys = store.keys.emitter_keys()
             for index, entry in store.entries(self._next):
-                self._reading.take([(index, read_leaf(unseal(entry, keys)[0]))])
+                self._reading.take([(index, read_leaf(open_envelope(entry, keys)[0]))])
                 self._next = index + 1
             return self._reading.history()

@@ -121,11 +121,6 @@ def person_changed(name: str, **changes: object) -> Callable[[RecordedHost], Rec
     )
 
 
-def reader_changed(kind: str, name: str) -> Callable[[RecordedHost], RecordedHost]:
-    """Change what a process holds."""
-    return lambda host: host.swapped(f"/proc/{name}/fdinfo/3", "fanotify ino", kind)
-
-
 def undrilled(name: str) -> Callable[[RecordedHost], RecordedHost]:
     """Have a drill fail."""
     return lambda host: host.undrilled(name)

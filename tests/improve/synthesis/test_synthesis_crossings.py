@@ -6,11 +6,11 @@ import pytest
 
 from safehold.constitution import load
 from safehold.errors import DataError
-from safehold.improve.synthesis.crossings import Block, Form, crossed, crossings
+from safehold.improve.synthesis.crossings import CrossingBlock, Form, crossed, crossings
 from safehold.improve.synthesis.interface import Side
 
 
-def block(**changes: object) -> Block:
+def block(**changes: object) -> CrossingBlock:
     """Return a small block."""
     values: dict[str, object] = {
         "clause": "general",
@@ -19,7 +19,7 @@ def block(**changes: object) -> Block:
         "slots": {"d": ("tea", "milk", "juice")},
         "texts": ("How warm is {d} after [3-9] minutes?",),
     }
-    return Block(**(values | changes))  # type: ignore[arg-type]
+    return CrossingBlock(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_crossed_texts_have_no_slot_left_and_repeat_with_the_seed() -> None:

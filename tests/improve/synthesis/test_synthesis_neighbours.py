@@ -14,7 +14,7 @@ from safehold.cli.constitution import constitution
 from safehold.constitution import load, load_document
 from safehold.errors import DataError, UpstreamError, UsageError
 from safehold.improve.synthesis.neighbours import (
-    Proposal,
+    NeighbourProposal,
     read_sheet,
     reviewed,
     sheet_csv,
@@ -85,7 +85,7 @@ def test_block_lists_are_added_to_as_well(tmp_path: Path) -> None:
     path = tmp_path / "block.yaml"
     block = "    neighbours:\n" + "".join(f"      - {name}\n" for name in names)
     path.write_text(text.replace(old, block), encoding="utf-8")
-    proposal = Proposal(
+    proposal = NeighbourProposal(
         id="new-one", beside="bicycle-mending", title="New: one", policy="A # b", ask=""
     )
     sheet = sheet_csv([proposal]).replace("\r\n,", "\r\naccept,")
@@ -106,7 +106,7 @@ def test_block_lists_are_added_to_as_well(tmp_path: Path) -> None:
 )
 def test_a_wrong_decision_names_its_line(decision: str, to: str, why: str) -> None:
     """A typing error in the sheet is found, with the line."""
-    one = Proposal(id="a", beside="bicycle-mending", title="T", policy="P", ask="")
+    one = NeighbourProposal(id="a", beside="bicycle-mending", title="T", policy="P", ask="")
     sheet = sheet_csv([one]).replace("\r\n,,", f"\r\n{decision},{to},")
     with pytest.raises(DataError, match=why):
         read_sheet(sheet, load(_BIKES), name="sheet.csv")
@@ -125,7 +125,7 @@ _SEEN = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
 @given(
     st.lists(
         st.builds(
-            Proposal,
+            NeighbourProposal,
             id=st.from_regex(r"[a-z]{1,8}", fullmatch=True),
             beside=st.just("bicycle-mending"),
             title=st.text(
@@ -138,7 +138,7 @@ _SEEN = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
     )
 )
 @settings(deadline=None, max_examples=40)
-def test_no_cell_of_a_model_runs_anywhere(proposals: list[Proposal]) -> None:
+def test_no_cell_of_a_model_runs_anywhere(proposals: list[NeighbourProposal]) -> None:
     """Formulas do not start a cell, markup is text, and every row comes back."""
     sheet = sheet_csv(proposals)
     rows = list(csv.reader(io.StringIO(sheet)))

@@ -28,7 +28,7 @@ class Form(StrEnum):
     BOTH = "both"
 
 
-class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CrossingBlock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Texts of one clause; `each` are drawn of every text, or of every value of the slot `per`."""
 
     clause: str
@@ -68,14 +68,14 @@ def crossings(domain: str, seed: int) -> Iterator[Crossed]:
             yield from crossed(block, f"{name}-{number:02}", seed)
 
 
-def _blocks(entry: Traversable) -> tuple[Block, ...]:
+def _blocks(entry: Traversable) -> tuple[CrossingBlock, ...]:
     try:
-        return msgspec.yaml.decode(entry.read_bytes(), type=tuple[Block, ...])
+        return msgspec.yaml.decode(entry.read_bytes(), type=tuple[CrossingBlock, ...])
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise DataError(f"crossings/{entry.name}: {error}") from error
 
 
-def crossed(block: Block, name: str, seed: int) -> Iterator[Crossed]:
+def crossed(block: CrossingBlock, name: str, seed: int) -> Iterator[Crossed]:
     """Yield the texts of one block, each once.
 
     Raises:
@@ -105,7 +105,9 @@ def crossed(block: Block, name: str, seed: int) -> Iterator[Crossed]:
             )
 
 
-def _filled(text: str, block: Block, fixed: dict[str, str], name: str, rng: random.Random) -> str:
+def _filled(
+    text: str, block: CrossingBlock, fixed: dict[str, str], name: str, rng: random.Random
+) -> str:
     def value(match: re.Match[str]) -> str:
         slot = match[1]
         values = block.slots.get(slot)

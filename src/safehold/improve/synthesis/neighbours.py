@@ -32,7 +32,7 @@ _PARTS = re.compile(
 _ASK = re.compile(r"\bfor example:?\s*(?P<ask>.{8,300})$", re.IGNORECASE)
 
 
-class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+class NeighbourProposal(msgspec.Struct, frozen=True, kw_only=True):
     """A permitted clause that might be near a restricted one."""
 
     id: str
@@ -45,14 +45,14 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 class ProposalDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator says of a proposal; `to` names the clause it is relabelled to."""
 
-    proposal: Proposal
+    proposal: NeighbourProposal
     decision: str
     to: str = ""
 
 
 def propose(
     constitution: Constitution, settings: ChatSettings, book: CallBook, *, seed: int
-) -> list[Proposal]:
+) -> list[NeighbourProposal]:
     """Ask a model for neighbours of each restricted clause; known ones are left out.
 
     Raises:
@@ -61,7 +61,7 @@ def propose(
     answers = asyncio.run(_asked(constitution, settings, book, seed))
     taken = _ids(constitution)
     titles = {clause.title.casefold() for clause in constitution.permitted}
-    found: list[Proposal] = []
+    found: list[NeighbourProposal] = []
     for beside, answer in answers:
         items, _ = read_list(answer, lambda item: bool(_PARTS.match(item)))
         for item in items:
@@ -107,7 +107,7 @@ async def _asked(
         return found
 
 
-def _proposal(item: str, beside: str) -> Proposal | None:
+def _proposal(item: str, beside: str) -> NeighbourProposal | None:
     match = _PARTS.match(item)
     if match is None:
         return None
@@ -120,10 +120,10 @@ def _proposal(item: str, beside: str) -> Proposal | None:
     if not name or not policy:
         return None
     told = ask["ask"].strip(" \"'\u201c\u201d") if ask else ""
-    return Proposal(id=name, beside=beside, title=title, policy=policy, ask=told)
+    return NeighbourProposal(id=name, beside=beside, title=title, policy=policy, ask=told)
 
 
-def sheet_csv(proposals: Sequence[Proposal]) -> str:
+def sheet_csv(proposals: Sequence[NeighbourProposal]) -> str:
     """Return the sheet to fill in: `decision` and `to` are empty."""
     out = io.StringIO()
     writer = csv.writer(out)
@@ -134,7 +134,7 @@ def sheet_csv(proposals: Sequence[Proposal]) -> str:
     return out.getvalue()
 
 
-def sheet_html(constitution: Constitution, proposals: Sequence[Proposal]) -> str:
+def sheet_html(constitution: Constitution, proposals: Sequence[NeighbourProposal]) -> str:
     """Return the same to read, beside the clause that each is near."""
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>\n"
@@ -192,7 +192,9 @@ def read_sheet(text: str, constitution: Constitution, *, name: str) -> list[Prop
             raise DataError(f"{where}: {cells['beside']!r} is no restricted clause")
         fields = {key: cells[key] for key in ("id", "beside", "title", "policy", "ask")}
         found.append(
-            ProposalDecision(proposal=Proposal(**fields), decision=decision, to=cells["to"])
+            ProposalDecision(
+                proposal=NeighbourProposal(**fields), decision=decision, to=cells["to"]
+            )
         )
     return found
 
@@ -251,7 +253,7 @@ def _into_list(
 
 
 def _clauses(
-    document: Document, lines: Sequence[str], accepted: Sequence[Proposal]
+    document: Document, lines: Sequence[str], accepted: Sequence[NeighbourProposal]
 ) -> tuple[int, int, str]:
     """Return where and what to insert before the first permitted clause."""
     place = document.positions[("permitted", 0)]

@@ -28,10 +28,11 @@ from safehold.secure.egress.explain.ledger import (
     ExplainedWriter,
     Sender,
 )
+from safehold.secure.egress.explain.senders import ExplainedSources
 from safehold.secure.egress.interface import NoWeightGrants, RefuseAll, StateError
 from safehold.secure.egress.kernel.ruleset import TOTAL, accounts, windows_of
 from safehold.secure.egress.simulation.example_host import shipped_plan, shipped_register
-from safehold.secure.egress.watch.watch import ExplainedSources, Watch
+from safehold.secure.egress.watch.watch import Watch
 
 STEP_S = 1_200.0
 _SETTLE_S = 60.0

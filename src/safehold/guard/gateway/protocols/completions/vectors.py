@@ -76,7 +76,7 @@ class Embeddings(msgspec.Struct):
     usage: dict[str, int | None] | None = None
 
 
-class Ranked(msgspec.Struct):
+class RankedText(msgspec.Struct):
     """One document's place."""
 
     index: int
@@ -86,7 +86,7 @@ class Ranked(msgspec.Struct):
 class Ranking(msgspec.Struct):
     """The ranking of an upstream; the documents that some repeat are not read."""
 
-    results: list[Ranked]
+    results: list[RankedText]
     model: str | None = None
     usage: dict[str, Any] | None = None
 
