@@ -165,8 +165,11 @@ def test_wrong_requests_are_one_clear_line(desk: Desk, changes: dict[str, str], 
 
 def test_enrolment_and_policy_are_two_party(desk: Desk) -> None:
     """A person and a policy change when two others approve."""
-    enrol = ("people", "enrol", "--name", "Cleo", "--team", "t-ops", "--key")
-    request = desk.ok(*enrol, desk.path("cleo.pub"), "--ssh-key", desk.path("ada"))
+    desk.ok(
+        *("people", "offer", desk.path("cleo.json"), "--name", "Cleo", "--team", "t-ops"),
+        *("--log-keys", desk.path("log/log.json"), "--ssh-key", desk.path("cleo")),
+    )
+    request = desk.ok("people", "enrol", desk.path("cleo.json"), "--ssh-key", desk.path("ada"))
     assert len(json.loads(desk.ok("people", "list", "--json"))["persons"]) == 3
     for name in ("ben", "dora"):
         desk.ok("grant", "approve", request, "--yes", "--ssh-key", desk.path(name))

@@ -57,10 +57,11 @@ def test_renew_asks_for_the_same_again_and_carries_no_approval_over(desk: Desk) 
     assert new["approved_by"] == []
     assert new["request"]["resource"] == old["request"]["resource"]
     assert new["request"]["expires"] - new["request"]["not_before"] == 1800
-    enrol = desk.ok(
-        *("people", "enrol", "--name", "Cleo", "--team", "t-ops"),
-        *("--key", desk.path("cleo.pub"), "--ssh-key", desk.path("ada")),
+    desk.ok(
+        *("people", "offer", desk.path("cleo.json"), "--name", "Cleo", "--team", "t-ops"),
+        *("--log-keys", desk.path("log/log.json"), "--ssh-key", desk.path("cleo")),
     )
+    enrol = desk.ok("people", "enrol", desk.path("cleo.json"), "--ssh-key", desk.path("ada"))
     assert "own command" in desk.refused("grant", "renew", enrol, "--ssh-key", desk.path("ada"))
 
 

@@ -15,7 +15,7 @@ import msgspec
 from quorum_history import FIRST, FOUNDING, FOUNDING_SHA256, START, Signer, founded
 
 from safehold.canonical import canonical
-from safehold.testing.trust import SoftPasskey, SoftSsh, SoftSshSk, person_id
+from safehold.testing.trust import SoftPasskey, SoftSsh, SoftSshSk, held, person_id
 from safehold.trust.grants.details import AddKey, EnrolPerson, Facts, NoDetails
 from safehold.trust.grants.events import (
     Alarm,
@@ -102,8 +102,13 @@ def lawful() -> list[Leaf]:
     ]
     person = Person(person_id("new"), "new", Kind.HUMAN, (), ("t-everybody",), (PASSKEY.key,))
     changes = [
-        request(operation="people.enrol", details=EnrolPerson(person)),
-        request(operation="people.add-key", details=AddKey(person_id("dev-one"), PASSKEY.key)),
+        request(
+            operation="people.enrol", details=held(FOUNDING_SHA256, EnrolPerson(person), PASSKEY)
+        ),
+        request(
+            operation="people.add-key",
+            details=held(FOUNDING_SHA256, AddKey(person_id("dev-one"), PASSKEY.key), PASSKEY),
+        ),
         request(operation="egress.raise", details=Facts({"plan": "p"})),
     ]
     filed = [

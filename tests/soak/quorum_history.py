@@ -42,6 +42,7 @@ from safehold.trust.grants.events import (
     Revoked,
     Used,
 )
+from safehold.trust.grants.holding import Change, holding_of
 from safehold.trust.grants.interface import GrantRequest, Resource, SignedRequest
 from safehold.trust.grants.policy import load_policy
 from safehold.trust.grants.state import TrustState
@@ -133,11 +134,10 @@ def state_of(founding: Founding) -> TrustState:
 def founded(signer: Signer) -> Founded:
     """Return the founding leaf of the cast."""
     founding = FOUNDING
-    humans = [name for name in CAST if KIND[name] is Kind.HUMAN]
     return Founded(
         time=START,
         founding=founding,
-        proofs=tuple(signer.sign(FIRST[name], Act.FOUND, founding) for name in humans),
+        proofs=tuple(signer.sign(FIRST[name], Act.FOUND, founding) for name in CAST),
     )
 
 
@@ -489,9 +489,8 @@ class History:
 
     def draft(self, name: str, what: int, how: int) -> None:
         """Somebody drafts a founding; what one founder did not sign exactly so founds nothing."""
-        humans = [one for one in CAST if KIND[one] is Kind.HUMAN]
         signed = drafted = FOUNDING
-        signers = humans
+        signers = list(CAST)
         act = Act.FOUND
         persons = list(FOUNDING.roster.persons)
         mine = what % len(persons)
@@ -499,7 +498,7 @@ class History:
         more = msgspec.structs.replace(persons[mine], keys=(*persons[mine].keys, SECOND[name].key))
         match how % 8:
             case 0:
-                signers = [one for one in humans if one != humans[what % len(humans)]]
+                signers = [one for one in signers if one != signers[what % len(signers)]]
             case 1 | 2:  # a key is swapped, or one is slipped in, after they signed
                 persons[mine] = swapped if how % 8 == 1 else more
                 roster = msgspec.structs.replace(FOUNDING.roster, persons=tuple(persons))
@@ -509,7 +508,7 @@ class History:
             case 4:
                 signed = drafted = TWIN
             case 5:
-                signers = [*humans[1:], "robot", "keyd"]
+                signers = [*signers[1:], "robot", "keyd"]
             case 6:
                 act = Act.APPROVE
             case _:
@@ -605,12 +604,33 @@ class History:
         teams = NEW.get(new, ("t-development",))
         person = Person(person_id(new), new, KIND[new], (), teams, (key,))
         known = {one for keys in self.model.keys.values() for one in keys} | self.model.burnt
-        if self.govern("people.enrol", EnrolPerson(person), how):
+        holder = FIRST[name if how % 5 == 4 else new]
+        enrolment, proven = self.held(EnrolPerson(person), holder, what // 3)
+        if self.govern("people.enrol", enrolment, how):
+            assert proven, "a key that somebody else holds"
             assert new not in self.model.keys, "an id twice"
             assert new not in self.model.gone, "an id of somebody removed"
             assert key.key_id not in known, "a key of somebody else"
             self.model.keys[new] = {key.key_id}
             self.model.teams[new] = teams
+
+    def held(self, change: Change, holder: SoftSsh, how: int) -> tuple[Change, bool]:
+        """Have the new key sign its enrolment, or try without, by another, or for elsewhere."""
+        document = holding_of(FOUNDING_SHA256, change)
+        other = FIRST["dev-one" if holder is not FIRST["dev-one"] else "dev-two"]
+        proofs: tuple[Proof, ...]
+        match how % 12:
+            case 0:
+                proofs = ()
+            case 1:
+                proofs = (self._signer.sign(other, Act.HOLD, document),)
+            case 2:
+                proofs = (self._signer.sign(holder, Act.HOLD, holding_of(TWIN_SHA256, change)),)
+            case 3:
+                proofs = (self._signer.sign(holder, Act.REQUEST, document),)
+            case _:
+                proofs = (self._signer.sign(holder, Act.HOLD, document),)
+        return msgspec.structs.replace(change, held=proofs), how % 12 > 3
 
     def move(self, name: str, what: int, how: int) -> None:
         """Somebody changes teams: the requester, too, who then is of another role."""
@@ -620,9 +640,10 @@ class History:
 
     def second_key(self, name: str, what: int, how: int) -> None:
         """Somebody gets a second key."""
-        del what
         key = SECOND[name].key
-        if self.govern("people.add-key", AddKey(person_id(name), key), how):
+        adding, proven = self.held(AddKey(person_id(name), key), SECOND[name], what // 2)
+        if self.govern("people.add-key", adding, how):
+            assert proven, "a key that somebody else holds"
             assert key.key_id not in self.model.burnt
             self.model.keys[name].add(key.key_id)
 

@@ -142,6 +142,11 @@ def proof_of(armoured: str) -> "SshProof":
     return SshProof(key_id=fingerprint(key), signature=signature)
 
 
+def public_half(ssh_key: Path) -> Path:
+    """Return the file of an SSH key's public half: `.pub` beside the private one."""
+    return ssh_key if ssh_key.suffix == ".pub" else ssh_key.with_name(ssh_key.name + ".pub")
+
+
 def owner_of(ssh_key: Path, roster: "Roster") -> "Person":
     """Return the enrolled person whose key this is, from the key file's public half.
 
@@ -150,7 +155,7 @@ def owner_of(ssh_key: Path, roster: "Roster") -> "Person":
     """
     from safehold.trust.people.sshsig import fingerprint
 
-    public = ssh_key if ssh_key.suffix == ".pub" else ssh_key.with_name(ssh_key.name + ".pub")
+    public = public_half(ssh_key)
     try:
         blob = base64.b64decode(public.read_text().split()[1])
     except (OSError, IndexError, ValueError) as error:

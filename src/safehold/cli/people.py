@@ -12,9 +12,9 @@ from safehold.errors import UsageError
 from safehold.trust.people.interface import Kind
 
 if TYPE_CHECKING:
-    from safehold.trust.grants.details import PeopleChange
+    from safehold.trust.grants.details import AddKey, EnrolPerson, PeopleChange
     from safehold.trust.grants.events import Founding
-    from safehold.trust.people.interface import Passkey, Person, SshKey, Team
+    from safehold.trust.people.interface import Person, SshKey, Team
 
 kinds = click.Choice([kind.value for kind in Kind])
 
@@ -27,10 +27,12 @@ def people() -> None:
     The founding needs at least two people, each with their own SSH key:
       safehold people draft founding.json --origin example.org/enclave --policy policy.toml \\
           --team t-ops=Operations --person "Ada,t-ops,ada.pub" --person "Ben,t-ops,ben.pub"
-      safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519     (each founder)
+      safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519     (each founder's key)
       safehold people found founding.json founding.json.*.sig
     Afterwards every change is a request that others approve:
-      safehold people enrol --name Cleo --team t-ops --key cleo.pub --ssh-key ~/.ssh/id_ed25519
+      safehold people offer cleo.json --name Cleo --team t-ops --log-keys pinned-log.json \\
+          --ssh-key ~/.ssh/id_ed25519                                    (Cleo's own key)
+      safehold people enrol cleo.json --ssh-key ~/.ssh/id_ed25519
       safehold grant approve ID --ssh-key ~/.ssh/id_ed25519
     """
 
@@ -211,50 +213,109 @@ def _ask(
     from safehold.cli._trust import file_request, open_desk, owner_of
     from safehold.cli._trust_requests import governing_request
     from safehold.trust.grants.changes import changed_roster
+    from safehold.trust.grants.holding import check_held
 
     desk = open_desk(log_dir, key_dir)
     state = desk.state
     changed_roster(state.roster, change)
+    check_held(state.founding_sha256, change, state.policy.relying_party)
     requester = owner_of(ssh_key, state.roster)
     request = governing_request(state, requester, operation, change, desk.now())
     click.echo(file_request(desk, request, ssh_key))
 
 
 @people.command()
-@click.option("--name", required=True)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--person", "person_id", help="Whose key this will be; without it: a new person.")
+@click.option("--name", help="The new person's name.")
 @click.option("--kind", type=kinds, default=Kind.HUMAN.value, show_default=True)
 @click.option("--team", "teams", multiple=True)
 @click.option("--role", "roles", multiple=True)
-@click.option("--key", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option(
+    "--log-keys",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="Your pinned copy of the log's log.json: the offer is for that enclave alone.",
+)
 @ssh_key_option
-@log_options
-def enrol(
+def offer(
     *,
-    name: str,
+    path: Path,
+    person_id: str | None,
+    name: str | None,
     kind: str,
     teams: tuple[str, ...],
     roles: tuple[str, ...],
-    key: Path,
+    log_keys: Path,
     ssh_key: Path,
-    log_dir: Path,
-    key_dir: Path | None,
 ) -> None:
-    """Ask to enrol an identity; print the request's id.
+    """Have a new key sign its own enrolment: its holder does this, on their own machine.
+
+    The offer changes nothing. A member asks with it (`people enrol`, `people add-key`), and others
+    approve. Only this key, for this person, in this enclave, can be enrolled with it.
+
+    \b
+    Examples:
+      safehold people offer cleo.json --name Cleo --team t-ops --log-keys pinned-log.json \\
+          --ssh-key ~/.ssh/id_ed25519
+      safehold people offer spare.json --person p-0123456789abcdef --log-keys pinned-log.json \\
+          --ssh-key ~/.ssh/spare
+    """
+    from safehold.canonical import canonical
+    from safehold.cli._trust import public_half, sign
+    from safehold.trust.grants.details import AddKey, EnrolPerson
+    from safehold.trust.grants.holding import holding_of
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.people.statement import Act
+
+    enclave = read_keys(log_keys).founding
+    if not enclave:
+        raise UsageError(f"expected {log_keys.name} to pin a founding: take it after the founding")
+    if (person_id is None) == (name is None):
+        raise UsageError("expected either --person (one more key) or --name (a new person)")
+    public = public_half(ssh_key)
+    if person_id is not None:
+        change: EnrolPerson | AddKey = AddKey(person_id, _public_key(public))
+    else:
+        change = EnrolPerson(_person(name or "", Kind(kind), roles, teams, public))
+    proof = sign(ssh_key, Act.HOLD, holding_of(enclave, change))
+    path.write_bytes(canonical(msgspec.structs.replace(change, held=(proof,))))
+    click.echo(f"wrote {path}: give it to a member, who asks for it and compares {proof.key_id}")
+
+
+def _offer(path: Path) -> "EnrolPerson | AddKey":
+    from safehold.trust.grants.details import AddKey, EnrolPerson
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=EnrolPerson | AddKey)
+    except OSError as error:
+        raise UsageError(f"can't read the offer {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f"expected an offer (`safehold people offer`, or the page /enrol), got {path.name}: "
+            f"{error}"
+        ) from error
+
+
+@people.command()
+@click.argument("offered", type=click.Path(exists=True, path_type=Path))
+@ssh_key_option
+@log_options
+def enrol(offered: Path, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
+    """Ask to enrol the identity of an offer; print the request's id.
 
     \b
     Example:
-      safehold people enrol --name Cleo --team t-ops --key cleo.pub --ssh-key ~/.ssh/id_ed25519
+      safehold people enrol cleo.json --ssh-key ~/.ssh/id_ed25519
     """
     from safehold.trust.grants.details import EnrolPerson
 
-    person = _person(name, Kind(kind), roles, teams, key)
-    _ask(
-        log_dir=log_dir,
-        key_dir=key_dir,
-        operation="people.enrol",
-        change=EnrolPerson(person),
-        ssh_key=ssh_key,
-    )
+    change = _offer(offered)
+    if not isinstance(change, EnrolPerson):
+        raise UsageError(
+            "expected the offer of a new person, got one key more: safehold people add-key"
+        )
+    _ask(log_dir=log_dir, key_dir=key_dir, operation="people.enrol", change=change, ssh_key=ssh_key)
 
 
 @people.command()
@@ -280,53 +341,27 @@ def remove(person_id: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -
 
 
 @people.command("add-key")
-@click.argument("person_id")
-@click.option("--key", type=click.Path(exists=True, path_type=Path), help="SSH public key.")
-@click.option(
-    "--passkey",
-    type=click.Path(exists=True, path_type=Path),
-    help="The passkey that the approval page's enrolment gave.",
-)
+@click.argument("offered", type=click.Path(exists=True, path_type=Path))
 @ssh_key_option
 @log_options
-def add_key(
-    *,
-    person_id: str,
-    key: Path | None,
-    passkey: Path | None,
-    ssh_key: Path,
-    log_dir: Path,
-    key_dir: Path | None,
-) -> None:
-    """Ask to give a person another key: an SSH key, or a passkey from the approval page.
+def add_key(offered: Path, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
+    """Ask to give a person the key of an offer: an SSH key, or a passkey from the page /enrol.
 
     \b
     Examples:
-      safehold people add-key p-0123456789abcdef --key second.pub --ssh-key ~/.ssh/id_ed25519
-      safehold people add-key p-0123456789abcdef --passkey passkey.json --ssh-key ~/.ssh/id_ed25519
+      safehold people add-key spare.json --ssh-key ~/.ssh/id_ed25519
+      safehold people add-key passkey.json --ssh-key ~/.ssh/id_ed25519
     """
     from safehold.trust.grants.details import AddKey
 
-    if (key is None) == (passkey is None):
-        raise UsageError("expected either --key or --passkey")
-    new = _public_key(key) if key is not None else _passkey(passkey)
-    change = AddKey(person_id, new)
+    change = _offer(offered)
+    if not isinstance(change, AddKey):
+        raise UsageError(
+            "expected the offer of one key more, got a new person: safehold people enrol"
+        )
     _ask(
-        log_dir=log_dir,
-        key_dir=key_dir,
-        operation="people.add-key",
-        change=change,
-        ssh_key=ssh_key,
+        log_dir=log_dir, key_dir=key_dir, operation="people.add-key", change=change, ssh_key=ssh_key
     )
-
-
-def _passkey(path: Path | None) -> "Passkey":
-    from safehold.trust.people.interface import Passkey
-
-    try:
-        return msgspec.json.decode(b"" if path is None else path.read_bytes(), type=Passkey)
-    except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(f"the passkey file: {error}") from error
 
 
 @people.command("remove-key")

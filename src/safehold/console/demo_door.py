@@ -17,7 +17,8 @@ from safehold.console.shell.logins import Logins
 from safehold.console.shell.web import Web, cookie, json_body, status_of
 from safehold.console.sources import ConsoleSources
 from safehold.errors import SafeholdError
-from safehold.trust.people.interface import Passkey
+from safehold.trust.grants.details import AddKey
+from safehold.trust.grants.interface import GrantError
 
 
 class AskedColleague(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,8 +33,8 @@ class DemoDoor:
 
     token: str
     person: str
-    add_passkey: Callable[[str, Passkey], None]
-    """Has the colleagues enrol a person's passkey."""
+    add_passkey: Callable[[AddKey], None]
+    """Has the colleagues enrol a passkey that signed its own enrolment."""
     second: Callable[[str, str], str]
     """Has one more colleague approve a request, never this person; returns their name."""
 
@@ -64,8 +65,10 @@ class DemoDoors:
         """Have the colleagues enrol the passkey of who is logged in."""
 
         def do(visit: PageVisit[ConsoleSources], body: bytes) -> str:
-            made = msgspec.json.decode(body, type=Passkey)
-            self._door.add_passkey(visit.person.id, made)
+            offer = msgspec.json.decode(body, type=AddKey)
+            if offer.person_id != visit.person.id:
+                raise GrantError("expected a passkey for who is logged in, got another person's")
+            self._door.add_passkey(offer)
             return "Two colleagues of the demo approved your passkey: it counts from now on."
 
         return await self._acted(request, do)

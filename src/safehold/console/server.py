@@ -119,6 +119,7 @@ class ConsoleDoors:
             Route("/enrol", self.enrol_page, methods=["GET"]),
             Route("/api/enrolment/options", self._json_post(self._enrol_options), methods=["POST"]),
             Route("/api/enrolment", self._json_post(self._enrol), methods=["POST"]),
+            Route("/api/enrolment/offer", self._json_post(self._offer), methods=["POST"]),
             Route("/bounty/submit", self.bounty_page, methods=["GET"]),
             Route("/bounty/submit", self.bounty_submit, methods=["POST"]),
             Route("/live", self.live, methods=["GET"]),
@@ -248,6 +249,9 @@ class ConsoleDoors:
 
     def _enrol(self, request: Request, body: bytes) -> object:
         return self._approvals.enrolment(request, body)
+
+    def _offer(self, request: Request, body: bytes) -> object:
+        return self._approvals.offer(request, body)
 
     def _json_post(
         self, handler: Callable[[Request, bytes], object]

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.trust.exemptions import CHECKLIST, Evidence, Vetting, VettingTier
-from safehold.trust.grants.details import Details, NoDetails
+from safehold.trust.grants.details import AddKey, Details, EnrolPerson, NoDetails
 from safehold.trust.grants.events import DecisionNote, Founding
 from safehold.trust.grants.grant_service import Desk
+from safehold.trust.grants.holding import Change, holding_of
 from safehold.trust.grants.interface import (
     Granted,
     GrantRequest,
@@ -282,8 +283,7 @@ class Enclave:
             roster=Roster(persons=tuple(self.person(name) for name in self.cast), teams=TEAMS),
             policy_text=policy,
         )
-        founders = [name for name, (kind, _) in self.cast.items() if kind is Kind.HUMAN]
-        proofs = tuple(self.keys[name].sign(Act.FOUND, self.founding) for name in founders)
+        proofs = tuple(self.keys[name].sign(Act.FOUND, self.founding) for name in self.cast)
         self.desk.found(self.founding, proofs)
 
     def open_desk(self) -> Desk:
@@ -358,6 +358,14 @@ class Enclave:
         """Return a note about a request."""
         return DecisionNote(request=request.sha256, text=text)
 
+    def enrolling(self, person: Person, *keys: SoftKey) -> EnrolPerson:
+        """Return the enrolment of a person whose new keys have signed it."""
+        return held(self.founding_sha256(), EnrolPerson(person), *keys)
+
+    def adding(self, name: str, key: SoftKey) -> AddKey:
+        """Return the new key of a person of the cast, signed by itself."""
+        return held(self.founding_sha256(), AddKey(person_id(name), key.key), key)
+
     def carry(self, operation: str, details: Details, requester: str = "dev-one") -> GrantRequest:
         """Request a governing change and have others approve it: it takes effect at once."""
         request = self.ask(requester, operation, details=details)
@@ -384,6 +392,12 @@ class Enclave:
     def founding_sha256(self) -> str:
         """Return the digest that a verifier pins."""
         return sha256_hex(canonical(self.founding))
+
+
+def held(enclave: str, change: Change, *keys: SoftKey) -> Change:
+    """Return a change of people that these new keys have signed, for the enclave of a digest."""
+    document = holding_of(enclave, change)
+    return msgspec.structs.replace(change, held=tuple(one.sign(Act.HOLD, document) for one in keys))
 
 
 def ssh_public_of(key: SoftKey) -> str:

@@ -20,7 +20,7 @@ from safehold.console.approvals import approvals_app
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
 from safehold.trust.grants.details import AddKey
 from safehold.trust.grants.interface import Granted, GrantRequest, SignedRequest
-from safehold.trust.people.interface import Passkey, PasskeyProof
+from safehold.trust.people.interface import PasskeyProof
 from safehold.trust.people.statement import Act
 
 needs_browser = pytest.mark.skipif(
@@ -115,10 +115,9 @@ def enrol_passkey(site: Site, driver: "selenium.Chrome", name: str) -> None:
     driver.get(site.url + "/enrol")
     driver.find_element("id", "person").send_keys(person_id(name))
     driver.find_element("id", "create").click()
-    until_text(driver, "status", "Created")
+    until_text(driver, "status", "Created and signed")
     text = driver.find_element("id", "passkey").text
-    passkey = msgspec.json.decode(text.encode(), type=Passkey)
-    site.enclave.carry("people.add-key", AddKey(person_id(name), passkey))
+    site.enclave.carry("people.add-key", msgspec.json.decode(text.encode(), type=AddKey))
 
 
 def filed(site: Site, **changes: object) -> GrantRequest:

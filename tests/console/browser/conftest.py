@@ -50,7 +50,6 @@ from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream
 from safehold.trust.grants.details import AddKey
 from safehold.trust.grants.interface import GrantRequest
-from safehold.trust.people.interface import Passkey
 from safehold.trust.release.interface import Artefact, ArtefactKind
 from safehold.trust.released.follow import ReleaseLog
 
@@ -322,9 +321,9 @@ class Browser:
         self.open("/enrol")
         self.driver.find_element(By.ID, "person").send_keys(person_id(name))
         self.driver.find_element(By.ID, "create").click()
-        self.until("Created", "#status")
-        passkey = msgspec.json.decode(self.text("#passkey").encode(), type=Passkey)
-        self.house.stage.carry("people.add-key", AddKey(person_id(name), passkey))
+        self.until("Created and signed", "#status")
+        offer = msgspec.json.decode(self.text("#passkey").encode(), type=AddKey)
+        self.house.stage.carry("people.add-key", offer)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from safehold.exchange import user_says
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.ledger import RowMaker
 from safehold.testing.trust import SoftPasskey, person_id
-from safehold.trust.grants.details import AddKey, AssignPerson, RemovePerson
+from safehold.trust.grants.details import AssignPerson, RemovePerson
 from safehold.trust.people.interface import PasskeyProof
 from safehold.trust.people.passkey import b64url
 from safehold.trust.people.statement import Act
@@ -251,7 +251,7 @@ class KeyHolder:
         self.http, self.key = http, SoftPasskey(seed)
         stage.enclave.time = int(time.time())
         assert not isinstance(self.key.key, str)
-        stage.carry("people.add-key", AddKey(person_id("Ada Novak"), self.key.key))
+        stage.carry("people.add-key", stage.enclave.adding("Ada Novak", self.key))
 
     def nonce(self, name: str = "ada novak") -> str:
         """Ask for a challenge."""

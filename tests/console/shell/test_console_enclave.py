@@ -18,7 +18,6 @@ from safehold.secure.egress.watch.watch import TimelineRow
 from safehold.testing.trust import SoftPasskey, person_id
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.log.log_entries import Record
-from safehold.trust.people.interface import Passkey
 from safehold.trust.people.statement import Act
 
 BASE = "http://localhost:8443"
@@ -119,15 +118,23 @@ def test_the_demos_colleagues_enrol_a_passkey_and_approve(
     stage: DemoStage, http: httpx.Client
 ) -> None:
     """In the demo a newcomer's passkey counts at once, and a colleague's own key signs."""
-    key = SoftPasskey(b"newcomer").key
-    assert isinstance(key, Passkey)
+    made = SoftPasskey(b"newcomer")
+    key = made.key
+    offer = stage.enclave.adding("Ada Novak", made)
     ours = {**head(stage), "origin": BASE, "sec-fetch-site": "same-origin"}
     answer = http.post(
         "/login/demo/passkey",
         headers={**ours, "content-type": "application/json"},
-        content=msgspec.json.encode(key),
+        content=msgspec.json.encode(offer),
     )
     assert answer.status_code == 200, answer.text
+    theirs = stage.enclave.adding("Jonas Lind", SoftPasskey(b"theirs"))
+    answer = http.post(
+        "/login/demo/passkey",
+        headers={**ours, "content-type": "application/json"},
+        content=msgspec.json.encode(theirs),
+    )
+    assert "another person's" in answer.json()["error"]
     ada = stage.sources.desk.state.roster.person(person_id("Ada Novak"))
     assert ada is not None
     assert key in ada.keys
@@ -139,7 +146,7 @@ def test_the_demos_colleagues_enrol_a_passkey_and_approve(
     done = stage.sources.desk.state.case(asked.sha256).approvers
     assert len(set(done)) == 2
     assert not {person_id("Ada Novak"), person_id("Jonas Lind")} & set(done)
-    for path, body in (("passkey", key), ("second", {"request": "0" * 64})):
+    for path, body in (("passkey", offer), ("second", {"request": "0" * 64})):
         answer = http.post(
             f"/login/demo/{path}",
             headers={**head(stage), "origin": "https://evil.example"},

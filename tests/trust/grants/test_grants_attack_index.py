@@ -24,6 +24,18 @@ ATTACKS: dict[str, tuple[str, str]] = {
         "test_a_stolen_key_does_not_come_back_in_another_wrapping",
         "test_a_vote_that_no_longer_counts_keeps_nobody_from_voting",
     ),
+    "somebody else's public key, enrolled as one's own or as a second person's": (
+        "test_a_key_that_its_holder_did_not_sign_for_is_not_enrolled",
+        "test_the_holder_of_a_new_key_has_it_enrolled",
+    ),
+    "an offer of a key, carried to another person or enclave": (
+        "test_what_a_new_key_signed_for_elsewhere_enrols_it_nowhere",
+        "test_the_holder_of_a_new_key_has_it_enrolled",
+    ),
+    "a founding with a key that signed nothing": (
+        "test_every_key_of_a_founding_signs_it",
+        "test_founding_needs_every_founder",
+    ),
     "a counter that a requester sets": (
         "test_a_counter_or_model_that_a_requester_sets_is_refused",
         "test_cloned_passkey_is_refused",

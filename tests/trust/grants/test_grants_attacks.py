@@ -15,11 +15,9 @@ from safehold.testing.trust import (
 )
 from safehold.trust.clock import SKEW_S
 from safehold.trust.grants.details import (
-    AddKey,
     AddTeam,
     AssignPerson,
     ChangePolicy,
-    EnrolPerson,
     RemoveKey,
     RemovePerson,
 )
@@ -166,7 +164,7 @@ def test_stricter_policy_reaches_requests_already_approved(enclave: Enclave) -> 
     # Two of security besides the requester: a third security person must exist first.
     newcomer = SoftSsh(b"sec-three")
     person = Person("p-" + "3" * 16, "sec-three", Kind.HUMAN, (), ("t-security",), (newcomer.key,))
-    enclave.carry("people.enrol", EnrolPerson(person))
+    enclave.carry("people.enrol", enclave.enrolling(person, newcomer))
     enclave.carry("policy.change", ChangePolicy(text, sha256_hex(text.encode())))
     assert refusal(enclave, asked.sha256) is Reason.POLICY_VERSION
     with pytest.raises(RefusedError, match="policy-version"):
@@ -212,7 +210,7 @@ def test_person_of_two_teams_fills_one_place(enclave: Enclave) -> None:
 def test_replayed_assertion_is_refused(enclave: Enclave) -> None:
     """A passkey assertion for one request approves no other request."""
     key = SoftPasskey(b"dev-two")
-    enclave.carry("people.add-key", AddKey(person_id("dev-two"), key.key))
+    enclave.carry("people.add-key", enclave.adding("dev-two", key))
     first, second = enclave.ask(), enclave.ask(ticket="OPS-2")
     enclave.file(first)
     enclave.file(second)
@@ -321,7 +319,7 @@ def test_approver_removed_between_approval_and_use_does_not_count(enclave: Encla
 def test_key_removed_between_approval_and_use_does_not_count(enclave: Enclave) -> None:
     """A lost key's approvals are void once the key is removed, though its person stays."""
     spare = SoftSsh(b"spare")
-    enclave.carry("people.add-key", AddKey(person_id("dev-three"), spare.key))
+    enclave.carry("people.add-key", enclave.adding("dev-three", spare))
     asked = enclave.ask()
     enclave.file(asked)
     enclave.approve(asked, *QUORUM)
@@ -356,7 +354,7 @@ def test_requester_removed_before_use_is_refused(enclave: Enclave) -> None:
 def test_two_keys_of_one_person_count_once(enclave: Enclave) -> None:
     """Persons are counted, not keys."""
     second = SoftSsh(b"second key of dev-two")
-    enclave.carry("people.add-key", AddKey(person_id("dev-two"), second.key))
+    enclave.carry("people.add-key", enclave.adding("dev-two", second))
     asked = enclave.ask()
     enclave.file(asked)
     enclave.approve(asked, "dev-two", "sec-one")
@@ -384,7 +382,7 @@ def test_one_key_can_not_belong_to_two_persons(enclave: Enclave) -> None:
         "p-" + "9" * 16, "Twin", Kind.HUMAN, (), ("t-development",), (enclave.keys["dev-two"].key,)
     )
     with pytest.raises(TrustError, match="enrolled before"):
-        enclave.carry("people.enrol", EnrolPerson(person))
+        enclave.carry("people.enrol", enclave.enrolling(person, enclave.keys["dev-two"]))
 
 
 def test_clock_set_back_is_refused(enclave: Enclave) -> None:
@@ -420,7 +418,7 @@ def test_requester_approving_is_refused(enclave: Enclave) -> None:
 def test_requester_approving_under_another_role_is_refused(enclave: Enclave) -> None:
     """A second hat, a second team and a second key make no second person."""
     key = SoftPasskey(b"the hat")
-    enclave.carry("people.add-key", AddKey(person_id("dev-one"), key.key), requester="dev-two")
+    enclave.carry("people.add-key", enclave.adding("dev-one", key), requester="dev-two")
     hats = AssignPerson(person_id("dev-one"), ("approver",), ("t-development", "t-security"))
     enclave.carry("people.assign", hats, requester="dev-two")
     asked = enclave.ask()
@@ -532,10 +530,9 @@ def test_approval_dated_before_the_request_does_not_count(enclave: Enclave) -> N
 
 def test_details_can_not_hide_behind_an_easier_rule(enclave: Enclave) -> None:
     """An enrolment inside a request to load weights is refused."""
-    person = Person(
-        "p-" + "8" * 16, "Stowaway", Kind.HUMAN, (), ("t-security",), (SoftSsh(b"x").key,)
-    )
-    asked = enclave.ask(details=EnrolPerson(person))
+    key = SoftSsh(b"x")
+    person = Person("p-" + "8" * 16, "Stowaway", Kind.HUMAN, (), ("t-security",), (key.key,))
+    asked = enclave.ask(details=enclave.enrolling(person, key))
     enclave.file(asked)
     enclave.approve(asked, *QUORUM)
     assert refusal(enclave, asked.sha256) is Reason.DETAILS
@@ -664,7 +661,7 @@ def test_release_without_a_use_is_refused(enclave: Enclave) -> None:
 def test_cloned_passkey_is_refused(enclave: Enclave) -> None:
     """An authenticator counter that does not rise marks a copy."""
     key, copy = SoftPasskey(b"k"), SoftPasskey(b"k")
-    enclave.carry("people.add-key", AddKey(person_id("dev-two"), key.key))
+    enclave.carry("people.add-key", enclave.adding("dev-two", key))
     first, second = enclave.ask(), enclave.ask(ticket="OPS-2")
     enclave.file(first)
     enclave.file(second)

@@ -8,6 +8,7 @@ import pytest
 from safehold.canonical import canonical
 from safehold.errors import TrustError
 from safehold.testing.trust import (
+    CAST,
     GOVERNING,
     POLICY,
     TEAMS,
@@ -34,8 +35,6 @@ from safehold.trust.log import LogKeys, LogStore, create_log, read_keys, write_k
 from safehold.trust.people.interface import Kind, PeopleError, Roster
 from safehold.trust.people.statement import Act
 
-HUMANS = ("dev-one", "dev-two", "dev-three", "dev-four", "sec-one", "sec-two")
-
 
 def empty_desk(enclave: Enclave, root: Path) -> Desk:
     """Return a desk on a new log with the enclave's keys and no founding."""
@@ -49,7 +48,7 @@ def empty_desk(enclave: Enclave, root: Path) -> Desk:
 def test_founding_needs_every_founder(enclave: Enclave, tmp_path: Path) -> None:
     """One missing signature, or one person twice, founds nothing."""
     desk = empty_desk(enclave, tmp_path / "new")
-    proofs = tuple(enclave.keys[name].sign(Act.FOUND, enclave.founding) for name in HUMANS)
+    proofs = tuple(enclave.keys[name].sign(Act.FOUND, enclave.founding) for name in CAST)
     for some in ((), proofs[:1], proofs[:-1], (*proofs[:-1], proofs[0])):
         with pytest.raises(GrantError, match="founders"):
             desk.found(enclave.founding, some)
@@ -71,7 +70,7 @@ def test_founding_of_another_log_is_refused(enclave: Enclave, tmp_path: Path) ->
     """A founding is for one origin, so it can't be replayed into a second log."""
     desk = empty_desk(enclave, tmp_path / "new")
     other = msgspec.structs.replace(enclave.founding, origin="other.test/log")
-    proofs = tuple(enclave.keys[name].sign(Act.FOUND, other) for name in HUMANS)
+    proofs = tuple(enclave.keys[name].sign(Act.FOUND, other) for name in CAST)
     with pytest.raises(GrantError, match="another log"):
         desk.found(other, proofs)
 

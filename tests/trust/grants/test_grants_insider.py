@@ -208,7 +208,7 @@ def test_a_vote_that_no_longer_counts_keeps_nobody_from_voting(enclave: Enclave)
     """Who approved with a key that was removed since approves with the good one, once."""
     second = SoftSsh(b"second")
     who = person_id("dev-two")
-    enclave.carry("people.add-key", AddKey(who, second.key))
+    enclave.carry("people.add-key", enclave.adding("dev-two", second))
     asked = enclave.ask()
     enclave.file(asked)
     enclave.desk.approve(asked.sha256, second.sign(Act.APPROVE, asked))
@@ -224,7 +224,7 @@ def test_a_poisoned_proof_is_void_and_stops_no_reader(enclave: Enclave, client: 
     """A holder of the log's keys appends a proof that breaks its reader: it is listed as void."""
     passkey = SoftPasskey(b"pk")
     assert isinstance(passkey.key, Passkey)
-    enclave.carry("people.add-key", AddKey(person_id("dev-two"), passkey.key))
+    enclave.carry("people.add-key", enclave.adding("dev-two", passkey))
     asked = enclave.ask()
     enclave.file(asked)
     honest = passkey.sign(Act.APPROVE, asked)

@@ -18,7 +18,6 @@ from safehold.testing.trust import (
     person_id,
     ssh_public_of,
 )
-from safehold.trust.grants.details import AddKey
 from safehold.trust.people.interface import (
     EMPTY_ROSTER,
     Kind,
@@ -318,9 +317,7 @@ def test_roster_refuses_what_is_not_there() -> None:
 def test_one_person_can_not_enrol_another_alone(enclave: Enclave) -> None:
     """Enrolment of a key takes effect only with somebody else's approval."""
     spare = SoftSsh(b"spare")
-    asked = enclave.ask(
-        "dev-one", "people.add-key", details=AddKey(person_id("dev-one"), spare.key)
-    )
+    asked = enclave.ask("dev-one", "people.add-key", details=enclave.adding("dev-one", spare))
     enclave.file(asked)
     assert enclave.desk.state.roster.owner(spare.key.key_id) is None
     enclave.approve(asked, "dev-two")

@@ -7,7 +7,7 @@ import pytest
 
 from safehold.canonical import canonical
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh, person_id
-from safehold.trust.grants.details import AddKey, Facts
+from safehold.trust.grants.details import Facts
 from safehold.trust.grants.interface import (
     Granted,
     GrantError,
@@ -304,7 +304,7 @@ def test_own_approval_is_refused(house: House) -> None:
 def test_two_keys_of_one_person_count_once(house: House) -> None:
     """Quorums count persons, not keys."""
     second = SoftSsh(b"dev-two's other key")
-    house.enclave.carry("people.add-key", AddKey(person_id=person_id("dev-two"), key=second.key))
+    house.enclave.carry("people.add-key", house.enclave.adding("dev-two", second))
     request = house.ask(house.next(BUNDLE, stricter(), GOLDEN), "release.publish")
     house.enclave.file(request)
     house.enclave.approve(request, "dev-two")

@@ -10,8 +10,10 @@ from starlette.requests import Request
 
 from safehold.canonical import canonical
 from safehold.trust.grants.approval_text import in_words
+from safehold.trust.grants.details import AddKey
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
+from safehold.trust.grants.holding import check_held, holding_of
 from safehold.trust.grants.interface import Granted, GrantError, Refused, SignedRequest
 from safehold.trust.people.interface import (
     Passkey,
@@ -63,6 +65,13 @@ class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     response: dict[str, Any]
 
 
+class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body that makes the offer: the new key of a person, and that key's assertion."""
+
+    change: AddKey
+    proof: PageAssertion
+
+
 class ApprovalsApi:
     """Handlers: each takes the request and its body, and returns what becomes JSON."""
 
@@ -70,7 +79,7 @@ class ApprovalsApi:
         self._desk = desk
         self._lock = lock
         self._clock = clock
-        self._challenges: dict[str, float] = {}
+        self._challenges: dict[str, tuple[float, str]] = {}
 
     def list(self, request: Request, body: bytes) -> object:
         """Return the open requests, newest first."""
@@ -150,7 +159,7 @@ class ApprovalsApi:
                 raise GrantError("expected the id of an enrolled person")
             rp_id = state.policy.relying_party.rp_id
             return {
-                "challenge": self._new_challenge(),
+                "challenge": self._new_challenge(person.id),
                 "rp": {"id": rp_id, "name": "Safehold"},
                 "user": {
                     "id": b64url(person.id.encode()),
@@ -160,36 +169,62 @@ class ApprovalsApi:
                 "exclude": [key.credential_id for key in person.keys if isinstance(key, Passkey)],
             }
 
-    def enrolment(self, request: Request, body: bytes) -> Passkey:
-        """Return the verified passkey, to be enrolled by a two-party request."""
+    def enrolment(self, request: Request, body: bytes) -> object:
+        """Return the verified passkey, and what it signs so that it can be offered."""
         del request
         posted = msgspec.json.decode(body, type=Enrolment)
-        self._spend_challenge(posted.challenge)
-        return verify_registration(
+        person = self._spend_challenge(posted.challenge)
+        state = self._desk.state
+        passkey = verify_registration(
             msgspec.json.encode(posted.response).decode(),
             challenge=unb64url(posted.challenge),
-            relying_party=self._desk.state.policy.relying_party,
+            relying_party=state.policy.relying_party,
         )
+        change = AddKey(person, passkey)
+        return {
+            "change": change,
+            "canonical": canonical(holding_of(state.founding_sha256, change)).decode(),
+            "rp_id": state.policy.relying_party.rp_id,
+        }
 
-    def _new_challenge(self) -> str:
+    def offer(self, request: Request, body: bytes) -> AddKey:
+        """Return the offer: the key that was made, with its own signature under its enrolment."""
+        del request
+        posted = msgspec.json.decode(body, type=Offer)
+        key, proof = posted.change.key, posted.proof
+        made = PasskeyProof(
+            key_id=key.key_id,
+            credential_id=proof.credential_id,
+            authenticator_data=proof.authenticator_data,
+            client_data_json=proof.client_data_json,
+            signature=proof.signature,
+        )
+        change = msgspec.structs.replace(posted.change, held=(made,))
+        state = self._desk.state
+        check_held(state.founding_sha256, change, state.policy.relying_party)
+        return change
+
+    def _new_challenge(self, person: str) -> str:
         now = self._clock()
         challenge = b64url(secrets.token_bytes(32))
         with self._lock:
             self._challenges = {
-                one: born
-                for one, born in self._challenges.items()
+                one: (born, whose)
+                for one, (born, whose) in self._challenges.items()
                 if born > now - _CHALLENGE_LIFE_S
             }
             if len(self._challenges) >= _MAX_CHALLENGES:
                 raise GrantError("too many enrolments at once; wait five minutes")
-            self._challenges[challenge] = now
+            self._challenges[challenge] = (now, person)
         return challenge
 
-    def _spend_challenge(self, challenge: str) -> None:
+    def _spend_challenge(self, challenge: str) -> str:
+        """Return the person that a challenge was given for; it serves once."""
         with self._lock:
-            born = self._challenges.pop(challenge, None)
+            born, person = self._challenges.pop(challenge, (None, ""))
         if born is None or born <= self._clock() - _CHALLENGE_LIFE_S:
             raise SignatureError("expected a challenge that was given here within five minutes")
+        return person
 
     def _digest(self, request: Request) -> str:
         return self._desk.state.case(request.path_params["id"]).signed.request.sha256

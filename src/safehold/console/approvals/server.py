@@ -140,6 +140,7 @@ def approvals_app(desk: Desk, clock: Callable[[], float] = time.monotonic) -> St
         Route("/api/requests/{id}/{act:str}", _answer(api.note), methods=["POST"]),
         Route("/api/enrolment/options", _answer(api.enrolment_options), methods=["POST"]),
         Route("/api/enrolment", _answer(api.enrolment), methods=["POST"]),
+        Route("/api/enrolment/offer", _answer(api.offer), methods=["POST"]),
     ]
     return Starlette(
         routes=routes,

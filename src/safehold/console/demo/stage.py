@@ -32,7 +32,7 @@ from safehold.trust.grants.details import AddKey, AssignPerson, Details
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import GrantError, GrantRequest
 from safehold.trust.log.store import LogStore
-from safehold.trust.people.interface import Kind, Passkey
+from safehold.trust.people.interface import Kind
 
 CAST: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "Ada Novak": (Kind.HUMAN, ("t-security",)),
@@ -159,11 +159,11 @@ class DemoStage:
         """Log a person in without a browser and return the cookie's value."""
         return self.logins.begin(person_id(name), "")
 
-    def add_passkey(self, person: str, passkey: Passkey) -> None:
-        """Enrol a passkey of a person: a colleague asks for it, and two others approve."""
+    def add_passkey(self, offer: AddKey) -> None:
+        """Enrol the passkey of an offer: a colleague asks for it, and two others approve."""
         self.enclave.time = max(self.enclave.time, int(self.clock()))
-        others = self.colleagues(person)
-        asked = self.enclave.ask(others[0], "people.add-key", details=AddKey(person, passkey))
+        others = self.colleagues(offer.person_id)
+        asked = self.enclave.ask(others[0], "people.add-key", details=offer)
         self.enclave.file(asked)
         self.enclave.approve(asked, *others[1:3])
 

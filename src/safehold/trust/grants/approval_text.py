@@ -24,7 +24,7 @@ from safehold.trust.grants.details import (
 )
 from safehold.trust.grants.events import Founding
 from safehold.trust.grants.interface import GrantRequest, Resource
-from safehold.trust.people.interface import Key, Person, Roster, SshKey
+from safehold.trust.people.interface import Key, Person, Proof, Roster, SshKey
 from safehold.trust.release.interface import PublishRelease
 from safehold.trust.text import shown
 
@@ -105,6 +105,13 @@ def founding_words(founding: Founding) -> Words:
     return tuple((label, shown(text)) for label, text in words)
 
 
+def _held(proofs: tuple[Proof, ...]) -> Words:
+    """Return whose key has signed its own enrolment: without that, the log has no such request."""
+    return tuple(
+        ("Signed by the new key", f"{one.key_id} ({sha256_hex(canonical(one))})") for one in proofs
+    )
+
+
 def _identity(person: Person) -> Words:
     return (
         ("Person", f"{person.name} ({person.id}), a {person.kind.value}"),
@@ -141,12 +148,19 @@ def _details(details: Details, roster: Roster) -> Words:
         case Facts():
             return tuple((f"Fact: {name}", text) for name, text in sorted(details.values.items()))
         case EnrolPerson():
-            return (("Change", "enrol an identity"), *_identity(details.person))
+            return (
+                ("Change", "enrol an identity"),
+                *_identity(details.person),
+                *_held(details.held),
+            )
         case RemovePerson():
             return (("Change", f"remove {_person(details.person_id, roster)} for ever"),)
         case AddKey():
             who = _person(details.person_id, roster)
-            return (("Change", f"add to {who} the key {_key(details.key)}"),)
+            return (
+                ("Change", f"add to {who} the key {_key(details.key)}"),
+                *_held(details.held),
+            )
         case RemoveKey():
             who = _person(details.person_id, roster)
             return (("Change", f"take from {who} the key {details.key_id}"),)

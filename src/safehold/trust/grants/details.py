@@ -6,7 +6,16 @@ import msgspec
 
 from safehold.canonical import MAX_INTEGER
 from safehold.trust.exemptions.interface import ExemptionTerms
-from safehold.trust.people.interface import Key, KeyId, Label, Person, PersonId, Team, TeamId
+from safehold.trust.people.interface import (
+    Key,
+    KeyId,
+    Label,
+    Person,
+    PersonId,
+    Proof,
+    Team,
+    TeamId,
+)
 from safehold.trust.release.interface import PublishRelease
 from safehold.trust.text import Document, Fact, Line
 
@@ -25,6 +34,8 @@ class EnrolPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     """Enrol this identity with these keys."""
 
     person: Person
+    held: tuple[Proof, ...] = ()
+    """Each new key's own signature, in the order of the keys (`holding.py`)."""
 
 
 class RemovePerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remove-person"):
@@ -38,6 +49,8 @@ class AddKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="add-k
 
     person_id: PersonId
     key: Key
+    held: tuple[Proof, ...] = ()
+    """The new key's own signature (`holding.py`)."""
 
 
 class RemoveKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="remove-key"):

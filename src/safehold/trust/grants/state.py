@@ -34,6 +34,7 @@ from safehold.trust.grants.events import (
     Revoked,
     Used,
 )
+from safehold.trust.grants.holding import check_held
 from safehold.trust.grants.interface import (
     Approval,
     Decision,
@@ -390,22 +391,32 @@ class TrustState:
         policy = load_policy(founding.policy_text)
         check_governing(policy)
         check_achievable(policy, founding.roster)
-        # 3. Every human of it has signed exactly this, and they are at least two.
-        signers = {
+        # 3. Every key of it has signed exactly this (so each is in its owner's hands), and there
+        # are at least two humans.
+        signers = [
             verify_proof(
                 founding.roster, Act.FOUND, founding, proof, relying_party=policy.relying_party
-            ).person.id
+            )
             for proof in event.proofs
-        }
-        humans = {one.id for one in founding.roster.persons if one.kind is Kind.HUMAN}
-        if signers != humans or len(humans) < MIN_FOUNDERS:
-            lacking = ", ".join(names(founding.roster, tuple(sorted(humans - signers))))
+        ]
+        signed = {one.key.key_id for one in signers}
+        persons = founding.roster.persons
+        humans = sum(1 for one in persons if one.kind is Kind.HUMAN)
+        silent = [
+            f"{one.name} (key {key.key_id})"
+            for one in persons
+            for key in one.keys
+            if key.key_id not in signed
+        ]
+        if silent or humans < MIN_FOUNDERS:
             raise GrantError(
-                f"expected the signatures of all {len(humans)} founders, at least "
-                f"{MIN_FOUNDERS}, got {len(signers)}; lacking: {lacking or 'another founder'}"
+                f"expected the signatures of all founders, by each key of the founding, and at "
+                f"least {MIN_FOUNDERS} humans; lacking: {', '.join(silent) or 'another human'}"
             )
 
         def take() -> None:
+            for one in signers:
+                self._count(one)
             self.roster, self._policy = founding.roster, policy
             self.founding_sha256 = sha256_hex(canonical(founding))
 
@@ -424,8 +435,12 @@ class TrustState:
         signer = self._signer(Act.REQUEST, request, event.signed.proof)
         if signer.person.id != request.requester:
             raise SignatureError("the request is signed by somebody else than its requester")
+        # A new key signs its own enrolment: it is in the hands of who is to be enrolled with it.
+        held = check_held(request.enclave, request.details, self.policy.relying_party)
 
         def take() -> None:
+            for key, count in held:
+                self._counters[key.key_id] = max(self._counters.get(key.key_id, 0), count)
             case = Case(signed=event.signed, requested_at=event.time)
             self.cases.add(digest, case)
             self._count(signer)

@@ -5,6 +5,7 @@ from typing import assert_never
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from safehold.trust.people.interface import (
+    Key,
     Passkey,
     PasskeyProof,
     Proof,
@@ -65,6 +66,30 @@ def verify_proof(
         ) from error
 
 
+def verify_by(
+    key: Key,
+    act: Act,
+    document: object,
+    proof: Proof,
+    *,
+    relying_party: RelyingParty,
+    counter_floor: int = 0,
+) -> int:
+    """Return the authenticator's counter of a proof by exactly this key, enrolled or not.
+
+    Raises:
+        SignatureError: as for `verify_proof`.
+    """
+    try:
+        return _count(
+            key, act, document, proof, relying_party=relying_party, counter_floor=counter_floor
+        )
+    except _UNREADABLE as error:
+        raise SignatureError(
+            f"expected a proof that can be read, got one that ends in {type(error).__name__}"
+        ) from error
+
+
 def _verify(
     roster: Roster,
     act: Act,
@@ -79,6 +104,21 @@ def _verify(
     if owned is None:
         raise SignatureError("expected the key of an enrolled person, got an unknown one")
     person, key = owned
+    count = _count(
+        key, act, document, proof, relying_party=relying_party, counter_floor=counter_floor
+    )
+    return Verified(person=person, key=key, sign_count=count)
+
+
+def _count(
+    key: Key,
+    act: Act,
+    document: object,
+    proof: Proof,
+    *,
+    relying_party: RelyingParty,
+    counter_floor: int,
+) -> int:
     # 2. The signature is of the key's kind and over this act and document.
     match proof:
         case SshProof():
@@ -102,4 +142,4 @@ def _verify(
             )
         case _:
             assert_never(proof)
-    return Verified(person=person, key=key, sign_count=count)
+    return count

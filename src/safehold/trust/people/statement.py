@@ -20,6 +20,7 @@ class Act(StrEnum):
     BREAK_GLASS = "break-glass"
     REVIEW = "review"
     FOUND = "found"
+    HOLD = "hold-key"
 
 
 def statement(act: Act, document: object) -> bytes:
