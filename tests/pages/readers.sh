@@ -38,6 +38,7 @@ people() {
     for who in . ben cleo; do
         mkdir -p $who/.ssh; ssh-keygen -q -t ed25519 -N '' -C $who -f $who/.ssh/id_ed25519
     done
+    for key in dora spare; do ssh-keygen -q -t ed25519 -N '' -C $key -f .ssh/$key; done
     cp .ssh/id_ed25519.pub ada.pub
     cp ben/.ssh/id_ed25519.pub ben.pub
     cp cleo/.ssh/id_ed25519.pub cleo.pub

@@ -63,7 +63,10 @@ safehold review show 2 bea --reason look; safehold review verdict 2 bea permitte
     ),
     "trust": Session(
         before="people; application",
-        own={"--checked identity … --constitution": f"{_CHECKED} --constitution"},
+        own={
+            "--checked identity … --constitution": f"{_CHECKED} --constitution",
+            "p-0123456789abcdef": "$(safehold people list | grep Ada | cut -d' ' -f1)",
+        },
         others={"safehold grant approve": "ben"},
         after={
             "safehold grant approve": """
