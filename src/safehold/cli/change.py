@@ -291,6 +291,21 @@ def status(releases_file: Path, as_json: bool) -> None:
     default=None,
     help="State folder of egress enforcement: what the kernel was given.",
 )
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="The host's software policy: the guard must run, with marks, by exactly this file.",
+)
+@click.option(
+    "--socket",
+    "socket_path",
+    type=click.Path(path_type=Path),
+    default="/run/safehold/endpoint.sock",
+    show_default=True,
+    help="With --policy: where the guard answers.",
+)
 @click.option("--every", type=click.FloatRange(1, 60), help="Look again every so many seconds.")
 @click.option("--record", is_flag=True, help="Record each finding in the log (needs --log).")
 @json_option
@@ -302,6 +317,8 @@ def drift(
     gateway: str | None,
     admin_key_file: Path | None,
     state_dir: Path | None,
+    policy_file: Path | None,
+    socket_path: Path,
     every: float | None,
     record: bool,
     as_json: bool,
@@ -315,6 +332,7 @@ def drift(
       safehold change drift --releases releases.toml --artefact gateway=safehold.yaml
       safehold change drift --releases releases.toml --gateway http://127.0.0.1:8000 \\
           --admin-key-file admin.key --every 30
+      safehold change drift --releases releases.toml --policy /etc/safehold/endpoint.toml
     """
     from safehold.cli._artefacts import parse_artefact
     from safehold.cli._trust import emit, plain
@@ -326,6 +344,8 @@ def drift(
     told: set[str] = set()
     while True:
         running, unread = _running(gateway, admin_key_file, state_dir)
+        if policy_file is not None:
+            _guarded(policy_file, socket_path, running, unread)
         rows = find_drift(
             log.current().current,
             [parse_artefact(one) for one in artefacts],
@@ -542,6 +562,23 @@ def _running(
     if state_dir is not None:
         running |= _enforced(state_dir)
     return running, unread
+
+
+def _guarded(
+    policy: Path, socket_path: Path, running: dict[str, str], unread: dict[str, str]
+) -> None:
+    """Note the digest of the policy that the guard's marks hold; or why it can't be said."""
+    from safehold.canonical import sha256_hex
+    from safehold.cli._artefacts import read_artefact
+    from safehold.secure.endpoint.heartbeat import StaleGuardError, guarding
+    from safehold.trust.release.interface import ArtefactKind
+
+    kind = ArtefactKind.ENDPOINT
+    try:
+        guarding(socket_path, sha256_hex(policy.read_bytes()))
+        running[kind.value] = read_artefact(kind, policy).sha256
+    except StaleGuardError as error:
+        unread[kind.value] = str(error)
 
 
 def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """`endpoint guard --releases`: only the policy that was released is guarded, also after SIGHUP."""
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from safehold.cli.change import change
 from safehold.cli.endpoint import endpoint
 from safehold.errors import EndpointError, TrustError
-from safehold.secure.endpoint.heartbeat import read_pulse
-from safehold.secure.endpoint.policy import parse_policy
+from safehold.secure.endpoint.guard import GuardState
+from safehold.secure.endpoint.heartbeat import Heart, listen, read_pulse
+from safehold.secure.endpoint.policy import Mode, parse_policy
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.release.interface import ArtefactKind, ReleaseError
@@ -126,3 +130,44 @@ def test_sighup_takes_no_policy_that_was_not_released(site: Site) -> None:
         finally:
             child.send_signal(signal.SIGTERM)
             child.wait(20)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who answers must be root")
+def test_drift_of_marks_is_found_and_a_guard_of_the_released_policy_is_none(site: Site) -> None:
+    """No marks, another policy at work, and silence are findings; the released one is not."""
+    state = GuardState(round=time.monotonic(), marks=3)
+    sha256 = hashlib.sha256(site.policy.read_bytes()).hexdigest()
+    socket = site.root / "sock"
+    words = ["drift", "--releases", str(site.releases), "--policy", str(site.policy),
+             "--socket", str(socket)]  # fmt: skip
+
+    def said() -> tuple[int, str]:
+        state.round = time.monotonic()
+        found = CliRunner().invoke(change, words)
+        return found.exit_code, found.stderr
+
+    code, silent = said()
+    assert (code, "silent" in silent) == (1, True)
+    for policy, marks, want in ((sha256, 3, ""), (sha256, 0, "no marks"), ("0" * 64, 3, "policy")):
+        ended = threading.Event()
+        state.marks = marks
+        with listen(socket) as listener:
+            heart = Heart(listener, policy, Mode.AUDIT, "gpu-1")
+            thread = threading.Thread(target=heart.beat, args=(state, ended))
+            thread.start()
+            code, told = said()
+            ended.set()
+            thread.join(5)
+        assert (code, want in told) == (int(bool(want)), True), told
+    site.loosen()
+    with listen(socket) as listener:
+        ended = threading.Event()
+        state.marks = 3
+        loose = hashlib.sha256(site.policy.read_bytes()).hexdigest()
+        heart = Heart(listener, loose, Mode.AUDIT, "gpu-1")
+        thread = threading.Thread(target=heart.beat, args=(state, ended))
+        thread.start()
+        code, told = said()
+        ended.set()
+        thread.join(5)
+    assert (code, "another one runs than was released" in told) == (1, True), told

@@ -121,11 +121,11 @@ def read_pulse(path: Path) -> Pulse:
         raise StaleGuardError("the endpoint guard gave no answer") from error
 
 
-def require_guard(path: Path, policy: str, max_age_s: float = MAX_AGE_S) -> Pulse:
-    """Return the pulse of a guard that enforces exactly this policy now.
+def guarding(path: Path, policy: str, max_age_s: float = MAX_AGE_S) -> Pulse:
+    """Return the pulse of a guard that works now by exactly this policy, in any mode.
 
-    1. It answers, as root. 2. It went round lately. 3. It has marks. 4. It enforces.
-    5. By the policy of this digest.
+    1. It answers, as root. 2. It went round lately. 3. It has marks. 4. By the policy of this
+    digest.
 
     Raises:
         StaleGuardError: one of them is not so.
@@ -135,10 +135,20 @@ def require_guard(path: Path, policy: str, max_age_s: float = MAX_AGE_S) -> Puls
         raise StaleGuardError(f"the endpoint guard last went round {pulse.age_s:.0f} s ago")
     if pulse.marks < 1:
         raise StaleGuardError("the endpoint guard has no marks")
-    if pulse.mode is not Mode.ENFORCE:
-        raise StaleGuardError(f"the endpoint guard is in mode {pulse.mode}, expected enforce")
     if pulse.policy != policy:
         raise StaleGuardError(
             f"the endpoint guard enforces policy {pulse.policy[:16]}, expected {policy[:16]}"
         )
+    return pulse
+
+
+def require_guard(path: Path, policy: str, max_age_s: float = MAX_AGE_S) -> Pulse:
+    """Return the pulse of a guard that enforces exactly this policy now.
+
+    Raises:
+        StaleGuardError: it does not work by this policy now (`guarding`), or only looks on.
+    """
+    pulse = guarding(path, policy, max_age_s)
+    if pulse.mode is not Mode.ENFORCE:
+        raise StaleGuardError(f"the endpoint guard is in mode {pulse.mode}, expected enforce")
     return pulse
