@@ -94,7 +94,7 @@ def test_a_further_account_passes_the_line_with_its_probability() -> None:
     chance, passed, runs = np.random.default_rng(6), 0, 4_000
     for _ in range(runs):
         *known, new = chance.beta(0.3, 4, 40)
-        passed += new > conformal_line(known)
+        passed += new > conformal_line(known, share=0.05)
     assert 0.035 <= passed / runs <= 0.065
 
 

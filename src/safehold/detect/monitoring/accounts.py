@@ -38,7 +38,7 @@ _FORGET_S = 30 * 86_400.0
 _EVIDENCE = 16
 _LEAST_QUERIES = 50
 _DAYS = 64
-_HOT_SHARE = 0.05
+_HOT_ASKED, _HOT_GOT = 0.025, 0.1
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,8 +54,8 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     block: float = 0.3
     walk: float = 0.1
     workflow: float = 0.01
-    asked: float = 0.9
-    got: float = 0.6
+    asked: float = 0.944
+    got: float = 0.674
     lineage: int = 35
     alpha: float = 1e-4
 
@@ -250,7 +250,8 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
 
     Accounts with fewer than 50 queries tell no rate and are left out; caps never fall below a
     block rate of 2 %, a walk share of 1 % and a chain of 10. The lines of the day's scores are
-    those that a further honest account ever passes with a probability of at most 5 % for each.
+    those that a further honest account ever passes with a probability of at most 2.5 % for what it
+    asked and 10 % for what it was given, which tells more of a workflow in pieces.
     """
     known = [one for one in honest if one.queries >= _LEAST_QUERIES]
     block = max((one.blocked / one.queries for one in known), default=0.2)
@@ -260,8 +261,14 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
     lines = Caps()
     if judged:
         lines = Caps(
-            asked=conformal_line([max((d.asked for d in one.days), default=0.0) for one in judged]),
-            got=conformal_line([max((d.got for d in one.days), default=0.0) for one in judged]),
+            asked=conformal_line(
+                [max((day.asked for day in one.days), default=0.0) for one in judged],
+                share=_HOT_ASKED,
+            ),
+            got=conformal_line(
+                [max((day.got for day in one.days), default=0.0) for one in judged],
+                share=_HOT_GOT,
+            ),
         )
     split = max(
         (
@@ -282,7 +289,7 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
     )
 
 
-def conformal_line(highest: Sequence[float], *, share: float = _HOT_SHARE) -> float:
+def conformal_line(highest: Sequence[float], *, share: float) -> float:
     """Return the line that a further account's highest score passes with at most this probability.
 
     `highest` has one score in [0, 1] for each account. For exchangeable accounts it is exact, in
