@@ -149,7 +149,7 @@ def under_harm(folder: Path, server: EmbeddedPostgres, given: argparse.Namespace
     figures: Figures = {}
     for runner, run in RUNS.items():
         where = str(folder / f"harm-{runner}.db"), str(folder / f"harm-{runner}-monitor.db")
-        limits = ScanLimits(unit_rows=20, lease_s=6.0, losses=1)
+        limits = ScanLimits(unit_rows=20, lease_s=10.0, losses=1)
         job = ScanJob(*where, ScannerSpec("hash"), load_hash_scanner, limits)
         figures[f"harm {runner}"] = poisoned(run, job, harm())
         print("harm", runner, figures[f"harm {runner}"], flush=True)

@@ -120,6 +120,29 @@ def test_a_scanner_that_hangs_is_killed_at_the_end_of_its_lease(tmp_path: Path) 
     assert [row[5] is None for row in _results(job)] == [True, False]
 
 
+def test_a_hung_worker_whose_unit_another_took_is_ended(tmp_path: Path) -> None:
+    """It holds no unit any more and still takes its place: the next unit would wait for ever."""
+    limits = ScanLimits(unit_rows=1, lease_s=60.0)
+    paths = str(tmp_path / "l.db"), str(tmp_path / "m.db")
+    job = ScanJob(*paths, ScannerSpec("hash"), load_hash_scanner, limits)
+    fill(job.ledger, [("a", "hangs me", False), ("a", "fine", False)])
+    queue = _plan(job)
+
+    def taken() -> None:
+        while not queue.counts().leased:
+            time.sleep(0.05)
+        unit = queue.claim("elsewhere", now=time.time() + 61)
+        assert unit is not None
+        assert queue.finish(unit, "elsewhere", [])
+
+    thief = threading.Thread(target=taken)
+    thief.start()
+    assert run_pool(job, RunLimits(processes=1)).done == 2
+    thief.join()
+    assert len(_results(job)) == 1
+    assert queue.overdue(now=time.time()) == set()
+
+
 def test_a_worker_that_lost_its_lease_can_not_commit(job: ScanJob) -> None:
     """Two workers end the same unit: the one whose lease ran out leaves no row."""
     fill(job.ledger, [("a", "text", False)])
@@ -129,6 +152,9 @@ def test_a_worker_that_lost_its_lease_can_not_commit(job: ScanJob) -> None:
     assert queue.claim("fast", now=time.time()) is None
     second = queue.claim("fast", now=time.time() + 61)
     assert second == first
+    assert queue.overdue(now=time.time()) == {"slow"}
+    queue.release("slow")
+    assert queue.overdue(now=time.time()) == set()
     assert not queue.finish(first, "slow", [])
     assert queue.finish(first, "fast", [])
     assert not queue.finish(first, "fast", [])

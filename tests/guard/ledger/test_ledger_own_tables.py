@@ -10,6 +10,7 @@ from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, inspect
 from safehold.detect.bounty.tables import METADATA as BOUNTY
 from safehold.detect.intel.tables import METADATA as INTEL
 from safehold.detect.monitoring.tables import METADATA as MONITOR
+from safehold.detect.monitoring.tables import MonitorStore
 from safehold.detect.review.tables import METADATA as REVIEW
 from safehold.errors import LedgerError
 from safehold.guard.ledger.engine import open_engine
@@ -105,6 +106,24 @@ def test_many_who_open_at_once_make_the_tables_once(engine: Engine) -> None:
         for _ in pool.map(lambda _: make_tables(engine, _shape("name"), name="part"), range(6)):
             pass
     assert _versions(engine) == [1]
+
+
+def test_a_monitor_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
+    """What a step adds is what a fresh database has."""
+    old, fresh = (str(tmp_path / name) for name in ("old.db", "fresh.db"))
+    MonitorStore.open(fresh)
+    engine = open_engine(old, wait_s=5.0, write=True)
+    first = [table for table in MONITOR.sorted_tables if table.name != "monitor_lost"]
+    MONITOR.create_all(engine, tables=first)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE monitor_schema (version INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO monitor_schema VALUES (1)")
+    MonitorStore.open(old)
+    found, wanted = inspect(engine), inspect(open_engine(fresh, wait_s=5.0, write=True))
+    assert set(found.get_table_names()) == set(wanted.get_table_names())
+    for table in wanted.get_table_names():
+        names = [[one["name"] for one in i.get_columns(table)] for i in (found, wanted)]
+        assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("part", PARTS)

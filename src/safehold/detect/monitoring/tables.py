@@ -21,6 +21,8 @@ from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.own_tables import make_tables
 
 METADATA = MetaData()
+STEPS_OF_TABLES = ("CREATE TABLE monitor_lost (worker TEXT NOT NULL PRIMARY KEY);",)
+"""Version n to n + 1, in SQL for both storages."""
 
 SCANNERS = Table(
     "monitor_scanners",
@@ -44,6 +46,8 @@ UNITS = Table(
     Column("cpu_s", Double, nullable=False),
     UniqueConstraint("scanner", "first"),
 )
+LOST = Table("monitor_lost", METADATA, Column("worker", String, primary_key=True))
+"""Workers whose unit another one took because their lease ran out; their leader ends them."""
 RESULTS = Table(
     "monitor_results",
     METADATA,
@@ -142,7 +146,7 @@ class MonitorStore:
             LedgerError: it can't be written, or another release made its tables.
         """
         engine = open_engine(url, wait_s=wait_s, write=True)
-        make_tables(engine, METADATA, name="monitor")
+        make_tables(engine, METADATA, name="monitor", steps=STEPS_OF_TABLES)
         return cls(engine, open_engine(url, wait_s=wait_s, write=False))
 
     @contextmanager

@@ -41,7 +41,7 @@ class WorkQueue(Protocol):
         ...
 
     def overdue(self, *, now: float) -> set[str]:
-        """Return the workers that have a unit for longer than its lease."""
+        """Return the workers that have, or had, a unit for longer than its lease."""
         ...
 
 

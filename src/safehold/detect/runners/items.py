@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    delete,
     func,
     insert,
     or_,
@@ -44,6 +45,9 @@ _ITEMS = Table(
     Column("reason", String),
     UniqueConstraint("job", "item"),
 )
+_LOST = Table("runner_lost", _METADATA, Column("worker", String, primary_key=True))
+"""Workers whose item another one took because their lease ran out; their leader ends them."""
+_STEPS = ("CREATE TABLE runner_lost (worker TEXT NOT NULL PRIMARY KEY);",)
 
 Work = Callable[[str], str]
 """Turns an item into its result; what it raises of our errors is the item's reason."""
@@ -92,7 +96,7 @@ class ItemQueue:
         self._job = job
         self._engine = open_engine(job.url, wait_s=30.0, write=True)
         self._mine = _ITEMS.c.job == job.name
-        make_tables(self._engine, _METADATA, name="runner")
+        make_tables(self._engine, _METADATA, name="runner", steps=_STEPS)
 
     def put(self, items: Iterator[str] | list[str]) -> int:
         """Add the items that are not there yet; return how many."""
@@ -117,6 +121,9 @@ class ItemQueue:
                 row = connection.execute(query).one_or_none()
                 if row is None:
                     return None
+                if row.state == "leased":
+                    connection.execute(delete(_LOST).where(_LOST.c.worker == row.worker))
+                    connection.execute(insert(_LOST), {"worker": row.worker})
                 losses = row.losses + (row.state == "leased")
                 here = update(_ITEMS).where(_ITEMS.c.id == row.id)
                 if losses >= self._job.losses:
@@ -164,14 +171,16 @@ class ItemQueue:
         )
         with told(self._engine), self._engine.begin() as connection:
             connection.execute(held.values(lease=0.0))
+            connection.execute(delete(_LOST).where(_LOST.c.worker == worker))
 
     def overdue(self, *, now: float) -> set[str]:
-        """Return the workers that have an item for longer than its lease."""
+        """Return the workers that have, or had, an item for longer than its lease."""
         query = select(_ITEMS.c.worker).where(
             self._mine, _ITEMS.c.state == "leased", _ITEMS.c.lease < now
         )
         with told(self._engine), self._engine.begin() as connection:
-            return set(connection.execute(query).scalars())
+            found = set(connection.execute(query).scalars())
+            return found | set(connection.execute(select(_LOST.c.worker)).scalars())
 
 
 class ItemWorker:

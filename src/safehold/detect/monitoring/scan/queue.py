@@ -6,10 +6,10 @@ transaction that ends its unit, and that one only while the unit is still the wo
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from safehold.detect.monitoring.scan.interface import ScanFinding, ScanLimits, Unit, unscorable
-from safehold.detect.monitoring.tables import RESULTS, SCANNERS, UNITS, MonitorStore
+from safehold.detect.monitoring.tables import LOST, RESULTS, SCANNERS, UNITS, MonitorStore
 from safehold.detect.runners.interface import UnitCounts
 from safehold.guard.ledger.joined import Joined, joined, sizes, watermark
 from safehold.guard.ledger.reader import LedgerReader
@@ -51,7 +51,8 @@ class UnitQueue:
     def claim(self, worker: str, *, now: float) -> Unit | None:
         """Take the oldest unit that is open or whose worker is lost; None when there is none.
 
-        A lease that ends later than any lease could is one of a clock that was set back: lost.
+        A lease that ends later than any lease could is one of a clock that was set back: lost. Who
+        lost it is remembered, so that its leader ends it although it holds no unit any more.
         """
         while True:
             with self._store.begin() as connection:
@@ -63,6 +64,9 @@ class UnitQueue:
                 row = connection.execute(query).one_or_none()
                 if row is None:
                     return None
+                if row.state == "leased":
+                    connection.execute(delete(LOST).where(LOST.c.worker == row.worker))
+                    connection.execute(insert(LOST), {"worker": row.worker})
                 losses = row.losses + (row.state == "leased")
                 if losses >= self._limits.losses and self._poison(connection, row):
                     continue
@@ -101,14 +105,16 @@ class UnitQueue:
         with self._store.begin() as connection:
             held = update(UNITS).where(self._mine, UNITS.c.worker == worker)
             connection.execute(held.where(UNITS.c.state == "leased").values(lease=0.0))
+            connection.execute(delete(LOST).where(LOST.c.worker == worker))
 
     def overdue(self, *, now: float) -> set[str]:
-        """Return the workers that have a unit for longer than its lease."""
+        """Return the workers that have, or had, a unit for longer than its lease."""
         query = select(UNITS.c.worker).where(
             self._mine, UNITS.c.state == "leased", UNITS.c.lease < now
         )
         with self._store.begin() as connection:
-            return set(connection.execute(query).scalars())
+            found = set(connection.execute(query).scalars())
+            return found | set(connection.execute(select(LOST.c.worker)).scalars())
 
     def counts(self) -> UnitCounts:
         """Return how many units are open, leased and done."""
