@@ -162,6 +162,8 @@ def root() -> None:
     for one in Path("/etc/apt/sources.list.d").glob("*"):
         one.unlink()
     Path("/etc/apt/sources.list").write_text("deb https://mirror.example/debian stable main\n")
+    for place in ("/etc/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf"):
+        Path(place).expanduser().unlink(missing_ok=True)
     Path("/etc/modprobe.d").mkdir(exist_ok=True)
     Path("/etc/modprobe.d/media.conf").write_text("blacklist usb_storage\nblacklist uas\n")
 

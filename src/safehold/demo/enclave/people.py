@@ -24,19 +24,27 @@ from safehold.secure.change.git_verify import (
 )
 from safehold.secure.change.provenance import BuiltFile, envelope, provenance, to_sign
 from safehold.secure.endpoint.changing import OPERATION as LOOSEN
-from safehold.testing.trust import Enclave, SoftSshSk, person_id, ssh_public_of
+from safehold.testing.trust import Enclave, SoftSshSk, held, person_id, ssh_public_of
 from safehold.trust.demands.document import document_digest
-from safehold.trust.grants.details import Details, Facts, NoDetails, StandingAct
+from safehold.trust.grants.details import (
+    AddTeam,
+    Details,
+    EnrolPerson,
+    Facts,
+    NoDetails,
+    StandingAct,
+)
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.interface import GrantRequest, Resource
 from safehold.trust.log.log_entries import Record
 from safehold.trust.log.note import Algorithm, SigningKey
 from safehold.trust.log.witness import Witness, attach, create_witness
-from safehold.trust.people.interface import Proof
+from safehold.trust.people.interface import Kind, Person, Proof, Team
 from safehold.trust.people.sshsig import armour
 from safehold.trust.people.statement import Act
 from safehold.trust.released.vouching import NAMESPACE
 
+DECOYS = "t-release-desk"
 APPROVERS = ("dev-two", "dev-three", "sec-one")
 _DETERMINED = {"model": "d" * 64, "status": "cannot_rule_out", "rationale": "the demo"}
 _ACTIVATED = {"standard": "asl-2", "precautionary": True, "rationale": "the demo"}
@@ -178,12 +186,36 @@ class People:
             host=host,
             alarmed=False,
         )
+        self._lure()
         for what in ("weight-access", "coverage-review", "threat-model-review"):
             self.record("change-review", {"of": what})
         for control in stock_catalogue().controls:
             if control.way is not Assurance.AUTOMATIC:
                 self._attest(control.id)
         self.trust.time = self.now
+
+    def _lure(self) -> None:
+        """Enrol an approver that nobody is, without any right: its use is refused, and alarms."""
+        key = SoftSshSk(b"nobody's security key")
+        person = Person(
+            id=person_id("release-desk"),
+            name="release-desk",
+            kind=Kind.HUMAN,
+            roles=(),
+            teams=(DECOYS,),
+            keys=(key.key,),
+        )
+        self._carry("people.add-team", AddTeam(team=Team(id=DECOYS, name="Release desk")))
+        enrolment = held(self.trust.founding_sha256(), EnrolPerson(person=person), key)
+        self._carry("people.enrol", enrolment)
+
+    def _carry(self, operation: str, details: Details) -> None:
+        """Ask for what takes effect with its quorum, wait a minute, and approve it."""
+        trust = self.trust
+        request = trust.ask("dev-one", operation, details=details)
+        trust.file(request)
+        trust.time += 60
+        trust.approve(request, *APPROVERS[-2:])
 
     def _attest(self, control: str) -> None:
         facts = {

@@ -21,7 +21,7 @@ import msgspec
 from safehold.demo.enclave import parts as made
 from safehold.demo.enclave.drills import Drills
 from safehold.demo.enclave.faults import FaultFound, Faults, collect
-from safehold.demo.enclave.people import People
+from safehold.demo.enclave.people import DECOYS, People
 from safehold.govern.controls.engine import run_controls
 from safehold.govern.controls.exports.host import units
 from safehold.govern.controls.exports.table import Exported
@@ -156,6 +156,7 @@ def _site(base: str) -> Site:
         edges=("gateway-collector",),
         decoy_services={"admin": made.LURE},
         cases=str(var / "cases"),
+        decoy_team=DECOYS,
         locks=tuple(str(one) for one in (made.ETC / "locks").glob("*.txt")),
         models=(str(var / "bundle"),),
         bundle_keys=(str(made.ETC / "bundle.pub"),),
@@ -173,10 +174,10 @@ def _site(base: str) -> Site:
 
 
 def _staff(now: int) -> None:
-    people = ("dev-one", "dev-two", "dev-three", "dev-four", "sec-one", "sec-two")
+    people = ("dev-one", "dev-two", "dev-three", "dev-four", "sec-one", "sec-two", "release-desk")
     present = ", ".join(f'"{person_id(one)}"' for one in people)
     today = time.strftime("%Y-%m-%d", time.gmtime(now))
-    teams = ("t-everybody", "t-development", "t-serving", "t-security")
+    teams = ("t-everybody", "t-development", "t-serving", "t-security", DECOYS)
     lines = [
         f"present = [{present}]",
         'conflicting_roles = [["t-serving", "t-security"]]',
