@@ -127,7 +127,7 @@ class _MadeHost(Enforcer):
         """Remember it and log it."""
         return self._hold("throttle", flow, reason)
 
-    def seal(self, reason: str) -> Snapshot:
+    def close_all(self, reason: str) -> Snapshot:
         """Remember it and log it."""
         return self._hold("seal", "*", reason)
 
