@@ -31,7 +31,15 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURE = ROOT / "docs" / "images" / "benchmarks.svg"
 # Not benchmarks: the parts of this runner, and a generator of a table in the package.
 OTHERS = frozenset(
-    {"__init__", "__main__", "against", "tables", "letter_pairs", "recorded_generator"}
+    {
+        "__init__",
+        "__main__",
+        "against",
+        "tables",
+        "letter_pairs",
+        "long_prompts",
+        "recorded_generator",
+    }
 )
 # What a script is given beside nothing: (whole run, quick run).
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -74,7 +74,8 @@ def tree(revision: str | None) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(place)], check=True)
 
 
-def _environment(place: Path) -> dict[str, str]:
+def environment(place: Path) -> dict[str, str]:
+    """Return the environment in which a tree imports its own files."""
     return os.environ | {"PYTHONPATH": f"{place / 'src'}:{place}"}
 
 
@@ -83,7 +84,7 @@ def guard(place: Path, kind: str, texts: Path, times: int) -> Iterator[Callable[
     """Give a call that feeds all texts in a process of that tree, and returns its CPU seconds."""
     process = subprocess.Popen(
         [sys.executable, "-c", _GUARD, kind, str(texts), str(times)],
-        cwd=place, env=_environment(place), text=True,
+        cwd=place, env=environment(place), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     if process.stdin is None or process.stdout is None:
@@ -107,7 +108,7 @@ def gateway(place: Path, url: str, folder: Path, streams: int) -> Iterator[Calla
     """Give a call that streams through that tree's gateway, and returns its CPU seconds."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.contestants.ours", url, "rule", str(folder)],
-        cwd=place, env=_environment(place), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     line = process.stdout.readline() if process.stdout else b""
     if not line.strip().isdigit():

@@ -283,7 +283,9 @@ def serve_with(
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client reads only this
         sock = stack.enter_context(contextlib.closing(listen(settings)))
         bound_host, bound_port = bound_to(sock)
-        _announce(settings, shown, bound_host, bound_port, as_json=as_json)
+        announce = functools.partial(
+            _announce, settings, shown, bound_host, bound_port, as_json=as_json
+        )
         parts = Parts(
             loader=loader,
             upstream_key=key,
@@ -291,7 +293,7 @@ def serve_with(
             metrics_folder=folder,
             declared=declared,
         )
-        if not run(settings, parts, sock, reread):
+        if not run(settings, parts, sock, reread, announce):
             raise SafeholdError("the gateway did not start; the line above says why")
 
 

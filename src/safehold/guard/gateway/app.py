@@ -467,10 +467,6 @@ class Gateway:
             if task is not None:
                 self._open.pop(task, None)
         out.tokens = state.tokens.written
-        try:
-            await self.histories.keep(state)
-        except LedgerError:
-            self.relay.watcher.ledger_failed(ask.surface)
         flagged = state.block is not None
         used = (state.tokens.read or 0) + (state.tokens.written or 0)
         unread = min(state.session.report().unreadable, ask.policy.unreadable_chars)

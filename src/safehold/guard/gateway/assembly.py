@@ -118,6 +118,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     followed = await _followed(settings, parts, ledger, metrics)
     desk = _trial_desk(settings, parts.clock, admitted, ledger=ledger, metrics=metrics)
     trial = () if desk is None else (desk.follow, desk.judge)
+    histories = Histories(store)
     relay = Relay(
         client=client,
         holder=holder,
@@ -131,6 +132,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         hot=followed.hot,
         trial=desk,
         media=MediaJudge(settings.media_scorer) if settings.media_scorer else None,
+        keep=histories.keep,
     )
     # 5. What all workers and hosts have in common, before the first request.
     surfaces = Surfaces(settings, lambda one, closed: metrics.surface_closed(one, closed=closed))
@@ -179,7 +181,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         state=state,
         metrics=metrics,
         surfaces=surfaces,
-        histories=Histories(store),
+        histories=histories,
         admin=Admin(
             holder=holder,
             swapper=swapper,

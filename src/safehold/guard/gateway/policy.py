@@ -13,6 +13,7 @@ from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.media_settings import MediaScorer
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, check_routes
+from safehold.guard.gateway.settings_check import check_values
 from safehold.guard.gateway.trial_settings import TrialSettings
 from safehold.guard.interface import DeliveryMode, FailMode
 from safehold.guard.session.session import SessionPolicy
@@ -250,6 +251,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ConfigError: The address is not loopback and there is no client key, or two keys share
                 an id or a digest.
         """
+        check_values(self)
         if self.host not in LOOPBACK and not any(not key.admin for key in self.keys):
             raise ConfigError(f"host {self.host}: an address beyond loopback needs a client key")
         for field in ("id", "sha256"):

@@ -162,10 +162,12 @@ def run(
     parts: Parts,
     sock: socket.socket,
     reread: Callable[[], Settings] | None = None,
+    announce: Callable[[], None] | None = None,
 ) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; return whether the gateway ever started.
 
-    SIGHUP takes the settings that `reread` returns, without dropping a stream.
+    SIGHUP takes the settings that `reread` returns, without dropping a stream. `announce` is
+    called once, when requests are taken.
     """
     if settings.workers > 1:
         supervisor = Supervisor(
@@ -174,9 +176,10 @@ def run(
             drain_s=settings.limits.drain_timeout_s,
             reread=reread,
             check=partial(changed, parts.declared or settings),
+            announce=announce,
         )
         return supervisor.run()
-    return _serve(settings, parts, sock, WorkerLife(reread=reread))
+    return _serve(settings, parts, sock, WorkerLife(reread=reread, announce=announce))
 
 
 def _spawn(settings: Settings, parts: Parts, sock: socket.socket) -> tuple[BaseProcess, Connection]:

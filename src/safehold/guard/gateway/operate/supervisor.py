@@ -80,11 +80,14 @@ class Supervisor:
         drain_s: float,
         reread: Callable[[], Settings] | None = None,
         check: Callable[[Settings], object] = lambda _: None,
+        announce: Callable[[], None] | None = None,
     ) -> None:
         """Take how to start a worker, how many, how long streams may go on, and the settings.
 
-        `check` refuses settings that a running gateway can't take.
+        `check` refuses settings that a running gateway can't take; `announce` is called once, when
+        all workers take requests.
         """
+        self._announce = announce
         self._spawn = spawn
         self._count = count
         self._drain_s = drain_s
@@ -150,6 +153,8 @@ class Supervisor:
                 fresh.pipe.send(self._latest)
         if not self._told_ready and all(worker.ready for worker in self._workers):
             self._told_ready = True
+            if self._announce is not None:
+                self._announce()
             systemd.notify("READY=1")
         return True
 

@@ -86,8 +86,10 @@ class WorkerLife:
         self,
         pipe: Connection | None = None,
         reread: Callable[[], Settings] | None = None,
+        announce: Callable[[], None] | None = None,
     ) -> None:
-        """Take the pipe to a supervisor, or how to read the settings again without one."""
+        """Take the pipe to a supervisor; or, without one, how to read the settings and be told."""
+        self._announce = announce
         self._pipe = pipe
         self._reread = reread
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,6 +107,8 @@ class WorkerLife:
             self._do(self._beats())
             return
         loop.add_signal_handler(signal.SIGHUP, lambda: self._do(self._reload_from_file()))
+        if self._announce is not None:
+            self._announce()
         systemd.notify("READY=1")
         if (every := systemd.watchdog_s()) is not None:
             self._do(self._watchdog(every))

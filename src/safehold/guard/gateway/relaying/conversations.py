@@ -4,6 +4,8 @@ An upstream that keeps conversations (`previous_response_id`) reads turns that t
 hold. The gateway keeps them itself; an id that it did not give refuses.
 """
 
+import re
+
 import msgspec
 
 from safehold.errors import WireError
@@ -16,7 +18,8 @@ from safehold.guard.gateway.relaying.run_state import RunState
 _LIFE_S = 30 * 86_400
 _MAX_CHARS = 1_000_000
 _MAX_LINKS = 10_000
-_NAMES_AN_ITEM = (b"item_reference", b"\\u")  # as it stands, or behind escapes
+_NAMES_AN_ITEM = re.compile(rb"item_reference|\\u00(?:5[fF]|6[0-9a-fA-F]|7[0-9aA])")
+"""The type as it stands, or an escape that one of its letters could stand behind."""
 
 
 class _ExchangeLink(msgspec.Struct, frozen=True):
@@ -91,7 +94,7 @@ class Histories:
             LedgerError: The store can't be reached.
             WireError: It names an item that this gateway did not give to this owner.
         """
-        if not any(mark in body for mark in _NAMES_AN_ITEM):
+        if _NAMES_AN_ITEM.search(body) is None:
             return body
         try:
             value = msgspec.json.decode(body)

@@ -10,7 +10,7 @@
 import asyncio
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Protocol
 
@@ -75,6 +75,11 @@ class Watcher(Protocol):
         ...
 
 
+async def _kept_nowhere(state: RunState) -> None:
+    """Keep no conversation."""
+    del state
+
+
 class Relay:
     """Everything a request needs that outlives it. Shared by all requests of a worker."""
 
@@ -93,7 +98,9 @@ class Relay:
         hot: HotSource = no_hot_rules,
         trial: Seats | None = None,
         media: MediaJudge | None = None,
+        keep: Callable[[RunState], Awaitable[None]] = _kept_nowhere,
     ) -> None:
+        self.keep = keep
         self.media = media
         self.hot = hot
         self.trial = trial or NoTrial()
@@ -401,6 +408,10 @@ class Run:
             self.relay.watcher.ledger_failed(self.ask.surface)
         if self.relay.journal is not None:
             self.relay.journal.close(self.ask.decision_id)
+        try:  # before the client has the end: it may ask for what comes next at once
+            await self.relay.keep(self.state)
+        except LedgerError:
+            self.relay.watcher.ledger_failed(self.ask.surface)
 
     async def fail(
         self,
