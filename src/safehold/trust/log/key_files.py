@@ -29,17 +29,21 @@ def read_secret(path: Path, *, limit: int = _MAX_BYTES) -> bytes:
     """Return the bytes of a secret file, after looking at who else could read or replace it.
 
     Raises:
-        ConfigError: it can't be read, is a link, is open to others, is somebody else's, is longer
-            than `limit` bytes, or lies in a folder that others can change.
+        ConfigError: it can't be read, is a link or no file, is open to others, is somebody else's, is
+            longer than `limit` bytes, or lies in a folder that others can change.
     """
     check_key_folder(path.parent)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # A pipe that nobody writes to would hold up who reads it.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         link = " (a link is not followed)" if path.is_symlink() else ""
         raise ConfigError(f"can't read the private key {path}: {error.strerror}{link}") from error
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(handle)
+        raise ConfigError(f"can't read the private key {path}: expected a regular file")
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
         if found.st_mode & 0o077:
             raise ConfigError(
                 f"{path}: expected a private key for its owner alone, got mode "
