@@ -1,20 +1,41 @@
-"""What readers of the pages have already: `docs_kit.py THING PATH`, called by the sessions.
+"""What readers of the pages have already: `docs_kit.py THING WORD...`, called by the sessions.
 
 bundle FOLDER KEY    a small signed bundle and the public key of who signed it
+mine FOLDER          the same, signed by the reader's own key, which their commands trust
 ledger FILE          a gateway's ledger: three exchanges of two callers, one blocked, one open
 upstream FILE        a model that answers everything, until it is stopped; its address
+generator FILE       a model that writes training text, until it is stopped; its address
+programme KEY DIGEST the bounty's terms, with triage's public key and the questions' digest
+template FILE        a dress of an attack, to be shared with partners
+labelled FOLDER      text that somebody labelled
+weights FOLDER       a small model
+enclave              a founded log in trust-log: the reader is dev-one; ada is the reader too
+behaviour OLD NEW    a comparison of two bundles that lost nothing
 """
 
+import json
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from safehold.guard.bundle.signing import load_or_make_key
+from safehold.testing.bounty import CLEAN_CHAT, UNIVERSAL
 from safehold.testing.bundles import write_tiny
+from safehold.testing.generator import GeneratorServer, generating
+from safehold.testing.intel import SOURCE
 from safehold.testing.monitoring import fill
+from safehold.testing.released import RELEASE_RULES
+from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh
 from safehold.testing.upstream import MockUpstream, says
+from safehold.testing.weights import write_model
+from safehold.trust.people.sshsig import private_key_text
 
 
 def bundle(folder: str, public: str) -> None:
@@ -23,6 +44,13 @@ def bundle(folder: str, public: str) -> None:
     write_tiny(Path(folder), key)
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     Path(public).write_bytes(pem)
+
+
+def mine(folder: str) -> None:
+    """Write the tiny bundle, signed by the default key of this home."""
+    path = Path.home() / ".config" / "safehold" / "bundle-key.pem"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tiny(Path(folder), load_or_make_key(path))
 
 
 def ledger(file: str) -> None:
@@ -38,5 +66,103 @@ def upstream(file: str) -> None:
         signal.sigwait({signal.SIGTERM})
 
 
+class _Reader(GeneratorServer):
+    """The canned generator, which proposes neighbours as well."""
+
+    def reply(self, body: dict[str, object]) -> tuple[int, bytes]:
+        """Return neighbours where they are asked for."""
+        if "new kinds" not in str(body["messages"]):
+            return super().reply(body)
+        text = "1. Bicycle couriers: Work and pay of couriers. For example: What do they earn?"
+        return 200, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+
+
+def generator(file: str) -> None:
+    """Serve a model that writes training text until SIGTERM."""
+    with generating(_Reader()) as served:
+        Path(file).write_text(served.url)
+        signal.sigwait({signal.SIGTERM})
+
+
+def programme(key: str, digest: str) -> None:
+    """Write programme.yaml and the finding of a submitter."""
+    value = {
+        "name": "Example bounty",
+        "version": 1,
+        "contact": "mailto:security@example.org",
+        "policy_url": "https://example.org/bounty",
+        "triage_key": key,
+        "questions": digest,
+        "scope": ["Universal jailbreaks of the guarded chat surface"],
+        "clean_chat": CLEAN_CHAT,
+        "payouts": [{"band": "low", "least_cleared": 1, "amount": 100}],
+        "currency": "EUR",
+        "safe_harbour": "We do not pursue research within these terms.",
+    }
+    Path("programme.yaml").write_text(yaml.safe_dump(value))
+    turns = [{"role": "user", "text": UNIVERSAL}]
+    finding = {"title": "The fireside", "handle": "ada", "turns": turns}
+    Path("finding.json").write_text(json.dumps(finding))
+
+
+def template(file: str) -> None:
+    """Write the dress of an attack."""
+    Path(file).write_text(SOURCE)
+
+
+def labelled(folder: str) -> None:
+    """Write eight labelled texts."""
+    rows = [
+        {"text": f"Mash the malt, boil the wort with hops, pitch yeast, part {n}.", "label": label}
+        if label == "restricted"
+        else {"text": f"The museum has {n} old posters.", "label": label}
+        for n in range(4)
+        for label in ("restricted", "benign")
+    ]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (Path(folder) / "texts.jsonl").write_text(lines)
+
+
+def weights(folder: str) -> None:
+    """Write a small model."""
+    write_model(Path(folder), shards=1)
+
+
+def enclave() -> None:
+    """Found an enclave whose people's private keys lie here, under their names."""
+    policy = POLICY + GOVERNING + RELEASE_RULES
+    made = Enclave(Path("trust-log"), policy=policy, now=int(time.time()))
+    keys = Path("trust-log.keys")
+    keys.mkdir(mode=0o700)
+    for name, key in (("log", made.log_key), ("emitter", made.emitter)):
+        _secret(keys / f"{name}.key", key.text().encode())
+    Path(".ssh").mkdir(mode=0o700)
+    for name, soft in made.keys.items():
+        assert isinstance(soft, SoftSsh)
+        public = f"{getattr(soft.key, 'public', '')}\n"
+        places = [name, "ada", ".ssh/id_ed25519"] if name == "dev-one" else [name]
+        for place in places:
+            _secret(Path(place), private_key_text(soft.private))
+            Path(f"{place}.pub").write_text(public)
+    Path("log.json").write_bytes(Path("trust-log/log.json").read_bytes())
+
+
+def _secret(path: Path, data: bytes) -> None:
+    path.touch(0o600)
+    path.write_bytes(data)
+
+
+def behaviour(old: str, new: str) -> None:
+    """Write comparison.json of two digests."""
+    value = {"old": old, "new": new, "items": 50, "lost": [], "report_sha256": "0" * 64}
+    Path("comparison.json").write_bytes(msgspec.json.encode(value))
+
+
+THINGS: dict[str, Callable[..., None]] = {
+    one.__name__: one
+    for one in (bundle, mine, ledger, upstream, generator, programme, template, labelled)
+} | {one.__name__: one for one in (weights, enclave, behaviour)}
+
 if __name__ == "__main__":
-    {"bundle": bundle, "ledger": ledger, "upstream": upstream}[sys.argv[1]](*sys.argv[2:])
+    THINGS[sys.argv[1]](*sys.argv[2:])

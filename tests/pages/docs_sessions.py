@@ -114,7 +114,7 @@ def play(page: Path, session: Session, folder: Path, *, seconds: int = 300) -> N
         AssertionError: A line failed; the message ends with what was printed last.
     """
     programs = folder / ".bin"
-    programs.mkdir()
+    programs.mkdir(parents=True)
     ours = programs / "safehold"
     ours.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m safehold "$@"\n', "utf-8")
     ours.chmod(0o755)

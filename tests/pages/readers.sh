@@ -75,3 +75,72 @@ witnesses() {
         safehold log witness trust-log --state w$n --log-keys pinned-log.json --attach
     done
 }
+
+# A model that writes training text: then $GENERATOR.
+generator() {
+    python "$ROOT/tests/pages/docs_kit.py" generator generator.url & trap "kill $!" EXIT
+    while [ ! -s generator.url ]; do sleep 0.1; done
+    GENERATOR=$(cat generator.url)
+}
+
+# A port of this machine that nobody has now.
+free_port() {
+    python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# Another lab, which serves what it found and takes what we tell; intel.yaml knows it.
+partner() {
+    mkdir other; local port; port=$(free_port)
+    printf 'organisation: Other lab\ngroup: example-group\n' >other/intel.yaml
+    local there="--config other/intel.yaml --intel other/i.db --log other/log"
+    safehold log init other/log --origin example.org/other >/dev/null
+    safehold intel $there add other-dress --text template.txt --group-key group.key \
+        --band high --seen 2026-W46:1
+    THEIR_PASSWORD=$(safehold intel $there new-client us --clients other/clients.yaml | tail -1)
+    export THEIR_PASSWORD
+    safehold intel $there serve --port "$port" --clients other/clients.yaml >other/said &
+    trap "kill $!" EXIT
+    until [ "$(wc -l <other/said)" -ge 2 ]; do sleep 0.1; done
+    printf 'organisation: Example lab\ngroup: example-group\nfeeds:\n' >intel.yaml
+    local names=(partners partners-inbox) at=0 line
+    while read -r line && [ $at -lt 2 ]; do
+        printf "  - {name: %s, api_root: 'http://127.0.0.1:%s/taxii2/root/', collection: %s, " \
+            "${names[$at]}" "$port" "${line##*: }" >>intel.yaml
+        printf 'user: us, password_env: THEIR_PASSWORD}\n' >>intel.yaml
+        at=$((at + 1))
+    done <other/said
+    for _ in $(seq 300); do
+        if (exec 3<>/dev/tcp/127.0.0.1/"$port") 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+}
+
+# The number of an object of a type in quarantine.
+quarantined() {
+    safehold intel show | python -c '
+import json, sys
+found = json.load(sys.stdin)["quarantine"]
+print(next(one["number"] for one in found if one["id"].startswith(sys.argv[1])))' "$1"
+}
+
+# A policy of the endpoint that takes what the inventory lists.
+policy() {
+    cat >endpoint.toml <<END
+version = 1
+mode = "enforce"
+host = "gpu-1"
+
+[[inventory]]
+file = "inventory.jsonl"
+signer = "platform"
+key = "$(tail -1 platform.pub)"
+
+[[allow]]
+name = "system"
+kinds = ["elf", "library", "script"]
+path = ["/usr/**"]
+owner = "platform"
+reason = "the operating system"
+ticket = "OPS-1"
+END
+}

@@ -1,0 +1,90 @@
+"""Sessions that train or attack for minutes: `make soak` plays them."""
+
+from docs_sessions import Session
+
+_CLASS = 'cp "$ROOT/examples/classes/bicycle-repair.yaml" mine.yaml; generator; '
+
+HEAVY: dict[str, Session] = {
+    "bounty": Session(
+        before="safehold log init trust-log --origin example.org/b; kit bundle bundle bundle.pub",
+        own={
+            "new-key triage.key": "new-key triage.key | tee key.txt",
+            "--out questions.json": "--out questions.json | tee digest.txt",
+        },
+        after={
+            "safehold bounty freeze": 'kit programme "$(cat key.txt)" "$(cat digest.txt)"',
+        },
+    ),
+    "redteam": Session(
+        before="kit bundle bundle bundle.pub",
+        own={
+            "--out attacks.jsonl": "--out attacks.jsonl --attempts 30",
+            "--attempts 300": "--attempts 10",
+            "safehold redteam universal": "safehold redteam universal --dresses 2",
+            "--tries 50": "--tries 1",
+            "--port 9100": '--port "$(free_port)"',
+        },
+    ),
+    "evaluation": Session(
+        before="kit mine bundles/mine; kit mine bundles/b; kit labelled labelled",
+        own={"safehold eval homebrewing": "safehold eval bundles/b"},
+    ),
+    "guard": Session(
+        before="""
+kit mine bundles/mine; kit small_model models/mine; kit labelled labelled; model
+kit traffic week.jsonl; kit ledger safehold-ledger.db; export SAFEHOLD_EVAL_DATA=$PWD/labelled
+safehold synth --out data/ --size small
+""",
+        own={
+            "--probe models/mine": "--probe models/mine --limit 20",
+            "safehold synth --out data/": "rm -rf data; safehold synth --out data/ --size small",
+            "train --data data/ --out bundles/mine": "train --data data/ --out bundles/new "
+            "--stage1-only",
+            "eval bundles/mine --data": "eval bundles/new --data",
+            "--bundle bundles/mine\n": "--bundle bundles/new",
+            "http://127.0.0.1:8000/v1": "$MODEL",
+        },
+    ),
+    "synthesis": Session(
+        before=_CLASS,
+        own={"http://127.0.0.1:8000/v1": "$GENERATOR", "my-books/": '"$ROOT/examples/seeds"'},
+    ),
+    "response": Session(
+        own={
+            "--accounts 10 --accounts 1000 --seeds 10 --queries 600": "--seeds 1 --queries 4 "
+            "--found-after 2",
+        },
+    ),
+    "README": Session(
+        before=_CLASS + "model; kit labelled labelled",
+        own={
+            "http://127.0.0.1:8000/v1 --out": "$GENERATOR --size small --out",
+            "--upstream http://127.0.0.1:8000/v1": "--upstream $MODEL",
+            "--out bundles/mine": "--out bundles/mine --stage1-only",
+            "--out attacks.jsonl": "--out attacks.jsonl --attempts 30",
+        },
+    ),
+    "weights": Session(
+        before="""
+kit enclave; kit weights model; echo loader >loader
+printf 'kind = "unsafe-local"\nfolder = "keys"\n' >hsm.toml
+""",
+        own={
+            "SHA256": "$(printf loader | sha256sum | cut -c1-64)",
+            "approve ID": "approve $ID --yes",
+            "--ssh-key ben": "--ssh-key dev-two",
+            "safehold weights request": "safehold weights request --json",
+        },
+        left={
+            "safehold serve --bundle": "tests/secure/weights/test_weights_end_to_end.py, with keyd",
+            "safehold weights load": "the same",
+        },
+    ),
+    "change": Session(before="kit enclave"),
+    "egress": Session(),
+}
+
+ELSEWHERE = {
+    "your-own-class": "tests/soak/test_soak_own_class.py",
+}
+"""Pages that a test of their own plays."""
