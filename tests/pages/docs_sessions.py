@@ -28,6 +28,7 @@ class Session:
         after: A printed line's beginning -> shell text that happens before the next line.
         until: A printed line's beginning -> the exit status that the page says it has.
         left: A printed line's beginning -> why it is not played here.
+        alone: Whether it is played in a network and a view of the disk of its own (needs root).
     """
 
     before: str = ""
@@ -36,12 +37,16 @@ class Session:
     after: dict[str, str] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    alone: bool = False
 
 
 _SERVERS = re.compile(
     r"safehold (serve|console|redteam target|intel serve|egress run|"
     r"endpoint guard(?!.*--dry-run))\b"
 )
+
+
+_ALONE = ("unshare", "--net", "--mount", "--propagation", "private")
 
 
 def lines(page: Path) -> list[str]:
@@ -121,7 +126,7 @@ def play(page: Path, session: Session, folder: Path, *, seconds: int = 300) -> N
     text = script(page, session)
     (folder / ".page.sh").write_text(text, "utf-8")
     done = subprocess.run(
-        ["bash", ".page.sh"],
+        [*_ALONE, "bash", ".page.sh"] if session.alone else ["bash", ".page.sh"],
         cwd=folder,
         env={
             "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",

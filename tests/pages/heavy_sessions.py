@@ -64,24 +64,24 @@ safehold synth --out data/ --size small
             "--out attacks.jsonl": "--out attacks.jsonl --attempts 30",
         },
     ),
-    "weights": Session(
-        before="""
-kit enclave; kit weights model; echo loader >loader
-printf 'kind = "unsafe-local"\nfolder = "keys"\n' >hsm.toml
-""",
+    "egress": Session(
+        before="way_out; model",
         own={
-            "SHA256": "$(printf loader | sha256sum | cut -c1-64)",
-            "approve ID": "approve $ID --yes",
-            "--ssh-key ben": "--ssh-key dev-two",
-            "safehold weights request": "safehold weights request --json",
+            "--seconds 3600": "--seconds 1",
+            "--register egress.toml --plan box-plan.toml": "--register box.toml "
+            "--plan box-plan.toml --state box",
+            "--senders senders.toml": "--senders senders.toml --ticks 2 --interval 0.2",
+            "--plan box-plan.toml --counts": "--register box.toml --state box --ticks 2 "
+            "--interval 0.2 --plan box-plan.toml --counts",
+            "--counts host.json": "--ticks 2 --interval 0.2 --counts host.json",
         },
+        until={"safehold egress run": 0},
+        after={"safehold egress explain": "box"},
         left={
-            "safehold serve --bundle": "tests/secure/weights/test_weights_end_to_end.py, with keyd",
-            "safehold weights load": "the same",
+            "safehold egress hidden-bits": "tests/cli/test_cli_hidden_bits.py, with its own model",
         },
+        alone=True,
     ),
-    "change": Session(before="kit enclave"),
-    "egress": Session(),
 }
 
 ELSEWHERE = {

@@ -116,4 +116,37 @@ mkdir opt; printf '#!/bin/sh\n' >opt/tool; chmod 755 opt/tool
         own={"--admin-key-file admin.key": '--admin-key-file admin.key --port "$(free_port)"'},
         left={"safehold console --demo": "tests/soak/test_soak_console_demo.py plays it whole"},
     ),
+    "weights": Session(
+        before="""
+kit enclave; kit weights model
+printf 'kind = "unsafe-local"\nfolder = "keys"\n' >hsm.toml
+""",
+        own={
+            "SHA256": "$(printf loader | sha256sum | cut -c1-64)",
+            "--ssh-key ada": "--ssh-key ada | tee id.txt",
+            "approve ID": "approve $(tail -1 id.txt) --yes",
+            "--ssh-key ben": "--ssh-key dev-two",
+        },
+        left={
+            "safehold serve --bundle": "tests/secure/weights/test_weights_end_to_end.py, with keyd",
+            "safehold weights load": "the same",
+        },
+    ),
+    "change": Session(
+        before="kit enclave; first_release",
+        own={
+            "bundle=bundle/": "bundle=bundle/ --artefact product=safehold.whl",
+            "grant approve $ID --ssh-key ~/.ssh/id_ed25519": "grant approve $ID --yes "
+            "--ssh-key dev-two",
+            "--person ID --person ID": "--person $ONE --person $TWO",
+            "release.json": "next.json",
+            "safehold change tuf sign root.json --ssh-key ~/.ssh/id_ed25519": "both_sign",
+            "--signature …": "$SIGNATURES",
+        },
+        after={
+            "safehold grant approve": """
+for who in dev-three sec-one; do safehold grant approve $ID --yes --ssh-key $who || true; done
+""",
+        },
+    ),
 }

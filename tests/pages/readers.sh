@@ -144,3 +144,81 @@ reason = "the operating system"
 ticket = "OPS-1"
 END
 }
+
+# A release in force for the channel gw, and what has changed since.
+first_release() {
+    printf 'default:\n  hold_tokens: 16\n' >safehold.yaml
+    echo wheel >safehold.whl
+    kit bundle bundle bundle.pub
+    local parts=(--artefact gateway=safehold.yaml --artefact bundle=bundle/)
+    parts+=(--artefact product=safehold.whl)
+    safehold change draft now.json --channel gw "${parts[@]}"
+    local first who
+    first=$(safehold change publish now.json --documents releases/ --ssh-key dev-one)
+    for who in dev-two dev-three sec-one; do
+        safehold grant approve "$first" --yes --ssh-key $who
+    done
+    cp log.json pinned.json
+    cat >releases.toml <<'END'
+log = "trust-log"
+log_keys = "pinned.json"
+channel = "gw"
+documents = "releases"
+memory = "releases.memory"
+END
+    safehold change memory releases.memory --channel gw --log-keys pinned.json
+    rm -rf bundle; kit bundle bundle bundle.pub
+    safehold change draft sketch.json --channel gw --previous now.json "${parts[@]}"
+    kit behaviour "$(digest_of now.json)" "$(digest_of sketch.json)"
+    read -r ONE TWO < <(python -c '
+from safehold.testing.trust import person_id
+print(person_id("dev-one"), person_id("sec-one"))')
+}
+
+digest_of() {
+    python -c '
+import json, sys
+print(next(one["sha256"] for one in json.load(open(sys.argv[1]))["artefacts"]
+           if one["kind"] == "bundle"))' "$1"
+}
+
+# Each of the two persons signs root and targets.
+both_sign() {
+    SIGNATURES=
+    local file who said
+    for file in root.json targets.json; do
+        for who in dev-one sec-one; do
+            said=$(safehold change tuf sign $file --ssh-key $who | tail -1)
+            SIGNATURES+="--signature ${said#signed: } "
+        done
+    done
+}
+
+# A way out that leads nowhere, in a network of this session's own; the host's state is hidden.
+way_out() {
+    mkdir -p /var/lib; mount -t tmpfs none /var/lib; mkdir -p /var/lib/safehold
+    ip link set lo up
+    local name
+    for name in eth0 in0 out0; do ip link add $name type dummy; ip link set $name up; done
+    ip addr add 10.9.0.1/24 dev eth0
+    safehold egress sender-key other.pem
+    printf 'version = 1\n' >senders.toml
+}
+
+# The box's plan, its rows, and the keys of both sides.
+box() {
+    cat >box-plan.toml <<'END'
+version = 1
+weights = { size = "1 TB" }
+[link]
+interfaces = ["out0"]
+rate = "200 Mbit/s"
+[box]
+inside = "in0"
+addresses = ["10.1.0.1"]
+END
+    cp egress.toml box.toml
+    safehold egress sender-key host.pem
+    safehold egress sender-key box.pem
+    printf 'default:\n  hold_tokens: 16\nupstream: %s\n' "$MODEL" >safehold.yaml
+}
