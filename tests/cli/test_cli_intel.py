@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from safehold.cli.log import log
 from safehold.detect.intel.candidate import candidate
 from safehold.detect.intel.interface import Feed
 from safehold.detect.intel.store import IntelStore
-from safehold.errors import ConfigError, DataError, UpstreamError, UsageError
+from safehold.errors import ConfigError, DataError, SafeholdError, UpstreamError, UsageError
+from safehold.guard.bundle.signing import load_or_make_key
+from safehold.testing.bundles import write_tiny
 from safehold.testing.intel import SOURCE
 from safehold.testing.monitoring import fill
 
@@ -132,6 +135,40 @@ def test_one_lab_serves_and_another_pulls_pushes_and_tries(folder: Path, tmp_pat
     assert tried["requests"] == 12
     states = {one["state"] for one in json.loads(_run(folder, *places, "show"))["quarantine"]}
     assert states == {"quarantined", "tested"}
+
+
+def test_a_bundle_that_nobody_vouches_for_is_tried_by_nobody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key, and with another's: one line; one's own key is trusted as everywhere."""
+    monkeypatch.setenv("HOME", str(folder))
+    own = folder / ".config" / "safehold" / "bundle-key.pem"
+    own.parent.mkdir(parents=True)
+    write_tiny(folder / "bundle", load_or_make_key(folder / "signing.pem"))
+    rules = candidate_file(folder)
+    tried = ["try", rules, "--bundle", f"{folder}/bundle"]
+    with pytest.raises(ConfigError, match="a bundle needs trust"):
+        _run(folder, *tried)
+    load_or_make_key(own)
+    with pytest.raises(SafeholdError, match="did not start"):
+        _run(folder, *tried)
+    shutil.rmtree(folder / "bundle")
+    write_tiny(folder / "bundle", load_or_make_key(own))
+    assert json.loads(_run(folder, *tried))["requests"] == 12
+
+
+def candidate_file(folder: Path) -> str:
+    """Return a candidate test of a technique that a partner told."""
+    _add(folder, "--chain", "base64", "--seen", "2026-W47:3")
+    bundle = json.loads(_run(folder, "export", "--by", "ann"))
+    of = {"name": "partners", "api_root": "http://127.0.0.1:1/", "collection": "c"}
+    store = IntelStore(str(folder / "theirs.db"), leaves=_Quiet())
+    told = [one for one in bundle["objects"] if one["type"] == "attack-pattern"]
+    store.receive(msgspec.convert(of, Feed), told)
+    (found,) = store.quarantined()
+    path = folder / "test.json"
+    path.write_bytes(msgspec.json.encode(candidate(found, now=time.time())))
+    return str(path)
 
 
 def _port() -> int:

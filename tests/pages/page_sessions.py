@@ -112,7 +112,9 @@ mkdir opt; printf '#!/bin/sh\n' >opt/tool; chmod 755 opt/tool
         },
     ),
     "console": Session(
-        before="openssl rand -hex 16 >admin.key; chmod 600 admin.key; kit enclave; kit ledger safehold-ledger.db",
+        before="""
+openssl rand -hex 16 >admin.key; chmod 600 admin.key; kit enclave; kit ledger safehold-ledger.db
+""",
         own={"--admin-key-file admin.key": '--admin-key-file admin.key --port "$(free_port)"'},
         left={"safehold console --demo": "tests/soak/test_soak_console_demo.py plays it whole"},
     ),

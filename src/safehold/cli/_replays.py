@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from safehold.errors import UsageError
+from safehold.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from safehold.detect.bounty.replay import Door
@@ -54,7 +54,8 @@ class ReplayThrough(msgspec.Struct, frozen=True):
             return
         loader: Loader = RulesLoader()
         if self.bundle is not None and self.bundle.is_dir():
-            loader = BundleLoader(key_files=self.keys, sha256=self.sha256)
+            keys = self.keys or (() if self.sha256 else (_own_key(),))
+            loader = BundleLoader(key_files=keys, sha256=self.sha256)
         async with (
             serving(Complier(questions(domain))) as target,
             own_gateway(target, loader=loader, bundle=self.bundle) as (url, digest),
@@ -69,6 +70,23 @@ class ReplayThrough(msgspec.Struct, frozen=True):
                 return await work(door, digest)
 
         return asyncio.run(whole())
+
+
+def _own_key() -> str:
+    """Return the key that `safehold train` signs with by default: it is trusted, as in `serve`.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    from safehold.guard.bundle.find import OWN_KEY
+
+    own = OWN_KEY.expanduser()
+    if not own.is_file():
+        raise ConfigError(
+            "a bundle needs trust: --bundle-key FILE or --bundle-sha256 DIGEST "
+            f"(there is no key of your own at {own})"
+        )
+    return str(own)
 
 
 def replay_options(command: Command) -> Command:

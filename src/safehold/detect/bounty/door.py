@@ -5,7 +5,9 @@ A gateway of yours keeps a replay in its ledger as it keeps everything.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -134,10 +136,11 @@ async def own_gateway(
     application = build_app(settings, parts)
     config.app, config.factory = application, False
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve(sockets=[sock]))
+    task = asyncio.create_task(_serve(server, sock))
     try:
         while not server.started:
             if task.done():
+                await task
                 raise SafeholdError("the gateway for the replay did not start")
             await asyncio.sleep(0.01)
         gateway = application.gateway
@@ -146,5 +149,16 @@ async def own_gateway(
         yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1", gateway.relay.holder.current.digest
     finally:
         server.should_exit = True
-        await task
+        # Why it did not start was said already.
+        with contextlib.suppress(SafeholdError):
+            await task
         sock.close()
+
+
+async def _serve(server: uvicorn.Server, sock: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[sock])
+    except SystemExit as error:  # uvicorn's word for a start that failed
+        raise SafeholdError(
+            "the gateway for the replay did not start; the line above says why"
+        ) from error

@@ -29,8 +29,8 @@ def read_secret(path: Path, *, limit: int = _MAX_BYTES) -> bytes:
     """Return the bytes of a secret file, after looking at who else could read or replace it.
 
     Raises:
-        ConfigError: it can't be read, is a link or no file, is open to others, is somebody else's, is
-            longer than `limit` bytes, or lies in a folder that others can change.
+        ConfigError: it can't be read, is a link or no file, is open to others, is somebody
+            else's, is longer than `limit` bytes, or lies in a folder that others can change.
     """
     check_key_folder(path.parent)
     try:
