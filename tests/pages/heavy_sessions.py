@@ -36,8 +36,7 @@ kit traffic week.jsonl; kit ledger safehold-ledger.db; export SAFEHOLD_EVAL_DATA
 safehold synth --out data/ --size small
 """,
         own={
-            "--probe models/mine": "--probe models/mine --limit 20",
-            "safehold synth --out data/": "rm -rf data; safehold synth --out data/ --size small",
+            "synth --out data/": "synth --out data/ --size small --force",
             "train --data data/ --out bundles/mine": "train --data data/ --out bundles/new "
             "--stage1-only",
             "eval bundles/mine --data": "eval bundles/new --data",
@@ -46,8 +45,8 @@ safehold synth --out data/ --size small
         },
     ),
     "synthesis": Session(
-        before=_CLASS,
-        own={"http://127.0.0.1:8000/v1": "$GENERATOR", "my-books/": '"$ROOT/examples/seeds"'},
+        before=_CLASS + "books",
+        own={"http://127.0.0.1:8000/v1": "$GENERATOR", "my-books/": "books/"},
     ),
     "response": Session(
         own={
@@ -81,6 +80,41 @@ safehold synth --out data/ --size small
             "safehold egress hidden-bits": "tests/cli/test_cli_hidden_bits.py, with its own model",
         },
         alone=True,
+    ),
+    "change": Session(
+        before="kit enclave; first_release",
+        own={
+            "bundle=bundle/": "bundle=bundle/ --artefact product=safehold.whl",
+            "grant approve $ID --ssh-key ~/.ssh/id_ed25519": "grant approve $ID --yes "
+            "--ssh-key dev-two",
+            "--person ID --person ID": "--person $ONE --person $TWO",
+            "release.json": "next.json",
+            "safehold change tuf sign root.json --ssh-key ~/.ssh/id_ed25519": "both_sign",
+            "--signature …": "$SIGNATURES",
+        },
+        after={
+            "safehold grant approve": """
+for who in dev-three sec-one; do safehold grant approve $ID --yes --ssh-key $who || true; done
+""",
+        },
+    ),
+    "intelligence": Session(
+        before="""
+safehold log init trust-log --origin example.org/i; kit template template.txt
+printf 'organisation: Example lab\ngroup: example-group\n' >intel.yaml
+openssl req -x509 -newkey ed25519 -nodes -keyout server.key -out server.pem -days 2 \
+    -subj /CN=localhost 2>/dev/null
+chmod 600 server.key; kit mine bundle; kit ledger safehold-ledger.db
+""",
+        own={
+            "--host 0.0.0.0": '--host 0.0.0.0 --port "$(free_port)"',
+            "promote 4": 'promote "$NUMBER"',
+            "candidates/4.json": "candidates/$NUMBER.json",
+        },
+        after={
+            "safehold intel new-key": "partner",
+            "safehold intel show": "NUMBER=$(quarantined indicator)",
+        },
     ),
 }
 

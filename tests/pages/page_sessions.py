@@ -77,24 +77,6 @@ done
 """,
         },
     ),
-    "intelligence": Session(
-        before="""
-safehold log init trust-log --origin example.org/i; kit template template.txt
-printf 'organisation: Example lab\ngroup: example-group\n' >intel.yaml
-openssl req -x509 -newkey ed25519 -nodes -keyout server.key -out server.pem -days 2 \
-    -subj /CN=localhost 2>/dev/null
-chmod 600 server.key; kit mine bundle; kit ledger safehold-ledger.db
-""",
-        own={
-            "--host 0.0.0.0": '--host 0.0.0.0 --port "$(free_port)"',
-            "promote 4": 'promote "$NUMBER"',
-            "candidates/4.json": "candidates/$NUMBER.json",
-        },
-        after={
-            "safehold intel new-key": "partner",
-            "safehold intel show": "NUMBER=$(quarantined indicator)",
-        },
-    ),
     "endpoint": Session(
         before="""
 mkdir opt; printf '#!/bin/sh\n' >opt/tool; chmod 755 opt/tool
@@ -132,23 +114,6 @@ printf 'kind = "unsafe-local"\nfolder = "keys"\n' >hsm.toml
         left={
             "safehold serve --bundle": "tests/secure/weights/test_weights_end_to_end.py, with keyd",
             "safehold weights load": "the same",
-        },
-    ),
-    "change": Session(
-        before="kit enclave; first_release",
-        own={
-            "bundle=bundle/": "bundle=bundle/ --artefact product=safehold.whl",
-            "grant approve $ID --ssh-key ~/.ssh/id_ed25519": "grant approve $ID --yes "
-            "--ssh-key dev-two",
-            "--person ID --person ID": "--person $ONE --person $TWO",
-            "release.json": "next.json",
-            "safehold change tuf sign root.json --ssh-key ~/.ssh/id_ed25519": "both_sign",
-            "--signature …": "$SIGNATURES",
-        },
-        after={
-            "safehold grant approve": """
-for who in dev-three sec-one; do safehold grant approve $ID --yes --ssh-key $who || true; done
-""",
         },
     ),
 }

@@ -198,8 +198,16 @@ both_sign() {
 way_out() {
     mkdir -p /var/lib; mount -t tmpfs none /var/lib; mkdir -p /var/lib/safehold
     ip link set lo up
+    cp /etc/passwd passwd
+    for name in vllm otel systemd-resolve; do
+        grep -q "^$name:" passwd || echo "$name:x:$((64100 + RANDOM % 900)):65534::/:/bin/false" >>passwd
+    done
+    mount --bind passwd /etc/passwd
     local name
-    for name in eth0 in0 out0; do ip link add $name type dummy; ip link set $name up; done
+    for name in eth0 in0 out0; do
+        ip link add $name type veth peer name far-$name
+        ip link set $name up; ip link set far-$name up
+    done
     ip addr add 10.9.0.1/24 dev eth0
     safehold egress sender-key other.pem
     printf 'version = 1\n' >senders.toml
@@ -221,4 +229,16 @@ END
     safehold egress sender-key host.pem
     safehold egress sender-key box.pem
     printf 'default:\n  hold_tokens: 16\nupstream: %s\n' "$MODEL" >safehold.yaml
+}
+
+# A seed book of the reader's own, for the class of the examples.
+books() {
+    mkdir -p books
+    cat >books/wheels.yaml <<'END'
+clause: bicycle-mending
+side: restricted
+asks:
+  - How far does the axle nut of a rear wheel get turned when the bearing has play?
+  - In which order are the spokes of a buckled wheel tightened, and by how much?
+END
 }

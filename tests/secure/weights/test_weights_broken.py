@@ -82,7 +82,9 @@ def test_a_key_file_that_is_none_opens_nothing(tmp_path: Path) -> None:
     assert "overwritten" in local.destroy(name)
 
 
-def shared(folder: Path, shares: int, threshold: int, said: str = "a long passphrase") -> ShareProvider:
+def shared(
+    folder: Path, shares: int, threshold: int, said: str = "a long passphrase"
+) -> ShareProvider:
     """Return a provider whose people all know one passphrase."""
     return ShareProvider(folder, lambda _: said, shares=shares, threshold=threshold)
 
