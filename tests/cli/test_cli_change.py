@@ -225,6 +225,7 @@ def test_what_runs_is_compared_with_what_is_released(shop: Shop, gateway: str) -
     """The same digests are no drift; another one, and a gateway that does not answer, are."""
     release = json.loads(shop.ok("change", "status", "--json"))
     digests = {kind: digest for kind, _, digest in release["artefacts"]}
+    (shop.root / "admin.key").touch(mode=0o600)
     (shop.root / "admin.key").write_text("key\n")
     words = ("change", "drift", "--gateway", gateway, "--admin-key-file", shop.path("admin.key"))
     _Status.told = json.dumps({"bundle": digests["rules"], "settings": digests["gateway"]}).encode()

@@ -582,9 +582,11 @@ def _guarded(
 
 
 def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:
+    from safehold.trust.log.key_files import read_bearer
+
     headers = {}
     if key_file is not None:
-        headers["authorization"] = f"Bearer {key_file.read_text().strip()}"
+        headers["authorization"] = f"Bearer {read_bearer(key_file)}"
     url = f"{gateway.rstrip('/')}/admin/status"
     with ask(url, headers=headers, timeout_s=_ASK_S) as answer:
         found: dict[str, Any] = json.loads(answer.read(1_000_000))

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 def _gateway_link(gateway: str | None, admin_key_file: Path | None) -> "GatewayLink | None":
     """Return the way to the gateway's admin API, where the operator named one."""
     from safehold.console.sources import GatewayLink
+    from safehold.trust.log.key_files import read_bearer
 
     if (gateway is None) != (admin_key_file is None):
         raise ConfigError("expected --gateway and --admin-key-file together, came one of them")
     if gateway is None or admin_key_file is None:
         return None
-    return GatewayLink(gateway, admin_key_file.read_text().strip())
+    return GatewayLink(gateway, read_bearer(admin_key_file))
 
 
 def _releases(file: Path | None) -> "ReleaseLog | None":

@@ -443,8 +443,11 @@ def serve(
         from starlette.applications import Starlette
 
         from safehold.detect.intel.taxii_server import TaxiiServer
+        from safehold.trust.log.key_files import read_secret
     except ImportError as error:
         raise DependencyError("the TAXII server needs safehold[console]") from error
+    if cert_key is not None:
+        read_secret(cert_key, limit=64 * 1024)
     if cert is None and host not in {"127.0.0.1", "::1", "localhost"}:
         raise UsageError("off this machine passwords need TLS: give --cert and --cert-key")
     file = places.read()

@@ -132,6 +132,7 @@ def test_leaves_of_the_enclave_open_cases_and_a_rolled_back_log_too(tmp_path: Pa
 def test_a_webhook_is_told_once_and_its_signature_holds(book: CaseBook, tmp_path: Path) -> None:
     """A refusal leaves the case untold; what was taken is not told again; closed ones never."""
     key = tmp_path / "hook.key"
+    key.touch(mode=0o600)
     key.write_bytes(b"k" * 40)
     book.close("k3", by="ann", now=NOW)
     with listening(status=503) as (url, got):

@@ -53,6 +53,7 @@ class Site:
         self.challenger = rules_at(
             folder / "bundles" / "next.yaml", *(patterns or (MARKER, BARREL))
         )
+        (folder / "secret").touch(mode=0o600)
         (folder / "secret").write_bytes(SECRET)
         files = {}
         for name, key in KEYS.items():

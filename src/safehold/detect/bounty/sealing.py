@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES, SLOT, Submission
 from safehold.detect.redteam.transforms import transform
 from safehold.errors import ConfigError, DataError, TrustError, UsageError
+from safehold.trust.log.key_files import read_secret
 
 _PAD = 4096
 _LENGTH = 4
 _NONCE = bytes(12)  # each key seals one text
 _MAX_SEALED = (MAX_SUBMISSION_BYTES + 2 * _PAD) * 4 // 3 + 1024
-_KEY_BITS = 0o077
 _PATTERN = re.compile(r"matching regex '.*'(?= - at|\Z)", re.DOTALL)
 _Base64 = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}\Z")]
 
@@ -65,12 +65,7 @@ def read_triage_key(path: Path) -> X25519PrivateKey:
     Raises:
         ConfigError: it can't be read, is none, or others than its owner may read the file.
     """
-    try:
-        mode, text = path.stat().st_mode, path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read ({error.strerror})") from error
-    if mode & _KEY_BITS:
-        raise ConfigError(f"{path}: others may read it; chmod 600 it")
+    text = read_secret(path)
     try:
         return X25519PrivateKey.from_private_bytes(base64.b64decode(text.strip(), validate=True))
     except (ValueError, binascii.Error) as error:

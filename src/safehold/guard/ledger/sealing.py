@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from safehold.errors import ConfigError, LedgerError
+from safehold.trust.log.key_files import read_secret
 
 VARIABLE = "SAFEHOLD_LEDGER_KEY"
 PREFIX = "sealed:1:"  # never the beginning of JSON, which every content column holds
@@ -99,10 +100,4 @@ def key_at_hand() -> ContentKey | None:
 
 @lru_cache(maxsize=8)
 def _loaded(name: str) -> ContentKey:
-    path = Path(name)
-    try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path}: others can read this key: chmod 600")
-        return ContentKey(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}: the ledger key can't be read ({error.strerror})") from error
+    return ContentKey(read_secret(Path(name)))

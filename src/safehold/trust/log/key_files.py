@@ -60,6 +60,21 @@ def read_secret(path: Path, *, limit: int = _MAX_BYTES) -> bytes:
     return secret
 
 
+def read_bearer(path: Path) -> str:
+    """Return the key of a file with one line of ASCII: what opens another service's door.
+
+    Raises:
+        ConfigError: as for `read_secret`, or it is empty or is no line.
+    """
+    try:
+        text = read_secret(path).decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected a key of ASCII letters in one line") from error
+    if not text or not text.isprintable() or " " in text:
+        raise ConfigError(f"{path}: expected a key of ASCII letters in one line")
+    return text
+
+
 def check_key_folder(folder: Path) -> None:
     """Refuse a folder of keys that others can change: they could put their own key there.
 

@@ -21,6 +21,7 @@ import msgspec
 from safehold.detect.monitoring.cases.book import CaseBook
 from safehold.detect.monitoring.cases.interface import MonitorCase
 from safehold.errors import ConfigError, UpstreamError
+from safehold.trust.log.key_files import read_secret
 
 _TIMEOUT_S = 10.0
 _OK = range(200, 300)
@@ -190,10 +191,7 @@ def _checked(url: str) -> str:
 
 
 def _key(path: Path) -> bytes:
-    try:
-        key = path.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{path}: the webhook's key can't be read") from error
+    key = read_secret(path).strip()
     if len(key) < hashlib.sha256().digest_size:
         raise ConfigError(f"{path}: expected a key of 32 bytes or more")
     return key

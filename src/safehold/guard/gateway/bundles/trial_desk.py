@@ -21,7 +21,7 @@ from safehold.guard.gateway.bundles.trial_file import (
     TrialError,
     TrialPlan,
     opened_plan,
-    read_secret,
+    read_draw,
 )
 from safehold.guard.gateway.bundles.trial_memory import (
     Kept,
@@ -79,7 +79,7 @@ class TrialDesk:
         self._file = Path(settings.file)
         self._memory = TrialMemory(Path(settings.memory))
         self._quorum = quorum_of(settings.keys, settings.approvals)
-        self._secret = read_secret(Path(settings.secret_file))
+        self._secret = read_draw(Path(settings.secret_file))
         self._reload_s = settings.reload_s
         self._bundles = bundles
         self._loader = loader

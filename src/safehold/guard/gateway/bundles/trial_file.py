@@ -21,6 +21,7 @@ from safehold.guard.bundle.signing import fingerprint
 from safehold.guard.gateway.bundles.rollback_evidence import RollbackRules
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
 from safehold.guard.overlay.interface import RuleApproval
+from safehold.trust.log.key_files import read_secret
 
 _SECRET_BYTES = 16
 """128 bits."""
@@ -150,16 +151,13 @@ def opened_plan(data: bytes, quorum: RuleQuorum) -> TrialPlan:
     return plan
 
 
-def read_secret(path: Path) -> bytes:
+def read_draw(path: Path) -> bytes:
     """Return the secret that draws accounts.
 
     Raises:
         ConfigError: It can't be read, or is too short to resist guessing.
     """
-    try:
-        secret = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"trial: {path.name} can't be read: {error.strerror}") from error
+    secret = read_secret(path)
     if len(secret) < _SECRET_BYTES:
         raise ConfigError(f"trial: {path.name}: expected at least 16 random bytes")
     return secret

@@ -28,6 +28,7 @@ from safehold.secure.egress.explain.ledger import (
     Verifier,
 )
 from safehold.secure.egress.interface import ExplainedRowError, RegisterError
+from safehold.trust.log.key_files import read_secret
 
 MAX_PER_ITEM = 16_384.0
 """More than any handshake, header and close of one reply."""
@@ -118,7 +119,7 @@ def _read(path: Path) -> bytes:
 def load_signer(path: Path) -> Ed25519Signer:
     """Read a sender's private key; raises ExplainedRowError unless it is Ed25519 in PEM."""
     try:
-        key = load_pem_private_key(_read(path), None)
+        key = load_pem_private_key(read_secret(path), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ExplainedRowError(f"{path.name}: expected a PEM private key") from error
     if not isinstance(key, Ed25519PrivateKey):
