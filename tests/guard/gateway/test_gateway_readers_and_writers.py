@@ -23,6 +23,11 @@ from safehold.guard.gateway.protocols.completions.writer import CompletionWriter
 from safehold.guard.gateway.protocols.messages.facts import MessagesFacts
 from safehold.guard.gateway.protocols.messages.reader import MessagesReader
 from safehold.guard.gateway.protocols.messages.writer import MessagesWriter
+from safehold.guard.gateway.protocols.responses.facts import ResponsesFacts
+from safehold.guard.gateway.protocols.responses.items import ClientItem, ItemText
+from safehold.guard.gateway.protocols.responses.reader import ResponsesReader
+from safehold.guard.gateway.protocols.responses.response_object import Settled
+from safehold.guard.gateway.protocols.responses.writer import ResponsesWriter
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
 LANE = Lane(channel=Channel.TEXT)
@@ -42,6 +47,36 @@ def _messages_reader() -> StreamReader:
     )
 
 
+def _responses_facts() -> ResponsesFacts:
+    return ResponsesFacts(
+        Settled(
+            model="m",
+            created=1,
+            instructions=None,
+            tools=[],
+            tool_choice="auto",
+            parallel=True,
+            temperature=None,
+            top_p=None,
+            metadata={},
+            previous=None,
+        )
+    )
+
+
+def _responses_reader() -> StreamReader:
+    return ResponsesReader(
+        _responses_facts(), opaque_reasoning="drop", max_lanes=8, strainer=Strainer(Rules())
+    )
+
+
+def _responses_writer() -> StreamWriter:
+    facts = _responses_facts()
+    facts.by_lane[LANE] = ItemText(ClientItem("message", "msg_1", ""), "text", LANE, 0)
+    facts.by_lane[LANE].item.parts["text", 0] = facts.by_lane[LANE]
+    return ResponsesWriter(facts)
+
+
 READERS: dict[Callable[[], StreamReader], list[bytes]] = {
     _chat_reader: [
         b'{"choices":[{"index":0,"delta":{"content":"soap"}}]}',
@@ -56,12 +91,29 @@ READERS: dict[Callable[[], StreamReader], list[bytes]] = {
         b'{"type":"content_block_stop","index":0}',
         b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":1}}',
     ],
+    _responses_reader: [
+        (
+            b'{"type":"response.output_item.added","output_index":0,"item":{"type":"message",'
+            b'"id":"msg_1","role":"assistant","status":"in_progress","content":[]}}'
+        ),
+        (
+            b'{"type":"response.output_text.delta","item_id":"msg_1","output_index":0,'
+            b'"content_index":0,"delta":"soap"}'
+        ),
+        (
+            b'{"type":"response.completed","response":{"id":"resp_1","object":"response",'
+            b'"status":"completed","model":"m","output":[{"type":"message","id":"msg_1",'
+            b'"role":"assistant","status":"completed","content":[{"type":"output_text",'
+            b'"text":"soap","annotations":[]}]}]}}'
+        ),
+    ],
 }
 
 WRITERS: list[Callable[[], StreamWriter]] = [
     lambda: ChatWriter(ChatFacts("m", 1, None), choices=1, usage=False),
     lambda: CompletionWriter(CompletionFacts("m", 1), choices=1, usage=False),
     lambda: MessagesWriter(MessagesFacts("m"), stops=()),
+    _responses_writer,
 ]
 
 
@@ -80,8 +132,11 @@ def test_a_client_is_answered_with_nothing_read(writer: Callable[[], StreamWrite
     """Cleared text and a valid ending come out though no upstream said a word."""
     half = writer()
     frames = half.begin() + half.release(LANE, "soap") + half.close(LANE) + half.end()
-    assert frames.count(b'"soap"') == 1
-    assert frames.endswith((b"data: [DONE]\n\n", b'data: {"type":"message_stop"}\n\n'))
+    repeated = 4 if writer is _responses_writer else 0  # whole, in the events that end its parts
+    assert frames.count(b'"soap"') == 1 + repeated
+    *_, last, end = frames.split(b"\n\n")
+    assert end == b""
+    assert any(word in last for word in (b"[DONE]", b"message_stop", b"response.completed"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
