@@ -199,7 +199,7 @@ way_out() {
     mkdir -p /var/lib; mount -t tmpfs none /var/lib; mkdir -p /var/lib/safehold
     ip link set lo up
     cp /etc/passwd passwd
-    for name in vllm otel systemd-resolve; do
+    for name in vllm otel resolve; do
         grep -q "^$name:" passwd || echo "$name:x:$((64100 + RANDOM % 900)):65534::/:/bin/false" >>passwd
     done
     mount --bind passwd /etc/passwd
@@ -210,7 +210,14 @@ way_out() {
     done
     ip addr add 10.9.0.1/24 dev eth0
     safehold egress sender-key other.pem
-    printf 'version = 1\n' >senders.toml
+    cat >senders.toml <<'END'
+version = 1
+[[sender]]
+name = "gateway-1"
+rows = "explained.jsonl"
+flows = ["replies"]
+public_key = "other.pub.pem"
+END
 }
 
 # The box's plan, its rows, and the keys of both sides.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from boxed_world import BOX_IN, HOST, WORLD, BoxedWorld, box_plan, in_a_row
 from click.testing import CliRunner
 
 from safehold.cli.egress import egress
@@ -26,7 +27,6 @@ from safehold.secure.egress.watch.counts import CountRow, CountsPeer, compare, p
 from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.watch import Inputs, Watch
 from safehold.testing.egress import TODAY, register, row
-from safehold.testing.egress_box import BOX_IN, HOST, WORLD, BoxedWorld, box_plan, in_a_row
 
 THIEF = Path(__file__).with_name("thief.py")
 HOUR = 200_000

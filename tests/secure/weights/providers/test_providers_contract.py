@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pkcs11
 import pytest
+from fake_vault import TOKEN, FakeVault
 from moto.server import ThreadedMotoServer
 
 from safehold.errors import WeightsError
@@ -21,7 +22,6 @@ from safehold.secure.weights.providers.local import UnsafeLocalProvider
 from safehold.secure.weights.providers.shares import ShareProvider
 from safehold.secure.weights.providers.vault import VaultProvider
 from safehold.secure.weights.seal import seal
-from safehold.testing.vault import TOKEN, FakeVault
 from safehold.testing.weights import Publisher, write_model
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
