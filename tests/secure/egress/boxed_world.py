@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from pyroute2 import netns
 
 from safehold.secure.egress.declare.plan import Box, EgressPlan
 from safehold.secure.egress.declare.register import Register
@@ -30,8 +31,6 @@ class NamespaceNames(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def in_a_row(name: str) -> Iterator[NamespaceNames]:
     """Make host, box and world, joined by two cables; remove them whatever happened."""
-    from pyroute2 import netns
-
     row = NamespaceNames(f"{name}-h", f"{name}-b", f"{name}-w")
     with contextlib.ExitStack() as stack:
         for space in (row.host, row.box, row.world):
