@@ -23,7 +23,7 @@ from safehold.detect.monitoring.accounts import (
 )
 from safehold.detect.monitoring.campaigns import Background, Sighting, campaigns
 from safehold.detect.monitoring.scan.guard_scanners import OfflineGuard
-from safehold.detect.monitoring.scan.interface import ScannerSpec
+from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec
 from safehold.detect.monitoring.scan.scanners import load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
 from safehold.detect.monitoring.scores import by_account
@@ -71,7 +71,7 @@ def speed(quick: bool, exchanges: int = 3_000) -> Table:  # noqa: FBT001 - the r
             guard.judge(one.exchange, one.final.delivered)
         # They take turns, so that a busy machine is unfair to neither.
         bare = scan = 0.0
-        size = max(1, len(rows) // 20)
+        size = ScanLimits().unit_rows
         parts = iter([rows[n : n + size] for n in range(0, len(rows), size)])
         working = True
         while working:

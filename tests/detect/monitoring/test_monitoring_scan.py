@@ -155,6 +155,9 @@ def test_a_worker_that_lost_its_lease_can_not_commit(job: ScanJob) -> None:
     assert queue.overdue(now=time.time()) == {"slow"}
     queue.release("slow")
     assert queue.overdue(now=time.time()) == set()
+    queue.release("fast")
+    assert queue.claim("fast", now=time.time()) == first
+    assert queue.overdue(now=time.time()) == set()
     assert not queue.finish(first, "slow", [])
     assert queue.finish(first, "fast", [])
     assert not queue.finish(first, "fast", [])

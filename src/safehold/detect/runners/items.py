@@ -121,7 +121,7 @@ class ItemQueue:
                 row = connection.execute(query).one_or_none()
                 if row is None:
                     return None
-                if row.state == "leased":
+                if row.state == "leased" and row.lease:  # not one whose leader gave it back
                     connection.execute(delete(_LOST).where(_LOST.c.worker == row.worker))
                     connection.execute(insert(_LOST), {"worker": row.worker})
                 losses = row.losses + (row.state == "leased")

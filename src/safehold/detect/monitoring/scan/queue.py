@@ -64,7 +64,7 @@ class UnitQueue:
                 row = connection.execute(query).one_or_none()
                 if row is None:
                     return None
-                if row.state == "leased":
+                if row.state == "leased" and row.lease:  # not one whose leader gave it back
                     connection.execute(delete(LOST).where(LOST.c.worker == row.worker))
                     connection.execute(insert(LOST), {"worker": row.worker})
                 losses = row.losses + (row.state == "leased")
