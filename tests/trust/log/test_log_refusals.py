@@ -27,13 +27,13 @@ from safehold.trust.log import (
     create_witness,
     encode_proof,
     read_keys,
-    seal,
+    sign_envelope,
     verify_proof_text,
 )
 from safehold.trust.log.checkpoint import cosign, open_checkpoint, parse_checkpoint
 from safehold.trust.log.checkpoint import verify_cosignatures as verify_them
 from safehold.trust.log.closures import LEVELS, closure_of, closures
-from safehold.trust.log.dsse import PAYLOAD_TYPE, Envelope, Signed, pae, stated_time, unseal
+from safehold.trust.log.dsse import PAYLOAD_TYPE, Envelope, Signed, open_envelope, pae, stated_time
 from safehold.trust.log.files import write_durably
 from safehold.trust.log.interface import Checkpoint, ConsistencyProof, InclusionProof
 from safehold.trust.log.key_files import check_key_folder, read_private_key, read_secret
@@ -265,7 +265,7 @@ def test_what_is_no_proof_file_is_refused(change: Callable[[str], str], said: st
 
 def envelope(**changed: object) -> bytes:
     """Return a leaf, with some members changed."""
-    true = msgspec.json.decode(seal(STATEMENT, KEY), type=Envelope)
+    true = msgspec.json.decode(sign_envelope(STATEMENT, KEY), type=Envelope)
     return canonical(msgspec.structs.replace(true, **changed))
 
 
@@ -299,18 +299,18 @@ def test_what_is_no_leaf_is_refused(entry: bytes, said: str) -> None:
     """Another form, by nobody, falsely signed, or about another thing."""
     emitters = {KEY.verifier.label: KEY.verifier}
     with pytest.raises((LogError, CanonicalError), match=said):
-        unseal(entry, emitters)
-    assert unseal(seal(STATEMENT, KEY), emitters)[0] == STATEMENT
+        open_envelope(entry, emitters)
+    assert open_envelope(sign_envelope(STATEMENT, KEY), emitters)[0] == STATEMENT
 
 
 def test_a_leaf_states_a_time_only_as_a_whole_number() -> None:
     """No leaf, no time, a text and a truth value state none."""
-    assert stated_time(seal(STATEMENT, KEY)) == 7
+    assert stated_time(sign_envelope(STATEMENT, KEY)) == 7
     assert stated_time(b"no leaf") is None
     assert stated_time(envelope(payload="%")) is None
     for time in ("7", True, None):
         other = msgspec.structs.replace(STATEMENT, predicate={"time": time})
-        assert stated_time(seal(other, KEY)) is None
+        assert stated_time(sign_envelope(other, KEY)) is None
 
 
 def test_a_disk_that_refuses_leaves_the_old_file(tmp_path: Path) -> None:
