@@ -9,7 +9,7 @@ import pytest
 from safehold.canonical import canonical, sha256_hex
 from safehold.secure.change.provenance import envelope, to_sign
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel
-from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh, person_id
+from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh, held, person_id
 from safehold.trust.grants.details import AddKey
 from safehold.trust.people.sshsig import armour, sign_sshsig
 from safehold.trust.release.comparison import (
@@ -168,7 +168,8 @@ def test_one_persons_two_keys_are_one_who_compared(fleet: Fleet) -> None:
     """A second key that a person enrolled adds nobody."""
     second = SoftSsh(b"second key of dev-one")
     enclave = fleet.enclave
-    enclave.carry("people.add-key", AddKey(person_id=person_id("dev-one"), key=second.key))
+    change = AddKey(person_id=person_id("dev-one"), key=second.key)
+    enclave.carry("people.add-key", held(enclave.founding_sha256(), change, second))
     enclave.keys["dev-one again"] = second
     assert enclave.desk.state.roster.owner(second.key.key_id) is not None
     fleet.release(NOTHING_LOST.behaviour(fleet.signed(NOTHING_LOST, "dev-one", "dev-one again")))
