@@ -3,46 +3,39 @@
 from collections.abc import Callable
 from typing import Any
 
-from safehold.console.demo.play import Play
-
-Steps = Callable[[Any, str, Play], None]
+Steps = Callable[[Any, str], None]
 
 
 def _page(path: str) -> Steps:
-    def steps(driver: Any, url: str, play: Play) -> None:
-        del play
+    def steps(driver: Any, url: str) -> None:
         driver.get(url + path)
 
     return steps
 
 
-def _case(driver: Any, url: str, play: Play) -> None:
-    rows = play.stage.sources.cases.cases()
-    driver.get(f"{url}/review/cases/{rows[0].case}")
+def _case(driver: Any, url: str) -> None:
+    driver.get(url + "/review")
+    driver.find_element("css selector", "td.act a").click()
 
 
-def _item(driver: Any, url: str, play: Play) -> None:
-    del play
+def _item(driver: Any, url: str) -> None:
     driver.get(url + "/review")
     driver.find_element("css selector", "[data-key=N]").click()
     driver.find_element("css selector", "[data-key=R]").click()
 
 
-def _decision(driver: Any, url: str, play: Play) -> None:
-    del play
-    driver.get(url + "/explore?outcome=blocked_by_guard")
+def _decision(driver: Any, url: str) -> None:
+    driver.get(url + "/explore?outcome=blocked_by_guard&account=library%2Fsearch")
     driver.find_element("css selector", "a.mono.id").click()
 
 
-def _approval(driver: Any, url: str, play: Play) -> None:
-    del play
+def _approval(driver: Any, url: str) -> None:
     driver.get(url + "/approvals")
     driver.find_element("css selector", "td.act a").click()
 
 
 def _first(path: str) -> Steps:
-    def steps(driver: Any, url: str, play: Play) -> None:
-        del play
+    def steps(driver: Any, url: str) -> None:
         driver.get(url + path)
         driver.find_element("css selector", "tbody a").click()
 
@@ -63,6 +56,7 @@ PICTURES: dict[str, Steps] = {
     "accounts": _page("/accounts"),
     "account": _first("/accounts"),
     "campaigns": _page("/campaigns"),
+    "monitor": _page("/monitor"),
     "redteam": _page("/redteam"),
     "redteam-run": _first("/redteam"),
     "bounty": _page("/bounty"),
@@ -80,4 +74,4 @@ PICTURES: dict[str, Steps] = {
     "report": _page("/report"),
     "login": _page("/login"),
 }
-"""Name of the picture: how to get there. Each is taken light and dark."""
+"""Name of the picture: how to get there. Each is taken light and dark; no screen lacks one."""

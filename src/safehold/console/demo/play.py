@@ -31,6 +31,7 @@ from safehold.console.demo.people import decide
 from safehold.console.demo.questions import DemoQuestion, search_walk, traffic
 from safehold.console.demo.releases import DemoReleases, released_bundle, released_settings
 from safehold.console.demo.stage import DemoStage
+from safehold.console.demo.watchers import decide_standing, watch
 from safehold.console.server import serve_console
 from safehold.console.sources import GatewayLink
 from safehold.detect.monitoring.account_book import AccountBook
@@ -169,6 +170,8 @@ class Play:
             "guard-c", purpose="Stricter still, after the incident", ticket="REL-3", waits=True
         )
         touched_decoy(self.stage, self.folder / "decoys")
+        decide_standing(self.stage)
+        watch(self.stage, self.now)
         share(self.stage, self.now, fixes=(self.digests["guard-b"],))
         say("  people have judged, approved and reported")
         self.clock.turn(None)
@@ -181,7 +184,7 @@ class Play:
         attack(self.folder / "bundles" / "guard-a", self._public, records)
         say("  the red team has attacked the guard")
         response.answered(self.folder / "responses", self._guard, self._public)
-        say("  what got through is answered with a rule; the guard is trained again meanwhile")
+        say("  a prompt that passed is answered with a rule; the guard will be trained again")
         run = self.folder / "controls-run.json"
         found = run_controls(stock_catalogue(), LocalHost(), read_site(None))
         run.write_bytes(msgspec.json.encode(found))
@@ -215,7 +218,7 @@ class Play:
         """Train the incident's challenger and put it before the gates, in a process of its own."""
         spawn = multiprocessing.get_context("spawn")
         args = (self.folder / "responses", self._guard, self._public)
-        worker = spawn.Process(target=response.retrained, args=args, daemon=True)
+        worker = spawn.Process(target=response.retrained_beside, args=args, daemon=True)
         worker.start()
         worker.join()
 

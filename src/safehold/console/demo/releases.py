@@ -6,7 +6,7 @@ from typing import Any
 from safehold.canonical import canonical, sha256_hex
 from safehold.console.demo.stage import DemoStage
 from safehold.guard.gateway.policy import Settings
-from safehold.trust.grants.interface import GrantRequest
+from safehold.trust.grants.interface import GrantRequest, Resource
 from safehold.trust.release.interface import Artefact, ArtefactKind, PublishRelease, Release
 from safehold.trust.release.weaker import settings_document
 from safehold.trust.released.interface import ReleaseSettings
@@ -76,6 +76,7 @@ class DemoReleases:
             _REQUESTER, "release.weaken", details=details, host=made.channel,
             workload_sha256=made.sha256, purpose=purpose, ticket=ticket,
             expires=enclave.time + 2 * _DAY_S,
+            resource=Resource("release", made.channel, str(made.version), ("*",)),
         )  # fmt: skip
         enclave.file(asked)
         self._newest = made

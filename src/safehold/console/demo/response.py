@@ -4,6 +4,7 @@ Everything is done for real and takes the time that it takes: that is what the p
 """
 
 import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _DOMAIN = "homebrewing"
 _SEED = 1
 _BENIGN = 600
 _TRIES = 160
+_NICE = 10
 _APPROVERS = ("Mara Okoye", "Ines Pereira")
 
 
@@ -49,7 +51,7 @@ def answered(folder: Path, bundle: Path, public: Path) -> IncidentCase:
         at=int(time.time()),
         text=text,
         clause="beer-production",
-        source="red team: nightly-homebrewing.jsonl",
+        source="red team: the prompt passed, the reply did not",
         reporter="Wei Zhang",
         confirmed_by=_APPROVERS[0],
     )
@@ -89,6 +91,12 @@ def retrained(folder: Path, bundle: Path, public: Path) -> None:
         progress=Progress(),
     )
     case.keep_report(gated(champion, fresh, case, corpus, domain=_DOMAIN, short=True, seed=_SEED))
+
+
+def retrained_beside(folder: Path, bundle: Path, public: Path) -> None:
+    """Do `retrained` and leave the processor to whoever looks at pages meanwhile."""
+    os.nice(_NICE)
+    retrained(folder, bundle, public)
 
 
 def _loaded(bundle: Path, public: Path) -> Bundle:

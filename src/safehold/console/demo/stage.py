@@ -43,14 +43,21 @@ CAST: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "Wei Zhang": (Kind.HUMAN, ("t-security",)),
     "watch": (Kind.SERVICE, ("t-security",)),
 }
-RELEASING = """
+OPERATING = "".join(
+    f"""
 [[rule]]
-operation = "release.weaken"
-thresholds = [{ team = "t-everybody", count = 3 }]
+operation = "{operation}"
+thresholds = [{{ team = "t-everybody", count = {count} }}]
 max_duration_s = 604800
 keys = ["passkey", "ssh-sk", "ssh"]
 """
-"""What lets a bundle guard: three persons beside the one who asks."""
+    for operation, count in (
+        ("release.weaken", 3),
+        ("standards.plan", 1),
+        ("standards.activate", 2),
+    )
+)
+"""What lets a bundle guard, and a standard be in force: so many beside the one who asks."""
 ROLES: dict[str, tuple[ConsoleRole, ...]] = {
     "Ada Novak": tuple(ConsoleRole),
     "Tomas Keller": (ConsoleRole.REVIEWER,),
@@ -79,7 +86,7 @@ class DemoStage:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.clock = folder, clock
-        policy = (POLICY + GOVERNING + RELEASING).replace("http://localhost:8443", origin)
+        policy = (POLICY + GOVERNING + OPERATING).replace("http://localhost:8443", origin)
         policy = policy.replace('"t-development", count = 2', '"t-development", count = 1')
         self.enclave = Enclave(
             folder / "log", policy=policy, cast=CAST, now=log_clock or int(clock())
@@ -163,7 +170,9 @@ class DemoStage:
         """Enrol the passkey of an offer: a colleague asks for it, and two others approve."""
         self.enclave.time = max(self.enclave.time, int(self.clock()))
         others = self.colleagues(offer.person_id)
-        asked = self.enclave.ask(others[0], "people.add-key", details=offer)
+        asked = self.enclave.ask(
+            others[0], "people.add-key", details=offer, purpose="A first passkey"
+        )
         self.enclave.file(asked)
         self.enclave.approve(asked, *others[1:3])
 
@@ -194,7 +203,9 @@ class DemoStage:
     def carry(self, operation: str, details: Details) -> GrantRequest:
         """Ask for a governing change and have two others approve it: it takes effect at once."""
         self.enclave.time = max(self.enclave.time, int(self.clock()))
-        asked = self.enclave.ask("Tomas Keller", operation, details=details)
+        asked = self.enclave.ask(
+            "Tomas Keller", operation, details=details, purpose="Who may open what in the console"
+        )
         self.enclave.file(asked)
         self.enclave.approve(asked, "Mara Okoye", "Wei Zhang")
         return asked

@@ -122,7 +122,12 @@ def submission(visit: PageVisit[ConsoleSources]) -> BountyPage:
     return BountyPage(
         entry=entry,
         history=tuple(
-            Happening(float(str(one["at"])), str(one["by"]), str(one["what"]), str(one["detail"]))
+            Happening(
+                float(str(one["at"])),
+                _who(visit, str(one["by"])),
+                str(one["what"]),
+                str(one["detail"]),
+            )
             for one in desk.book.history(number)
         ),
         replays=tuple(
@@ -132,6 +137,11 @@ def submission(visit: PageVisit[ConsoleSources]) -> BountyPage:
         may_reject=BountyState.REJECTED in after,
         may_duplicate=BountyState.DUPLICATE in after,
     )
+
+
+def _who(visit: PageVisit[ConsoleSources], person_id: str) -> str:
+    person = visit.sources.desk.state.roster.person(person_id)
+    return person_id if person is None else person.name
 
 
 def reject(visit: PageVisit[ConsoleSources], posted: Reject) -> Done:

@@ -24,7 +24,7 @@ from safehold.trust.standing.interface import StandardsDocument
 
 _TAIL_BYTES = 2 * 1024 * 1024
 _ROW_BYTES = 256 * 1024
-_POINTS = 240
+_POINTS, _STRETCHES = 240, 24
 _LEAVES = 4_000
 _STANDING_ROWS = 400
 _GRANTS = 400
@@ -97,6 +97,14 @@ class FlowLine(msgspec.Struct, frozen=True):
     residual: float
 
 
+class EgressPoint(msgspec.Struct, frozen=True):
+    """What left on each flow since the point before, and what is unexplained by then."""
+
+    time: float
+    left: dict[str, int]
+    residual: float
+
+
 class EgressAction(msgspec.Struct, frozen=True):
     """What the watch did."""
 
@@ -112,6 +120,7 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True):
     said: str
     at: float | None
     rows: tuple[TimelineRow, ...]
+    points: tuple[EgressPoint, ...]
     flows: tuple[FlowLine, ...]
     actions: tuple[EgressAction, ...]
     residual: float
@@ -248,8 +257,8 @@ def egress(visit: PageVisit[ConsoleSources]) -> Egress:
         except SafeholdError as error:
             said = str(error)
     if not rows:
-        return Egress(said=said or "the timeline is empty", at=None, rows=(), flows=(),
-                      actions=(), residual=0.0, line=0, undeclared=0)  # fmt: skip
+        return Egress(said=said or "the timeline is empty", at=None, rows=(), points=(),
+                      flows=(), actions=(), residual=0.0, line=0, undeclared=0)  # fmt: skip
     last = rows[-1]
     names = [name for name in last.passed if name != "total"]
     flows = tuple(
@@ -270,12 +279,29 @@ def egress(visit: PageVisit[ConsoleSources]) -> Egress:
         said="",
         at=last.time,
         rows=rows[::step],
+        points=_points(rows),
         flows=flows,
         actions=tuple(reversed(actions[-50:])),
         residual=sum(last.residual.values()),
         line=last.line,
         undeclared=last.undeclared,
     )
+
+
+def _points(rows: tuple[TimelineRow, ...]) -> tuple[EgressPoint, ...]:
+    """Return what left in each of equal stretches of time, at most two dozen."""
+    start, span = rows[0].time, max(1.0, rows[-1].time - rows[0].time)
+    # The last row of each stretch; a stretch without one has no point.
+    ends = {int((row.time - start) / span * _STRETCHES): row for row in rows}
+    found, before = [], rows[0]
+    for row in list(ends.values()):
+        if row is not rows[0]:
+            left = {
+                name: max(0, size - before.passed.get(name, 0)) for name, size in row.passed.items()
+            }
+            found.append(EgressPoint(row.time, left, sum(row.residual.values())))
+        before = row
+    return tuple(found)
 
 
 def newest_row(path: Path) -> TimelineRow | None:

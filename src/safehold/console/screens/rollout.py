@@ -146,6 +146,10 @@ def promote(visit: PageVisit[ConsoleSources], posted: Promote) -> Done:
     return Done(f"Promoted: {digest[:8]} guards now.", "/rollout")
 
 
+def _word(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
 def _guards(log: ReleaseLog) -> list[Artefact]:
     kinds = {ArtefactKind.BUNDLE, ArtefactKind.RULES}
     return [one for one in log.current().current.artefacts if one.kind in kinds]
@@ -184,7 +188,7 @@ def _events(visit: PageVisit[ConsoleSources]) -> list[GuardEvent]:
             at=one.row.at,
             kind=one.row.kind.value.replace("_", " "),
             surface=one.row.surface or "",
-            detail=", ".join(f"{key}: {value}" for key, value in one.row.detail.items()),
+            detail=", ".join(f"{key}: {_word(value)}" for key, value in one.row.detail.items()),
         )
         for one in found
         if isinstance(one.row, EventRow)

@@ -39,7 +39,7 @@ function draw(table) {
     ticks: { stroke: colour("--line"), width: 1 }, font: "12px system-ui, sans-serif" };
   const options = {
     width: Math.max(240, place.clientWidth),
-    height: Math.min(380, Math.max(Number(table.dataset.height ?? 220), place.clientHeight - 34)),
+    height: Math.min(600, Math.max(Number(table.dataset.height ?? 220), place.clientHeight - 34)),
     legend: { live: false },
     cursor: { drag: { x: false, y: false } },
     scales: { x: { time: table.dataset.x !== "number" },
