@@ -322,6 +322,7 @@ class Console:
         inner = Starlette(
             routes=[*doors.routes(), *more, *_outsiders(sources), *web.routes(ACTS)],
             lifespan=self._lifespan,
+            exception_handlers={404: _no_such_page},
         )
         hosts = frozenset(urlsplit(one).netloc.lower() for one in origins)
         secure = all(urlsplit(one).scheme == "https" for one in origins)
@@ -354,6 +355,13 @@ class Console:
                 await run_in_threadpool(self._sources.index.refresh_coverage)
                 await run_in_threadpool(self._look)
             await asyncio.sleep(_FOLLOW_EVERY_S)
+
+
+async def _no_such_page(request: Request, error: Exception) -> Response:
+    del request, error
+    return Response(
+        "no such page; the overview is at /\n", status_code=404, media_type="text/plain"
+    )
 
 
 def _outsiders(sources: ConsoleSources) -> list[Route]:

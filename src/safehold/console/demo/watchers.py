@@ -18,6 +18,10 @@ from safehold.trust.log.files import DirectorySource
 from safehold.trust.log.keys import read_keys
 
 _SCANNER = "decoded"
+_PURPOSES = {
+    "standards.plan": "Plan how the first threshold is to be ruled out",
+    "standards.activate": "Put the deployment standard in force as a precaution",
+}
 
 
 def watch(stage: DemoStage, now: float) -> None:
@@ -54,7 +58,7 @@ def decide_standing(stage: DemoStage) -> None:
         "below": 0.2,
         "least_items": 200,
     }
-    _act(stage, "standards.plan", plan)
+    _act(stage, "standards.plan", plan, "Ines Pereira")
     precaution = {
         "standard": "asl-3-deployment",
         "precautionary": True,
@@ -68,7 +72,7 @@ def _act(stage: DemoStage, operation: str, record: dict[str, object], *names: st
     enclave = stage.enclave
     enclave.time = max(enclave.time, int(stage.clock()))
     details = StandingAct(document_digest(load_standards("rsp")), json.dumps(record))
-    asked = enclave.ask("Tomas Keller", operation, details=details, purpose="Standards")
+    asked = enclave.ask("Tomas Keller", operation, details=details, purpose=_PURPOSES[operation])
     enclave.file(asked)
     if names:
         enclave.approve(asked, *names)

@@ -136,6 +136,9 @@ def _outcome(state: TrustState, digest: str, case: Case, now: float) -> str:
 
 
 def _status(state: TrustState, digest: str, now: float) -> str:
+    case = state.case(digest)
+    if case.uses >= case.signed.request.uses and not case.closed:
+        return "used: it has taken effect"
     decision = state.decide(digest, int(now))
     if isinstance(decision, Granted):
         return f"granted, {decision.uses_left} use(s) left"

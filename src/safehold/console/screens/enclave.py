@@ -20,6 +20,7 @@ from safehold.trust.grants.cases import Case
 from safehold.trust.grants.events import Released
 from safehold.trust.log.dsse import open_envelope
 from safehold.trust.log.log_entries import Leaf, read_leaf
+from safehold.trust.people.interface import Roster
 from safehold.trust.standing.interface import StandardsDocument
 
 _TAIL_BYTES = 2 * 1024 * 1024
@@ -292,7 +293,7 @@ def _points(rows: tuple[TimelineRow, ...]) -> tuple[EgressPoint, ...]:
     """Return what left in each of equal stretches of time, at most two dozen."""
     start, span = rows[0].time, max(1.0, rows[-1].time - rows[0].time)
     # The last row of each stretch; a stretch without one has no point.
-    ends = {int((row.time - start) / span * _STRETCHES): row for row in rows}
+    ends = {min(_STRETCHES - 1, int((row.time - start) / span * _STRETCHES)): row for row in rows}
     found, before = [], rows[0]
     for row in list(ends.values()):
         if row is not rows[0]:
@@ -372,6 +373,16 @@ def _documents() -> tuple[StandardsDocument, ...]:
     return tuple(load_standards(name) for name in stock_names())
 
 
+def in_words(value: object, roster: Roster) -> str:
+    """Return a fact as people read it: persons by name, lists in a row, yes and no."""
+    if isinstance(value, tuple | list):
+        return ", ".join(in_words(one, roster) for one in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    person = roster.person(value) if isinstance(value, str) else None
+    return str(value) if person is None else person.name
+
+
 def standards(visit: PageVisit[ConsoleSources]) -> Standards:
     """Return the documents and the log's records about them."""
     documents = _documents()
@@ -379,7 +390,11 @@ def standards(visit: PageVisit[ConsoleSources]) -> Standards:
     rows = []
     for one in history.records[-_STANDING_ROWS:]:
         facts = msgspec.structs.asdict(one)
-        words = {key: str(value) for key, value in facts.items() if key not in {"index", "time"}}
+        words = {
+            key: in_words(value, visit.sources.desk.state.roster)
+            for key, value in facts.items()
+            if key not in {"index", "time"} and value not in ("", ())
+        }
         kind = str(one.__struct_config__.tag)
         rows.append(StandingLine(one.index, float(one.time), kind, words))
     return Standards(documents, tuple(reversed(rows)), history.voids)

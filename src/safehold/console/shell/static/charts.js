@@ -44,7 +44,7 @@ function draw(table) {
     cursor: { drag: { x: false, y: false } },
     scales: { x: { time: table.dataset.x !== "number" },
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.15 : 1] } },
-    axes: [{ ...axis, values: table.dataset.x === "number" ? undefined : hours, space: 64 }, { ...axis, size: 58, values: (_, all) => all.map((one) => one.toLocaleString("en") + unit) }],
+    axes: [{ ...axis, values: table.dataset.x === "number" ? undefined : hours, space: 64 }, { ...axis, size: 58 + 8 * unit.length, values: (_, all) => all.map((one) => one.toLocaleString("en") + unit) }],
     series: [
       table.dataset.x === "number" ? { label: heads[0] } : { label: heads[0], value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
       ...heads.slice(1).map((label, index) => ({

@@ -151,7 +151,7 @@ def _of_leaf(index: int, leaf: Leaf) -> MonitorCase | None:
 
 
 def _of_record(index: int, leaf: Record) -> MonitorCase | None:
-    event = leaf.facts.get("event", "")
+    event, named = leaf.facts.get("event", ""), leaf.facts.get("incident", "")
     if leaf.kind == "exec-deny":
         kind, severity = Finding.DENIALS, 2
         title = f"{leaf.facts.get('refused', '?')} programs refused on {leaf.facts.get('host')}"
@@ -162,7 +162,11 @@ def _of_record(index: int, leaf: Record) -> MonitorCase | None:
         kind, severity = Finding.EGRESS, 2 if event == "egress-warn" else 4
         title = f"{event.replace('-', ' ')}: {leaf.facts.get('flow', 'the plan')}"
     elif leaf.kind == "incident":
-        kind, severity, title = Finding.INCIDENT, 3, f"incident: {event or 'without a name'}"
+        kind, severity, title = (
+            Finding.INCIDENT,
+            3,
+            f"incident: {event or named or 'without a name'}",
+        )
     else:
         return None
     return MonitorCase(
