@@ -68,10 +68,10 @@ safehold synth --out data/ --size small
         own={
             "--seconds 3600": "--seconds 1",
             "--register egress.toml --plan box-plan.toml": "--register box.toml "
-            "--plan box-plan.toml --state box",
+            "--plan box-plan.toml --state box --netns box",
             "run --senders senders.toml": "run --senders senders.toml --ticks 2 --interval 0.2",
-            "--plan box-plan.toml --counts": "--register box.toml --state box --ticks 2 "
-            "--interval 0.2 --plan box-plan.toml --counts",
+            "--plan box-plan.toml --counts": "--register box.toml --state box --netns box "
+            "--ticks 2 --interval 0.2 --plan box-plan.toml --counts",
             "--counts host.json": "--ticks 2 --interval 0.2 --counts host.json",
         },
         until={"safehold egress run": 0},

@@ -232,7 +232,10 @@ rate = "200 Mbit/s"
 inside = "in0"
 addresses = ["10.1.0.1"]
 END
-    cp egress.toml box.toml
+    sed 's/^source = .*/source = { uid = 0 }/' egress.toml >box.toml
+    mkdir -p /run/netns; mount -t tmpfs none /run/netns; ip netns add box
+    local name
+    for name in in0 out0; do ip link set $name netns box; ip -n box link set $name up; done
     safehold egress sender-key host.pem
     safehold egress sender-key box.pem
     printf 'default:\n  hold_tokens: 16\nupstream: %s\n' "$MODEL" >safehold.yaml

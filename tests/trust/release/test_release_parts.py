@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from safehold.errors import ConfigError
+from safehold.trust.release.comparison import compared, golden_of
 from safehold.trust.release.interface import (
     Artefact,
     ArtefactKind,
@@ -175,6 +176,9 @@ def release(*artefacts: Artefact, **more: object) -> Release:
 BUNDLE, PRODUCT, GATEWAY = ArtefactKind.BUNDLE, ArtefactKind.PRODUCT, ArtefactKind.GATEWAY
 
 
+GOLDEN = artefact(ArtefactKind.GOLDEN, "5", path="golden")
+
+
 def behaviour(lost: tuple[str, ...] = ()) -> Behaviour:
     """Return a comparison of bundle 1 with bundle 2."""
     fields = {one.name: one for one in msgspec.structs.fields(Behaviour)}
@@ -197,8 +201,13 @@ def behaviour(lost: tuple[str, ...] = ()) -> Behaviour:
         (release(artefact(BUNDLE, "1")), release(artefact(BUNDLE, "2")), "no comparison"),
         (
             release(artefact(BUNDLE, "1")),
-            release(artefact(BUNDLE, "2"), behaviour=(behaviour(("i1", "i2")),)),
-            "2 items",
+            release(artefact(BUNDLE, "2"), behaviour=(behaviour(),)),
+            "no golden set",
+        ),
+        (
+            release(artefact(BUNDLE, "1"), GOLDEN),
+            release(artefact(BUNDLE, "2"), GOLDEN, behaviour=(behaviour(),)),
+            "two did not sign",
         ),
         (release(artefact(PRODUCT, "1")), release(artefact(PRODUCT, "2")), "no provenance"),
         (
@@ -223,9 +232,14 @@ def test_a_change_that_nobody_can_vouch_for_needs_the_highest_quorum(
 
 def test_a_change_that_is_vouched_for_needs_two() -> None:
     """A compared bundle, a rebuilt product, and nothing changed at all."""
-    bundle = release(artefact(BUNDLE, "1"))
-    better = release(artefact(BUNDLE, "2"), behaviour=(behaviour(),))
-    assert permits("release.publish", bundle, better)
+    bundle = release(artefact(BUNDLE, "1"), GOLDEN)
+    for told, enough in ((behaviour(), True), (behaviour(("i1", "i2")), False)):
+        new = release(artefact(BUNDLE, "2"), GOLDEN, behaviour=(told,))
+        golden = golden_of(bundle)
+        assert golden is not None
+        signed = {(told.report_sha256, compared(told, golden).sha256)}
+        assert permits("release.publish", bundle, new, signed) is enough
+    assert "2 items" in release_changes(bundle, new, signed)[-1].why
     product = release(artefact(PRODUCT, "1"))
     rebuilt = release(artefact(PRODUCT, "2"), provenance={"x": "4" * 64})
     assert permits("release.publish", product, rebuilt, {("4" * 64, "2" * 64)})
