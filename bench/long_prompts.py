@@ -1,6 +1,6 @@
 """Long prompts, of an old revision and of this one in one run: a prompt, a tool's result, a wait.
 
-    python -m bench.long_prompts --against REV [--pairs N]
+    python -m bench.long_prompts --against REV [--pairs N] [--result-chars N]
 
 A prompt of 200,000 characters, a tool's result of 2 MB, and a small request that comes while the
 result is scored in a thread, as the gateway does it. Each revision is a worktree and a process of
@@ -108,7 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", required=True, help="the old revision")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--result-chars", type=int, default=RESULT_CHARS, help="0: leave it out")
     given = parser.parse_args()
+    size = given.result_chars
     ratios: dict[str, list[float]] = {"cpu": [], "own": []}
     chars: list[float] = []
     waits: tuple[list[float], list[float]] = ([], [])
@@ -123,23 +125,29 @@ def main() -> None:
                 found = {one: cpu(one("prompt", PROMPT_CHARS)) for one in turns}
                 for name, listed in ratios.items():
                     listed.append(found[new][name] / found[old][name])
-                result = cpu(new("result", RESULT_CHARS))
-                chars.append((result["own"] / RESULT_CHARS) / (found[new]["own"] / PROMPT_CHARS))
+                if not size:
+                    continue
+                result = cpu(new("result", size))
+                chars.append((result["own"] / size) / (found[new]["own"] / PROMPT_CHARS))
                 for one, kept in zip((old, new), waits, strict=True):
-                    answer = one("beside", RESULT_CHARS)
+                    answer = one("beside", size)
                     kept.extend(msgspec.json.decode(answer, type=dict[str, list[float]])["waits"])
     print("| work | pairs | median ratio | range | 95 % upper bound | verdict |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, listed in (
         (f"prompt of {PROMPT_CHARS:,} characters, without stage 2", ratios["own"]),
         (f"prompt of {PROMPT_CHARS:,} characters, all of it", ratios["cpu"]),
-        (f"a character of a {RESULT_CHARS:,} result, over one of the prompt", chars),
+        (f"a character of a result of {size:,}, over one of the prompt", chars),
     ):
+        if not listed:
+            continue
         print("| " + " | ".join(row(name, listed)) + " |")
     for name, listed in zip(("old", "new"), waits, strict=True):
+        if not listed:
+            continue
         ordered = sorted(listed)
-        p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)] if ordered else 0.0
-        middle = statistics.median(ordered) if ordered else 0.0
+        p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
+        middle = statistics.median(ordered)
         print(
             f"small request beside it, {name}: n={len(ordered)}, median {middle * 1000:.1f} ms, "
             f"95 % within {p95 * 1000:.1f} ms"

@@ -234,6 +234,39 @@ def test_plain_words_under_a_signatures_name_are_text() -> None:
         assert words in said
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_field_of_very_many_places_is_dropped_and_costs_no_answer(
+    path: str, *, streamed: bool
+) -> None:
+    """Bookkeeping with a thousand names is left out, unscored and undelivered; the text arrives."""
+    many = {f"k{number}": SECRET for number in range(1000)}
+    reply = with_field(CALLS[path], PLACES[path][0], "novel", many)
+    call = call_of(path)
+    if streamed:
+        client = Held(call.stream(), 3)
+        for event in call.events(json.dumps(reply).encode()):
+            client.take(client.stream.read(event))
+        said, scored = client.end(), client.released
+    else:
+        scored, said = whole_of(call, reply)
+    assert "Hello" in scored
+    assert SECRET not in said
+    assert call.dropped >= 1
+
+
+def test_completion_streamed_unasked_is_joined_and_its_unknown_fields_dropped() -> None:
+    """`/v1/completions` has no place for other fields; a stream of it is joined like the rest."""
+    asked = {"model": "m", "prompt": "hi"}
+    call = parsed("/v1/completions", asked, unknown_reply_fields="pass")
+    pieces = [{"text": "Hel", "index": 0}, {"text": "lo", "index": 0, "finish_reason": "stop"}]
+    events = [json.dumps({"id": "c", "novel": SECRET, "choices": [one]}) for one in pieces]
+    whole = call.whole(call.assembled([one.encode() for one in events]))
+    assert [piece.text for piece in whole.pieces()] == ["Hello"]
+    assert SECRET not in whole.render().decode()
+    assert call.dropped == 2
+
+
 def test_closed_lane_is_never_fed_again() -> None:
     """A field after its block's end opens lanes of its own."""
     call = call_of(PATHS[0])

@@ -141,6 +141,11 @@ class Lanes:
         self._lanes: dict[tuple[int, str, int], Lane] = {}
         self._limit = limit
 
+    @property
+    def room(self) -> int:
+        """How many more lanes the reply may open."""
+        return self._limit - len(self._lanes)
+
     def get(self, choice: int, channel: Any, index: int = 0) -> Lane:
         """Return the lane.
 

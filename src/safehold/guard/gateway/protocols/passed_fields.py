@@ -52,12 +52,20 @@ class PassedFields:
         self._ended: dict[Hashable, int] = {}
         self._waiting: deque[_Waiting] = deque()
 
+    def fits(self, scope: Hashable, field: Field, lanes: Lanes) -> bool:
+        """Whether a field's strings leave half of the free lanes to the answer's own texts."""
+        ended = self._ended.get(scope, 0)
+        places = {(scope, ended, at) for at, _ in _strings(field.scored, (field.name,))}
+        return len(places - self._by_place.keys()) + 1 <= lanes.room // 2
+
     def take(self, scope: Hashable, field: Field, lanes: Lanes) -> list[Piece]:
         """Return a field's strings as pieces of lanes; `scope` is what ends with `close`.
 
-        Raises:
-            BrokenReplyError: The answer opens too many lanes.
+        A field that does not fit is dropped and counted: it costs no answer.
         """
+        if not self.fits(scope, field, lanes):
+            self.lost(1)
+            return []
         pieces: list[Piece] = []
         needs: list[tuple[Lane, int]] = []
         for at, text in _strings(field.scored, (field.name,)):
@@ -161,8 +169,14 @@ def woven(body: Any, fields: Iterable[Field]) -> int:
     return homeless
 
 
-def field_texts(fields: Iterable[Field], lanes: Lanes) -> list[Delta]:
-    """Return the strings of a whole answer's fields."""
-    passed = PassedFields()
-    pieces = [piece for field in fields for piece in passed.take(None, field, lanes)]
-    return [piece for piece in pieces if isinstance(piece, Delta)]
+def field_texts(fields: list[Field], lanes: Lanes, lost: Callable[[int], None]) -> Iterable[Delta]:
+    """Yield the strings of a whole answer's fields; one that does not fit is taken off the list."""
+    passed = PassedFields(lost)
+    for field in tuple(fields):
+        if not passed.fits(None, field, lanes):
+            fields.remove(field)
+            lost(1)
+            continue
+        for piece in passed.take(None, field, lanes):
+            if isinstance(piece, Delta):
+                yield piece

@@ -328,7 +328,7 @@ class ChatWhole:
                 last = len(message.tool_calls or ())
                 yield from self._texts(at, Channel.TOOL_NAME, function.name, last)
                 yield from self._texts(at, Channel.TOOL_ARGUMENTS, function.arguments, last)
-        yield from field_texts(self._fields, self._lanes)
+        yield from field_texts(self._fields, self._lanes, self._strainer.drop)
 
     def _texts(self, choice: int, channel: Channel, text: str | None, index: int) -> list[Delta]:
         lane: LaneOf = self._lanes.get(choice, channel, index)

@@ -148,6 +148,7 @@ class CompletionCall:
             UnknownReplyError: The body holds content of an unknown kind.
         """
         reply = self._strainer.reply(_REPLY, body)
+        self._strainer.drop(len(self._strainer.taken()))  # a text has no place for other fields
         if not reply.choices or len(reply.choices) > self._choices:
             raise BrokenReplyError("upstream: expected the asked number of choices")
         return CompletionWhole(reply, self.model, self._created, self._choices)

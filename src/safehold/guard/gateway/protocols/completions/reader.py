@@ -35,6 +35,8 @@ class CompletionReader:
         if event == b"[DONE]":
             return ()
         chunk = self._strainer.reply(_REPLY, event)
+        if self._strainer.passed:  # a text has no place for other fields
+            self._strainer.drop(len(self._strainer.taken()))
         if chunk.error is not None:
             raise told_error(chunk.error)
         if self._facts.response_id is None and chunk.id:

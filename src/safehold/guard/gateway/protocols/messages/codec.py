@@ -325,7 +325,7 @@ class MessagesWhole:
         self,
         reply: w.Reply,
         request: w.MessagesRequest,
-        fields: Sequence[Field],
+        fields: list[Field],
         strainer: Strainer,
         max_lanes: int,
     ) -> None:
@@ -360,7 +360,7 @@ class MessagesWhole:
                     pass
                 case other:
                     assert_never(other)
-        yield from field_texts(self._fields, self._lanes)
+        yield from field_texts(self._fields, self._lanes, self._strainer.drop)
 
     def render(self) -> bytes:
         """Return the answer's body, built from the fields that were scored."""

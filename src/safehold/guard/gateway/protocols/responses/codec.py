@@ -369,7 +369,7 @@ class ResponsesWhole:
             for kind, _, text in texts_of(item):
                 yield Delta(self._lanes.get(0, KINDS[kind], serial), text)
                 serial += 1
-        yield from field_texts(self._fields, self._lanes)
+        yield from field_texts(self._fields, self._lanes, self._strainer.drop)
 
     def render(self) -> bytes:
         """Return the answer's body, built from the fields that were scored."""
