@@ -186,6 +186,23 @@ def test_two_contents_in_one_part_are_refused(stage: Callable, scorer: str) -> N
     assert post(at.gateway.port, PATHS[0], asks(PATHS[0], both))[0] == 400
 
 
+def test_image_inside_a_document_is_no_way_around(stage: Callable, scorer: str) -> None:
+    """A picture among a document's text blocks is refused or scored like any other."""
+    image = image_part(PATHS[1], BAD)
+    blocks = [{"type": "text", "text": "a page"}, image]
+    document = {"type": "document", "source": {"type": "content", "content": blocks}}
+    at = scoring(stage, scorer)
+    assert REFUSAL.encode() in post(at.gateway.port, PATHS[1], asks(PATHS[1], document))[2]
+    blocks[1] = {"type": "image"}
+    assert post(at.gateway.port, PATHS[1], asks(PATHS[1], document))[0] == 400
+    blocks[1] = image
+    at = stage(says("It is a zebra."))
+    status, _, body = post(at.gateway.port, PATHS[1], asks(PATHS[1], document))
+    assert (status, b"rules.images" in body) == (400, True)
+    blocks[1] = {"type": "text", "text": "another page"}
+    assert post(at.gateway.port, PATHS[1], asks(PATHS[1], document))[0] == 200
+
+
 def test_name_of_a_file_is_a_part_of_the_prompt(stage: Callable, scorer: str) -> None:
     """A file's name is text that the model may read."""
     at = scoring(stage, scorer, media_types=("image/", "application/pdf"))

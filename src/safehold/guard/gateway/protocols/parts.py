@@ -48,6 +48,8 @@ class Unread:
             yield OpaquePart(media_type=kind, sha256=digest, size_bytes=len(data))
             return
         given = {"url": source} if isinstance(source, str) else msgspec.to_builtins(source)
+        if not isinstance(given, dict):
+            raise _unreadable(kind)
         media = [one for name, value in given.items() if (one := _media(kind, name, value, given))]
         if len(media) != 1:
             raise _unreadable(kind)

@@ -190,12 +190,29 @@ def _parts(
                 for told in (title, context):
                     if told:
                         yield TextPart(text=told, channel=plain)
-                if source.get("type") in ("text", "content"):
-                    yield TextPart(text=text_of(source), channel=plain)
-                else:
-                    yield from unread.parts("document", source)
+                yield from _document(source, plain, unread)
             case other:
                 assert_never(other)
+
+
+def _document(source: dict[str, Any], plain: Channel, unread: Unread) -> Iterator[Part]:
+    """Yield a document's parts; what it holds beside text is as unread as it is anywhere."""
+    content = source.get("content")
+    if source.get("type") == "text" or (source.get("type") == "content" and _is_text(content)):
+        yield TextPart(text=text_of(source), channel=plain)
+    elif source.get("type") != "content" or not isinstance(content, list):
+        yield from unread.parts("document", source)
+    else:
+        for block in content:
+            if _is_text(block):
+                yield TextPart(text=text_of(block), channel=plain)
+            else:
+                held = block.get("source") if isinstance(block, dict) else block
+                yield from unread.parts("image", held)
+
+
+def _is_text(block: Any) -> bool:
+    return isinstance(block, str) or (isinstance(block, dict) and block.get("type") == "text")
 
 
 def _check_sealed(value: str) -> None:
