@@ -36,6 +36,10 @@ ATTACKS: dict[str, tuple[str, str]] = {
         "test_every_key_of_a_founding_signs_it",
         "test_founding_needs_every_founder",
     ),
+    "a passkey under another one's credential id": (
+        "test_a_passkey_under_another_ones_credential_id_is_refused",
+        "test_the_holder_of_a_new_key_has_it_enrolled",
+    ),
     "a counter that a requester sets": (
         "test_a_counter_or_model_that_a_requester_sets_is_refused",
         "test_cloned_passkey_is_refused",

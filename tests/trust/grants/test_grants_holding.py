@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from safehold.errors import TrustError
 from safehold.testing.trust import (
     CAST,
     Enclave,
@@ -21,7 +22,7 @@ from safehold.trust.grants.holding import Enrolling, holding_of
 from safehold.trust.grants.interface import GrantError, SignedRequest
 from safehold.trust.grants.leaf_reader import take_leaf
 from safehold.trust.grants.state import TrustState
-from safehold.trust.people.interface import Kind, Person, Proof, SignatureError
+from safehold.trust.people.interface import Kind, Passkey, Person, Proof, SignatureError
 from safehold.trust.people.statement import Act
 
 Soft = SoftSsh | SoftSshSk | SoftPasskey
@@ -166,3 +167,17 @@ def test_approvers_read_that_the_new_key_signed(enclave: Enclave) -> None:
     asked = enclave.ask(operation="people.enrol", details=change)
     words = dict(in_words(asked, enclave.desk.state.roster))
     assert key.key.key_id in words["Signed by the new key"]
+
+
+def test_a_passkey_under_another_ones_credential_id_is_refused(enclave: Enclave) -> None:
+    """No authenticator signs its credential id: who claims somebody else's would lock them out."""
+    theirs, mine = SoftPasskey(b"theirs"), SoftPasskey(b"mine")
+    enclave.carry("people.add-key", enclave.adding("sec-two", theirs))
+    assert isinstance(mine.key, Passkey)
+    honest = mine.key
+    mine.credential_id = theirs.credential_id
+    mine.key = msgspec.structs.replace(mine.key, credential_id=theirs.credential_id)
+    with pytest.raises(TrustError, match="credential id of its own"):
+        enclave.carry("people.add-key", enclave.adding("dev-one", mine))
+    mine.key, mine.credential_id = honest, honest.credential_id
+    enclave.carry("people.add-key", enclave.adding("dev-one", mine))

@@ -202,12 +202,22 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the roster in which the person holds one key more.
 
         Raises:
-            PeopleError: unknown person, or the key is or was somebody's.
+            PeopleError: unknown person, or the key is or was somebody's, or it is a passkey under
+                another one's credential id.
         """
         person = self._required(person_id)
         held = {other.material for one in self.persons for other in one.keys}
         if _material(key) in held.union(self.retired_keys):
             raise PeopleError(f"expected a new key, got {key.key_id}, which was enrolled before")
+        # A browser names a passkey by its credential id, which no authenticator signs.
+        named = {
+            other.credential_id
+            for one in self.persons
+            for other in one.keys
+            if isinstance(other, Passkey)
+        }
+        if isinstance(key, Passkey) and key.credential_id in named:
+            raise PeopleError("expected a credential id of its own, got another passkey's")
         return self._with(msgspec.structs.replace(person, keys=(*person.keys, key)))
 
     def remove_key(self, person_id: str, key_id: str) -> "Roster":
