@@ -8,7 +8,8 @@ A mutant changes one place of one file: a comparison (`<` becomes `<=`: the boun
 `and` for `or`, a `not` that is gone, a number one more, a `raise` that does nothing, a returned
 refusal that is None, a `return` of the other truth value. The tests of that part then run until
 one fails, in a process of their own in which only that file is changed. A mutant that lives is
-printed; `bench/recorded/mutants-explained.toml` says of each one known why that is no gap.
+printed; `bench.mutation_fork` tries many at a small cost.
+`bench/recorded/mutants-explained.toml` says of each one known why that is no gap.
 """
 
 import argparse

@@ -6,6 +6,7 @@ data), and the holder of the log's key signs and appends the result.
 """
 
 import base64
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -159,7 +160,7 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def altered(tree: Any, lot: random.Random) -> Any:
     """Return the tree with one or two places changed: replaced, removed, doubled or added to."""
-    tree = json.loads(json.dumps(tree))
+    tree = json.loads(json.dumps(tree))  # copies: a second change must not alter a poison
     for _ in range(lot.choice((1, 1, 1, 2))):
         found = list(places(tree))
         if not found:
@@ -174,13 +175,14 @@ def altered(tree: Any, lot: random.Random) -> Any:
             case 1 if isinstance(home, list):
                 home.insert(path[-1], home[path[-1]])
             case 2 if isinstance(home, dict):
-                home[lot.choice(("type", "extra", "time", "crossOrigin"))] = lot.choice(POISON)
+                name = lot.choice(("type", "extra", "time", "crossOrigin"))
+                home[name] = copy.deepcopy(lot.choice(POISON))
             case 3 if isinstance(home[path[-1]], str) and home[path[-1]]:
                 text = home[path[-1]]
                 at = lot.randrange(len(text))
                 home[path[-1]] = text[:at] + chr(lot.choice((65, 48, 10, 0x202E, 43))) + text[at:]
             case _:
-                home[path[-1]] = lot.choice(POISON)
+                home[path[-1]] = copy.deepcopy(lot.choice(POISON))
     return tree
 
 

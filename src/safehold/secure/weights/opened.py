@@ -31,6 +31,8 @@ from safehold.secure.weights.interface import (
 )
 from safehold.secure.weights.storage import read_exactly, storage
 
+READ_BYTES = 2**20
+"""Sealed bytes that one read takes at most (or one chunk): they stay in the processor's cache."""
 _LENGTH_BYTES = 8
 Ready = Callable[[int, int], None]
 """Called with offset and length in the shard, just before plaintext is written there."""
@@ -68,7 +70,8 @@ class ShardReader:
         self._handle = handle
         self._cipher = ShardCipher(key, identity_of(header, shard), self.layout, shard.name)
         # One buffer per thread, made once: allocating for each chunk costs six times the speed.
-        self._sealed = memoryview(bytearray(header.chunk_bytes + TAG_BYTES))
+        self._span = max(1, READ_BYTES // header.chunk_bytes)
+        self._sealed = memoryview(bytearray(self._span * (header.chunk_bytes + TAG_BYTES)))
         self._plain = memoryview(bytearray(header.chunk_bytes))
         with storage(f"can't read {shard.name}"):
             size = os.fstat(handle).st_size
@@ -103,27 +106,43 @@ class ShardReader:
         done = 0
         size = self.layout.chunk_bytes
         first, last = offset // size, max(offset, offset + len(out) - 1) // size
-        for index in range(first, min(last, self.layout.count - 1) + 1):
+        end = min(last, self.layout.count - 1) + 1
+        held = range(0)
+        for index in range(first, end):
+            if index not in held:
+                held = range(index, min(index + self._span, end))
+                self._read_sealed(held)
             begin, length = self.layout.plain(index)
             skip = offset + done - begin
             take = min(length - skip, len(out) - done)
             if ready is not None:
                 ready(begin + skip, take)
             if take == length:
-                self._open_chunk(index, out[done : done + take])
+                self._open_chunk(index, held.start, out[done : done + take])
             else:
-                self._open_chunk(index, self._plain[:length])
+                self._open_chunk(index, held.start, self._plain[:length])
                 out[done : done + take] = self._plain[skip : skip + take]
             done += take
 
-    def _open_chunk(self, index: int, out: memoryview) -> None:
+    def _read_sealed(self, chunks: range) -> None:
+        """Copy some chunks out of the file by one call: one by one cost 5 us more each.
+
+        A copy, never a mapping: whoever can write the file could change a mapped chunk between its
+        authentication and its decryption.
+        """
+        begin, _ = self.layout.sealed(chunks[0])
+        offset, length = self.layout.sealed(chunks[-1])
+        size = offset + length - begin
+        got = read_exactly(self._handle, self._sealed[:size], begin)
+        if got != size:
+            last = chunks[0] + got // (self.layout.chunk_bytes + TAG_BYTES)
+            raise SealTamperError(f"{self.shard.name}: it ends within chunk {last}")
+
+    def _open_chunk(self, index: int, first: int, out: memoryview) -> None:
+        """Decrypt one chunk of those that were read from the chunk `first` on."""
         offset, length = self.layout.sealed(index)
-        # A copy, never a mapping: whoever can write the file could change a mapped chunk between
-        # its authentication and its decryption.
-        sealed = self._sealed[:length]
-        if read_exactly(self._handle, sealed, offset) != length:
-            raise SealTamperError(f"{self.shard.name}: it ends within chunk {index}")
-        self._cipher.open_into(index, sealed, out)
+        at = offset - self.layout.sealed(first)[0]
+        self._cipher.open_into(index, self._sealed[at : at + length], out)
 
     def read(self, offset: int, length: int) -> bytearray:
         """Return a range of the plaintext."""
