@@ -9,6 +9,7 @@ from safehold.errors import DataError
 if TYPE_CHECKING:
     from safehold.constitution import Constitution
     from safehold.improve.synthesis.dataset import DatasetManifest
+    from safehold.improve.training.float_weights import Weights
     from safehold.improve.training.train import Provenance, TrainingSettings
 
 
@@ -71,3 +72,26 @@ def refuse_empty_splits(manifest: "DatasetManifest") -> None:
                     f"the {split} split has no {side} example, so training would fail at its end: "
                     "make more with `safehold synth`, by more --rounds, seeds or --fill"
                 )
+
+
+def started_from(folder: Path) -> tuple[str, "Weights"]:
+    """Return the digest of a bundle that was trained here, and its float weights.
+
+    Raises:
+        DataError: None were kept, or they are another bundle's.
+    """
+    import hashlib
+
+    from safehold.guard.bundle.interface import MANIFEST
+    from safehold.improve.training.float_weights import beside, kept_weights
+
+    try:
+        digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} is no bundle: {MANIFEST} is missing") from error
+    weights = kept_weights(folder, digest)
+    if weights is None:
+        raise DataError(
+            f"{folder}: training can go on only where it began: expected {beside(folder).name}"
+        )
+    return digest, weights

@@ -11,6 +11,7 @@ from safehold.errors import BundleError, DependencyError, UsageError
 
 if TYPE_CHECKING:
     from safehold.guard.bundle.interface import Operating
+    from safehold.improve.training.float_weights import Weights
 
 
 @click.command("train")
@@ -63,6 +64,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --probe: the number format that the model computes in, here and when it serves.",
 )
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A bundle trained here before: stage 2 goes on from its float weights, in a short pass.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def train_command(
     data: Path,
@@ -79,6 +85,7 @@ def train_command(
     keys: tuple[str, ...],
     layers: str | None,
     dtype: Literal["bfloat16", "float32"],
+    start: Path | None,
     as_json: bool,
 ) -> None:
     """Train and calibrate a bundle from a dataset.
@@ -88,6 +95,7 @@ def train_command(
       safehold synth --out data/ && safehold train --data data/ --out bundles/mine
       safehold train --data data/ --out bundles/small --stage1-only
       safehold train --data data/ --out bundles/plain --without hard-negatives
+      safehold train --data more/ --out bundles/next --start bundles/mine
       safehold serve --upstream local --bundle bundles/mine
       safehold train --data data/ --probe models/mine --bundle bundles/mine --out bundles/probed
       safehold serve --upstream hf:models/mine --bundle bundles/probed
@@ -100,7 +108,12 @@ def train_command(
     # The packages of the extra are wanted only now: `--help` works without them.
     try:
         from safehold.cli._probe import ProbeRequest, run_probe, show_probe
-        from safehold.cli._train import constitution_of, provenance_of, refuse_empty_splits
+        from safehold.cli._train import (
+            constitution_of,
+            provenance_of,
+            refuse_empty_splits,
+            started_from,
+        )
         from safehold.improve.synthesis import dataset
         from safehold.improve.training.ablation_parts import without_hard_negatives
         from safehold.improve.training.train import TrainingSettings, train
@@ -117,6 +130,10 @@ def train_command(
     options = (["--stage1-only"] if stage1_only else []) + (
         [f"--without {without}"] if without else []
     )
+    begun: tuple[str, Weights] | None = None
+    if start is not None:
+        begun = started_from(start)
+        options.append(f"--start {begun[0]}")
     provenance = provenance_of(out.name, constitution, manifest, settings, options)
     if out.exists():
         raise BundleError(f"{out} exists already; a bundle is never changed in place")
@@ -134,7 +151,7 @@ def train_command(
     if without:
         examples = without_hard_negatives(examples, constitution)
     with Bars(console) as bars:
-        trained = train(examples, provenance, settings, out, key, bars)
+        trained = train(examples, provenance, settings, out, key, bars, begun and begun[1])
     if as_json:
         click.echo(msgspec.json.encode(trained).decode())
         return

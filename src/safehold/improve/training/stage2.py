@@ -18,12 +18,15 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     """How it is trained; `frozen` layers and everything before them keep their weights.
 
     `later` is the share of the texts that the passes after the first one read. `blanked` is the
-    share of pieces that the network is not shown (Iyyer et al., ACL 2015).
+    share of pieces that the network is not shown (Iyyer et al., ACL 2015). Going on from another
+    bundle's weights takes one pass at half the rates, over the written texts in every language but
+    English and a `replay` of the rest.
     """
 
     frozen: int = 2
     epochs: int = 2
     later: float = 0.5
+    replay: float = 0.12
     blanked: float = 0.06
     most_ids: int = 128
     batch_ids: int = 1600

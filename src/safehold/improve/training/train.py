@@ -48,7 +48,13 @@ from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
 from safehold.improve.training.examples import of_split, pairs, prompt_texts, reply_texts
 from safehold.improve.training.export import to_onnx
-from safehold.improve.training.float_weights import STAGE1, keep_weights, weights_of
+from safehold.improve.training.float_weights import (
+    STAGE1,
+    Weights,
+    keep_weights,
+    network,
+    weights_of,
+)
 from safehold.improve.training.multilingual import (
     MultilingualShape,
     kept_by_use,
@@ -132,8 +138,11 @@ def train(
     folder: Path,
     key: Ed25519PrivateKey | None,
     progress: Progress,
+    start: Weights | None = None,
 ) -> Trained:
     """Train, calibrate, measure and write a bundle; the same inputs give the same scores.
+
+    With `start`, the float weights of another bundle, stage 2 goes on from there.
 
     Raises:
         DataError: The dataset is too small for the guarantee, or a split or side is missing.
@@ -147,7 +156,7 @@ def train(
     for part in (Split.CALIBRATE, Split.TEST):
         split[part] = _measured(split[part], settings.measured)
     _check(split)
-    scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress)
+    scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress, start)
     plain = [example for example in split[Split.CALIBRATE] if not example.lineage.chain]
     cascade = _calibrate(
         scorers, split[Split.CALIBRATE], plain, provenance.general, settings, progress
@@ -198,6 +207,7 @@ def _train_scorers(
     clauses: tuple[str, ...],
     settings: TrainingSettings,
     progress: Progress,
+    start: Weights | None,
 ) -> _Scorers:
     # 1.
     prompt = train_window_head(
@@ -215,7 +225,7 @@ def _train_scorers(
     stage2 = None
     floats: dict[str, npt.NDArray[np.float32]] = {}
     if settings.stage2:
-        stage2 = _train_stage2(examples, clauses, settings, progress, files, floats)
+        stage2 = _train_stage2(examples, clauses, settings, progress, files, floats, start)
     return _Scorers(prompt, reply, stage1, stage2, files, floats)
 
 
@@ -230,17 +240,16 @@ def _train_stage2(
     progress: Progress,
     files: dict[str, bytes],
     floats: dict[str, npt.NDArray[np.float32]],
+    start: Weights | None,
 ) -> MultilingualScorer:
     source = read_pretrained(
         pretrained_file([Path(entry) for entry in sys.path if entry]), settings.shape.layers
     )
-    epochs = [
-        pairs(examples, clauses, seed=settings.seed + epoch)
-        for epoch in range(settings.exchange_head.epochs)
-    ]
+    head = settings.exchange_head
+    epochs = [pairs(examples, clauses, seed=settings.seed + epoch) for epoch in range(head.epochs)]
     rng = random.Random(settings.seed)
     for number, found in enumerate(epochs[1:], 1):
-        epochs[number] = rng.sample(found, k=round(settings.exchange_head.later * len(found)))
+        epochs[number] = rng.sample(found, k=round(head.later * len(found)))
     whole = Unigram(source.pieces, source.scores.tolist())
     used = Counter(piece for pair in epochs[0] for piece in whole.encode(pair.reply or pair.prompt))
     kept = kept_by_use(source.pieces, used, settings.shape.vocabulary)
@@ -249,13 +258,21 @@ def _train_stage2(
     words = np.ascontiguousarray(source.words[kept])
     unigram = Unigram(pieces, scores)
     torch.manual_seed(settings.seed)
-    model = load_multilingual(source, settings.shape, len(clauses))
+    if start is None:
+        model = load_multilingual(source, settings.shape, len(clauses))
+    else:
+        model = network(start, settings.shape, len(clauses))
+        kept_texts = [one for one in examples if _is_new(one) or rng.random() < head.replay]
+        epochs = [pairs(kept_texts, clauses, seed=settings.seed + head.epochs)]
+        head = msgspec.structs.replace(
+            head, learning_rate=head.learning_rate / 2, head_rate=head.head_rate / 2
+        )
     train_multilingual(
         model,
         unigram,
         words,
         epochs,
-        settings.exchange_head,
+        head,
         seed=settings.seed,
         progress=progress,
     )
@@ -265,6 +282,11 @@ def _train_stage2(
     lines = (f"{piece}\t{score:.6g}" for piece, score in zip(pieces, scores, strict=True))
     files["stage2.vocab.txt"] = ("\n".join(lines) + "\n").encode()
     return MultilingualScorer("e5", files["stage2.onnx"], words, unigram, clauses)
+
+
+def _is_new(example: Example) -> bool:
+    """Whether a training that goes on reads it for certain: a written text of another language."""
+    return example.language != "en" and not example.lineage.chain
 
 
 def _calibrate(
