@@ -28,7 +28,6 @@ from safehold.improve.training.traces import Trace, trace
 from safehold.progress import Progress
 
 _LOWEST = -1e9
-_KINDS = (TextKind.EARLIER, TextKind.PART, TextKind.JOINED)
 _FEW = 30
 """Texts of a kind from which its margin is set on them."""
 _QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -203,13 +202,16 @@ def _margins(
 ) -> tuple[float, float, float]:
     """Return how much surer each other kind must be for as many false alarms as the last request.
 
-    A kind that the traffic hardly has keeps the margin that a bundle has without any traffic.
+    A prompt has many texts of the other kinds, so these bear half of the share of near texts. A
+    kind that the traffic hardly has keeps the margin that a bundle has without any traffic; an
+    earlier turn that of a part.
     """
     first, second, constant = base.weights
 
     def level(kind: TextKind) -> float | None:
         found = []
-        for rows, share in ((general, settings.alpha), (near, settings.near_alpha)):
+        close = settings.near_alpha / (1 if kind is TextKind.REQUEST else 2)
+        for rows, share in ((general, settings.alpha), (near, close)):
             scores = sorted(
                 max(first * one + second * two + constant for one, two in own)
                 for row in rows
@@ -223,16 +225,16 @@ def _margins(
                 found.append(scores[-1 - math.floor(share * len(scores))])
         return max(found, default=None)
 
-    request = level(TextKind.REQUEST)
-    usual = Thresholds(escalate=0.0, weights=base.weights, block=0.0, alone=0.0)
-    margins = []
-    for kind in _KINDS:
+    def margin(kind: TextKind, otherwise: float) -> float:
         own = level(kind)
         if request is None or own is None or second <= 0:
-            margins.append(usual.margin(kind))
-        else:
-            margins.append(max(0.0, (own - request) / second))
-    return margins[0], margins[1], margins[2]
+            return otherwise
+        return max(0.0, (own - request) / second)
+
+    request = level(TextKind.REQUEST)
+    usual = Thresholds(escalate=0.0, weights=base.weights, block=0.0, alone=0.0)
+    part = margin(TextKind.PART, usual.part)
+    return margin(TextKind.EARLIER, part), part, margin(TextKind.JOINED, usual.joined)
 
 
 def _surface(
