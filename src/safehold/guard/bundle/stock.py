@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "73de83c13c7503e4768e5f842826c6efcbd1f00bfd7602f3bb5434a7aa0125df",
+    "homebrewing": "58fd00a70a4eeb5688984844f0798eb6e29daf0f767aa225a2537caed2a47bcd",
 }
 
 
