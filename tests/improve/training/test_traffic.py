@@ -79,7 +79,7 @@ def test_what_only_joined_turns_say_raises_the_margin_of_joined_turns_alone() ->
     _, before = calibrated(tiny_bundle(PhraseStage2("never")), usual, settings(), Progress())
     assert record.surfaces["prompt"].block < before.surfaces["prompt"].block + 1
     assert cascade.prompt.joined > 8
-    assert cascade.prompt.earlier < 1
+    assert cascade.prompt.earlier == cascade.prompt.part == 2.0
     assert record.surfaces["prompt"].above[0] <= 0.02 * record.surfaces["prompt"].n
 
 
