@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "58fd00a70a4eeb5688984844f0798eb6e29daf0f767aa225a2537caed2a47bcd",
+    "homebrewing": "baec48ac560a01d5752ad7d2162130436cb76166e341d6b3e2a76234b4b81840",
 }
 
 
