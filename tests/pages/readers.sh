@@ -238,7 +238,7 @@ END
     for name in in0 out0; do ip link set $name netns box; ip -n box link set $name up; done
     safehold egress sender-key host.pem
     safehold egress sender-key box.pem
-    printf 'default:\n  hold_tokens: 16\nupstream: %s\n' "$MODEL" >safehold.yaml
+    printf 'default:\n  hold_tokens: 16\nupstream: {url: %s}\n' "$MODEL" >safehold.yaml
 }
 
 # A seed book of the reader's own, for the class of the examples.
