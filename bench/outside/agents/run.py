@@ -32,7 +32,7 @@ PYTHON = (
     "llama_index",
 )
 NODE = ("ai_sdk_responses", "ai_sdk_chat", "ai_sdk_anthropic", "openai_agents_js")
-LIMIT_S = 120
+LIMIT_S = 600
 CODEX = """
 model = "m"
 model_provider = "gateway"
