@@ -40,6 +40,17 @@ def test_every_page_is_a_tutorial_a_how_to_reference_or_explanation() -> None:
     assert there - apart - {"index.md"} == set(placed)
 
 
+def test_no_page_of_the_site_links_to_a_page_outside_of_it() -> None:
+    """`make docs` is strict: a page above `docs` is no page of the site, so it is named in words."""
+    outside = [
+        (path.name, link)
+        for path in sorted((ROOT / "docs").rglob("*.md"))
+        for link in re.findall(r"\]\(([^)#\s]+\.md)(?:#[^)]*)?\)", path.read_text("utf-8"))
+        if "://" not in link and not (path.parent / link).resolve().is_relative_to(ROOT / "docs")
+    ]
+    assert outside == []
+
+
 def test_each_of_the_three_doors_has_a_start_and_a_diagram() -> None:
     """Run a guard, train your own, keep the weights in."""
     text = (ROOT / "docs" / "index.md").read_text("utf-8")
