@@ -41,7 +41,7 @@ def test_every_page_is_a_tutorial_a_how_to_reference_or_explanation() -> None:
 
 
 def test_no_page_of_the_site_links_to_a_page_outside_of_it() -> None:
-    """`make docs` is strict: a page above `docs` is no page of the site, so it is named in words."""
+    """`make docs` is strict: what lies above `docs` is no page, so it is named in words."""
     outside = [
         (path.name, link)
         for path in sorted((ROOT / "docs").rglob("*.md"))
