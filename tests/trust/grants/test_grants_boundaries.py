@@ -18,6 +18,7 @@ from safehold.trust.exemptions import (
     SubjectKind,
     check_terms,
 )
+from safehold.trust.grants.approval_text import utc
 from safehold.trust.grants.evaluate import MAX_AHEAD_S
 from safehold.trust.grants.interface import Granted, GrantRequest, Reason, Refused
 
@@ -122,3 +123,10 @@ def test_an_application_has_forty_pieces_of_evidence_at_most() -> None:
     assert given.evidence[0] == Evidence("letter", "0" * 64)
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({**rest, "evidence": pieces}, Application)
+
+
+def test_the_last_second_that_a_date_can_name_is_named() -> None:
+    """An approver reads a date up to the end of year 9999, and a plain number beyond it."""
+    last = 253_402_300_799
+    assert utc(last) == "9999-12-31 23:59:59 UTC"
+    assert utc(last + 1) == f"second {last + 1}"

@@ -201,6 +201,38 @@ def test_break_glass_is_short_and_rare(enclave: Enclave) -> None:
         act(enclave, break_glass(enclave, ticket="B"))
 
 
+def test_break_glass_is_for_a_need_that_begins_now(enclave: Enclave) -> None:
+    """A window in the days to come is no emergency, however rare; one within the rule's time is."""
+    later = enclave.time + 3_601
+    with pytest.raises(RefusedError, match="begins now"):
+        act(enclave, break_glass(enclave, not_before=later, expires=later + 600))
+    soon = enclave.time + 3_600
+    act(enclave, break_glass(enclave, not_before=soon, expires=soon + 600))
+
+
+def test_glass_broken_today_counts_against_a_window_of_next_week(enclave: Enclave) -> None:
+    """Rarity counts breakings at the time of the breaking, not only at the window's own time."""
+    act(enclave, break_glass(enclave, ticket="A"))
+    other = break_glass(enclave, ticket="B")
+    state, week = enclave.desk.state, 8 * 86_400
+    later = state.view(other.sha256, enclave.time + week, breaking_at=enclave.time)
+    assert later.break_glass_recent == 1
+    assert state.view(other.sha256, enclave.time + week).break_glass_recent == 0
+
+
+def test_a_case_is_settled_when_it_is_over_and_no_list_has_it(enclave: Enclave) -> None:
+    """Open, exempting and broken cases stay at hand; closed and expired ones are packed."""
+    asked = enclave.ask()
+    enclave.file(asked)
+    case = enclave.desk.state.case(asked.sha256)
+    assert not case.settled(asked.expires - 1)
+    assert case.settled(asked.expires)
+    case.denied = True
+    assert case.settled(enclave.time)
+    case.broken_at = enclave.time
+    assert not case.settled(asked.expires)
+
+
 def test_break_glass_needs_two_reviews_by_others(enclave: Enclave) -> None:
     """Late reviews bar the next break-glass until two other people have looked."""
     asked = break_glass(enclave)
