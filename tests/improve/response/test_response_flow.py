@@ -254,7 +254,7 @@ def test_a_false_alarm_passes_after_the_warm_start_and_its_twins_stay_stopped(
     """
     judge = Judge(champion)
     seen = {text: judge.prompt(text) for text in corpus.benign(80, 1)}
-    text = max((one for one in seen if seen[one].escalated), key=lambda one: seen[one].score)
+    text = max(seen, key=lambda one: seen[one].score)
     score = seen[text].score
     prompt = champion.cascade.prompt
     block = prompt.block + math.log(score / (1 - score)) - 0.05
