@@ -220,6 +220,31 @@ def test_glass_broken_today_counts_against_a_window_of_next_week(enclave: Enclav
     assert state.view(other.sha256, enclave.time + week).break_glass_recent == 0
 
 
+def test_glass_counts_for_a_week_to_the_second(enclave: Enclave) -> None:
+    """A glass that was broken a week ago, and whose window ended a week ago, counts no more."""
+    first = break_glass(enclave, ticket="A", expires=enclave.time + 600)
+    act(enclave, first)
+    other = break_glass(enclave, ticket="B")
+    state, end = enclave.desk.state, first.expires + 7 * 86_400
+    assert state.view(other.sha256, end - 1).break_glass_recent == 1
+    assert state.view(other.sha256, end).break_glass_recent == 0
+    broken = enclave.time + 7 * 86_400
+    assert state.view(other.sha256, end, breaking_at=broken - 1).break_glass_recent == 1
+    assert state.view(other.sha256, end, breaking_at=broken).break_glass_recent == 0
+
+
+def test_only_a_broken_glass_is_reviewed(enclave: Enclave) -> None:
+    """A review of an ordinary request, or of a glass that is whole, is refused."""
+    plain = enclave.ask()
+    enclave.file(plain)
+    whole = break_glass(enclave)
+    for asked in (plain, whole):
+        with pytest.raises(GrantError, match="only a break-glass grant"):
+            review(enclave, asked, "sec-two")
+    act(enclave, whole)
+    review(enclave, whole, "sec-two")
+
+
 def test_a_case_is_settled_when_it_is_over_and_no_list_has_it(enclave: Enclave) -> None:
     """Open, exempting and broken cases stay at hand; closed and expired ones are packed."""
     asked = enclave.ask()
