@@ -1,6 +1,10 @@
 # What every reader of a page has: sourced by each session, in a folder of the reader's own.
 set -euo pipefail
 
+# What a session starts ends with it.
+STARTED=
+started() { STARTED+=" $1"; trap 'kill $STARTED 2>/dev/null || true' EXIT; }
+
 # A server is started, seen to be up, ended by SIGTERM, and its end is judged.
 serves() {
     "$@" >served.log 2>&1 & local it=$! end=0
@@ -28,7 +32,7 @@ kit() { python "$ROOT/tests/pages/docs_kit.py" "$@"; }
 
 # A model that answers, at an address of its own until the session ends: then $MODEL.
 model() {
-    python "$ROOT/tests/pages/docs_kit.py" upstream model.url & trap "kill $!" EXIT
+    python "$ROOT/tests/pages/docs_kit.py" upstream model.url & started $!
     while [ ! -s model.url ]; do sleep 0.1; done
     MODEL=$(cat model.url)
 }
@@ -78,7 +82,7 @@ witnesses() {
 
 # A model that writes training text: then $GENERATOR.
 generator() {
-    python "$ROOT/tests/pages/docs_kit.py" generator generator.url & trap "kill $!" EXIT
+    python "$ROOT/tests/pages/docs_kit.py" generator generator.url & started $!
     while [ ! -s generator.url ]; do sleep 0.1; done
     GENERATOR=$(cat generator.url)
 }
@@ -99,7 +103,7 @@ partner() {
     THEIR_PASSWORD=$(safehold intel $there new-client us --clients other/clients.yaml | tail -1)
     export THEIR_PASSWORD
     safehold intel $there serve --port "$port" --clients other/clients.yaml >other/said &
-    trap "kill $!" EXIT
+    started $!
     until [ "$(wc -l <other/said)" -ge 2 ]; do sleep 0.1; done
     printf 'organisation: Example lab\ngroup: example-group\nfeeds:\n' >intel.yaml
     local names=(partners partners-inbox) at=0 line
