@@ -20,7 +20,9 @@ from safehold.trust.exemptions import (
 )
 from safehold.trust.grants.approval_text import utc
 from safehold.trust.grants.evaluate import MAX_AHEAD_S
-from safehold.trust.grants.interface import Granted, GrantRequest, Reason, Refused
+from safehold.trust.grants.interface import Granted, GrantError, GrantRequest, Reason, Refused
+from safehold.trust.grants.policy import lint_policy, load_policy
+from safehold.trust.people.statement import Act
 
 QUORUM = ("dev-two", "dev-three", "sec-one")
 
@@ -130,3 +132,23 @@ def test_the_last_second_that_a_date_can_name_is_named() -> None:
     last = 253_402_300_799
     assert utc(last) == "9999-12-31 23:59:59 UTC"
     assert utc(last + 1) == f"second {last + 1}"
+
+
+def test_the_lint_names_a_rule_below_the_stock_policy(house: Enclave) -> None:
+    """One approval fewer than stock is a line; as many as stock is none."""
+    text = house.policy_text
+    assert not any(one.startswith("weights.shred:") for one in lint_policy(load_policy(text)))
+    shred = "count = 2 }]\nmax_duration_s = 28800\n"
+    low = text.replace(shred, shred.replace("2 }", "1 }"))
+    assert low != text
+    assert "weights.shred: 1 approval(s), the stock policy has 2" in lint_policy(load_policy(low))
+
+
+def test_nobody_approves_a_request_that_was_denied(house: Enclave) -> None:
+    """An approval of a closed request is not even recorded."""
+    asked = house.ask()
+    house.file(asked)
+    note = house.note(asked)
+    house.desk.deny(note, house.keys["sec-one"].sign(Act.DENY, note))
+    with pytest.raises(GrantError, match="is closed"):
+        house.approve(asked, "dev-two")
