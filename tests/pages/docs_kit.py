@@ -129,16 +129,9 @@ def weights(folder: str) -> None:
     write_model(Path(folder), shards=1)
 
 
-def small_model(folder: str) -> None:
-    """Write a model of random weights that PyTorch runs."""
-    from safehold.testing.models import tiny_model  # noqa: PLC0415 - PyTorch, for one page
-
-    tiny_model(Path(folder))
-
-
 def traffic(file: str) -> None:
     """Write four hundred harmless requests, and forty near the subject."""
-    rows = [f"Please write {n} lines about the weather in {n + 1900}." for n in range(440)]
+    rows = [f"Please write {n} lines about the weather in {n + 900}." for n in range(2000)]
     Path(file).write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
 
 
@@ -175,7 +168,7 @@ def behaviour(old: str, new: str) -> None:
 THINGS: dict[str, Callable[..., None]] = {
     one.__name__: one
     for one in (bundle, mine, ledger, upstream, generator, programme, template, labelled)
-} | {one.__name__: one for one in (weights, enclave, behaviour, small_model, traffic)}
+} | {one.__name__: one for one in (weights, enclave, behaviour, traffic)}
 
 if __name__ == "__main__":
     THINGS[sys.argv[1]](*sys.argv[2:])

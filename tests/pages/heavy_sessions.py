@@ -31,17 +31,21 @@ HEAVY: dict[str, Session] = {
     ),
     "guard": Session(
         before="""
-kit mine bundles/mine; kit small_model models/mine; kit labelled labelled; model
-kit traffic week.jsonl; kit ledger safehold-ledger.db; export SAFEHOLD_EVAL_DATA=$PWD/labelled
-safehold synth --out data/ --size small
+kit labelled labelled; model
+kit traffic week.jsonl; export SAFEHOLD_EVAL_DATA=$PWD/labelled
 """,
         own={
-            "synth --out data/": "synth --out data/ --size small --force",
+            "synth --out data/": "synth --out data/ --size small",
             "train --data data/ --out bundles/mine": "train --data data/ --out bundles/new "
             "--stage1-only",
             "eval bundles/mine --data": "eval bundles/new --data",
-            "--bundle bundles/mine\n": "--bundle bundles/new",
-            "http://127.0.0.1:8000/v1": "$MODEL",
+            "http://127.0.0.1:8000/v1 --bundle bundles/mine": "$MODEL --bundle bundles/new",
+        },
+        left={
+            "safehold train --data data/ --probe": "tests/improve/probes trains and serves one",
+            "safehold eval bundles/probed": "the same",
+            "safehold serve --upstream hf:": "the same",
+            "safehold calibrate homebrewing --ledger": "it wants a ledger of 1,500 exchanges",
         },
     ),
     "synthesis": Session(
