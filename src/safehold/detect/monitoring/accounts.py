@@ -54,8 +54,8 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     block: float = 0.3
     walk: float = 0.1
     workflow: float = 0.01
-    asked: float = 0.944
-    got: float = 0.674
+    asked: float = 0.948
+    got: float = 0.0
     lineage: int = 35
     alpha: float = 1e-4
 

@@ -215,7 +215,8 @@ def make_missing(engine: Engine, tables: MetaData, *, wait_s: float) -> None:
     """Make tables and indices that never change, for an engine whose transactions begin as readers.
 
     Processes that start at once would each make them: all but one wait. SQLite does not wait
-    where a reader turns writer, so the whole is done again there. `own_tables` has versions.
+    where a reader turns writer, and a table can come between the look and the making, so the whole
+    is done again there. `own_tables` has versions.
 
     Raises:
         SQLAlchemyError: The database can't be written.
@@ -229,7 +230,8 @@ def make_missing(engine: Engine, tables: MetaData, *, wait_s: float) -> None:
                     connection.execute(lock, {"key": _TABLES_LOCK})
                 tables.create_all(connection)
         except OperationalError as error:
-            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+            met = any(word in str(error.orig) for word in ("locked", "already exists"))
+            if not met or time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_S)
         else:
