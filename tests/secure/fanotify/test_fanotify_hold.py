@@ -29,6 +29,23 @@ def pids():
 """
 
 
+def test_a_signal_before_the_holder_holds_is_heard(in_private: Private) -> None:
+    """Between being told ready and holding, SIGHUP is kept for later and SIGTERM ends it in order."""
+    lines = in_private(
+        """
+        group, asked = Group(), []
+        holder = Holder(group, lambda group, beat: None, renew=lambda: asked.append(1))
+        holder.take_signals()
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("lives")
+        os.kill(os.getpid(), signal.SIGTERM)
+        holder.run()
+        print("ended")
+        """
+    )
+    assert lines == ["lives", "ended"]
+
+
 def test_killed_worker_means_waiting_and_the_next_one_answers(in_private: Private) -> None:
     """Twenty times the worker is killed: no program ever runs that the rule refuses."""
     lines = in_private(

@@ -102,8 +102,10 @@ def run_guard(
 
     guard = guarding(loaded)
     with Group() as group, listener:
+        holder = Holder(group, guard.work, note=note, renew=renew)
+        holder.take_signals()
         ready()
-        Holder(group, guard.work, note=note, renew=renew).run()
+        holder.run()
 
 
 def _check(loaded: PolicyInForce) -> None:

@@ -121,6 +121,13 @@ class Holder:
         with suppress(PermissionError):
             # Everybody who is asked about waits for the worker, and it for a holder that forks.
             os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+        self.take_signals()
+
+    def take_signals(self) -> None:
+        """Hear SIGTERM, SIGINT and SIGHUP from now on; what came before `run` is done there.
+
+        Call it before anybody is told that the holder is ready: a signal would end it else.
+        """
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, self._end)
         signal.signal(signal.SIGHUP, self._hear)
