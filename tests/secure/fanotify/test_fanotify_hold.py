@@ -30,7 +30,7 @@ def pids():
 
 
 def test_a_signal_before_the_holder_holds_is_heard(in_private: Private) -> None:
-    """Between being told ready and holding, SIGHUP is kept for later and SIGTERM ends it in order."""
+    """Between ready and holding, SIGHUP is kept for later and SIGTERM ends it in order."""
     lines = in_private(
         """
         group, asked = Group(), []
