@@ -116,7 +116,7 @@ class AccountBook:
             last = connection.execute(select(CURSORS.c.seq).where(here)).scalar()
             if last is not None and 0 <= at - last < _COMPARE_EVERY_S:
                 return
-            rows = connection.execution_options(yield_per=1_000).execute(select(ACCOUNTS))
+            rows = connection.execute(select(ACCOUNTS).execution_options(yield_per=1_000))
             for row in rows:
                 caps = self._label_caps(row.account)
                 if caps is not None:

@@ -141,7 +141,7 @@ def _paged(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Any]:
-    yield from connection.execution_options(yield_per=_PAGE_ROWS).execute(query)
+    yield from connection.execute(query.execution_options(yield_per=_PAGE_ROWS))
 
 
 def _results(connection: Connection, after: int) -> Iterator[dict[str, Any]]:

@@ -47,7 +47,7 @@ def by_account(
         .limit(limit)
     )
     with store.begin() as connection:
-        for row in connection.execution_options(yield_per=1_000).execute(query):
+        for row in connection.execute(query.execution_options(yield_per=1_000)):
             yield AccountScores(
                 account=row.account,
                 exchanges=row.exchanges,
