@@ -7,7 +7,9 @@ import pytest
 from safehold.constitution import load
 from safehold.errors import DataError
 from safehold.improve.synthesis import phrasebook
-from safehold.improve.synthesis.phrasebook import Bank, languages
+from safehold.improve.synthesis.interface import Side
+from safehold.improve.synthesis.phrasebook import Bank, languages, talks, wrapped_pairs
+from safehold.improve.synthesis.written import WrittenGenerator
 
 
 def test_the_files_of_a_domain_are_one_bank() -> None:
@@ -47,3 +49,39 @@ def test_a_request_written_twice_is_refused() -> None:
     with pytest.raises(DataError, match=r"phrases/x\.yaml: en: .*'mash in'"):
         phrasebook._joined(first, second, "phrases/x.yaml: en")
     assert phrasebook._joined(first, Bank((), (("general", "mash"),)), "x").restricted
+
+
+def test_talks_and_wrapped_pairs_name_clauses_of_their_sides() -> None:
+    """Each conversation and wrapped request has a clause of its side, and stands there once."""
+    constitution = load("homebrewing")
+    restricted = {clause.id for clause in constitution.restricted}
+    permitted = {clause.id for clause in constitution.permitted}
+    texts: Counter[str] = Counter()
+    for language, own in talks("homebrewing"):
+        assert set(own.restricted) <= restricted, language
+        assert set(own.permitted) <= permitted, language
+        texts.update(
+            text.casefold()
+            for side in (own.restricted, own.permitted)
+            for several in side.values()
+            for text in several
+        )
+    for pair in wrapped_pairs("homebrewing"):
+        assert pair.restricted[0] in restricted, pair
+        assert pair.permitted[0] in permitted, pair
+        texts.update((pair.restricted[1].casefold(), pair.permitted[1].casefold()))
+    assert [text for text, times in texts.items() if times > 1] == []
+
+
+def test_a_conversation_keeps_its_turns_and_a_wrapper_both_sides() -> None:
+    """Talks become exchanges of alternating turns; the two sides of a wrapper are one family."""
+    written = WrittenGenerator("homebrewing", "digest")
+    told = list(written._from_talks(1))
+    assert told
+    for one in told:
+        roles = [turn.role.value for turn in one.exchange.turns]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"], one.id
+        assert one.ask is (one.side is Side.RESTRICTED)
+    families = Counter(one.family for one in written._from_wrapped(1))
+    assert families
+    assert set(families.values()) == {2}

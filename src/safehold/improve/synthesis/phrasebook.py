@@ -44,6 +44,25 @@ class Bank(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     permitted: tuple[tuple[str, str], ...]
 
 
+class Talks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Written conversations of one language by clause: a turn a line, the user's first and last.
+
+    No turn of a restricted one need be restricted by itself; what the user says in all of them is.
+    """
+
+    restricted: dict[str, tuple[str, ...]] = {}
+    permitted: dict[str, tuple[str, ...]] = {}
+
+
+class WrappedPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A wrapper with `<<ask>>` in it, and a (clause, request) of each side to put there."""
+
+    language: str
+    text: str
+    restricted: tuple[str, str]
+    permitted: tuple[str, str]
+
+
 class Phrasebook(msgspec.Struct, frozen=True):
     """Everything that prompts and replies are dressed with."""
 
@@ -84,9 +103,49 @@ def languages(domain: str) -> dict[str, Bank]:
     return found
 
 
-def _bank_files(domain: str) -> list[str]:
-    """Return the names of a domain's banks, the first one first."""
-    pattern = re.compile(rf"languages-{re.escape(domain)}(-\d+-[a-z0-9-]+)?\.yaml")
+def talks(domain: str) -> list[tuple[str, Talks]]:
+    """Return the written conversations of a domain, as (language, conversations).
+
+    They stand in `talks-DOMAIN-1-NAME.yaml` and other numbered files; a language may be in several.
+
+    Raises:
+        DataError: A file breaks its schema, or a conversation's last turn is not the user's.
+    """
+    found: list[tuple[str, Talks]] = []
+    for name in _bank_files(domain, "talks"):
+        for language, own in _read(name, dict[str, Talks]).items():
+            for text in (*_all(own.restricted), *_all(own.permitted)):
+                if len(text.strip().splitlines()) % 2 == 0:
+                    raise DataError(
+                        f"phrases/{name}: {language}: expected the user's turn last, "
+                        f"got an even number of lines in {text[:40]!r}"
+                    )
+            found.append((language, own))
+    return found
+
+
+def wrapped_pairs(domain: str) -> list[WrappedPair]:
+    """Return the written wrappers of a domain with their requests, from `wrapped-DOMAIN-*.yaml`.
+
+    Raises:
+        DataError: A file breaks its schema, or a wrapper has no place for its request.
+    """
+    found: list[WrappedPair] = []
+    for name in _bank_files(domain, "wrapped"):
+        for pair in _read(name, tuple[WrappedPair, ...]):
+            if "<<ask>>" not in pair.text:
+                raise DataError(f"phrases/{name}: expected <<ask>> in {pair.text[:40]!r}")
+            found.append(pair)
+    return found
+
+
+def _all(by_clause: dict[str, tuple[str, ...]]) -> list[str]:
+    return [text for texts in by_clause.values() for text in texts]
+
+
+def _bank_files(domain: str, kind: str = "languages") -> list[str]:
+    """Return the names of a domain's files of one kind, the first one first."""
+    pattern = re.compile(rf"{kind}-{re.escape(domain)}(-\d+-[a-z0-9-]+)?\.yaml")
     names = [entry.name for entry in _folder().iterdir() if pattern.fullmatch(entry.name)]
     return sorted(names, key=lambda name: name.removesuffix(".yaml"))
 

@@ -3,14 +3,17 @@
 import random
 from collections.abc import Iterator
 
+import msgspec
+
 from safehold.constitution.lexicon import lexicon_of
-from safehold.exchange import user_says
+from safehold.exchange import Exchange, user_says
 from safehold.improve.synthesis import seeds
 from safehold.improve.synthesis.ask import ask_list
+from safehold.improve.synthesis.conversation import assistant, user
 from safehold.improve.synthesis.crafts import crafts
 from safehold.improve.synthesis.crossings import crossings
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.synthesis.phrasebook import languages
+from safehold.improve.synthesis.phrasebook import languages, talks, wrapped_pairs
 
 
 class WrittenGenerator:
@@ -32,6 +35,8 @@ class WrittenGenerator:
         examples = [
             *self._from_books(seed),
             *self._from_languages(seed),
+            *self._from_talks(seed),
+            *self._from_wrapped(seed),
             *self._from_lexicon(seed),
             *self._from_crafts(seed),
             *self._from_crossings(seed),
@@ -91,6 +96,51 @@ class WrittenGenerator:
                         lineage=self._lineage(seed),
                         language=language,
                     )
+
+    def _from_talks(self, seed: int) -> Iterator[Example]:
+        counts: dict[tuple[str, Side], int] = {}
+        for language, own in talks(self._domain):
+            for side, by_clause in (
+                (Side.RESTRICTED, own.restricted),
+                (Side.PERMITTED, own.permitted),
+            ):
+                for clause, texts in by_clause.items():
+                    for text in texts:
+                        number = counts[language, side] = counts.get((language, side), 0) + 1
+                        name = f"{language}-{side}-{number:03}"
+                        yield self._asked(
+                            f"talks/{name}", clause, side, _talk(text), seed, language
+                        )
+
+    def _from_wrapped(self, seed: int) -> Iterator[Example]:
+        for number, pair in enumerate(wrapped_pairs(self._domain)):
+            for side, (clause, ask) in (
+                (Side.RESTRICTED, pair.restricted),
+                (Side.PERMITTED, pair.permitted),
+            ):
+                said = user_says(pair.text.replace("<<ask>>", ask).strip())
+                example = self._asked(
+                    f"wrapped/{number:03}-{side}", clause, side, said, seed, pair.language
+                )
+                # Both sides of a wrapper go to one split: it must not be learnt as one side's.
+                yield msgspec.structs.replace(example, family=f"wrapped-{number:03}")
+
+    def _asked(
+        self, name: str, clause: str, side: Side, said: Exchange, seed: int, language: str
+    ) -> Example:
+        """Return a request without a reply, a family by itself."""
+        return Example(
+            id=name,
+            family=name.replace("/", "-"),
+            split=Split.TRAIN,
+            side=side,
+            clause=clause,
+            exchange=said,
+            reply="",
+            ask=side is Side.RESTRICTED,
+            lineage=self._lineage(seed),
+            language=language,
+        )
 
     def _from_lexicon(self, seed: int) -> Iterator[Example]:
         lexicon = lexicon_of(self._domain)
@@ -154,3 +204,9 @@ class WrittenGenerator:
 
     def _lineage(self, seed: int) -> Lineage:
         return Lineage(constitution=self._constitution, generator=self.name, seed=seed)
+
+
+def _talk(text: str) -> Exchange:
+    """Return a conversation whose turns stand on lines, the user's first."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    return Exchange(turns=tuple((assistant if at % 2 else user)(it) for at, it in enumerate(lines)))
