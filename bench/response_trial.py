@@ -1,7 +1,8 @@
 """How soon a challenger with more false alarms is rolled back, by the code that the gateway runs.
 
 Each seed plays one trial: the champion refuses 0.1 % of benign exchanges wrongly; the challenger
-the same ones and 0.4 % more, or none more. `python -m bench.response_trial --quick` takes 20 seeds.
+the same ones and 0.4 % more, or none more. Beside the seeds stands the exact chance, by recursion
+over all histories. `python -m bench.response_trial --quick` takes 20 seeds.
 """
 
 import argparse
@@ -10,13 +11,16 @@ from collections.abc import Iterator
 
 from bench.tables import Table
 
+from safehold.guard.gateway.bundles.rollback_evidence import rollback_chance
 from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.bundles.trial_memory import Kept, Verdicts, followed, judged
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
 from safehold.stats import Rate
 
 MOST = 2_000
-SEEDS = 100
+_SHOWN = 12
+"""Of the odd seeds the first so many are printed."""
+SEEDS = 1_000
 PLAN = TrialPlan(
     id="bench",
     serial=1,
@@ -47,7 +51,7 @@ def until_back(seed: int, *, rise: float, apart: bool) -> int | None:
 
 
 def run(quick: bool) -> list[Table]:  # noqa: FBT001 - the runner's call
-    """Play all seeds of each world; quick takes 20 of 100."""
+    """Play all seeds of each world; quick takes 20 of 1,000."""
     seeds = range(20 if quick else SEEDS)
     rows: list[tuple[str, ...]] = []
     for apart in (False, True):
@@ -61,12 +65,27 @@ def run(quick: bool) -> list[Table]:  # noqa: FBT001 - the runner's call
                     "nothing" if apart else "the champion's",
                     f"0.1 to {0.1 + rise * 100:.2f} %",
                     Rate(len(back), len(found)).at_most(),
+                    f"{_chance(rise, apart=apart):.2%}",
                     str(back[len(back) // 2]) if back else "none",
-                    " ".join(map(str, odd)) or "none",
+                    " ".join(map(str, odd[:_SHOWN])) or "none",
                 )
             )
-    head = ("alarms in common", "rate", "rolled back in 2,000", "half of them by", "odd seeds")
+    head = (
+        "alarms in common",
+        "rate",
+        "rolled back in 2,000",
+        "exact chance",
+        "half by",
+        "odd seeds",
+    )
     return [Table("Trial", head, tuple(rows))]
+
+
+def _chance(rise: float, *, apart: bool) -> float:
+    theirs = 0.001 if apart else 0.0
+    # Two alarms in one exchange are one alarm.
+    rate = 1 - (1 - theirs) * (1 - rise) if apart else 0.999 * rise
+    return rollback_chance(rate * (1 - theirs), theirs * (1 - rate), MOST, PLAN.rules)
 
 
 if __name__ == "__main__":

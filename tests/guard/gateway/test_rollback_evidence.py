@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from safehold.guard.gateway.bundles.rollback_evidence import (
     RollbackEvidence,
     RollbackRules,
+    rollback_chance,
     until_rollback,
 )
 
@@ -25,45 +27,78 @@ def alarms(seed: int, *, champion: float, rise: float, apart: bool) -> Iterator[
         yield theirs, (rng.random() < champion if apart else theirs) or rng.random() < rise
 
 
+@pytest.mark.parametrize("theirs", [0.0, 0.001])
+def test_a_rise_from_one_to_five_in_a_thousand_is_rolled_back_in_time(theirs: float) -> None:
+    """Within 2,000 exchanges with a chance of 95 % or more: all alarms in common, or none."""
+    assert rollback_chance(theirs + 0.004, theirs, MOST, RULES) >= 0.95
+
+
+@pytest.mark.parametrize("theirs", [0.0, 0.0001, 0.0005, 0.001])
+def test_without_a_rise_hardly_any_is_rolled_back(theirs: float) -> None:
+    """With a chance of 5 % at most, whatever the two have in common."""
+    assert rollback_chance(theirs, theirs, MOST, RULES) <= 0.05
+
+
+def test_a_small_rise_among_common_alarms_is_left_alone() -> None:
+    """A third of the champion's rate more is no reason to go back."""
+    assert rollback_chance(0.0003, 0.0, MOST, RULES) <= 0.05
+
+
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_rise_from_one_to_five_in_a_thousand_is_rolled_back_in_time(*, apart: bool) -> None:
-    """Within 2,000 exchanges in at least 95 of 100 seeds, whatever the two have in common."""
-    found = [
-        until_rollback(alarms(seed, champion=0.001, rise=0.004, apart=apart), RULES)
-        for seed in range(100)
-    ]
-    assert sum(one is not None for one in found) >= 95
+def test_the_seeds_agree_with_the_recursion(*, apart: bool) -> None:
+    """Of 200 played trials as many are rolled back as the chance says, within 4 deviations."""
+    for rise in (0.0, 0.004):
+        found = [
+            until_rollback(alarms(seed, champion=0.001, rise=rise, apart=apart), RULES)
+            for seed in range(200)
+        ]
+        theirs = 0.001 if apart else 0.0
+        chance = rollback_chance(theirs + rise, theirs, MOST, RULES)
+        spread = 4 * (200 * chance * (1 - chance)) ** 0.5 + 1
+        assert abs(sum(one is not None for one in found) - 200 * chance) <= spread
 
 
-@pytest.mark.parametrize("rise", [0.0, 0.0001, 0.0003])
-def test_without_a_rise_hardly_any_is_rolled_back(rise: float) -> None:
-    """At most 5 of 100 seeds, up to the rise that is tolerated."""
-    found = [
-        until_rollback(alarms(seed, champion=0.001, rise=rise, apart=False), RULES)
-        for seed in range(100)
-    ]
-    assert sum(one is not None for one in found) <= 5
+def test_a_large_rise_is_rolled_back_at_once() -> None:
+    """One refusal in ten is found within 100 exchanges, long before the planned number."""
+    assert rollback_chance(0.1, 0.0, 100, RULES) >= 0.95
 
 
-def test_looking_at_every_exchange_costs_nothing() -> None:
-    """The bound holds at any time: of 100 seeds of 4,000 exchanges at most 5 % are ever hit."""
-    rng = random.Random(7)
-    hit = 0
-    for _ in range(100):
-        own = ((False, rng.random() < RULES.tolerated) for _ in range(4_000))
-        hit += until_rollback(own, RULES) is not None
-    assert hit <= 5
+def test_looking_at_every_exchange_costs_two_in_a_hundred() -> None:
+    """Without the planned look the odds are an e-process: 3,000 exchanges give 2 % at most."""
+    never = msgspec.structs.replace(RULES, exchanges=10**9)
+    assert 0 < rollback_chance(0.001, 0.001, 3_000, never) <= 0.02
 
 
-@given(st.lists(st.booleans(), max_size=60))
-def test_the_wealth_does_not_depend_on_the_order(own: list[bool]) -> None:
-    """One by one or all at once, the bets at the end are the same."""
+@given(
+    st.lists(st.sampled_from([(0, 0), (1, 0), (0, 1)]), max_size=60),
+    st.integers(1, 80),
+)
+def test_the_evidence_does_not_depend_on_the_order(
+    found: list[tuple[int, int]], planned: int
+) -> None:
+    """One by one or all at once, the counts at the end are the same."""
+    rules = msgspec.structs.replace(RULES, exchanges=planned)
     one = RollbackEvidence()
-    for alarm in own:
-        one = one.many(1, int(alarm), RULES)
-    many = RollbackEvidence().many(len(own), sum(own), RULES)
-    assert all(abs(a - b) < 1e-9 for a, b in zip(one.logs, many.logs, strict=True))
-    assert one.exchanges == many.exchanges == len(own)
+    for own, theirs in found:
+        one = one.many(1, own, rules, champions=theirs)
+    own, theirs = (sum(part) for part in zip(*found, strict=True)) if found else (0, 0)
+    many = RollbackEvidence().many(len(found), own, rules, champions=theirs)
+    assert (one.exchanges, one.own_alarms, one.champions) == (len(found), own, theirs)
+    assert many.exchanges == len(found)
+    assert (many.own_alarms, many.champions) == (own, theirs)
+
+
+@given(st.integers(0, 4_000), st.integers(0, 12), st.integers(0, 12))
+def test_more_alarms_of_its_own_never_keep_a_challenger(
+    exchanges: int, own: int, theirs: int
+) -> None:
+    """One more alarm of its own can roll it back; one more of the champion's own never does."""
+    given_ = RollbackEvidence().many(exchanges, own, RULES, champions=theirs)
+    if given_.rolled_back:
+        assert RollbackEvidence().many(exchanges, own + 1, RULES, champions=theirs).rolled_back
+    else:
+        more = RollbackEvidence().many(exchanges, own, RULES, champions=theirs + 1)
+        assert not more.rolled_back or own > theirs + 1
 
 
 def test_what_was_enough_once_stays_enough() -> None:

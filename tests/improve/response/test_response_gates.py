@@ -100,6 +100,45 @@ def test_a_small_slice_is_compared_with_the_champion() -> None:
         assert stopped(given) == states
 
 
+@pytest.mark.parametrize("n", [60, 300])
+def test_a_debt_of_the_champion_is_no_fault_of_the_challenger(n: int) -> None:
+    """A slice that is over its budget already passes by difference: nothing is refused anew."""
+    owed = (SAME,) * (n // 6) + (OK,) * (n - n // 6)
+    given = msgspec.structs.replace(GOOD, slices={"general": (OK,) * 300, "owed": owed})
+    assert stopped(given) == {}
+    slices = next(one for one in gates(given).gates if one.name == "slices")
+    assert f"owed {n // 6} → {n // 6} of {n}" in slices.says  # and the person who signs reads it
+
+
+@pytest.mark.parametrize("better", [0, 40])
+def test_a_debt_is_no_licence_to_refuse_others(better: int) -> None:
+    """What is refused anew keeps the budget, though as many texts may pass now that did not."""
+    owed = (SAME,) * 10 + (BETTER,) * better + (BAD,) * 18 + (OK,) * (272 - better)
+    given = msgspec.structs.replace(GOOD, slices={"general": (OK,) * 2_000, "owed": owed})
+    assert stopped(given) == {"slices": GateState.REFUSED}
+
+
+def test_small_steps_in_many_slices_add_up() -> None:
+    """Each slice keeps its budget or is too small to tell; together two points more are refused."""
+    for worse, states in ((0, {}), (1, {"slices": GateState.REFUSED})):
+        slices = {f"s{number}": (BAD,) * worse + (OK,) * 49 for number in range(12)}
+        assert stopped(msgspec.structs.replace(GOOD, slices=slices)) == states
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([60, 200, 700]), st.floats(0, 0.5)), min_size=1, max_size=5)
+)
+def test_a_challenger_that_refuses_what_the_champion_did_passes_the_slices(
+    shape: list[tuple[int, float]],
+) -> None:
+    """Whatever the champion refuses, the same again is never a reason to refuse the release."""
+    slices = {
+        f"s{number}": (SAME,) * round(share * n) + (OK,) * (n - round(share * n))
+        for number, (n, share) in enumerate(shape)
+    }
+    assert stopped(msgspec.structs.replace(GOOD, slices=slices)) == {}
+
+
 @pytest.mark.parametrize(
     ("worse", "better", "p"),
     [(0, 0, 1.0), (5, 0, 1 / 32), (0, 5, 1.0), (3, 1, 5 / 16), (10, 2, 79 / 4096)],

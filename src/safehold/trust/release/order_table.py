@@ -409,9 +409,10 @@ _TRIAL: dict[str, Order] = {
     "report": _PINNED,
     "step": _FREE,  # both bundles are released ones
     "least": _HIGHER,
-    "rules.tolerated": _LOWER,
-    "rules.alpha": _HIGHER,
-    "rules.clearly": _LOWER,
+    "rules.champion": _LOWER,
+    "rules.rise": _LOWER,
+    "rules.exchanges": _PINNED,
+    "rules.at_once": _LOWER,
     "restricted": _FREE,
 }
 
