@@ -19,6 +19,7 @@ _NEVER = Thresholds(escalate=100.0, weights=(1.0, 0.0, 0.0), block=100.0, alone=
 class PlainViews:
     """Decodes nothing of a growing text."""
 
+    decodes = False
     pending = 0
 
     def feed(self, text: str) -> tuple[str, ...]:

@@ -279,3 +279,63 @@ def test_closed_lane_is_never_fed_again() -> None:
             assert piece.lane not in closed
             if isinstance(piece, Closed):
                 closed.add(piece.lane)
+
+
+RESPONSES_EVENTS: tuple[dict[str, Any], ...] = (
+    {"type": "response.created", "response": {"id": "r", "model": "m", "output": []}},
+    {
+        "type": "response.output_item.added",
+        "output_index": 0,
+        "item": {"id": "i", "type": "message", "role": "assistant", "content": []},
+    },
+    {
+        "type": "response.output_text.delta",
+        "output_index": 0,
+        "item_id": "i",
+        "content_index": 0,
+        "delta": "Hello",
+    },
+    {
+        "type": "response.output_item.done",
+        "output_index": 0,
+        "item": {
+            "id": "i",
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
+        },
+    },
+    {"type": "response.completed", "response": {"id": "r", "status": "completed", "output": []}},
+)
+
+
+@pytest.mark.parametrize("policy", ["drop", "pass"])
+@pytest.mark.parametrize("at", range(len(RESPONSES_EVENTS)))
+def test_unknown_field_of_a_responses_event_is_dropped_and_counted(at: int, policy: str) -> None:
+    """Beside an event's own fields there is no place for others: the text comes, they do not."""
+    call = parsed(PATHS[2], body_for(PATHS[2], "hi"), unknown_reply_fields=policy)
+    stream = call.stream()
+    client = Held(stream, 0)
+    for number, event in enumerate(RESPONSES_EVENTS):
+        more = {"novel": SECRET, "who": {"said": [SECRET]}} if number == at else {}
+        client.take(stream.read(json.dumps(event | more).encode()))
+    said = client.end()
+    assert stream.complete
+    assert "Hello" in said
+    assert SECRET not in said
+    assert SECRET not in client.released
+    assert call.dropped == 2
+
+
+def test_unknown_field_of_a_messages_event_is_dropped_and_counted() -> None:
+    """The event around a block's delta has no place for a field; the delta itself has."""
+    call = parsed(PATHS[1], body_for(PATHS[1], "hi"), unknown_reply_fields="pass")
+    stream = call.stream()
+    block = {"type": "text", "text": ""}
+    start = {"type": "content_block_start", "index": 0, "content_block": block}
+    stream.read(json.dumps(start).encode())
+    delta = {"type": "text_delta", "text": "Hello"}
+    event = {"type": "content_block_delta", "index": 0, "delta": delta, "novel": SECRET}
+    pieces = stream.read(json.dumps(event).encode())
+    assert [piece.text for piece in pieces if isinstance(piece, Delta)] == ["Hello"]
+    assert call.dropped == 1

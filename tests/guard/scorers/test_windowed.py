@@ -28,12 +28,12 @@ def scorer(floor: int = 1, seed: int = 7) -> WindowScorer:
     return WindowScorer("random", head, head, "clause")
 
 
-def by_definition(words: list[str]) -> float:
-    """The logit of one window, from its sets."""
+def by_definition(words: list[str], previous: str = "^") -> float:
+    """The logit of one window, from its sets; `previous` is the word before it."""
     table = np.random.default_rng(7).normal(size=_MASK + 1).astype(np.float32)
     own: set[int] = set()
     grams: set[int] = set()
-    for before, word in zip(["^", *words], words, strict=False):
+    for before, word in zip([previous, *words], words, strict=False):
         row, parts = word_rows(word, _MASK)
         own |= {row, pair_row(before, word, _MASK)}
         grams |= set(parts)
@@ -46,6 +46,21 @@ def by_definition(words: list[str]) -> float:
 def test_a_short_prompt_scores_as_its_set(words: list[str]) -> None:
     """The running sums give what the definition gives."""
     assert scorer().open_prompt().feed(words) == pytest.approx(by_definition(words), abs=1e-5)
+
+
+@given(st.lists(WORDS.map(tuple), min_size=1, max_size=4))
+def test_a_long_prompt_scores_as_the_hottest_of_its_windows(parts: list[tuple[str, ...]]) -> None:
+    """Every eighth full window and the last one of each part, however many are summed at once."""
+    lane, words = scorer().open_prompt(), list[str]()
+    for part in parts:
+        before = len(words)
+        words += part
+        ends = {end for end in range(WINDOW, len(words), 8) if end > before} | {len(words)}
+        expected = max(
+            by_definition(words[start:end], words[start - 1] if start else "^")
+            for end, start in ((end, max(0, end - WINDOW)) for end in ends)
+        )
+        assert lane.feed(part) == pytest.approx(expected, abs=1e-5)
 
 
 @given(WORDS, st.integers(1, 149))

@@ -8,10 +8,12 @@ white space.
 
 import re
 from collections import deque
+from operator import and_, eq
 
 from safehold.exchange.views.normalise import normalise
 
 _PLAIN = re.compile(r"[A-Za-z0-9]+(?:['\-][A-Za-z0-9]+)*[.,;:]?")
+_CALM = re.compile(rf"\s*(?:{_PLAIN.pattern}\s+)*")
 _ANSI = re.compile(r"(?:\x1b|\\e|\\033|\\x1b|\\u001b)?\[[0-9;]{0,8}m")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,60}>")
@@ -67,6 +69,42 @@ class Reader:
             self._weigh(_MANY)
         shown = [seen for word in plain.split() if (seen := self._word(word))]
         return " ".join(shown) + " " if shown else ""
+
+    def calm(self, text: str) -> list[str] | None:
+        """Return the words of a text that a reader sees as it stands, whole words alone.
+
+        None where it must be fed word by word. Nothing changes: `went` notes that it was passed.
+        """
+        if self._sum or not text.isascii() or not text.isprintable():
+            return None
+        if "](" in text or not _CALM.fullmatch(text):
+            return None
+        words, before = text.split(), self._before
+        if len(words) == 1:
+            return None if words[0] in before and self._comes_back(words[0]) else words
+        said = [*before, *words]
+        for period in _PERIODS:
+            again = list(map(eq, said, said[period:]))
+            if any(map(and_, again, again[period:])):
+                return None
+        return words
+
+    def _comes_back(self, word: str) -> bool:
+        """Whether the next word stands before it twice at one distance, as a filler does."""
+        before, count = self._before, len(self._before)
+        for period in _PERIODS:
+            if count < period * 2:
+                return False
+            if before[-period] == word == before[-period * 2]:
+                return True
+        return False
+
+    def went(self, words: list[str], text: str) -> str:
+        """Note that a calm text was passed, and return its reader's form, as `feed` does."""
+        self._before.extend(words)
+        self._latin = (self._latin + text)[-256:]
+        self._runs = []
+        return " ".join(words) + " " if words else ""
 
     def _word(self, word: str) -> str:
         if _PLAIN.fullmatch(word):
@@ -132,6 +170,8 @@ def readable(text: str) -> str | None:
     for line in text.splitlines():
         words = line.split()
         for start in range(0, len(words), _SPAN // 2):
-            shown.append(reader.feed(" ".join(words[start : start + _SPAN // 2])))
+            part = " ".join(words[start : start + _SPAN // 2])
+            calm = reader.calm(f"{part} ")
+            shown.append(reader.feed(part) if calm is None else reader.went(calm, part))
             differs = differs or reader.differs
     return "".join(shown) if differs else None

@@ -469,7 +469,7 @@ class Gateway:
         out.tokens = state.tokens.written
         flagged = state.block is not None
         used = (state.tokens.read or 0) + (state.tokens.written or 0)
-        unread = min(state.session.report().unreadable, ask.policy.unreadable_chars)
+        unread = min(state.report().unreadable, ask.policy.unreadable_chars)
         with contextlib.suppress(LedgerError):
             await self.gate.charge(ask.key, flagged=flagged, tokens=used, unreadable=unread)
         if self._log.isEnabledFor(logging.INFO):

@@ -179,6 +179,16 @@ class Whole(Protocol):
         ...
 
 
+class RepeatedEvent(Protocol):
+    """The frame of an event that brings text of one lane, and comes again and again."""
+
+    lane: Lane
+
+    def text(self, event: bytes) -> str:
+        """Return the text of an event that has this frame; nothing for any other event."""
+        ...
+
+
 class StreamReader(Protocol):
     """The upstream's half of a streamed answer: events in, texts by lane out."""
 
@@ -204,6 +214,15 @@ class StreamReader(Protocol):
     @property
     def refused(self) -> bool:
         """Whether the model itself refused."""
+        ...
+
+
+class RepeatingReader(StreamReader, Protocol):
+    """A reader that may know the frame of an event that comes again and again."""
+
+    @property
+    def again(self) -> RepeatedEvent | None:
+        """What may be read by its text alone until `read` is called the next time."""
         ...
 
 
@@ -247,6 +266,10 @@ class StreamWriter(Protocol):
 
 class Stream(StreamReader, StreamWriter, Protocol):
     """One streamed answer: upstream events in, frames for the client out."""
+
+    def read_all(self, events: Sequence[bytes]) -> Iterable[Piece]:
+        """Take several events that came at once; as `read`, one by one."""
+        ...
 
 
 class Call(Protocol):

@@ -163,5 +163,7 @@ def _decode(encoded: str) -> object:
 
 
 def _clean(name: str) -> str:
+    if len(name) <= _MAX_NAME_CHARS and name.isascii() and "\0" not in name:
+        return name
     kept = name[:_MAX_NAME_CHARS].encode("utf-8", "backslashreplace").decode()
     return kept.replace("\0", "\\x00")

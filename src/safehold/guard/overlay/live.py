@@ -80,6 +80,7 @@ class HotSearch:
 
     def __init__(self, source: HotSource) -> None:
         self._source = source
+        self.never = source is no_hot_rules
         self._version = source().version
         self.hit: dict[str, HotHit] = {}
 
@@ -87,6 +88,12 @@ class HotSearch:
     def now(self) -> RulesInForce:
         """The rules in force now."""
         return self._source()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no hot rule is in force, and none was since `changed` was last asked."""
+        now = self._source()
+        return now.rules is None and now.version == self._version
 
     def changed(self) -> bool:
         """Say, once for each change, whether other rules are in force than before."""
@@ -119,13 +126,19 @@ class HotSearch:
 class HotStream:
     """The hot rules over a growing text, whichever are in force when it grows."""
 
-    __slots__ = ("_known", "_search", "_tail", "_version")
+    __slots__ = ("_known", "_search", "_tail", "_version", "never")
 
     def __init__(self, search: HotSearch) -> None:
         self._search = search
+        self.never = search.never
         self._tail = ""
         self._version = -1
         self._known: KnownStream | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no hot rule is in force, and none was at the last step."""
+        return self.never or (self._search.idle and self._known is None)
 
     @property
     def pending(self) -> int:

@@ -39,6 +39,31 @@ _Search = Callable[[bytes], Any]
 _Searches = tuple[tuple[Rule, _Search], ...]
 
 
+def _looks_around(pattern: str) -> bool:
+    r"""Whether a match may depend on where the searched text begins or ends.
+
+    Anchors and word borders do. `\Q` is taken for one, since what it quotes is not read here.
+    """
+    at, inside = 0, False
+    while at < len(pattern):
+        mark = pattern[at]
+        if mark == "\\":
+            if not inside and pattern[at + 1 : at + 2] in "bBAzZQ":
+                return True
+            at += 2
+            continue
+        if inside:
+            inside = mark != "]"
+        elif mark == "[":
+            inside = True
+            at += pattern.startswith("^", at + 1)
+            at += pattern.startswith("]", at + 1)
+        elif mark in "^$":
+            return True
+        at += 1
+    return False
+
+
 class RuleHit(msgspec.Struct, frozen=True):
     """A rule that matched."""
 
@@ -74,13 +99,21 @@ class RuleSet:
             groups[-1].append((rule, pattern.search))
         self._groups = tuple(map(_group, groups))
         self.known = KnownAttacks(known) if known else None
+        self.joins = self.known is None and not any(_looks_around(rule.pattern) for rule in rules)
+        """Whether no rule can match a part of a text without matching the whole of it."""
 
     def matching(self, text: str) -> RuleHit | None:
         """Return the first pattern that matches anywhere in the text."""
-        return next(self._matching(text), None)
+        data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
+        for whole, searches in self._groups:  # spelt out: it runs at every step of a reply
+            if whole is None or whole(data) is not None:
+                for rule, search in searches:
+                    if search(data) is not None:
+                        return RuleHit(rule)
+        return None
 
     def _matching(self, text: str) -> Iterator[RuleHit]:
-        data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
+        data = text.encode("utf-8", "replace")
         for whole, searches in self._groups:
             if whole is None or whole(data) is not None:
                 for rule, search in searches:
@@ -123,6 +156,14 @@ class RuleStream:
         if hit is None and self._known is not None:
             hit = _similar(self._known.feed(text))
         return hit
+
+    def quiet(self, text: str) -> bool:
+        """Take a text of several steps if no rule can match at any of them; else take nothing."""
+        window = self._tail + text
+        if not self._rules.joins or self._rules.matching(window) is not None:
+            return False
+        self._tail = window[-LOOK_BACK:]
+        return True
 
     @property
     def pending(self) -> int:

@@ -53,6 +53,11 @@ class GrowingText:
         self._found: list[View] = []
 
     @property
+    def decodes(self) -> bool:
+        """It does."""
+        return True
+
+    @property
     def pending(self) -> int:
         """Characters at the end that were not looked at yet; a session withholds them."""
         return max(self._views.pending, sum(map(len, self._behind)) + self._legible.pending)

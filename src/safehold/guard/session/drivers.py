@@ -8,6 +8,7 @@ the exchange, with a row.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -77,7 +78,12 @@ async def run_flow(flow: ScoringFlow[T], stage2: StageTwo, *, offload: bool = Fa
         return result
 
 
+_HANDED_OVER_S = 0.0005
+"""How long a thread that scores may keep the interpreter while the event loop waits for it."""
+
+
 async def _run_offloaded(flow: ScoringFlow[T], stage2: StageTwo) -> T:
+    sys.setswitchinterval(min(sys.getswitchinterval(), _HANDED_OVER_S))
     answer: Answer | None = None
     while True:
         step = await asyncio.to_thread(_advance, flow, answer)

@@ -7,23 +7,28 @@ The session scores and decides; it tells a lane of that by the methods below.
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from safehold.exchange import Lane
 from safehold.guard.interface import Failed, Heard
 from safehold.guard.scorers.interface import ActivationLane, LaneScore
-from safehold.guard.scorers.tokens import TokenStream
+from safehold.guard.scorers.tokens import TokenStream, tokens
 from safehold.guard.session.drivers import guarded
 from safehold.guard.session.escapes import Unescaping
 from safehold.guard.session.seen import SeenState
 from safehold.guard.session.segments import READ
-from safehold.guard.session.steps import Steps
+from safehold.guard.session.steps import STEP, Steps
 from safehold.guard.session.written import WrittenStream
 
 
 class GrowingViews(Protocol):
     """Decodes what becomes decodable in a growing text."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it looks at the text at all."""
+        ...
 
     @property
     def pending(self) -> int:
@@ -252,6 +257,54 @@ class LaneState:
     def rest(self) -> tuple[list[str], int]:
         """Return the words that only the end makes whole, and their characters."""
         return self._cutter.finish()
+
+    def is_quiet(self, steps: Sequence[str], text: str) -> bool:
+        """Take the text of several steps if nothing is to be found in any; else take nothing.
+
+        Only where written rules are all that looks at it, and a reader sees it as it stands. Steps
+        that were cut out of a long run are left to be looked at one by one.
+        """
+        if (
+            self._meaning is not None
+            or self.probe is not None
+            or self.views.decodes
+            or self._cutter.pending
+            or max(map(len, steps)) >= STEP
+        ):
+            return False
+        words = self.seen.reader.calm(text)
+        if words is None or not self.rules.quiet(text):
+            return False
+        self.seen.pass_calm(words, text)
+        return True
+
+    def pass_quiet(self, steps: Sequence[str], text: str, hold: int) -> str:
+        """Note that quiet steps were scored; remove and return what `give` would, step by step."""
+        self._waiting += text
+        self._tail = (self._tail + text)[-READ:]
+        self._scored += len(text)
+        behind = 0
+        fresh: list[tuple[int, int]] = []
+        for step in reversed(steps):
+            if behind >= hold:  # this step may leave, and all that is before it
+                self._chunks = deque(reversed(fresh))
+                self._held = behind
+                cut = len(self._waiting) - sum(chars for chars, _ in fresh)
+                given, self._waiting = self._waiting[:cut], self._waiting[cut:]
+                self._released += cut
+                return given
+            fresh.append((len(step), len(tokens(step))))
+            behind += fresh[-1][1]
+        chunks, chars = self._chunks, 0
+        chunks.extend(reversed(fresh))
+        self._held += behind
+        while chunks and self._held - chunks[0][1] >= hold:  # as `give`: nothing else holds it back
+            size, count = chunks.popleft()
+            chars += size
+            self._held -= count
+        given, self._waiting = self._waiting[:chars], self._waiting[chars:]
+        self._released += chars
+        return given
 
     # -- what the session found ----------------------------------------------------------------
 

@@ -50,6 +50,7 @@ class PromptJudge:
         self._written = written
         self._kept: list[tuple[str, int]] = []
         self._kept_chars = 0
+        self._plain: dict[str, str] = {}
         self._failures = failures
         self.stage1 = -math.inf
         self.final = -math.inf
@@ -61,7 +62,10 @@ class PromptJudge:
         found: list[_Found] = []
         text, last = request(exchange)
         for segment in segments(exchange):
-            for view in self._views(segment.text):
+            views = self._views(segment.text)
+            if segment.turn == last:
+                self._plain[segment.text] = views[0]
+            for view in views:
                 self._keep(view, segment.turn)
                 hit = self._written.search(view)
                 if hit is not None:
@@ -89,7 +93,7 @@ class PromptJudge:
         sentences, since a request that stage 1 does not know may stand anywhere in it.
         """
         asked: list[_Found] = []
-        plain = self._views(text)[0] if text.strip() else ""
+        plain = self._plain.get(text) or (self._views(text)[0] if text.strip() else "")
         for window in windows(plain) if plain.strip() else ():
             logit = self._score(window, last)
             if isinstance(logit, Block):

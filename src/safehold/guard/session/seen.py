@@ -49,6 +49,11 @@ class SeenState:
                 return self._logit(before, text, cascade)
         return None if self.recent == -math.inf else -math.inf
 
+    def pass_calm(self, words: list[str], text: str) -> None:
+        """Note a text that a reader sees as it stands."""
+        self.tail = (self.tail + self.reader.went(words, text))[-READ:]
+        self.score = None
+
     def _logit(self, before: str, text: str, cascade: Cascade) -> float | Failed:
         words = tokens(text)
         if self.score is None and cascade.stage1 is not None:

@@ -93,6 +93,12 @@ class GuardSession:
         self._blocked: Block | None = None
         self._untold: tuple[Lane, Block] | None = None
         self._excused = False
+        self._rules_alone = (
+            cascade.stage1 is None
+            and cascade.probe is None
+            and not cascade.has_stage2
+            and policy.mode is not DeliveryMode.FULL
+        )
         self.would_block: Block | None = None
 
     # --- the prompt -----------------------------------------------------------------------------
@@ -121,6 +127,10 @@ class GuardSession:
             block = self._listen(state, state.probe, heard)
             if block is not None:
                 return block
+        if self._rules_alone and steps:
+            whole = steps[0] if len(steps) == 1 else "".join(steps)
+            if state.is_quiet(steps, whole):
+                return Cleared(text=state.pass_quiet(steps, whole, self._hold(state)))
         released: list[str] = []
         for step in steps:
             block = yield from self._step(state, step)
@@ -366,18 +376,23 @@ class GuardSession:
 
     def _release(self, state: LaneState, *, last: bool) -> str:
         """Take what may leave now out of the lane: all but the last tokens, whole chunks only."""
-        policy = self._policy
-        hold = 0
-        if policy.mode is DeliveryMode.FULL and not last:
+        if self._policy.mode is DeliveryMode.FULL and not last:
             return ""
-        if policy.mode is DeliveryMode.HOLD and not last:
-            doubt = state.doubted or self._prompt.escalations > 0
-            hold = max(
-                policy.hold_tokens,
-                policy.doubt_tokens if doubt else 0,
-                policy.decoded_tokens if state.obscured else 0,
-            )
-        return state.give(hold, everything=last)
+        return state.give(0 if last else self._hold(state), everything=last)
+
+    def _hold(self, state: LaneState) -> int:
+        """Return how many of the last tokens stay behind."""
+        policy = self._policy
+        if policy.mode is not DeliveryMode.HOLD:
+            return 0
+        if self._rules_alone and not state.views.decodes:
+            return policy.hold_tokens
+        doubt = state.doubted or self._prompt.escalations > 0
+        return max(
+            policy.hold_tokens,
+            policy.doubt_tokens if doubt else 0,
+            policy.decoded_tokens if state.obscured else 0,
+        )
 
     # --- decisions and failures -----------------------------------------------------------------
 

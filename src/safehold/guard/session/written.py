@@ -47,6 +47,15 @@ class WrittenStream:
         own = None if self._own is None else self._own.feed(text)
         return hot if own is None else own
 
+    def quiet(self, text: str) -> bool:
+        """Take a text of several steps if no rule can match at any of them; else take nothing."""
+        hot = self._hot
+        if not (hot.idle and (self._own is None or self._own.quiet(text))):
+            return False
+        if not hot.never:
+            hot.feed(text)
+        return True
+
     def finish(self) -> RuleHit | None:
         """Return a rule that only the end makes block."""
         hot = self._hot.finish()

@@ -48,6 +48,7 @@ class _NoViews:
 
 
 class _NothingGrows:
+    decodes = False
     pending = 0
     unreadable = 0
 

@@ -16,6 +16,40 @@ from safehold.guard.ledger.interface import LedgerVerdict, Outcome
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 
 
+class _Surface:
+    """The children of one surface, looked up once: an exchange counts in all of them."""
+
+    def __init__(self, of: "Metrics", surface: str) -> None:
+        self.scored = of.scored.labels(surface)
+        self.delivered = of.delivered.labels(surface)
+        self.dropped = of.dropped.labels(surface)
+        self.escalations = of.escalations.labels(surface)
+        self.bypasses = of.bypasses.labels(surface)
+        self.total = of.total.labels(surface)
+        self.guard = of.guard.labels(surface)
+        self.first = of.first.labels(surface)
+        self._exchanges = of.exchanges
+        self._surface = surface
+        self._ended: dict[tuple[Outcome, LedgerVerdict], Counter] = {}
+
+    def ended(self, outcome: Outcome, judged: LedgerVerdict) -> Counter:
+        """Return the counter of one way to end."""
+        counter = self._ended.get((outcome, judged))
+        if counter is None:
+            counter = self._exchanges.labels(self._surface, str(outcome), str(judged))
+            self._ended[outcome, judged] = counter
+        return counter
+
+    def count(self, dropped: int, escalations: int, bypasses: int) -> None:
+        """Add what is nothing in nearly every exchange."""
+        if dropped:
+            self.dropped.inc(dropped)
+        if escalations:
+            self.escalations.inc(escalations)
+        if bypasses:
+            self.bypasses.inc(bypasses)
+
+
 class Metrics:
     """The counters of one worker, in a registry of their own.
 
@@ -26,8 +60,9 @@ class Metrics:
     def __init__(self, folder: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self._folder = folder
+        self._surfaces: dict[str, _Surface] = {}
         label = ("surface",)
-        self._exchanges = Counter(
+        self.exchanges = Counter(
             "safehold_exchanges_total",
             "Exchanges by outcome and verdict.",
             ("surface", "outcome", "verdict"),
@@ -69,16 +104,16 @@ class Metrics:
             label,
             registry=self.registry,
         )
-        self._dropped = Counter(
+        self.dropped = Counter(
             "safehold_dropped_fields_total",
             "Fields, tools and events that no scorer reads, left out of requests and replies.",
             label,
             registry=self.registry,
         )
-        self._escalations = Counter(
+        self.escalations = Counter(
             "safehold_escalations_total", "Stage-2 requests.", label, registry=self.registry
         )
-        self._bypasses = Counter(
+        self.bypasses = Counter(
             "safehold_bypasses_total",
             "Scorer failures that a fail mode let pass.",
             label,
@@ -90,21 +125,21 @@ class Metrics:
             label,
             registry=self.registry,
         )
-        self._first = Histogram(
+        self.first = Histogram(
             "safehold_first_release_seconds",
             "From the request to the first released byte.",
             label,
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._guard = Histogram(
+        self.guard = Histogram(
             "safehold_prompt_verdict_seconds",
             "From the request to the verdict on its prompt.",
             label,
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._total = Histogram(
+        self.total = Histogram(
             "safehold_exchange_seconds",
             "From the request to its last byte.",
             label,
@@ -202,7 +237,10 @@ class Metrics:
     def finished(self, state: RunState, outcome: Outcome, judged: LedgerVerdict) -> None:
         """Count a finished exchange and compare its two byte counters."""
         surface = str(state.ask.surface)
-        self._exchanges.labels(surface, str(outcome), str(judged)).inc()
+        known = self._surfaces.get(surface)
+        if known is None:
+            known = self._surfaces[surface] = _Surface(self, surface)
+        known.ended(outcome, judged).inc()
         block = state.block if state.block is not None else state.verdict
         if isinstance(block, Block):
             if outcome is Outcome.BLOCKED_BY_GUARD:
@@ -212,14 +250,12 @@ class Metrics:
         for ruling in state.rulings.values():
             if isinstance(ruling, NotExempt) and ruling.alarm:
                 self.alarms.labels(f"exemption-{ruling.overrun}").inc()
-        report = state.session.report()
-        self.scored.labels(surface).inc(state.bytes_fed)
-        self.delivered.labels(surface).inc(state.out.text_bytes)
-        self._dropped.labels(surface).inc(state.ask.call.dropped)
-        self._escalations.labels(surface).inc(report.escalations)
+        report = state.report()
+        known.scored.inc(state.bytes_fed)
+        known.delivered.inc(state.out.text_bytes)
+        known.count(state.ask.call.dropped, report.escalations, len(report.bypasses))
         for hit in report.hot:
             self._rule_hits.labels("acting" if hit.acted else "shadow").inc()
-        self._bypasses.labels(surface).inc(len(report.bypasses))
         if (
             state.out.text_bytes > state.bytes_fed
             or report.coverage.released > report.coverage.scored
@@ -228,10 +264,10 @@ class Metrics:
             self.alarms.labels("coverage").inc()
         timing = state.timing
         if timing.first_release_at is not None:
-            self._first.labels(surface).observe(timing.first_release_at - timing.started_at)
+            known.first.observe(timing.first_release_at - timing.started_at)
         if timing.ended_at is not None:
-            self._total.labels(surface).observe(timing.ended_at - timing.started_at)
-        self._guard.labels(surface).observe(timing.guard_s)
+            known.total.observe(timing.ended_at - timing.started_at)
+        known.guard.observe(timing.guard_s)
 
     def ledger_failed(self, surface: Surface) -> None:
         """Count a row that could not be kept."""

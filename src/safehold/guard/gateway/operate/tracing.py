@@ -96,7 +96,7 @@ class Tracer:
         span = self._tracer.start_span(
             f"{operation} {ask.surface}", start_time=start, attributes=attributes
         )
-        report = state.session.report()
+        report = state.report()
         prompt = "block" if isinstance(state.verdict, Block) else "allow"
         self._score(span, "safehold.prompt", report.prompt_score, prompt)
         self._score(span, "safehold.reply", report.reply_score, str(judged))

@@ -4,13 +4,14 @@ The two share a value of what the reader learnt and the writer needs (ids, the m
 counts). Neither calls the other, so each can be tested alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from safehold.exchange import Lane
 from safehold.guard.gateway.interface import (
+    Delta,
     Notice,
     Piece,
-    StreamReader,
+    RepeatingReader,
     StreamWriter,
     Tokens,
     Told,
@@ -22,7 +23,7 @@ class AnswerStream:
 
     __slots__ = ("_reader", "_writer")
 
-    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def __init__(self, reader: RepeatingReader, writer: StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
@@ -33,7 +34,31 @@ class AnswerStream:
             BrokenReplyError: The event does not follow the protocol.
             UnknownReplyError: The event or its content is of an unknown kind.
         """
+        again = self._reader.again
+        if again is not None and (text := again.text(event)):
+            return (Delta(again.lane, text),)
         return self._reader.read(event)
+
+    def read_all(self, events: Sequence[bytes]) -> Iterator[Piece]:
+        """Take several events; yield their pieces, neighbouring texts of a repeated event as one.
+
+        Raises:
+            BrokenReplyError: An event does not follow the protocol.
+            UnknownReplyError: An event or its content is of an unknown kind.
+        """
+        reader, texts = self._reader, []
+        again = reader.again
+        for event in events:
+            if again is not None and (text := again.text(event)):
+                texts.append(text)
+                continue
+            if again is not None and texts:
+                yield Delta(again.lane, "".join(texts))
+                texts = []
+            yield from reader.read(event)
+            again = reader.again
+        if again is not None and texts:
+            yield Delta(again.lane, "".join(texts))
 
     @property
     def complete(self) -> bool:

@@ -127,7 +127,7 @@ class Delivery:
                 if len(events) == 1:
                     pieces = stream.read(events[0])
                 else:
-                    pieces = merged(piece for event in events for piece in stream.read(event))
+                    pieces = merged(stream.read_all(events))
                 block = await self._score(stream, pieces)
                 if block is not None:
                     await self._block(stream, block)

@@ -392,8 +392,9 @@ class Run:
             return
         self.state.timing.ended_at = self.relay.ticks()
         self._final_kept = True
+        report = self.state.reported = self.session.report()
         self.relay.watcher.finished(self.state, outcome, judged)
-        bypasses, now = self.session.report().bypasses[self._bypasses_kept :], self.relay.clock()
+        bypasses, now = report.bypasses[self._bypasses_kept :], self.relay.clock()
         try:
             await self.relay.ledger.append(
                 final_row(self.state, now, outcome, judged),

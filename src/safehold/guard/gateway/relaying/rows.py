@@ -51,7 +51,7 @@ def prompt_row(state: RunState, at: float) -> PromptRow:
 def final_row(state: RunState, at: float, outcome: Outcome, judged: LedgerVerdict) -> FinalRow:
     """Return the row that must be durable before the response ends."""
     block = state.block
-    report = state.session.report()
+    report = state.report()
     return FinalRow(
         decision_id=state.ask.decision_id,
         at=at,
@@ -116,7 +116,7 @@ def hit_rows(state: RunState, at: float) -> list[Row]:
             surface=str(state.ask.surface),
             decision_id=state.ask.decision_id,
         )
-        for one in state.session.report().hot
+        for one in state.report().hot
         if not state.ask.canary
     ]
 

@@ -18,7 +18,7 @@ from safehold.guard.gateway.interface import (
 from safehold.guard.gateway.policy import Key, SurfacePolicy
 from safehold.guard.gateway.relaying.client_response import Outlet
 from safehold.guard.gateway.relaying.media_scoring import MediaScored
-from safehold.guard.interface import Block, Verdict
+from safehold.guard.interface import Block, SessionReport, Verdict
 from safehold.guard.ledger.interface import Action, Delivered, Latency
 
 
@@ -77,6 +77,7 @@ class RunState:
         "media",
         "out",
         "refused",
+        "reported",
         "response_id",
         "rulings",
         "session",
@@ -104,6 +105,7 @@ class RunState:
         self.action = Action.FORWARD
         self.grant_id: str | None = None
         self.rulings: dict[str, Exempt | NotExempt] = {}
+        self.reported: SessionReport | None = None
         self.block: Block | None = None
         self.tokens = Tokens()
         self.refused = False
@@ -113,6 +115,10 @@ class RunState:
         self.items: Mapping[str, bytes] = {}
         self.media: Sequence[MediaScored] = ()
         self.error: str | None = None
+
+    def report(self) -> SessionReport:
+        """Return what the session reported at the end; before it, what it reports now."""
+        return self.reported or self.session.report()
 
     @property
     def notice(self) -> Notice:

@@ -9,12 +9,15 @@ from safehold.guard.gateway.interface import BrokenReplyError, Closed, Delta, Pi
 from safehold.guard.gateway.protocols.chat.dialects import mend
 from safehold.guard.gateway.protocols.chat.facts import IN_DELTA, LEGACY, ChatFacts
 from safehold.guard.gateway.protocols.chat.wire import Chunk, ChunkChoice, ReplyDelta, ToolCallDelta
-from safehold.guard.gateway.protocols.json_border import Lanes, identifier, model_name
+from safehold.guard.gateway.protocols.json_border import Lanes, encode, identifier, model_name
 from safehold.guard.gateway.protocols.openai_endings import FILTERED
 from safehold.guard.gateway.protocols.passed_fields import Field
+from safehold.guard.gateway.protocols.repeated_events import PROBE, Repeated, around
 from safehold.guard.gateway.protocols.stream_errors import told_error
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
+_TRIES = 8
+"""How often in a row an answer's events are tried for a frame that comes again."""
 _CHUNK = msgspec.json.Decoder(Chunk)
 
 
@@ -54,6 +57,8 @@ class ChatReader:
         self._given: dict[tuple[int, int], str] = {}
         self._refused = False
         self._indices: list[int] = []
+        self._tries = _TRIES
+        self.again: Repeated | None = None
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -62,6 +67,7 @@ class ChatReader:
             BrokenReplyError: The event does not follow the protocol.
             UnknownReplyError: The event or its content is of an unknown kind.
         """
+        self.again = None
         if event == b"[DONE]":
             return ()
         chunk = self._strainer.reply(_CHUNK, event, mend)
@@ -78,7 +84,28 @@ class ChatReader:
         pieces: list[Piece] = []
         for choice in chunk.choices:
             self._choice(choice, pieces)
+        if self._tries and len(pieces) == 1:
+            self._learn(event, chunk, pieces[0])
         return pieces
+
+    def _learn(self, event: bytes, chunk: Chunk, piece: Piece) -> None:
+        """Keep the frame of an event that brought a choice's text and nothing else."""
+        if type(piece) is not Delta or piece.lane.channel is not Channel.TEXT:
+            return
+        self._tries -= 1
+        bare = chunk.usage is None and self._facts.chosen is None and piece.heard is None
+        found = around(event, piece.text, b"content") if bare else None
+        if found is None:
+            return
+        try:
+            probe = _CHUNK.decode(encode(PROBE).join(found))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # a dialect's: it is mended and strained each time
+        for choice in probe.choices:
+            if choice.delta.content == PROBE:
+                choice.delta.content = piece.text
+        if probe == chunk and piece.lane.choice not in self._facts.finish:
+            self.again, self._tries = Repeated(piece.lane, *found), _TRIES
 
     def _with_fields(self, chunk: Chunk) -> list[Piece]:
         """Read an event that brings unknown fields: a choice's own come before its end."""

@@ -19,6 +19,8 @@ _REPLY = msgspec.json.Decoder(Completion)
 class CompletionReader:
     """Reads one streamed answer into texts by lane."""
 
+    again: None = None
+
     def __init__(self, facts: CompletionFacts, *, choices: int, strainer: Strainer) -> None:
         self._facts = facts
         self._choices = choices

@@ -44,6 +44,8 @@ _TYPES = frozenset(
 class MessagesReader:
     """Reads one streamed message into texts by lane."""
 
+    again: None = None
+
     def __init__(
         self, facts: MessagesFacts, *, opaque_reasoning: str, max_lanes: int, strainer: Strainer
     ) -> None:

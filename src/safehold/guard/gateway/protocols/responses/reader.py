@@ -70,6 +70,8 @@ def _failure(given: w.ResponsesEvent) -> Any:
 class ResponsesReader:
     """Reads one streamed response into texts by lane."""
 
+    again: None = None
+
     def __init__(
         self, facts: ResponsesFacts, *, opaque_reasoning: str, max_lanes: int, strainer: Strainer
     ) -> None:
