@@ -69,8 +69,17 @@ async def run_flow(flow: ScoringFlow[T], stage2: StageTwo, *, offload: bool = Fa
     """
     if offload:
         return await _run_offloaded(flow, stage2)
-    try:  # nearly every delta needs no stage 2 and ends in the first line
+    try:
         request = next(flow)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    return await go_on(flow, request, stage2)
+
+
+async def go_on(flow: ScoringFlow[T], request: Escalation, stage2: StageTwo) -> T:
+    """Run a flow that asked for a score to its end, on the event loop."""
+    try:
         while True:
             request = flow.send(await stage2(request))
     except StopIteration as stop:

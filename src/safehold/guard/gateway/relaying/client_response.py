@@ -82,11 +82,15 @@ class Outlet:
                 {"type": "http.response.body", "body": part, "more_body": more or at < total}
             )
             if not self.gone:  # with the lines that its chunk adds
-                framing = (size.bit_length() + 3) // 4 + 4 if self._chunked and size else 0
-                self.sent_bytes += size + framing
+                self.sent_bytes += size + (self._framing(size) if self._chunked else 0)
             if at >= total:
                 break
         self.sending_since = None
+
+    @staticmethod
+    def _framing(size: int) -> int:
+        """Return the bytes that HTTP puts around a chunk of a size; none around an empty one."""
+        return (size.bit_length() + 3) // 4 + 4 if size else 0
 
     @property
     def started(self) -> bool:
@@ -127,7 +131,15 @@ class Outlet:
         if self.status is None:
             await self.start_events()
         self.text_bytes += text_bytes
-        await self._body(frames, more=True)
+        size = len(frames)
+        if self._held is not None or not 0 < size <= _SLICE:
+            await self._body(frames, more=True)
+            return
+        self.sending_since = self._clock()  # one piece, as `_body` sends it
+        await self._send({"type": "http.response.body", "body": frames, "more_body": True})
+        if not self.gone:
+            self.sent_bytes += size + (self._framing(size) if self._chunked else 0)
+        self.sending_since = None
 
     async def end(self, frames: bytes = b"") -> None:
         """Send the last frames and end the response."""

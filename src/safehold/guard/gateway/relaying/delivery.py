@@ -1,7 +1,7 @@
 """The answer on its way through the session: streamed or whole, scored before it leaves."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from safehold.errors import UpstreamError
@@ -18,9 +18,9 @@ from safehold.guard.gateway.protocols.sse import EventReader
 from safehold.guard.gateway.relaying.crash_journal import Journal
 from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.gateway.upstreams.http import Answer, read_all
-from safehold.guard.interface import Block, DeliveryMode
+from safehold.guard.interface import Block, DeliveryMode, Step
 from safehold.guard.ledger.interface import LedgerVerdict, Outcome
-from safehold.guard.session.drivers import StageTwo, run_flow
+from safehold.guard.session.drivers import StageTwo, go_on, run_flow
 
 _JSON = ("application/json", "text/json")
 _STREAM = "text/event-stream"
@@ -68,6 +68,12 @@ def is_object(data: bytes) -> bool:
     return data.lstrip(_BLANK).startswith(b"{")
 
 
+def _pieces(stream: Stream, events: Sequence[bytes]) -> Sequence[Piece]:
+    if len(events) == 1:
+        return stream.read(events[0])
+    return merged(stream.read_all(events))
+
+
 class KeepFinal(Protocol):
     """Makes the final row durable; raises `LedgerError` where it can't be kept."""
 
@@ -105,6 +111,8 @@ class Delivery:
         self._withheld: list[Piece] = []
         self._pending: list[tuple[Lane, str]] = []
         self._received = 0
+        self._reader = EventReader(limits.max_event_bytes)
+        self._whole: list[bytes] = []
         self.events: Stream | None = None
 
     # -- streamed ------------------------------------------------------------------------------
@@ -117,49 +125,53 @@ class Delivery:
             LedgerError: A row could not be kept.
         """
         state = self._state
-        if self._answer.content_type not in (_STREAM, *_JSON, *_UNNAMED):
-            raise BrokenReplyError("upstream: expected an event stream, came another content type")
+        self._check_kind()
         stream = self.events = state.ask.call.stream()
         self._gone.add_done_callback(lambda _: self._answer.abort())
         alive = asyncio.ensure_future(self._keep_alive())
+        block: Block | None = None
         try:
-            async for events in self._events():
-                if len(events) == 1:
-                    pieces = stream.read(events[0])
-                else:
-                    pieces = merged(stream.read_all(events))
-                block = await self._score(stream, pieces)
+            async for data in self._answer.chunks():
+                events = self._arrived(data)
+                if self._gone.done():
+                    break
+                block = await self._score(stream, _pieces(stream, events))
                 if block is not None:
-                    await self._block(stream, block)
-                    return
+                    break
+            if self._whole and block is None and not self._gone.done():
+                block = await self._score(stream, _pieces(stream, self._at_once()))
         except UpstreamError:
             if not self._gone.done():
                 raise
         finally:
             alive.cancel()
-        if self._gone.done():
+        if block is not None:
+            await self._block(stream, block)
+        elif self._gone.done():
             await self._abandoned()
-            return
-        if not stream.complete:  # an event that has not ended is nothing (WHATWG)
+        elif not stream.complete:  # an event that has not ended is nothing (WHATWG)
             raise BrokenReplyError("upstream: ended its stream in the middle of an answer")
-        await self._finish(stream)
+        else:
+            await self._finish(stream)
 
-    async def _events(self) -> AsyncIterator[list[bytes]]:
-        """Yield the events of each read; those of a server that answers whole come all at once."""
-        reader = EventReader(self._limits.max_event_bytes)
-        body: list[bytes] | None = None
-        async for data in self._answer.chunks():
-            self._count(len(data))
-            if self._gone.done():
-                return
-            if self._received == len(data) and is_object(data):
-                body = []
-            if body is None:
-                yield reader.feed(data)
-            else:
-                body.append(data)
-        if body is not None:
-            yield self._state.ask.call.events(b"".join(body))
+    def _check_kind(self) -> None:
+        if self._answer.content_type not in (_STREAM, *_JSON, *_UNNAMED):
+            raise BrokenReplyError("upstream: expected an event stream, came another content type")
+
+    def _arrived(self, data: bytes) -> Sequence[bytes]:
+        """Return the events that a read completes; a whole answer is kept for its end."""
+        self._count(len(data))
+        if self._received == len(data) and is_object(data):
+            self._whole = [data]
+            return ()
+        if self._whole:
+            self._whole.append(data)
+            return ()
+        return self._reader.feed(data)
+
+    def _at_once(self) -> Sequence[bytes]:
+        """Return the events of a server that answered whole."""
+        return self._state.ask.call.events(b"".join(self._whole))
 
     async def _keep_alive(self) -> None:
         """Send a comment, which carries no text, while nothing may be released for long."""
@@ -188,11 +200,15 @@ class Delivery:
                 self._withheld.append(piece)
             if type(piece) is Delta:
                 self._state.bytes_fed += utf8_bytes(piece.text)
-                step = await run_flow(
-                    self._session.feed(piece.lane, piece.text, piece.heard), self._stage2
-                )
+                flow = self._session.feed(piece.lane, piece.text, piece.heard)
             else:
-                step = await run_flow(self._session.close(piece.lane), self._stage2)
+                flow = self._session.close(piece.lane)
+            try:  # nearly every delta needs no stage 2
+                request = next(flow)
+            except StopIteration as stop:
+                step: Step = stop.value
+            else:
+                step = await go_on(flow, request, self._stage2)
             if isinstance(step, Block):
                 block = step
                 break
