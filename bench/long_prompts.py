@@ -34,7 +34,7 @@ bundle = b.opened()
 guard, ask = b.Guard(bundle.cascade, b.ViewDecoder()), b.Watched(bundle)
 
 def session(chars, role, channel):
-    said = (text * (chars // len(text) + 1))[:chars]
+    said = (text * (chars // len(text) + 1))[:chars] or "-"
     turns = (Turn(role=Role.USER, parts=(TextPart(text="Please go on."),)),)
     turns += (Turn(role=role, parts=(TextPart(text=said, channel=channel),)),)
     return guard.session(Exchange(turns=turns), b.SessionPolicy())
@@ -50,7 +50,9 @@ async def beside(chars):
     async def stage2(request):
         return await asyncio.to_thread(ask, request)
     long = session(chars, Role.TOOL, Channel.TOOL_RESULT)
-    task = asyncio.ensure_future(b.run_flow(long.judge_prompt(), stage2, offload=True))
+    # No long one: a second of small requests alone, which says what they cost themselves.
+    judged = b.run_flow(long.judge_prompt(), stage2, offload=True) if chars else asyncio.sleep(1)
+    task = asyncio.ensure_future(judged)
     await asyncio.sleep(0.05)
     waits = []
     while not task.done():
@@ -114,6 +116,7 @@ def main() -> None:
     ratios: dict[str, list[float]] = {"cpu": [], "own": []}
     chars: list[float] = []
     waits: tuple[list[float], list[float]] = ([], [])
+    alone: tuple[list[float], list[float]] = ([], [])
     with tree(given.against) as before, tree(None) as after, tempfile.TemporaryDirectory() as at:
         text = Path(at) / "text"
         text.write_text("\n\n".join(prose(24)), encoding="utf-8")
@@ -129,9 +132,11 @@ def main() -> None:
                     continue
                 result = cpu(new("result", size))
                 chars.append((result["own"] / size) / (found[new]["own"] / PROMPT_CHARS))
-                for one, kept in zip((old, new), waits, strict=True):
-                    answer = one("beside", size)
-                    kept.extend(msgspec.json.decode(answer, type=dict[str, list[float]])["waits"])
+                for listed, beside in ((alone, 0), (waits, size)):
+                    for one, kept in zip((old, new), listed, strict=True):
+                        answer = one("beside", beside)
+                        told = msgspec.json.decode(answer, type=dict[str, list[float]])
+                        kept.extend(told["waits"])
     print("| work | pairs | median ratio | range | 95 % upper bound | verdict |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, listed in (
@@ -142,16 +147,17 @@ def main() -> None:
         if not listed:
             continue
         print("| " + " | ".join(row(name, listed)) + " |")
-    for name, listed in zip(("old", "new"), waits, strict=True):
-        if not listed:
-            continue
-        ordered = sorted(listed)
-        p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
-        middle = statistics.median(ordered)
-        print(
-            f"small request beside it, {name}: n={len(ordered)}, median {middle * 1000:.1f} ms, "
-            f"95 % within {p95 * 1000:.1f} ms"
-        )
+    for where, both in (("alone", alone), ("beside it", waits)):
+        for name, listed in zip(("old", "new"), both, strict=True):
+            if not listed:
+                continue
+            ordered = sorted(listed)
+            p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
+            middle = statistics.median(ordered)
+            print(
+                f"small request {where}, {name}: n={len(ordered)}, median {middle * 1000:.1f} ms, "
+                f"95 % within {p95 * 1000:.1f} ms"
+            )
 
 
 if __name__ == "__main__":
