@@ -105,6 +105,22 @@ def cpu(answer: bytes) -> dict[str, float]:
     return msgspec.json.decode(answer, type=dict[str, float])
 
 
+def waited(where: str, seconds: list[float]) -> str:
+    """Return a line on how long small requests took."""
+    ordered = sorted(seconds)
+    p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
+    middle = statistics.median(ordered)
+    return (
+        f"small request {where}: n={len(ordered)}, median {middle * 1000:.1f} ms, "
+        f"95 % within {p95 * 1000:.1f} ms"
+    )
+
+
+def small(one: Callable[[str, int], bytes], beside: int) -> list[float]:
+    """Return how long small requests took beside a result of so many characters, or alone."""
+    return msgspec.json.decode(one("beside", beside), type=dict[str, list[float]])["waits"]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,9 +150,7 @@ def main() -> None:
                 chars.append((result["own"] / size) / (found[new]["own"] / PROMPT_CHARS))
                 for listed, beside in ((alone, 0), (waits, size)):
                     for one, kept in zip((old, new), listed, strict=True):
-                        answer = one("beside", beside)
-                        told = msgspec.json.decode(answer, type=dict[str, list[float]])
-                        kept.extend(told["waits"])
+                        kept.extend(small(one, beside))
     print("| work | pairs | median ratio | range | 95 % upper bound | verdict |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, listed in (
@@ -149,15 +163,8 @@ def main() -> None:
         print("| " + " | ".join(row(name, listed)) + " |")
     for where, both in (("alone", alone), ("beside it", waits)):
         for name, listed in zip(("old", "new"), both, strict=True):
-            if not listed:
-                continue
-            ordered = sorted(listed)
-            p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
-            middle = statistics.median(ordered)
-            print(
-                f"small request {where}, {name}: n={len(ordered)}, median {middle * 1000:.1f} ms, "
-                f"95 % within {p95 * 1000:.1f} ms"
-            )
+            if listed:
+                print(waited(f"{where}, {name}", listed))
 
 
 if __name__ == "__main__":
