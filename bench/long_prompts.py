@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -105,15 +105,17 @@ def cpu(answer: bytes) -> dict[str, float]:
     return msgspec.json.decode(answer, type=dict[str, float])
 
 
-def waited(where: str, seconds: list[float]) -> str:
-    """Return a line on how long small requests took."""
-    ordered = sorted(seconds)
-    p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
-    middle = statistics.median(ordered)
-    return (
-        f"small request {where}: n={len(ordered)}, median {middle * 1000:.1f} ms, "
-        f"95 % within {p95 * 1000:.1f} ms"
-    )
+def waited(where: str, both: Sequence[list[float]]) -> Iterator[str]:
+    """Yield a line on how long small requests took, old and new."""
+    for name, seconds in zip(("old", "new"), both, strict=True):
+        if not seconds:
+            continue
+        ordered = sorted(seconds)
+        p95 = ordered[min(len(ordered) - 1, len(ordered) * 95 // 100)]
+        yield (
+            f"small request {where}, {name}: n={len(ordered)}, "
+            f"median {statistics.median(ordered) * 1000:.1f} ms, 95 % within {p95 * 1000:.1f} ms"
+        )
 
 
 def small(one: Callable[[str, int], bytes], beside: int) -> list[float]:
@@ -161,10 +163,7 @@ def main() -> None:
         if not listed:
             continue
         print("| " + " | ".join(row(name, listed)) + " |")
-    for where, both in (("alone", alone), ("beside it", waits)):
-        for name, listed in zip(("old", "new"), both, strict=True):
-            if listed:
-                print(waited(f"{where}, {name}", listed))
+    print(*waited("alone", alone), *waited("beside it", waits), sep="\n")
 
 
 if __name__ == "__main__":
