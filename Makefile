@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONCE ?=
 
-.PHONY: demo test lint bench coverage curves figures release soak docs outside bundle ablations lock system clean
+.PHONY: demo test lint bench coverage curves figures release soak docs outside vm bundle ablations lock system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
@@ -47,6 +47,10 @@ figures: $(VENV)/.test
 
 outside: $(VENV)/.test
 	./scripts/outside
+
+# Engines that need a kernel or a PID 1 of their own, in QEMU without KVM; as root.
+vm: $(VENV)/.test
+	./scripts/vm
 
 release: $(VENV)/.test
 	./scripts/release

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from safehold.cli._endpoint_options import json_option, keys_option, log_option
 from safehold.errors import ConfigError, UsageError
 from safehold.secure.endpoint.decoys import Lure
 from safehold.secure.endpoint.engines.table import ENGINES
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 _Command = Callable[..., Any]
 _Tell = Callable[[str, bytes, "Record"], None]
 _BOOK = Path("/var/lib/safehold/endpoint/decoys.json")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 @click.command("floor")
 @click.option("--apply", "names", multiple=True, help="Close this part now; may be given again.")
 @click.option("--sysctl", is_flag=True, help="Print lines for /etc/sysctl.d and end.")
-@_json
+@json_option
 def floor_command(names: tuple[str, ...], sysctl: bool, as_json: bool) -> None:
     """Check the kernel's settings and mounts under every engine; exit 1 while one is open.
 
@@ -67,7 +67,7 @@ def floor_command(names: tuple[str, ...], sysctl: bool, as_json: bool) -> None:
     show_default=True,
     help="The software policy.",
 )
-@_json
+@json_option
 def compile_command(engine: str, folder: Path, policy_file: Path, as_json: bool) -> None:
     """Write the policy as another engine's own files, and say what that engine does not see.
 
@@ -171,21 +171,7 @@ def _telling(command: _Command) -> _Command:
         required=True,
         help="Folder that gets one file for each touch.",
     )
-    log = click.option(
-        "--log",
-        "log_dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        envvar="SAFEHOLD_LOG",
-        help="Transparency log that gets a leaf for each touch.",
-    )
-    keys = click.option(
-        "--keys",
-        "key_dir",
-        type=click.Path(file_okay=False, path_type=Path),
-        envvar="SAFEHOLD_LOG_KEYS",
-        help="The log's private keys.",
-    )
-    return host(cases(log(keys(command))))
+    return host(cases(log_option(keys_option(command))))
 
 
 def _teller(cases: Path, log_dir: Path | None, key_dir: Path | None) -> "_Tell":

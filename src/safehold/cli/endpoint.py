@@ -13,6 +13,8 @@ import msgspec
 
 from safehold.cli._endpoint_attack import attack
 from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_command
+from safehold.cli._endpoint_lsm import lsm_group
+from safehold.cli._endpoint_options import json_option, keys_option, log_option
 from safehold.errors import ConfigError
 
 _FOLDER = Path("/var/lib/safehold/endpoint")
@@ -26,7 +28,6 @@ policy_option = click.option(
     show_default=True,
     help="The software policy.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 records_option = click.option(
     "--records",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -41,20 +42,6 @@ socket_option = click.option(
     default="/run/safehold/endpoint.sock",
     show_default=True,
     help="The guard's heartbeat.",
-)
-log_option = click.option(
-    "--log",
-    "log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="SAFEHOLD_LOG",
-    help="Transparency log (none: nothing may be loosened).",
-)
-keys_option = click.option(
-    "--keys",
-    "key_dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="SAFEHOLD_LOG_KEYS",
-    help="The log's private keys.",
 )
 
 
@@ -73,7 +60,7 @@ def endpoint() -> None:
     """
 
 
-for _command in (attack, compile_command, decoy_group, floor_command):
+for _command in (attack, compile_command, decoy_group, floor_command, lsm_group):
     endpoint.add_command(_command)
 
 
@@ -283,21 +270,35 @@ def guard_command(
 @click.option("--owner", required=True, help="Who answers for the rows.")
 @click.option("--reason", required=True, help="Why they are allowed.")
 @click.option("--ticket", required=True, help="Where it was decided.")
-def suggest_command(policy_file: Path, records: Path, owner: str, reason: str, ticket: str) -> None:
+@click.option(
+    "--essentials", "needed", is_flag=True, help="Add what this host needs: guard, shell and boot."
+)
+def suggest_command(
+    policy_file: Path, records: Path, owner: str, reason: str, ticket: str, needed: bool
+) -> None:
     """Print rows for what learn or audit mode saw: package before digest before path.
 
+    What ran before the guard was never asked about. `--essentials` adds it, so that the policy is
+    not refused for stopping the guard itself.
+
     \b
-    Example:
+    Examples:
       safehold endpoint suggest --owner platform --reason "learned in staging" --ticket OPS-7
+      safehold endpoint suggest --essentials --owner ops --reason "learned" --ticket OPS-7
     """
-    from safehold.secure.endpoint.policy import read_policy
+    from safehold.secure.endpoint.essentials import needed_records
     from safehold.secure.endpoint.records import read_records
+    from safehold.secure.endpoint.service import load
     from safehold.secure.endpoint.suggest import Duty, rows_text, suggested
 
-    policy = read_policy(policy_file)
+    loaded = load(policy_file, int(time.time()))
+    policy = loaded.policy
     names = frozenset(row.name for row in (*policy.allow, *policy.deny))
     duty = Duty(owner, reason, ticket)
-    click.echo(rows_text(suggested(read_records(records), duty, names)), nl=False)
+    seen = list(read_records(records))
+    if needed:
+        seen += needed_records(policy, loaded.catalogue)
+    click.echo(rows_text(suggested(seen, duty, names)), nl=False)
 
 
 @endpoint.command("install")

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from safehold.cli.endpoint import endpoint
 from safehold.errors import SafeholdError, TrustError
 from safehold.secure.endpoint.interface import EndpointPolicyError, InventoryError
+from safehold.secure.endpoint.service import load, require_policy
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -98,3 +99,24 @@ def test_silent_guard_is_one_clear_line(site: Path) -> None:
     for command in ("status", "metrics"):
         with pytest.raises(SafeholdError, match="silent"):
             run(command, "--socket", site / "none")
+
+
+def test_learned_rows_with_essentials_are_taken_by_the_guard(tmp_path: Path) -> None:
+    """Learn mode needs no rows; what is suggested of nothing but the essentials can be enforced."""
+    head = 'version = 1\nmode = "learn"\nhost = "h"\n[[allow]]\nname = "nothing"\nkinds = ["elf"]\n'
+    duty = 'owner = "o"\nreason = "r"\nticket = "T-1"\n'
+    file = tmp_path / "endpoint.toml"
+    file.write_text(f'{head}sha256 = ["{"0" * 64}"]\n{duty}')
+    (tmp_path / "seen.jsonl").touch()
+    require_policy(load(file, 0))
+    words = ("suggest", "--policy", file, "--records", tmp_path / "seen.jsonl", "--owner", "o")
+    more = ("--reason", "r", "--ticket", "T-1")
+    _, bare = run(*words, *more)
+    assert bare == ""
+    _, rows = run(*words, *more, "--essentials")
+    enforced = file.read_text().replace('"learn"', '"enforce"')
+    file.write_text(enforced)
+    with pytest.raises(EndpointPolicyError, match="would stop"):
+        require_policy(load(file, 0))
+    file.write_text(enforced + "\n" + rows)
+    require_policy(load(file, 0))

@@ -19,6 +19,7 @@ from safehold.secure.endpoint.interface import (
 )
 from safehold.secure.endpoint.inventory.book import InventoryBook
 from safehold.secure.endpoint.policy import EndpointPolicy, decide
+from safehold.secure.endpoint.records import Denial
 from safehold.secure.fanotify.interface import FanotifyError
 
 # By part: the guard itself is added at run time, with the libraries and modules it has loaded.
@@ -107,6 +108,28 @@ def target_of(essential: Essential, catalogue: InventoryBook) -> Target:
         catalogue.package(sha256),
         catalogue.vouching(sha256),
     )
+
+
+def needed_records(policy: EndpointPolicy, catalogue: InventoryBook) -> list[Denial]:
+    """Return this host's essentials as if they had been seen, so that rows are suggested for them.
+
+    What ran before the guard's first mark was never asked about: the guard's own parts above all.
+
+    Raises:
+        PolicyError: a file can't be read.
+    """
+    program = os.path.realpath(sys.executable)
+    found = []
+    for one in essentials():
+        target = target_of(one, catalogue)
+        found.append(
+            Denial(
+                time=0, count=1, mode=policy.mode, kind=one.kind, path=one.path,
+                sha256=target.sha256, package=target.package, owned=target.owned, uid=0,
+                exe=program, row="", reason=f"{one.part} needs it",
+            )
+        )  # fmt: skip
+    return found
 
 
 def stopped(

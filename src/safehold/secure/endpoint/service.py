@@ -3,24 +3,29 @@
 import datetime as dt
 import hashlib
 import os
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from safehold.errors import EndpointError, TrustError
 from safehold.secure.endpoint.essentials import require_essentials
-from safehold.secure.endpoint.guard import ExecGuard, known_interpreters
+from safehold.secure.endpoint.guard import ExecGuard, GuardState, known_interpreters
 from safehold.secure.endpoint.heartbeat import Heart, listen
 from safehold.secure.endpoint.interface import EndpointPolicyError
 from safehold.secure.endpoint.inventory.book import InventoryBook, catalogue
-from safehold.secure.endpoint.policy import EndpointPolicy, parse_policy
+from safehold.secure.endpoint.policy import EndpointPolicy, Mode, parse_policy
 from safehold.secure.endpoint.records import Records, open_records
 from safehold.secure.endpoint.starting import StartingSlots
 from safehold.secure.fanotify.group import Group
 from safehold.secure.fanotify.hold import Holder, Work
 
+_LOOK_S = 0.02
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/bin")
 
 
@@ -68,7 +73,7 @@ def run_guard(
         PolicyError: the policy would stop the guard, the shell or the boot.
         FanotifyError: not root, or the kernel has no permission events.
     """
-    _check(loaded)
+    require_policy(loaded)
     handle = open_records(records)
     listener = listen(socket_path)
     interpreters = known_interpreters((*FOLDERS, os.path.dirname(os.path.realpath(sys.executable))))
@@ -84,7 +89,7 @@ def run_guard(
             interpreters=interpreters,
             records=Records(handle, policy.mode),
             leave=leave,
-            beside=heart.beat,
+            beside=_beside(heart),
             left=left,
         )
 
@@ -93,7 +98,7 @@ def run_guard(
             return None
         try:
             fresh = again()
-            _check(fresh)
+            require_policy(fresh)
         except (EndpointError, TrustError) as error:  # one that was not released, too
             note(f"the policy was not taken: {error}")
             return None
@@ -108,5 +113,27 @@ def run_guard(
         holder.run()
 
 
-def _check(loaded: PolicyInForce) -> None:
+def _beside(heart: Heart) -> Callable[[GuardState, threading.Event], None]:
+    """Tell systemd, where it started us, that the marks are set; then answer who asks."""
+    place = os.environ.get("NOTIFY_SOCKET", "")
+
+    def beside(state: GuardState, ended: threading.Event) -> None:
+        while place and not state.marks and not ended.is_set():
+            time.sleep(_LOOK_S)
+        if place:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, suppress(OSError):
+                told.sendto(b"READY=1", place.replace("@", "\0", 1))
+        heart.beat(state, ended)
+
+    return beside
+
+
+def require_policy(loaded: PolicyInForce) -> None:
+    """Refuse a policy that would stop what the host needs; in learn and audit it stops nothing.
+
+    Raises:
+        PolicyError: it would.
+    """
+    if loaded.policy.mode is not Mode.ENFORCE:
+        return
     require_essentials(loaded.policy, loaded.catalogue, dt.datetime.now(dt.UTC).date())

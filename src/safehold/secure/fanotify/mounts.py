@@ -162,7 +162,7 @@ class MountWatch:
         self._group = group
         self._asked = asked
         self._scope = scope
-        self._tables: dict[tuple[int, int, int], MountTable] = {}
+        self._tables: dict[tuple[str, int, int], MountTable] = {}
         self._leave = leave
         self._overlays = overlays
         self._seen: set[str | int] = set()
@@ -178,11 +178,13 @@ class MountWatch:
     def meet(self, pid: int) -> bool:
         """Know the namespace of a process; return whether it was new."""
         try:
-            space = os.stat(f"/proc/{pid}/ns/mnt").st_ino
+            # The link's text names the namespace, at half the price of looking behind it.
+            space = os.readlink(f"/proc/{pid}/ns/mnt")
             root = os.stat(f"/proc/{pid}/root")
             key = (space, root.st_dev, root.st_ino)
-            if key in self._tables:
-                self._tables[key].last_s = time.monotonic()
+            known = self._tables.get(key)
+            if known is not None:
+                known.last_s = time.monotonic()
                 return False
             table = MountTable(pid)
         except OSError:
@@ -194,8 +196,17 @@ class MountWatch:
         self._mark(table)
         return True
 
-    def wait(self, timeout_s: float) -> None:
-        """Return as soon as there is a question, or something was mounted; that is marked."""
+    def wait(self, timeout_s: float, looks: int = 0) -> None:
+        """Return as soon as there is a question, or something was mounted; that is marked.
+
+        `looks` times it looks without sleeping first: one exec asks several times, and to be woken
+        for each costs more than to wait a moment for the next.
+        """
+        for _ in range(looks):
+            found = self._poll.poll(0)
+            if found:
+                self._take(found)
+                return
         self._take(self._poll.poll(timeout_s * 1000))
 
     def changed(self) -> None:
@@ -203,7 +214,7 @@ class MountWatch:
         self._take(self._poll.poll(0))
 
     def _take(self, found: list[tuple[int, int]]) -> None:
-        ready = {handle for handle, _ in found} - {self._group.handle}
+        ready = [handle for handle, _ in found if handle != self._group.handle]
         if ready:
             for table in list(self._tables.values()):
                 if table.handle in ready:
@@ -214,7 +225,7 @@ class MountWatch:
 
         If something does run there later, it is met again, with what was mounted meanwhile.
         """
-        own = os.stat("/proc/self/ns/mnt").st_ino
+        own = os.readlink("/proc/self/ns/mnt")
         for key, table in list(self._tables.items()):
             if key[0] != own and time.monotonic() - table.last_s > _SILENT_S:
                 self._poll.unregister(table.handle)

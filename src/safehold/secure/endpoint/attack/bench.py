@@ -1,6 +1,7 @@
 """Run every attack against one engine, in a stage; print what ran as JSON.
 
-`python -m safehold.secure.endpoint.attack.bench ENGINE BASE`, below `unshare --mount --pid --fork`.
+`python -m safehold.secure.endpoint.attack.bench ENGINE BASE [ONLY]`, below
+`unshare --mount --pid --fork`; with `--machine` on a machine that is thrown away.
 """
 
 # ruff: noqa: T201 - it starts attacks, and prints one line of JSON
@@ -16,9 +17,18 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import EndpointError
-from safehold.secure.endpoint.attack import fapolicyd
+from safehold.secure.endpoint.attack import fapolicyd, machine
 from safehold.secure.endpoint.attack.attacks import ATTACKS
-from safehold.secure.endpoint.attack.stage import ACTS, StagePlace, T, W, build, trusted_roots
+from safehold.secure.endpoint.attack.stage import (
+    ACTS,
+    StagePlace,
+    T,
+    W,
+    build,
+    build_machine,
+    clear_machine,
+    trusted_roots,
+)
 from safehold.secure.endpoint.engines.confine import confine, landlock
 from safehold.secure.endpoint.facts import is_owned
 from safehold.secure.endpoint.guard import ASKED, ExecGuard, known_interpreters
@@ -34,13 +44,13 @@ from safehold.secure.fanotify.interface import Asked, Scope
 
 _FEWEST = 3
 """Marks that are always there: root, disk and tmpfs."""
-_ENGINE_AT = 3
-"""The place of the engine among the arguments: program, folder, engine."""
 
 TRUSTED = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 SOCKET = Path("/run/guard.sock")
 RECORDS = Path("/run/denials.jsonl")
 _TIMEOUT_S = 4
+_SLOW_TIMEOUT_S = 45
+"""On an emulated processor each program takes its time."""
 _DUTY = {"owner": "bench", "reason": "the stage's own programs", "ticket": "BENCH-1"}
 
 
@@ -63,7 +73,8 @@ class Column(msgspec.Struct, frozen=True):
 def stage_policy() -> EndpointPolicy:
     """Return the stage's policy: what lies below /usr, true digests, `bash -c` for the bench."""
     # Path rows take only what root alone can change; elsewhere the digests are vouched for.
-    roots = tuple(f"{root}/**" for root in trusted_roots() if is_owned(root))
+    candidates = (*trusted_roots(), machine.PRODUCT)
+    roots = tuple(f"{root}/**" for root in candidates if is_owned(root))
     return EndpointPolicy(
         version=1,
         mode=Mode.ENFORCE,
@@ -75,8 +86,12 @@ def stage_policy() -> EndpointPolicy:
                 name="shell-commands",
                 kinds=(CodeKind.INLINE,),
                 path=("/usr/bin/bash",),
-                # The bench itself, and the attacks' way into a namespace.
-                exes=(os.path.realpath(sys.executable), "/usr/bin/unshare"),
+                # The bench itself, the attacks' way into a namespace, and into a unit.
+                exes=(
+                    os.path.realpath(sys.executable),
+                    "/usr/bin/unshare",
+                    "/usr/lib/systemd/systemd",
+                ),
                 **_DUTY,  # type: ignore[arg-type]
             ),
         ),
@@ -166,6 +181,10 @@ def _noexec() -> None:
 
 # Somebody else's program: not among those that are run unless they are named.
 OUTSIDE = ("fapolicyd",)
+# What is tried in the virtual machine; `none` says which attacks its older kernel knows at all.
+MACHINE = (
+    "none", "guard", "apparmor", "systemd", "bpf-lsm", "guard+systemd", "guard+bpf-lsm", "ima",
+)  # fmt: skip
 # Which parts an engine has. `guard`: our daemon; `confine`: Landlock, seccomp and W^X.
 ENGINES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -178,19 +197,52 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "guard+confine": ("guard", "confine"),
     "all": ("guard", "confine", "noexec"),
     "fapolicyd": ("fapolicyd",),
+    # These need a kernel or a PID 1 that only a machine of their own has.
+    "systemd": ("systemd",),
+    "apparmor": ("apparmor",),
+    "bpf-lsm": ("bpf-lsm",),
+    "ima": ("ima",),
+    "guard+systemd": ("guard", "systemd"),
+    "guard+bpf-lsm": ("guard", "bpf-lsm"),
 }
+_FLOORS = frozenset({"noexec", "landlock", "confine", "systemd", "apparmor"})
 
 
-def run(engine: str, base: Path, only: str = "") -> Column:
-    """Run the attacks whose name contains `only`.
+def run(engine: str, base: Path, only: str = "", *, whole: bool = False) -> Column:
+    """Run the attacks whose name contains `only`; `whole` takes the machine itself for a stage.
 
     Raises:
         EndpointError: the stage can't be built or the engine not started.
     """
     parts = ENGINES[engine]
-    place = build(base)
-    Path("/proc/sys/vm/memfd_noexec").write_text("0")
+    if whole:
+        machine.require_throwaway()
+    place = build_machine(base) if whole else build(base)
+    nameless = Path("/proc/sys/vm/memfd_noexec")
+    if nameless.exists():
+        nameless.write_text("0")
+    bench = _Attacks(place, engine, [part for part in parts if part in _FLOORS], whole=whole)
+    holder = _start(parts, place, bench)
+    rows = [
+        AttackRow(attack.name, bench.ran(attack.command))
+        for attack in ATTACKS
+        if only in attack.name
+    ]
+    killed = bench.after_kill(holder) if holder else None
+    if whole:
+        clear_machine()
+    return Column(engine, tuple(rows), killed)
+
+
+def _start(parts: tuple[str, ...], place: StagePlace, bench: "_Attacks") -> int:
+    """Start what an engine is made of; return its daemon, 0 for none."""
     holder = 0
+    if "bpf-lsm" in parts:
+        holder = machine.start_lsm(stage_policy(), _scan)
+    if "ima" in parts:
+        machine.start_ima(stage_policy(), _scan)
+    if "apparmor" in parts:
+        machine.start_apparmor(stage_policy())
     if "guard" in parts:
         holder = start_guard(place)
     elif "exec" in parts:
@@ -198,62 +250,73 @@ def run(engine: str, base: Path, only: str = "") -> Column:
     elif "mount" in parts:
         holder = start_guard(place, scope=Scope.MOUNT)
     elif "fapolicyd" in parts:
-        holder = fapolicyd.start(
-            stage_policy(), _scan(ACTS), lambda: not _ran(place, "{w}/progs", [])
-        )
-    floor = [part for part in parts if part in {"noexec", "landlock", "confine"}]
-    rows = [
-        AttackRow(attack.name, _ran(place, attack.command, floor))
-        for attack in ATTACKS
-        if only in attack.name
-    ]
-    killed = _after_kill(place, holder, floor) if holder else None
-    return Column(engine, tuple(rows), killed)
+        holder = fapolicyd.start(stage_policy(), _scan(ACTS), lambda: not bench.ran("{w}/progs"))
+    return holder
 
 
-def _after_kill(place: StagePlace, holder: int, floor: list[str]) -> bool:
-    children = Path(f"/proc/{holder}/task/{holder}/children").read_text().split()
-    for child in children or [str(holder)]:
-        os.kill(int(child), signal.SIGKILL)
-    time.sleep(0.1)
-    return _ran(place, "{w}/progs", floor)
+class _Attacks:
+    """Runs commands as an attacker would, on the floors of one engine."""
 
+    def __init__(self, place: StagePlace, engine: str, floor: list[str], *, whole: bool) -> None:
+        self._place = place
+        self._floor = floor
+        self._timeout_s = _SLOW_TIMEOUT_S if whole else _TIMEOUT_S
+        self._unit = f"attack-{engine.replace('+', '-')}"
+        self._number = 0
 
-def _ran(place: StagePlace, command: str, floor: list[str]) -> bool:
-    """Run one attack as a child in its own session; tell whether it printed RAN."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            os.close(reader)
-            null = os.open("/dev/null", os.O_RDONLY)
-            for number, handle in ((0, null), (1, writer), (2, writer)):
-                os.dup2(handle, number)
-            os.chdir("/")
-            if "noexec" in floor:
-                _noexec()
-            executable = (*TRUSTED, str(Path(place.python).parent))
-            if "landlock" in floor:
-                landlock(executable)
-            if "confine" in floor:
-                Path("/proc/sys/vm/memfd_noexec").write_text("2")
-                confine(executable)
-            text = place.fill(command)
-            os.execve("/bin/bash", ["bash", "-c", text], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-        finally:
-            os._exit(99)
-    os.close(writer)
-    said = _drain(reader, time.monotonic() + _TIMEOUT_S)
-    for member in (pid, *_session(pid)):
-        try:
-            os.kill(member, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    os.waitpid(pid, 0)
-    if "-v" in sys.argv:
-        print(command[:70], "|", said[:150], file=sys.stderr)
-    return b"RAN" in said
+    def after_kill(self, daemon: int) -> bool:
+        """Kill the daemon or its worker; tell whether an unknown program ran then."""
+        children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+        for child in children or [str(daemon)]:
+            os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.1)
+        return self.ran("{w}/progs")
+
+    def ran(self, command: str) -> bool:
+        """Run one attack as a child in its own session; tell whether it printed RAN."""
+        reader, writer = os.pipe()
+        self._number += 1
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                os.close(reader)
+                null = os.open("/dev/null", os.O_RDONLY)
+                for number, handle in ((0, null), (1, writer), (2, writer)):
+                    os.dup2(handle, number)
+                os.chdir("/")
+                self._attack(self._place.fill(command))
+            finally:
+                os._exit(99)
+        os.close(writer)
+        said = _drain(reader, time.monotonic() + self._timeout_s)
+        for member in (pid, *_session(pid)):
+            try:
+                os.kill(member, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        os.waitpid(pid, 0)
+        if "-v" in sys.argv:
+            print(command[:70], "|", said[:150], file=sys.stderr, flush=True)
+        return b"RAN" in said
+
+    def _attack(self, text: str) -> None:
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        if "systemd" in self._floor:
+            unit = f"{self._unit}-{self._number}"
+            words = machine.in_unit(stage_policy(), unit, text, self._timeout_s)
+            os.execve(words[0], words, environment)
+        if "noexec" in self._floor:
+            _noexec()
+        executable = (*TRUSTED, str(Path(self._place.python).parent))
+        if "landlock" in self._floor:
+            landlock(executable)
+        if "confine" in self._floor:
+            Path("/proc/sys/vm/memfd_noexec").write_text("2")
+            confine(executable)
+        if "apparmor" in self._floor:
+            machine.enter_apparmor()
+        os.execve("/bin/bash", ["bash", "-c", text], environment)
 
 
 def _drain(reader: int, until: float) -> bytes:
@@ -285,5 +348,6 @@ def _session(leader: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    only = "".join(one for one in sys.argv[_ENGINE_AT : _ENGINE_AT + 1] if one != "-v")
-    print(msgspec.json.encode(run(sys.argv[1], Path(sys.argv[2]), only)).decode())
+    words = [one for one in sys.argv[1:] if one not in {"-v", "--machine"}]
+    column = run(words[0], Path(words[1]), "".join(words[2:3]), whole="--machine" in sys.argv)
+    print(msgspec.json.encode(column).decode())

@@ -33,6 +33,15 @@ LEAVES: dict[str, frozenset[str]] = {
     "confine": _INTERPRETERS | {"data mapped as code", "ld.so ./prog"},
     "guard+confine": frozenset({"data mapped as code"}),
     "all": frozenset(),
+    # In the virtual machine: floors that see programs and memory, and no interpreter's input.
+    "systemd": _INTERPRETERS - {"script by another /proc"},
+    "apparmor": (_INTERPRETERS - {"script by another /proc"})
+    # Memory without a file, and memfd, which AppArmor does not mediate when it is mapped.
+    | {"writable and executable memory", "nameless memory mapped twice"},
+    "bpf-lsm": _INTERPRETERS,
+    "ima": _INTERPRETERS | {"writable and executable memory"},
+    "guard+systemd": frozenset(),
+    "guard+bpf-lsm": frozenset(),
     # It goes by mount, by file, and by a script's first line.
     "fapolicyd": _MEMORY
     | {

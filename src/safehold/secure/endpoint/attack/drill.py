@@ -46,7 +46,10 @@ class Kills(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """Pairs of execs of one dynamic program, marked and unmarked; medians and 99 % in ms."""
+    """Pairs of execs of one program, marked and unmarked; medians and 99 % in ms.
+
+    `guard_cpu_ms` is the processor time that the guard took for each marked exec.
+    """
 
     pairs: int
     marked_ms: float
@@ -55,6 +58,7 @@ class Cost(msgspec.Struct, frozen=True):
     marked_p99_ms: float
     unmarked_p99_ms: float
     hung: int
+    guard_cpu_ms: float
 
 
 def _spawn(program: str) -> bool:
@@ -155,6 +159,8 @@ def cost(base: Path, count: int, *, static: bool) -> Cost:
     for _ in range(50):
         for one in roots:
             _one(one)
+    worker = _worker(holder)
+    cpu = _cpu_ms(worker)
     times: list[list[float]] = [[], []]
     chance = random.Random(18)
     hung = 0
@@ -164,6 +170,7 @@ def cost(base: Path, count: int, *, static: bool) -> Cost:
         for which in order:
             times[which].append(_one(roots[which]))
             hung += times[which][-1] > _HUNG_MS
+    cpu = _cpu_ms(worker) - cpu
     differences = sorted(a - b for a, b in zip(*times, strict=True))
     for taken in times:
         taken.sort()
@@ -177,7 +184,14 @@ def cost(base: Path, count: int, *, static: bool) -> Cost:
         round(times[0][late], 3),
         round(times[1][late], 3),
         hung,
+        round(cpu / count, 3),
     )
+
+
+def _cpu_ms(pid: int) -> float:
+    """Return the processor time of a process so far, all threads."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e6
 
 
 class LearnedCommand(msgspec.Struct, frozen=True):

@@ -85,7 +85,36 @@ def build(base: Path, keep: tuple[str, ...] = ()) -> StagePlace:
     _run("pivot_root", ".", ".")
     _run("umount", "-l", ".")
     os.chdir("/")
-    place = StagePlace(
+    _fill()
+    return _place(python)
+
+
+def build_machine(base: Path) -> StagePlace:
+    """Put the disk, the tmpfs and the programs on this machine itself, and return their places.
+
+    Raises:
+        EndpointError: it has no loop device or no mkfs.ext4.
+    """
+    programs.require_machine()
+    python = os.path.realpath(sys.executable)
+    Path(ACTS).mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).with_name("act.py"), ACTS)
+    for name in ("w", "t", "n"):
+        (Path("/mnt") / name).mkdir(exist_ok=True)
+    disk(base / "w.img", Path(W), 64)
+    _run("mount", "-t", "tmpfs", "-o", "mode=777", "t", T)
+    _fill()
+    return _place(python)
+
+
+def clear_machine() -> None:
+    """Take disk and tmpfs from the machine again."""
+    for point in (W, T):
+        _run("umount", "-l", point)
+
+
+def _place(python: str) -> StagePlace:
+    return StagePlace(
         w=W,
         t=T,
         py=f"{python} -I -S -B",
@@ -93,8 +122,6 @@ def build(base: Path, keep: tuple[str, ...] = ()) -> StagePlace:
         act=f"{python} -I -S -B {ACTS}/act.py",
         loader=os.path.realpath("/lib64/ld-linux-x86-64.so.2"),
     )
-    _fill()
-    return place
 
 
 def trusted_roots() -> tuple[str, ...]:

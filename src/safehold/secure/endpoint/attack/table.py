@@ -13,21 +13,29 @@ from safehold.secure.endpoint.attack.bench import Column
 from safehold.secure.endpoint.attack.declared import REASONS
 
 _LIMIT_S = 300
+_MACHINE_LIMIT_S = 3000
 
 
-def measure(engine: str, only: str = "") -> Column:
+def measure(engine: str, only: str = "", *, whole: bool = False) -> Column:
     """Return what one engine stops of the attacks whose name contains `only`; needs root.
+
+    `whole` takes this machine itself, which must be one that is thrown away.
 
     Raises:
         EndpointError: the stage or the engine failed.
     """
-    with tempfile.TemporaryDirectory(prefix="safehold-stage-") as base:
-        command = [
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable,
-            "-m", "safehold.secure.endpoint.attack.bench", engine, base, only,
-        ]  # fmt: skip
+    with tempfile.TemporaryDirectory(
+        prefix="safehold-stage-", dir="/var/tmp" if whole else None
+    ) as base:
+        command = [sys.executable, "-m", "safehold.secure.endpoint.attack.bench", engine, base]
+        command.append(only)
+        if whole:
+            command.append("--machine")
+        else:
+            command[:0] = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        limit = _MACHINE_LIMIT_S if whole else _LIMIT_S
         try:
-            done = subprocess.run(command, capture_output=True, check=False, timeout=_LIMIT_S)
+            done = subprocess.run(command, capture_output=True, check=False, timeout=limit)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EndpointError(f"attack {engine}: {type(error).__name__}") from error
     if done.returncode != 0:
@@ -36,10 +44,14 @@ def measure(engine: str, only: str = "") -> Column:
     return msgspec.json.decode(done.stdout, type=Column)
 
 
-def stopped_of(column: Column) -> tuple[int, int]:
-    """Return how many of the counted attacks were stopped, and how many there are."""
+def stopped_of(column: Column, known: frozenset[str] | None = None) -> tuple[int, int]:
+    """Return how many of the counted attacks were stopped, and how many there are.
+
+    `known` are those that this kernel runs when no engine is there; None: all of them.
+    """
     ran = {row.attack for row in column.rows if row.ran}
-    return sum(one.name not in ran for one in COUNTED), len(COUNTED)
+    counted = [one.name for one in COUNTED if known is None or one.name in known]
+    return sum(name not in ran for name in counted), len(counted)
 
 
 def left_over(column: Column) -> list[str]:
@@ -48,13 +60,21 @@ def left_over(column: Column) -> list[str]:
     return [one.name for one in ATTACKS if not one.benign and one.name in ran]
 
 
-def markdown(columns: Sequence[Column]) -> str:
-    """Return the table, and one line for each attack that any engine leaves."""
+def markdown(
+    columns: Sequence[Column], known: frozenset[str] | None = None, *, reasons: bool = True
+) -> str:
+    """Return the table, and one line for each attack that a combination leaves.
+
+    `known` are the attacks that run without an engine; the others are marked `n/a`. None: all.
+    """
     ran = {column.engine: {row.attack for row in column.rows if row.ran} for column in columns}
     names = [column.engine for column in columns]
     lines = ["| attack | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for attack in ATTACKS:
-        cells = ["RAN" if attack.name in ran[name] else "stop" for name in names]
+        absent = known is not None and not attack.benign and attack.name not in known
+        cells = [
+            "n/a" if absent else "RAN" if attack.name in ran[name] else "stop" for name in names
+        ]
         mark = " (must run)" if attack.benign else " (more)" if attack.extra else ""
         lines.append(f"| {attack.name}{mark} | " + " | ".join(cells) + " |")
     kills = {None: "no daemon", True: "RAN", False: "stop"}
@@ -63,12 +83,18 @@ def markdown(columns: Sequence[Column]) -> str:
         + " | ".join(kills[column.after_kill] for column in columns)
         + " |"
     )
-    totals = [f"**{stopped}/{count}**" for stopped, count in map(stopped_of, columns)]
-    lines.append("| **stopped, of the 35** | " + " | ".join(totals) + " |")
-    lines += ["", "What the combinations leave, and why:", ""]
+    counts = [stopped_of(column, known) for column in columns]
+    totals = [f"**{stopped}/{count}**" for stopped, count in counts]
+    of = 35 if known is None else counts[0][1] if counts else 0
+    lines.append(f"| **stopped, of the {of}** | " + " | ".join(totals) + " |")
+    return "\n".join([*lines, *(_left(columns) if reasons else [])]) + "\n"
+
+
+def _left(columns: Sequence[Column]) -> list[str]:
+    lines = ["", "What the combinations leave, and why:", ""]
     for column in columns:
         if "+" in column.engine or column.engine == "all":
             rest = left_over(column)
             said = "; ".join(f"{name} ({REASONS[name]})" for name in rest) or "nothing"
             lines.append(f"* `{column.engine}`: {said}.")
-    return "\n".join(lines) + "\n"
+    return lines

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import json
-import shlex
+import re
 from collections.abc import Sequence
 
 from safehold.secure.endpoint.engines.interface import Engine, Files, Model
@@ -16,6 +16,7 @@ from safehold.secure.endpoint.engines.meaning import (
 )
 from safehold.secure.endpoint.interface import Ask, CodeKind
 from safehold.secure.endpoint.inventory.book import Item
+from safehold.secure.endpoint.lsm.keys import rows_text
 from safehold.secure.endpoint.policy import EndpointPolicy
 
 _IMA = """\
@@ -35,55 +36,65 @@ appraise func=MODULE_CHECK
 """
 
 
+_LABELLED = (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.MODULE, CodeKind.SCRIPT)
+
+
 def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
 
 
 def ima(policy: EndpointPolicy, items: Sequence[Item]) -> Files:
-    """Return the kernel's policy, and a script that labels what everybody may run.
+    """Return the kernel's policy, and the labels of what everybody may run.
 
+    The labels are a dump that `setfattr --restore=labels` sets in one go, from `/`. The kernel
+    compares each label with the content, so a file that has changed since is refused.
     A label is a hash: it says nothing of the form, so what may run in one form may in all.
     """
+    rows = [
+        f"# file: {_escaped(path.removeprefix('/'))}\nsecurity.ima=0x0404{digest}\n"
+        for path, digest in sorted(_listed(policy, items, _LABELLED))
+    ]
+    return {"ima-policy": _IMA, "labels": "\n".join(rows)}
+
+
+def _listed(
+    policy: EndpointPolicy, items: Sequence[Item], kinds: Sequence[CodeKind]
+) -> set[tuple[str, str]]:
+    """Return path and digest of what everybody may run in one of these forms."""
     today = _today()
-    found = {
-        item.path: item.sha256
-        for kind in (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.MODULE)
+    return {
+        (item.path, item.sha256)
+        for kind in kinds
         for item in allowed_items(policy, items, kind, today)
     }
-    lines = [
-        "#!/bin/sh",
-        "# label by hash; a file that has changed since is not labelled",
-        "set -u",
-    ]
-    for path, digest in sorted(found.items()):
-        name = shlex.quote(path)
-        lines.append(
-            f"echo {digest}'  '{name} | sha256sum -c --status && evmctl ima_hash -a sha256 {name}"
-        )
-    return {"ima-policy": _IMA, "label.sh": "\n".join(lines) + "\n"}
+
+
+def _escaped(path: str) -> str:
+    """Return a path as attr's dumps write it: a backslash and three octal digits."""
+    signs = "".join(chr(one) for one in range(33)) + "\\=\x7f"
+    return "".join(f"\\{ord(one):03o}" if one in signs else one for one in path)
 
 
 def ima_model(files: Files) -> Model:
     """Return the decision: the digest is that of the label."""
     labels: set[tuple[str, str]] = set()
-    for line in files["label.sh"].splitlines():
-        if line.startswith("echo "):
-            words = shlex.split(line)
-            digest, _, path = words[1].partition("  ")
-            labels.add((path, digest))
+    path = ""
+    for line in files["labels"].splitlines():
+        if line.startswith("# file: "):
+            name = line.removeprefix("# file: ")
+            path = "/" + re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+        elif line.startswith("security.ima=0x0404"):
+            labels.add((path, line.removeprefix("security.ima=0x0404")))
     return lambda ask: (ask.target.path, ask.target.sha256) in labels
 
 
 def bpf(policy: EndpointPolicy, items: Sequence[Item]) -> Files:
-    """Return the rows of the program's map: paths, whose keys the loader takes at load time."""
-    today = _today()
-    found = {
-        item.path: item.sha256
-        for kind in (CodeKind.ELF, CodeKind.LIBRARY)
-        for item in allowed_items(policy, items, kind, today)
-    }
-    rows = [json.dumps({"path": path, "sha256": digest}) for path, digest in sorted(found.items())]
-    return {"allow.jsonl": "".join(row + "\n" for row in rows)}
+    """Return the rows of the program's map: paths, whose keys the loader takes at load time.
+
+    Scripts are among them: the kernel asks for a script first, and then for its interpreter.
+    """
+    kinds = (CodeKind.ELF, CodeKind.LIBRARY, CodeKind.SCRIPT)
+    return {"allow.jsonl": rows_text(_listed(policy, items, kinds))}
 
 
 def bpf_model(files: Files) -> Model:

@@ -1,0 +1,1 @@
+"""The BPF LSM engine: a program in the kernel that goes on refusing when its loader is dead."""
