@@ -9,6 +9,7 @@ import msgspec
 
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
 
+_ANEW_S = 60.0
 _pins = click.option(
     "--pins",
     type=click.Path(file_okay=False, path_type=Path),
@@ -83,7 +84,7 @@ def start(
     last = time.monotonic()
     while not ended:
         # A refused file may be a listed one that an update replaced; else once a minute.
-        if program.poll() or time.monotonic() - last > 60.0:  # noqa: PLR2004
+        if program.poll() or time.monotonic() - last > _ANEW_S:
             program.update(keys)
             last = time.monotonic()
 
