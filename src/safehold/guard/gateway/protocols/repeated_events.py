@@ -11,6 +11,8 @@ from safehold.exchange import Lane
 from safehold.guard.gateway.protocols.json_border import encode
 
 _read_text = msgspec.json.Decoder(str).decode
+TRIES = 8
+"""How often in a row an answer's events are tried for a frame that comes again."""
 PROBE = "\x01repeated\x02"
 """The text that a candidate frame is tried with."""
 

@@ -12,12 +12,10 @@ from safehold.guard.gateway.protocols.chat.wire import Chunk, ChunkChoice, Reply
 from safehold.guard.gateway.protocols.json_border import Lanes, encode, identifier, model_name
 from safehold.guard.gateway.protocols.openai_endings import FILTERED
 from safehold.guard.gateway.protocols.passed_fields import Field
-from safehold.guard.gateway.protocols.repeated_events import PROBE, Repeated, around
+from safehold.guard.gateway.protocols.repeated_events import PROBE, TRIES, Repeated, around
 from safehold.guard.gateway.protocols.stream_errors import told_error
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
-_TRIES = 8
-"""How often in a row an answer's events are tried for a frame that comes again."""
 _CHUNK = msgspec.json.Decoder(Chunk)
 
 
@@ -57,7 +55,7 @@ class ChatReader:
         self._given: dict[tuple[int, int], str] = {}
         self._refused = False
         self._indices: list[int] = []
-        self._tries = _TRIES
+        self._tries = TRIES
         self.again: Repeated | None = None
 
     def read(self, event: bytes) -> Sequence[Piece]:
@@ -105,7 +103,7 @@ class ChatReader:
             if choice.delta.content == PROBE:
                 choice.delta.content = piece.text
         if probe == chunk and piece.lane.choice not in self._facts.finish:
-            self.again, self._tries = Repeated(piece.lane, *found), _TRIES
+            self.again, self._tries = Repeated(piece.lane, *found), TRIES
 
     def _with_fields(self, chunk: Chunk) -> list[Piece]:
         """Read an event that brings unknown fields: a choice's own come before its end."""

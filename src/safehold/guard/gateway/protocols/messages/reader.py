@@ -23,6 +23,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.messages import wire as w
 from safehold.guard.gateway.protocols.messages.facts import MessagesFacts
+from safehold.guard.gateway.protocols.repeated_events import PROBE, TRIES, Repeated, around
 from safehold.guard.gateway.protocols.stream_errors import told_error
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 
@@ -44,8 +45,6 @@ _TYPES = frozenset(
 class MessagesReader:
     """Reads one streamed message into texts by lane."""
 
-    again: None = None
-
     def __init__(
         self, facts: MessagesFacts, *, opaque_reasoning: str, max_lanes: int, strainer: Strainer
     ) -> None:
@@ -57,6 +56,8 @@ class MessagesReader:
         self._done = False
         self._reading: dict[int, Channel] = {}
         self._closed: set[int] = set()
+        self._tries = TRIES
+        self.again: Repeated | None = None
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -65,6 +66,7 @@ class MessagesReader:
             BrokenReplyError: The event does not follow the protocol.
             UnknownReplyError: The event or its content is of an unknown kind.
         """
+        self.again = None
         if event == b"[DONE]":  # vLLM before March 2026
             return ()
         try:
@@ -75,7 +77,27 @@ class MessagesReader:
             raise
         if self._strainer.passed:
             return [*self._read(given), *self._with_fields(given)]
-        return self._read(given)
+        pieces = self._read(given)
+        if self._tries and type(given) is w.BlockDelta and type(given.delta) is w.TextDelta:
+            self._learn(event, given, given.delta, pieces)
+        return pieces
+
+    def _learn(
+        self, event: bytes, given: w.BlockDelta, delta: w.TextDelta, pieces: Sequence[Piece]
+    ) -> None:
+        """Keep the frame of an event that brought text of a block and nothing else."""
+        self._tries -= 1
+        found = around(event, delta.text, b"text")
+        if found is None or len(pieces) != 1:
+            return
+        try:
+            probe = _EVENT.decode(encode(PROBE).join(found))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # a dialect's: it is strained each time
+        text, delta.text = delta.text, PROBE
+        if probe == given:
+            self.again, self._tries = Repeated(pieces[0].lane, *found), TRIES
+        delta.text = text
 
     def _with_fields(self, given: w.Event) -> list[Piece]:
         """Take an event's unknown fields: those of a block, and those of the message."""
