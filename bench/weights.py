@@ -34,7 +34,7 @@ from safehold.secure.weights.chunks import DEFAULT_CHUNK_BYTES, Layout, ShardCip
 from safehold.secure.weights.header import open_header, read_header, sign_header
 from safehold.secure.weights.interface import HEADER_NAME, Shard
 from safehold.secure.weights.keys import derive_keys, unwrap_data_key
-from safehold.secure.weights.load import load_shards, read_parallel
+from safehold.secure.weights.load import decrypt_chunks, load_shards, read_parallel, spans
 from safehold.secure.weights.memory import SealedMemory
 from safehold.secure.weights.meter.fanotify import MeterError, open_gate
 from safehold.secure.weights.meter.meter import ReadMeter
@@ -389,7 +389,49 @@ def load(root: Path, size: int, turns: int) -> None:
     sealed = Sealed(root / "a", size, DEFAULT_CHUNK_BYTES)
     data = sealed.file.read_bytes()
     _, decrypt = raw_gcm(data, DEFAULT_CHUNK_BYTES)
-    existing(sealed, RawGcm(data, DEFAULT_CHUNK_BYTES), decrypt, turns)
+    raw = RawGcm(data, DEFAULT_CHUNK_BYTES)
+    existing(sealed, raw, decrypt, turns)
+    duration(sealed, raw, turns)
+
+
+def duration(sealed: Sealed, raw: RawGcm, turns: int) -> None:
+    """Print how long loading takes on two threads, beside raw AES-GCM on one.
+
+    The clock on the wall counts what else the machine does. The longest thread's CPU time does not:
+    it is what two free cores would take, but for memory that both wait for.
+    """
+
+    def two_threads() -> float:
+        layout = Layout(sealed.size, sealed.chunk)
+        spent: list[float] = []
+
+        def work(span: tuple[int, int]) -> None:
+            began = time.thread_time()
+            with open_sealed(sealed.root / "sealed", "model.safetensors") as handle:
+                shard = sealed.header.shards[0]
+                reader = ShardReader(sealed.header, shard, sealed.keys.key(shard.name), handle)
+                decrypt_chunks(reader, sealed.out, *span)
+            spent.append(time.thread_time() - began)
+
+        threads = [threading.Thread(target=work, args=(one,)) for one in spans(layout.count, 2)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        return max(spent)
+
+    rows: dict[str, list[float]] = {"wall": [], "longest thread": []}
+    for _ in range(turns):
+        began, cpu = time.perf_counter(), time.thread_time()
+        raw.into(sealed.out)
+        one_wall, one_cpu = time.perf_counter() - began, time.thread_time() - cpu
+        began = time.perf_counter()
+        longest = two_threads()
+        rows["wall"].append(one_wall / (time.perf_counter() - began))
+        rows["longest thread"].append(one_cpu / longest)
+    print("\nHow long: loading on two threads beside raw AES-GCM, memory to memory, on one")
+    for name, shares in rows.items():
+        print(f"  by {name:41} {statistics.median(shares):6.1%} of its rate")
 
 
 def chunks(root: Path, size: int, turns: int) -> None:
