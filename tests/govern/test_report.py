@@ -17,7 +17,7 @@ from pypdf import PdfReader
 
 from safehold.canonical import sha256_hex
 from safehold.cli import safehold
-from safehold.cli._respond_drill import Mark
+from safehold.cli._respond_stage import Mark
 from safehold.demo.heist.steps import as_json as in_json
 from safehold.demo.heist.table import HeistOutcome, HeistTry
 from safehold.detect.bounty.book import BountyEntry, Due

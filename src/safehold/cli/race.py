@@ -72,7 +72,7 @@ def race_command(
     """
     from rich.console import Console
 
-    from safehold.cli._respond_drill import complying_target
+    from safehold.cli._respond_stage import complying_target
     from safehold.detect.redteam.questions import questions
     from safehold.improve.response.race import RaceResult, RaceSettings
     from safehold.improve.response.race_curve import drawn
@@ -211,7 +211,7 @@ def _secret(name: str) -> str:
 
 
 def _sender(url: str) -> "Send":
-    from safehold.cli._respond_drill import post
+    from safehold.cli._respond_stage import post
     from safehold.improve.response.race import RaceAnswer
 
     def send(account: str, text: str) -> RaceAnswer:

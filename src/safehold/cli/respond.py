@@ -1,5 +1,6 @@
 """`safehold respond`: from one jailbreak, or one false alarm, to a rule and a released bundle."""
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -371,27 +372,42 @@ def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
 
 @respond.command("drill")
 @click.option("--short", is_flag=True, help="Fewer texts and attacks: within three minutes.")
+@click.option(
+    "--kind",
+    type=click.Choice(["miss", "false-alarm"]),
+    default="miss",
+    show_default=True,
+    help="What went wrong: a jailbreak that passed, or a prompt that was refused wrongly.",
+)
+@click.option("--stage2", is_flag=True, help="Fine-tune stage 2 too.")
 @click.option("--folder", type=click.Path(path_type=Path), help="A new folder to keep it in.")
 @seed_option
 @json_option
-def drill(short: bool, folder: Path | None, seed: int, as_json: bool) -> None:
+def drill(
+    short: bool, kind: str, stage2: bool, folder: Path | None, seed: int, as_json: bool
+) -> None:
     """Go through the whole response on this machine, with scripted approvals, and print its clock.
+
+    A false alarm is appealed by its decision's id, and there is no rule: a rule can only stop.
 
     \b
     Examples:
       safehold respond drill --short
-      safehold respond drill --folder drill/ --json
+      safehold respond drill --short --kind false-alarm
+      safehold respond drill --stage2 --folder drill/ --json
     """
     from safehold.cli._respond_drill import run_drill
+    from safehold.cli._respond_false_alarm import run_false_alarm_drill
 
     def tell(line: str) -> None:
         click.echo(line, err=as_json)
 
-    if folder is not None:
-        found = run_drill(folder, short=short, say=tell, seed=seed)
-    else:
-        with tempfile.TemporaryDirectory(prefix="safehold-drill-") as place:
-            found = run_drill(Path(place) / "drill", short=short, say=tell, seed=seed)
+    run = run_drill if kind == "miss" else run_false_alarm_drill
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="safehold-drill-"))
+            folder = Path(place) / "drill"
+        found = run(folder, short=short, say=tell, seed=seed, stage2=stage2)
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     if not found.verified:
