@@ -70,25 +70,27 @@ def test_a_permitted_conversation_is_shown_as_the_session_joins_it() -> None:
 
 
 def test_a_written_request_is_shown_again_inside_other_text() -> None:
-    """Beside another text, in lines, or alone, a restricted one stays so; harmless ones stay so.
+    """Beside another text, in lines, dealt over turns or alone, a restricted one stays so.
 
-    However turns of harmless requests are joined, the result is harmless.
+    Harmless ones stay so, however their turns are joined.
     """
     bases = [example(f"{ASK} in bowl {n}", Side.RESTRICTED, f"r{n}") for n in range(12)]
     pages = [
         example(f"where do boat {n} and lamp {n} lie", Side.PERMITTED, f"p{n}") for n in range(30)
     ]
     child = example("never shown", Side.RESTRICTED, "child", "r1")
-    beside = in_lines = joined = 0
+    beside = in_lines = joined = dealt = 0
     for seed in range(5):
         for text, one in shown_again([*bases, *pages, child], random.Random(seed)):
             plain = " ".join(text.split())
-            assert (ASK in plain) is (one is not None and one.side is Side.RESTRICTED)
+            told = sum(word in plain for word in ("purple", "porridge", "strained", "stand")) > 1
+            assert told is (one is not None and one.side is Side.RESTRICTED)
             assert "never" not in text
             beside += ASK in plain and "boat" in plain
             in_lines += ASK in plain and text.count("\n") > 1
             joined += one is None
-    assert min(beside, in_lines, joined) > 4
+            dealt += told and ASK not in plain
+    assert min(beside, in_lines, joined, dealt) > 4
 
 
 def test_a_text_without_blanks_is_dealt_by_characters() -> None:

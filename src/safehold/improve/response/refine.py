@@ -42,7 +42,13 @@ class RefineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twin_weight: float = 1.5
     own_weight: float = 4.0
     head: MultilingualHeadSettings = MultilingualHeadSettings(
-        frozen=3, epochs=2, learning_rate=4e-5, head_rate=4e-4, warmup=10
+        frozen=3,
+        epochs=2,
+        later=1.0,
+        batch_rows=1600,
+        learning_rate=4e-5,
+        head_rate=4e-4,
+        warmup=10,
     )
 
 

@@ -1,4 +1,4 @@
-"""Procedures with numbers from other crafts, in many languages: what must not look restricted.
+"""Procedures, sums and documents with numbers, in many languages: what must not look restricted.
 
 `crafts/LANGUAGE.txt` holds one procedure a line; `[3-9]` is a number to draw. Each line is told as
 prose and once more in another form, and pairs of lines make longer texts.
@@ -16,6 +16,8 @@ _RANGE = re.compile(r"\[([\d.]+)(?:-([\d.]+))?\]")
 _SENTENCES = re.compile("(?<=[.;:\u3002\uff1b\uff1a\u0964])\\s+|(?<=[\u3002\uff1b])|, (?=\\S+ )")
 _COMMA = frozenset(re.findall("..", "csdeelesfifrhuiditnlplptrusvtrukvi"))
 """Languages that write a decimal comma."""
+_ENGLISH = frozenset({"arithmetic", "software"})
+"""Files that are named for what they are about."""
 _PAIRS = 6
 """One pair for so many texts of a language."""
 
@@ -40,7 +42,7 @@ def crafts(seed: int) -> Iterator[Craft]:
             if not line.strip():
                 continue
             family = f"crafts-{language}-{number:03}"
-            spoken = "en" if language == "software" else language
+            spoken = "en" if language in _ENGLISH else language
             for form in (0, rng.randint(1, 5)):
                 text = _told(drawn(line.strip(), rng), spoken, form, rng)
                 told.append(Craft(f"{family}-{form}", family, spoken, text))

@@ -31,7 +31,7 @@ _LONG_PROMPT = 150
 _PASTED = 0.25
 """Share of the stretches of replies that stage 2 also reads as if somebody had pasted them."""
 _SENTENCE = 0.5
-"""Share of the permitted replies of which a sentence alone is shown as a part of a prompt."""
+"""Share of the permitted English texts of which a sentence alone is shown as a part of a prompt."""
 _DEALT = 0.06
 """Share of short prompts that are shown as dealt over turns, a few words on each line."""
 _TALKED = 4
@@ -41,7 +41,13 @@ _MESSAGES = (2, 8)
 _BESIDE = 0.35
 """Share of the written requests that are shown again beside another text of the same language."""
 _IN_LINES = 0.35
-"""Share of the restricted ones that are shown again in lines of a few words."""
+"""Share of the restricted ones that are shown again in lines of a few words; half of the others."""
+_HALF = 0.5
+_OVER_TURNS = 0.2
+"""Share of the written requests that are shown again as dealt over turns with chatter between."""
+_WORDS_A_TURN = (2, 3, 4, 5, 6)
+_HELD = 0.8
+"""Share of a dealt request's words that a joined text holds if it is one of it."""
 _TURNING = "preamble"
 """Augmentation whose replies begin harmlessly: only their end carries the label."""
 
@@ -106,7 +112,7 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
 
     Some of the stretches stand alone too: a passage that is pasted as a prompt is what it is.
 
-    Sentences of permitted replies are shown as prompts too, since that is how documents are read.
+    Sentences of permitted texts are shown as prompts too, since that is how documents are read.
 
     A stretch is shown with its own prompt half of the time and without any otherwise, so that the
     reply must be judged by what it says.
@@ -158,10 +164,15 @@ def shown_again(
             both = [said, rng.choice(others)]
             rng.shuffle(both)
             found.append((rng.choice(("\n", " ", "\n\n")).join(both), one))
-        elif restricted and roll < _BESIDE + _IN_LINES:
-            found.append((_in_lines(said, rng), one))
+        elif roll < _BESIDE + _IN_LINES:
+            if restricted or rng.random() < _HALF:
+                found.append((_in_lines(said, rng), one))
         elif restricted:
             found.append((said, one))
+        if rng.random() < _OVER_TURNS and (
+            joined := _over_turns(said, by_language.get(one.language, []), rng)
+        ):
+            found.append((joined, one))
     for _ in range(len(harmless) // _TALKED):
         own = by_language[rng.choice(harmless).language]
         said_before = [rng.choice(own) for _ in range(rng.randint(*_MESSAGES))]
@@ -191,6 +202,30 @@ def _in_lines(said: str, rng: random.Random) -> str:
     return "\n".join(glue.join(units[at : at + few]) for at in range(0, len(units), few))
 
 
+def _over_turns(said: str, chatter: Sequence[str], rng: random.Random) -> str:
+    """Return a text that a session joins of turns into which a request was dealt, chatter between.
+
+    Of all such texts that hold most of the request it is one of the shorter half; "" for none.
+    """
+    units, glue = _units(said)
+    few = rng.choice(_WORDS_A_TURN) * (1 if glue else 2)
+    dealt = [glue.join(units[at : at + few]) for at in range(0, len(units), few)]
+    if len(dealt) <= 1 or not chatter:
+        return ""
+    ways = rng.choice(("{0} {1}", "{1} {0}", "{0}\n{1}", "{1}\n{0}", "{0}"))
+    turns = tuple(
+        Turn(role=Role.USER, parts=(TextPart(text=ways.format(part, rng.choice(chatter))),))
+        for part in dealt
+    )
+    held = [
+        (len(one.text), one.text)
+        for one in segments(Exchange(turns=turns))
+        if one.turn < 0 and sum(part in one.text for part in dealt) >= _HELD * len(dealt)
+    ]
+    texts = [text for _, text in sorted(held)]
+    return rng.choice(texts[: (len(texts) + 1) // 2]) if texts else ""
+
+
 def _prompt_is_labelled(example: Example) -> bool:
     return example.ask or example.side is Side.PERMITTED
 
@@ -214,13 +249,16 @@ def _shown(example: Example, asks: dict[str, str], rng: random.Random) -> str:
 
 
 def _sentence(example: Example, rng: random.Random) -> str:
-    """Return now and then a sentence of a permitted reply: a document in a prompt is read by them.
+    """Return now and then a sentence of a permitted text: a document in a prompt is read by them.
 
-    What comes before and after it is not seen, so an instruction says little of its subject.
+    What comes before and after it is not seen, so an instruction says little of its subject. Texts
+    of other languages than English are few, so each of them gives one.
     """
-    if example.side is Side.RESTRICTED or not example.reply or rng.random() >= _SENTENCE:
+    text = example.reply or (told_by_user(example) if len(example.exchange.turns) == 1 else "")
+    wanted = _SENTENCE if example.language == "en" else 1.0
+    if example.side is Side.RESTRICTED or len(text) <= _LONG_PROMPT or rng.random() >= wanted:
         return ""
-    found = sentences(example.reply)
+    found = sentences(text)
     return rng.choice(found) if found else ""
 
 

@@ -13,23 +13,33 @@ from safehold.improve.training.interface import LabelledPair, Pairs
 from safehold.improve.training.multilingual import MultilingualEncoder
 from safehold.progress import Progress
 
+_LEAST_RATE = 0.02
+"""Share of the learning rate below which it does not fall."""
+_AT_ONCE = 64
+_EASY = 0.05
+"""What is added to every loss before it is drawn by, so that easy texts are not forgotten."""
+
 
 class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How it is trained; `frozen` layers and everything before them keep their weights.
 
-    `later` is the share of the texts that the passes after the first one read. `blanked` is the
-    share of pieces that the network is not shown (Iyyer et al., ACL 2015). Going on from another
-    bundle's weights takes one pass at half the rates, over the written texts in every language but
-    English and a `replay` of the rest.
+    `later` is the share of the texts that the passes after the first one read, drawn by how wrong
+    the network is about them by then; 1 reads all. `most_wrong` is the loss from which no text is
+    drawn more often: it may be the label that is wrong. A step reads at most `batch_rows` texts of
+    at most `batch_ids` pieces in all. `blanked` is the share of pieces that the network is not
+    shown (Iyyer et al., ACL 2015). Going on from another bundle's weights takes one pass at half
+    the rates, over the written texts in every language but English and a `replay` of the rest.
     """
 
     frozen: int = 2
     epochs: int = 2
-    later: float = 0.5
+    later: float = 0.6
+    most_wrong: float = 2.0
     replay: float = 0.12
     blanked: float = 0.06
     most_ids: int = 128
     batch_ids: int = 1600
+    batch_rows: int = 24
     learning_rate: float = 1.2e-4
     head_rate: float = 2e-3
     warmup: int = 30
@@ -70,25 +80,60 @@ def train_multilingual(
         ],
         weight_decay=settings.weight_decay,
     )
-    plan = [
-        batch
-        for pairs in epochs
-        for batch in _batches(_rows(pairs, unigram, settings, generator), settings, generator)
-    ]
+    first = _batches(_rows(epochs[0], unigram, settings, generator), settings, generator)
+    total = round(len(first) * (1 + settings.later * (len(epochs) - 1)))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / settings.warmup, 1 - step / (len(plan) + 1))
+        optimizer,
+        lambda step: min((step + 1) / settings.warmup, max(1 - step / (total + 1), _LEAST_RATE)),
     )
-    progress.start("stage 2", len(plan))
-    for batch in plan:
-        loss = _loss(model, words, batch, settings)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.advance()
+    for number, pairs in enumerate(epochs):
+        plan = first
+        if number:
+            rows = _rows(pairs, unigram, settings, generator)
+            if settings.later < 1:
+                rows = _drawn(model, words, rows, settings, generator, progress)
+            plan = _batches(rows, settings, generator)
+        progress.start(f"stage 2, pass {number + 1} of {len(epochs)}", len(plan))
+        for batch in plan:
+            loss = _loss(model, words, batch, settings)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            progress.advance()
     model.eval()
     return model
+
+
+def _drawn(
+    model: MultilingualEncoder,
+    words: Rows,
+    rows: Sequence[_TrainingRow],
+    settings: MultilingualHeadSettings,
+    generator: np.random.Generator,
+    progress: Progress,
+) -> list[_TrainingRow]:
+    """Return `later` of the rows, drawn without replacement by their loss.
+
+    Weighted by exponential keys (Efraimidis and Spirakis, Information Processing Letters 97, 2006).
+    """
+    model.eval()
+    losses = np.zeros(len(rows))
+    order = sorted(range(len(rows)), key=lambda at: len(rows[at].ids))
+    progress.start("stage 2, what is hard", len(rows))
+    at = 0
+    while at < len(order):
+        width = len(rows[order[min(at + _AT_ONCE, len(order)) - 1]].ids)
+        batch = order[at : at + max(1, min(_AT_ONCE, settings.batch_ids // width))]
+        with torch.no_grad():
+            losses[batch] = _own_losses(model, words, [rows[one] for one in batch])[0].numpy()
+        at += len(batch)
+        progress.advance(len(batch))
+    model.train()
+    weight = np.minimum(losses, settings.most_wrong) + _EASY
+    keys = generator.exponential(size=len(rows)) / weight
+    return [rows[one] for one in np.argsort(keys)[: round(settings.later * len(rows))]]
 
 
 def _rows(
@@ -121,26 +166,29 @@ def _row(
 def _batches(
     rows: Sequence[_TrainingRow], settings: MultilingualHeadSettings, generator: np.random.Generator
 ) -> list[list[_TrainingRow]]:
-    """Group rows of like length, so that padding costs little, in a random order of groups."""
+    """Group rows of like length, so that padding costs little, in a random order of groups.
+
+    A step moves the weights by the mean of its rows, so a group of short texts is bounded by their
+    number too: else a request would count a fifth of what a passage does.
+    """
     jitter = generator.uniform(-6, 6, size=len(rows))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids) + jitter[i])
     batches: list[list[_TrainingRow]] = [[]]
     width = 0
     for index in order:
         width = max(width, len(rows[index].ids))
-        if batches[-1] and width * (len(batches[-1]) + 1) > settings.batch_ids:
+        full = len(batches[-1]) == settings.batch_rows
+        if batches[-1] and (full or width * (len(batches[-1]) + 1) > settings.batch_ids):
             batches.append([])
             width = len(rows[index].ids)
         batches[-1].append(rows[index])
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def _loss(
-    model: MultilingualEncoder,
-    words: Rows,
-    rows: Sequence[_TrainingRow],
-    settings: MultilingualHeadSettings,
-) -> torch.Tensor:
+def _own_losses(
+    model: MultilingualEncoder, words: Rows, rows: Sequence[_TrainingRow]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return each row's loss on its own surface, all logits, and the rows' clauses."""
     width = max(len(row.ids) for row in rows)
     vectors = np.zeros((len(rows), width, 2 * (words.shape[1] // 18) * 16), dtype=np.float32)
     mask = torch.zeros((len(rows), width))
@@ -150,12 +198,22 @@ def _loss(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(torch.from_numpy(vectors), mask).float()
     clause = torch.tensor([row.clause for row in rows])
-    weight = torch.tensor([row.weight for row in rows])
     chosen = torch.tensor([int(row.reply) for row in rows])
     own = logits.gather(1, chosen[:, None])[:, 0]
     losses = functional.binary_cross_entropy_with_logits(
         own, (clause >= 0).float(), reduction="none"
     )
+    return losses, logits, clause
+
+
+def _loss(
+    model: MultilingualEncoder,
+    words: Rows,
+    rows: Sequence[_TrainingRow],
+    settings: MultilingualHeadSettings,
+) -> torch.Tensor:
+    losses, logits, clause = _own_losses(model, words, rows)
+    weight = torch.tensor([row.weight for row in rows])
     loss = (losses * weight).sum() / weight.sum()
     restricted = clause >= 0
     if bool(restricted.any()):

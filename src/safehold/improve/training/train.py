@@ -248,8 +248,6 @@ def _train_stage2(
     head = settings.exchange_head
     epochs = [pairs(examples, clauses, seed=settings.seed + epoch) for epoch in range(head.epochs)]
     rng = random.Random(settings.seed)
-    for number, found in enumerate(epochs[1:], 1):
-        epochs[number] = rng.sample(found, k=round(head.later * len(found)))
     whole = Unigram(source.pieces, source.scores.tolist())
     used = Counter(piece for pair in epochs[0] for piece in whole.encode(pair.reply or pair.prompt))
     kept = kept_by_use(source.pieces, used, settings.shape.vocabulary)
