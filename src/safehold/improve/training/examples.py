@@ -170,9 +170,9 @@ def shown_again(
         elif restricted:
             found.append((said, one))
         if rng.random() < _OVER_TURNS and (
-            joined := _over_turns(said, by_language.get(one.language, []), rng)
+            over := _over_turns(said, by_language.get(one.language, []), rng)
         ):
-            found.append((joined, one))
+            found.append((over, one))
     for _ in range(len(harmless) // _TALKED):
         own = by_language[rng.choice(harmless).language]
         said_before = [rng.choice(own) for _ in range(rng.randint(*_MESSAGES))]
