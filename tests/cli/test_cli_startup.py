@@ -43,6 +43,26 @@ def test_no_command_loads_a_library_before_it_runs() -> None:
     assert run.returncode == 0, run.stderr.decode()[-400:]
 
 
+def test_help_costs_about_what_its_own_libraries_cost() -> None:
+    """Every command's help, in CPU time, against the import of what no command can do without."""
+    names = sorted(COMMANDS)
+    program = (
+        "import time\n"
+        "import click, msgspec, cryptography, typing, pathlib, asyncio, ssl, json\n"
+        "from click.testing import CliRunner\n"
+        "base = time.process_time()\n"
+        "from safehold.cli import safehold\n"
+        f"for name in {names!r}:\n"
+        "    began = time.process_time()\n"
+        "    said = CliRunner().invoke(safehold, [name, '--help'])\n"
+        "    assert said.exit_code == 0, (name, said.output)\n"
+        "    spent = time.process_time() - began\n"
+        "    assert spent < 2 * base, (name, spent, base)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()[-400:]
+
+
 def test_words_told_early_are_those_of_the_parts() -> None:
     """What `--help` offers without loading its parts is what there is."""
     assert sorted(SCANNERS) == list(monitor.SCANNERS)

@@ -3,12 +3,18 @@
 import datetime as dt
 import itertools
 import time
+from array import array
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from safehold.errors import UsageError
+
+if TYPE_CHECKING:
+    from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
@@ -206,10 +212,11 @@ def timeline(rows: Path, plan_file: Path, out: Path) -> None:
           --plan egress-plan.toml --out egress.html
     """
     from safehold.secure.egress.declare.plan import load_plan
-    from safehold.secure.egress.watch.timeline import read_timeline, render
+    from safehold.secure.egress.watch.timeline import render
+    from safehold.secure.egress.watch.timeline_files import timeline_rows
 
     plan = load_plan(plan_file)
-    out.write_text(render(read_timeline(rows), stolen_bytes=plan.bound.stolen_bytes))
+    out.write_text(render(timeline_rows(rows), stolen_bytes=plan.bound.stolen_bytes))
     click.echo(f"wrote {out.name}")
 
 
@@ -232,9 +239,9 @@ def baseline(rows: Path, out: Path, per_year: float, seed: int) -> None:
     from safehold.secure.egress.detectors.baseline import fit
     from safehold.secure.egress.detectors.calibration import calibrate
     from safehold.secure.egress.enforcement.state import write_durably
-    from safehold.secure.egress.watch.timeline import read_timeline
+    from safehold.secure.egress.watch.timeline_files import timeline_rows
 
-    series = hourly_series(read_timeline(rows))
+    series = hourly_series(timeline_rows(rows))
     rng = np.random.default_rng(seed)
     fitted = {
         name: calibrate(fit(values, 3600), alarms_per_year=per_year / len(series), rng=rng)
@@ -246,13 +253,12 @@ def baseline(rows: Path, out: Path, per_year: float, seed: int) -> None:
     )
 
 
-def hourly_series(rows: list) -> dict[str, list[float]]:  # type: ignore[type-arg]
-    """Bytes by hour from a timeline's odometers."""
+def hourly_series(rows: "Iterable[TimelineRow]") -> dict[str, list[float]]:
+    """Bytes by hour from a timeline's odometers; rows are read one at a time."""
     series: dict[str, list[float]] = {}
-    if not rows:
-        return series
-    first = rows[0].time
+    first: float | None = None
     for before, after in itertools.pairwise(rows):
+        first = before.time if first is None else first
         hour = int((after.time - first) // 3600)
         for name, passed in after.passed.items():
             bins = series.setdefault(name, [])
@@ -291,7 +297,7 @@ def overhead(
     from safehold.secure.egress.explain.ledger import ChainPosition
     from safehold.secure.egress.explain.senders import load_sources
     from safehold.secure.egress.watch import overhead_learning as vouched
-    from safehold.secure.egress.watch.timeline import read_timeline
+    from safehold.secure.egress.watch.timeline_files import timeline_rows
 
     register, plan = load_register(register_file), load_plan(plan_file)
     sources = load_sources(senders, register)
@@ -301,7 +307,7 @@ def overhead(
         if sources.reader is not None
         for row, _ in sources.reader.follow(name, ChainPosition(), time.time())
     ]
-    watched = read_timeline(rows)
+    watched = vouched.looks(timeline_rows(rows), interval)
     flows = [flow.id for flow in register.flows if flow.reconciled]
     if not flows:
         raise UsageError("the register has no reconciled flow")
@@ -344,10 +350,11 @@ def map_(
     from safehold.secure.egress.kernel.nft import NftKernel
     from safehold.secure.egress.watch.flow_map import flow_map, map_text, steal_months, steal_text
     from safehold.secure.egress.watch.observe_flows import seen
-    from safehold.secure.egress.watch.timeline import read_timeline
+    from safehold.secure.egress.watch.timeline_files import HOUR_S, timeline_rows
+    from safehold.secure.egress.watch.timeline_rows import rolled_up
 
     register, plan = load_register(register_file), load_plan(plan_file)
-    watched = read_timeline(rows)
+    watched = list(rolled_up(timeline_rows(rows), HOUR_S))
     today = dt.datetime.now(dt.UTC).date()
     found = flow_map(register, watched, seen(NftKernel(netns)) if observed else [], today)
     months = steal_months(watched, register.live(today), plan)
@@ -387,17 +394,22 @@ def tighten_(rows: Path, register_file: Path, plan_file: Path, risk: float, as_j
     from safehold.secure.egress.declare.register import load_register
     from safehold.secure.egress.units import human_bytes
     from safehold.secure.egress.watch.flow_map import steal_month, steal_months, steal_text
-    from safehold.secure.egress.watch.timeline import read_timeline
+    from safehold.secure.egress.watch.timeline_files import HOUR_S, timeline_rows
+    from safehold.secure.egress.watch.timeline_rows import rolled_up
 
     register, plan = load_register(register_file), load_plan(plan_file)
-    watched = read_timeline(rows)
     live = register.live(dt.datetime.now(dt.UTC).date())
-    proposals = {}
-    for flow in live:
-        held = [(row.time, row.passed[flow.id]) for row in watched if flow.id in row.passed]
-        if len(held) > 1:
-            times, passed = zip(*held, strict=True)
-            proposals[flow.id] = tighten(flow, times, passed, risk=risk)
+    held = {flow.id: (array("d"), array("q")) for flow in live}
+    for row in timeline_rows(rows):  # numbers alone: of many flows, a month of rows is much
+        for name in held.keys() & row.passed.keys():
+            held[name][0].append(row.time)
+            held[name][1].append(row.passed[name])
+    watched = list(rolled_up(timeline_rows(rows), HOUR_S))
+    proposals = {
+        flow.id: tighten(flow, *held[flow.id], risk=risk)
+        for flow in live
+        if len(held[flow.id][0]) > 1
+    }
     after = [tightened(f, proposals[f.id]) if f.id in proposals else f for f in live]
     months = (*steal_months(watched, live, plan), steal_month("proposed", after, plan))
     if as_json:

@@ -206,9 +206,8 @@ def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> 
     from safehold.secure.egress.kernel.ruleset import (
         Desired,
         Quota,
-        accounts,
+        budgets_of,
         transaction,
-        windows_of,
     )
 
     rules, limits = load_register(register_file), load_plan(plan_file)
@@ -216,8 +215,8 @@ def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> 
     proof = prove(live, limits)
     quotas = {
         (name, window): Quota(limit=limit, fresh=True)
-        for name in accounts(live, limits)
-        for window, limit in windows_of(name, live, limits).items()
+        for name, windows in budgets_of(live, limits).items()
+        for window, limit in windows.items()
     }
     numbers = {flow.source.user: 0 for flow in live if flow.source.user}
     spaces = {flow.source.netns: flow.source.netns[:15] for flow in live if flow.source.netns}

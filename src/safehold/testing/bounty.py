@@ -20,6 +20,7 @@ from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.interface import Allow, Block, ScoringFlow, Stage, Verdict
 from safehold.guard.overlay.live import HotSource, no_hot_rules
+from safehold.guard.session.remembered import ScoreMemory
 from safehold.guard.session.session import SessionPolicy
 from safehold.testing.guards import UnsafeOpenSession
 
@@ -55,9 +56,11 @@ class HoleyGuard:
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
         hot: HotSource = no_hot_rules,
+        memory: ScoreMemory | None = None,
+        account: str = "",
     ) -> HoleySession:
         """Start an exchange."""
-        del policy, exempt, hot
+        del policy, exempt, hot, memory, account
         said = "\n".join(part.text for part in exchange.texts(Role.USER))
         return HoleySession(said, self._stops)
 

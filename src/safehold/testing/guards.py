@@ -9,6 +9,7 @@ from safehold.guard.interface import Allow, Block, Cleared, Heard, ScoringFlow, 
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.scorers.rules import Rule, RuleSet
 from safehold.guard.session.cascade import Cascade, Thresholds
+from safehold.guard.session.remembered import ScoreMemory
 from safehold.guard.session.session import Guard, LaneCoverage, SessionPolicy, SessionReport
 
 MARKER = "purple elephant protocol"
@@ -134,7 +135,9 @@ class UnsafeOpenGuard:
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
         hot: HotSource = no_hot_rules,
+        memory: ScoreMemory | None = None,
+        account: str = "",
     ) -> UnsafeOpenSession:
         """Start an exchange that nobody guards."""
-        del exchange, policy, exempt, hot
+        del exchange, policy, exempt, hot, memory, account
         return UnsafeOpenSession()

@@ -43,7 +43,7 @@ from safehold.guard.ledger.writer import Ledger
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.interface import Incident, IncidentKind
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.ledger import RowMaker
 from safehold.testing.trust import person_id

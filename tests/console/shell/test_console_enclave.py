@@ -14,7 +14,7 @@ from safehold.console.demo.stage import DemoStage
 from safehold.console.screens.enclave import newest_row, tail
 from safehold.console.shell.web import COOKIE
 from safehold.errors import DataError
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.testing.trust import SoftPasskey, person_id
 from safehold.trust.grants.events import DecisionNote
 from safehold.trust.log.log_entries import Record

@@ -16,7 +16,7 @@ from safehold.secure.egress.enforcement.loosening import documents, looser
 from safehold.secure.egress.interface import Direction, Tuple5, Window
 from safehold.secure.egress.watch.flow_map import flow_map, steal_months
 from safehold.secure.egress.watch.observe_flows import SeenFlow
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.testing.egress import TODAY, plan, register, row
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC).timestamp()

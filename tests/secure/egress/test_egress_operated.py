@@ -15,7 +15,7 @@ from safehold.secure.egress.enforcement.log_adapter import DeskAudit
 from safehold.secure.egress.kernel.attribution import Connection
 from safehold.secure.egress.watch.access_log import AccessLog
 from safehold.secure.egress.watch.timeline import newest_rows, render
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.testing.egress import World, register, row
 from safehold.trust.log.closures import EgressClosure, closure_of, closures
 from safehold.trust.log.log_entries import Record

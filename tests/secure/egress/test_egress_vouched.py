@@ -6,7 +6,7 @@ import pytest
 from safehold.errors import EgressError
 from safehold.secure.egress.explain.ledger import START, ExplainedRow
 from safehold.secure.egress.watch.overhead_learning import Learned, as_toml, learn, words
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 
 def time_of(

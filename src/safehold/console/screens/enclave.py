@@ -15,7 +15,8 @@ from safehold.govern.controls.engine import read_again
 from safehold.govern.controls.interface import Control, ControlResult, ControlRun
 from safehold.govern.controls.library import ControlCatalogue, stock_catalogue
 from safehold.govern.standards.library import load_standards, stock_names
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_files import last_rows
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.trust.grants.cases import Case
 from safehold.trust.grants.events import Released
 from safehold.trust.log.dsse import open_envelope
@@ -316,23 +317,15 @@ def newest_row(path: Path) -> TimelineRow | None:
 
 
 def tail(path: Path, *, most_bytes: int = _TAIL_BYTES) -> tuple[TimelineRow, ...]:
-    """Return the rows in the last bytes of a timeline.
+    """Return the rows in about the last bytes of a timeline; one that is being written is none.
 
     Raises:
-        DataError: it can't be read, or a line is no row.
+        DataError: it can't be read, or no line is a row.
     """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - most_bytes))
-            lines = file.read().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
-    whole = lines[1 if size > most_bytes else 0 : -1]  # a line that is being written is not read
-    try:
-        return tuple(msgspec.json.decode(line, type=TimelineRow) for line in whole)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path.name}: a line is no timeline row") from error
+    rows = last_rows(path, at_least_bytes=most_bytes)
+    if not rows and path.stat().st_size:
+        raise DataError(f"{path.name}: a line is no timeline row")
+    return tuple(rows)
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from safehold.demo.enclave.parts import ETC, VAR, enforcer
 from safehold.demo.enclave.people import APPROVERS, People, part
 from safehold.errors import TrustError
@@ -27,7 +25,8 @@ from safehold.secure.egress.bounds.budget import total_leak
 from safehold.secure.egress.declare.plan import load_plan
 from safehold.secure.egress.declare.register import load_register
 from safehold.secure.egress.enforcement.log_adapter import DeskWeightGrants
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_files import last_rows, timeline_rows
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.trust.grants.interface import GrantRequest
 
 _FAR = Path("/sys/class/net/out0/statistics/rx_bytes")
@@ -166,17 +165,12 @@ def _connects() -> None:
             trial.connect_ex((_STRANGER, port))
 
 
-def _rows() -> list[TimelineRow]:
-    lines = (VAR / "egress" / "timeline.jsonl").read_bytes().splitlines(keepends=True)
-    return [msgspec.json.decode(one, type=TimelineRow) for one in lines if one.endswith(b"\n")]
-
-
 def _last() -> TimelineRow:
-    return _rows()[-1]
+    return last_rows(VAR / "egress" / "timeline.jsonl", at_least_bytes=0)[-1]
 
 
 def _actions() -> int:
-    return sum(len(one.actions) for one in _rows())
+    return sum(len(one.actions) for one in timeline_rows(VAR / "egress" / "timeline.jsonl"))
 
 
 def _soon(holds: Callable[[], bool]) -> bool:

@@ -196,6 +196,7 @@ class Gateway:
         if self._first is not None:
             await self._first()
         self._tasks = [asyncio.ensure_future(self._sweep())]
+        self._tasks.append(asyncio.ensure_future(self.relay.load.beat()))
         self._tasks += [asyncio.ensure_future(start()) for start in self._background]
         self.ready = True
 
@@ -500,6 +501,8 @@ class Gateway:
             return HttpRefusal(503, f"this surface is closed: {reason}", 60)
         if len(self._open) >= self.settings.limits.max_streams:
             return HttpRefusal(503, "the gateway is at its limit of open exchanges", 1)
+        if (busy := self.relay.load.refusal(self.settings.limits.verdict_wait_s)) is not None:
+            return busy
         try:
             return await self.gate.admit(key, surface)
         except LedgerError:

@@ -50,6 +50,7 @@ from safehold.guard.ledger.interface import FinalRow, RowSink
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.writer import Ledger
 from safehold.guard.overlay.live import HotSource
+from safehold.guard.session.remembered import ScoreMemory
 
 _SETTLE_S = 1.0
 
@@ -133,6 +134,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         trial=desk,
         media=MediaJudge(settings.media_scorer) if settings.media_scorer else None,
         keep=histories.keep,
+        memory=ScoreMemory(),
     )
     # 5. What all workers and hosts have in common, before the first request.
     surfaces = Surfaces(settings, lambda one, closed: metrics.surface_closed(one, closed=closed))

@@ -29,7 +29,10 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes and times that bound one request; each is a refusal or an error, never a hang."""
+    """Sizes and times that bound one request; each is a refusal or an error, never a hang.
+
+    A request that would wait longer than `verdict_wait_s` for its verdict is refused at once.
+    """
 
     max_body_bytes: int = 8 * 1024 * 1024
     max_reply_bytes: int = 16 * 1024 * 1024
@@ -43,6 +46,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall_timeout_s: float = 60.0
     total_timeout_s: float = 1800.0
     drain_timeout_s: float = 60.0
+    verdict_wait_s: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse bounds under which no request could end well.

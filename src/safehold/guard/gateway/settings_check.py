@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "Limits.stall_timeout_s": (_SOON, _WEEK_S),
     "Limits.total_timeout_s": (_SOON, _WEEK_S),
     "Limits.drain_timeout_s": (_SOON, _WEEK_S),
+    "Limits.verdict_wait_s": (_SOON, _WEEK_S),
     "SurfacePolicy.hold_tokens": (0, 4_096),
     "SurfacePolicy.doubt_tokens": (0, 4_096),
     "SurfacePolicy.decoded_tokens": (0, 4_096),

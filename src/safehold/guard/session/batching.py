@@ -6,6 +6,7 @@ so a lone stream waits for nothing and many streams share the model's fixed cost
 
 import asyncio
 import functools
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,9 @@ import msgspec
 from safehold.guard.interface import Escalation, Failed, Scored
 from safehold.guard.scorers.interface import ExchangeScore, ExchangeScorer, ScoringInput
 from safehold.guard.session.drivers import Answer, guarded
+
+_SHARE = 0.1
+"""How much one batch counts in the running mean."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +40,8 @@ class Stage2:
         self._worker: asyncio.Task[None] | None = None
         self.batches = 0
         self.scored = 0
+        self.each_s = 0.0
+        """What a text costs, in seconds of the scoring thread (a running mean)."""
 
     async def __call__(self, request: Escalation) -> Answer:
         """Return the score of one escalation; never raises for a scorer's failure or a time-out."""
@@ -60,9 +66,11 @@ class Stage2:
             if not taken:
                 continue
             inputs = [ScoringInput(request.prompt, request.reply) for request, _ in taken]
-            scores = await loop.run_in_executor(
-                self._thread, functools.partial(guarded, self._scorer.score, inputs)
+            scores, spent = await loop.run_in_executor(
+                self._thread, functools.partial(_timed, self._scorer, inputs)
             )
+            share = _SHARE if self.batches else 1.0
+            self.each_s += (spent / len(taken) - self.each_s) * share
             self.batches += 1
             self.scored += len(taken)
             for (_, future), answer in zip(taken, _answers(scores, len(taken)), strict=True):
@@ -72,6 +80,15 @@ class Stage2:
     def close(self) -> None:
         """Stop the scoring thread once its batch is done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _timed(
+    scorer: ExchangeScorer, inputs: list[ScoringInput]
+) -> tuple[list[ExchangeScore] | Failed, float]:
+    """Score a batch; return the CPU seconds of this thread too, which no other process spends."""
+    began = time.thread_time()
+    scores = guarded(scorer.score, inputs)
+    return scores, time.thread_time() - began
 
 
 class InlineStage2:

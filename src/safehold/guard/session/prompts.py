@@ -10,12 +10,30 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from safehold.exchange import Exchange
-from safehold.guard.interface import Allow, Block, Escalation, Failed, ScoringFlow, Stage, Verdict
+from safehold.guard.interface import (
+    Allow,
+    Block,
+    Escalation,
+    Failed,
+    Scored,
+    ScoringFlow,
+    Stage,
+    Verdict,
+)
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade, TextKind
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
 from safehold.guard.session.drivers import guarded
-from safehold.guard.session.segments import LONGEST, WHOLE, pieces, request, segments, windows
+from safehold.guard.session.remembered import AccountMemory, TextScores
+from safehold.guard.session.segments import (
+    LONGEST,
+    WHOLE,
+    Segment,
+    pieces,
+    request,
+    segments,
+    windows,
+)
 from safehold.guard.session.written import WrittenRules
 
 _CANDIDATES = 4
@@ -27,6 +45,10 @@ _TOGETHER = 2
 """Texts of joined turns that stage 2 reads whatever stage 1 thinks of them."""
 _KEPT_CHARS = 1 << 18
 """Characters of a prompt's views that are kept for rules that come while the reply is streamed."""
+
+_KINDS = {True: b"t", False: b"r"}
+_STAGE2 = b"2"
+"""What a text is remembered as."""
 
 Views = Callable[[str], Sequence[str]]
 
@@ -42,13 +64,23 @@ class PromptJudge:
     """Judges one prompt; keeps the scores that the report names."""
 
     def __init__(
-        self, cascade: Cascade, views: Views, failures: Failures, written: WrittenRules
+        self,
+        cascade: Cascade,
+        views: Views,
+        failures: Failures,
+        written: WrittenRules,
+        memory: AccountMemory | None = None,
     ) -> None:
-        """Take the cascade, the decoder's views of a text, the fail modes, the written rules."""
+        """Take the cascade, the decoder's views of a text, the fail modes, the written rules.
+
+        `memory` holds what texts of earlier turns scored.
+        """
         self._cascade = cascade
+        self._memory = memory
         self._views = views
         self._written = written
-        self._kept: list[tuple[str, int]] = []
+        self._kept: list[tuple[str, int | None, int]] = []
+        """A text, which of its views (None: it is a view itself), and its turn."""
         self._kept_chars = 0
         self._plain: dict[str, str] = {}
         self._failures = failures
@@ -61,30 +93,89 @@ class PromptJudge:
         cascade = self._cascade
         found: list[_Found] = []
         text, last = request(exchange)
+        scored, hottest_of_all = False, -math.inf
         for segment in segments(exchange):
-            views = self._views(segment.text)
-            if segment.turn == last:
-                self._plain[segment.text] = views[0]
-            for view in views:
-                self._keep(view, segment.turn)
-                hit = self._written.search(view)
-                if hit is not None:
-                    return rule_block(hit, InPrompt(segment.turn))
-                for piece in pieces(view) if segment.scored else ():
-                    logit = self._score(piece, segment.turn)
-                    if isinstance(logit, Block):
-                        return logit
-                    kind = _kind(segment.turn, last, whole=piece == view)
-                    found.append(_Found(logit, piece, segment.turn, kind))
-        if cascade.stage1 is None or not found:
+            stop, hottest, some = self._segment(segment, last)
+            if stop is not None:
+                return stop
+            scored = scored or hottest is not None
+            hottest_of_all = max(hottest_of_all, -math.inf if hottest is None else hottest)
+            found += some
+        if cascade.stage1 is None or not scored:
             return Allow(score=0.0)
         # Of equally hot texts the shortest says best what is asked.
         found.sort(key=lambda one: (-one.logit, len(one.text)))
-        self.stage1 = found[0].logit
+        self.stage1 = hottest_of_all
         asked = self._asked(text, last, found) if cascade.has_stage2 else []
         if isinstance(asked, Block):
             return asked
         return (yield from self._decide(found, asked))
+
+    def _segment(
+        self, segment: Segment, last: int
+    ) -> tuple[Block | None, float | None, list[_Found]]:
+        """Return the block that a text means, its hottest logit, and what is worth a second look.
+
+        A text that is remembered is not scored again, and of one that stage 2 will not be asked
+        about only the hottest logit is needed.
+        """
+        memory = self._memory
+        name = b"" if memory is None else memory.name(_KINDS[segment.scored], segment.text)
+        kept = None if memory is None else memory.scores(name)
+        if kept is None:
+            return self._first_time(segment, last, memory, name)
+        views: Sequence[str] | None = None
+        hot = self._written.hot
+        if hot.now.rules is not None:
+            views = self._views(segment.text)
+            for view in views:
+                hit = hot.search(view)
+                if hit is not None:
+                    return rule_block(hit, InPrompt(segment.turn)), None, []
+        for number, size in enumerate(kept.sizes):
+            self._keep(segment.text, number, size, segment.turn)
+        hottest = max((logit for one in kept.logits for logit in one), default=None)
+        surface = self._cascade.prompt
+        matters = surface.escalate if self._cascade.has_stage2 else surface.alone
+        if hottest is None or (segment.turn not in {last, -1} and hottest < matters):
+            return None, hottest, []
+        views = self._views(segment.text) if views is None else views
+        some = [
+            _Found(logit, piece, segment.turn, _kind(segment.turn, last, whole=piece == view))
+            for view, logits in zip(views, kept.logits, strict=True)
+            for piece, logit in zip(pieces(view), logits, strict=True)
+        ]
+        return None, hottest, some
+
+    def _first_time(
+        self, segment: Segment, last: int, memory: AccountMemory | None, name: bytes
+    ) -> tuple[Block | None, float | None, list[_Found]]:
+        """Score a text; remember what it scored, where nothing failed meanwhile."""
+        found: list[_Found] = []
+        sizes: list[int] = []
+        logits: list[tuple[float, ...]] = []
+        failed = len(self._failures.bypasses)
+        views = self._views(segment.text)
+        if segment.turn == last:
+            self._plain[segment.text] = views[0]
+        for view in views:
+            self._keep(view, None, len(view), segment.turn)
+            hit = self._written.search(view)
+            if hit is not None:
+                return rule_block(hit, InPrompt(segment.turn)), None, []
+            own: list[float] = []
+            for piece in pieces(view) if segment.scored else ():
+                logit = self._score(piece, segment.turn)
+                if isinstance(logit, Block):
+                    return logit, None, []
+                kind = _kind(segment.turn, last, whole=piece == view)
+                found.append(_Found(logit, piece, segment.turn, kind))
+                own.append(logit)
+            sizes.append(len(view))
+            logits.append(tuple(own))
+        if memory is not None and failed == len(self._failures.bypasses):
+            memory.keep(name, TextScores(tuple(sizes), tuple(logits)))
+        return None, max((one.logit for one in found), default=None), found
 
     def _asked(self, text: str, last: int, found: Sequence[_Found]) -> list[_Found] | Block:
         """Return what stage 2 reads whatever stage 1 thinks of it: of the last request, of joins.
@@ -106,17 +197,18 @@ class PromptJudge:
         together = [one for one in found if one.kind is TextKind.JOINED]
         return [*asked, *_hottest(together, -math.inf, _TOGETHER)]
 
-    def _keep(self, view: str, turn: int) -> None:
-        if self._kept_chars + len(view) <= _KEPT_CHARS:
-            self._kept.append((view, turn))
-            self._kept_chars += len(view)
+    def _keep(self, text: str, view: int | None, size: int, turn: int) -> None:
+        if self._kept_chars + size <= _KEPT_CHARS:
+            self._kept.append((text, view, turn))
+            self._kept_chars += size
 
     def again(self) -> Block | None:
         """Search the prompt for hot rules that came since it was judged.
 
         Of a prompt with more than 262,144 characters in all views, only so many are searched.
         """
-        for view, turn in self._kept:
+        for text, number, turn in self._kept:
+            view = text if number is None else self._views(text)[number]
             hit = self._written.hot.search(view)
             if hit is not None:
                 return rule_block(hit, InPrompt(turn))
@@ -129,12 +221,25 @@ class PromptJudge:
         logit = guarded(lane.feed, tokens(text))
         return self._failures.finite(logit, Stage.STAGE1, InPrompt(turn), empty_ok=True)
 
+    def _ask(self, text: str) -> ScoringFlow[Scored | Failed]:
+        """Return what stage 2 says of a text, or said of it before; a failure is asked again."""
+        if self._memory is None:
+            return (yield Escalation(prompt=text, reply=""))
+        name = self._memory.name(_STAGE2, text)
+        known = self._memory.answer(name)
+        if known is not None:
+            return known
+        answer = yield Escalation(prompt=text, reply="")
+        if isinstance(answer, Scored) and math.isfinite(answer.logit):
+            self._memory.keep(name, answer)
+        return answer
+
     def _decide(self, found: Sequence[_Found], asked: Sequence[_Found]) -> ScoringFlow[Verdict]:
         cascade, surface = self._cascade, self._cascade.prompt
         if not cascade.has_stage2:
-            hottest = found[0]
-            self.final = hottest.logit
-            if hottest.logit >= surface.alone:
+            self.final = self.stage1
+            if self.stage1 >= surface.alone:
+                hottest = found[0]
                 return block_at(
                     "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
                 )
@@ -145,7 +250,7 @@ class PromptJudge:
         order = dict.fromkeys([*(one.text for one in chosen), *texts])
         for one in (texts[text] for text in order):
             place = InPrompt(one.turn)
-            answer = yield Escalation(prompt=one.text, reply="")
+            answer = yield from self._ask(one.text)
             if isinstance(answer, Failed):
                 failed = self._failures.failed(answer, Stage.STAGE2, place)
                 if failed is not None:

@@ -23,6 +23,9 @@ WHOLE = 400
 """Characters of a request that stage 2 is shown at once."""
 _SEAM = PIECE
 """Characters on each side of a seam that are joined."""
+_BLOCK = 6_000
+"""Characters that turns joined may have between the ends of what is found: as in a lane of a reply,
+where the longest known attack and its stretch fit."""
 _SENTENCES = 200
 """Characters from which a text's sentences are scored by themselves too."""
 LONGEST = 240
@@ -95,7 +98,17 @@ def seams(texts: Sequence[str]) -> list[str]:
             at += len(glue)
             end = at + _SEAM
         found[whole[start:end]] = None
-    return [text for text in found if text.strip()]
+    return [text for whole in found for text in blocks(whole) if text.strip()]
+
+
+def blocks(text: str) -> list[str]:
+    """Return a long text in blocks that overlap by half, each of which stays when more is said.
+
+    What lies within `_BLOCK` characters is whole in one of them: further apart no rule looks.
+    """
+    if len(text) <= 2 * _BLOCK:
+        return [text]
+    return [text[start : start + 2 * _BLOCK] for start in range(0, len(text) - _BLOCK, _BLOCK)]
 
 
 def request(exchange: Exchange) -> tuple[str, int]:

@@ -35,6 +35,7 @@ from safehold.guard.session.decisions import Failures, block_at, rule_block
 from safehold.guard.session.drivers import guarded
 from safehold.guard.session.lanes import GrowingViews, LaneState, ProbeState
 from safehold.guard.session.prompts import PromptJudge
+from safehold.guard.session.remembered import AccountMemory, ScoreMemory
 from safehold.guard.session.segments import READ, last_answer, reading
 from safehold.guard.session.written import WrittenRules
 
@@ -72,11 +73,12 @@ class GuardSession:
         decoder: TextDecoder,
         exempt: Callable[[str], bool] | None = None,
         hot: HotSource = no_hot_rules,
+        memory: AccountMemory | None = None,
     ) -> None:
         """Take the cascade, the prompt with its history, and how to deliver.
 
         `exempt` says whether a grant delivers what a clause would stop; scoring goes on the same.
-        `hot` gives the hot rules in force at each step.
+        `hot` gives the hot rules in force at each step, `memory` what earlier turns scored.
         """
         self._cascade = cascade
         self._exchange = exchange
@@ -89,7 +91,7 @@ class GuardSession:
         self._escalations = 0
         self._failures = Failures(policy)
         self._written = WrittenRules(cascade.rules, HotSearch(hot))
-        self._prompt = PromptJudge(cascade, decoder.views, self._failures, self._written)
+        self._prompt = PromptJudge(cascade, decoder.views, self._failures, self._written, memory)
         self._blocked: Block | None = None
         self._untold: tuple[Lane, Block] | None = None
         self._excused = False
@@ -479,6 +481,9 @@ class Guard:
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
         hot: HotSource = no_hot_rules,
+        memory: ScoreMemory | None = None,
+        account: str = "",
     ) -> GuardSession:
-        """Start guarding one exchange."""
-        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt, hot)
+        """Start guarding one exchange; `memory` holds what an account's earlier turns scored."""
+        own = memory.of(self.digest, policy, account) if memory is not None and account else None
+        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt, hot, own)

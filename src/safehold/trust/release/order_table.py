@@ -190,6 +190,7 @@ _GATEWAY: dict[str, Order] = {
                 "stall_timeout_s",
                 "total_timeout_s",
                 "drain_timeout_s",
+                "verdict_wait_s",
             ),
             _LOWER,
         ),

@@ -8,10 +8,9 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import func, select
 
-from safehold.errors import UsageError
+from safehold.errors import DataError, UsageError
 from safehold.govern.controls.facts.documents import FlowRecords, Outputs
-from safehold.govern.controls.facts.egress import watch
-from safehold.govern.controls.facts.host import LocalHost
+from safehold.govern.controls.facts.host import HostError
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, ControlError
@@ -21,6 +20,7 @@ from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.schema import FINALS, PROMPTS
 from safehold.http_ask import ask
 from safehold.secure.egress.declare.register import load_register
+from safehold.secure.egress.watch.timeline_files import timeline_rows
 
 _ASK_S = 5.0
 _TOP = {"strip": 0, "chosen": 1}
@@ -97,8 +97,17 @@ def flows(site: Site, log: LogReading, now: int) -> FlowRecords:
         ControlError: `ss` does not answer.
     """
     at = site.export
-    rows = watch(LocalHost(), site).rows
-    today = [row.time for row in rows if now - row.time <= DAY]
+    begins, row, today = 0.0, None, list[float]()
+    try:
+        for row in timeline_rows(Path(site.egress) / "timeline.jsonl"):
+            begins = begins or row.time
+            if now - row.time <= DAY:
+                today.append(row.time)
+    except DataError as error:
+        raise HostError(f"egress: {error}") from error
+    if row is None:
+        raise HostError("timeline.jsonl is empty")
+    seen = {flow: sent for flow, sent in row.passed.items() if flow != "total"}
     gaps = [after - before for before, after in itertools.pairwise(today)]
     register = load_register(Path(site.register))
     # A row that names no local sender attributes its bytes to no process.
@@ -107,7 +116,6 @@ def flows(site: Site, log: LogReading, now: int) -> FlowRecords:
         for one in register.flows
         if not one.source.user and one.source.uid is None and not one.source.cgroup
     }
-    seen = {flow: sum(row.passed.get(flow, 0) for row in rows) for flow in rows[-1].passed}
     alerts = {
         one.facts["edge"]
         for one in log.of_kind("incident")
@@ -116,7 +124,7 @@ def flows(site: Site, log: LogReading, now: int) -> FlowRecords:
     return FlowRecords(
         written=now,
         longest_gap_s=max((*gaps, now - today[-1])) if today else float(DAY),
-        kept_days=int((rows[-1].time - rows[0].time) // DAY),
+        kept_days=int((row.time - begins) // DAY),
         bytes_seen=sum(seen.values()),
         bytes_unattributed=sum(sent for flow, sent in seen.items() if flow in bare),
         baseline_edges=at.edges,

@@ -14,7 +14,8 @@ from safehold.secure.egress.declare.plan import parse_plan
 from safehold.secure.egress.declare.register import Flow, parse_register
 from safehold.secure.egress.enforcement.state import State
 from safehold.secure.egress.interface import EgressMode
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_files import rows_in
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 
 class EgressFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,10 +70,10 @@ def egress(host: ControlledHost, site: Site) -> EgressFacts:
 
 def watch(host: ControlledHost, site: Site) -> WatchFacts:
     """Read the end of the timeline."""
-    lines = host.read(f"{site.egress}/timeline.jsonl").splitlines()[-2000:]
+    data = host.read(f"{site.egress}/timeline.jsonl")
     try:
-        rows = tuple(msgspec.json.decode(line, type=TimelineRow) for line in lines)
-    except msgspec.DecodeError as error:
+        rows = tuple(rows_in(data, strict=True))[-2000:]
+    except ValueError as error:
         raise HostError("timeline.jsonl is malformed") from error
     if not rows:
         raise HostError("timeline.jsonl is empty")

@@ -9,6 +9,7 @@ from safehold.exchange import Exchange, Lane
 from safehold.guard.interface import Block, Heard, ScoringFlow, Step, Verdict
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.drivers import StageTwo, no_stage2
+from safehold.guard.session.remembered import ScoreMemory
 from safehold.guard.session.session import LaneCoverage, SessionPolicy, SessionReport
 
 T = TypeVar("T")
@@ -62,8 +63,10 @@ class AnyGuard(Protocol):
         policy: SessionPolicy,
         exempt: Callable[[str], bool] | None = None,
         hot: HotSource = no_hot_rules,
+        memory: ScoreMemory | None = None,
+        account: str = "",
     ) -> Session:
-        """Start guarding one exchange."""
+        """Start guarding one exchange; `memory` holds what an account's earlier turns scored."""
         ...
 
 

@@ -16,6 +16,8 @@ from typing import Protocol
 
 from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamError
 from safehold.exchange import Channel, Lane
+from safehold.guard.gateway.access.admission import account_of
+from safehold.guard.gateway.access.load import Load
 from safehold.guard.gateway.bundles.active_guard import GuardHolder
 from safehold.guard.gateway.bundles.trial_seats import NoTrial, Seat, Seats
 from safehold.guard.gateway.interface import (
@@ -57,6 +59,7 @@ from safehold.guard.interface import Allow, Block, FailMode, Verdict
 from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, Outcome, RowSink
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.drivers import contained, run_flow
+from safehold.guard.session.remembered import ScoreMemory
 
 _log = logging.getLogger("safehold.gateway")
 
@@ -99,7 +102,10 @@ class Relay:
         trial: Seats | None = None,
         media: MediaJudge | None = None,
         keep: Callable[[RunState], Awaitable[None]] = _kept_nowhere,
+        memory: ScoreMemory | None = None,
     ) -> None:
+        self.memory = memory
+        self.load = Load(lambda: getattr(holder.current.stage2, "each_s", 0.0))
         self.keep = keep
         self.media = media
         self.hot = hot
@@ -189,7 +195,14 @@ class Run:
         self.out = out
         self.gone = gone
         held = self.held = seat.held
-        session = held.guard.session(ask.exchange, ask.policy.session(), self._granted, relay.hot)
+        session = held.guard.session(
+            ask.exchange,
+            ask.policy.session(),
+            self._granted,
+            relay.hot,
+            relay.memory,
+            account_of(ask.key) if ask.key else "",
+        )
         self.session = seat.listen(session)
         self.state = RunState(
             ask, out, self.session, bundle_digest=held.digest, started_at=relay.ticks()
@@ -208,9 +221,8 @@ class Run:
         self._start_upstream(ask.call.model)  # 1
         started = self.relay.ticks()
         large = sum(len(part.text) for part in ask.exchange.texts()) > _LARGE_CHARS
-        self.state.verdict = await run_flow(
-            self.session.judge_prompt(), self.held.stage2, offload=large
-        )
+        with self.relay.load.judged(self.session.judge_prompt()) as flow:
+            self.state.verdict = await run_flow(flow, self.held.stage2, offload=large)
         self.state.timing.guard_s += self.relay.ticks() - started
         if isinstance(self.state.verdict, Allow) and ask.call.media:
             self.state.verdict = await self._judge_media(self.state.verdict)

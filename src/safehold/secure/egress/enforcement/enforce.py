@@ -4,6 +4,7 @@ Order matters for safety: what tightens is done first and logged after; what loo
 logged, and only then done.
 """
 
+import contextlib
 import datetime as dt
 from collections.abc import Mapping, Sequence
 
@@ -64,10 +65,11 @@ from safehold.secure.egress.kernel.ruleset import (
     Quota,
     QuotaKey,
     accounts,
+    budgets_of,
+    first_drop,
     foreign_removal,
     quota_update,
     transaction,
-    windows_of,
 )
 
 THROTTLE = 10
@@ -227,6 +229,8 @@ class Enforcer:
         cut: tuple[str, ...] = (),
     ) -> Snapshot:
         with self._store.locked():
+            if blocked or sealed:
+                self._strike(None if sealed else flow)
             state = self._state(first=False)
             # A register that was loosened on disk must not ride in on a block: then all is sealed.
             tightened = msgspec.structs.replace(
@@ -240,13 +244,21 @@ class Enforcer:
                 self._store.save(tightened)
             except StateError as error:
                 # A full disk must not keep a flow open: drop first, then say what is missing.
-                self._rebuild(tightened, shape=bool(throttled), durable=False)
+                self._rebuild(tightened, shape=bool(throttled), durable=False, compare=False)
                 raise StateError(
                     f"{action} of {flow} is in the kernel but not durable: {error}"
                 ) from error
-            snapshot = self._rebuild(tightened, shape=bool(throttled))
+            snapshot = self._rebuild(tightened, shape=bool(throttled), compare=False)
         self._audit.append(f"egress.{action}", {"flow": flow, "reason": reason})
         return snapshot
+
+    def _strike(self, account: str | None) -> None:
+        """Drop before anything is read or written; the rules are made whole right after.
+
+        Under the lock, so that no look meets the one rule that nobody compiled.
+        """
+        with contextlib.suppress(KernelError):  # no rules of ours yet: the whole ones come next
+            self._kernel.apply(first_drop(account, self.plan))
 
     def _state(self, *, first: bool, applying: bool = False) -> State:
         state = self._store.load()
@@ -323,10 +335,9 @@ class Enforcer:
 
     def budgets(self) -> dict[str, dict[str, int]]:
         """Every budget in force, by account and window."""
-        flows = self.flows
         return {
-            name: {w.value: b for w, b in windows_of(name, flows, self.plan).items()}
-            for name in accounts(flows, self.plan)
+            name: {window.value: size for window, size in windows.items()}
+            for name, windows in budgets_of(self.flows, self.plan).items()
         }
 
     # -- three ways to make the kernel hold a state ----------------------------------------------
@@ -370,13 +381,16 @@ class Enforcer:
         )
         return self._told(step, approved, drift or ())
 
-    def _rebuild(self, state: State, *, shape: bool, durable: bool = True) -> Snapshot:
+    def _rebuild(
+        self, state: State, *, shape: bool, durable: bool = True, compare: bool = True
+    ) -> Snapshot:
         """Make all rules anew for what is closed or opened.
 
-        `shape` sets traffic control too; `durable=False` is for a disk that takes nothing.
+        `shape` sets traffic control too; `durable=False` is for a disk that takes nothing;
+        `compare=False` is for rules with one of our own at their head.
         """
         step = self._step(state, durable=durable)
-        drift = self._drift(step)
+        drift = self._drift(step) if compare else ()
         self._replace(step, shape=shape)
         kept = self._kept(step) if durable else step.state
         return self._told(step, kept, (*step.mended, *(drift or ())))
@@ -457,11 +471,12 @@ class Enforcer:
 
     def _remaining(self, state: State, flows: Sequence[Flow]) -> dict[str, dict[Window, int]]:
         result = {}
-        for name in accounts(flows, self.plan):
-            budget = windows_of(name, flows, self.plan)
+        for name, budget in budgets_of(flows, self.plan).items():
             if name in state.throttled:
-                budget = {window: limit // THROTTLE for window, limit in budget.items()}
-            result[name] = state.accounts.get(name, FlowOdometer()).remaining(budget, state.at)
+                left = {window: limit // THROTTLE for window, limit in budget.items()}
+            else:
+                left = dict(budget)
+            result[name] = state.accounts.get(name, FlowOdometer()).remaining(left, state.at)
         return result
 
     def _compare(self, desired: Desired, compiled: str) -> tuple[str, ...]:

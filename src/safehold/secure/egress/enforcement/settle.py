@@ -11,7 +11,7 @@ from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.enforcement.state import Clock, State
 from safehold.secure.egress.interface import Window
 from safehold.secure.egress.kernel.nft import CounterReading
-from safehold.secure.egress.kernel.ruleset import Quota, QuotaKey, accounts, quota_name, windows_of
+from safehold.secure.egress.kernel.ruleset import Quota, QuotaKey, accounts, budgets_of, quota_name
 
 _REFILL_BYTES = 65_536
 """A depleted quota is made anew once its window has this much again (or its whole budget)."""
@@ -84,10 +84,11 @@ def quotas(
 ) -> Iterator[tuple[QuotaKey, Quota]]:
     """Yield every quota's new limit: what it used, and what its window has left."""
     held = reading.quotas if reading else {}
+    budgets = budgets_of(flows, plan)
     for name, windows in remaining.items():
         for window, left in windows.items():
             limit, used = held.get(quota_name(name, window), (0, -1))
-            budget = windows_of(name, flows, plan)[window]
+            budget = budgets[name][window]
             if used < 0:
                 yield (name, window), Quota(limit=left, fresh=True)
             elif used >= limit and left < min(_REFILL_BYTES, budget):

@@ -107,13 +107,15 @@ class Desired(msgspec.Struct, frozen=True):
     rows: tuple[tuple[str, Flow], ...] = ()
 
 
-def windows_of(name: str, flows: Sequence[Flow], plan: EgressPlan) -> Mapping[Window, int]:
-    """The budgets of a flow, of the total (`total`) or of neighbour discovery."""
-    if name == TOTAL:
-        return plan.total
-    if name in {NEIGHBOURS, ARP}:
-        return {Window.DAY: NEIGHBOUR_BYTES_PER_DAY}
-    return next(flow.budget for flow in flows if flow.id == name)
+def budgets_of(flows: Sequence[Flow], plan: EgressPlan) -> dict[str, Mapping[Window, int]]:
+    """The budgets of every account: the flows, the total and neighbour discovery."""
+    others = {
+        TOTAL: plan.total,
+        NEIGHBOURS: {Window.DAY: NEIGHBOUR_BYTES_PER_DAY},
+        ARP: {Window.DAY: NEIGHBOUR_BYTES_PER_DAY},
+    }
+    own = {flow.id: flow.budget for flow in flows}
+    return {name: own[name] if name in own else others[name] for name in accounts(flows, plan)}
 
 
 def accounts(flows: Sequence[Flow], plan: EgressPlan) -> tuple[str, ...]:
@@ -141,9 +143,9 @@ def header_bytes(flow: Flow, packets: Mapping[str, int]) -> int:
     return count * _UDP_HEADERS + more if flow.transport() == {"udp"} else 0
 
 
-def class_id(flow: str, flows: Sequence[Flow]) -> int:
-    """The tc class of a flow, `1:<minor>`, as one 32-bit number."""
-    return (1 << 16) | (0x100 + [row.id for row in flows].index(flow))
+def class_ids(flows: Sequence[Flow]) -> dict[str, int]:
+    """The tc class of each flow, `1:<minor>`, as one 32-bit number."""
+    return {flow.id: (1 << 16) | (0x100 + place) for place, flow in enumerate(flows)}
 
 
 def transaction(desired: Desired) -> Json:
@@ -166,8 +168,9 @@ def transaction(desired: Desired) -> Json:
     owners = Owners(desired.uids, desired.interfaces)
     for account, flow in desired.rows or [(flow.id, flow) for flow in desired.flows]:
         commands += dispatch(flow, owners, account)
+    classes = class_ids(desired.flows)
     for flow in desired.flows:
-        commands += _pay(flow, desired)
+        commands += _pay(flow, desired, classes[flow.id])
     commands += handshakes(desired.flows)
     commands += ownerless(desired.flows)
     for name in desired.gone:
@@ -175,6 +178,24 @@ def transaction(desired: Desired) -> Json:
     if desired.plan.local.raw_frame_guard:
         commands += _wire_guard(desired)
     return {"nftables": commands}
+
+
+def first_drop(account: str | None, plan: EgressPlan) -> Json:
+    """Return one rule at the head that drops a flow, or (None) all that leaves this host.
+
+    It is for the moment until the rules are made anew; the kernel refuses it where there are none.
+    """
+    if account is not None:
+        drop = [{"counter": f"d_{account}"}, {"drop": None}]
+        return {"nftables": [_inserted(f"f_{account}", drop)]}
+    inner = (["lo"] if plan.local.loopback else []) + ([plan.box.inside] if plan.box.inside else [])
+    leaves = [match(meta("oifname"), name, "!=") for name in inner]
+    drop = [*leaves, {"counter": "sealed"}, {"drop": None}]
+    return {"nftables": [_inserted(hook, drop) for hook in ("output", "forward")]}
+
+
+def _inserted(chain: str, expr: list[Json]) -> Json:
+    return {"insert": {"rule": {**in_table(), "chain": chain, "expr": expr}}}
 
 
 def quota_update(lines: Mapping[QuotaKey, int], plan: EgressPlan) -> Json:
@@ -316,7 +337,11 @@ def _hooks(desired: Desired) -> list[Json]:
         )
     )
     rules.append(rule("undeclared", [_verdict(desired)]))
-    rules += [rule("pass", expr) for expr in _paid(TOTAL, desired)] if desired.plan.total else []
+    rules += (
+        [rule("pass", expr) for expr in _paid(TOTAL, desired.plan.total)]
+        if desired.plan.total
+        else []
+    )
     rules.append(rule("pass", [{"accept": None}]))
     return rules
 
@@ -344,16 +369,16 @@ def _neighbour_rules(desired: Desired) -> list[list[Json]]:
     ]
 
 
-def _pay(flow: Flow, desired: Desired) -> list[Json]:
+def _pay(flow: Flow, desired: Desired, class_id: int) -> list[Json]:
     chain = f"f_{flow.id}"
     if flow.id in desired.blocked:
         return [rule(chain, [{"counter": f"d_{flow.id}"}, {"drop": None}], "blocked")]
     priority = {
-        "mangle": {"key": meta("priority"), "value": class_id(flow.id, desired.flows)},
+        "mangle": {"key": meta("priority"), "value": class_id},
     }
     return [
         *bind(flow),
-        *(rule(chain, expr) for expr in _paid(flow.id, desired)),
+        *(rule(chain, expr) for expr in _paid(flow.id, flow.budget)),
         *(rule(chain, expr) for expr in _header_counts(flow)),
         rule(chain, [priority, {"goto": {"target": "pass"}}]),
     ]
@@ -370,11 +395,11 @@ def _header_counts(flow: Flow) -> list[list[Json]]:
     return counts
 
 
-def _paid(name: str, desired: Desired) -> list[list[Json]]:
+def _paid(name: str, windows: Iterable[Window]) -> list[list[Json]]:
     """Rules that drop when a window is spent, then count what passes."""
     rules: list[list[Json]] = [
         [{"quota": quota_name(name, window)}, {"counter": f"d_{name}"}, {"drop": None}]
-        for window in windows_of(name, desired.flows, desired.plan)
+        for window in windows
     ]
     return [*rules, [{"counter": f"c_{name}"}]]
 

@@ -11,7 +11,7 @@ from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow
 from safehold.secure.egress.interface import KernelError
 from safehold.secure.egress.kernel.netns import open_links
-from safehold.secure.egress.kernel.ruleset import class_id
+from safehold.secure.egress.kernel.ruleset import class_ids
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
@@ -90,12 +90,13 @@ class Shaper:
 
         tier(_ALL, _ROOT, share, share)
         tier(_REST, _ALL, _MIN_BIT_S, min(_REST_BIT_S, share))
+        classes = class_ids(flows)
         for flow in flows:
             ceiling = min(flow.peak_bit_s or share, share)
             if flow.id in throttled:
                 ceiling = max(_MIN_BIT_S, ceiling // _THROTTLE)
             floor = max(_MIN_BIT_S, min(ceiling, share // (len(flows) + 1)))
-            tier(class_id(flow.id, flows), _ALL, floor, ceiling)
+            tier(classes[flow.id], _ALL, floor, ceiling)
 
     def rates(self, interface: str) -> dict[int, tuple[int, int]]:
         """The classes of an interface: handle to (rate, ceiling) in bit/s."""

@@ -30,7 +30,7 @@ from safehold.secure.egress.explain.ledger import (
 )
 from safehold.secure.egress.explain.senders import ExplainedSources
 from safehold.secure.egress.interface import NoWeightGrants, RefuseAll, StateError
-from safehold.secure.egress.kernel.ruleset import TOTAL, accounts, windows_of
+from safehold.secure.egress.kernel.ruleset import TOTAL, budgets_of
 from safehold.secure.egress.simulation.example_host import shipped_plan, shipped_register
 from safehold.secure.egress.watch.watch import Watch
 
@@ -101,13 +101,14 @@ class _MadeHost(Enforcer):
     def tick(self) -> Snapshot:
         """Read the counters."""
         now, flows = self._made.uptime_s(), self.flows
-        names = accounts(flows, self.plan)
+        budgets = budgets_of(flows, self.plan)
+        names = tuple(budgets)
         remaining = {}
         for name in names:
             held = self._accounts.get(name, FlowOdometer())
             raw = sum(self.counters.values()) if name == TOTAL else self.counters.get(name, 0)
             self._accounts[name] = held.advance(raw, 0, now)
-            left = self._accounts[name].remaining(windows_of(name, flows, self.plan), now)
+            left = self._accounts[name].remaining(budgets[name], now)
             remaining[name] = {window.value: size for window, size in left.items()}
         return Snapshot(
             at=now,

@@ -15,7 +15,7 @@ from safehold.secure.egress.declare.register import Flow, Register
 from safehold.secure.egress.interface import BudgetError, Window
 from safehold.secure.egress.units import human_bytes
 from safehold.secure.egress.watch.observe_flows import SeenFlow, compare
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 DAY_S = 86_400.0
 WEEK_S = 7 * DAY_S

@@ -8,7 +8,7 @@ kernel counted, they are taken off first.
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from safehold.errors import EgressError
 from safehold.secure.egress.explain.accounting import Overhead, learn_overhead
 from safehold.secure.egress.explain.ledger import ExplainedRow
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -38,6 +38,15 @@ class Learned(msgspec.Struct, frozen=True):
     worst: float
 
 
+def looks(timeline: Iterable[TimelineRow], interval_s: float) -> list[TimelineRow]:
+    """Return the looks at which intervals begin: there the kernel's count is exact."""
+    found: list[TimelineRow] = []
+    for look in timeline:
+        if not found or look.time - found[-1].time >= interval_s:
+            found.append(look)
+    return found
+
+
 def learn(
     timeline: Sequence[TimelineRow],
     rows: Sequence[ExplainedRow],
@@ -54,16 +63,12 @@ def learn(
     """
     if not timeline:
         raise EgressError("an empty timeline teaches nothing")
-    # Intervals begin at looks, where the kernel's count is exact.
-    looks = [timeline[0]]
-    for look in timeline:
-        if look.time - looks[-1].time >= interval_s:
-            looks.append(look)
-    begins = [look.time for look in looks]
-    passed = [look.passed.get(flow, 0) for look in looks]
-    counted = all(flow in look.headers for look in looks)
+    found = looks(timeline, interval_s)
+    begins = [look.time for look in found]
+    passed = [look.passed.get(flow, 0) for look in found]
+    counted = all(flow in look.headers for look in found)
     if counted:
-        passed = [size - look.headers[flow] for size, look in zip(passed, looks, strict=True)]
+        passed = [size - look.headers[flow] for size, look in zip(passed, found, strict=True)]
     kernel = np.maximum(0.0, np.diff(np.array(passed, dtype=float)))
     explained, items = np.zeros(len(kernel)), np.zeros(len(kernel))
     for row in rows:

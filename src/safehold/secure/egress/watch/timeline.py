@@ -6,14 +6,15 @@ The picture is SVG written here, so that the page is self-contained and needs no
 import html
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from safehold.errors import DataError
 from safehold.secure.egress.units import human_bytes
-from safehold.secure.egress.watch.watch import TimelineRow
+from safehold.secure.egress.watch.timeline_files import last_rows, timeline_rows
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 _NEARLY_SPENT = 0.8
 """The share of a budget from which it is shown hot."""
@@ -22,6 +23,8 @@ _WIDTH, _LEFT, _RIGHT, _PANEL, _GAP = 1000, 86, 150, 120, 46
 _COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#0891b2", "#65a30d")
 _LEVEL_COLOURS = {"warn": "#ca8a04", "throttle": "#ea580c", "block": "#dc2626", "seal": "#7f1d1d"}
 _MAX_POINTS = 600
+_MAX_LINES = 20
+"""Flows in one chart; the table has all."""
 _STYLE = """
 body{font:14px/1.5 system-ui,sans-serif;color:#1f2937;margin:2rem auto;max-width:1040px;
 padding:0 1rem}
@@ -41,73 +44,80 @@ th,td{border-color:#374151}.bar{background:#374151}.muted{color:#9ca3af}}
 
 
 def read_timeline(path: Path) -> list[TimelineRow]:
-    """Read the rows that the watch wrote; raises DataError where a line is none."""
-    rows = []
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path.name}: can't be read ({error.strerror})") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(msgspec.json.decode(line, type=TimelineRow))
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise DataError(f"{path.name}: line {number} is no timeline row") from error
-    return rows
+    """Read all rows that the watch wrote, with what was rolled up; a long time takes much memory.
+
+    Raises:
+        DataError: A file can't be read, or a line is no row.
+    """
+    return list(timeline_rows(path))
 
 
 _NEWEST_BYTES = 4 * 2**20
 
 
 def newest_rows(path: Path) -> list[TimelineRow]:
-    """Read the rows in the last four megabytes; a line that is no row is left out."""
+    """Read the rows in about the last four megabytes; a line that is no row is left out."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _NEWEST_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
+        return last_rows(path, at_least_bytes=_NEWEST_BYTES)
+    except DataError:
         return []
-    rows = []
-    for line in lines:
-        try:
-            rows.append(msgspec.json.decode(line, type=TimelineRow))
-        except (msgspec.DecodeError, msgspec.ValidationError):
-            # The first one is cut; the last one may be on its way.
-            continue
-    return rows
 
 
-def render(rows: Sequence[TimelineRow], *, stolen_bytes: int, refresh_s: int = 0) -> str:
+class _Drawing:
+    """What a page shows of many rows: some of them, evenly apart, the first, last and actions."""
+
+    def __init__(self, rows: Iterable[TimelineRow]) -> None:
+        self.thin: list[TimelineRow] = []
+        self.actions: list[tuple[float, str, str, str]] = []
+        self.count, step = 0, 1
+        last: TimelineRow | None = None
+        for row in rows:
+            last = row
+            self.actions += [(row.time, *action) for action in row.actions]
+            if self.count % step == 0:
+                self.thin.append(_slim(row))
+            self.count += 1
+            if len(self.thin) > 2 * _MAX_POINTS:
+                self.thin, step = self.thin[::2], step * 2
+        if last is None or self.count <= 1:
+            raise DataError("a timeline needs at least two rows: let the watch run a little longer")
+        self.last = last
+        if self.thin[-1].time != last.time:
+            self.thin.append(_slim(last))
+
+
+def _slim(row: TimelineRow) -> TimelineRow:
+    return msgspec.structs.replace(row, remaining={}, budgets={}, headers={}, shape={})
+
+
+def render(rows: Iterable[TimelineRow], *, stolen_bytes: int, refresh_s: int = 0) -> str:
     """Return the page; `stolen_bytes` is the size of the compressed weights (S * c).
 
-    With `refresh_s` the browser loads it anew so often.
+    Rows are read one at a time. With `refresh_s` the browser loads it anew so often. Of very many
+    flows, the picture shows those that sent most.
 
     Raises:
         DataError: There are fewer than two rows.
     """
-    if len(rows) <= 1:
-        raise DataError("a timeline needs at least two rows: let the watch run a little longer")
-    thin = rows[:: max(1, len(rows) // _MAX_POINTS)]
-    thin = [*thin, rows[-1]] if thin[-1] is not rows[-1] else list(thin)
-    actions = [(row.time, *action) for row in rows for action in row.actions]
+    drawing = _Drawing(rows)
+    last, actions = drawing.last, drawing.actions
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Egress timeline</title>",
         f"<meta http-equiv=refresh content={refresh_s}>" if refresh_s else "",
         f"<style>{_STYLE}</style><h1>Egress timeline</h1>",
-        f"<p class=muted>{_when(rows[0].time)} to {_when(rows[-1].time)} UTC</p>",
-        _headline(rows, stolen_bytes, len(actions)),
-        _picture(thin, actions, stolen_bytes),
+        f"<p class=muted>{_when(drawing.thin[0].time)} to {_when(last.time)} UTC</p>",
+        _headline(last, stolen_bytes, len(actions)),
+        _picture(drawing.thin, actions, stolen_bytes),
         "<h2>Bytes by flow against budget</h2>",
-        _flow_table(rows[-1]),
-        _odd_table(rows[-1]),
+        _flow_table(last),
+        _odd_table(last),
         "<h2>Actions</h2>",
         _action_table(actions),
     ]
     return "\n".join(parts)
 
 
-def _headline(rows: Sequence[TimelineRow], stolen_bytes: int, actions: int) -> str:
-    last = rows[-1]
+def _headline(last: TimelineRow, stolen_bytes: int, actions: int) -> str:
     loose = sum(last.residual.values())
     sent = sum(value for name, value in last.passed.items() if name != "total")
     share = loose / stolen_bytes if stolen_bytes else 0.0
@@ -122,12 +132,20 @@ def _headline(rows: Sequence[TimelineRow], stolen_bytes: int, actions: int) -> s
 def _picture(
     rows: Sequence[TimelineRow], actions: Sequence[tuple[float, str, str, str]], stolen: int
 ) -> str:
-    flows = [name for name in rows[-1].passed if name not in {"total", "neighbours", "arp"}]
+    last = rows[-1]
+    flows = [name for name in last.passed if name not in {"total", "neighbours", "arp"}]
+    most = sorted(flows, key=lambda name: -last.passed[name])[:_MAX_LINES]
+    flows = [name for name in flows if name in most]
+    loosest = sorted(last.residual, key=lambda name: -last.residual[name])[:_MAX_LINES]
     rates = {name: _rates(rows, name) for name in flows}
-    residual = {name: [row.residual.get(name, 0.0) for row in rows] for name in rows[-1].residual}
+    residual = {
+        name: [row.residual.get(name, 0.0) for row in rows]
+        for name in last.residual
+        if name in loosest
+    }
     odometer = [sum(row.residual.values()) / stolen * 100 if stolen else 0.0 for row in rows]
-    line = float(rows[-1].line)
-    start, end = rows[0].time, max(rows[-1].time, rows[0].time + 1)
+    line = float(last.line)
+    start, end = rows[0].time, max(last.time, rows[0].time + 1)
     share = line / stolen * 100 if stolen else None
     panels = [
         Panel("bytes per second", rates, None, human_bytes),

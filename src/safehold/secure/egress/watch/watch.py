@@ -49,6 +49,8 @@ from safehold.secure.egress.watch.shape_watch import (
     scores,
     shape_alarms,
 )
+from safehold.secure.egress.watch.timeline_files import TimelineFile
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 BANK_SHARE = 0.01
 _BANK_FLOOR = 65_536
@@ -99,22 +101,6 @@ class Inputs(msgspec.Struct, frozen=True):
     holders: Callable[[], Sequence[SocketHolder]] | None = None
 
 
-class TimelineRow(msgspec.Struct, frozen=True):
-    """One tick as the timeline shows it."""
-
-    time: float
-    passed: dict[str, int]
-    remaining: dict[str, dict[str, int]]
-    residual: dict[str, float]
-    undeclared: int
-    line: int
-    budgets: dict[str, dict[str, int]] = {}
-    actions: tuple[tuple[str, str, str], ...] = ()
-    shape: dict[str, float] = {}
-    accounts_over: tuple[str, ...] = ()
-    headers: dict[str, int] = {}
-
-
 class Watch:
     """Runs beside the enforcer."""
 
@@ -134,7 +120,7 @@ class Watch:
     ) -> None:
         self._enforcer = enforcer
         self._path = folder / "watch.json"
-        self._timeline = folder / "timeline.jsonl"
+        self._timeline = TimelineFile(folder / "timeline.jsonl")
         self._clock = clock
         self._audit = audit
         self._grants = grants
@@ -389,11 +375,7 @@ class Watch:
             headers=dict(snapshot.headers),
             actions=tuple((s.level.name.lower(), s.flow, s.reason) for s in steps),
         )
-        try:
-            with self._timeline.open("ab") as file:
-                file.write(msgspec.json.encode(row) + b"\n")
-        except OSError as error:
-            raise StateError(f"timeline.jsonl: can't be appended ({error.strerror})") from error
+        self._timeline.append(row)
 
 
 def headers_since(state: WatchState, snapshot: Snapshot, flow: str) -> int:

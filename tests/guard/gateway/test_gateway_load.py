@@ -1,0 +1,158 @@
+"""A worker that is behind says so at once; how far it is behind is measured, and told here."""
+
+import asyncio
+import json
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+import pytest
+from gateway_limits import SMALL
+from gateway_wire import PATHS, Start, body_for, post
+
+from safehold.guard.gateway.access.load import Load
+from safehold.guard.interface import Allow, Escalation, Failed, Scored
+from safehold.guard.ledger.interface import Action
+from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
+from safehold.guard.session.batching import Stage2
+from safehold.guard.session.drivers import drive, run_flow
+
+
+class Hand:
+    """A CPU clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def prompt(clock: Hand, seconds: float, asks: int) -> Generator[Escalation, Any, Allow]:
+    """Judge a prompt that costs so much CPU and asks stage 2 so often."""
+    for _ in range(asks):
+        yield Escalation(prompt="x", reply="")
+    clock.now += seconds
+    return Allow(score=0.0)
+
+
+def answer(request: Escalation) -> Scored | Failed:
+    """Answer for stage 2."""
+    del request
+    return Scored(logit=0.0, clause="")
+
+
+def test_what_is_ahead_is_counted_and_measured() -> None:
+    """Nobody waits in an idle worker; with prompts ahead, each counts what prompts cost here."""
+    clock = Hand()
+    load = Load(stage2_s=lambda: 0.5, cpu=clock)
+    assert load.refusal(5.0) is None
+    with load.judged(prompt(clock, 2.0, 3)) as flow:
+        assert drive(flow, answer) == Allow(score=0.0)
+        assert load.wait_s == 0.0  # its cost is not known before it ends
+    assert load.wait_s == 0.0
+    waiting = [load.judged(prompt(clock, 2.0, 3)) for _ in range(4)]
+    flows = [one.__enter__() for one in waiting]
+    assert load.wait_s == pytest.approx(4 * (2.0 + 3 * 0.5))
+    told = load.refusal(5.0)
+    assert told is not None
+    assert (told.status, told.retry_after_s) == (503, 9)
+    assert load.refusal(14.0) is None
+    for flow, one in zip(flows, waiting, strict=True):
+        flow.close()
+        one.__exit__(None, None, None)
+    assert load.judging == 0
+    assert load.refusal(5.0) is None
+
+
+def test_a_flow_that_breaks_is_no_longer_ahead() -> None:
+    """An error passes through as it is, and leaves nothing behind."""
+    load = Load(cpu=Hand())
+
+    def broken() -> Generator[Escalation, Any, Allow]:
+        yield Escalation(prompt="x", reply="")
+        raise OSError
+
+    with pytest.raises(OSError), load.judged(broken()) as flow:
+        drive(flow, answer)
+    assert load.judging == 0
+
+
+def test_a_long_wait_is_told_in_at_most_a_minute() -> None:
+    """Being behind counts by how long it lasts; who is told to come again is told within bounds."""
+    load = Load(cpu=Hand())
+    for _ in range(200):
+        load.behind(0.01)
+    assert load.refusal(5.0) is None
+    load.behind(900.0)
+    told = load.refusal(5.0)
+    assert told is not None
+    assert told.retry_after_s == 60
+    for _ in range(200):
+        load.behind(0.0)
+    assert load.refusal(5.0) is None
+
+
+def test_time_that_others_take_turns_nobody_away() -> None:
+    """The loop was late by the clock on the wall and did nothing itself: it is not behind."""
+    load = Load(cpu=Hand())  # no CPU second passes for this worker
+
+    async def beats() -> None:
+        beat = asyncio.ensure_future(load.beat())
+        await asyncio.sleep(0.25)
+        beat.cancel()
+
+    asyncio.run(beats())
+    assert load.wait_s == 0.0
+
+
+def test_what_a_text_costs_stage_2_is_measured() -> None:
+    """The mean is of CPU seconds a text, whatever the size of the batches."""
+
+    class Scorer:
+        def score(self, inputs: list[ScoringInput]) -> list[ExchangeScore]:
+            sum(range(200_000))
+            return [ExchangeScore(logit=0.0, clause="") for _ in inputs]
+
+    async def ask() -> Stage2:
+        stage2 = Stage2(Scorer())
+        assert stage2.each_s == 0.0
+        await asyncio.gather(*(stage2(Escalation(prompt=str(n), reply="")) for n in range(40)))
+        stage2.close()
+        return stage2
+
+    assert 0.0 < asyncio.run(ask()).each_s < 10.0
+
+
+def test_a_busy_gateway_refuses_new_requests_at_once(stage: Start) -> None:
+    """While it is behind, a request gets 503 and when to come again, and a row; then 200 again."""
+    at = stage(limits=msgspec.structs.replace(SMALL, verdict_wait_s=1.0))
+    load = at.gateway.gateway.relay.load
+    hi = json.dumps(body_for(PATHS[0], "hi", stream=False)).encode()
+    assert post(at.gateway.port, PATHS[0], hi)[0] == 200
+    load.beat_s = 3600.0  # the next one comes after the test
+    load.behind(3000.0)
+    for path in PATHS:
+        status, headers, _ = post(at.gateway.port, path, json.dumps(body_for(path, "hi")).encode())
+        assert status == 503
+        assert b"retry-after: " in headers
+    assert at.prompts()[-1].action is Action.REFUSE
+    for _ in range(400):
+        load.behind(0.0)
+    assert post(at.gateway.port, PATHS[0], hi)[0] == 200
+
+
+def test_measuring_changes_no_verdict() -> None:
+    """A flow answers and ends as it does without anybody who measures."""
+
+    async def served() -> Allow:
+        clock = Hand()
+
+        async def stage2(request: Escalation) -> Scored | Failed:
+            return answer(request)
+
+        with Load(cpu=clock).judged(prompt(clock, 0.1, 2)) as flow:
+            return await run_flow(flow, stage2, offload=True)
+
+    assert asyncio.run(served()) == Allow(score=0.0)
