@@ -218,6 +218,25 @@ def rules_start(n: int) -> Callable[[], Any]:
     return lambda: RuleSet(rules)
 
 
+def rules_tested(n: int) -> Callable[[], Any]:
+    """A file of n rules loaded and self-tested, as a gateway does when it starts."""
+    from safehold.guard.gateway.bundles.loading import RulesLoader  # noqa: PLC0415 - one curve's
+    from safehold.guard.gateway.bundles.swap import self_test  # noqa: PLC0415 - as above
+
+    rules = [
+        {"id": f"r{i}", "clause": "c/d", "pattern": rf"marker{i}\s+x", "example": f"marker{i} x"}
+        for i in range(n)
+    ]
+    path = Path(tempfile.mkdtemp()) / "rules.yaml"
+    path.write_bytes(msgspec.yaml.encode({"rules": rules}))
+
+    def go() -> None:
+        loaded = RulesLoader()(path)
+        asyncio.run(self_test(loaded.held, loaded.golden))
+
+    return go
+
+
 def attacks_start(n: int) -> Callable[[], Any]:
     """N known attacks of 400 characters folded and indexed."""
     texts = [" ".join(f"word{i}x{j}" for j in range(40)) for i in range(n)]
@@ -448,6 +467,7 @@ CURVES: dict[str, tuple[Run, tuple[int, int, int], float]] = {
     "ledger coverage": (coverage, (1_000, 10_000, 40_000), 1.1),
     "ledger coverage, 1,000 exchanges after a mark": (coverage_on, (1_000, 10_000, 40_000), 0.5),
     "written rules, 1,000 deltas": (written_rules, (1, 100, 1_000), 0.5),
+    "written rules, loaded and self-tested": (rules_tested, (10, 100, 1_000), 1.2),
     "written rules, start": (rules_start, (10, 100, 1_000), 1.2),
     "known attacks, 1,000 deltas": (known_attacks, (1, 1_000, 10_000), 0.5),
     "known attacks, start": (attacks_start, (10, 100, 1_000), 1.2),

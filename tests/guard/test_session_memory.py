@@ -105,7 +105,7 @@ _turns = st.lists(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(_turns, st.sampled_from([0, 1]), st.sampled_from([1, 2]))
 def test_the_verdict_is_the_same_with_and_without_a_memory(
     turns: list[Turn], second: int, times: int
@@ -119,7 +119,7 @@ def test_the_verdict_is_the_same_with_and_without_a_memory(
         assert judged(made, exchange, memory, Asked()) == fresh
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(_turns)
 def test_a_small_memory_only_costs_time(turns: list[Turn]) -> None:
     """Whatever was thrown out is scored again; the memory stays within its bound."""

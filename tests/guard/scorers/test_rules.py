@@ -40,3 +40,15 @@ def test_no_rules_are_refused() -> None:
     """An empty rule set is not 'allow'."""
     with pytest.raises(ConfigError, match="at least one"):
         RuleSet([])
+
+
+def test_many_patterns_are_found_as_if_each_was_asked() -> None:
+    """Hundreds of patterns in parts of one search: the same hits, in the same order."""
+    rules = [Rule(id=f"r{n}", clause="c", pattern=rf"\bw{n % 70}\b") for n in range(300)]
+    found = RuleSet(rules)
+    for text in ("w3 and w69", "w70", "w0", "nothing", " ".join(f"w{n}" for n in range(70))):
+        words = set(text.split())
+        expected = [rule.id for rule in rules if f"w{int(rule.id[1:]) % 70}" in words]
+        assert [hit.rule.id for hit in found.every_matching(text)] == expected
+        first = found.matching(text)
+        assert (first.rule.id if first else None) == (expected[0] if expected else None)

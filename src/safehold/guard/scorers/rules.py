@@ -25,6 +25,8 @@ _GROUP_SIZE = 48_000
 """RE2 instructions that are searched as one program: a thousand plain patterns, or some sixty with
 wide counted gaps, whose states together would not fit what a search may keep."""
 _GROUP_BYTES = 32 << 20
+_PART = 32
+"""Patterns up to which a group that matches asks each of them."""
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +99,9 @@ class RuleSet:
                 groups.append([])
                 size = pattern.programsize
             groups[-1].append((rule, pattern.search))
-        self._groups = tuple(map(_group, groups))
+        self._groups = tuple(
+            (group.whole, group) for group in map(_Group, map(tuple, groups))
+        )
         self.known = KnownAttacks(known) if known else None
         self.joins = self.known is None and not any(_looks_around(rule.pattern) for rule in rules)
         """Whether no rule can match a part of a text without matching the whole of it."""
@@ -105,20 +109,17 @@ class RuleSet:
     def matching(self, text: str) -> RuleHit | None:
         """Return the first pattern that matches anywhere in the text."""
         data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
-        for whole, searches in self._groups:  # spelt out: it runs at every step of a reply
+        for whole, group in self._groups:  # spelt out: it runs at every step of a reply
             if whole is None or whole(data) is not None:
-                for rule, search in searches:
-                    if search(data) is not None:
-                        return RuleHit(rule)
+                hit = next(group.matching(data), None)
+                if hit is not None:
+                    return hit
         return None
 
     def _matching(self, text: str) -> Iterator[RuleHit]:
-        data = text.encode("utf-8", "replace")
-        for whole, searches in self._groups:
-            if whole is None or whole(data) is not None:
-                for rule, search in searches:
-                    if search(data) is not None:
-                        yield RuleHit(rule)
+        data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
+        for _, group in self._groups:
+            yield from group.matching(data)
 
     def every_matching(self, text: str) -> tuple[RuleHit, ...]:
         """Return every pattern that matches anywhere in the text, in their order."""
@@ -183,17 +184,49 @@ def _options(max_bytes: int) -> re2.Options:
     return options
 
 
-def _group(searches: Sequence[tuple[Rule, _Search]]) -> tuple[_Search | None, _Searches]:
+class _Group:
+    """Patterns with one search for all of them; of many, the parts have one each too.
+
+    So a text that matches is looked at by the parts that it may match in, not by every pattern.
+    """
+
+    __slots__ = ("_parts", "_searches", "whole")
+
+    def __init__(self, searches: _Searches) -> None:
+        self._searches = searches
+        self.whole = _together(searches)
+        many = len(searches) > _PART and self.whole is not None
+        step = max(_PART, -(-len(searches) // _PART))
+        self._parts = (
+            tuple(_Group(searches[at : at + step]) for at in range(0, len(searches), step))
+            if many
+            else ()
+        )
+
+    def matching(self, data: bytes) -> Iterator[RuleHit]:
+        """Yield every pattern that matches, in their order."""
+        if self.whole is not None and self.whole(data) is None:
+            return
+        if self._parts:
+            for part in self._parts:
+                yield from part.matching(data)
+            return
+        for rule, search in self._searches:
+            if search(data) is not None:
+                yield RuleHit(rule)
+
+
+def _together(searches: _Searches) -> _Search | None:
     """Return one search for all of the patterns; None where they can't be one program."""
     if len(searches) <= 1:
-        return None, tuple(searches)
+        return None
     try:
         whole = re2.compile(
             "|".join(f"(?:{rule.pattern})" for rule, _ in searches), _options(_GROUP_BYTES)
         )
     except re2.error:  # too large together, or two of them name the same group
-        return None, tuple(searches)
-    return whole.search, tuple(searches)
+        return None
+    return whole.search
 
 
 def _similar(attack: KnownAttack | None) -> RuleHit | None:
