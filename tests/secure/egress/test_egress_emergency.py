@@ -42,7 +42,7 @@ def enforcer(world: World, clock: FakeClock) -> tuple[Enforcer, Watching, Path]:
         today=TODAY,
     )
     made.apply(first=True)
-    made._kernel = kernel  # noqa: SLF001 - from here on it is watched
+    made._kernel = kernel
     return made, kernel, state
 
 
@@ -80,7 +80,7 @@ def test_a_flow_is_dropped_though_the_state_is_broken(world: World, clock: FakeC
 def test_a_host_without_rules_is_sealed_as_ever(world: World, clock: FakeClock) -> None:
     """Where no rules of ours are in force, the one rule is refused and the whole ones come."""
     made, kernel, _ = enforcer(world, clock)
-    kernel._nft(["flush", "ruleset"], b"")  # noqa: SLF001 - what a thief would say
+    kernel._nft(["flush", "ruleset"], b"")
     made.close_all("drill")
     world.send("udp", 2_000, port=9000, seconds=2.0)
     assert sum(world.received().values()) == 0
