@@ -21,6 +21,7 @@ from safehold.guard.ledger.schema import FINALS, PROMPTS
 from safehold.http_ask import ask
 from safehold.secure.egress.declare.register import load_register
 from safehold.secure.egress.watch.timeline_files import timeline_rows
+from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
 _ASK_S = 5.0
 _TOP = {"strip": 0, "chosen": 1}
@@ -97,7 +98,8 @@ def flows(site: Site, log: LogReading, now: int) -> FlowRecords:
         ControlError: `ss` does not answer.
     """
     at = site.export
-    begins, row, today = 0.0, None, list[float]()
+    begins, today = 0.0, list[float]()
+    row: TimelineRow | None = None
     try:
         for row in timeline_rows(Path(site.egress) / "timeline.jsonl"):
             begins = begins or row.time
