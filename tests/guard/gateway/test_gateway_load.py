@@ -79,6 +79,20 @@ def test_a_flow_that_breaks_is_no_longer_ahead() -> None:
     assert load.judging == 0
 
 
+def test_one_large_prompt_turns_nobody_away() -> None:
+    """It is judged beside the others: it slows them by its share, and is no measure of them."""
+    clock = Hand()
+    load = Load(cpu=clock)
+    with load.judged(prompt(clock, 0.5, 0)) as flow:
+        drive(flow, answer)
+    with load.judged(prompt(clock, 900.0, 0), large=True) as flow:
+        assert load.refusal(5.0) is None
+        drive(flow, answer)
+        with load.judged(prompt(clock, 0.5, 0)):
+            assert load.wait_s == pytest.approx(2 * 0.5)
+    assert load.large == 0
+
+
 def test_a_long_wait_is_told_in_at_most_a_minute() -> None:
     """Being behind counts by how long it lasts; who is told to come again is told within bounds."""
     load = Load(cpu=Hand())

@@ -43,13 +43,15 @@ class Load:
         self._late = 0.0
         self._known = False
         self.judging = 0
+        self.large = 0
         self.beat_s = _BEAT_S
 
     @property
     def wait_s(self) -> float:
         """Seconds of work that stand between a new request and its verdict."""
         each = self._cost + self._asks * self._stage2_s()
-        return self.judging * each + self._late
+        # Large prompts are judged in threads beside the others: they share the time, by turns.
+        return self.judging * each * (1 + self.large) + self._late
 
     def refusal(self, most_s: float) -> HttpRefusal | None:
         """Return why a request may not be taken now, with when to come again; None: it may."""
@@ -60,8 +62,18 @@ class Load:
         return HttpRefusal(503, "the gateway is busy: it would answer too late", again)
 
     @contextlib.contextmanager
-    def judged(self, work: Work[T]) -> Iterator[Work[T]]:
-        """Count a prompt as ahead of others until its verdict; yield its flow, measured."""
+    def judged(self, work: Work[T], *, large: bool = False) -> Iterator[Work[T]]:
+        """Count a prompt as ahead of others until its verdict; yield its flow, measured.
+
+        A `large` one, judged in a thread, says nothing of what others cost.
+        """
+        if large:
+            self.large += 1
+            try:
+                yield work
+            finally:
+                self.large -= 1
+            return
         spent = _Spent()
         self.judging += 1
         try:

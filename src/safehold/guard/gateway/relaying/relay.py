@@ -221,7 +221,7 @@ class Run:
         self._start_upstream(ask.call.model)  # 1
         started = self.relay.ticks()
         large = sum(len(part.text) for part in ask.exchange.texts()) > _LARGE_CHARS
-        with self.relay.load.judged(self.session.judge_prompt()) as flow:
+        with self.relay.load.judged(self.session.judge_prompt(), large=large) as flow:
             self.state.verdict = await run_flow(flow, self.held.stage2, offload=large)
         self.state.timing.guard_s += self.relay.ticks() - started
         if isinstance(self.state.verdict, Allow) and ask.call.media:
