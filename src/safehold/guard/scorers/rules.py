@@ -99,9 +99,8 @@ class RuleSet:
                 groups.append([])
                 size = pattern.programsize
             groups[-1].append((rule, pattern.search))
-        self._groups = tuple(
-            (group.whole, group) for group in map(_Group, map(tuple, groups))
-        )
+        made = [_Group(tuple(group)) for group in groups]
+        self._groups = tuple((one.whole, one.searches, one) for one in made)
         self.known = KnownAttacks(known) if known else None
         self.joins = self.known is None and not any(_looks_around(rule.pattern) for rule in rules)
         """Whether no rule can match a part of a text without matching the whole of it."""
@@ -109,16 +108,21 @@ class RuleSet:
     def matching(self, text: str) -> RuleHit | None:
         """Return the first pattern that matches anywhere in the text."""
         data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
-        for whole, group in self._groups:  # spelt out: it runs at every step of a reply
+        for whole, searches, group in self._groups:  # spelt out: it runs at every step of a reply
             if whole is None or whole(data) is not None:
-                hit = next(group.matching(data), None)
-                if hit is not None:
-                    return hit
+                if group.parts:
+                    hit = next(group.matching(data), None)
+                    if hit is not None:
+                        return hit
+                    continue
+                for rule, search in searches:
+                    if search(data) is not None:
+                        return RuleHit(rule)
         return None
 
     def _matching(self, text: str) -> Iterator[RuleHit]:
         data = text.encode("utf-8", "replace")  # once for all rules; RE2 reads UTF-8
-        for _, group in self._groups:
+        for _, _, group in self._groups:
             yield from group.matching(data)
 
     def every_matching(self, text: str) -> tuple[RuleHit, ...]:
@@ -190,14 +194,14 @@ class _Group:
     So a text that matches is looked at by the parts that it may match in, not by every pattern.
     """
 
-    __slots__ = ("_parts", "_searches", "whole")
+    __slots__ = ("parts", "searches", "whole")
 
     def __init__(self, searches: _Searches) -> None:
-        self._searches = searches
+        self.searches = searches
         self.whole = _together(searches)
         many = len(searches) > _PART and self.whole is not None
         step = max(_PART, -(-len(searches) // _PART))
-        self._parts = (
+        self.parts = (
             tuple(_Group(searches[at : at + step]) for at in range(0, len(searches), step))
             if many
             else ()
@@ -207,11 +211,11 @@ class _Group:
         """Yield every pattern that matches, in their order."""
         if self.whole is not None and self.whole(data) is None:
             return
-        if self._parts:
-            for part in self._parts:
+        if self.parts:
+            for part in self.parts:
                 yield from part.matching(data)
             return
-        for rule, search in self._searches:
+        for rule, search in self.searches:
             if search(data) is not None:
                 yield RuleHit(rule)
 
