@@ -230,7 +230,8 @@ def _together(searches: _Searches) -> _Search | None:
         )
     except re2.error:  # too large together, or two of them name the same group
         return None
-    return whole.search
+    search: _Search = whole.search
+    return search
 
 
 def _similar(attack: KnownAttack | None) -> RuleHit | None:

@@ -10,10 +10,9 @@ from sqlalchemy import func, select
 
 from safehold.errors import DataError, UsageError
 from safehold.govern.controls.facts.documents import FlowRecords, Outputs
-from safehold.govern.controls.facts.host import HostError
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import DAY, ControlError
+from safehold.govern.controls.interface import DAY, ControlError, HostError
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.ledger.coverage import LedgerCoverage, StallLimits, audit
 from safehold.guard.ledger.reader import LedgerReader

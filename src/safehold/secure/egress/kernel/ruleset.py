@@ -186,7 +186,7 @@ def first_drop(account: str | None, plan: EgressPlan) -> Json:
     It is for the moment until the rules are made anew; the kernel refuses it where there are none.
     """
     if account is not None:
-        drop = [{"counter": f"d_{account}"}, {"drop": None}]
+        drop: list[Json] = [{"counter": f"d_{account}"}, {"drop": None}]
         return {"nftables": [_inserted(f"f_{account}", drop)]}
     inner = (["lo"] if plan.local.loopback else []) + ([plan.box.inside] if plan.box.inside else [])
     leaves = [match(meta("oifname"), name, "!=") for name in inner]
