@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "init": ("safehold.cli.init", "init", "Write a starter configuration."),
     "intel": ("safehold.cli.intel", "intel", "Share attack descriptors; take others' on trial."),
     "keyd": ("safehold.cli.keyd", "keyd", "Run the key service that releases weight keys."),
+    "keys": ("safehold.cli.keys", "keys", "Keys, tenants and budgets of a running gateway."),
     "ledger": ("safehold.cli.ledger", "ledger", "Read the ledger of exchanges."),
     "log": ("safehold.cli.log", "log", "The transparency log: append, prove, verify."),
     "monitor": ("safehold.cli.monitor", "monitor", "Look again at what was served."),

@@ -107,9 +107,10 @@ CASES: dict[str, tuple[list[int | Exception], int, list[int | Exception], int, i
     "once 429": ([429, 200], 1, [200], 200, 2, 0),
     "once overloaded": ([529, 200], 1, [200], 200, 2, 0),
     "400 is the client's": ([400, 200], 2, [200], 400, 1, 0),
-    "401 is an answer": ([401, 200], 2, [200], 401, 1, 0),
+    "401 is about our key there": ([401], 1, [200], 200, 2, 1),
     "403 is an answer": ([403, 200], 2, [200], 403, 1, 0),
-    "404 is an answer": ([404, 200], 2, [200], 404, 1, 0),
+    "404 is a model it lacks": ([404], 0, [200], 200, 1, 1),
+    "404 everywhere": ([404], 0, [404], 404, 1, 1),
     "413 is an answer": ([413, 200], 2, [200], 413, 1, 0),
     "422 is an answer": ([422, 200], 2, [200], 422, 1, 0),
     "no retry": ([500], 0, [200], 200, 1, 1),
@@ -187,6 +188,16 @@ def test_shares_divide_the_traffic() -> None:
     counts = {name: len(one.asked) for name, one in named.items()}
     assert counts["c"] == 0
     assert 240 <= counts["a"] <= 360  # a fair draw misses this in less than one run of 10^10
+
+
+def test_model_that_a_server_lacks_opens_no_breaker() -> None:
+    """A client that asks for nonsense again and again keeps nobody else from the server."""
+    lacking, spare = Scripted(404), Scripted(404)
+    route = to("a", retries=0, fallbacks=(Target(upstream="b"),))
+    client, _ = router(route, a=lacking, b=spare)
+    for _ in range(2 * FAILURES):
+        assert asked(client) == 404
+    assert len(lacking.asked) == 2 * FAILURES
 
 
 def test_breaker_keeps_away_and_lets_one_try_again() -> None:

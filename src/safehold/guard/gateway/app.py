@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import re
@@ -157,7 +158,7 @@ class Gateway:
         self._passing.configure(self.settings)
         self.canaries.configure(self.settings)
         self.surfaces.configure(self.settings)
-        self.gate.use(self.settings.keys)
+        self.gate.use(self.settings.keys, self.settings.tenants)
         self.admin.settings = digest
         return names
 
@@ -300,7 +301,8 @@ class Gateway:
                     await self._refuse(None, out, visit, suspended)
                     return
                 forwarded, shape = self._forwarded(head), self._shape(visit)
-                await self._passing.models(path, forwarded, out, visit.decision_id, shape)
+                may_ask = functools.partial(self.gate.ring.may_ask, visit.key)
+                await self._passing.models(path, forwarded, out, visit.decision_id, shape, may_ask)
             case "POST", "/v1/messages/count_tokens" | "/v1/responses/input_tokens" as path:
                 await self._pass(path, head, receive, out, visit)
             case "POST", "/v1/moderations":
@@ -345,7 +347,7 @@ class Gateway:
         case = use_case(head.headers.get("x-safehold-use-case"))
         policy = self.settings.policy(Surface.MODERATIONS, key)
         calls = self._moderation.calls(body)
-        if key is not None and key.models and calls[0].model not in key.models:
+        if not self.gate.ring.may_ask(key, calls[0].model):
             await self._refuse(
                 None, out, visit, HttpRefusal(403, "this key may not use this model")
             )
@@ -428,7 +430,7 @@ class Gateway:
         call = codec.parse(body, policy.rules)
         if call.media and self.relay.media is not None:
             self.relay.media.check(call.media)
-        if key is not None and key.models and call.model not in key.models:
+        if not self.gate.ring.may_ask(key, call.model):
             await self._refuse(
                 codec, out, visit, HttpRefusal(403, "this key may not use this model")
             )

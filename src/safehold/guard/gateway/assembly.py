@@ -30,10 +30,20 @@ from safehold.guard.gateway.bundles.trial_desk import TrialDesk
 from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.interface import Exemptions, NoExemptions, Surface
 from safehold.guard.gateway.operate.admin import Admin
-from safehold.guard.gateway.operate.admin_keys import AdminKeys, managed_key
+from safehold.guard.gateway.operate.admin_keys import AdminAccess
 from safehold.guard.gateway.operate.byte_accounting import OutgoingBytes
 from safehold.guard.gateway.operate.canary import Canaries
 from safehold.guard.gateway.operate.logs import gateway_log
+from safehold.guard.gateway.operate.managed_access import (
+    BLOCKED,
+    FORMER,
+    KEY,
+    TENANT,
+    blocked_tenants,
+    former_keys,
+    managed_keys,
+    managed_tenants,
+)
 from safehold.guard.gateway.operate.metrics import Metrics
 from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.operate.tracing import Both, watchers
@@ -139,6 +149,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     # 5. What all workers and hosts have in common, before the first request.
     surfaces = Surfaces(settings, lambda one, closed: metrics.surface_closed(one, closed=closed))
     gate = Gate(settings.keys, store, followed.states)
+    gate.use(settings.keys, settings.tenants)
     state = SharedState(store, time.monotonic)
     canaries = Canaries(
         relay=relay,
@@ -193,7 +204,7 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             clock=parts.clock,
             bundles=bundles,
             state=state,
-            keys=AdminKeys(
+            access=AdminAccess(
                 gate=gate,
                 state=state,
                 ledger=ledger,
@@ -283,15 +294,20 @@ def follow_state(
             surfaces.close(Surface(name), reason)
 
     async def take_key(_name: str, _value: object) -> None:
-        known = state.of("key").items()
-        gate.manage({name: managed_key(value) for name, value in known if value is not None})
+        gate.ring.manage(managed_keys(state), former_keys(state))
+
+    async def take_tenant(_name: str, _value: object) -> None:
+        gate.ring.manage_tenants(managed_tenants(state), blocked_tenants(state))
 
     async def take_bundle(_name: str, folder: str | None) -> None:
         if bundles is not None and folder:
             swapper.name(bundles / folder)
 
     state.on("surface", take_surface)
-    state.on("key", take_key)
+    state.on(KEY, take_key)
+    state.on(FORMER, take_key)
+    state.on(TENANT, take_tenant)
+    state.on(BLOCKED, take_tenant)
     state.on("bundle", take_bundle)
 
 

@@ -10,6 +10,7 @@ from safehold.errors import ConfigError
 from safehold.guard.gateway.account_settings import AccountStateSettings
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
+from safehold.guard.gateway.key_settings import Budget, Tenant, moment
 from safehold.guard.gateway.media_settings import MediaScorer
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, check_routes
@@ -135,25 +136,13 @@ class SurfacePolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one key may use; None is no limit. Flags are blocked or would-be-blocked exchanges.
-
-    `unreadable_per_day`: characters that nobody can read; what a day has left of them is the most
-    that one exchange may have.
-    """
-
-    requests_per_minute: int | None = None
-    tokens_per_day: int | None = None
-    flags_per_day: int | None = None
-    unreadable_per_day: int | None = 2_000
-
-
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A client's key: its hash, whose it is, and what it may do.
 
     `sha256` is the hex digest of the key; the key itself is nowhere. `surfaces` empty means all.
-    `models` are the names it may ask for, empty for all. `policies` overrides a surface's policy
-    for this key. `admin` opens the admin API only.
+    `models` are the names it may ask for (`*` for any letters), empty for all. `policies`
+    overrides a surface's policy for this key. `admin` opens the admin API only. From `expires_at`
+    on (ISO 8601 with its zone) the key is none.
     """
 
     id: str
@@ -164,13 +153,16 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: Budget = Budget()
     policies: dict[Surface, SurfacePolicy] = {}
     admin: bool = False
+    expires_at: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no digest.
+        """Refuse what is no digest, and a time that is none.
 
         Raises:
-            ConfigError: `sha256` is not 64 hex digits.
+            ConfigError: `sha256` is not 64 hex digits, or `expires_at` no time with a zone.
         """
+        if self.expires_at is not None:
+            moment(self.expires_at)
         if re.fullmatch(r"[0-9a-f]{64}", self.sha256) is None:
             raise ConfigError(f"key {self.id}: sha256 must be 64 hex digits, never the key itself")
 
@@ -235,6 +227,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     surfaces: dict[Surface, SurfacePolicy] = {}
     embeddings: Literal["refuse", "pass"] = "refuse"
     keys: tuple[Key, ...] = ()
+    tenants: dict[str, Tenant] = {}
     exemptions: ExemptionSettings | None = None
     releases: ReleaseSettings | None = None
     standing: StandingQuestion | None = None

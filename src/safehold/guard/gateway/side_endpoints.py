@@ -1,7 +1,7 @@
 """Requests that bring no model text back: model lists and token counts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -74,12 +74,23 @@ class Passing:
         self._settings = settings
 
     async def models(
-        self, path: str, headers: Mapping[str, str], out: Outlet, decision_id: str, shape: Codec
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        out: Outlet,
+        decision_id: str,
+        shape: Codec,
+        may_ask: Callable[[str], bool],
     ) -> None:
-        """Answer with the upstream's models: ids and owners only; `shape` is that of an error."""
+        """Answer with the models that this client may ask for; `shape` is that of an error."""
         if _MODEL_PATH.fullmatch(path) is None or ".." in path:
             raise UnsupportedError("expected a plain model name")
-        if (name := path.removeprefix("/v1/models/")) in self._routed():
+        name = path.removeprefix("/v1/models/")
+        if path != "/v1/models" and not may_ask(name):
+            refused = "this key may not use this model"
+            await out.whole(403, shape.error(403, refused, decision_id, None))
+            return
+        if name in self._routed():
             await out.whole(200, encode(_model({"id": name})))
             return
         try:
@@ -90,7 +101,7 @@ class Passing:
                 listed += [{"id": name} for name in self._routed() if name not in known]
                 answer: dict[str, Any] = {
                     "object": "list",
-                    "data": [_model(entry) for entry in listed],
+                    "data": [_model(one) for one in listed if may_ask(str(one.get("id", "")))],
                     "has_more": False,
                 }
             else:

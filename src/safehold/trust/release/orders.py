@@ -31,12 +31,12 @@ class Order(Protocol):
 
 
 class Lower(msgspec.Struct, frozen=True):
-    """The lower number guards more; None is no limit at all. Dates are ISO texts."""
+    """The lower number guards more; None is no limit at all. Dates and times are ISO texts."""
 
     def compare(self, old: object, new: object) -> GuardDirection:
         """Return how `new` guards against `old`."""
-        if isinstance(old, str) and isinstance(new, str):
-            first, second = _day(old), _day(new)
+        if isinstance(old, str) or isinstance(new, str):
+            first, second = _moment(old), _moment(new)
         else:
             first, second = _number(old, unlimited=True), _number(new, unlimited=True)
         if first is None or second is None:
@@ -185,11 +185,17 @@ def _number(value: object, *, unlimited: bool = False) -> float | None:
     return value
 
 
-def _day(text: str) -> float | None:
+def _moment(value: object) -> float | None:
+    """Return the seconds of a day or a time; None of the language is no end at all."""
+    if value is None:
+        return math.inf
+    if not isinstance(value, str):
+        return None
     try:
-        return dt.date.fromisoformat(text).toordinal()
+        at = dt.datetime.fromisoformat(value)
     except ValueError:
         return None
+    return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _set(value: object) -> frozenset[object] | None:

@@ -1,24 +1,35 @@
 """Who may ask: keys by digest, surfaces per key, and budgets in a shared store."""
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
-from safehold.errors import TrustError, WireError
+from safehold.errors import WireError
 from safehold.guard.accounts.interface import LadderStep
 from safehold.guard.accounts.live import StateSource, StepInForce, no_states
+from safehold.guard.gateway.access.key_ring import KeyRing
 from safehold.guard.gateway.access.steady import SteadyCounters
 from safehold.guard.gateway.access.store import Store
 from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.key_settings import Budget, Tenant, TenantBudget
 from safehold.guard.gateway.policy import Key
 
 _USE_CASE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MINUTE = 60
 _HOUR = 3_600
 _DAY = 86_400
+_NO_TENANTS: Mapping[str, Tenant] = MappingProxyType({})
+_COUNTERS = {
+    "requests_per_minute": ("requests", _MINUTE),
+    "tokens_per_minute": ("tokens-minute", _MINUTE),
+    "tokens_per_day": ("tokens", _DAY),
+    "flags_per_day": ("flags", _DAY),
+    "unreadable_per_day": ("unreadable", _DAY),
+}
+"""The counter and the window, in seconds, of each budget."""
 
 
 class HttpRefusal(msgspec.Struct, frozen=True):
@@ -43,49 +54,19 @@ class Gate:
         self.counters = SteadyCounters(store)
         self._states = states
         self._clock = clock
-        self._configured: tuple[Key, ...] = ()
-        self._managed: dict[str, Key | None] = {}
+        self.ring = KeyRing(clock)
         self.use(keys)
 
-    def use(self, keys: Sequence[Key]) -> None:
-        """Take the configuration's keys from now on, in the place of those before."""
-        self._configured = tuple(keys)
-        self._sort()
-
-    def manage(self, keys: Mapping[str, Key | None]) -> None:
-        """Take the keys of the admin API, by id; None is a key that was revoked.
-
-        A revoked id stays out though the configuration names it. A managed key never takes the
-        place of a configured one, and never opens the admin API.
-        """
-        self._managed = dict(keys)
-        self._sort()
-
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """Every key that is let in now."""
-        return (*self._clients.values(), *self._admins.values())
-
-    def configured(self, name: str) -> bool:
-        """Say whether the configuration has a key of this id."""
-        return any(key.id == name for key in self._configured)
-
-    def _sort(self) -> None:
-        own = {key.id for key in self._configured}
-        given = [key for key in self._configured if self._managed.get(key.id, key) is not None]
-        given += [
-            key
-            for name, key in self._managed.items()
-            if key is not None and name not in own and not key.admin
-        ]
-        self._clients = {key.sha256: key for key in given if not key.admin}
-        self._admins = {key.sha256: key for key in given if key.admin}
-        self._closed = any(not key.admin for key in self._configured) or bool(self._managed)
+    def use(
+        self, keys: Sequence[Key], tenants: Mapping[str, Tenant] = MappingProxyType({})
+    ) -> None:
+        """Take the configuration's keys and tenants from now on, in the place of those before."""
+        self.ring.use(keys, tenants)
 
     @property
     def needs_key(self) -> bool:
         """Whether clients must show a key."""
-        return self._closed
+        return self.ring.needed
 
     def client(self, token: str | None) -> Key | None:
         """Return whose key this is; None where none is needed.
@@ -93,12 +74,7 @@ class Gate:
         Raises:
             TrustError: A key is needed, and this is none.
         """
-        if not self._closed:
-            return None
-        key = self._clients.get(_digest(token))
-        if key is None:
-            raise TrustError("expected a valid API key")
-        return key
+        return self.ring.client(token)
 
     def admin(self, token: str | None) -> Key:
         """Return the administrator whose key this is.
@@ -106,10 +82,7 @@ class Gate:
         Raises:
             TrustError: It is no administrator's.
         """
-        key = self._admins.get(_digest(token))
-        if key is None:
-            raise TrustError("expected an administrator's key")
-        return key
+        return self.ring.admin(token)
 
     def standing(self, key: Key | None) -> StepInForce | None:
         """Return the account's step of the ladder that is in force."""
@@ -117,6 +90,8 @@ class Gate:
 
     def suspended(self, key: Key | None) -> HttpRefusal | None:
         """Return why this account is at no door admitted, or None."""
+        if key is not None and key.tenant in self.ring.blocked:
+            return HttpRefusal(403, "this key's tenant is blocked: ask the operator")
         standing = self.standing(key)
         if standing is None or standing.level is not LadderStep.SUSPEND:
             return None
@@ -130,14 +105,15 @@ class Gate:
         """
         if key is None:
             return None
-        if key.surfaces and surface not in key.surfaces:
+        if not self.ring.may_use(key, surface):
             return HttpRefusal(403, "this key may not use this surface")
         return await self._on_its_step(key) or await self._in_its_budget(key)
 
     async def _on_its_step(self, key: Key) -> HttpRefusal | None:
+        suspended = self.suspended(key)
         standing = self.standing(key)
-        if standing is None or standing.level is LadderStep.SUSPEND:
-            return self.suspended(key)
+        if standing is None or suspended is not None:
+            return suspended
         if standing.requests_per_hour is None:
             return None
         count = await self.counters.add(f"standing:{account_of(key)}", 1, _HOUR)
@@ -147,20 +123,50 @@ class Gate:
         return HttpRefusal(429, "this account's requests of this hour are spent", left)
 
     async def _in_its_budget(self, key: Key) -> HttpRefusal | None:
-        budget = key.budget
-        if budget.flags_per_day is not None:
-            flags = await self.counters.add(f"flags:{key.id}", 0, _DAY)
-            if flags >= budget.flags_per_day:
-                return HttpRefusal(403, "this key is suspended: its daily budget of flags is spent")
-        if budget.tokens_per_day is not None:
-            tokens = await self.counters.add(f"tokens:{key.id}", 0, _DAY)
-            if tokens >= budget.tokens_per_day:
-                return HttpRefusal(429, "this key's daily budget of tokens is spent", 3600)
-        if budget.requests_per_minute is not None:
-            count = await self.counters.add(f"requests:{key.id}", 1, _MINUTE)
-            if count > budget.requests_per_minute:
-                return HttpRefusal(429, "this key's requests per minute are spent", _MINUTE)
+        for budget, prefix, name, who in self._purses(key):
+            refusal = await self._spent(budget, prefix, name, who)
+            if refusal is not None:
+                return refusal
         return None
+
+    def _purses(self, key: Key) -> tuple[tuple[Budget | TenantBudget, str, str, str], ...]:
+        """Return the budgets that a request counts against, and the names of their counters."""
+        own = (key.budget, "", key.id, "this key")
+        return (own, (self.ring.tenant(key).budget, "tenant-", key.tenant, "this key's tenant"))
+
+    async def _spent(
+        self, budget: Budget | TenantBudget, prefix: str, name: str, who: str
+    ) -> HttpRefusal | None:
+        counted = self.counters.add
+        if budget.flags_per_day is not None:
+            flags = await counted(f"{prefix}flags:{name}", 0, _DAY)
+            if flags >= budget.flags_per_day:
+                return HttpRefusal(403, f"{who} is suspended: its daily budget of flags is spent")
+        if budget.tokens_per_day is not None:
+            tokens = await counted(f"{prefix}tokens:{name}", 0, _DAY)
+            if tokens >= budget.tokens_per_day:
+                return HttpRefusal(429, f"{who}'s daily budget of tokens is spent", _HOUR)
+        if budget.tokens_per_minute is not None:
+            tokens = await counted(f"{prefix}tokens-minute:{name}", 0, _MINUTE)
+            if tokens >= budget.tokens_per_minute:
+                return HttpRefusal(429, f"{who}'s tokens per minute are spent", _MINUTE)
+        if budget.requests_per_minute is not None:
+            count = await counted(f"{prefix}requests:{name}", 1, _MINUTE)
+            if count > budget.requests_per_minute:
+                return HttpRefusal(429, f"{who}'s requests per minute are spent", _MINUTE)
+        return None
+
+    async def used(self, budget: Budget | TenantBudget, prefix: str, name: str) -> dict[str, int]:
+        """Return what was used of each budget that is set; `prefix` is `tenant-` for a tenant's.
+
+        Raises:
+            LedgerError: The store can't be reached.
+        """
+        return {
+            field: await self.counters.add(f"{prefix}{counter}:{name}", 0, window_s)
+            for field, (counter, window_s) in _COUNTERS.items()
+            if getattr(budget, field, None) is not None
+        }
 
     async def unreadable_left(self, key: Key | None) -> int | None:
         """Return how many characters that nobody can read its key has left today; None: no limit.
@@ -179,10 +185,13 @@ class Gate:
         """Count what an exchange used."""
         if key is None:
             return
-        if flagged and key.budget.flags_per_day is not None:
-            await self.counters.charge(f"flags:{key.id}", 1, _DAY)
-        if tokens and key.budget.tokens_per_day is not None:
-            await self.counters.charge(f"tokens:{key.id}", tokens, _DAY)
+        for budget, prefix, name, _ in self._purses(key):
+            if flagged and budget.flags_per_day is not None:
+                await self.counters.charge(f"{prefix}flags:{name}", 1, _DAY)
+            if tokens and budget.tokens_per_day is not None:
+                await self.counters.charge(f"{prefix}tokens:{name}", tokens, _DAY)
+            if tokens and budget.tokens_per_minute is not None:
+                await self.counters.charge(f"{prefix}tokens-minute:{name}", tokens, _MINUTE)
         if unreadable and key.budget.unreadable_per_day is not None:
             await self.counters.charge(f"unreadable:{key.id}", unreadable, _DAY)
 
@@ -209,7 +218,3 @@ def bearer(authorization: str | None, api_key: str | None) -> str | None:
         scheme, _, token = authorization.partition(" ")
         return token.strip() if scheme.lower() == "bearer" else None
     return api_key
-
-
-def _digest(token: str | None) -> str:
-    return hashlib.sha256((token or "").encode("utf-8", "surrogateescape")).hexdigest()

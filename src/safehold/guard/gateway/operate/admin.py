@@ -11,7 +11,7 @@ from safehold.errors import BundleError, LedgerError, WireError
 from safehold.guard.gateway.bundles.active_guard import GuardHolder
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.interface import Surface
-from safehold.guard.gateway.operate.admin_keys import AdminKeys
+from safehold.guard.gateway.operate.admin_keys import AdminAccess
 from safehold.guard.gateway.operate.admin_schema import admin_schema
 from safehold.guard.gateway.operate.canary import Canaries
 from safehold.guard.gateway.operate.shared_state import SharedState
@@ -46,7 +46,7 @@ class Admin:
         clock: Callable[[], float],
         bundles: Path | None,
         state: SharedState,
-        keys: AdminKeys,
+        access: AdminAccess,
         settings: str = "",
     ) -> None:
         self._holder = holder
@@ -57,7 +57,7 @@ class Admin:
         self._clock = clock
         self._bundles = bundles
         self._state = state
-        self._keys = keys
+        self._access = access
         self.settings = settings
         self._routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Reply]]] = {
             ("GET", "/admin/openapi.json"): self._schema,
@@ -77,8 +77,8 @@ class Admin:
         try:
             if place is not None and method == "POST":
                 status, answer = await self._surface(place.group(1), place.group(2), who)
-            elif path.startswith("/admin/keys"):
-                status, answer = await self._keys.answer(method, path, body, who)
+            elif path.startswith(("/admin/keys", "/admin/tenants")):
+                status, answer = await self._access.answer(method, path, body, who)
             else:
                 route = self._routes.get((method, path))
                 known = place is not None or any(path == known for _, known in self._routes)

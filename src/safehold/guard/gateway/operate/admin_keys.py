@@ -1,32 +1,38 @@
-"""Keys over the admin API: made, changed and revoked for all workers and hosts at once.
+"""Keys and tenants over the admin API: for all workers and hosts at once.
 
-A key is printed once, when it is made; what is kept, in the store, is its digest. A key of the
-configuration can be revoked here and given back, never changed: its file says what it may do.
+A key is printed once, when it is made or rotated; what is kept, in the store, is its digest. A key
+or a tenant of the configuration can be shut out here and let in again, never changed: its file
+says what it may do.
 """
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
 from safehold.errors import ConfigError, WireError
 from safehold.guard.gateway.access.admission import Gate
+from safehold.guard.gateway.access.key_ring import Former
 from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.key_settings import Budget, Tenant
+from safehold.guard.gateway.operate.managed_access import BLOCKED, FORMER, KEY, REVOKED, TENANT
 from safehold.guard.gateway.operate.shared_state import SharedState
-from safehold.guard.gateway.policy import Budget, Key, digest_key
+from safehold.guard.gateway.policy import Key, digest_key
 from safehold.guard.gateway.protocols.json_border import decode_request
+from safehold.guard.gateway.settings_check import check_values
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
 
-KEY_PATH = re.compile(r"/admin/keys/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/(revoke|restore))?")
-REVOKED = "revoked"
-_KIND = "key"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_PLACE = re.compile(rf"/admin/(keys|tenants)/({_NAME})(?:/([a-z]+))?")
+MOST_GRACE_S = 30 * 86_400.0
 _ENFORCED = (
     "this gateway takes only released settings, and a key that may do more is none: release it "
     "(docs/change.md)"
 )
 Reply = tuple[int, dict[str, Any]]
+_Act = Callable[[str, bytes, Key], Awaitable[Reply]]
 
 
 class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +43,7 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     surfaces: tuple[Surface, ...] = ()
     models: tuple[str, ...] = ()
     budget: Budget = Budget()
+    expires_at: str | None = None
 
     def key(self, sha256: str) -> Key:
         """Return the key, under the digest that it is recognised by."""
@@ -47,11 +54,18 @@ class KeyRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             surfaces=self.surfaces,
             models=self.models,
             budget=self.budget,
+            expires_at=self.expires_at,
         )
 
 
-class AdminKeys:
-    """Answers `/admin/keys` and what is below it."""
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long, in seconds, the key before still opens."""
+
+    grace_s: float = 0.0
+
+
+class AdminAccess:
+    """Answers `/admin/keys`, `/admin/tenants` and what is below them."""
 
     def __init__(
         self,
@@ -68,106 +82,246 @@ class AdminKeys:
         self._ledger = ledger
         self._clock = clock
         self._enforced = enforced
+        self._acts: dict[tuple[str, str, str | None], _Act] = {
+            ("GET", "keys", None): self._show,
+            ("PUT", "keys", None): self._change,
+            ("POST", "keys", "revoke"): self._revoke,
+            ("POST", "keys", "restore"): self._restore,
+            ("POST", "keys", "rotate"): self._rotate,
+            ("GET", "tenants", None): self._show_tenant,
+            ("PUT", "tenants", None): self._bound,
+            ("POST", "tenants", "remove"): self._unbound,
+            ("POST", "tenants", "block"): self._block,
+            ("POST", "tenants", "unblock"): self._unblock,
+        }
+        """What is done to one key or tenant."""
 
     async def answer(self, method: str, path: str, body: bytes, who: Key) -> Reply:
         """Do what an administrator asks; every change is a ledger row first.
 
         Raises:
             WireError: The request is malformed.
-            LedgerError: The change can't be kept.
+            LedgerError: The change can't be kept, or the store does not answer.
         """
-        place = KEY_PATH.fullmatch(path)
-        match method, place:
-            case "GET", None if path == "/admin/keys":
+        match method, path:
+            case "GET", "/admin/keys":
                 return 200, {"keys": self._listed()}
-            case "POST", None if path == "/admin/keys":
+            case "POST", "/admin/keys":
                 return await self._make(decode_request(_REQUEST, body), who)
-            case "PUT", re.Match() if not place.group(2):
-                return await self._change(place.group(1), decode_request(_REQUEST, body), who)
-            case "POST", re.Match() if place.group(2) == "revoke":
-                return await self._revoke(place.group(1), who)
-            case "POST", re.Match() if place.group(2) == "restore":
-                return await self._restore(place.group(1), who)
-            case _:
-                known = path == "/admin/keys" or place is not None
-                return (405 if known else 404), {"error": "expected another method or path"}
+            case "GET", "/admin/tenants":
+                return 200, {"tenants": self._listed_tenants()}
+        place = _PLACE.fullmatch(path)
+        if place is None:
+            known = path in ("/admin/keys", "/admin/tenants")
+            return (405 if known else 404), {"error": "expected another method or path"}
+        kind, name, verb = place.groups()
+        act = self._acts.get((method, kind, verb))
+        if act is None:
+            known = any(one[1:] == (kind, verb) for one in self._acts)
+            return (405 if known else 404), {"error": "expected another method or path"}
+        return await act(name, body, who)
+
+    # -- keys ------------------------------------------------------------------------------------
 
     def _managed(self) -> dict[str, Any]:
-        return {name: value for name, value in self._state.of(_KIND).items() if value is not None}
+        return {name: value for name, value in self._state.of(KEY).items() if value is not None}
 
     def _listed(self) -> list[dict[str, Any]]:
-        keys = []
-        for key in self._gate.keys:
-            told = msgspec.to_builtins(key)
-            told.pop("sha256")
-            told.pop("policies")
-            where = "configuration" if self._gate.configured(key.id) else "admin"
-            keys.append(told | {"from": where, "state": "active"})
+        keys = [self._told(key) for key in self._gate.ring.keys]
         for name, value in self._managed().items():
             if value == REVOKED:
                 keys.append({"id": name, "state": REVOKED})
         return keys
 
+    def _told(self, key: Key) -> dict[str, Any]:
+        told: dict[str, Any] = msgspec.to_builtins(key)
+        told.pop("sha256")
+        told.pop("policies")
+        where = "configuration" if self._gate.ring.configured(key.id) else "admin"
+        return told | {"from": where, "state": "active"}
+
+    async def _show(self, name: str, body: bytes, who: Key) -> Reply:
+        del body, who
+        for key in self._gate.ring.keys:
+            if key.id == name:
+                used = await self._gate.used(key.budget, "", key.id)
+                return 200, self._told(key) | {"used": used}
+        if self._managed().get(name) == REVOKED:
+            return 200, {"id": name, "state": REVOKED}
+        return 404, {"error": "expected the id of a key"}
+
     async def _make(self, asked: KeyRequest, who: Key) -> Reply:
         if self._enforced:
             return 409, {"error": _ENFORCED}
-        if KEY_PATH.fullmatch(f"/admin/keys/{asked.id}") is None:
+        if re.fullmatch(_NAME, asked.id) is None:
             raise WireError("id: expected up to 64 of A-Z, a-z, 0-9 and ._-")
-        if self._gate.configured(asked.id) or asked.id in self._managed():
+        if self._gate.ring.configured(asked.id) or asked.id in self._managed():
             return 409, {"error": "there is a key of this id; change or revoke it"}
-        secret = f"sk-safehold-{secrets.token_urlsafe(32)}"
+        secret = _secret()
         key = _checked(asked, digest_key(secret))
-        await self._set(key.id, msgspec.to_builtins(key), "added", who)
+        await self._row({"key": key.id, "change": "added", "by": who.id})
+        await self._set({KEY: msgspec.to_builtins(key)}, key.id)
         return 200, {"key": secret, "id": key.id}
 
-    async def _change(self, name: str, asked: KeyRequest, who: Key) -> Reply:
+    def _own(self, name: str) -> Key | None:
+        """Return an active key that this API made."""
+        found = self._managed().get(name)
+        if found is None or found == REVOKED or self._gate.ring.configured(name):
+            return None
+        return msgspec.convert(found, Key)
+
+    async def _change(self, name: str, body: bytes, who: Key) -> Reply:
         if self._enforced:
             return 409, {"error": _ENFORCED}
+        asked = decode_request(_REQUEST, body)
         if asked.id != name:
             raise WireError("id: expected the id of the path")
-        found = self._managed().get(name)
-        if found is None or found == REVOKED:
-            return 404, {"error": "expected the id of an active key that this API made"}
-        key = _checked(asked, found["sha256"])
-        await self._set(name, msgspec.to_builtins(key), "changed", who)
+        own = self._own(name)
+        if own is None:
+            return 404, {"error": _NOT_OURS}
+        key = _checked(asked, own.sha256)
+        await self._row({"key": name, "change": "changed", "by": who.id})
+        await self._set({KEY: msgspec.to_builtins(key)}, name)
         return 200, {"id": name}
 
-    async def _revoke(self, name: str, who: Key) -> Reply:
-        if name == who.id:
-            return 409, {"error": "an administrator can't revoke the key that is asking"}
-        if not (self._gate.configured(name) or name in self._managed()):
-            return 404, {"error": "expected the id of a key"}
-        await self._set(name, REVOKED, REVOKED, who)
-        return 200, {"id": name, "state": REVOKED}
-
-    async def _restore(self, name: str, who: Key) -> Reply:
+    async def _rotate(self, name: str, body: bytes, who: Key) -> Reply:
         if self._enforced:
             return 409, {"error": _ENFORCED}
-        if self._managed().get(name) != REVOKED or not self._gate.configured(name):
+        asked = decode_request(_ROTATION, body or b"{}")
+        if not 0 <= asked.grace_s <= MOST_GRACE_S:
+            raise WireError("grace_s: expected 0 to 2592000 seconds (30 days)")
+        own = self._own(name)
+        if own is None:
+            return 404, {"error": _NOT_OURS}
+        secret = _secret()
+        key = msgspec.structs.replace(own, sha256=digest_key(secret))
+        former = Former(sha256=own.sha256, until=self._clock() + asked.grace_s)
+        kept = msgspec.to_builtins(former) if asked.grace_s else None
+        await self._row({"key": name, "change": "rotated", "by": who.id})
+        await self._set({FORMER: kept, KEY: msgspec.to_builtins(key)}, name)
+        return 200, {"key": secret, "id": name}
+
+    async def _revoke(self, name: str, body: bytes, who: Key) -> Reply:
+        del body
+        if name == who.id:
+            return 409, {"error": "an administrator can't revoke the key that is asking"}
+        if not (self._gate.ring.configured(name) or name in self._managed()):
+            return 404, {"error": "expected the id of a key"}
+        await self._row({"key": name, "change": REVOKED, "by": who.id})
+        await self._set({KEY: REVOKED}, name)
+        return 200, {"id": name, "state": REVOKED}
+
+    async def _restore(self, name: str, body: bytes, who: Key) -> Reply:
+        del body
+        if self._enforced:
+            return 409, {"error": _ENFORCED}
+        if self._managed().get(name) != REVOKED or not self._gate.ring.configured(name):
             return 404, {"error": "expected the id of a configured key that was revoked"}
-        await self._set(name, None, "restored", who)
+        await self._row({"key": name, "change": "restored", "by": who.id})
+        await self._set({KEY: None}, name)
         return 200, {"id": name, "state": "active"}
 
-    async def _set(self, name: str, value: object, change: str, who: Key) -> None:
-        row = {"key": name, "change": change, "by": who.id}
-        await self._ledger.append(EventRow(at=self._clock(), kind=EventKind.POLICY, detail={**row}))
-        await self._state.set(_KIND, name, value)
+    # -- tenants ---------------------------------------------------------------------------------
+
+    def _listed_tenants(self) -> list[dict[str, Any]]:
+        ring = self._gate.ring
+        names = {*ring.tenants, *ring.blocked, *(key.tenant for key in ring.keys if not key.admin)}
+        return [self._told_tenant(name) for name in sorted(names)]
+
+    def _told_tenant(self, name: str) -> dict[str, Any]:
+        ring = self._gate.ring
+        told = msgspec.to_builtins(ring.tenants.get(name, Tenant()))
+        where = "configuration" if ring.configured_tenant(name) else "admin"
+        return {
+            "id": name,
+            **told,
+            "from": where if name in ring.tenants else None,
+            "state": "blocked" if name in ring.blocked else "active",
+            "keys": sorted(key.id for key in ring.keys if key.tenant == name and not key.admin),
+        }
+
+    async def _show_tenant(self, name: str, body: bytes, who: Key) -> Reply:
+        del body, who
+        if all(one["id"] != name for one in self._listed_tenants()):
+            return 404, {"error": "expected the name of a tenant"}
+        budget = self._gate.ring.tenants.get(name, Tenant()).budget
+        used = await self._gate.used(budget, "tenant-", name)
+        return 200, self._told_tenant(name) | {"used": used}
+
+    async def _bound(self, name: str, body: bytes, who: Key) -> Reply:
+        """Give a tenant bounds, in the place of those that this API gave it before."""
+        if self._enforced:
+            return 409, {"error": _ENFORCED}
+        tenant = decode_request(_TENANT, body)
+        _check(tenant)
+        if self._gate.ring.configured_tenant(name):
+            return 409, {"error": "the configuration bounds this tenant: change it and reload"}
+        await self._row({"tenant": name, "change": "bounded", "by": who.id})
+        await self._set({TENANT: msgspec.to_builtins(tenant)}, name)
+        return 200, {"id": name}
+
+    async def _unbound(self, name: str, body: bytes, who: Key) -> Reply:
+        del body
+        if self._enforced:
+            return 409, {"error": _ENFORCED}
+        if self._state.of(TENANT).get(name) is None:
+            return 404, {"error": "expected a tenant that this API gave bounds"}
+        await self._row({"tenant": name, "change": "bounds removed", "by": who.id})
+        await self._set({TENANT: None}, name)
+        return 200, {"id": name}
+
+    async def _block(self, name: str, body: bytes, who: Key) -> Reply:
+        del body
+        await self._row({"tenant": name, "change": "blocked", "by": who.id})
+        await self._set({BLOCKED: True}, name)
+        return 200, {"id": name, "state": "blocked"}
+
+    async def _unblock(self, name: str, body: bytes, who: Key) -> Reply:
+        del body
+        if self._enforced:
+            return 409, {"error": _ENFORCED}
+        if not self._state.of(BLOCKED).get(name):
+            return 404, {"error": "expected a tenant that is blocked"}
+        await self._row({"tenant": name, "change": "unblocked", "by": who.id})
+        await self._set({BLOCKED: None}, name)
+        return 200, {"id": name, "state": "active"}
+
+    async def _row(self, detail: dict[str, str]) -> None:
+        at = self._clock()
+        await self._ledger.append(EventRow(at=at, kind=EventKind.POLICY, detail={**detail}))
+
+    async def _set(self, values: dict[str, object], name: str) -> None:
+        for kind, value in values.items():
+            await self._state.set(kind, name, value)
         await self._state.everywhere()
 
 
 _REQUEST = msgspec.json.Decoder(KeyRequest)
+_ROTATION = msgspec.json.Decoder(Rotation)
+_TENANT = msgspec.json.Decoder(Tenant)
+_NOT_OURS = "expected the id of an active key that this API made"
 
 
-def managed_key(value: object) -> Key | None:
-    """Return a key as the store keeps it; None is a revoked one, or one that can't be read."""
-    try:
-        return None if value == REVOKED else msgspec.convert(value, Key)
-    except msgspec.ValidationError:
-        return None
+def _secret() -> str:
+    return f"sk-safehold-{secrets.token_urlsafe(32)}"
 
 
 def _checked(asked: KeyRequest, sha256: str) -> Key:
     try:
-        return asked.key(sha256)
+        key = asked.key(sha256)
+    except ConfigError as error:
+        raise WireError(str(error)) from error
+    _check(key)
+    return key
+
+
+def _check(of: msgspec.Struct) -> None:
+    """Refuse numbers and texts that the configuration would refuse too.
+
+    Raises:
+        WireError: The message names the field.
+    """
+    try:
+        check_values(of)
     except ConfigError as error:
         raise WireError(str(error)) from error

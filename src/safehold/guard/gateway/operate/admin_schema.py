@@ -29,14 +29,24 @@ def admin_schema() -> dict[str, Any]:
         "schema": {"enum": [str(surface) for surface in Surface]},
     }
     count = {"type": ["integer", "null"]}
-    budget = {
+    counts = dict.fromkeys(
+        ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "flags_per_day"), count
+    )
+    shared_budget = {"type": "object", "additionalProperties": False, "properties": counts}
+    budget = shared_budget | {"properties": counts | {"unreadable_per_day": count}}
+    bounds = {
+        "surfaces": {"type": "array", "items": surface["schema"]},
+        "models": {"type": "array", "items": {"type": "string"}},
+    }
+    tenant = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {
-            "requests_per_minute": count,
-            "tokens_per_day": count,
-            "flags_per_day": count,
-        },
+        "properties": bounds | {"budget": shared_budget},
+    }
+    rotation = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"grace_s": {"type": "number", "minimum": 0, "maximum": 2_592_000}},
     }
     key = {
         "type": "object",
@@ -45,9 +55,9 @@ def admin_schema() -> dict[str, Any]:
         "properties": {
             "id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
             "tenant": {"type": "string"},
-            "surfaces": {"type": "array", "items": surface["schema"]},
-            "models": {"type": "array", "items": {"type": "string"}},
+            **bounds,
             "budget": budget,
+            "expires_at": {"type": ["string", "null"], "format": "date-time"},
         },
     }
     name = {
@@ -72,6 +82,7 @@ def admin_schema() -> dict[str, Any]:
             },
             "/admin/keys/{id}": {
                 "parameters": [name],
+                "get": _operation("One key, and what it used of its budget.", more=("404",)),
                 "put": _operation("Change what a key may do.", key, more=("404",)),
             },
             "/admin/keys/{id}/revoke": {
@@ -81,6 +92,30 @@ def admin_schema() -> dict[str, Any]:
             "/admin/keys/{id}/restore": {
                 "parameters": [name],
                 "post": _operation("Let a configured key in again.", more=("404",)),
+            },
+            "/admin/keys/{id}/rotate": {
+                "parameters": [name],
+                "post": _operation(
+                    "Make its secret anew; it is told once.", rotation, more=("404",)
+                ),
+            },
+            "/admin/tenants": {"get": _operation("The tenants, their bounds and their keys.")},
+            "/admin/tenants/{id}": {
+                "parameters": [name],
+                "get": _operation("One tenant, and what it used of its budget.", more=("404",)),
+                "put": _operation("Bound all keys of a tenant together.", tenant),
+            },
+            "/admin/tenants/{id}/remove": {
+                "parameters": [name],
+                "post": _operation("Take the bounds away.", more=("404",)),
+            },
+            "/admin/tenants/{id}/block": {
+                "parameters": [name],
+                "post": _operation("Keep all keys of a tenant out everywhere."),
+            },
+            "/admin/tenants/{id}/unblock": {
+                "parameters": [name],
+                "post": _operation("Let the keys of a tenant in again.", more=("404",)),
             },
             "/admin/surfaces/{surface}/open": {
                 "parameters": [surface],
@@ -97,9 +132,10 @@ def admin_schema() -> dict[str, Any]:
 def _operation(
     summary: str, body: dict[str, Any] | None = None, *, more: tuple[str, ...] = ()
 ) -> dict[str, Any]:
+    missing = dict.fromkeys(more, "No such surface, key or tenant.")
     refused = {
         status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
-        for status, text in {**_STATUSES, **dict.fromkeys(more, "No such surface or key.")}.items()
+        for status, text in {**_STATUSES, **missing}.items()
     }
     done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
     operation: dict[str, Any] = {"summary": summary, "responses": {"200": done, **refused}}

@@ -5,7 +5,9 @@ import msgspec
 from safehold.errors import ConfigError
 from safehold.guard.gateway.policy import Settings
 
-RELOADED = frozenset({"keys", "default", "surfaces", "embeddings", "limits", "canary", "bundle"})
+RELOADED = frozenset(
+    {"keys", "tenants", "default", "surfaces", "embeddings", "limits", "canary", "bundle"}
+)
 """What takes effect without a restart; open streams keep the policy that they began with."""
 
 

@@ -22,7 +22,9 @@ FAILURES = 3
 OPEN_S = 15.0
 """How long an open breaker keeps requests away before one is tried again."""
 _PAUSE_S = 0.05
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504, 529})
+_AGAIN = frozenset({401, 404, 408, 429, 500, 502, 503, 504, 529})
+"""401 is about our own key there. 404: it has no such model, or no such path."""
+_NO_SUCH = 404
 _PRIVATE = ("authorization", "x-api-key")
 _OK = 200
 
@@ -110,7 +112,7 @@ class Router:
             if answer.status not in _AGAIN:
                 self._ended(target, "answered")
                 return answer
-            self._ended(target, "failed")
+            self._ended(target, "lacking" if answer.status == _NO_SUCH else "failed")
             if number == len(targets) - 1:
                 return answer
             answer.abort()
@@ -159,7 +161,7 @@ class Router:
         breaker = self._breakers[target.upstream]
         if how == "answered":
             breaker.succeeded()
-        else:
+        elif how != "lacking":  # a client that asks for nonsense keeps nobody from a server
             breaker.failed()
         self._count(target.upstream, how)
 

@@ -1,0 +1,135 @@
+"""`safehold keys`: every command against a running gateway, and what it says when it can't."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from safehold.cli.keys import keys
+from safehold.errors import ConfigError, TrustError, UpstreamError, UsageError
+from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
+from safehold.guard.gateway.server import Parts
+from safehold.testing.gateway import RunningGateway
+from safehold.testing.guards import held_rules
+from safehold.testing.ledger import MemoryLedger
+from safehold.testing.upstream import MockUpstream
+
+ADMIN = "sk-safehold-zyxwvutsrqponmlkjihgfedcba98"
+Run = Callable[..., object]
+
+
+@pytest.fixture
+def gateway() -> Iterator[RunningGateway]:
+    """A running gateway with an administrator and one configured client."""
+    given = (
+        Key(id="ops", sha256=digest_key(ADMIN), admin=True),
+        Key(id="old", sha256=digest_key("sk-safehold-0123456789abcdefghijklmnop")),
+    )
+    parts = Parts(loader=Path, held=held_rules(), ledger=MemoryLedger())
+    with MockUpstream() as upstream:
+        settings = Settings(upstream=Upstream(url=upstream.url), port=0, keys=given, log="none")
+        with RunningGateway(settings, parts) as running:
+            yield running
+
+
+@pytest.fixture
+def run(gateway: RunningGateway, tmp_path: Path) -> Run:
+    """Run one command; with --json its answer, else its text. Errors are raised."""
+    (tmp_path / "admin.key").write_text(f"{ADMIN}\n")
+
+    def go(*arguments: str, url: str = "", key: str = "") -> object:
+        if key:
+            (tmp_path / "admin.key").write_text(key)
+        options = ["--gateway", url or gateway.url]
+        options += ["--admin-key-file", str(tmp_path / "admin.key")]
+        result = CliRunner().invoke(keys, [*options, *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.output) if "--json" in arguments else result.output
+
+    return go
+
+
+def test_a_keys_whole_life(run: Run, gateway: RunningGateway) -> None:
+    """A key is made, shown, limited, rotated and revoked; a configured one revoked and restored."""
+    made = run("add", "laptop", "--tenant", "research", "--expires-in", "30d", "--json")
+    assert made["key"].startswith("sk-safehold-")
+    run("budget", "laptop", "--requests-per-minute", "60", "--tokens-per-day", "900")
+    run("budget", "laptop", "--tokens-per-day", "none")
+    shown = run("show", "laptop", "--json")
+    assert shown["budget"]["requests_per_minute"] == 60
+    assert shown["budget"]["tokens_per_day"] is None
+    assert shown["budget"]["unreadable_per_day"] == 2_000
+    assert shown["used"]["requests_per_minute"] == 0
+    assert shown["tenant"] == "research"
+    ring = gateway.gateway.gate.ring
+    anew = run("rotate", "laptop", "--grace", "1h", "--json")
+    assert anew["key"] != made["key"]
+    assert ring.client(made["key"]).id == ring.client(anew["key"]).id == "laptop"
+    assert "laptop  active" in run("list")
+    assert "used requests_per_minute: 0" in run("show", "laptop")
+    assert run("revoke", "laptop") == "laptop: revoked\n"
+    for key in (made["key"], anew["key"]):
+        with pytest.raises(TrustError):
+            ring.client(key)
+    run("revoke", "old")
+    assert run("restore", "old", "--json") == {"id": "old", "state": "active"}
+
+
+def test_a_tenants_bounds(run: Run) -> None:
+    """A tenant is bounded step by step, blocked, let in, and unbound."""
+    run("add", "one", "--tenant", "team", "--model", "m", "--surface", "openai.chat")
+    run("tenant", "team", "--requests-per-minute", "5", "--model", "qwen-*")
+    run("tenant", "team", "--tokens-per-day", "7")
+    shown = run("tenant", "team", "--json")
+    assert shown["budget"]["requests_per_minute"] == 5
+    assert shown["budget"]["tokens_per_day"] == 7
+    assert shown["models"] == ["qwen-*"]
+    assert shown["keys"] == ["one"]
+    assert shown["used"] == {"requests_per_minute": 0, "tokens_per_day": 0}
+    run("block", "team")
+    assert "team  blocked  keys one" in run("tenants")
+    run("unblock", "team")
+    run("tenant", "team", "--unbound")
+    team = next(one for one in run("tenants", "--json")["tenants"] if one["id"] == "team")
+    assert (team["state"], team["from"], team["models"]) == ("active", None, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("show", "nobody"), UsageError, "expected the id of a key"),
+        (("budget", "old", "--tokens-per-day", "3"), UsageError, "the admin API made"),
+        (("add", "x", "--tokens-per-day", "-3"), UsageError, "a number or none"),
+        (("add", "x", "--tokens-per-day", "many"), UsageError, "a number or none"),
+        (("add", "x", "--expires-in", "soon"), UsageError, "a period like"),
+        (("add", "x/y"), UsageError, "id: expected"),
+        (("add", "x", "--surface", "nowhere"), UsageError, "surfaces"),
+        (("add", "old"), ConfigError, "there is a key of this id"),
+        (("revoke", "ops"), ConfigError, "can't revoke the key that is asking"),
+        (("rotate", "old"), UsageError, "this API made"),
+        (("rotate", "x", "--grace", "31d"), UsageError, "grace_s"),
+        (("unblock", "nobody"), UsageError, "that is blocked"),
+        (("tenant", "nobody"), UsageError, "the name of a tenant"),
+    ],
+)
+def test_what_can_not_be_done_is_said(
+    run: Run, arguments: tuple[str, ...], error: type[Exception], said: str
+) -> None:
+    """Each refusal is one error of ours with the gateway's sentence."""
+    with pytest.raises(error, match=said):
+        run(*arguments)
+
+
+def test_wrong_key_and_no_gateway(run: Run) -> None:
+    """A key that is no administrator's is status 5, an address without a gateway status 4."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UpstreamError, match="nobody answers"):
+        run("list", url=nobody)
+    with pytest.raises(UsageError, match="http or https"):
+        run("list", url="file:///etc/passwd")
+    with pytest.raises(TrustError, match="refuses the admin key"):
+        run("list", key="sk-nobody")
