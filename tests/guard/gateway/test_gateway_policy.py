@@ -235,6 +235,26 @@ def test_good_bundle_takes_over_and_rolls_back_at_once(swapping: Any) -> None:
     assert b"content_filter" in ask(swapping, MARKER, secret=None)[2]
 
 
+def test_bundle_swapped_on_one_host_is_followed_on_another(stage: Start, tmp_path: Path) -> None:
+    """Two gateways with one store: what one puts to use the other loads from its own folder."""
+    key = Key(id="ops", sha256=digest_key(ADMIN), admin=True)
+    hosts = [
+        stage(
+            parts=Parts(loader=FakeLoader(), held=held_rules()),
+            keys=(key,),
+            bundles=str(tmp_path),
+            store=f"sqlite:///{tmp_path}/store.db",
+        )
+        for _ in range(2)
+    ]
+    assert b"content_filter" not in ask(hosts[1], "a green giraffe", secret=None)[2]
+    assert admin(hosts[0], "/admin/bundle", {"bundle": "good"})[0] == 200
+    until = time.monotonic() + 60
+    while b"content_filter" not in ask(hosts[1], "a green giraffe", secret=None)[2]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("name", ["bad", "missing"])
 def test_bad_bundle_never_takes_over(swapping: Any, name: str) -> None:
     """A bundle that fails its golden set or does not load changes nothing and is recorded."""

@@ -33,8 +33,10 @@ WHOLE: dict[str, Any] = {
             "surfaces": ["openai.chat"],
             "models": ["m"],
             "policies": {"openai.chat": POLICY},
+            "expires_at": "2027-01-31T18:00:00Z",
         }
     ],
+    "tenants": {"t": {"surfaces": ["openai.chat"], "models": ["m"], "budget": {}}},
     "exemptions": {
         "log": "l",
         "log_keys": "k",

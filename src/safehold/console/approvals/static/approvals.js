@@ -1,4 +1,6 @@
-import { assertion, byId, call, challengeOf, say, toBase64Url } from "./ceremony.js";
+import {
+  assertion, byId, call, challengeOf, KEY_WAITS, say, toBase64Url, waiting, why,
+} from "./ceremony.js";
 
 let shown = null;
 
@@ -45,23 +47,26 @@ async function route() {
   try {
     await (id ? show(id) : list());
   } catch (error) {
-    say(error.message);
+    say(why(error));
   }
 }
 
 async function act(work) {
   if (!shown) return;
   try {
-    const said = await work(shown);
-    await show(shown.sha256);
-    say(said);
+    say(await waiting(KEY_WAITS, async () => {
+      const said = await work(shown);
+      await show(shown.sha256);
+      return said;
+    }));
   } catch (error) {
-    say(`Not done: ${error.message}`);
+    say(`Not done: ${why(error)}`);
   }
 }
 
 byId("approve").addEventListener("click", () => act(async (one) => {
   const proof = await assertion(one.challenge, one.rp_id, one.credentials);
+  say("Signed. Waiting for the server to record it.");
   const answer = await call(`/api/requests/${one.sha256}/approve`, { proof });
   return `Approved. ${answer.status}`;
 }));
@@ -73,6 +78,7 @@ byId("deny").addEventListener("click", () => act(async (one) => {
   const canonical = `{"request":${JSON.stringify(one.sha256)},"text":${JSON.stringify(text)}}`;
   const challenge = await challengeOf("deny", canonical);
   const proof = await assertion(challenge, one.rp_id, one.credentials);
+  say("Signed. Waiting for the server to record it.");
   await call(`/api/requests/${one.sha256}/deny`, { text, proof });
   return "Denied.";
 }));

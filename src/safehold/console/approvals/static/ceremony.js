@@ -38,7 +38,8 @@ export async function creation(options) {
       challenge: fromBase64Url(options.challenge),
       rp: options.rp,
       user: { ...options.user, id: fromBase64Url(options.user.id) },
-      pubKeyCredParams: [{ type: "public-key", alg: -8 }, { type: "public-key", alg: -7 }],
+      // EdDSA, ES256, and RS256 for keys in a TPM, in this order.
+      pubKeyCredParams: [-8, -7, -257].map((alg) => ({ type: "public-key", alg })),
       authenticatorSelection: { userVerification: "required" },
       attestation: "none",
       excludeCredentials: options.exclude.map((id) => ({
@@ -67,6 +68,36 @@ export async function call(path, body) {
   if (!answer.ok) throw new Error(value.error ?? `error ${answer.status}`);
   return value;
 }
+
+// What the browser says of a refused ceremony is about privacy, not about what to do next.
+const WHY = {
+  NotAllowedError: "the key gave no signature. It was cancelled or waited too long, it is not one "
+    + "of yours that is enrolled here, or it verifies nobody: set a PIN or a fingerprint on it.",
+  ConstraintError: "the key can't verify who you are: set a PIN or a fingerprint on it.",
+  InvalidStateError: "this key is enrolled already.",
+  NotSupportedError: "this key makes none of the signatures that are taken here "
+    + "(EdDSA, ES256, RS256).",
+  SecurityError: "this page's address is not the one that the policy names.",
+  AbortError: "it was broken off.",
+  TypeError: "the server does not answer.",
+};
+
+export const why = (error) => WHY[error.name] ?? error.message;
+
+// Say what is waited for, and take no second click until that is over.
+export async function waiting(text, work) {
+  const buttons = [...document.querySelectorAll("button")];
+  say(text);
+  buttons.forEach((button) => { button.disabled = true; });
+  try {
+    return await work();
+  } finally {
+    buttons.forEach((button) => { button.disabled = false; });
+  }
+}
+
+export const KEY_WAITS = "Waiting for your key: touch it, and prove that it is you "
+  + "(PIN or fingerprint).";
 
 export const byId = (id) => document.getElementById(id);
 
