@@ -1,18 +1,19 @@
 """Whether Safehold installs beside what people run with it, on each Python: a resolver says so.
 
-`resolve.py PLACE`: uv resolves our wheel's requirements, extras included, together with each
-neighbour's, from wheels alone, as it would on a machine of that Python. Nothing is installed but
+`resolve.py PLACE`: uv resolves what pyproject.toml asks for, extras included, together with each
+neighbour, from wheels alone, as it would on a machine of that Python. Nothing is installed but
 the oldest rich that we allow; our progress bars and tables are drawn with it.
 """
 
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11", "3.12", "3.13")
-EXTRAS = "redis,postgres,otel,export,console,trust"
+EXTRAS = ("redis", "postgres", "otel", "export", "console", "trust")
 NEIGHBOURS = {
     "alone": (),
     "LiteLLM's proxy": ("litellm[proxy]",),
@@ -29,9 +30,13 @@ def resolved(python: str, neighbours: tuple[str, ...]) -> str:
     Raises:
         SystemExit: There is no set of versions that fits all of them.
     """
-    asked = "\n".join([f"safehold[{EXTRAS}] @ {ROOT.as_uri()}", *neighbours])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ours = [*project["dependencies"]]
+    for extra in EXTRAS:
+        ours += project["optional-dependencies"][extra]
+    asked = "\n".join([*ours, *neighbours])
     command = ["uv", "pip", "compile", "--quiet", "--python-version", python, "--no-header"]
-    command += ["--no-annotate", "--only-binary", ":all:", "--no-binary", "safehold", "-"]
+    command += ["--no-annotate", "--only-binary", ":all:", "-"]
     done = subprocess.run(
         command, input=asked, text=True, capture_output=True, timeout=LIMIT_S, check=False
     )
