@@ -14,11 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.11", "3.12", "3.13")
 EXTRAS = ("redis", "postgres", "otel", "export", "console", "trust")
+# The oldest that is asked for: a resolver would else go back to years-old ones that ask for less.
 NEIGHBOURS = {
     "alone": (),
-    "LiteLLM's proxy": ("litellm[proxy]",),
-    "vLLM": ("vllm",),
-    "LangChain": ("langchain", "langchain-openai", "langchain-anthropic"),
+    "LiteLLM's proxy": ("litellm[proxy]>=1.108",),
+    "vLLM": ("vllm>=0.33",),
+    "LangChain": ("langchain>=1.5", "langchain-openai>=1.1", "langchain-anthropic>=1.3"),
 }
 OLDEST_RICH = "13.9.4"
 LIMIT_S = 900

@@ -225,6 +225,7 @@ def show(api: AdminApi, key_id: str, as_json: bool) -> None:
 @click.pass_obj
 def add(
     api: AdminApi,
+    /,
     *,
     key_id: str,
     tenant: str,
@@ -266,7 +267,7 @@ def _in(period: str) -> str:
 @_limits(*_KEY_LIMITS)
 @_json_option
 @click.pass_obj
-def budget(api: AdminApi, key_id: str, as_json: bool, **limits: str | None) -> None:
+def budget(api: AdminApi, /, *, key_id: str, as_json: bool, **limits: str | None) -> None:
     """Change limits of a key that the admin API made; those not named stay.
 
     \b
@@ -359,6 +360,7 @@ def tenants(api: AdminApi, as_json: bool) -> None:
 @click.pass_obj
 def tenant(
     api: AdminApi,
+    /,
     *,
     name: str,
     models: tuple[str, ...],
@@ -379,10 +381,9 @@ def tenant(
         answer = api.call("POST", _place("tenants", name, "remove"))
         _say(answer, f"{name}: without bounds", as_json=as_json)
         return
-    found = next(
-        (one for one in api.call("GET", "/admin/tenants")["tenants"] if one["id"] == name),
-        {"surfaces": [], "models": [], "budget": {}},
-    )
+    unknown: dict[str, Any] = {"surfaces": [], "models": [], "budget": {}}
+    tenants_now = api.call("GET", "/admin/tenants")["tenants"]
+    found = next((one for one in tenants_now if one["id"] == name), unknown)
     if not (models or surfaces or any(limits.values())):
         shown = api.call("GET", _place("tenants", name))
         _say(shown, json.dumps(shown, indent=2), as_json=as_json)
