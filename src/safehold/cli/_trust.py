@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import msgspec
 from safehold.errors import DependencyError, TrustError
 
 if TYPE_CHECKING:
+    from safehold.trust.grants.approval_text import Words
     from safehold.trust.grants.grant_service import Desk, Pager
     from safehold.trust.grants.interface import GrantRequest
     from safehold.trust.log.note import SigningKey
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from safehold.trust.people.statement import Act
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_TEXTS_BEGIN = 28
+_COLUMNS = 80
 _PREFIX_BYTES = 10  # SSHSIG and its version, before the public key
 
 log_option = click.option(
@@ -185,6 +189,19 @@ def file_request(
     targets = tuple(os.environ.get("SAFEHOLD_NOTIFY", "").split()) if told is None else told
     tell_approvers(request, desk.state, targets)
     return digest
+
+
+def show_words(words: "Words") -> None:
+    """Print label and text of what somebody is to sign, so that no text draws outside its place."""
+    from safehold.trust.grants.approval_text import laid_out
+
+    # The terminal's own answer: COLUMNS in the environment may be of another one.
+    try:
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        columns = _COLUMNS
+    for label, text in words:
+        click.echo(laid_out(label, text, indent=_TEXTS_BEGIN, columns=columns))
 
 
 def emit(value: object) -> None:

@@ -86,11 +86,12 @@ def checked(request: "GrantRequest") -> "GrantRequest":
         UsageError: names the member.
     """
     from safehold.trust.grants.interface import GrantRequest
+    from safehold.trust.text import in_short
 
     try:
         return msgspec.convert(msgspec.to_builtins(request), GrantRequest)
     except msgspec.ValidationError as error:
-        raise UsageError(f"the request: {error}") from error
+        raise UsageError(f"the request: {in_short(error)}") from error
 
 
 def parse_resource(text: str) -> "Resource":

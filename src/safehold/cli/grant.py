@@ -124,11 +124,10 @@ def request(
 
 
 def _show(desk: "Desk", case: "Case") -> None:
+    from safehold.cli._trust import show_words
     from safehold.trust.grants.approval_text import in_words
 
-    for label, text in in_words(case.signed.request, desk.state.roster):
-        indented = text.replace("\n", "\n" + " " * 28)
-        click.echo(f"{label + ':':<27} {indented}")
+    show_words(in_words(case.signed.request, desk.state.roster))
 
 
 def _status(desk: "Desk", case: "Case") -> str:
@@ -420,7 +419,7 @@ def show(request_id: str, as_json: bool, log_dir: Path, key_dir: Path | None) ->
     Example:
       safehold grant show 5f1c2a9e41d0 --json
     """
-    from safehold.cli._trust import emit, open_desk, plain
+    from safehold.cli._trust import emit, open_desk, plain, show_words
     from safehold.trust.grants.approval_text import in_words
     from safehold.trust.grants.state import names
 
@@ -440,8 +439,7 @@ def show(request_id: str, as_json: bool, log_dir: Path, key_dir: Path | None) ->
         return
     _show(desk, case)
     approvers = names(desk.state.roster, tuple(case.approvers))
-    click.echo(f"{'Approved by:':<27} {', '.join(approvers) or 'nobody'}")
-    click.echo(f"{'Now:':<27} {_status(desk, case)}")
+    show_words((("Approved by", ", ".join(approvers) or "nobody"), ("Now", _status(desk, case))))
 
 
 @grant.command("list")

@@ -142,14 +142,13 @@ def sign_(path: Path, ssh_key: Path) -> None:
     Example:
       safehold people sign founding.json --ssh-key ~/.ssh/id_ed25519
     """
-    from safehold.cli._trust import sign
+    from safehold.cli._trust import show_words, sign
     from safehold.trust.grants.approval_text import founding_words
     from safehold.trust.people.sshsig import armour
     from safehold.trust.people.statement import Act
 
     founding = _founding(path)
-    for label, text in founding_words(founding):
-        click.echo(f"{label + ':':<20} {text}")
+    show_words(founding_words(founding))
     proof = sign(ssh_key, Act.FOUND, founding)
     target = path.with_name(f"{path.name}.{proof.key_id[7:15].replace('/', '_')}.sig")
     target.write_text(armour(proof.signature))

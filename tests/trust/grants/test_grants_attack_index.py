@@ -40,6 +40,26 @@ ATTACKS: dict[str, tuple[str, str]] = {
         "test_a_passkey_under_another_ones_credential_id_is_refused",
         "test_the_holder_of_a_new_key_has_it_enrolled",
     ),
+    "a name in borrowed letters": (
+        "test_a_name_in_borrowed_letters_is_refused",
+        "test_names_as_people_write_them_are_taken",
+    ),
+    "a text so long that it goes on where our labels stand": (
+        "test_no_long_text_goes_on_where_our_labels_stand",
+        "test_every_line_after_the_label_is_indented",
+    ),
+    "a policy text that draws lines of the founding": (
+        "test_no_policy_text_draws_a_line_of_the_founding",
+        "test_a_founder_reads_every_key_before_signing",
+    ),
+    "a passkey under a second spelling of its numbers": (
+        "test_a_passkey_whose_numbers_are_spelt_otherwise_is_no_key",
+        "test_a_passkey_in_another_order_of_cbor_is_no_second_person",
+    ),
+    "an enrolment inside another site's page": (
+        "test_a_registration_is_taken_or_refused_for_its_reason",
+        "test_an_altered_registration_gives_nobody_elses_key",
+    ),
     "a counter that a requester sets": (
         "test_a_counter_or_model_that_a_requester_sets_is_refused",
         "test_cloned_passkey_is_refused",

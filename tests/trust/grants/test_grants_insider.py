@@ -25,7 +25,7 @@ from safehold.trust.people.interface import (
 from safehold.trust.people.passkey import b64url, unb64url
 from safehold.trust.people.sshsig import ssh_key_of
 from safehold.trust.people.statement import Act
-from safehold.trust.text import is_hidden
+from safehold.trust.text import Name, is_hidden
 
 
 @pytest.fixture
@@ -118,6 +118,67 @@ def test_a_name_that_is_drawn_like_another_is_refused(enclave: Enclave, name: st
     with pytest.raises(PeopleError, match="can take for"):
         enclave.desk.state.roster.enrol(_newcomer(key, name=name))
     assert enclave.desk.state.roster.enrol(_newcomer(key, name="dev-seven"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dev-\u1d0fne",  # Latin small capital
+        "\u0111ev-one",  # d with a stroke
+        "dev-\u0966ne",  # a digit of another script
+        "\ua4d3\ua4f0\ua4e6",  # Lisu, drawn as Latin capitals
+        "\u13a0\u13ac\u13d9",  # Cherokee, too
+        "a\u0501a",  # Latin and Cyrillic in one word
+        "\u05d5ris",  # Hebrew and Latin in one word
+    ],
+    ids=ascii,
+)
+def test_a_name_in_borrowed_letters_is_refused(enclave: Enclave, name: str) -> None:
+    """Strokes, small capitals, scripts out of use, and words of two alphabets are no new name."""
+    roster = enclave.desk.state.roster
+    with pytest.raises(PeopleError, match=r"can take for|one alphabet"):
+        roster.enrol(_newcomer(SoftSsh(b"new").key, name=name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Anna \u041a\u043e\u0432\u0430\u043b\u0451\u0432\u0430",
+        "\u0141ukasz O'Brien, Jr.",
+        "\u5c71\u7530 \u30bf\u30ed\u30fc",
+        "\u5c0f\u5ddd\u3055\u304f\u3089",
+        "\uae40\ubbfc\uc9c0",
+        "\u0645\u0631\u064a\u0645",
+        "\u0928\u0947\u0939\u093e",
+    ],
+    ids=ascii,
+)
+def test_names_as_people_write_them_are_taken(enclave: Enclave, name: str) -> None:
+    """A name in each alphabet, with a word in another one beside it."""
+    person = _newcomer(SoftSsh(b"new").key, name=name)
+    assert enclave.desk.state.roster.enrol(person)
+    assert msgspec.convert(name, Name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["ada (p-0123456789abcdef)", "p-0123456789abcdef", "dev (t-security)"]
+)
+def test_a_name_does_not_hold_what_looks_like_an_id(name: str) -> None:
+    """The id stands in brackets behind a name, so a name has none in it."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(name, Name)
+
+
+@pytest.mark.parametrize(("member", "other"), [(1, 2.0), (-1, True), (-1, 1.0)])
+def test_a_passkey_whose_numbers_are_spelt_otherwise_is_no_key(member: int, other: object) -> None:
+    """A key type 2.0 or curve `true` is equal to ours for Python, and would be a second id."""
+    soft = SoftPasskey(b"ada")
+    assert isinstance(soft.key, Passkey)
+    numbers = cbor2.loads(unb64url(soft.key.public_key))
+    public = b64url(cbor2.dumps({**numbers, member: other}))
+    with pytest.raises(ValueError, match="COSE key"):
+        _ = msgspec.structs.replace(soft.key, public_key=public).material
+    assert soft.key.material
 
 
 HIDDEN = ["\x1b", "\n", "\x9b", "\u202e", "\u200b", "\u061c", "\u3164", "\U000e0041", "\u2066"]

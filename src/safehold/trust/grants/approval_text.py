@@ -1,6 +1,7 @@
 """A request in words: every member of it, so that nobody approves what they were not shown."""
 
 import datetime as dt
+import unicodedata
 from typing import assert_never
 
 from safehold.canonical import canonical, sha256_hex
@@ -28,6 +29,8 @@ from safehold.trust.people.interface import Key, Person, Proof, Roster, SshKey
 from safehold.trust.release.interface import PublishRelease
 from safehold.trust.text import shown
 
+_NARROWEST = 12
+"""Cells that a text has at least; a terminal narrower than that shows nothing in order."""
 _LAST_SECOND = 253_402_300_799
 """The last second that a date can name."""
 
@@ -61,6 +64,35 @@ def _words(request: GrantRequest, roster: Roster, resource: Resource, parts: str
         ("Nonce", request.nonce),
         ("Request (SHA-256)", request.sha256),
     )
+
+
+def laid_out(label: str, text: str, *, indent: int, columns: int) -> str:
+    """Return label and text as lines of a terminal, each line after the first indented.
+
+    A terminal goes on in its first column when a line is full: a text that is long enough would
+    draw a line there that looks like one of ours. So no line is longer than the terminal is wide.
+
+    Args:
+        label: Ours, without the colon.
+        text: Somebody else's.
+        indent: The column where texts begin.
+        columns: How wide the terminal is, in cells.
+    """
+    width = max(columns - indent - 1, _NARROWEST)
+    lines: list[str] = []
+    for line in text.split("\n"):
+        piece, used = "", 0
+        for one in line.expandtabs(4):
+            cells = 2 if unicodedata.east_asian_width(one) in "WFA" else 1
+            if used + cells > width:
+                lines.append(piece)
+                piece, used = "", 0
+            piece, used = piece + one, used + cells
+        lines.append(piece)
+    head = f"{label + ':':<{indent - 1}} "
+    if len(head) > indent:
+        return "\n".join([head.rstrip(), *(" " * indent + one for one in lines)])
+    return head + ("\n" + " " * indent).join(lines)
 
 
 def _person(person_id: str, roster: Roster) -> str:

@@ -23,7 +23,7 @@ from safehold.trust.grants.interface import Seconds, Sha256
 from safehold.trust.log.dsse import STATEMENT_TYPE, Statement, StatementSubject
 from safehold.trust.log.interface import LogError
 from safehold.trust.people.interface import Label
-from safehold.trust.text import Line
+from safehold.trust.text import Line, in_short
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="record"):
@@ -134,7 +134,7 @@ def read_leaf(statement: Statement) -> Leaf:
     try:
         leaf: Leaf = msgspec.convert(statement.predicate, target)
     except msgspec.ValidationError as error:
-        raise LogError(f"a leaf of kind {kind}: {error}") from error
+        raise LogError(f"a leaf of kind {kind}: {in_short(error)}") from error
     if canonical(statement_of(leaf)) != canonical(statement):
         raise LogError(f"a leaf of kind {kind}: its subject or form is not its own")
     return leaf

@@ -9,7 +9,7 @@ import msgspec
 
 from safehold.errors import TrustError
 from safehold.trust.people.material import cose_material, ssh_blob, ssh_material, thumbprint
-from safehold.trust.text import Name, drawn
+from safehold.trust.text import Name, drawn, odd_word, shown
 
 PersonId = Annotated[str, msgspec.Meta(pattern=r"^p-[0-9a-f]{16}\Z")]
 TeamId = Annotated[str, msgspec.Meta(pattern=r"^t-[0-9a-z-]{1,40}\Z")]
@@ -284,6 +284,10 @@ def _check_name(name: str, others: Iterable[str]) -> None:
         raise PeopleError(
             f"expected a name that nobody can take for {taken[drawn(name)]!r}, got {name!r}: "
             "add a surname or a number in words"
+        )
+    if (word := odd_word(name)) is not None:
+        raise PeopleError(
+            f"expected each word of a name in one alphabet in common use, got {shown(word)}"
         )
 
 

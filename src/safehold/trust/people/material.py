@@ -84,12 +84,15 @@ def cose_material(data: bytes) -> str:
         key: Any = cbor2.loads(data)
     except (cbor2.CBORDecodeError, RecursionError) as error:
         raise ValueError("not CBOR") from error
-    if not isinstance(key, dict) or key.get(1) not in _MEMBERS:
+    # 1.0 and true are 1 to Python: an id of them would be a second one of the same key.
+    if not isinstance(key, dict) or type(key.get(1)) is not int or key[1] not in _MEMBERS:
         raise ValueError("not a COSE key of a known type")
     values = [key.get(member) for member in _MEMBERS[key[1]]]
     numbers = [value for value in values if isinstance(value, bytes)]
     if len(numbers) + (key[1] != _RSA) != len(values):
         raise ValueError("a COSE key that lacks a number")
+    if key[1] != _RSA and type(values[0]) is not int:
+        raise ValueError("a COSE key whose curve is no number")
     if key[1] == _OKP:
         return _ed25519(numbers[0])
     # Leading zeros do not make another number.
