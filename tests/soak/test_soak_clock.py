@@ -27,7 +27,7 @@ SLOW = msgspec.structs.replace(says("Words of an answer that is told slowly. " *
 
 def test_clock_steps_cut_no_stream_and_lose_no_row(tmp_path: Path) -> None:
     """Ten steps of a second to 30 days, both ways: all streams end, rows stay in one order."""
-    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     assert libraries, "libfaketime is missing: run scripts/system-packages"
     offset = tmp_path / "offset"
     offset.write_text("+0\n")
