@@ -45,18 +45,13 @@ def known_of(columns: Sequence[Column]) -> frozenset[str]:
 def shown(answers: Mapping[str, Any]) -> Shown:
     """Return the figures, and each one that is not as it must be."""
     columns = columns_of(answers)
-    short = [
-        f"{name}: {one['broken']}"
-        for name, one in answers.get("columns", {}).items()
-        if "broken" in one
-    ]
-    known = frozenset(
-        row.attack
-        for column in columns
-        if column.engine == "none"
-        for row in column.rows
-        if row.ran
-    )
+    given = answers.get("columns", {})
+    short = [f"{name}: {one['broken']}" for name, one in given.items() if "broken" in one]
+    if "broken" in answers.get("last", {}):
+        short.append(f"the machine: {answers['last']['broken']}")
+    if not columns:
+        short.append("no column was measured")
+    known = known_of(columns)
     stopped, left = {}, {}
     for column in columns:
         stopped[column.engine] = stopped_of(column, known)
@@ -118,13 +113,7 @@ def table(answers: Mapping[str, Any]) -> str:
     """Return the table, and one line for the boots."""
     columns = columns_of(answers)
     found = shown(answers)
-    known = frozenset(
-        row.attack
-        for column in columns
-        if column.engine == "none"
-        for row in column.rows
-        if row.ran
-    )
+    known = known_of(columns)
     text = markdown(columns, known, reasons=False)
     absent = [one.name for one in ATTACKS if not one.benign and one.name not in known]
     lines = [f"This kernel does not know: {', '.join(absent) or 'none'}.", ""]

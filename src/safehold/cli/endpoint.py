@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from safehold.errors import ConfigError
 
 _FOLDER = Path("/var/lib/safehold/endpoint")
 Command = Callable[..., Any]
+# What the guard's own command loads beside its service: it is among what the host needs.
+_GUARD_LOADS = ("safehold.trust.release.interface", "safehold.trust.released.follow")
 
 policy_option = click.option(
     "--policy",
@@ -297,6 +300,8 @@ def suggest_command(
     duty = Duty(owner, reason, ticket)
     seen = list(read_records(records))
     if needed:
+        for name in _GUARD_LOADS:
+            import_module(name)
         seen += needed_records(policy, loaded.catalogue)
     click.echo(rows_text(suggested(seen, duty, names)), nl=False)
 

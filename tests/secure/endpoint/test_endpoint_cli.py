@@ -1,6 +1,8 @@
 """`safehold endpoint` as a person types it: what is refused says why, in one line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ def run(*words: object) -> tuple[int, str]:
         raise found.exception
     assert found.exception is None or isinstance(found.exception, SystemExit)
     return found.exit_code, found.output
+
+
+def said(*command: str) -> str:
+    """What a command prints in a process of its own; it must end well."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -118,5 +125,11 @@ def test_learned_rows_with_essentials_are_taken_by_the_guard(tmp_path: Path) -> 
     file.write_text(enforced)
     with pytest.raises(EndpointPolicyError, match="would stop"):
         require_policy(load(file, 0))
-    file.write_text(enforced + "\n" + rows)
-    require_policy(load(file, 0))
+    # As two commands: what one of them has loaded is not in the other's memory.
+    command = (sys.executable, "-m", "safehold", "endpoint")
+    given = [str(word) for word in (*words[1:], *more)]
+    done = said(*command, "suggest", "--essentials", *given)
+    assert rows.startswith("[[allow]]")
+    file.write_text(enforced + "\n" + done)
+    dry = [*command, "guard", "--dry-run", "--policy", str(file)]
+    assert "nothing that the host needs" in said(*dry)

@@ -43,6 +43,7 @@ def answers(**changed: object) -> dict[str, object]:
     full = {name: KNOWN - sum(one.name in LEAVES[name] for one in COUNTED) for name in WANTED}
     columns = {"none": column("none", 0), **{name: column(name, n) for name, n in full.items()}}
     return {
+        "last": changed.get("last", {}),
         "columns": {**columns, **dict(changed.get("columns", {}))},  # type: ignore[call-overload]
         "boot": {"learn": learned, "enforce": {**enforced, **dict(changed.get("enforce", {}))}},  # type: ignore[call-overload]
     }
@@ -73,6 +74,7 @@ def test_answers_as_designed_fall_short_of_nothing() -> None:
         ({"enforce": {"apt": {"install": 100}}}, "a step of apt failed"),
         ({"enforce": {"pulse": {"silent": "nobody answers"}}}, "did not enforce"),
         ({"enforce": {"host": {"state": "degraded", "failed": "x"}}}, "degraded, was running"),
+        ({"last": {"broken": "no answer"}}, "the machine: no answer"),
         ({"enforce": {"broken": "it did not end"}}, "it did not end"),
     ],
 )

@@ -51,6 +51,7 @@ from safehold.secure.fanotify.group import Group, Question
 from safehold.secure.fanotify.hold import Beat
 from safehold.secure.fanotify.interface import Asked, FanotifyError, Scope
 from safehold.secure.fanotify.mounts import UNDATED, MountWatch, hidden_overlays
+from safehold.secure.fanotify.patience import Patience
 
 _LOADER = re.compile(r"/ld[-.][^/]*\Z")
 ASKED = Asked.OPEN | Asked.EXEC
@@ -162,12 +163,16 @@ class ExecGuard:
             list(pool.map(time.sleep, [0.001] * _WORKERS))
             self._watch.meet(self._me)
             last = 0.0
-            looks = 0
+            patience = Patience(self._looks)
+            answered = False
             # What is there now stays: the collector need not go through it again.
             gc.freeze()
             while not beat.orphaned():
                 beat.now()
-                self._watch.wait(_WAIT_S, looks)
+                looks = patience.looks() if answered else 0
+                caught = self._watch.wait(_WAIT_S, looks)
+                if looks:
+                    patience.told(caught=caught)
                 first = True
                 for question in group.questions(0.0):
                     if first:
@@ -175,7 +180,7 @@ class ExecGuard:
                         self._watch.changed()
                         first = False
                     self._take(question)
-                looks = 0 if first else self._looks
+                answered = not first
                 now = time.monotonic()
                 self.state.round = now
                 if now - last > _ROUND_S:

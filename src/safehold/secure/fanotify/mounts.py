@@ -196,18 +196,18 @@ class MountWatch:
         self._mark(table)
         return True
 
-    def wait(self, timeout_s: float, looks: int = 0) -> None:
+    def wait(self, timeout_s: float, looks: int = 0) -> bool:
         """Return as soon as there is a question, or something was mounted; that is marked.
 
-        `looks` times it looks without sleeping first: one exec asks several times, and to be woken
-        for each costs more than to wait a moment for the next.
+        `looks` times it looks without sleeping first; the answer is whether that brought it.
         """
         for _ in range(looks):
             found = self._poll.poll(0)
             if found:
                 self._take(found)
-                return
+                return True
         self._take(self._poll.poll(timeout_s * 1000))
+        return False
 
     def changed(self) -> None:
         """Mark what was mounted since the last call; costs one system call when nothing was."""

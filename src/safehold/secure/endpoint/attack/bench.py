@@ -162,7 +162,7 @@ def start_guard(
         os._exit(0)
     group.close()
     listener.close()
-    for _ in range(200):
+    for _ in range(1200):
         try:
             if read_pulse(SOCKET).marks > _FEWEST:
                 return holder
@@ -222,36 +222,42 @@ def run(engine: str, base: Path, only: str = "", *, whole: bool = False) -> Colu
     if nameless.exists():
         nameless.write_text("0")
     bench = _Attacks(place, engine, [part for part in parts if part in _FLOORS], whole=whole)
-    holder = _start(parts, place, bench)
+    daemons = _start(parts, place, bench)
     rows = [
         AttackRow(attack.name, bench.ran(attack.command))
         for attack in ATTACKS
         if only in attack.name
     ]
-    killed = bench.after_kill(holder) if holder else None
+    killed = bench.after_kill(daemons) if daemons else None
     if whole:
+        # No namespace ends with us here: what was started is stopped.
+        for daemon in daemons:
+            os.kill(daemon, signal.SIGTERM)
+            os.waitpid(daemon, 0)
         clear_machine()
     return Column(engine, tuple(rows), killed)
 
 
-def _start(parts: tuple[str, ...], place: StagePlace, bench: "_Attacks") -> int:
-    """Start what an engine is made of; return its daemon, 0 for none."""
-    holder = 0
+def _start(parts: tuple[str, ...], place: StagePlace, bench: "_Attacks") -> tuple[int, ...]:
+    """Start what an engine is made of; return its daemons."""
+    daemons = []
     if "bpf-lsm" in parts:
-        holder = machine.start_lsm(stage_policy(), _scan)
+        daemons.append(machine.start_lsm(stage_policy(), _scan))
     if "ima" in parts:
         machine.start_ima(stage_policy(), _scan)
     if "apparmor" in parts:
         machine.start_apparmor(stage_policy())
     if "guard" in parts:
-        holder = start_guard(place)
+        daemons.append(start_guard(place))
     elif "exec" in parts:
-        holder = start_guard(place, Asked.EXEC, Scope.FILESYSTEM)
+        daemons.append(start_guard(place, Asked.EXEC, Scope.FILESYSTEM))
     elif "mount" in parts:
-        holder = start_guard(place, scope=Scope.MOUNT)
+        daemons.append(start_guard(place, scope=Scope.MOUNT))
     elif "fapolicyd" in parts:
-        holder = fapolicyd.start(stage_policy(), _scan(ACTS), lambda: not bench.ran("{w}/progs"))
-    return holder
+        daemons.append(
+            fapolicyd.start(stage_policy(), _scan(ACTS), lambda: not bench.ran("{w}/progs"))
+        )
+    return tuple(daemons)
 
 
 class _Attacks:
@@ -264,11 +270,12 @@ class _Attacks:
         self._unit = f"attack-{engine.replace('+', '-')}"
         self._number = 0
 
-    def after_kill(self, daemon: int) -> bool:
-        """Kill the daemon or its worker; tell whether an unknown program ran then."""
-        children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-        for child in children or [str(daemon)]:
-            os.kill(int(child), signal.SIGKILL)
+    def after_kill(self, daemons: tuple[int, ...]) -> bool:
+        """Kill each daemon or its worker; tell whether an unknown program ran then."""
+        for daemon in daemons:
+            children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+            for child in children or [str(daemon)]:
+                os.kill(int(child), signal.SIGKILL)
         time.sleep(0.1)
         return self.ran("{w}/progs")
 
