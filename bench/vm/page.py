@@ -112,6 +112,8 @@ def _boot(found: Mapping[str, Any], short: list[str]) -> dict[str, object]:
 def table(answers: Mapping[str, Any]) -> str:
     """Return the table, and one line for the boots."""
     columns = columns_of(answers)
+    if not columns:
+        return "Not measured at this revision: `make vm` on a quiet machine, then `--docs`.\n"
     found = shown(answers)
     known = known_of(columns)
     text = markdown(columns, known, reasons=False)

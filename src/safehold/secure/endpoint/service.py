@@ -89,7 +89,7 @@ def run_guard(
             interpreters=interpreters,
             records=Records(handle, policy.mode),
             leave=leave,
-            beside=_beside(heart),
+            beside=telling(heart.beat),
             left=left,
         )
 
@@ -113,19 +113,22 @@ def run_guard(
         holder.run()
 
 
-def _beside(heart: Heart) -> Callable[[GuardState, threading.Event], None]:
-    """Tell systemd, where it started us, that the marks are set; then answer who asks."""
+Beside = Callable[[GuardState, threading.Event], None]
+
+
+def telling(beside: Beside) -> Beside:
+    """Tell systemd, where it started us, that the marks are set; then do what is done beside."""
     place = os.environ.get("NOTIFY_SOCKET", "")
 
-    def beside(state: GuardState, ended: threading.Event) -> None:
+    def told(state: GuardState, ended: threading.Event) -> None:
         while place and not state.marks and not ended.is_set():
             time.sleep(_LOOK_S)
-        if place:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, suppress(OSError):
-                told.sendto(b"READY=1", place.replace("@", "\0", 1))
-        heart.beat(state, ended)
+        if place and state.marks:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, suppress(OSError):
+                systemd.sendto(b"READY=1", place.replace("@", "\0", 1))
+        beside(state, ended)
 
-    return beside
+    return told
 
 
 def require_policy(loaded: PolicyInForce) -> None:
