@@ -65,7 +65,7 @@ ATTACKS: tuple[Attack, ...] = (
     _of("script on stdin", "cat {w}/x.sh | /bin/sh"),
     _of(
         "script by FIFO",
-        "rm -f {t}/ff; mkfifo {t}/ff; (timeout 3 cat {w}/x.sh > {t}/ff &) ; timeout 3 /bin/sh {t}/ff",
+        "rm -f {t}/ff; mkfifo {t}/ff; (timeout 3 dd if={w}/x.sh of={t}/ff status=none &) ; timeout 3 /bin/sh {t}/ff",
     ),
     _of("python -c", "{py} -c \"print('RAN')\""),
     _of("data mapped as code", "{act} mapped {w}/code.bin"),
