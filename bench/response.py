@@ -44,7 +44,7 @@ from safehold.improve.response.interface import (
     ResponseError,
     Variant,
 )
-from safehold.improve.response.judged import Judge, PromptOutcome
+from safehold.improve.response.judged import Judge, RememberingJudge
 from safehold.improve.response.measure import MeasureSettings, Player, attack, dressed_ask, measured
 from safehold.improve.response.proliferate import ProliferateSettings, gate_twins, variants
 from safehold.improve.response.refine import Refined, RefineSettings, refined
@@ -92,20 +92,6 @@ def strategies() -> list[Strategy]:
     ]
 
 
-class Remembering(Judge):
-    """A judge that is asked about the same benign texts for each strategy."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
-        self._known: dict[str, PromptOutcome] = {}
-
-    def prompt(self, text: str) -> PromptOutcome:
-        """Judge one prompt once."""
-        if text not in self._known:
-            self._known[text] = super().prompt(text)
-        return self._known[text]
-
-
 class Bench:
     """What all strategies share."""
 
@@ -117,7 +103,7 @@ class Bench:
         asks = [(topic, ask) for topic in self.found.topics for ask in topic.questions]
         self.shots, self.held = asks[: max(SHOTS)], asks[max(SHOTS) :][:held]
         self.benign = self.corpus.benign(600, 1)
-        self.judge = Remembering(self.champion)
+        self.judge = RememberingJudge(self.champion)
 
     def gated(self, fresh: Bundle, incident: Incident, dress: Dress) -> str:
         """Name the gates that refuse a challenger; without shadow, which needs live traffic."""
@@ -133,7 +119,7 @@ class Bench:
             settings=MeasureSettings(family=64, each_other=2, timed=60),
             progress=Progress(),
             twins=gate_twins(dress, self.corpus.asks(), 230, 3),
-            before=self.judge,
+            judges=(self.judge, Judge(fresh)),
         )
         report = gates(given, LIMITS)
         refused = [one.name for one in report.gates if one.state is not GateState.PASSED]

@@ -5,7 +5,7 @@ from safehold.guard.bundle.load import Bundle
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.gates import GateLimits, GateReport, gates
-from safehold.improve.response.judged import Judge
+from safehold.improve.response.judged import RememberingJudge
 from safehold.improve.response.measure import MeasureSettings, Shadow, measured
 from safehold.improve.response.proliferate import gate_twins
 from safehold.progress import Progress
@@ -30,7 +30,7 @@ def gated(
     """
     slices = corpus.benign_slices()
     most = _SHORT if short else _LONG
-    old, new = Judge(champion), Judge(fresh)
+    old, new = RememberingJudge(champion), RememberingJudge(fresh)
     traffic = [text for texts in slices.values() for text in texts][:1_000]
     differ = sum(
         a.blocked is not b.blocked
@@ -47,6 +47,7 @@ def gated(
         settings=MeasureSettings(family=128, each_other=1 if short else 8, timed=100, seed=seed),
         progress=Progress(),
         twins=gate_twins(case.dress(), corpus.asks(), 230, seed),
+        judges=(old, new),
         shadow=Shadow(exchanges=len(traffic), disagreed=differ, reviewed=differ),
     )
     # Wider than the default limits, and printed: stage 2 is not retrained here, and it is what

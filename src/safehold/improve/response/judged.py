@@ -79,6 +79,21 @@ class Judge:
         return found
 
 
+class RememberingJudge(Judge):
+    """A judge that is asked about the same prompts more than once, and judges each once."""
+
+    def __init__(self, bundle: Bundle, hot: HotSource = no_hot_rules) -> None:
+        """Take the bundle and the hot rules over it, which must not change."""
+        super().__init__(bundle, hot)
+        self._known: dict[str, PromptOutcome] = {}
+
+    def prompt(self, text: str) -> PromptOutcome:
+        """Judge one prompt, or remember it."""
+        if text not in self._known:
+            self._known[text] = super().prompt(text)
+        return self._known[text]
+
+
 def _none(request: Escalation) -> Answer:
     del request
     return Failed(reason="NoStage2")

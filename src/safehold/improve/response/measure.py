@@ -63,12 +63,12 @@ def measured(
     progress: Progress,
     shadow: Shadow | None = None,
     twins: Sequence[str] = (),
-    before: Judge | None = None,
+    judges: tuple[Judge, Judge] | None = None,
 ) -> GateInput:
     """Return everything that the gates ask for.
 
     `twins` are held-out permitted texts in the incident's dress, beside the red team's own.
-    `before` is the champion's judge, where the caller has one already.
+    `judges` are the champion's and the challenger's, where the caller has them already.
     """
     rng = random.Random(f"{settings.seed}/measure")
     asks = [(topic.id, topic.clause, ask) for topic in questions.topics for ask in topic.questions]
@@ -88,7 +88,7 @@ def measured(
         )
     total = 2 * (len(own) + sum(map(len, others.values())) + sum(map(len, benign.values())))
     progress.start("gates", total)
-    old, new = before or Judge(champion), Judge(challenger)
+    old, new = judges or (Judge(champion), Judge(challenger))
     play = [Player(judge, questions, worn, progress) for judge in (old, new)]
     slices: dict[str, tuple[PairedOutcome, ...]] = {}
     escalated: list[PairedOutcome] = []
