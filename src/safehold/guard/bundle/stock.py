@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "baec48ac560a01d5752ad7d2162130436cb76166e341d6b3e2a76234b4b81840",
+    "homebrewing": "f7a21a48831a90c3b90dfa4eaa9c171bfc5abbffdf37955d0181e72dfedff8f1",
 }
 
 
