@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from safehold.cli._egress_hidden import HiddenTurn, Sample, command, measure
 from safehold.errors import DataError
 from safehold.guard.served.model import Retraced, Sampling
+from safehold.secure.egress.simulation.example_host import PLAN
 
 ASKED = (HiddenTurn("user", "hi"),)
 
@@ -68,3 +69,30 @@ def test_file_without_samples_is_refused(tmp_path: Path) -> None:
     path.write_text("{}\n")
     said = CliRunner().invoke(command(lambda *_: Model()), [str(path), "--model", str(tmp_path)])
     assert "line 1" in str(said.exception)
+
+
+def test_bound_is_held_against_the_plan(tmp_path: Path) -> None:
+    """Days to take the whole by hidden bits alone, beside what the plan wants."""
+    path = tmp_path / "samples.jsonl"
+    line = {"account": "a", "messages": [{"role": "user", "content": "hi"}], "reply": "x" * 1000}
+    path.write_text(json.dumps(line) + "\n")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN)
+    tool = command(lambda *_: Model())
+    arguments = [str(path), "--model", str(tmp_path), "--plan", str(plan), "--tokens-a-day"]
+    said = CliRunner().invoke(tool, [*arguments, "20000000"])
+    assert "62.5 GB take at least" in said.output, said.output
+    assert "(wanted 30 d): within the bound" in said.output
+    said = CliRunner().invoke(tool, [*arguments, "20000000000000"])
+    assert "NOT within the bound" in said.output
+
+
+def test_one_model_is_named(tmp_path: Path) -> None:
+    """Neither or both of --model and --upstream is a mistake, and so is a plan without tokens."""
+    path = tmp_path / "samples.jsonl"
+    path.write_text("")
+    tool = command(lambda *_: Model())
+    both = ["--model", str(tmp_path), "--upstream", "http://127.0.0.1:1/v1"]
+    for arguments in ([], both):
+        said = CliRunner().invoke(tool, [str(path), *arguments])
+        assert "one of --model and --upstream" in str(said.exception)

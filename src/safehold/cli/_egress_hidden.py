@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 import click
 import msgspec
 
-from safehold.errors import DataError
+from safehold.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from safehold.guard.served.interface import Said
     from safehold.guard.served.model import Retraced, Sampling
+    from safehold.secure.egress.declare.plan import EgressPlan
     from safehold.secure.egress.explain.ledger import ExplainedRow
     from safehold.secure.egress.explain.tokens import HiddenBits, Rescored
 
@@ -131,31 +132,94 @@ def open_model(path: Path, dtype: str) -> HiddenTracer:
     return model
 
 
+class _Upstream:
+    """An OpenAI-compatible server as the model."""
+
+    def __init__(self, url: str, model: str, vocabulary: int, key: str) -> None:
+        from safehold.secure.egress.explain.regenerate import UpstreamTracer
+
+        self._tracer = UpstreamTracer(url, model, vocabulary=vocabulary, key=key)
+
+    def retrace(self, said: "list[Said]", reply: str, sampling: "Sampling") -> "Retraced":
+        from safehold.guard.served.model import Retraced
+        from safehold.secure.egress.explain.regenerate import UpstreamSampling
+
+        messages = [{"role": one.role, "content": one.content} for one in said]
+        given = UpstreamSampling(sampling.seed, sampling.temperature, sampling.top_p)
+        found = self._tracer.traced(messages, reply, given)
+        return Retraced(found.tokens, found.agreed, found.choices)
+
+
+def _days(plan: "EgressPlan", bits: float, tokens_a_day: int) -> str:
+    """How long the whole of S * c takes by hidden bits alone."""
+    from safehold.secure.egress.units import human_bytes
+
+    size = bits * tokens_a_day / _DAY_BITS
+    whole = plan.bound.stolen_bytes
+    days = f"{whole / size:.4g} days" if size else "for ever"
+    wanted = plan.bound.steal_days
+    short = size * wanted > whole
+    verdict = "NOT within the bound" if short else "within the bound"
+    return (
+        f"by hidden bits alone {human_bytes(whole)} take at least {days} "
+        f"(wanted {wanted:g} d): {verdict}"
+    )
+
+
 def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Command:
     """Return the command; tests load a model of their own."""
 
     @click.command("hidden-bits")
     @click.argument("samples", type=_FILE)
-    @click.option("--model", type=click.Path(exists=True, path_type=Path), required=True)
+    @click.option("--model", type=click.Path(exists=True, path_type=Path), default=None)
+    @click.option("--upstream", default=None, help="Base URL of the model server (.../v1).")
+    @click.option("--model-name", default="", help="The model's name at --upstream.")
+    @click.option("--vocabulary", type=click.IntRange(2), default=262_144, show_default=True)
+    @click.option(
+        "--api-key", envvar="SAFEHOLD_UPSTREAM_KEY", default="", help="Key of the server."
+    )
     @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16")
     @click.option("--limit", type=click.FloatRange(0), default=1.0, show_default=True)
     @click.option("--tokens-a-day", type=click.IntRange(0), default=0, help="Of all accounts.")
+    @click.option("--plan", "plan_file", type=_FILE, default=None, help="Whose bound to prove.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     def hidden_bits_(
-        samples: Path, model: Path, dtype: str, limit: float, tokens_a_day: int, as_json: bool
+        samples: Path,
+        model: Path | None,
+        upstream: str | None,
+        model_name: str,
+        vocabulary: int,
+        api_key: str,
+        dtype: str,
+        limit: float,
+        tokens_a_day: int,
+        plan_file: Path | None,
+        as_json: bool,
     ) -> None:
         """Generate sampled replies again and bound the bits that their tokens could hide.
 
         SAMPLES has a JSON object a line: account, messages, reply, seed, temperature, top_p. The
-        model is the served one, with the dtype it is served with. Exits with 1 when an account is
+        model is the served one: loaded here (--model, with the dtype it is served with), or at an
+        --upstream that takes a seed and gives log-probabilities. Exits with 1 when an account is
         above --limit bits per token.
 
         \b
         Examples:
           safehold egress hidden-bits samples.jsonl --model models/served
           safehold egress hidden-bits samples.jsonl --model m.gguf --tokens-a-day 20000000 --json
+          safehold egress hidden-bits samples.jsonl --upstream http://127.0.0.1:8000/v1 \\
+              --model-name served --plan egress-plan.toml --tokens-a-day 20000000
         """
-        found = measure(list(read_samples(samples)), load(model, dtype), limit)
+        if (model is None) == (upstream is None):
+            raise UsageError("expected one of --model and --upstream")
+        if plan_file is not None and not tokens_a_day:
+            raise UsageError("--plan needs --tokens-a-day: of all accounts together")
+        tracer = (
+            load(model, dtype)
+            if model is not None
+            else _Upstream(upstream or "", model_name, vocabulary, api_key)
+        )
+        found = measure(list(read_samples(samples)), tracer, limit)
         if as_json:
             click.echo(msgspec.json.encode(found).decode())
         else:
@@ -168,6 +232,10 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
             if tokens_a_day:
                 size = found.upper_bits_per_token * tokens_a_day / _DAY_BITS
                 click.echo(f"at {tokens_a_day} tokens a day: at most {size / 1e6:.1f} MB a day")
+            if plan_file is not None:
+                from safehold.secure.egress.declare.plan import load_plan
+
+                click.echo(_days(load_plan(plan_file), found.upper_bits_per_token, tokens_a_day))
         if found.alarms:
             raise SystemExit(1)
 

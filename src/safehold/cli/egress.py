@@ -15,11 +15,13 @@ from safehold.cli._egress_hidden import command as hidden_bits_command
 from safehold.cli._egress_tools import TOOLS
 from safehold.errors import UsageError
 from safehold.secure.egress.enforcement.enforce import Enforcer
-from safehold.secure.egress.interface import AuditLog, Authorizer, WeightGrants
+from safehold.secure.egress.interface import AuditLog, Authorizer, KernelError, WeightGrants
 
 if TYPE_CHECKING:
+    from safehold.secure.egress.declare.plan import EgressPlan
     from safehold.secure.egress.detectors.detectors import Detector
     from safehold.secure.egress.enforcement.snapshot import Snapshot
+    from safehold.secure.egress.kernel.repeats import RepeatReader
     from safehold.secure.egress.watch.counts import CountsPeer
     from safehold.secure.egress.watch.watch import Watch
 
@@ -486,6 +488,19 @@ def _watch(opened: EnforcerHost, state_dir: Path, **more: Any) -> "Watch":
     )
 
 
+def _repeats(netns: str | None, plan: "EgressPlan") -> "RepeatReader | None":
+    """What TCP sends again; a box has no sockets, and a kernel that does not tell costs bias."""
+    from safehold.secure.egress.kernel.repeats import RepeatReader
+
+    if plan.box.inside:
+        return None
+    try:
+        return RepeatReader(netns)
+    except KernelError as error:
+        click.echo(f"{error}; what is sent again counts as unexplained", err=True)
+        return None
+
+
 @egress.command()
 @host
 @approved_files
@@ -548,6 +563,7 @@ def run(
     from safehold.secure.egress.watch.watch import Inputs
 
     opened = _open(**where, files=_given(senders, quotas, detectors))
+    opened.enforcer.repeats = _repeats(where["netns"], opened.enforcer.plan)
     sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
     sinks += [Webhook(webhook)] if webhook else []
     watch = _watch(
@@ -604,16 +620,22 @@ def _peer(opened: EnforcerHost, *given: Path | None) -> "CountsPeer | None":
 
 
 def _detectors(path: Path | None) -> "dict[str, Detector]":
-    from safehold.secure.egress.detectors.detectors import Detector
+    from safehold.secure.egress.detectors.detectors import STEPS, Detector
 
     if path is None:
         return {}
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Detector])
+        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Detector])
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise UsageError(
             f"{path.name}: expected detectors from `safehold egress baseline`"
         ) from error
+    if any(one.thresholds.steps != STEPS for one in found.values()):
+        raise UsageError(
+            f"{path.name}: its levels are for the steps of another release; run `safehold egress "
+            "baseline` again"
+        )
+    return found
 
 
 @egress.command()

@@ -20,6 +20,7 @@ from safehold.secure.egress.interface import Authorization, Authorizer, KernelEr
 from safehold.secure.egress.kernel.cgroup import cgroup_root
 from safehold.secure.egress.kernel.netns import Pair, enter
 from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.kernel.repeats import RepeatReader
 
 PORTS = (8443, 9000, 53)
 TODAY = dt.date(2026, 11, 21)
@@ -231,6 +232,7 @@ class World:
         *,
         clock: Clock | None = None,
         authorizer: Authorizer | None = None,
+        repeats: RepeatReader | None = None,
     ) -> Enforcer:
         """An enforcer of the inside namespace."""
         return Enforcer(
@@ -242,6 +244,7 @@ class World:
             kernel=NftKernel(self.pair.inside),
             clock=clock,
             today=TODAY,
+            repeats=repeats,
         )
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from safehold.secure.egress.explain.ledger import ChainPosition, ExplainedRow
 from safehold.secure.egress.explain.senders import load_sources, new_key
 from safehold.secure.egress.interface import KernelError
 from safehold.secure.egress.kernel.netns import enter, run_in
+from safehold.secure.egress.kernel.repeats import RepeatReader
 from safehold.testing.egress import FakeClock, World, plan, register, row
 
 KEY = "a-client-key-0123456789-abcdef"
@@ -85,9 +86,15 @@ class GovernedGateway:
             FLOWS,
             plan(local=Local(raw_frame_guard=False)),
             clock=self.clock,
+            repeats=RepeatReader(world.pair.inside),
         )
         self.sources = load_sources(folder / "senders.toml", FLOWS)
         self.position = ChainPosition()
+
+    def close(self) -> None:
+        """End listening to the kernel."""
+        if self.enforcer.repeats is not None:
+            self.enforcer.repeats.close()
 
     def outside(self, script: str, *arguments: str) -> None:
         """Run a client."""
@@ -154,4 +161,7 @@ def serving(world: World, folder: Path) -> Iterator[GovernedGateway]:
             run_in(inside, [sys.executable, "-c", READY, world.pair.inside_v4, str(PORT)], 300)
             made = GovernedGateway(world, folder)
             made.enforcer.apply(first=True)
-            yield made
+            try:
+                yield made
+            finally:
+                made.close()

@@ -61,6 +61,27 @@ def test_explain_says_which_row(tmp_path: Path) -> None:
     assert safehold("explain", "tcp", "example.org", cwd=tmp_path).returncode == 2
 
 
+def test_detectors_of_another_kind_of_steps_are_refused(tmp_path: Path) -> None:
+    """Levels that were set for other steps would alarm too often or never: calibrate anew."""
+    safehold("init", cwd=tmp_path)
+    baseline = {
+        "bin_s": 3600,
+        "mean": [1.0],
+        "scale": 1.0,
+        "power": 1.0,
+        "phi": 0.0,
+        "trained": 48,
+        "residuals": [],
+    }
+    levels = {"cusum": 9.0, "scan": 5.0, "design": 0.08, "alarms_per_year": 1.0}
+    (tmp_path / "old.json").write_text(
+        json.dumps({"replies": {"baseline": baseline, "thresholds": levels}})
+    )
+    done = safehold("run", "--detectors", "old.json", "--state", "s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run `safehold egress baseline` again" in done.stderr
+
+
 def test_apply_status_block_run_and_timeline(world: World, tmp_path: Path) -> None:
     """The way of a user through a namespace: apply, look, watch, block, draw."""
     (tmp_path / "egress.toml").write_text(

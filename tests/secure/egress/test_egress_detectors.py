@@ -5,16 +5,18 @@ import numpy as np
 import pytest
 
 from safehold.errors import EgressError
-from safehold.secure.egress.detectors.baseline import fit
+from safehold.secure.egress.detectors.baseline import TrafficBaseline, fit
 from safehold.secure.egress.detectors.calibration import Noise, autoregression, calibrate
 from safehold.secure.egress.detectors.detectors import (
     Detector,
     DetectorState,
+    cusum_steps,
     first_alarm,
     start,
     step,
 )
 from safehold.secure.egress.detectors.traffic_model import Traffic
+from safehold.secure.egress.simulation.by_volume import exact_steps
 
 HOUR = 3_600
 
@@ -89,6 +91,34 @@ def test_white_noise_has_no_autoregression_and_a_constant_none() -> None:
     rng = np.random.default_rng(23)
     assert len(autoregression(rng.standard_normal(2000), 48)) <= 2
     assert len(autoregression(np.zeros(500), 48)) == 0
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("theft", [0.0, 0.1])
+def test_steps_are_the_optimums_where_the_baseline_is_true(phi: float, theft: float) -> None:
+    """With nothing left to estimate each step is the exact log-likelihood ratio, correlation too.
+
+    Steps on gamma densities around the conditional mean were off by more than a step can be worth.
+    """
+    traffic = Traffic(level=1e9, phi=phi)
+    mean = traffic.mean(168, HOUR)
+    true = TrafficBaseline(
+        bin_s=HOUR,
+        mean=tuple(mean.tolist()),
+        scale=traffic.cv**2,
+        power=2.0,
+        phi=phi,
+        trained=1680,
+        residuals=(),
+    )
+    series = traffic.draw(np.random.default_rng(4), 4 * 168, HOUR, 2) + theft * traffic.level
+    z = np.stack([true.standardise(one, true.trained) for one in series])
+    size = 0.08 * true.level
+    exact = np.clip(exact_steps(traffic, series, size, 0), -8.0, 4.0)
+    steps = cusum_steps(true, 0.08, z, true.trained)
+    usual = series[:, 1:] > 0.2 * np.tile(mean, 4)[1:]
+    assert usual.mean() > 0.9
+    assert steps[:, 1:][usual] == pytest.approx(exact[:, 1:][usual], abs=0.05)
 
 
 def test_bulk_theft_is_found_within_two_hours(detector: Detector) -> None:

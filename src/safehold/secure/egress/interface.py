@@ -62,6 +62,14 @@ class Wire(StrEnum):
     ICMPV6 = "icmpv6"
 
 
+REPEAT_SHARE = 0.125
+"""What TCP sent again on one connection is taken off up to this share of what it sent first.
+
+A process can change bytes that it lent to the kernel (MSG_ZEROCOPY, sendfile) before they are sent
+again, so each unexplained byte may bring so many more unseen: the residual line is as much lower.
+"""
+
+
 class Direction(StrEnum):
     """Who opened the connection: this host (`out`) or a client of it (`serve`)."""
 

@@ -19,7 +19,7 @@ from safehold.secure.egress.declare.plan import (
     EgressPlan,
 )
 from safehold.secure.egress.declare.register import Flow
-from safehold.secure.egress.interface import BudgetError, Window
+from safehold.secure.egress.interface import REPEAT_SHARE, BudgetError, Window
 from safehold.secure.egress.units import human_bytes, human_time
 
 PACKET_BYTES = 65_536
@@ -96,7 +96,7 @@ class Proof(msgspec.Struct, frozen=True):
 def _honest_leak(flows: Sequence[Flow], plan: EgressPlan, line: int, seconds: float) -> int:
     blind = [flow for flow in flows if not _reconciled(flow, plan)]
     reviews = math.ceil(seconds / (plan.bound.review_days * 86_400))
-    each = line + lag_bytes(flows, plan) + slack_bytes(flows, plan)
+    each = int(line * (1 + REPEAT_SHARE)) + lag_bytes(flows, plan) + slack_bytes(flows, plan)
     residual = reviews * each if len(blind) < len(flows) else 0
     return min(total_leak(blind, plan, seconds) + residual, total_leak(flows, plan, seconds))
 
@@ -137,7 +137,8 @@ def residual_line(flows: Sequence[Flow], plan: EgressPlan) -> int:
 
     alpha * S * c, less what flows without reconciliation can leak in one incident, less what
     passes within the accounting lag or hides in the overhead; and low enough that reviews spaced
-    `review_days` apart can't add up to the whole secret before the wanted time. Negative when the
+    `review_days` apart can't add up to the whole secret before the wanted time. What TCP sends
+    again is not counted, so a line lets `REPEAT_SHARE` more pass than it says. Negative when the
     bound is broken already.
     """
     bound = plan.bound
@@ -148,7 +149,7 @@ def residual_line(flows: Sequence[Flow], plan: EgressPlan) -> int:
     horizon = bound.steal_days * 86_400
     reviews = math.ceil(bound.steal_days / bound.review_days)
     by_time = (bound.stolen_bytes - total_leak(blind, plan, horizon)) // reviews - lag
-    return int(min(per_incident, by_time))
+    return int(min(per_incident, by_time) / (1 + REPEAT_SHARE))
 
 
 def prove(flows: Sequence[Flow], plan: EgressPlan) -> Proof:

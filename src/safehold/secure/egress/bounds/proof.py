@@ -30,8 +30,9 @@ def proof_markdown(proof: Proof, flows: tuple[Flow, ...], plan: EgressPlan) -> s
         "",
         (
             f"Residual line: {human_bytes(proof.residual_line)} of unexplained bytes block "
-            f"everything; {human_bytes(proof.lag_bytes)} more can pass within the accounting lag "
-            f"of {plan.accounting_lag_s:g} s, and {human_bytes(proof.slack_bytes)} can hide in an "
+            f"everything (an eighth more can pass in place of what TCP sends again); "
+            f"{human_bytes(proof.lag_bytes)} more can pass within the accounting lag of "
+            f"{plan.accounting_lag_s:g} s, and {human_bytes(proof.slack_bytes)} can hide in an "
             f"error of {plan.overhead_slack:.3%} of the learned overhead between two reviews "
             f"({bound.review_days:g} days apart at least)."
         ),

@@ -21,6 +21,7 @@ from numpy.random import Generator
 from safehold.errors import EgressError
 from safehold.secure.egress.detectors.baseline import DAY_S, Floats, TrafficBaseline, fit
 from safehold.secure.egress.detectors.detectors import (
+    STEPS,
     AlarmLevels,
     Detector,
     cusum_steps,
@@ -29,7 +30,7 @@ from safehold.secure.egress.detectors.detectors import (
 )
 
 YEAR_S = 365 * DAY_S
-CUSUM_SHARE = 0.75
+CUSUM_SHARE = 0.9
 """How much of the false-alarm allowance the CUSUM takes; the scan has the rest."""
 
 _YEARS = 300
@@ -53,7 +54,7 @@ def calibrate(
     *,
     alarms_per_year: float,
     rng: Generator,
-    design: float = 0.08,
+    design: float = 0.1,
     years: int = _YEARS,
 ) -> Detector:
     """Set both thresholds so that together they alarm `alarms_per_year` times without a thief.
@@ -86,6 +87,7 @@ def calibrate(
         scan=_level(np.concatenate(scan), alarms_per_year * (1 - CUSUM_SHARE)),
         design=design,
         alarms_per_year=alarms_per_year,
+        steps=STEPS,
     )
     return Detector(baseline=baseline, thresholds=thresholds)
 

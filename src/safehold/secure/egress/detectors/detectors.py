@@ -16,16 +16,24 @@ import numpy as np
 from safehold.secure.egress.detectors.baseline import Floats, TrafficBaseline
 
 SCALES_S = (600, 3_600, 86_400, 604_800, 2_592_000)
-_LARGEST_STEP = 4.0
+_SMALLEST_STEP, _LARGEST_STEP = -8.0, 4.0
+STEPS = 2
+"""The kind of CUSUM steps: 1 were gamma steps, 2 are on normal scores."""
+_LEAST_PART = 1e-3
+"""A bin of less than this part of its mean says no more than one of just so much."""
 
 
 class AlarmLevels(msgspec.Struct, frozen=True):
-    """Alarm levels of both statistics, and what they were set for."""
+    """Alarm levels of both statistics, and what they were set for.
+
+    `steps` says for which kind of CUSUM steps: a level of one kind means nothing for another.
+    """
 
     cusum: float
     scan: float
     design: float
     alarms_per_year: float
+    steps: int = 1
 
 
 class Detector(msgspec.Struct, frozen=True):
@@ -64,22 +72,29 @@ def cusum_steps(
     """The log-likelihood ratio of each bin, with and without a constant theft.
 
     Traffic is taken as gamma noise around its mean, so that quiet bins, which a constant theft
-    makes impossible, count most. Correlation enters through the conditional mean and variance
-    (AR(1)). The thresholds are calibrated, so a wrong shape costs delay, never false alarms.
-    `z` has bins on its last axis.
+    makes impossible, count most. Wilson and Hilferty's cube root turns bins into normal scores,
+    and there the noise is an autoregression (AR(1)): each bin is judged by what the one before
+    leaves open, with and without the theft in both. The thresholds are calibrated, so a wrong
+    shape costs delay, never false alarms. `z` has bins on its last axis; `last` is the one before.
     """
-    count = z.shape[-1]
-    mean = baseline.expected(np.arange(start, start + count))
+    mean = baseline.expected(np.arange(start - 1, start + z.shape[-1]))
     sigma = baseline.sigma(mean)
-    lagged = np.concatenate([np.broadcast_to(last, z[..., :1].shape), z[..., :-1]], axis=-1)
-    middle = np.maximum(mean + baseline.phi * sigma * lagged, 0.05 * mean)
-    shape = np.clip(middle**2 / np.maximum((1 - baseline.phi**2) * sigma**2, 1e-12), 1.5, 1e4)
-    theft = design * baseline.level * (1 - baseline.phi)
-    seen = np.maximum(mean + sigma * z, 1e-9)
-    gone = np.clip(1 - theft / seen, 1e-3, None)
-    ratio = (shape - 1) * np.log(gone) + shape * theft / np.maximum(middle, 1e-9)
-    steps: Floats = np.clip(ratio, -_LARGEST_STEP, _LARGEST_STEP)
+    before = np.broadcast_to(last, z[..., :1].shape)
+    seen = mean + sigma * np.concatenate([before, z], axis=-1)
+    wide = 3 * np.sqrt(np.clip((mean / np.maximum(sigma, 1e-12)) ** 2, 1.5, 1e4))
+    quiet = _surprise(seen, mean, wide, baseline.phi)
+    stolen = _surprise(seen - design * baseline.level, mean, wide, baseline.phi)
+    steps: Floats = np.clip(stolen - quiet, _SMALLEST_STEP, _LARGEST_STEP)
     return steps
+
+
+def _surprise(seen: Floats, mean: Floats, wide: Floats, phi: float) -> Floats:
+    """The log-density of each bin but the first, given the one before it, up to a constant."""
+    root = np.cbrt(np.maximum(seen / np.maximum(mean, 1e-9), _LEAST_PART))
+    scores = (root - 1 + 1 / wide**2) * wide
+    new = scores[..., 1:] - phi * scores[..., :-1]
+    density: Floats = -(new**2) / (2 * (1 - phi**2)) - 2 * np.log(root[..., 1:])
+    return density
 
 
 def run_cusum(steps: Floats, start: float = 0.0) -> Floats:

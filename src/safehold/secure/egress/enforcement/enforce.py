@@ -59,8 +59,15 @@ from safehold.secure.egress.kernel.inforce import (
     rules_compiled,
     rules_in_force,
 )
-from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.kernel.nft import CounterReading, NftKernel
+from safehold.secure.egress.kernel.repeats import (
+    RepeatedSocket,
+    RepeatLedger,
+    RepeatReader,
+    repeated_by_flow,
+)
 from safehold.secure.egress.kernel.ruleset import (
+    TOTAL,
     Desired,
     Quota,
     QuotaKey,
@@ -91,7 +98,10 @@ class Enforcer:
         clock: Clock | None = None,
         today: dt.date | None = None,
         files: Mapping[str, str] | None = None,
+        repeats: RepeatReader | None = None,
     ) -> None:
+        self.repeats = repeats
+        self._repeat_ledger = RepeatLedger()
         self.register = register
         self.plan = plan
         self._store = store
@@ -401,10 +411,12 @@ class Enforcer:
         if state.cut:
             set_down(self._kernel.netns, state.cut)
         before = self._around.outer(read_devices(self._kernel.netns))
+        again = self.repeats.look() if self.repeats is not None else []
         reading = self._kernel.read()
         devices = self._around.outer(read_devices(self._kernel.netns, late=True))
         look = Look(before, devices, *let_through(reading, self.plan))
         state, findings = settle(state, reading, self._clock, flows, self.plan)
+        state = self._repeated(state, again, reading, flows)
         new = strangers(state.bench, devices)
         state = self._judged(state, look, ruled=reading is not None)
         # Durable before the lines move: a crash here costs nothing and refunds nothing.
@@ -461,6 +473,27 @@ class Enforcer:
         flows = step.desired.flows
         seen = (step.new, away)
         return snapshot_of(state, step.reading, step.remaining, found, self.plan, flows, seen)
+
+    def _repeated(
+        self,
+        state: State,
+        again: Sequence[RepeatedSocket],
+        reading: CounterReading | None,
+        flows: Sequence[Flow],
+    ) -> State:
+        """Add what TCP sent again of flows of which the rules dropped nothing."""
+        if self.repeats is None or reading is None:
+            return state
+        shared = {f"d_{TOTAL}", "invalid"}
+        dropped = {
+            name: size
+            for name, size in reading.counters.items()
+            if name.startswith("d_") or name in shared
+        }
+        found = repeated_by_flow(again, flows, user_ids(flows)) if again else {}
+        self._repeat_ledger, credit = self._repeat_ledger.credited(found, dropped, shared)
+        total = {flow: state.repeated.get(flow, 0) + size for flow, size in credit.items()}
+        return msgspec.structs.replace(state, repeated={**state.repeated, **total})
 
     def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
         bench = judge(state.bench, look)

@@ -37,7 +37,7 @@ def settle(
     lost = reading is None or rebooted
     if lost and state.accounts:
         findings.append("rebooted" if rebooted else "the kernel's table had disappeared")
-    updated = dict(state.accounts)
+    updated, repeated = dict(state.accounts), dict(state.repeated)
     counters = reading.counters if reading else {}
     leaving = (name for name in state.approved if f"c_{name}" in counters)
     for name in dict.fromkeys((*accounts(flows, plan), *leaving)):
@@ -57,6 +57,7 @@ def settle(
             extra = remaining if rebooted else min(remaining, shaped(plan, elapsed))
         if reset:
             account = msgspec.structs.replace(account, raw=0)
+            repeated.pop(name, None)
         updated[name] = account.advance(raw, extra, at)
     fresh = msgspec.structs.replace(
         state,
@@ -65,6 +66,7 @@ def settle(
         at=at,
         wall_s=clock.wall_s(),
         accounts=updated,
+        repeated=repeated,
     )
     return fresh, tuple(findings)
 

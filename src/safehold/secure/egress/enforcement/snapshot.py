@@ -18,8 +18,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     `findings` say that rules or counters were changed, `bypass` that more left the devices than the
     rules let through, `strangers` name devices that are new. `packets` counts what passed since the
-    rules were made, `headers` the header bytes in it of reconciled flows, and `boot` names the
-    machine's boot.
+    rules were made, `headers` the bytes in it of reconciled flows that carry nothing new (headers,
+    and what TCP sent again), and `boot` names the machine's boot.
     """
 
     at: float
@@ -65,7 +65,11 @@ def snapshot_of(
         strangers=new,
         packets={name: packets.get(f"c_{name}", 0) for name in remaining},
         boot=state.boot_id,
-        headers={flow.id: header_bytes(flow, packets) for flow in flows if flow.reconciled},
+        headers={
+            flow.id: header_bytes(flow, packets) + state.repeated.get(flow.id, 0)
+            for flow in flows
+            if flow.reconciled
+        },
     )
 
 

@@ -61,7 +61,8 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets last applied, by account and window, and `documents` all that may not be loosened
     without a grant; `cut` names the devices that were taken down, `bench` is what the judge of the
     devices remembers, `compiled` the digest of the rules last put in force, `controls` what traffic
-    control then did on each device, `macs` the hardware addresses of the ways out. `mark` and
+    control then did on each device, `macs` the hardware addresses of the ways out, `repeated` what
+    TCP sent again of each reconciled flow. `mark` and
     `posture` have no use any more; states of old have them.
     """
 
@@ -82,6 +83,7 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compiled: str = ""
     controls: dict[str, tuple[str, ...]] = {}
     macs: dict[str, str] = {}
+    repeated: dict[str, int] = {}
     mark: int = 0
 
 

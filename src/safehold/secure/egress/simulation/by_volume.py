@@ -77,6 +77,16 @@ class VolumeStudy(msgspec.Struct, frozen=True):
         """Mean delay as a multiple of the optimum's."""
         return self.delay.mean / self.optimum_hours
 
+    @property
+    def alarms_per_year(self) -> float:
+        """The rate of false alarms, from the share of years that had none (Poisson)."""
+        return _rate(self.delay.no_thief_alarm.value)
+
+    @property
+    def alarms_per_year_upper(self) -> float:
+        """The rate's upper bound, from that of the share."""
+        return _rate(self.upper)
+
 
 def first_alarms(detector: Detector, series: Floats) -> Floats:
     """The bin of each row's first alarm, from the end of the training; infinite without one."""
@@ -133,6 +143,10 @@ def study(
     )
 
 
+def _rate(share: float) -> float:
+    return -math.log(1 - share) if share < 1 else math.inf
+
+
 def _smallest(found: Sequence[tuple[float, Rate]]) -> float:
     """The smallest share found in 90 %, on a straight line between those that were tried."""
     before: tuple[float, float] | None = None
@@ -175,19 +189,19 @@ def optimum(
     """The mean delay in hours of a detector that knows the traffic and the theft."""
     size = share * traffic.level
     quiet = traffic.draw(rng, _YEAR, HOUR_S, _OPTIMUM_YEARS)
-    top = run_cusum(_exact_steps(traffic, quiet, size, 0)).max(axis=-1)
+    top = run_cusum(exact_steps(traffic, quiet, size, 0)).max(axis=-1)
     level = float(np.quantile(top, math.exp(-alarms_per_year)))
     onset = 3 * 24
     series = traffic.draw(rng, onset + 60 * 24, HOUR_S, _OPTIMUM_RUNS)
-    steps = _exact_steps(traffic, series + size, size, 0)[:, onset:]
+    steps = exact_steps(traffic, series + size, size, 0)[:, onset:]
     # At the onset the statistic stands where quiet traffic left it.
-    begin = run_cusum(_exact_steps(traffic, series[:, :onset], size, 0))[:, -1]
+    begin = run_cusum(exact_steps(traffic, series[:, :onset], size, 0))[:, -1]
     paths = run_cusum(np.concatenate([begin[:, None], steps], axis=1))[:, 1:]
     hours = _first(paths > level) + 1
     return float(np.minimum(hours, paths.shape[1]).mean())
 
 
-def _exact_steps(traffic: Traffic, series: Floats, size: float, start: int) -> Floats:
+def exact_steps(traffic: Traffic, series: Floats, size: float, start: int) -> Floats:
     """The log-likelihood ratio of each hour: noise as the model draws it, correlation included."""
     mean = traffic.mean(start + series.shape[-1], HOUR_S)[start:]
     steps: Floats = _log_density(traffic, series - size, mean) - _log_density(traffic, series, mean)

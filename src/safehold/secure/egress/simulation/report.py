@@ -58,6 +58,8 @@ def _volume(found: VolumeStudy) -> dict[str, object]:
         "optimum_mean_hours": found.optimum_hours,
         "mean_over_optimum": ratio if math.isfinite(ratio) else None,
         "years_with_false_alarm_upper": found.upper,
+        "false_alarms_per_year": _plain(found.alarms_per_year),
+        "false_alarms_per_year_upper": _plain(found.alarms_per_year_upper),
         "found_in_time_by_share": {
             f"{size:g}": [rate.events, rate.n] for size, rate in found.restored.found
         },
@@ -68,11 +70,16 @@ def _volume(found: VolumeStudy) -> dict[str, object]:
     }
 
 
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def _study_lines(report: SimulationReport) -> list[str]:
     found, level = report.volume, report.setup.traffic.level * 24
     lines = [
         (
-            f"  {'':<11} upper bound over hosts {found.upper:.0%}; mean delay {found.ratio:.2f} "
+            f"  {'':<11} {found.alarms_per_year:.2f} false alarms a year (at most "
+            f"{found.alarms_per_year_upper:.2f}, 95 % over hosts); mean delay {found.ratio:.2f} "
             f"times the {found.optimum_hours:.0f} h of an optimum that is told everything"
         )
     ]

@@ -25,7 +25,7 @@ from safehold.secure.egress.detectors.detectors import (
     run_scan,
 )
 from safehold.secure.egress.detectors.traffic_model import HOUR_S, Thief, Traffic, wish
-from safehold.secure.egress.interface import BudgetError, Window
+from safehold.secure.egress.interface import REPEAT_SHARE, BudgetError, Window
 from safehold.secure.egress.simulation.by_volume import TRAIN_DAYS
 from safehold.secure.egress.simulation.delay import Delay
 from safehold.stats import Rate
@@ -193,7 +193,8 @@ def containment(setup: Setup, *, runs: int, rng: Generator) -> Containment:
     """Let many unsigned thieves take what they can between two reviews, and count.
 
     Rates run from a thousandth of the traffic to the whole link. The thief's bytes pass the
-    kernel's budgets, then count as residual; the residual line blocks, after the accounting lag.
+    kernel's budgets, then count as residual, but for what TCP sends again; the residual
+    line blocks, after the accounting lag.
     """
     bins = int(setup.plan.bound.review_days * 144)
     detector = residual_detector(setup, rng)
@@ -213,9 +214,11 @@ def containment(setup: Setup, *, runs: int, rng: Generator) -> Containment:
     hidden = np.maximum(0.0, -noise) + setup.noise * explained
     theft = np.where(adaptive[:, None], hidden, theft)
     theft = _within_budget(theft, explained, setup)
-    path = odometer(noise + theft, bank_bytes(setup))
+    # The worst thief sends as much again, in place of old bytes, as nobody counts.
+    seen = noise + theft / (1 + REPEAT_SHARE)
+    path = odometer(seen, bank_bytes(setup))
     crossed = _first_over(path, setup.line)
-    alarmed = _residual_alarm_bins(detector, noise + theft)
+    alarmed = _residual_alarm_bins(detector, seen)
     honest = _first_over(odometer(noise, bank_bytes(setup)), setup.line) < bins
     thefts = tuple(
         _outcome(
