@@ -411,7 +411,7 @@ class Enforcer:
         if state.cut:
             set_down(self._kernel.netns, state.cut)
         before = self._around.outer(read_devices(self._kernel.netns))
-        again = self.repeats.look() if self.repeats is not None else []
+        again = self._again()
         reading = self._kernel.read()
         devices = self._around.outer(read_devices(self._kernel.netns, late=True))
         look = Look(before, devices, *let_through(reading, self.plan))
@@ -473,6 +473,15 @@ class Enforcer:
         flows = step.desired.flows
         seen = (step.new, away)
         return snapshot_of(state, step.reading, step.remaining, found, self.plan, flows, seen)
+
+    def _again(self) -> list[RepeatedSocket]:
+        """What TCP sent again; a kernel that does not answer gives no credit."""
+        if self.repeats is None:
+            return []
+        try:
+            return self.repeats.look()
+        except KernelError:
+            return []
 
     def _repeated(
         self,

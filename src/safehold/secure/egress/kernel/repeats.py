@@ -102,7 +102,9 @@ class RepeatReader:
     def _since(self, item: RepeatedSocket, *, ended: bool) -> RepeatedSocket:
         before, _ = self._known.pop(item.cookie, (None, 0))
         if not ended:
-            self._known[item.cookie] = (item, 0)
+            # An answer that came late must not be credited again by the next.
+            late = before is not None and before.size > item.size
+            self._known[item.cookie] = (before if before and late else item, 0)
         if before is None:
             return msgspec.structs.replace(item, seen=not ended)
         # A socket that its process closed may have lost its user.
