@@ -5,6 +5,7 @@ Tartakovsky and Mukhopadhyay 2012), so Poisson limits would alarm all day. The b
 keep learning by itself: a thief who starts slowly would teach it. Fitting it anew is a decision.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -130,32 +131,47 @@ def _average(seen: Floats, slots: NDArray[np.int64], period: int) -> Floats:
 
 
 def _smooth(mean: Floats, seen: Floats, slots: NDArray[np.int64]) -> Floats:
-    """Pick the circular moving average that predicts best by leave-one-out.
+    """Pick the smooth cycle that predicts best by leave-one-out.
 
-    Windows of Hann flatten a cycle's peaks and valleys, where a theft counts most; windows that
-    keep a parabola (Savitzky and Golay 1964) do not, and are as smooth.
+    Moving averages flatten peaks and lift valleys, where a constant theft counts most; windows
+    that keep a parabola (Savitzky and Golay 1964) do so less, and a few harmonics not at all where
+    the cycle has no more. All are circular, and all are tried.
     """
     counts = np.bincount(slots, minlength=len(mean))
     best, least = mean, np.inf
-    for shape in _windows(len(mean)):
-        width = len(shape)
-        padded = np.concatenate([mean[-width:], mean, mean[:width]])
-        smooth = np.maximum(np.convolve(padded, shape, mode="same")[width:-width], 0.0)
-        own = shape[width // 2] / counts[slots]
-        miss = (seen - smooth[slots]) / np.maximum(1 - own, 1e-3)
+    spectrum = np.fft.rfft(mean)
+    for response, own in _filters(len(mean)):
+        smooth = np.maximum(np.fft.irfft(spectrum * response, len(mean)), 0.0)
+        miss = (seen - smooth[slots]) / np.maximum(1 - own / counts[slots], 1e-3)
         error = float(np.mean(miss**2))
         if error < least:
             best, least = smooth, error
     return best
 
 
-def _windows(most: int) -> Iterator[Floats]:
+@functools.cache
+def _filters(period: int) -> tuple[tuple[Floats, float], ...]:
+    """Every way to smooth a cycle: its response by frequency, and a slot's weight in its own."""
+    found: list[tuple[Floats, float]] = []
+    for window in _windows(period):
+        half = len(window) // 2
+        around = np.zeros(period)
+        np.add.at(around, np.arange(-half, half + 1) % period, window)
+        found.append((np.fft.rfft(around).real, float(window[half])))
+    for most in (1, 2, 3, 4, 6, 8):
+        if 2 * most < period // 2:
+            response = (np.arange(period // 2 + 1) <= most).astype(float)
+            found.append((response, (2 * most + 1) / period))
+    return tuple(found)
+
+
+def _windows(period: int) -> Iterator[Floats]:
     for width in (1, 3, 5, 9, 13):
-        if width <= most:
+        if width <= period:
             shape = np.hanning(width + 2)[1:-1]
             yield shape / shape.sum()
     for half in range(3, 9):
-        if 2 * half + 1 <= most:
+        if 2 * half + 1 <= period:
             at = np.arange(-half, half + 1)
             scale = (2 * half + 3) * (2 * half + 1) * (2 * half - 1)
             yield 3 * (3 * half**2 + 3 * half - 1 - 5 * at**2) / scale

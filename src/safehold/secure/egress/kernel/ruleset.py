@@ -153,6 +153,8 @@ def transaction(desired: Desired) -> Json:
     commands: list[Json] = [table(FAMILY, TABLE)]
     if desired.plan.local.raw_frame_guard:
         commands.append(table("netdev", WIRE_TABLE))
+        # A quota that a rule names can't be made anew: after the other table was deleted it must.
+        commands += _wire_chains(desired)
     commands += [_counter(name) for name in (*PLAIN_COUNTERS, *_flow_counters(desired))]
     commands += _chains(desired)
     for (name, window), quota in desired.quotas.items():
@@ -424,6 +426,18 @@ def _remove(name: str) -> list[Json]:
     return commands
 
 
+def _wire_chains(desired: Desired) -> list[Json]:
+    """Every guarded device's chain, without rules."""
+    policy = "drop" if desired.plan.mode is EgressMode.ENFORCE else "accept"
+    commands: list[Json] = []
+    for interface in desired.devices or desired.plan.link.interfaces:
+        chain = {"family": "netdev", "table": WIRE_TABLE, "name": f"wire_{interface}"}
+        hook = {"type": "filter", "hook": "egress", "dev": interface, "prio": 0}
+        commands.append({"add": {"chain": {**chain, **hook, "policy": policy}}})
+        commands.append({"flush": {"chain": chain}})
+    return commands
+
+
 def _wire_guard(desired: Desired) -> list[Json]:
     """Stop frames that never met the rules above, at each device's own egress hook.
 
@@ -433,17 +447,12 @@ def _wire_guard(desired: Desired) -> list[Json]:
     none: there is no secret that a tap could read and no value that a process could set.
     """
     inside = {"family": "netdev", "table": WIRE_TABLE}
-    policy = "drop" if desired.plan.mode is EgressMode.ENFORCE else "accept"
     arp = [match(meta("protocol"), "arp")]
     commands: list[Json] = []
     routed = match(meta("rtclassid"), 2**32 - 1, "<=")
     for interface in desired.devices or desired.plan.link.interfaces:
-        chain = {**inside, "name": f"wire_{interface}"}
-        hook = {"type": "filter", "hook": "egress", "dev": interface, "prio": 0}
-        commands.append({"add": {"chain": {**chain, **hook, "policy": policy}}})
-        commands.append({"flush": {"chain": chain}})
         commands += [
-            {"add": {"rule": {**inside, "chain": chain["name"], "expr": expr}}}
+            {"add": {"rule": {**inside, "chain": f"wire_{interface}", "expr": expr}}}
             for expr in (
                 [routed, {"accept": None}],
                 [
