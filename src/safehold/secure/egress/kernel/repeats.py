@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
-from safehold.secure.egress.declare.register import Direction, Flow
-from safehold.secure.egress.interface import REPEAT_SHARE, KernelError
+from safehold.secure.egress.declare.register import Flow
+from safehold.secure.egress.interface import REPEAT_SHARE, Direction, KernelError
 from safehold.secure.egress.kernel.netns import inside
 
 _SOCK_DIAG, _BY_FAMILY = 4, 20
