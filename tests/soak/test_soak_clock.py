@@ -41,7 +41,10 @@ def test_clock_steps_cut_no_stream_and_lose_no_row(tmp_path: Path) -> None:
     clients: list[Client] = []
     with (
         MockUpstream(SLOW) as upstream,
-        served(tmp_path, upstream.url, environment=environment) as at,
+        # Half a minute more than a busy machine needs to connect; far less than any step.
+        served(
+            tmp_path, upstream.url, environment=environment, limits={"connect_timeout_s": 60.0}
+        ) as at,
     ):
         for step in STEPS:
             batch = [Client(at.port, PATHS[number % 3]) for number in range(STREAMS)]
@@ -70,7 +73,8 @@ def test_clock_steps_cut_no_stream_and_lose_no_row(tmp_path: Path) -> None:
         "clock_went_back": back,
     }
     print(json.dumps(figures | {"gaps": found.gaps}))  # noqa: T201
-    assert whole == len(clients)
+    short = [(client.path, client.got[-300:]) for client in clients if client.text != SLOW_TEXT]
+    assert not short
     assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
     assert back > 0, "the gateway did not see the steps"
     assert found.gaps == ()
