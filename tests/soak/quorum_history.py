@@ -650,7 +650,7 @@ class History:
     def drop_key(self, name: str, what: int, how: int) -> None:
         """Somebody's key is taken away."""
         if what % 2:
-            self.second_key(name, 0, 0)
+            self.second_key(name, 8, 0)  # one that the new key signs
         key = (SECOND if what % 4 == 3 else FIRST)[name].key
         if self.govern("people.remove-key", RemoveKey(person_id(name), key.key_id), how):
             self.model.keys[name].discard(key.key_id)

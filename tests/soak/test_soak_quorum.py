@@ -143,6 +143,8 @@ def test_no_key_release_without_a_full_quorum() -> None:
     progress = Progress(None)
     run(500, progress)
     assert progress.counts["quorum uses"] > 0
+    for change in ("people.enrol", "people.add-key", "people.remove-key", "people.remove"):
+        assert progress.counts[f"{change} in effect"] > 0, change
 
 
 def test_a_run_that_was_cut_goes_on_where_it_was(tmp_path: Path) -> None:
