@@ -19,6 +19,7 @@ from safehold.trust.people.interface import (
 )
 from safehold.trust.people.material import ED25519, SK_ED25519, cose_material, ssh_material
 from safehold.trust.people.passkey import b64url, unb64url, verify_assertion, verify_registration
+from safehold.trust.people.proofs import verify_by
 from safehold.trust.people.sshsig import (
     armour,
     dearmour,
@@ -252,3 +253,29 @@ def test_what_is_no_registration_enrols_nobody(response: str) -> None:
     """A browser's answer that is none."""
     with pytest.raises(PeopleError, match="valid passkey registration"):
         verify_registration(response, challenge=b"c" * 32, relying_party=RP)
+
+
+def test_a_signature_of_another_kind_of_key_is_refused_in_words() -> None:
+    """An SSH signature in a passkey's name says what was expected, and is no passkey's."""
+    soft = SoftPasskey(b"ada")
+    ssh = SoftSsh(b"ada").sign(Act.REQUEST, DOCUMENT)
+    claimed = msgspec.structs.replace(ssh, key_id=soft.key.key_id)
+    with pytest.raises(SignatureError, match="expected a passkey assertion"):
+        verify_by(soft.key, Act.REQUEST, DOCUMENT, claimed, relying_party=RP)
+    proof = soft.sign(Act.REQUEST, DOCUMENT)
+    assert verify_by(soft.key, Act.REQUEST, DOCUMENT, proof, relying_party=RP) == 1
+
+
+def test_a_key_has_one_base64_spelling() -> None:
+    """Spare bits of the last character make no second line of the same key."""
+    soft = SoftSshSk(b"ada")
+    assert isinstance(soft.key, SshKey)
+    body = soft.key.public.rstrip("=")
+    padding = len(soft.key.public) - len(body)
+    assert padding, "a key whose base64 has spare bits"
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = body[:-1] + letters[letters.index(body[-1]) + 1] + "=" * padding
+    assert base64.b64decode(other.split()[1]) == base64.b64decode(soft.key.public.split()[1])
+    with pytest.raises(ValueError, match="canonical base64"):
+        _ = SshKey(public=other).material
+    assert soft.key.material == SshKey(public=soft.key.public).material
