@@ -116,7 +116,7 @@ class Bench:
             questions=self.found,
             wrappers=wrappers(),
             benign={name: texts[:60] for name, texts in slices.items()},
-            settings=MeasureSettings(family=64, each_other=2, timed=60),
+            settings=MeasureSettings(family=128, each_other=2, timed=60),
             progress=Progress(),
             twins=gate_twins(dress, self.corpus.asks(), 230, 3),
             judges=(self.judge, Judge(fresh)),
