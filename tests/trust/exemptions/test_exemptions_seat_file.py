@@ -85,3 +85,15 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "seats").write_bytes(b"no database at all" * 100)
     with pytest.raises(ExemptionError, match="file of seats"):
         SeatFile(tmp_path / "seats")
+
+
+def test_an_older_copy_of_a_log_is_known_after_a_restart(tmp_path: Path) -> None:
+    """The largest size that was ever seen of each log stays; one never seen has none."""
+    first = SeatFile(tmp_path / "seats")
+    assert first.seen("log.test/a") == 0
+    first.saw("log.test/a", 9)
+    first.saw("log.test/a", 4)
+    first.close()
+    again = SeatFile(tmp_path / "seats")
+    assert (again.seen("log.test/a"), again.seen("log.test/b")) == (9, 0)
+    again.close()
