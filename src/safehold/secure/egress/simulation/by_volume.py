@@ -60,13 +60,6 @@ class Restored(msgspec.Struct, frozen=True):
         return min(1.0, self.theft / self.share)
 
 
-class Optimum(msgspec.Struct, frozen=True):
-    """The mean delay of a detector that is told everything, and how often it was in time."""
-
-    hours: float
-    in_time: Rate
-
-
 class VolumeStudy(msgspec.Struct, frozen=True):
     """What volume alone does: the delay, the mean delay of the optimum, and the smaller budget.
 
@@ -75,14 +68,14 @@ class VolumeStudy(msgspec.Struct, frozen=True):
     """
 
     delay: Delay
-    optimum: Optimum
+    optimum_hours: float
     restored: Restored
     upper: float
 
     @property
     def ratio(self) -> float:
         """Mean delay as a multiple of the optimum's."""
-        return self.delay.mean / self.optimum.hours
+        return self.delay.mean / self.optimum_hours
 
     @property
     def alarms_per_year(self) -> float:
@@ -144,7 +137,7 @@ def study(
     found_by = tuple((size, Rate(count, n)) for size, count in counts.items())
     return VolumeStudy(
         delay=Delay("volume", share, tuple(hours), VOLUME_HOURS, lost, wrong, hosts),
-        optimum=optimum(traffic, share, rng=rng, alarms_per_year=alarms_per_year),
+        optimum_hours=optimum(traffic, share, rng=rng, alarms_per_year=alarms_per_year),
         restored=Restored(share, found_by, _smallest(found_by)),
         upper=_upper(alarmed, rng),
     )
@@ -192,22 +185,20 @@ def _delays(detector: Detector, drawn: Floats, onsets: NDArray[np.int64], size: 
 
 def optimum(
     traffic: Traffic, share: float, *, rng: Generator, alarms_per_year: float = 1.0
-) -> Optimum:
-    """Measure a detector that knows the traffic and the theft, which begins at any hour of a week.
-
-    At its onset the statistic stands where quiet traffic left it.
-    """
+) -> float:
+    """The mean delay in hours of a detector that knows the traffic and the theft."""
     size = share * traffic.level
     quiet = traffic.draw(rng, _YEAR, HOUR_S, _OPTIMUM_YEARS)
     top = run_cusum(exact_steps(traffic, quiet, size, 0)).max(axis=-1)
     level = float(np.quantile(top, math.exp(-alarms_per_year)))
-    onsets = rng.integers(0, _WARM_HOURS, _OPTIMUM_RUNS)
-    drawn = traffic.draw(rng, _WARM_HOURS + 60 * 24, HOUR_S, _OPTIMUM_RUNS)
-    after = np.arange(drawn.shape[1]) >= onsets[:, None]
-    paths = run_cusum(exact_steps(traffic, drawn + size * after, size, 0))
-    hours = np.minimum(_first((paths > level) & after), drawn.shape[1]) + 1 - onsets
-    in_time = Rate(int((hours <= VOLUME_HOURS).sum()), _OPTIMUM_RUNS)
-    return Optimum(float(hours.mean()), in_time)
+    onset = 3 * 24
+    series = traffic.draw(rng, onset + 60 * 24, HOUR_S, _OPTIMUM_RUNS)
+    steps = exact_steps(traffic, series + size, size, 0)[:, onset:]
+    # At the onset the statistic stands where quiet traffic left it.
+    begin = run_cusum(exact_steps(traffic, series[:, :onset], size, 0))[:, -1]
+    paths = run_cusum(np.concatenate([begin[:, None], steps], axis=1))[:, 1:]
+    hours = _first(paths > level) + 1
+    return float(np.minimum(hours, paths.shape[1]).mean())
 
 
 def exact_steps(traffic: Traffic, series: Floats, size: float, start: int) -> Floats:

@@ -55,8 +55,7 @@ def _volume(found: VolumeStudy) -> dict[str, object]:
     ratio = found.ratio
     return {
         **_delay(found.delay),
-        "optimum_mean_hours": found.optimum.hours,
-        "optimum_in_time": [found.optimum.in_time.events, found.optimum.in_time.n],
+        "optimum_mean_hours": found.optimum_hours,
         "mean_over_optimum": ratio if math.isfinite(ratio) else None,
         "years_with_false_alarm_upper": found.upper,
         "false_alarms_per_year": _plain(found.alarms_per_year),
@@ -81,8 +80,7 @@ def _study_lines(report: SimulationReport) -> list[str]:
         (
             f"  {'':<11} {found.alarms_per_year:.2f} false alarms a year (at most "
             f"{found.alarms_per_year_upper:.2f}, 95 % over hosts); mean delay {found.ratio:.2f} "
-            f"times the {found.optimum.hours:.0f} h of an optimum that is told everything, which "
-            f"is within {VOLUME_HOURS} h in {found.optimum.in_time.value:.1%}"
+            f"times the {found.optimum_hours:.0f} h of an optimum that is told everything"
         )
     ]
     if found.restored.factor >= 1:
