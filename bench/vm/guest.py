@@ -56,10 +56,10 @@ def _apt() -> dict[str, int]:
     """Install, use and remove packages; return each step's exit status."""
     files = sorted(str(one) for one in PACKAGES.glob("*.deb"))
     steps = {
-        "install": ("apt-get", "-y", "-q", "--no-download", "install", *files),
+        "install": ("apt-get", "-y", "-q", "install", *files),
         "hello": ("hello",),
         "file": ("file", "/bin/true"),
-        "reinstall": ("apt-get", "-y", "-q", "--no-download", "--reinstall", "install", *files),
+        "reinstall": ("apt-get", "-y", "-q", "--reinstall", "install", *files),
         "remove": ("apt-get", "-y", "-q", "purge", "hello", "file", "less"),
         "simulate": ("apt-get", "-s", "-q", "upgrade"),
         "audit": ("dpkg", "--audit"),

@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.secure.endpoint.attack.attacks import ATTACKS
 from safehold.secure.endpoint.attack.bench import MACHINE, Column
-from safehold.secure.endpoint.attack.declared import LEAVES, RACES
+from safehold.secure.endpoint.attack.declared import LEAVES, MACHINE_RACES
 from safehold.secure.endpoint.attack.table import left_over, markdown, stopped_of
 
 BEGIN, END = "<!-- machine table: begin -->", "<!-- machine table: end -->"
@@ -61,7 +61,7 @@ def shown(answers: Mapping[str, Any]) -> Shown:
         if known and column.engine in WANTED and count < wanted:
             short.append(f"{column.engine} stops {count} of {of}, expected {wanted}")
         declared = LEAVES.get(column.engine)
-        open_ = set(left[column.engine]) - RACES.get(column.engine, frozenset())
+        open_ = set(left[column.engine]) - MACHINE_RACES.get(column.engine, frozenset())
         if known and declared is not None and open_ - declared:
             short.append(
                 f"{column.engine} leaves, undeclared: {', '.join(sorted(open_ - declared))}"
@@ -119,6 +119,10 @@ def table(answers: Mapping[str, Any]) -> str:
     text = markdown(columns, known, reasons=False)
     absent = [one.name for one in ATTACKS if not one.benign and one.name not in known]
     lines = [f"This kernel does not know: {', '.join(absent) or 'none'}.", ""]
+    open_ = [name for name in MACHINE if name not in {one.engine for one in columns}]
+    open_ += [] if found.boot else ["the guard over a boot and apt"]
+    if open_:
+        lines += [f"Not measured at this revision: {', '.join(open_)}.", ""]
     if found.boot:
         facts = found.boot
         refusals = len(list(facts["refused"]))  # type: ignore[call-overload]

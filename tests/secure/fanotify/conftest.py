@@ -14,6 +14,7 @@ import contextlib, ctypes, mmap, os, shutil, signal, subprocess, sys, threading,
 from safehold.secure.fanotify.group import Group, WriterError, prepare_reader, read_lease
 from safehold.secure.fanotify.hold import Holder
 from safehold.secure.fanotify.interface import Asked, FanotifyError, GroupClass, Scope
+from safehold.secure.fanotify.layers import layers_are_asked
 from safehold.secure.fanotify.mounts import MountTable, MountWatch
 
 # Under vfork the child's exec is asked about while its parent waits for it with the lock that the

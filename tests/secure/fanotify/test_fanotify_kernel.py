@@ -109,3 +109,34 @@ def test_marks_are_read_back_from_the_kernel(in_private: Private) -> None:
         """
     )
     assert lines == ["0", "1", "0"]
+
+
+def test_overlay_is_marked_itself_where_its_layers_are_not_asked(in_private: Private) -> None:
+    """An older kernel says nothing of the layers; what was tried decides, not a version."""
+    lines = in_private(
+        """
+        for name in ("work", "over"):
+            os.makedirs(f"/mnt/{name}", exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "work", "/mnt/work"], check=True)
+        for name in ("up", "wk"):
+            os.mkdir(f"/mnt/work/{name}")
+        options = f"lowerdir={SPACE},upperdir=/mnt/work/up,workdir=/mnt/work/wk"
+        subprocess.run(["mount", "-t", "overlay", "over", "-o", options, "/mnt/over"], check=True)
+        asked = layers_are_asked()
+        group = Group()
+        group.mark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+        answering(group, no_exec)
+        print(asked == (run("/mnt/over/prog") == "refused"))
+        group.unmark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+        mounts = MountTable(os.getpid()).read()
+        # The layers are left out, as on a kernel that does not ask there.
+        others = frozenset(one.device for one in mounts if one.point != "/mnt/over")
+        for layers in (True, False):
+            group = Group()
+            watch = MountWatch(group, ALL, leave=others, layers=layers)
+            watch.meet(os.getpid())
+            answering(group, no_exec)
+            print(run("/mnt/over/prog"))
+        """
+    )
+    assert lines == ["True", "0", "refused"]

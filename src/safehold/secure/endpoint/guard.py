@@ -50,6 +50,7 @@ from safehold.secure.endpoint.starting import StartingSlots
 from safehold.secure.fanotify.group import Group, Question
 from safehold.secure.fanotify.hold import Beat
 from safehold.secure.fanotify.interface import Asked, FanotifyError, Scope
+from safehold.secure.fanotify.layers import layers_are_asked
 from safehold.secure.fanotify.mounts import UNDATED, MountWatch, hidden_overlays
 from safehold.secure.fanotify.patience import Patience
 
@@ -134,6 +135,7 @@ class ExecGuard:
         self._owned: dict[str, tuple[float, bool]] = {}
         self._today = dt.datetime.now(dt.UTC).date()
         self._overlays = hidden_overlays(os.getpid())
+        self._layers = layers_are_asked()
 
     def work(self, group: Group, beat: Beat) -> None:
         """Answer until the holder is gone; a `Work` of `safehold.secure.fanotify.hold`."""
@@ -146,6 +148,7 @@ class ExecGuard:
             scope=self._scope,
             leave=self._leave,
             overlays=self._overlays,
+            layers=self._layers,
         )
         self._slots = threading.BoundedSemaphore(_WAITING)
         for pid in self.left.adopt():

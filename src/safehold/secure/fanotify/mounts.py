@@ -149,6 +149,7 @@ class MountWatch:
         scope: Scope = Scope.FILESYSTEM,
         leave: frozenset[str] = frozenset(),
         overlays: frozenset[str] = frozenset(),
+        layers: bool = True,
     ) -> None:
         """Watch nothing yet.
 
@@ -158,6 +159,7 @@ class MountWatch:
             scope: What to mark of each mount; a mount alone where the kernel refuses more.
             leave: Devices (`major:minor`) that are never marked: a trial leaves the machine alone.
             overlays: What `hidden_overlays` said: only these overlays are marked themselves.
+            layers: What `layers_are_asked` said; if False every overlay is marked itself.
         """
         self._group = group
         self._asked = asked
@@ -165,6 +167,7 @@ class MountWatch:
         self._tables: dict[tuple[str, int, int], MountTable] = {}
         self._leave = leave
         self._overlays = overlays
+        self._layers = layers
         self._seen: set[str | int] = set()
         self._poll = select.poll()
         self._poll.register(group.handle, select.POLLIN)
@@ -250,7 +253,8 @@ class MountWatch:
         for mount in markable(found):
             key = mount.device if self._scope is Scope.FILESYSTEM else mount.number
             self.kinds[mount.number] = mount.kind
-            covered = mount.kind == "overlay" and mount.device not in self._overlays
+            layered = mount.kind == "overlay" and self._layers
+            covered = layered and mount.device not in self._overlays
             if covered or key in self._seen or mount.device in self._leave:
                 continue
             path = f"/proc/self/fd/{table.root}{mount.point}".encode("utf-8", "surrogateescape")

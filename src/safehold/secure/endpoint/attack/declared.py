@@ -62,6 +62,8 @@ RACES: dict[str, frozenset[str]] = {
     # tells of a mount, and asks nobody. `confine` forbids mounting, so there is no race there.
     "guard": frozenset({"loop-mounted image"}),
 }
+# Before Linux 6.5 an overlay is such a mount too: nobody is asked at its layers.
+MACHINE_RACES: dict[str, frozenset[str]] = {"guard": RACES["guard"] | {"overlay"}}
 REASONS: dict[str, str] = {
     "data mapped as code": "a program that may read a file can map it as code; "
     "a noexec mount stops that, no rule on programs does",
