@@ -72,13 +72,25 @@ def _apt() -> dict[str, int]:
     return statuses
 
 
-def _host() -> dict[str, object]:
-    """Say how the boot went, after what its timers start has run once."""
-    # What ends the machine, and what would come only by the clock, is learned as well.
+def _timers() -> None:
+    """Start what would come only by the clock."""
     listed = _said("systemctl", "list-timers", "--all", "--plain", "--no-legend")[1]
     for line in listed.splitlines():
         _said("systemctl", "start", line.split()[-1])
     _said("sync")
+
+
+def _used() -> dict[str, object]:
+    """Boot, timers, apt, and the timers again: a backup that has changed is rotated and packed."""
+    found: dict[str, object] = {"host": _host(), "apt": _apt()}
+    _timers()
+    time.sleep(_ENDED_S)
+    return found
+
+
+def _host() -> dict[str, object]:
+    """Say how the boot went, after what its timers start has run once."""
+    _timers()
     return {
         "state": _said("systemctl", "is-system-running", "--wait", limit_s=900)[1],
         "failed": _said("systemctl", "list-units", "--failed", "--plain", "--no-legend")[1],
@@ -95,8 +107,7 @@ def _pulse() -> object:
 
 def learn(answer: Callable[[dict[str, object]], None]) -> None:
     """The boot was learned; so is apt. Make the policy of it that is enforced next time."""
-    found: dict[str, object] = {"host": _host(), "apt": _apt()}
-    time.sleep(_ENDED_S)
+    found = _used()
     seen = list(read_records(RECORDS))
     found["seen"] = len(seen)
     duty = ("--owner", "bench", "--reason", "learned over boot and apt", "--ticket", "VM-1")
@@ -115,8 +126,7 @@ def learn(answer: Callable[[dict[str, object]], None]) -> None:
 
 def enforce(answer: Callable[[dict[str, object]], None]) -> None:
     """The boot was enforced; so is apt. Whatever was refused was refused in error."""
-    found: dict[str, object] = {"host": _host(), "apt": _apt()}
-    time.sleep(_ENDED_S)
+    found = _used()
     refused = [
         f"{one.kind} {one.path} by {one.exe}: {one.reason} ({one.count})"
         for one in (read_records(RECORDS) if RECORDS.exists() else ())

@@ -94,6 +94,7 @@ def _boot(found: Mapping[str, Any], short: list[str]) -> dict[str, object]:
         "asked": enforced["pulse"].get("asked", 0),
         "mode": enforced["pulse"].get("mode", "silent"),
         "refused": enforced["refused"],
+        "times": enforced["pulse"].get("refused", 0),
         "unknown_ran": enforced.get("unknown_ran", ["not tried"]),
     }
     if facts["refused"]:
@@ -125,14 +126,15 @@ def table(answers: Mapping[str, Any]) -> str:
         lines += [f"Not measured at this revision: {', '.join(open_)}.", ""]
     if found.boot:
         facts = found.boot
-        refusals = len(list(facts["refused"]))  # type: ignore[call-overload]
+        things = {one.partition(": ")[0] for one in facts["refused"]}  # type: ignore[attr-defined]
         said = (
             f"Learned over a boot and apt: {facts['learned']} things, {facts['rows']} rows.",
-            f"Enforced over both again: {facts['asked']} questions, {refusals} refusals.",
-            f"The system is `{facts['state_enforced']}`, as before.",
+            f"Enforced over both again: {facts['asked']} questions, {facts['times']} refused.",
+            f"The system is `{facts['state_enforced']}`.",
             "What was not learned did not run.",
         )
         lines += [" ".join(said), ""]
+        lines += [f"Refused in error: {'; '.join(sorted(things))}.", ""] if things else []
     return text + "\n" + "\n".join(lines)
 
 

@@ -140,3 +140,27 @@ def test_overlay_is_marked_itself_where_its_layers_are_not_asked(in_private: Pri
         """
     )
     assert lines == ["True", "0", "refused"]
+
+
+def test_who_opens_for_writing_only_is_known_while_it_is_asked(in_private: Private) -> None:
+    """While the kernel asks, the arguments stand: of a writer, a reader, and one that is both."""
+    lines = in_private(
+        """
+        from safehold.secure.endpoint.asker import only_writes
+        group = Group()
+        group.mark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+        found = []
+        def judge(event):
+            found.append(only_writes(event.pid))
+            return True
+        answering(group, judge)
+        for flags in (os.O_WRONLY, os.O_RDONLY, os.O_RDWR):
+            pid = os.fork()
+            if pid == 0:
+                os.close(os.open(SPACE + "/prog", flags))
+                os._exit(0)
+            os.waitpid(pid, 0)
+        print(found)
+        """
+    )
+    assert lines == ["[True, False, False]"]

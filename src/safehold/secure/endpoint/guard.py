@@ -17,6 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
+from safehold.secure.endpoint.asker import only_writes
 from safehold.secure.endpoint.facts import (
     Key,
     content_kind,
@@ -380,6 +381,9 @@ class ExecGuard:
         try:
             sha256 = self._digests.get(case.key) or self._hash(event.handle, case)
         except FanotifyError as error:
+            # Who opens for writing is a writer itself, and can neither read nor map it.
+            if not executed and only_writes(event.pid):
+                return True
             path = vouched_path(event.handle, case.found)
             ask = Ask(self._subject(event.pid), Target(case.kind, path))
             return self._act(ask, ExecRefused("", str(error)))
