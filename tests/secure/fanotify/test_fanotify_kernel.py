@@ -164,3 +164,32 @@ def test_who_opens_for_writing_only_is_known_while_it_is_asked(in_private: Priva
         """
     )
     assert lines == ["[True, False, False]"]
+
+
+def test_file_system_that_gets_a_number_again_is_marked_again(in_private: Private) -> None:
+    """Mounted, unmounted, mounted: the third has the first one's number, and is marked as well."""
+    lines = in_private(
+        """
+        group = Group()
+        mounts = MountTable(os.getpid()).read()
+        host = {one.device for one in mounts if not one.point.startswith("/mnt")}
+        watch = MountWatch(group, ALL, leave=frozenset(host))
+        def judge(event):
+            watch.changed()
+            return no_exec(event)
+        watch.meet(os.getpid())
+        answering(group, judge)
+        os.mkdir("/mnt/later")
+        numbers, before = set(), watch.changes
+        for _ in range(6):
+            subprocess.run(["mount", "-t", "tmpfs", "later", "/mnt/later"], check=True)
+            watch.changed()
+            numbers.add(os.stat("/mnt/later").st_dev)
+            shutil.copy("/bin/true", "/mnt/later/prog")
+            print(run("/mnt/later/prog"))
+            subprocess.run(["umount", "--lazy", "/mnt/later"], check=True)
+            time.sleep(0.05)
+        print(len(numbers) < 6, watch.changes > before)
+        """
+    )
+    assert lines == ["refused"] * 6 + ["True True"]

@@ -137,6 +137,8 @@ class ExecGuard:
         self._today = dt.datetime.now(dt.UTC).date()
         self._overlays = hidden_overlays(os.getpid())
         self._layers = layers_are_asked()
+        self._root = os.stat("/").st_dev
+        self._changes = 0
 
     def work(self, group: Group, beat: Beat) -> None:
         """Answer until the holder is gone; a `Work` of `safehold.secure.fanotify.hold`."""
@@ -182,6 +184,7 @@ class ExecGuard:
                     if first:
                         # What was mounted before these questions is marked before an answer.
                         self._watch.changed()
+                        self._forget_mounted()
                         first = False
                     self._take(question)
                 answered = not first
@@ -194,6 +197,20 @@ class ExecGuard:
         self._watch.close()
         for helper in helpers:
             helper.join(2.0)
+
+    def _forget_mounted(self) -> None:
+        """After a change of mounts, know only files of our own root's device.
+
+        Another file system may have got a device's number, with the same inodes and times in it.
+        Our own root stays mounted as long as we are.
+        """
+        if self._watch.changes == self._changes:
+            return
+        self._changes = self._watch.changes
+        for key in [key for key in list(self._digests) if key[0] != self._root]:
+            self._digests.pop(key, None)
+        for row in [row for row in list(self._allowed) if row[0][0] != self._root]:
+            self._allowed.pop(row, None)
 
     def _go_round(self, group: Group) -> None:
         self._today = dt.datetime.now(dt.UTC).date()
@@ -255,6 +272,7 @@ class ExecGuard:
         if executed:
             # A namespace becomes known with its first program; its mounts are marked now.
             self._watch.meet(event.pid)
+            self._forget_mounted()
         place = (found.st_dev, found.st_ino)
         key = key_of(found)
         if executed:

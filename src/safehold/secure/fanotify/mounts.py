@@ -168,13 +168,14 @@ class MountWatch:
         self._leave = leave
         self._overlays = overlays
         self._layers = layers
-        self._seen: set[str | int] = set()
         self._poll = select.poll()
         self._poll.register(group.handle, select.POLLIN)
         self.unmarked: dict[str, str] = {}
         """Mounts that the kernel refused to mark, with its reason."""
         self.kinds: dict[int, str] = {}
         """File system by mount number (`mnt_id` of a descriptor)."""
+        self.changes = 0
+        """How often a known table changed or a namespace became known."""
         self.processes: set[int] = set()
         """Devices of every mounted `proc`: what lies there is another thing for each reader."""
 
@@ -242,6 +243,7 @@ class MountWatch:
         self._tables.clear()
 
     def _mark(self, table: MountTable) -> None:
+        self.changes += 1
         try:
             found = table.read()
         except OSError:
@@ -251,19 +253,18 @@ class MountWatch:
                 major, minor = mount.device.split(":")
                 self.processes.add(os.makedev(int(major), int(minor)))
         for mount in markable(found):
-            key = mount.device if self._scope is Scope.FILESYSTEM else mount.number
             self.kinds[mount.number] = mount.kind
             layered = mount.kind == "overlay" and self._layers
             covered = layered and mount.device not in self._overlays
-            if covered or key in self._seen or mount.device in self._leave:
+            if covered or mount.device in self._leave:
                 continue
+            # Also what was marked: a number is given again when its file system is gone.
             path = f"/proc/self/fd/{table.root}{mount.point}".encode("utf-8", "surrogateescape")
             try:
                 _cover(self._group, path, self._asked, self._scope)
             except FanotifyError as error:
                 self.unmarked[mount.point] = str(error)
             else:
-                self._seen.add(key)
                 self.unmarked.pop(mount.point, None)
 
 
