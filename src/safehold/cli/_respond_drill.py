@@ -76,16 +76,24 @@ def run_drill(
         stage.book.act(rule.id, case.approvals(), int(time.time()))
         until(lambda: client.ask(text).stopped and _acted(served, rule.id), "the rule acts")
         clock.mark("rule acts", "two persons; the same text is refused now")
-        fresh, report = challenged(stage, case, clock, stage2=stage2)
+        fresh, report = challenged(stage, case, clock, stage2=stage2, acting=rule)
         say(shown(report))
         verified = False
         if report.passed:
-            # 6. The swap, the end of the rule, and the replay against the new bundle alone.
+            # 6. The swap, and the replay. Where the bundle stands alone the rule ends before it;
+            # where the report wants the rule to stay, the golden gate asked the bundle alone.
             post(f"{served.url}/admin/bundle", {"bundle": "challenger"}, stage.admin)
             clock.mark("replaced", f"bundle {fresh.digest[:12]} is live; no stream was dropped")
-            stage.book.end(rule.id, int(time.time()))
-            verified = _replayed(client, text, fresh.digest)
-            clock.mark("verified", "by replay, without the rule" if verified else "REPLAY FAILED")
+            stays = bool(report.rule_stays)
+            if not stays:
+                stage.book.end(rule.id, int(time.time()))
+            verified = _replayed(client, text, fresh.digest, rule_stays=stays)
+            how = (
+                "by replay, beside the rule, which stays"
+                if stays
+                else "by replay, without the rule"
+            )
+            clock.mark("verified", how if verified else "REPLAY FAILED")
     return DrillResult(tuple(clock.marks), report, stage.champion.digest, fresh.digest, verified)
 
 
@@ -183,8 +191,11 @@ def _miss(client: DrillClient, champion: Bundle, seed: int) -> tuple[str, str, s
     return best[1], best[2], best[3]
 
 
-def _replayed(client: DrillClient, text: str, digest: str) -> bool:
-    """Say whether the text is refused by the new bundle alone, and its row names that bundle."""
+def _replayed(client: DrillClient, text: str, digest: str, *, rule_stays: bool) -> bool:
+    """Say whether the text is refused under the new bundle, and its row names that bundle.
+
+    It must be the bundle itself that refuses it, unless the rule is to stay.
+    """
     from safehold.guard.interface import Stage
 
     deadline = time.monotonic() + WAIT_S
@@ -193,7 +204,9 @@ def _replayed(client: DrillClient, text: str, digest: str) -> bool:
         answer = client.ask(text)
         if answer.asked.bundle_digest != digest or not answer.stopped:
             return False
-        if answer.asked.stage is not Stage.RULE:  # else the rule's end has not come there yet
+        if (
+            rule_stays or answer.asked.stage is not Stage.RULE
+        ):  # else the rule's end has not come there yet
             return True
     return False
 

@@ -27,6 +27,7 @@ from safehold.progress import Progress
 if TYPE_CHECKING:
     from safehold.demo.gateways import DemoGateway
     from safehold.detect.redteam.interface import QuestionSet
+    from safehold.guard.overlay.interface import HotRule
     from safehold.improve.response.case import IncidentCase
 
 PERSONS = ("duty-officer", "safety-lead")
@@ -217,9 +218,17 @@ def _plant(folder: Path, key: Ed25519PrivateKey, corpus: Corpus, weaken: Weaken)
 
 
 def challenged(
-    stage: DrillStage, case: "IncidentCase", clock: DrillClock, *, stage2: bool = False
+    stage: DrillStage,
+    case: "IncidentCase",
+    clock: DrillClock,
+    *,
+    stage2: bool = False,
+    acting: "HotRule | None" = None,
 ) -> tuple[Bundle, GateReport]:
-    """Make the challenger, with a fine-tuned stage 2 or without, and put it before the gates."""
+    """Make the challenger, with a fine-tuned stage 2 or without, and put it before the gates.
+
+    `acting` is the hot rule that acts against the incident.
+    """
     from safehold.improve.response.gating import gated
     from safehold.improve.response.refine import RefineSettings, refined
     from safehold.improve.response.warm import WarmSettings, challenger
@@ -255,7 +264,14 @@ def challenged(
     )
     clock.mark("retrained", f"stage 1 and thresholds, {time.process_time() - began:.1f} s CPU")
     report = gated(
-        stage.champion, fresh, case, stage.corpus, domain=DOMAIN, short=stage.short, seed=stage.seed
+        stage.champion,
+        fresh,
+        case,
+        stage.corpus,
+        domain=DOMAIN,
+        short=stage.short,
+        seed=stage.seed,
+        acting=acting,
     )
     case.keep_report(report)
     clock.mark("gates", "passed" if report.passed else "REFUSED: nothing is released")

@@ -16,6 +16,7 @@ from safehold.improve.response.gates import (
     mcnemar_worse,
     shown,
 )
+from safehold.improve.response.interface import IncidentKind
 
 OK, BAD, SAME, BETTER = (
     PairedOutcome(False, False),
@@ -166,3 +167,50 @@ def test_worse_figures_never_open_a_gate(field: str, count: int) -> None:
     """Adding texts on which the challenger is worse can stop a bundle, never help it."""
     before = set(stopped(GOOD))
     assert before <= set(stopped(_more(field)(GOOD, count)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "passes"),
+    [
+        (IncidentKind.MISS, (SAME,) * 3 + (OK,) * 125, False),
+        (IncidentKind.MISS, (SAME,) * 2 + (OK,) * 126, True),
+        (IncidentKind.FALSE_ALARM, (SAME,) * 30 + (OK,) * 98, True),
+        (IncidentKind.FALSE_ALARM, (SAME,) * 30 + (BAD,) * 2 + (OK,) * 96, True),
+        (IncidentKind.FALSE_ALARM, (BAD,) * 3 + (BETTER,) * 20 + (OK,) * 105, False),
+        (IncidentKind.FALSE_ALARM, (BAD,) * 5 + (OK,) * 495, False),
+    ],
+)
+def test_a_false_alarm_is_asked_for_no_new_hole_and_a_miss_for_a_closed_one(
+    kind: IncidentKind, family: tuple[PairedOutcome, ...], *, passes: bool
+) -> None:
+    """What the champion lets through is no fault of the answer to a false alarm; anew is."""
+    given = msgspec.structs.replace(GOOD, kind=kind, family=family)
+    assert list(stopped(given)) == ([] if passes else ["family"])
+
+
+@pytest.mark.parametrize(
+    ("family", "ruled", "passes"),
+    [
+        ((SAME,) * 3 + (OK,) * 125, 0, True),
+        ((SAME,) * 3 + (OK,) * 125, 3, False),
+        ((SAME,) * 7 + (OK,) * 121, 0, False),
+        ((BAD,) * 3 + (OK,) * 125, 0, False),
+        ((BAD,) * 5 + (SAME,) * 20 + (OK,) * 475, 0, False),
+    ],
+)
+def test_a_miss_may_be_answered_beside_its_rule_and_never_by_a_new_hole(
+    family: tuple[PairedOutcome, ...], ruled: int, *, passes: bool
+) -> None:
+    """Both together keep the limit, the bundle alone opens nothing, and the report names the rule.
+
+    A bundle that keeps the limit alone needs no rule, one whose own rate is over it is not helped
+    by one, and a rule that nobody measured is none.
+    """
+    with_rule = (True,) * ruled + (False,) * (len(family) - ruled)
+    given = msgspec.structs.replace(GOOD, family=family, rule="hot-1", ruled=with_rule)
+    assert list(stopped(given)) == ([] if passes else ["family"])
+    assert gates(given).rule_stays == ("hot-1" if passes else "")
+    assert ("hot-1 must stay" in shown(gates(given))) is passes
+    assert list(stopped(msgspec.structs.replace(given, ruled=()))) == ["family"]
+    alone = msgspec.structs.replace(given, family=(OK,) * len(family))
+    assert gates(alone).rule_stays == ""

@@ -2,6 +2,7 @@
 
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.guard.bundle.load import Bundle
+from safehold.guard.overlay.interface import HotRule
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.gates import GateLimits, GateReport, gates
@@ -23,8 +24,11 @@ def gated(
     domain: str,
     short: bool,
     seed: int,
+    acting: HotRule | None = None,
 ) -> GateReport:
     """Return the report of all gates; `short` measures fewer texts and attacks.
+
+    `acting` is the hot rule that acts against the incident.
 
     Whoever reviews the shadow's disagreements is taken to have looked at all of them.
     """
@@ -48,6 +52,7 @@ def gated(
         progress=Progress(),
         twins=gate_twins(case.dress(), corpus.asks(), 230, seed),
         judges=(old, new),
+        acting=acting,
         shadow=Shadow(exchanges=len(traffic), disagreed=differ, reviewed=differ),
     )
     # Wider than the default limits, and printed: stage 2 is not retrained here, and it is what

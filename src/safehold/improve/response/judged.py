@@ -1,6 +1,6 @@
 """What a whole guard says of prompts: the sessions that serve, without a gateway around them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -28,12 +28,17 @@ class PromptOutcome(msgspec.Struct, frozen=True):
 class Judge:
     """A bundle's guard, for measuring."""
 
-    def __init__(self, bundle: Bundle, hot: HotSource = no_hot_rules) -> None:
-        """Take the bundle and the hot rules over it."""
+    def __init__(
+        self, bundle: Bundle, hot: HotSource = no_hot_rules, heard: "Heard | None" = None
+    ) -> None:
+        """Take the bundle, the hot rules over it, and what its stage 2 said of texts before."""
         self.bundle = bundle
         self.guard = Guard(bundle.cascade, ViewDecoder())
         self.hot = hot
+        self.stage2: Callable[[Escalation], Answer]
         self.stage2 = _none if bundle.stage2 is None else InlineStage2(bundle.stage2)
+        if heard is not None:
+            self.stage2 = heard.over(self.stage2)
 
     def prompt(self, text: str) -> PromptOutcome:
         """Judge one prompt."""
@@ -77,6 +82,28 @@ class Judge:
             drive(session.judge_prompt(), _none)
             found.append(session.stage1_logits[0])
         return found
+
+
+class Heard:
+    """What one stage 2 said of texts: guards that differ in stage 1 alone need not ask again."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._known: dict[tuple[str, str], Answer] = {}
+
+    def over(self, stage2: Callable[[Escalation], Answer]) -> Callable[[Escalation], Answer]:
+        """Return that stage 2, asked once for each text; a failure is asked again."""
+
+        def asked(request: Escalation) -> Answer:
+            name = (request.prompt, request.reply)
+            answer = self._known.get(name)
+            if answer is None:
+                answer = stage2(request)
+                if not isinstance(answer, Failed):
+                    self._known[name] = answer
+            return answer
+
+        return asked
 
 
 class RememberingJudge(Judge):

@@ -24,7 +24,8 @@ from safehold.exchange import user_says
 from safehold.guard.bundle.interface import Golden
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.interface import Block
-from safehold.guard.overlay.live import HotSource, no_hot_rules
+from safehold.guard.overlay.interface import HotRule, OverlayContent, PlacedRule, RuleState
+from safehold.guard.overlay.live import HotSource, compiled, no_hot_rules
 from safehold.improve.response.gates import GateInput, PairedOutcome
 from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.improve.response.judged import Judge
@@ -64,8 +65,9 @@ def measured(
     shadow: Shadow | None = None,
     twins: Sequence[str] = (),
     judges: tuple[Judge, Judge] | None = None,
+    acting: HotRule | None = None,
 ) -> GateInput:
-    """Return everything that the gates ask for.
+    """Return everything that the gates ask for; `acting` is the hot rule against the incident.
 
     `twins` are held-out permitted texts in the incident's dress, beside the red team's own.
     `judges` are the champion's and the challenger's, where the caller has them already.
@@ -100,13 +102,17 @@ def measured(
     twins = [*(dressed_ask(one.text, dress, worn) for one in questions.benign), *twins]
     timed = [text for texts in benign.values() for text in texts][: settings.timed]
     said = new.prompt(incident.text).blocked
+    family = _pairs(play, own)
     return GateInput(
         champion=champion.digest,
         challenger=challenger.digest,
         incident=incident.id,
+        kind=incident.kind,
         golden=tuple(repeats(challenger, champion.golden)),
         replayed=said is (incident.kind is IncidentKind.MISS),
-        family=_pairs(play, own),
+        family=family,
+        rule="" if acting is None else acting.id,
+        ruled=() if acting is None else _ruled(new, acting, own, family, questions, worn),
         slices=slices,
         dress=tuple(
             PairedOutcome(a.blocked, b.blocked)
@@ -196,6 +202,26 @@ def repeats(bundle: Bundle, golden: Iterable[Golden]) -> Iterable[bool]:
 def _pairs(play: Sequence[Player], attempts: Sequence[Attempt]) -> tuple[PairedOutcome, ...]:
     old, new = play
     return tuple(PairedOutcome(old.through(one), new.through(one)) for one in attempts)
+
+
+def _ruled(
+    judge: Judge,
+    rule: HotRule,
+    own: Sequence[Attempt],
+    family: Sequence[PairedOutcome],
+    questions: QuestionSet,
+    worn: tuple[Wrapper, ...],
+) -> tuple[bool, ...]:
+    """Say of each attack whether it gets through with a rule over the guard.
+
+    A rule can only stop, so what the guard alone stops is not played again.
+    """
+    placed = PlacedRule(rule, RuleState.ACTING)
+    rules = compiled(OverlayContent(serial=1, at=1, rules=(placed,)), now=2, version=1)
+    player = Player(judge, questions, worn, hot=lambda: rules)
+    return tuple(
+        pair.challenger and player.through(one) for one, pair in zip(own, family, strict=True)
+    )
 
 
 def _timed(old: Judge, new: Judge, texts: Sequence[str]) -> Iterable[tuple[float, float]]:

@@ -2,13 +2,15 @@
 
 1. The prompt head goes on from the champion's weights, on variants of both sides and a replay.
 2. Thresholds are set anew on benign prompts so that no more of them are refused than before, and
-   at most two points more of them are shown to stage 2.
-3. The golden set gets the incident and a permitted twin; the rest of the bundle stays, byte by
+   no more of them are escalated.
+3. The whole guard is asked about the variants that were learnt from. Those that it still judges
+   wrongly weigh more in another fit from the champion; the best of all fits is kept.
+4. The golden set gets the incident and a permitted twin; the rest of the bundle stays, byte by
    byte.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,7 @@ from safehold.guard.bundle.write import window_head_file, write_bundle
 from safehold.guard.scorers.windowed import WindowHead, WindowScorer
 from safehold.guard.session.cascade import Thresholds
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError, Variant
-from safehold.improve.response.judged import Judge
+from safehold.improve.response.judged import Heard, Judge
 from safehold.improve.response.refine import Refined, model_file, with_stage2
 from safehold.improve.training.float_weights import STAGE1, keep_weights, kept_weights, prompt_head
 from safehold.improve.training.interface import LabelledText
@@ -29,7 +31,7 @@ from safehold.improve.training.window_head import WindowHeadSettings, train_wind
 from safehold.progress import Progress
 
 _TRIES = 6
-"""How often a reply's threshold is set anew."""
+"""How often a surface's threshold is set anew."""
 
 
 class WarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,8 +39,8 @@ class WarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `replayed` texts of the training set are learnt again; `strength` is the inverse of the penalty
     on the distance from the champion. `weight` is a restricted variant's, `twin_weight` a permitted
-    one's and `own_weight` the incident's, beside a replayed text's 1.
-    `escalate_more` is the most that the share of benign prompts for stage 2 may rise.
+    one's and `own_weight` the incident's, beside a replayed text's 1. In each of `rounds` more
+    fits, at most, a variant that is still judged wrongly weighs `harder` times what it did.
     """
 
     seed: int = 1
@@ -48,7 +50,8 @@ class WarmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twin_weight: float = 6.0
     own_weight: float = 4.0
     steps: int = 20
-    escalate_more: float = 0.02
+    rounds: int = 3
+    harder: float = 4.0
 
 
 def learnt_head(
@@ -58,11 +61,19 @@ def learnt_head(
     replay: Sequence[LabelledText],
     settings: WarmSettings,
     progress: Progress,
+    times: Mapping[str, float] | None = None,
 ) -> WindowHead:
-    """Return the head that also knows the variants that are not held out."""
+    """Return the head that also knows the variants that are not held out.
+
+    `times` says how many times its own weight a variant's text has, where that is not once.
+    """
+    harder = times or {}
     new = [
         LabelledText(
-            one.text, one.restricted, settings.weight if one.restricted else settings.twin_weight
+            one.text,
+            one.restricted,
+            (settings.weight if one.restricted else settings.twin_weight)
+            * harder.get(one.text, 1.0),
         )
         for one in made
         if not one.held_out
@@ -101,35 +112,36 @@ def challenger(
         DataError: The champion can't be warm-started.
         BundleError: `out` exists already.
     """
-    # 1.
-    head = learnt_head(prompt_head(champion, folder), incident, made, replay, settings, progress)
     stage1 = champion.manifest.stage1
     if stage1 is None:
         raise ResponseError("a warm start needs a bundle with a stage 1")
-    record, content = window_head_file(stage1.prompt.file, head)
-    manifest = msgspec.structs.replace(
-        champion.manifest,
-        stage1=msgspec.structs.replace(stage1, prompt=record),
-        traffic=None,
-    )
+    manifest = msgspec.structs.replace(champion.manifest, traffic=None)
     files = {name: (folder / name).read_bytes() for name in champion.manifest.files}
-    files[stage1.prompt.file] = content
+    base = champion
     if stage2 is not None:
         files[model_file(manifest)] = stage2.model
-    # 2.
-    stored = msgspec.structs.replace(head, table=head.table.astype(np.float16).astype(np.float32))
-    fresh = with_prompt_head(champion, stored)
-    reply = champion.manifest.reply
-    if stage2 is not None:
-        fresh = with_stage2(fresh, stage2)
-        reply = same_replies(champion, fresh, replies)
-        fresh = at_reply(fresh, reply)
-    # Held-out permitted twins count as benign traffic: the dress may not become the crime.
-    twins = [one.text for one in made if one.held_out and not one.restricted]
-    prompt = same_point(champion, fresh, [*benign, *twins], settings)
-    manifest = msgspec.structs.replace(manifest, prompt=prompt, reply=reply)
-    # 3.
-    fresh = at(fresh, prompt)
+        base = with_stage2(champion, stage2)
+        reply = same_replies(champion, base, replies)
+        base = at_reply(base, reply)
+        manifest = msgspec.structs.replace(manifest, reply=reply)
+    # 1. to 3.
+    found = hardened(
+        champion,
+        base,
+        prompt_head(champion, folder),
+        incident=incident,
+        made=made,
+        replay=replay,
+        benign=benign,
+        settings=settings,
+        progress=progress,
+    )
+    fresh, prompt = found.bundle, found.bundle.cascade.prompt
+    record, files[stage1.prompt.file] = window_head_file(stage1.prompt.file, found.head)
+    manifest = msgspec.structs.replace(
+        manifest, stage1=msgspec.structs.replace(stage1, prompt=record), prompt=prompt
+    )
+    # 4.
     files[manifest.golden] = _golden(champion, fresh, incident, made)
     command = f"safehold respond retrain --incident {incident.id} --seed {settings.seed}"
     command += " --stage2" if stage2 is not None else ""
@@ -137,8 +149,72 @@ def challenger(
     digest = write_bundle(out, manifest, files, key)
     kept = kept_weights(folder, champion.digest) or {}
     network = {} if stage2 is None else stage2.weights
-    keep_weights(out, digest, {**kept, **network, f"{STAGE1}.prompt": head.table})
+    keep_weights(out, digest, {**kept, **network, f"{STAGE1}.prompt": found.head.table})
     return load_bundle(out, PinnedDigest(sha256=digest))
+
+
+class Hardened(msgspec.Struct, frozen=True):
+    """The best fit: its head, the bundle with it, and the learnt variants it judges wrongly.
+
+    `tried` says how many each fit judged wrongly.
+    """
+
+    head: WindowHead
+    bundle: Bundle
+    wrong: tuple[Variant, ...]
+    tried: tuple[int, ...]
+
+
+def hardened(
+    champion: Bundle,
+    base: Bundle,
+    start: WindowHead,
+    *,
+    incident: Incident,
+    made: Sequence[Variant],
+    replay: Sequence[LabelledText],
+    benign: Sequence[str],
+    settings: WarmSettings,
+    progress: Progress,
+) -> Hardened:
+    """Return the best of a first fit and the harder ones after it, in memory.
+
+    `base` is the champion, or the champion with another stage 2. The incident counts first, then
+    how many of the learnt variants the whole guard judges wrongly, at thresholds that cost the
+    benign prompts no more. What is held out decides nothing here but those thresholds.
+
+    Raises:
+        ResponseError: There is no benign prompt.
+    """
+    # Held-out permitted twins count as benign traffic: the dress may not become the crime.
+    twins = [one.text for one in made if one.held_out and not one.restricted]
+    learnt = [one for one in made if not one.held_out]
+    miss = incident.kind is IncidentKind.MISS
+    times: dict[str, float] = {}
+    heard = Heard()
+    before = benign_cost(champion, benign, twins, heard if base is champion else None)
+    best: tuple[tuple[bool, int], WindowHead, Bundle, tuple[Variant, ...]] | None = None
+    tried: list[int] = []
+    for _ in range(1 + settings.rounds):
+        head = learnt_head(start, incident, made, replay, settings, progress, times)
+        stored = msgspec.structs.replace(
+            head, table=head.table.astype(np.float16).astype(np.float32)
+        )
+        fresh = with_prompt_head(base, stored)
+        fresh = at(fresh, same_point(before, fresh, benign, twins, heard))
+        judge = Judge(fresh, heard=heard)
+        wrong = [one for one in learnt if judge.prompt(one.text).blocked is not one.restricted]
+        missed = judge.prompt(incident.text).blocked is not miss
+        tried.append(len(wrong))
+        if best is None or (missed, len(wrong)) < best[0]:
+            best = ((missed, len(wrong)), head, fresh, tuple(wrong))
+        if not wrong and not missed:
+            break
+        for one in wrong:
+            times[one.text] = times.get(one.text, 1.0) * settings.harder
+    if best is None:
+        raise ResponseError("a warm start needs at least one fit; `rounds` is below 0")
+    return Hardened(best[1], best[2], best[3], tuple(tried))
 
 
 def _lined(manifest: Manifest, command: str) -> Manifest:
@@ -163,39 +239,60 @@ def at(bundle: Bundle, prompt: Thresholds) -> Bundle:
     )
 
 
-def same_point(
-    champion: Bundle, fresh: Bundle, benign: Sequence[str], settings: WarmSettings
-) -> Thresholds:
-    """Return thresholds under which the fresh bundle costs the benign prompts no more refusals.
+class BenignCost(msgspec.Struct, frozen=True):
+    """What a champion costs benign prompts: how many it refuses, and how many it escalates."""
+
+    thresholds: Thresholds
+    refused: int
+    escalated: int
+
+
+def benign_cost(
+    champion: Bundle, benign: Sequence[str], twins: Sequence[str], heard: Heard | None = None
+) -> BenignCost:
+    """Return what the champion costs: refusals of `benign` and `twins`, escalations of `benign`.
 
     Raises:
         ResponseError: There is no benign prompt.
     """
     if not benign:
         raise ResponseError("thresholds are set on benign prompts; give some")
-    before = Judge(champion)
-    old, new = before.stage1(benign), Judge(fresh).stage1(benign)
-    here = champion.cascade.prompt
-    share = sum(one >= here.escalate for one in old) / len(old) + settings.escalate_more
-    escalate = max(here.escalate, float(np.quantile(new, max(0.0, 1 - share))))
-    if not champion.cascade.has_stage2:
-        refused = sum(one >= here.alone for one in old)
-        alone = _above(new, refused, here.alone)
-        return msgspec.structs.replace(here, escalate=alone, alone=alone)
-    moved = msgspec.structs.replace(here, escalate=escalate)
-    # Only what escalates can be refused, so only that needs stage 2.
-    refused = sum(
-        before.prompt(text).blocked
-        for text, logit in zip(benign, old, strict=True)
-        if logit >= here.escalate
+    judge, here = Judge(champion, heard=heard), champion.cascade.prompt
+    found = judge.prompts([*benign, *twins])
+    return BenignCost(
+        here,
+        refused=sum(one.blocked for one in found),
+        escalated=sum(one.stage1 >= here.escalate for one in found[: len(benign)]),
     )
-    after = Judge(at(fresh, moved))
-    finals = [
-        _final(after, moved, text)
-        for text, logit in zip(benign, new, strict=True)
-        if logit >= escalate
-    ]
-    return msgspec.structs.replace(moved, block=_above(finals, refused, here.block))
+
+
+def same_point(
+    before: BenignCost,
+    fresh: Bundle,
+    benign: Sequence[str],
+    twins: Sequence[str],
+    heard: Heard | None = None,
+) -> Thresholds:
+    """Return thresholds under which the fresh bundle costs the benign prompts no more.
+
+    No more of `benign` are escalated, and no more of `benign` and `twins` are refused. Stage 2
+    reads the last request whatever stage 1 thinks of it, so every prompt goes through both.
+    """
+    here = before.thresholds
+    texts = [*benign, *twins]
+    if not fresh.cascade.has_stage2:
+        alone = _above(Judge(fresh).stage1(texts), before.refused, here.alone)
+        return msgspec.structs.replace(here, escalate=alone, alone=alone)
+    first = Judge(fresh, heard=heard).stage1(benign)
+    moved = msgspec.structs.replace(here, escalate=_above(first, before.escalated, here.escalate))
+    for _ in range(_TRIES):
+        judge = Judge(at(fresh, moved), heard=heard)
+        finals = [_final(judge, moved, text) for text in texts]
+        if sum(one >= moved.block for one in finals) <= before.refused:
+            break
+        # A prompt that is refused early was not read to its hottest text: hence again.
+        moved = msgspec.structs.replace(moved, block=_above(finals, before.refused, moved.block))
+    return moved
 
 
 def at_reply(bundle: Bundle, reply: Thresholds) -> Bundle:
