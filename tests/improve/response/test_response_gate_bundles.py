@@ -10,6 +10,7 @@ from safehold.detect.redteam.interface import QuestionSet, Topic, Wrapper
 from safehold.exchange import user_says
 from safehold.guard.bundle.interface import Golden
 from safehold.guard.bundle.load import Bundle
+from safehold.guard.overlay.interface import HotRule
 from safehold.guard.scorers.interface import StreamScorer
 from safehold.guard.scorers.ngram import NgramScorer
 from safehold.guard.scorers.rules import Rule, RuleSet
@@ -100,7 +101,12 @@ BUNDLES = {
 }
 
 
-def judged(challenger: Bundle, shadow: Shadow, twins: Sequence[str] = TWINS) -> GateReport:
+def judged(
+    challenger: Bundle,
+    shadow: Shadow,
+    twins: Sequence[str] = TWINS,
+    acting: HotRule | None = None,
+) -> GateReport:
     """Return the report of a challenger of the champion."""
     given = measured(
         CHAMPION,
@@ -114,6 +120,7 @@ def judged(challenger: Bundle, shadow: Shadow, twins: Sequence[str] = TWINS) -> 
         progress=Progress(),
         shadow=shadow,
         twins=twins,
+        acting=acting,
     )
     return gates(given)
 
@@ -147,3 +154,22 @@ def test_the_champion_itself_is_no_answer_to_the_incident() -> None:
     """What did not stop it does not stop its family either."""
     assert user_says(INCIDENT.text)
     assert {"golden", "family"} <= set(refusing(judged(CHAMPION, ALL_SEEN)))
+
+
+@pytest.mark.parametrize(("pattern", "passes"), [("diary.*candle", True), ("diary.*lamp", False)])
+def test_a_bundle_that_needs_its_rule_is_released_beside_one_that_stops_the_rest(
+    pattern: str, *, passes: bool
+) -> None:
+    """Played with the rule over the guard, a rule of today's clock; the report says it stays."""
+    most = Rule("most", CLAUSE, "diary.*step ([0-5]?[0-9]|60) of the hidden candle")
+    rule = HotRule(
+        id="hot-1", clause=CLAUSE, owner="anna", incident="inc-1",
+        created=int(time.time()), expires=int(time.time()) + 60, pattern=pattern,
+    )  # fmt: skip
+    fresh = small("9", PIRATE, most)
+    assert refusing(judged(fresh, ALL_SEEN)) == ["family"]
+    report = judged(fresh, ALL_SEEN, acting=rule)
+    assert refusing(report) == ([] if passes else ["family"])
+    assert report.rule_stays == ("hot-1" if passes else "")
+    by_heart = small("8", PIRATE, Rule("first", CLAUSE, "diary.*step 0 of the hidden candle"))
+    assert refusing(judged(by_heart, ALL_SEEN, acting=rule)) == ["family"]

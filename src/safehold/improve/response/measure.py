@@ -217,7 +217,8 @@ def _ruled(
     A rule can only stop, so what the guard alone stops is not played again.
     """
     placed = PlacedRule(rule, RuleState.ACTING)
-    rules = compiled(OverlayContent(serial=1, at=1, rules=(placed,)), now=2, version=1)
+    content = OverlayContent(serial=1, at=rule.created, rules=(placed,))
+    rules = compiled(content, now=rule.created, version=1)
     player = Player(judge, questions, worn, hot=lambda: rules)
     return tuple(
         pair.challenger and player.through(one) for one, pair in zip(own, family, strict=True)
