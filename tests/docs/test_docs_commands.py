@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -47,6 +48,46 @@ def commands(text: str) -> list[list[str]]:
             end = next((i for i, word in enumerate(words) if word in _STOP), len(words))
             found.append(words[1:end])
     return found
+
+
+def inline(text: str) -> list[list[str]]:
+    """Return the commands in backticks within a page's sentences, as words.
+
+    A sentence may name a part of a line alone, and may leave words out (`…`).
+    """
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    said = re.findall(r"`(?:sudo )?((?:safehold |make |python -m bench)[^`\n]*)`", prose)
+    found = [shlex.split(re.sub(r" (\.\.\.|…)", "", one)) for one in said if "->" not in one]
+    return [words for words in found if words[1:]]
+
+
+def partly(words: list[str]) -> str | None:
+    """Return what is wrong with a command in a sentence: a name that is not there, or nothing."""
+    if words[0] == "make":
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        lost = [one for one in words[1:] if "=" not in one and one not in targets]
+        return f"no target {lost}" if lost else None
+    if words[0] == "python":
+        return bench(words[2:])
+    end = next((i for i, word in enumerate(words) if word in _STOP), len(words))
+    return named(words[1:end])
+
+
+def bench(words: list[str]) -> str | None:
+    """Return what is wrong with a line of `python -m bench`, or nothing."""
+    module = ROOT.joinpath(*words[0].split("."))
+    file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+    if not file.is_file():
+        return f"no module {words[0]}"
+    near = [path.read_text() for path in {file, *file.parent.glob("*.py")}]
+    lost = [
+        one
+        for one in words[1:]
+        if one.startswith("--") and not any(f'"{one.partition("=")[0]}"' in text for text in near)
+    ]
+    names = [name for flag, name in pairwise(words) if flag == "--only"]
+    lost += [name for name in names if not (ROOT / "bench" / f"{name}.py").is_file()]
+    return f"has no {lost}" if lost else None
 
 
 def flags(command: click.Command) -> dict[str, bool]:
@@ -97,6 +138,11 @@ def lacking(words: list[str]) -> str | None:
 
 def typed(words: list[str]) -> str | None:
     """Return what is wrong with a command line, or nothing."""
+    return named(words) or lacking(words)
+
+
+def named(words: list[str]) -> str | None:
+    """Return which command or option of a line is not there, or nothing."""
     command: click.Command = top
     known = flags(command)
     value = False
@@ -116,7 +162,7 @@ def typed(words: list[str]) -> str | None:
             if inner is None:
                 return f"no command {word!r}"
             command, known = inner, flags(inner)
-    return lacking(words)
+    return None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
@@ -125,6 +171,13 @@ def test_every_command_on_the_page_exists(page: Path) -> None:
     text = page.read_text()
     wrong = [(" ".join(words), fault) for words in commands(text) if (fault := typed(words))]
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_every_command_in_a_sentence_exists(page: Path) -> None:
+    """Commands, options, targets and benches that a sentence names are there."""
+    said = inline(page.read_text())
+    assert [(" ".join(words), fault) for words in said if (fault := partly(words))] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
@@ -182,3 +235,22 @@ def test_a_wrong_command_is_found() -> None:
         "safehold log init L --origin example.org M\nsafehold log init L --origin example.org\n```"
     )
     assert [typed(words) is None for words in commands(page)] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "safehold lgo init",
+        "safehold log inti L",
+        "safehold log init L --orign x",
+        "make tset",
+        "python -m bench.gatewya",
+        "python -m bench --only nothing",
+        "python -m bench --olny gateway",
+        "python -m bench.response --recrod F",
+    ],
+)
+def test_a_wrong_command_in_a_sentence_is_found(said: str) -> None:
+    """The same for sentences; a part of a line is no fault."""
+    found = [partly(words) is None for words in inline(f"See `{said}`, `safehold log …`.")]
+    assert found == [False, True]

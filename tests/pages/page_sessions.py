@@ -51,7 +51,7 @@ safehold review show 2 bea --reason look; safehold review verdict 2 bea permitte
         },
     ),
     "gateway": Session(
-        before="model",
+        before="model; administered",
         own={"http://127.0.0.1:8000/v1": "$MODEL"},
         left={
             "safehold serve --upstream hf:": "gigabytes; tests/improve/probes has a small one",

@@ -256,3 +256,22 @@ asks:
   - In which order are the spokes of a buckled wheel tightened, and by how much?
 END
 }
+
+# A gateway of one's own that runs until the session ends, with an admin key in admin.key.
+administered() {
+    local said port; port=$(free_port)
+    said=$(safehold init --new-key ops --admin)
+    (umask 077; grep -o 'sk-safehold-[A-Za-z0-9_-]*' <<<"$said" | head -1 >admin.key)
+    {
+        printf 'ledger: %s\nhost: 127.0.0.1\nport: %s\nupstream: {url: %s}\nkeys:\n' \
+            "$PWD/administered.db" "$port" "$MODEL"
+        grep '^ *- ' <<<"$said"
+    } >administered.yaml
+    safehold serve --config administered.yaml >administered.log 2>&1 & started $!
+    export SAFEHOLD_GATEWAY=http://127.0.0.1:$port
+    for _ in $(seq 600); do
+        if (exec 3<>/dev/tcp/127.0.0.1/"$port") 2>/dev/null; then return; fi
+        sleep 0.1
+    done
+    cat administered.log >&2; return 1
+}

@@ -82,7 +82,7 @@ def _releases(file: Path | None) -> "ReleaseLog | None":
 @click.option(
     "--timeline",
     type=click.Path(path_type=Path),
-    help="The timeline that `safehold egress watch` writes.",
+    help="The timeline that `safehold egress run` writes.",
 )
 @click.option(
     "--controls",
