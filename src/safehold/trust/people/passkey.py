@@ -17,7 +17,7 @@ from safehold.trust.people.interface import (
 
 # What a library raises on bytes that somebody else has made up.
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-_TAKEN = {(1, -8, 6): "Ed25519", (2, -7, 1): "ES256"}
+TAKEN = {(1, -8, 6): "Ed25519", (2, -7, 1): "ES256"}
 """COSE key type, algorithm and curve (RFC 9053): what the enrolment page asks for, no more."""
 
 
@@ -119,8 +119,8 @@ def _refuse_other_keys(public_key: bytes) -> None:
     """
     key = _cbor(public_key)
     given = tuple(key.get(member) for member in (1, 3, -1)) if isinstance(key, dict) else None
-    if given is None or not all(type(one) is int for one in given) or given not in _TAKEN:
-        raise SignatureError(f"expected a passkey of {' or '.join(_TAKEN.values())}, came {given}")
+    if given is None or not all(type(one) is int for one in given) or given not in TAKEN:
+        raise SignatureError(f"expected a passkey of {' or '.join(TAKEN.values())}, came {given}")
 
 
 def _cbor(data: bytes) -> Any:

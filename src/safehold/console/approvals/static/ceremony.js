@@ -38,8 +38,8 @@ export async function creation(options) {
       challenge: fromBase64Url(options.challenge),
       rp: options.rp,
       user: { ...options.user, id: fromBase64Url(options.user.id) },
-      // EdDSA, ES256, and RS256 for keys in a TPM, in this order.
-      pubKeyCredParams: [-8, -7, -257].map((alg) => ({ type: "public-key", alg })),
+      // EdDSA and ES256, in this order: what trust/people/passkey.py takes.
+      pubKeyCredParams: [-8, -7].map((alg) => ({ type: "public-key", alg })),
       authenticatorSelection: { userVerification: "required" },
       attestation: "none",
       excludeCredentials: options.exclude.map((id) => ({
@@ -76,7 +76,7 @@ const WHY = {
   ConstraintError: "the key can't verify who you are: set a PIN or a fingerprint on it.",
   InvalidStateError: "this key is enrolled already.",
   NotSupportedError: "this key makes none of the signatures that are taken here "
-    + "(EdDSA, ES256, RS256).",
+    + "(EdDSA, ES256).",
   SecurityError: "this page's address is not the one that the policy names.",
   AbortError: "it was broken off.",
   TypeError: "the server does not answer.",
