@@ -269,9 +269,15 @@ administered() {
     } >administered.yaml
     safehold serve --config administered.yaml >administered.log 2>&1 & started $!
     export SAFEHOLD_GATEWAY=http://127.0.0.1:$port
-    for _ in $(seq 600); do
-        if (exec 3<>/dev/tcp/127.0.0.1/"$port") 2>/dev/null; then return; fi
-        sleep 0.1
-    done
-    cat administered.log >&2; return 1
+    python - "$SAFEHOLD_GATEWAY/readyz" <<'END'
+import sys, time, urllib.request
+for _ in range(600):
+    try:
+        urllib.request.urlopen(sys.argv[1], timeout=60).read()
+        break
+    except OSError:
+        time.sleep(0.2)
+else:
+    sys.exit("the gateway is not ready")
+END
 }
