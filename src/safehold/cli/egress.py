@@ -495,10 +495,12 @@ def _repeats(netns: str | None, plan: "EgressPlan") -> "RepeatReader | None":
     if plan.box.inside:
         return None
     try:
-        return RepeatReader(netns)
+        reader = RepeatReader(netns)
     except KernelError as error:
         click.echo(f"{error}; what is sent again counts as unexplained", err=True)
         return None
+    click.get_current_context().call_on_close(reader.close)
+    return reader
 
 
 @egress.command()

@@ -11,6 +11,7 @@ it sent first, and the residual line is as much lower. What the rules dropped ne
 `RepeatLedger` gives no credit for a flow around looks in which its packets were dropped.
 """
 
+import contextlib
 import ipaddress
 import socket
 import struct
@@ -64,25 +65,28 @@ class RepeatReader:
         Raises:
             KernelError: The kernel does not tell (no CAP_NET_ADMIN, no inet_diag).
         """
-        try:
-            with inside(netns):
-                self._told = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
-                self._asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
-            self._told.setsockopt(socket.SOL_SOCKET, _FORCE_BUFFER, _BUFFER)
-            self._told.bind((0, _GROUPS))
-            self._told.setblocking(False)
-            self._asked.bind((0, 0))
-            self._asked.settimeout(10)
-        except OSError as error:
-            raise KernelError(f"the kernel does not tell what TCP sent again: {error}") from error
         self._known: dict[bytes, tuple[RepeatedSocket, int]] = {}
-        # What was sent again before the first look is nobody's credit.
-        self.look()
+        with contextlib.ExitStack() as opened:
+            try:
+                with inside(netns):
+                    self._told = opened.enter_context(_netlink())
+                    self._asked = opened.enter_context(_netlink())
+                self._told.setsockopt(socket.SOL_SOCKET, _FORCE_BUFFER, _BUFFER)
+                self._told.bind((0, _GROUPS))
+                self._told.setblocking(False)
+                self._asked.bind((0, 0))
+                self._asked.settimeout(10)
+            except OSError as error:
+                raise KernelError(
+                    f"the kernel does not tell what TCP sent again: {error}"
+                ) from error
+            # What was sent again before the first look is nobody's credit.
+            self.look()
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """End both sockets."""
-        self._told.close()
-        self._asked.close()
+        self._opened.close()
 
     def look(self) -> list[RepeatedSocket]:
         """What each socket sent again since the last look; those that sent nothing are left out.
@@ -142,6 +146,10 @@ class RepeatReader:
                     return
                 if kind == _BY_FAMILY:
                     yield _parsed(body)
+
+
+def _netlink() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
