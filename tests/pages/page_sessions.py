@@ -41,8 +41,13 @@ PAGES = {
         own={"d-3f9c2a": "d0", "show 4": "show 1", "verdict 4": "verdict 1"},
         after={
             "safehold review verdict": """
-safehold review open account laptop --by ann; safehold review next bea
-safehold review show 2 bea --reason look; safehold review verdict 2 bea permitted
+safehold review open account laptop --by ann
+# Which item comes first is drawn: whatever is left is judged.
+for _ in 1 2; do
+  item=$(safehold review next bea | sed -nE 's/.*"item":([0-9]+).*/\\1/p')
+  [ -z "$item" ] || safehold review show "$item" bea --reason look
+  [ -z "$item" ] || safehold review verdict "$item" bea permitted
+done
 """
         },
         left={

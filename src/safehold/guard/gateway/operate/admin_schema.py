@@ -103,7 +103,7 @@ def admin_schema() -> dict[str, Any]:
             "/admin/tenants/{id}": {
                 "parameters": [name],
                 "get": _operation("One tenant, and what it used of its budget.", more=("404",)),
-                "put": _operation("Bound all keys of a tenant together.", tenant),
+                "put": _operation("Bound all keys of a tenant together.", tenant, more=("404",)),
             },
             "/admin/tenants/{id}/remove": {
                 "parameters": [name],
@@ -111,7 +111,7 @@ def admin_schema() -> dict[str, Any]:
             },
             "/admin/tenants/{id}/block": {
                 "parameters": [name],
-                "post": _operation("Keep all keys of a tenant out everywhere."),
+                "post": _operation("Keep all keys of a tenant out everywhere.", more=("404",)),
             },
             "/admin/tenants/{id}/unblock": {
                 "parameters": [name],
