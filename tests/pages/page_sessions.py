@@ -42,11 +42,13 @@ PAGES = {
         after={
             "safehold review verdict": """
 safehold review open account laptop --by ann
-# Which item comes first is drawn: whatever is left is judged.
-for _ in 1 2; do
-  item=$(safehold review next bea | sed -nE 's/.*"item":([0-9]+).*/\\1/p')
-  [ -z "$item" ] || safehold review show "$item" bea --reason look
-  [ -z "$item" ] || safehold review verdict "$item" bea permitted
+# Which item comes first is drawn, and which of them two must judge: all that is left is judged.
+for who in bea cid; do
+  while item=$(safehold review next $who | sed -nE 's/.*"item":([0-9]+).*/\\1/p'); [ -n "$item" ]
+  do
+    safehold review show "$item" $who --reason look
+    safehold review verdict "$item" $who permitted
+  done
 done
 """
         },
