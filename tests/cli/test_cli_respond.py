@@ -54,6 +54,12 @@ def test_an_example_becomes_a_rule_that_acts_with_two_persons(tmp_path: Path) ->
     assert "0.000% (n=40" in ruled.output
     assert run("begin-rules", "--hot-rules", rules, *anna, *pubs).exit_code == 0
     assert "in shadow" in run("shadow", "--case", case, "--hot-rules", rules, *anna, *pubs).output
+    # The gates count on a rule that acts, and on no other.
+    beside = ("gate", "--case", case, "--benign", tmp_path / "own.jsonl", "--hot-rules", rules)
+    with pytest.raises(SafeholdError, match="it is in shadow"):
+        run(*beside, *pubs)
+    with pytest.raises(SafeholdError, match="--person-pub"):
+        run(*beside)
     run("approve", "--case", case, *anna)
     with pytest.raises(SafeholdError, match="2 persons"):
         run("act", "--case", case, "--hot-rules", rules, *anna, *pubs)

@@ -266,6 +266,13 @@ def retrain(
     help="EXCHANGES,DISAGREED,REVIEWED of the shadow run; without it that gate refuses.",
 )
 @click.option("--slice-budget", type=click.FloatRange(0, 1), help="Most refused of a slice.")
+@click.option(
+    "--hot-rules",
+    "rules",
+    type=file_path,
+    help="The signed file in which the case's rule acts: the family is measured beside it, too.",
+)
+@click.option("--person-pub", "publics", multiple=True, help="NAME=FILE: a key of --hot-rules.")
 @seed_option
 @guard_options
 @json_option
@@ -275,6 +282,8 @@ def gate(
     data: Path | None,
     seen: str | None,
     slice_budget: float | None,
+    rules: Path | None,
+    publics: tuple[str, ...],
     seed: int,
     bundle: str,
     keys: tuple[str, ...],
@@ -288,19 +297,27 @@ def gate(
     Examples:
       safehold respond gate --case c1 --benign traffic/ --shadow 5000,12,12
       safehold respond gate --case c1 --benign traffic/ --json
+      safehold respond gate --case c1 --benign traffic/ --shadow 5000,12,12 --hot-rules hot.json \\
+          --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
     from rich.console import Console
 
     from safehold.cli._progress_bars import Bars
-    from safehold.cli._respond_options import traffic
+    from safehold.cli._respond_options import quorum, traffic
     from safehold.detect.redteam.questions import questions, wrappers
     from safehold.guard.bundle.find import open_bundle
     from safehold.improve.response.case import IncidentCase
     from safehold.improve.response.gates import GateLimits, gates, shown
     from safehold.improve.response.measure import MeasureSettings, measured
     from safehold.improve.response.proliferate import gate_twins
+    from safehold.improve.response.rule_book import acting_in
 
     case = IncidentCase(folder)
+    acting = None
+    if rules is not None:
+        if not publics:
+            raise UsageError("--hot-rules: expected --person-pub NAME=FILE for who signed it, too")
+        acting = acting_in(rules, quorum(publics), case.rule(), int(time.time()))
     champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
     corpus = _corpus(champion.manifest.constitution, data, seed)
     digest = hashlib.sha256((case.challenger / "manifest.json").read_bytes()).hexdigest()
@@ -319,6 +336,7 @@ def gate(
             progress=bars,
             shadow=_shadow(seen),
             twins=gate_twins(case.dress(), corpus.asks(), 230, seed),
+            acting=acting,
         )
     limits = GateLimits() if slice_budget is None else GateLimits(slice_budget=slice_budget)
     report = gates(given, limits)

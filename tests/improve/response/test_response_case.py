@@ -17,7 +17,7 @@ from safehold.improve.response.interface import (
     ResponseError,
     Variant,
 )
-from safehold.improve.response.rule_book import RuleBook, renewed
+from safehold.improve.response.rule_book import RuleBook, acting_in, renewed
 from safehold.stats import Rate
 
 KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
@@ -100,6 +100,29 @@ def test_a_rule_waits_in_shadow_for_an_approval_that_never_comes(book: RuleBook)
     assert [placed.state for placed in content.rules] == [RuleState.SHADOW]
     book.act(RULE.id, (one, approve(RULE, "bela", KEYS["bela"])), 1_003)
     assert [placed.state for placed in book.content().rules] == [RuleState.ACTING]
+
+
+def test_only_the_rule_that_acts_now_is_counted_on(book: RuleBook, tmp_path: Path) -> None:
+    """In shadow, another rule of its name, expired, no file, strangers' keys: each is refused."""
+    file = tmp_path / "hot.json"
+    with pytest.raises(OverlayError, match="is not in"):
+        acting_in(file, QUORUM, RULE, 1_001)
+    book.shadow(RULE, 1_001)
+    with pytest.raises(OverlayError, match="in shadow"):
+        acting_in(file, QUORUM, RULE, 1_002)
+    signed = tuple(approve(RULE, name, key) for name, key in KEYS.items())
+    book.act(RULE.id, signed, 1_003)
+    assert acting_in(file, QUORUM, RULE, 1_004) == RULE
+    assert acting_in(file, QUORUM, RULE, RULE.expires - 1) == RULE
+    with pytest.raises(OverlayError, match="its time is over"):
+        acting_in(file, QUORUM, RULE, RULE.expires)
+    with pytest.raises(OverlayError, match="is not in"):
+        acting_in(file, QUORUM, renewed(RULE, now=1_001, days=1), 1_004)
+    with pytest.raises(OverlayError, match="expected a file"):
+        acting_in(tmp_path / "none.json", QUORUM, RULE, 1_004)
+    strangers = RuleQuorum(keys={"carl": Ed25519PrivateKey.generate().public_key()})
+    with pytest.raises(OverlayError, match="no configured person"):
+        acting_in(file, strangers, RULE, 1_004)
 
 
 def test_approvals_do_not_hold_for_a_renewed_rule(book: RuleBook) -> None:

@@ -53,11 +53,7 @@ class RuleBook:
         Raises:
             OverlayError: It is missing or does not verify.
         """
-        try:
-            data = self._file.read_bytes()
-        except OSError as error:
-            raise OverlayError(f"{self._file}: expected a file of hot rules") from error
-        return opened(data, self._quorum)
+        return _content(self._file, self._quorum)
 
     def shadow(self, rule: HotRule, now: int) -> int:
         """Put a rule in shadow; return the file's new serial.
@@ -137,6 +133,31 @@ class RuleBook:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self._file)
+
+
+def _content(file: Path, quorum: RuleQuorum) -> OverlayContent:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise OverlayError(f"{file}: expected a file of hot rules") from error
+    return opened(data, quorum)
+
+
+def acting_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> HotRule:
+    """Return the rule if the file lets exactly it act now: what `respond gate` may count on.
+
+    Raises:
+        OverlayError: The file is missing, does not verify, or doesn't let this rule act now.
+    """
+    rules = _content(file, quorum).rules
+    placed = next((one for one in rules if one.rule.digest == rule.digest), None)
+    if placed is None:
+        raise OverlayError(f"hot rule {rule.id}: is not in {file} as the case has it")
+    if placed.state is not RuleState.ACTING:
+        raise OverlayError(f"hot rule {rule.id}: expected an acting rule, it is in shadow")
+    if rule.expires <= now:
+        raise OverlayError(f"hot rule {rule.id}: its time is over; make a new one")
+    return rule
 
 
 def renewed(rule: HotRule, *, now: int, days: int) -> HotRule:
