@@ -84,6 +84,7 @@ def _used() -> dict[str, object]:
     """Boot, timers, apt, and the timers again: a backup that has changed is rotated and packed."""
     found: dict[str, object] = {"host": _host(), "apt": _apt()}
     _timers()
+    found["notes"] = _notes()
     time.sleep(_ENDED_S)
     return found
 
@@ -96,6 +97,13 @@ def _host() -> dict[str, object]:
         "failed": _said("systemctl", "list-units", "--failed", "--plain", "--no-legend")[1],
         "kernel": os.uname().release,
     }
+
+
+def _notes() -> list[str]:
+    """Return what the guard's holder told since the boot: each end of a worker, above all."""
+    unit = ("-u", "safehold-guard.service")
+    status, text = _said("journalctl", "-b", "-q", "--no-pager", "-o", "cat", *unit)
+    return text.splitlines() if status == 0 else [f"no notes of the worker: {text}"]
 
 
 def _pulse() -> object:

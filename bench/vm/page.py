@@ -96,7 +96,15 @@ def _boot(found: Mapping[str, Any], short: list[str]) -> dict[str, object]:
         "refused": enforced["refused"],
         "times": enforced["pulse"].get("refused", 0),
         "unknown_ran": enforced.get("unknown_ran", ["not tried"]),
+        "replaced": [
+            f"{when}: {note}"
+            for when, answer in (("learn", learned), ("enforce", enforced))
+            for note in answer["notes"]
+            if "worker" in note
+        ],
     }
+    if facts["replaced"]:
+        short.append(f"boot: the guard's worker was replaced ({len(facts['replaced'])} notes)")
     if facts["refused"]:
         short.append(f"boot: {len(enforced['refused'])} things were refused in error")
     if facts["unknown_ran"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safehold.secure.endpoint.asker import only_writes
+from safehold.secure.endpoint.asker import Opening, only_writes, opening
 
 WAITING = """
 import os, sys, threading, time
@@ -52,6 +52,50 @@ def test_process_that_does_not_wait_in_open_is_not_believed() -> None:
         child.kill()
     assert not only_writes(child.pid)
     assert not only_writes(os.getpid())
+
+
+SPINNING = """
+import os, sys, time
+os.write(1, b"x")
+until = time.process_time() + float(sys.argv[2])
+while time.process_time() < until:
+    pass
+os.open(sys.argv[1], int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [(os.O_WRONLY, Opening.WRITES), (os.O_RDONLY, Opening.READS)]
+)
+def test_who_does_not_sleep_yet_is_waited_for(
+    tmp_path: Path, flags: int, expected: Opening
+) -> None:
+    """A question is there before who asks sleeps: its call is looked at when it does."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-I", "-c", SPINNING, str(pipe), "0.1", str(flags)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.read(1)
+        try:
+            assert opening(child.pid, 0.0) is Opening.UNSEEN
+            assert opening(child.pid, 60.0) is expected
+        finally:
+            child.kill()
+
+
+def test_who_never_sleeps_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """One that goes on running is not believed after the time is over."""
+    command = [sys.executable, "-I", "-c", SPINNING, str(tmp_path / "none"), "60", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.read(1)
+        began = time.monotonic()
+        try:
+            assert opening(child.pid, 0.1) is Opening.UNSEEN
+        finally:
+            child.kill()
+    assert time.monotonic() - began >= 0.1
 
 
 def _until_it_opens(pid: int) -> None:

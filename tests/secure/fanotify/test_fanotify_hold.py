@@ -2,6 +2,10 @@
 
 from collections.abc import Callable
 
+import pytest
+
+from safehold.secure.fanotify.hold import Silence
+
 Private = Callable[[str], list[str]]
 
 _HELD = """
@@ -104,6 +108,24 @@ os.kill(holder, signal.SIGTERM)
 """
     )
     assert lines == ["17"]
+
+
+def test_machine_that_stood_still_has_no_silent_worker() -> None:
+    """A suspended machine: one round took an hour. It counts for half a second, no more."""
+    silence = Silence(100.0, 100.0)
+    assert silence.told(100.0, 100.1) == pytest.approx(0.1)
+    assert silence.told(100.0, 3700.1) == pytest.approx(0.6)
+    assert silence.told(3700.15, 3700.2) == 0.0
+
+
+def test_silence_is_counted_by_the_rounds_of_who_was_awake() -> None:
+    """The twin: ten seconds of rounds without a beat are ten seconds, and a beat ends them."""
+    silence, now = Silence(5.0, 5.0), 5.0
+    for number in range(1, 101):
+        now += 0.1
+        assert silence.told(5.0, now) == pytest.approx(number * 0.1)
+    assert silence.told(now, now) == 0.0
+    assert silence.told(now, now + 0.1) == pytest.approx(0.1)
 
 
 def test_killed_holder_is_replaced_by_its_worker(in_private: Private) -> None:

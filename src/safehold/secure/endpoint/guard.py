@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from safehold.secure.endpoint.asker import only_writes
+from safehold.secure.endpoint.asker import Opening, opening
 from safehold.secure.endpoint.facts import (
     Key,
     content_kind,
@@ -400,11 +400,15 @@ class ExecGuard:
             sha256 = self._digests.get(case.key) or self._hash(event.handle, case)
         except FanotifyError as error:
             # Who opens for writing is a writer itself, and can neither read nor map it.
-            if not executed and only_writes(event.pid):
-                return True
+            reason = str(error)
+            if not executed:
+                how = opening(event.pid)
+                if how is Opening.WRITES:
+                    return True
+                reason = f"{reason}; {how}"
             path = vouched_path(event.handle, case.found)
             ask = Ask(self._subject(event.pid), Target(case.kind, path))
-            return self._act(ask, ExecRefused("", str(error)))
+            return self._act(ask, ExecRefused("", reason))
         path = vouched_path(event.handle, case.found)
         target = self._target(case.kind, path, sha256)
         subject = self._subject(event.pid)

@@ -22,6 +22,8 @@ _BEAT = struct.Struct("<d")
 _RELIEF = struct.Struct("<B")
 _TICK_S = 0.1
 _AGAIN_S = 0.02
+_LONG_TICK_S = 5 * _TICK_S
+"""A round of the holder that took longer stood still itself, and so did the worker perhaps."""
 _PRIORITY = -14
 BROKEN, ORPHANED, RELIEVED, DONE = 70, 71, 72, 0
 
@@ -40,7 +42,11 @@ class Beat:
 
     def age_s(self) -> float:
         """Return how long ago that was."""
-        return time.monotonic() - float(_BEAT.unpack_from(self._shared, 0)[0])
+        return time.monotonic() - self.last_s()
+
+    def last_s(self) -> float:
+        """Return when that was."""
+        return float(_BEAT.unpack_from(self._shared, 0)[0])
 
     def own(self) -> None:
         """Be the holder of this beat."""
@@ -60,6 +66,29 @@ class Beat:
         return bool(_RELIEF.unpack_from(self._shared, _BEAT.size)[0])
 
 
+class Silence:
+    """How long a worker has been silent, by the rounds of a holder that was awake.
+
+    Args:
+        beat: The worker's last beat (seconds of the monotonic clock).
+        now: The time of the first round.
+    """
+
+    def __init__(self, beat: float, now: float) -> None:
+        self._beat, self._now, self._silent = beat, now, 0.0
+
+    def told(self, beat: float, now: float) -> float:
+        """Take one round's beat and time; return the seconds of silence.
+
+        A round counts for half a second at most: who was not run for longer (a machine that was
+        suspended, or had no processor) can't tell whether the worker was run.
+        """
+        passed = min(now - self._now, _LONG_TICK_S)
+        self._silent = 0.0 if beat != self._beat else self._silent + passed
+        self._beat, self._now = beat, now
+        return self._silent
+
+
 Work = Callable[[Group, Beat], None]
 """Answers until told to stop or orphaned; calls `Beat.now` at least every second."""
 
@@ -70,7 +99,8 @@ class Holder:
     Args:
         group: What to keep.
         work: What the worker does; everything it needs is imported and opened before `run`.
-        stuck_s: A worker that has not gone round for so long is killed.
+        stuck_s: A worker that has not gone round for so long is killed. Counted is the time in
+            which the holder itself was awake: a machine that stood still has no stuck worker.
         note: Told of each worker's end in one line.
         renew: Asked at SIGHUP for other work; None keeps what is. The worker at work answers
             meanwhile, also what `renew` opens, and ends when it has answered what it took.
@@ -183,6 +213,7 @@ class Holder:
 
     def _wait(self, worker: int) -> int:
         pidfd = os.pidfd_open(worker)
+        silence = Silence(self._beat.last_s(), time.monotonic())
         try:
             while True:
                 done, status = os.waitpid(worker, os.WNOHANG)
@@ -190,7 +221,10 @@ class Holder:
                     return status
                 if self._asked and not self._stop:
                     self._exchange()
-                if self._stop or self._beat.age_s() > self._stuck_s:
+                silent_s = silence.told(self._beat.last_s(), time.monotonic())
+                if silent_s > self._stuck_s and not self._stop:
+                    self._note(f"the worker was silent for {silent_s:.0f} s and is killed")
+                if self._stop or silent_s > self._stuck_s:
                     with suppress(ProcessLookupError):
                         os.kill(worker, signal.SIGKILL)
                 select.select([pidfd], [], [], _TICK_S)
