@@ -4,11 +4,11 @@ import re
 import shlex
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
+from other_programs import fault, targets
 
 from safehold.cli import safehold as top
 
@@ -63,31 +63,10 @@ def inline(text: str) -> list[list[str]]:
 
 def partly(words: list[str]) -> str | None:
     """Return what is wrong with a command in a sentence: a name that is not there, or nothing."""
-    if words[0] == "make":
-        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-        lost = [one for one in words[1:] if "=" not in one and one not in targets]
-        return f"no target {lost}" if lost else None
-    if words[0] == "python":
-        return bench(words[2:])
+    if words[0] != "safehold":
+        return fault(shlex.join(words))
     end = next((i for i, word in enumerate(words) if word in _STOP), len(words))
     return named(words[1:end])
-
-
-def bench(words: list[str]) -> str | None:
-    """Return what is wrong with a line of `python -m bench`, or nothing."""
-    module = ROOT.joinpath(*words[0].split("."))
-    file = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
-    if not file.is_file():
-        return f"no module {words[0]}"
-    near = [path.read_text() for path in {file, *file.parent.glob("*.py")}]
-    lost = [
-        one
-        for one in words[1:]
-        if one.startswith("--") and not any(f'"{one.partition("=")[0]}"' in text for text in near)
-    ]
-    names = [name for flag, name in pairwise(words) if flag == "--only"]
-    lost += [name for name in names if not (ROOT / "bench" / f"{name}.py").is_file()]
-    return f"has no {lost}" if lost else None
 
 
 def flags(command: click.Command) -> dict[str, bool]:
@@ -184,9 +163,8 @@ def test_every_command_in_a_sentence_exists(page: Path) -> None:
 def test_every_target_and_bench_on_the_page_exists(page: Path) -> None:
     """`make X` and `scripts/X` name what is there."""
     text = page.read_text()
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     said = set(re.findall(r"`make ([a-z-]+)", text))
-    assert said - targets == set()
+    assert said - targets() == set()
     scripts = set(re.findall(r"`scripts/([\w.-]+)", text))
     assert {one for one in scripts if not (ROOT / "scripts" / one).exists()} == set()
 
