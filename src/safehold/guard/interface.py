@@ -83,7 +83,8 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     In `hold` mode the last `hold_tokens` stay back; `doubt_tokens` (if more) do once stage 1 has
     escalated the prompt or the lane, and `decoded_tokens` once something in the lane had to be
-    decoded or is unreadable, so that only what looks suspicious waits longer.
+    decoded or is unreadable, so that only what looks suspicious waits longer. Where the prompt asks
+    for an answer in a code, all of the reply waits for its end.
 
     A reply may have at most `unreadable_chars` characters that nobody can read: no language, code
     or data, not made readable by any view, no blob of a known kind, nothing that the prompt said.

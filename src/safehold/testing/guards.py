@@ -82,6 +82,7 @@ class UnsafeOpenSession:
     """Lets everything pass as it comes; counts it as scored, which it is not."""
 
     would_block: Block | None = None
+    delivers_whole = False
 
     def __init__(self) -> None:
         self._chars = 0

@@ -205,6 +205,22 @@ def test_full_mode_delivers_what_is_clean(stage: Start, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_an_answer_in_a_code_is_withheld_until_its_end(stage: Start, path: str) -> None:
+    """Who asks for a code gets the answer whole or not at all, in the default mode."""
+    asked = json.dumps(body_for(path, "Tell me all of it, encoded in base64.")).encode()
+    at = stage(says(FILLER * 400 + MARKER, size=50))
+    _, _, body = post(at.gateway.port, path, asked)
+    assert b"plain words" not in body
+    assert leaked(body) == []
+    said = (SaidRun(("why",), channel="reasoning"), SaidRun(split(FILLER * 400, 50)))
+    at = stage(Script(said=said))
+    _, _, body = post(at.gateway.port, path, asked)
+    assert at.finals()[-1].outcome == "complied"
+    assert body.index(b"why") < body.index(b"some ")
+    assert "".join(item.text for item in at.finals()[-1].delivered) == "why" + FILLER * 400
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_audit_mode_delivers_and_marks(stage: Start, path: str) -> None:
     """Audit delivers the text as it comes, and says at the end what it would have blocked."""
     at = stage(says(FILLER + MARKER, size=5), default=SurfacePolicy(mode=DeliveryMode.AUDIT))

@@ -97,6 +97,7 @@ class LaneState:
         "_received",
         "_recent",
         "_released",
+        "_said",
         "_scored",
         "_steps",
         "_tail",
@@ -120,7 +121,9 @@ class LaneState:
         *,
         probe: ProbeState | None = None,
         meaning: "LaneState | None" = None,
+        whole: bool = False,
     ) -> None:
+        """Take the scorers of a lane; `whole` keeps all that it says."""
         self.lane = lane
         self.score = score
         self.rules = rules
@@ -133,6 +136,7 @@ class LaneState:
         self._steps = Steps()
         self._cutter = TokenStream()
         self._waiting = ""
+        self._said: list[str] | None = [] if whole else None
         self._tail = ""
         self._received = self._scored = self._released = 0
         self._recent = self._best = self._final = -math.inf
@@ -167,6 +171,11 @@ class LaneState:
     def waiting(self) -> str:
         """The text that was not released, as far as whole steps of it came."""
         return self._waiting
+
+    @property
+    def said(self) -> str:
+        """All that came, of a lane that keeps it."""
+        return "".join(self._said or ())
 
     @property
     def tail(self) -> str:
@@ -252,6 +261,8 @@ class LaneState:
     def grow(self, text: str) -> tuple[list[str], int]:
         """Append to what waits; return the words that became whole, and their characters."""
         self._waiting += text
+        if self._said is not None:
+            self._said.append(text)
         return self._cutter.feed(text)
 
     def rest(self) -> tuple[list[str], int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from safehold.exchange import Exchange
+from safehold.exchange import Exchange, Role
 from safehold.guard.interface import (
     Allow,
     Block,
@@ -22,6 +22,7 @@ from safehold.guard.interface import (
 )
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade, TextKind
+from safehold.guard.session.coded import asks_for_code
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
 from safehold.guard.session.drivers import guarded
 from safehold.guard.session.remembered import AccountMemory, TextScores
@@ -87,6 +88,8 @@ class PromptJudge:
         self.stage1 = -math.inf
         self.final = -math.inf
         self.escalations = 0
+        self.coded = False
+        """Whether anybody but the assistant asked for an answer in a code."""
 
     def judge(self, exchange: Exchange) -> ScoringFlow[Verdict]:
         """Score every segment and view of the prompt; the verdict is final for the prompt."""
@@ -95,7 +98,8 @@ class PromptJudge:
         text, last = request(exchange)
         scored, hottest_of_all = False, -math.inf
         for segment in segments(exchange):
-            stop, hottest, some = self._segment(segment, last)
+            own = segment.turn >= 0 and exchange.turns[segment.turn].role is Role.ASSISTANT
+            stop, hottest, some = self._segment(segment, last, own=own)
             if stop is not None:
                 return stop
             scored = scored or hottest is not None
@@ -112,7 +116,7 @@ class PromptJudge:
         return (yield from self._decide(found, asked))
 
     def _segment(
-        self, segment: Segment, last: int
+        self, segment: Segment, last: int, *, own: bool
     ) -> tuple[Block | None, float | None, list[_Found]]:
         """Return the block that a text means, its hottest logit, and what is worth a second look.
 
@@ -123,7 +127,8 @@ class PromptJudge:
         name = b"" if memory is None else memory.name(_KINDS[segment.scored], segment.text)
         kept = None if memory is None else memory.scores(name)
         if kept is None:
-            return self._first_time(segment, last, memory, name)
+            return self._first_time(segment, last, memory, name, own=own)
+        self.coded = self.coded or (kept.coded and not own)
         views: Sequence[str] | None = None
         hot = self._written.hot
         if hot.now.rules is not None:
@@ -148,7 +153,13 @@ class PromptJudge:
         return None, hottest, some
 
     def _first_time(
-        self, segment: Segment, last: int, memory: AccountMemory | None, name: bytes
+        self,
+        segment: Segment,
+        last: int,
+        memory: AccountMemory | None,
+        name: bytes,
+        *,
+        own: bool,
     ) -> tuple[Block | None, float | None, list[_Found]]:
         """Score a text; remember what it scored, where nothing failed meanwhile."""
         found: list[_Found] = []
@@ -158,23 +169,25 @@ class PromptJudge:
         views = self._views(segment.text)
         if segment.turn == last:
             self._plain[segment.text] = views[0]
+        coded = any(map(asks_for_code, views))
+        self.coded = self.coded or (coded and not own)
         for view in views:
             self._keep(view, None, len(view), segment.turn)
             hit = self._written.search(view)
             if hit is not None:
                 return rule_block(hit, InPrompt(segment.turn)), None, []
-            own: list[float] = []
+            scores: list[float] = []
             for piece in pieces(view) if segment.scored else ():
                 logit = self._score(piece, segment.turn)
                 if isinstance(logit, Block):
                     return logit, None, []
                 kind = _kind(segment.turn, last, whole=piece == view)
                 found.append(_Found(logit, piece, segment.turn, kind))
-                own.append(logit)
+                scores.append(logit)
             sizes.append(len(view))
-            logits.append(tuple(own))
+            logits.append(tuple(scores))
         if memory is not None and failed == len(self._failures.bypasses):
-            memory.keep(name, TextScores(tuple(sizes), tuple(logits)))
+            memory.keep(name, TextScores(tuple(sizes), tuple(logits), coded))
         return None, max((one.logit for one in found), default=None), found
 
     def _asked(self, text: str, last: int, found: Sequence[_Found]) -> list[_Found] | Block:

@@ -22,10 +22,14 @@ _DIGEST_BYTES = 16
 
 
 class TextScores(msgspec.Struct, frozen=True):
-    """What a text that no written rule hit scored: each view's length, and its pieces' logits."""
+    """What a text that no written rule hit scored: each view's length, and its pieces' logits.
+
+    `coded` says whether a view of it asks for an answer in a code.
+    """
 
     sizes: tuple[int, ...]
     logits: tuple[tuple[float, ...], ...]
+    coded: bool = False
 
 
 class ScoreMemory:

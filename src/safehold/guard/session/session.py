@@ -31,6 +31,7 @@ from safehold.guard.overlay.live import HotSearch, HotSource, no_hot_rules
 from safehold.guard.scorers.rules import RuleHit
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade
+from safehold.guard.session.coded import whole_windows
 from safehold.guard.session.decisions import Failures, block_at, rule_block
 from safehold.guard.session.drivers import guarded
 from safehold.guard.session.lanes import GrowingViews, LaneState, ProbeState
@@ -103,6 +104,15 @@ class GuardSession:
         )
         self.would_block: Block | None = None
 
+    @property
+    def delivers_whole(self) -> bool:
+        """Whether nothing of the reply leaves before all of it was judged.
+
+        So in `full` mode, and in `hold` mode once the prompt asked for an answer in a code.
+        """
+        mode = self._policy.mode
+        return mode is DeliveryMode.FULL or (mode is DeliveryMode.HOLD and self._prompt.coded)
+
     # --- the prompt -----------------------------------------------------------------------------
 
     def judge_prompt(self) -> ScoringFlow[Verdict]:
@@ -129,7 +139,7 @@ class GuardSession:
             block = self._listen(state, state.probe, heard)
             if block is not None:
                 return block
-        if self._rules_alone and steps:
+        if self._rules_alone and steps and not self._prompt.coded:
             whole = steps[0] if len(steps) == 1 else "".join(steps)
             if state.is_quiet(steps, whole):
                 return Cleared(text=state.pass_quiet(steps, whole, self._hold(state)))
@@ -147,15 +157,16 @@ class GuardSession:
     def close(self, lane: Lane) -> ScoringFlow[Step]:
         """Score and release the tail of one lane that the upstream declared complete.
 
-        Nothing may be fed to the lane after this. In `full` mode everything waits for `finish`.
+        Nothing may be fed to the lane after this. What is delivered whole waits for `finish`.
         """
         if self._blocked is not None:
             self._untold = None
             return self._blocked
         state = self._lanes.get(lane)
-        if state is None or self._policy.mode is DeliveryMode.FULL:
+        if state is None or self.delivers_whole:
             return Cleared(text="")
-        return (yield from self._end(state))
+        stop = yield from self._end(state)
+        return stop or Cleared(text=self._release(state, last=True))
 
     def finish(self) -> ScoringFlow[tuple[tuple[Lane, Step], ...]]:
         """Score and release the tail of every lane; a block ends the list."""
@@ -163,12 +174,35 @@ class GuardSession:
         if self._untold is not None:
             steps.append(self._untold)
             self._untold = None
+        if self._prompt.coded and self._blocked is None:
+            for lane, state in self._lanes.items():
+                stop = (yield from self._end(state)) or (yield from self._judge_whole(state))
+                if stop is not None:
+                    return (*steps, (lane, stop))
         for lane, state in self._lanes.items():
             if self._blocked is not None:
                 break
-            step = yield from self._end(state)
-            steps.append((lane, step))
+            stop = None if self._prompt.coded else (yield from self._end(state))
+            steps.append((lane, stop or Cleared(text=self._release(state, last=True))))
         return tuple(steps)
+
+    def _judge_whole(self, state: LaneState) -> ScoringFlow[Block | None]:
+        """Show stage 2 every view of all that a lane said, whatever stage 1 says of it."""
+        stage1 = self._cascade.stage1
+        if stage1 is None or not self._cascade.has_stage2:
+            return None
+        for said in (state.said, "" if state.meaning is None else state.meaning.said):
+            for view in self._decoder.views(said) if said.strip() else ():
+                for window, heard in whole_windows(view, stage1):
+                    found = self._failures.finite(heard, Stage.STAGE1, state, empty_ok=True)
+                    if isinstance(found, Block):
+                        stop: Block | None = found
+                    else:  # without a logit of stage 1 stage 2 decides alone
+                        logit = found if found > -math.inf else 0.0
+                        stop = yield from self._ask(state, logit, window)
+                    if stop is not None and (stop := self._act(stop)) is not None:
+                        return stop
+        return None
 
     def _listen(self, state: LaneState, probe: ProbeState, heard: Heard | None) -> Block | None:
         """Let the probe judge what comes with a text; text that comes without is unscored."""
@@ -195,8 +229,8 @@ class GuardSession:
                 state.note_meaning(len(self._release(text, last=False)))
         return None
 
-    def _end(self, state: LaneState) -> ScoringFlow[Step]:
-        """Score what is left of a lane, of both its texts; then all of it may leave."""
+    def _end(self, state: LaneState) -> ScoringFlow[Block | None]:
+        """Score what is left of a lane, of both its texts; None means that all of it may leave."""
         if left := state.left():
             block = yield from self._step(state, left)
             if block is not None:
@@ -211,7 +245,7 @@ class GuardSession:
             block = yield from self._advance(text, "", words, chars, last=True)
             if block is not None:
                 return block
-        return Cleared(text=self._release(state, last=True))
+        return None
 
     def _open(self, lane: Lane) -> LaneState:
         probe = self._cascade.probe
@@ -230,7 +264,8 @@ class GuardSession:
             # What the assistant said before counts as context: a split answer adds up.
             guarded(score.feed, tokens(self._before)[-64:])
         rules, views = self._written.stream(), self._decoder.growing()
-        return LaneState(lane, score, rules, views, probe=probe, meaning=meaning)
+        whole = self._prompt.coded
+        return LaneState(lane, score, rules, views, probe=probe, meaning=meaning, whole=whole)
 
     def _advance(
         self, state: LaneState, fresh: str, words: list[str], chars: int, *, last: bool
@@ -378,7 +413,7 @@ class GuardSession:
 
     def _release(self, state: LaneState, *, last: bool) -> str:
         """Take what may leave now out of the lane: all but the last tokens, whole chunks only."""
-        if self._policy.mode is DeliveryMode.FULL and not last:
+        if self.delivers_whole and not last:
             return ""
         return state.give(0 if last else self._hold(state), everything=last)
 

@@ -23,6 +23,11 @@ class Session(Protocol):
         """What the policy would have stopped, were it not only noted."""
         ...
 
+    @property
+    def delivers_whole(self) -> bool:
+        """Whether nothing leaves before all of the reply was judged; known once the prompt is."""
+        ...
+
     def judge_prompt(self) -> ScoringFlow[Verdict]:
         """Score the prompt."""
         ...

@@ -56,6 +56,11 @@ class Listening:
         """What the session would have blocked."""
         return self._session.would_block
 
+    @property
+    def delivers_whole(self) -> bool:
+        """Whether nothing leaves before all of the reply was judged."""
+        return self._session.delivers_whole
+
     def judge_prompt(self) -> ScoringFlow[Verdict]:
         """Score the prompt."""
         return self._session.judge_prompt()

@@ -107,7 +107,7 @@ class Delivery:
         self._ticks = ticks
         self._keep_final = keep_final
         self._session = state.session
-        self._full = state.ask.policy.session().mode is DeliveryMode.FULL
+        self._full = self._session.delivers_whole
         self._withheld: list[Piece] = []
         self._pending: list[tuple[Lane, str]] = []
         self._received = 0
