@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
-from safehold.guard.interface import Escalation, Failed, FailMode, Scored, SessionPolicy
+from safehold.guard.interface import Allow, Escalation, Failed, FailMode, Scored, SessionPolicy
 from safehold.guard.overlay.interface import HotHit
 from safehold.guard.overlay.live import HotSource, RulesInForce, no_hot_rules
 from safehold.guard.scorers.rules import Rule, RuleSet
@@ -19,7 +19,7 @@ from safehold.guard.session.session import Guard
 from safehold.testing.guards import PlainDecoder
 
 LIMITS = Thresholds(escalate=1.0, weights=(0.5, 0.5, 0.0), block=4.0, alone=3.0)
-WORDS = ("malt", "warm", "hot", "fierce", "rest", "yeast and hops", "go on", "x" * 700)
+WORDS = ("malt", "warm", "hot", "fierce", "rest", "yeast and hops", "go on", "in base64", "x" * 700)
 
 
 class Lane:
@@ -72,9 +72,15 @@ class Asked:
 def guard(*, second: bool = True, rules: tuple[str, ...] = ("purple",)) -> tuple[Guard, Counting]:
     """Return a guard of all kinds of scorers."""
     stage1 = Counting()
-    written = RuleSet([Rule(id=one, clause="r", pattern=one) for one in rules])
+    written = RuleSet([Rule(id=one, clause="r", pattern=one) for one in rules]) if rules else None
     cascade = Cascade("d" * 64, stage1, second, LIMITS, LIMITS, written)  # type: ignore[arg-type]
     return Guard(cascade, PlainDecoder()), stage1
+
+
+def hot_rules(pattern: str) -> RulesInForce:
+    """Return one hot rule that acts."""
+    rules = RuleSet([Rule(id="h", clause="hot", pattern=pattern)])
+    return RulesInForce(version=1, rules=rules, hits={"h": HotHit("h", "me", True)})
 
 
 def judged(
@@ -90,7 +96,10 @@ def judged(
     session = made.session(exchange, policy or SessionPolicy(), None, hot, memory, account)
     verdict = drive(session.judge_prompt(), asked)
     report = session.report()
-    return verdict, report.prompt_score, report.bypasses, session.stage1_logits, report.hot
+    # Of a prompt that is refused nothing is delivered, so it does not matter what it asked for.
+    coded = isinstance(verdict, Allow) and session._prompt.coded
+    scores = report.prompt_score, session.stage1_logits
+    return verdict, coded, scores, report.bypasses, report.hot
 
 
 _texts = st.lists(st.sampled_from((*WORDS, "purple")), min_size=1, max_size=8).map(" ".join)
@@ -117,6 +126,29 @@ def test_the_verdict_is_the_same_with_and_without_a_memory(
         exchange = Exchange(turns=tuple(turns[:end]))
         fresh = judged(made, exchange, None, Asked())
         assert judged(made, exchange, memory, Asked()) == fresh
+
+
+@settings(deadline=None, max_examples=60)
+@given(_turns, _turns, st.integers(0, 9), st.sampled_from([0, 1, 2, 3]))
+def test_a_history_that_is_known_changes_no_verdict(
+    turns: list[Turn], other: list[Turn], at: int, kind: int
+) -> None:
+    """Several turns more at once, a turn put in or taken out, hot rules that come and go."""
+    made, _ = guard(second=bool(kind & 1), rules=("purple",) if kind & 2 else ())
+    memory, hot = ScoreMemory(), hot_rules("go on")
+    asked = [
+        turns[:1],
+        turns,
+        [*turns, *other],
+        [*turns[:at], *other[:1], *turns[at:], *other],
+        [*turns[at:], *other],
+        [*turns, *other],
+    ]
+    for source in (no_hot_rules, lambda: hot, no_hot_rules):
+        for some in asked:
+            exchange = Exchange(turns=tuple(some))
+            fresh = judged(made, exchange, None, Asked(), hot=source)
+            assert judged(made, exchange, memory, Asked(), hot=source) == fresh
 
 
 @settings(deadline=None, max_examples=40)
@@ -157,6 +189,56 @@ def test_earlier_turns_are_not_scored_again() -> None:
     stage1.read = 0
     judged(made, whole, None, Asked())
     assert sum(read) < len(read) * stage1.read / 4
+
+
+class Looked(PlainDecoder):
+    """Counts the texts of which views are made."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def views(self, text: str) -> Sequence[str]:
+        """Return the text alone."""
+        self.count += 1
+        return super().views(text)
+
+
+def test_what_a_request_costs_does_not_grow_with_its_history() -> None:
+    """Of a known history nothing is looked up but turns that are worth a second look."""
+    made, _ = guard(rules=())
+    memory, whole, looked = ScoreMemory(), chat(400, words=5), []
+    mine = memory.of(made.digest, SessionPolicy(), "t/k")
+    for end in range(2, 401, 2):
+        names = mine.beginnings(whole.turns[:end])
+        assert (mine.past(names) is None) == (end == 2)
+        decoder = Looked()
+        judged(Guard(made.cascade, decoder), Exchange(whole.turns[:end]), memory, Asked())
+        looked.append(decoder.count)
+    assert max(looked[100:]) <= max(looked[50:100])
+    assert mine.beginnings((Turn(Role.USER, (TextPart("\ud800"),)),)) == []
+
+
+def test_a_rule_that_comes_while_a_reply_is_streamed_finds_a_history_that_was_passed() -> None:
+    """Neither turns that were not looked at again nor turns joined escape a later rule."""
+    for pattern, said in (("calm", "a quite calm day"), ("quite calm", "a quite")):
+        made, _ = guard(rules=())
+        turns = [Turn(Role.USER, (TextPart(text),)) for text in (said, "calm as ever", *"abcdefgh")]
+        memory, now = ScoreMemory(), [RulesInForce(version=0)]
+        for end in (4, len(turns)):
+            session = made.session(
+                Exchange(tuple(turns[:end])),
+                SessionPolicy(),
+                None,
+                lambda now=now: now[0],  # type: ignore[misc]
+                memory,
+                "t/k",
+            )
+            drive(session.judge_prompt(), Asked())
+            now[0] = RulesInForce(version=0)
+            assert session._prompt.again() is None
+            now[0] = hot_rules(pattern)
+            assert session._prompt.again() is not None
+            now[0] = RulesInForce(version=0)
 
 
 def test_stage_2_is_asked_once_about_a_text() -> None:
@@ -209,11 +291,7 @@ def test_a_hot_rule_stops_a_remembered_turn() -> None:
     """A rule that comes later is searched in every turn, remembered or not."""
     made, _ = guard()
     memory, said = ScoreMemory(), user_says("a quite calm day")
-    hot = RulesInForce(
-        version=1,
-        rules=RuleSet([Rule(id="h", clause="hot", pattern="calm")]),
-        hits={"h": HotHit("h", "me", True)},
-    )
+    hot = hot_rules("calm")
     quiet = judged(made, said, memory, Asked())
     stopped = judged(made, said, memory, Asked(), hot=lambda: hot)
     assert stopped == judged(made, said, None, Asked(), hot=lambda: hot)

@@ -8,6 +8,7 @@ the exchange, with a row.
 """
 
 import asyncio
+import functools
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
@@ -91,8 +92,14 @@ _HANDED_OVER_S = 0.0005
 """How long a thread that scores may keep the interpreter while the event loop waits for it."""
 
 
-async def _run_offloaded(flow: ScoringFlow[T], stage2: StageTwo) -> T:
+@functools.cache
+def _hand_over() -> None:
+    """Let a thread that scores be interrupted soon; once for the process."""
     sys.setswitchinterval(min(sys.getswitchinterval(), _HANDED_OVER_S))
+
+
+async def _run_offloaded(flow: ScoringFlow[T], stage2: StageTwo) -> T:
+    _hand_over()
     answer: Answer | None = None
     while True:
         step = await asyncio.to_thread(_advance, flow, answer)

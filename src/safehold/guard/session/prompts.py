@@ -5,11 +5,12 @@ found, and the hottest few of all other texts.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from safehold.exchange import Exchange, Role
+from safehold.exchange import Exchange, Role, TextPart, Turn
+from safehold.exchange.views import normalise
 from safehold.guard.interface import (
     Allow,
     Block,
@@ -20,19 +21,21 @@ from safehold.guard.interface import (
     Stage,
     Verdict,
 )
+from safehold.guard.scorers.rules import RuleHit
 from safehold.guard.scorers.tokens import tokens
 from safehold.guard.session.cascade import Cascade, TextKind
 from safehold.guard.session.coded import asks_for_code
 from safehold.guard.session.decisions import Failures, InPrompt, block_at, rule_block
 from safehold.guard.session.drivers import guarded
-from safehold.guard.session.remembered import AccountMemory, TextScores
+from safehold.guard.session.remembered import AccountMemory, PastScores, TextScores
 from safehold.guard.session.segments import (
     LONGEST,
     WHOLE,
     Segment,
+    joined_texts,
+    own_texts,
     pieces,
     request,
-    segments,
     windows,
 )
 from safehold.guard.session.written import WrittenRules
@@ -48,8 +51,11 @@ _KEPT_CHARS = 1 << 18
 """Characters of a prompt's views that are kept for rules that come while the reply is streamed."""
 
 _KINDS = {True: b"t", False: b"r"}
-_STAGE2 = b"2"
+_STAGE2, _PIECE, _CODED = b"2", b"p", b"c"
 """What a text is remembered as."""
+_EVERY_VIEW = -1
+_MOST_HOT = 64
+"""Earlier turns worth a second look up to which a conversation is remembered as a whole."""
 
 Views = Callable[[str], Sequence[str]]
 
@@ -59,6 +65,13 @@ class _Found(msgspec.Struct, frozen=True):
     text: str
     turn: int
     kind: TextKind
+
+
+class _Past(msgspec.Struct, frozen=True):
+    """The turns that are known to hold nothing of interest, and the hottest logit of them."""
+
+    passed: frozenset[int] = frozenset()
+    hottest: tuple[float, ...] = ()
 
 
 class PromptJudge:
@@ -81,8 +94,12 @@ class PromptJudge:
         self._views = views
         self._written = written
         self._kept: list[tuple[str, int | None, int]] = []
-        """A text, which of its views (None: it is a view itself), and its turn."""
+        """A text, which of its views (None: it is a view itself, -1: all), and its turn."""
+        self._logits: dict[str, float] = {}
+        """What the pieces of this prompt scored: joined turns hold those of the last one again."""
         self._kept_chars = 0
+        self._passed: Sequence[tuple[int, Turn]] = ()
+        """Turns that were not looked at again."""
         self._plain: dict[str, str] = {}
         self._failures = failures
         self.stage1 = -math.inf
@@ -96,24 +113,69 @@ class PromptJudge:
         cascade = self._cascade
         found: list[_Found] = []
         text, last = request(exchange)
-        scored, hottest_of_all = False, -math.inf
-        for segment in segments(exchange):
-            own = segment.turn >= 0 and exchange.turns[segment.turn].role is Role.ASSISTANT
-            stop, hottest, some = self._segment(segment, last, own=own)
+        past, names = self._past(exchange, last)
+        hottest_of: dict[int, float] = {}
+        for segment in own_texts(exchange, past.passed):
+            stop, hottest, some = self._segment(segment, last, own=_answers(exchange, segment))
             if stop is not None:
                 return stop
-            scored = scored or hottest is not None
-            hottest_of_all = max(hottest_of_all, -math.inf if hottest is None else hottest)
+            if hottest is not None:
+                hottest_of[segment.turn] = max(hottest, hottest_of.get(segment.turn, -math.inf))
             found += some
-        if cascade.stage1 is None or not scored:
+        most = max((*hottest_of.values(), *past.hottest), default=None)
+        self._remember(exchange, names, most, hottest_of)
+        for segment in joined_texts(exchange):
+            stop, hottest, some = self._segment(segment, last, own=_answers(exchange, segment))
+            if stop is not None:
+                return stop
+            most = hottest if most is None else max(most, most if hottest is None else hottest)
+            found += some
+        if cascade.stage1 is None or most is None:
             return Allow(score=0.0)
         # Of equally hot texts the shortest says best what is asked.
         found.sort(key=lambda one: (-one.logit, len(one.text)))
-        self.stage1 = hottest_of_all
+        self.stage1 = most
         asked = self._asked(text, last, found) if cascade.has_stage2 else []
         if isinstance(asked, Block):
             return asked
         return (yield from self._decide(found, asked))
+
+    def _past(self, exchange: Exchange, last: int) -> tuple[_Past, list[bytes]]:
+        """Return which turns need not be looked at again, and this conversation's names.
+
+        While hot rules are in force every text is searched again, since what they hit is counted.
+        """
+        if self._memory is None or self._written.hot.now.rules is not None:
+            return _Past(), []
+        names = self._memory.beginnings(exchange.turns)
+        known = self._memory.past(names)
+        if known is None:
+            return _Past(), names
+        self.coded = known.coded
+        passed = frozenset(range(known.turns)) - {last, *known.hot}
+        self._passed = [turn for turn in enumerate(exchange.turns) if turn[0] in passed]
+        return _Past(passed, () if known.hottest is None else (known.hottest,)), names
+
+    def _remember(
+        self,
+        exchange: Exchange,
+        names: Sequence[bytes],
+        hottest: float | None,
+        hottest_of: Mapping[int, float],
+    ) -> None:
+        """Remember what all turns scored by themselves, where nothing failed."""
+        if self._memory is None or not names or self._failures.bypasses:
+            return
+        worth = self._worth
+        hot = tuple(turn for turn, logit in hottest_of.items() if logit >= worth)
+        if len(hot) <= _MOST_HOT:
+            self._memory.keep(names[0], PastScores(len(exchange.turns), hottest, hot, self.coded))
+
+    @property
+    def _worth(self) -> float:
+        """The logit from which on an earlier text is worth a second look."""
+        surface = self._cascade.prompt
+        return surface.escalate if self._cascade.has_stage2 else surface.alone
 
     def _segment(
         self, segment: Segment, last: int, *, own: bool
@@ -123,6 +185,11 @@ class PromptJudge:
         A text that is remembered is not scored again, and of one that stage 2 will not be asked
         about only the hottest logit is needed.
         """
+        if not segment.scored and self._written.none:
+            # Written rules alone would read its views, and there are none.
+            self._keep(segment.text, _EVERY_VIEW, len(segment.text), segment.turn)
+            self.coded = self.coded or self._asks_for_code(segment.text)
+            return None, None, []
         memory = self._memory
         name = b"" if memory is None else memory.name(_KINDS[segment.scored], segment.text)
         kept = None if memory is None else memory.scores(name)
@@ -140,9 +207,7 @@ class PromptJudge:
         for number, size in enumerate(kept.sizes):
             self._keep(segment.text, number, size, segment.turn)
         hottest = max((logit for one in kept.logits for logit in one), default=None)
-        surface = self._cascade.prompt
-        matters = surface.escalate if self._cascade.has_stage2 else surface.alone
-        if hottest is None or (segment.turn not in {last, -1} and hottest < matters):
+        if hottest is None or (segment.turn not in {last, -1} and hottest < self._worth):
             return None, hottest, []
         views = self._views(segment.text) if views is None else views
         some = [
@@ -151,6 +216,17 @@ class PromptJudge:
             for piece, logit in zip(pieces(view), logits, strict=True)
         ]
         return None, hottest, some
+
+    def _asks_for_code(self, text: str) -> bool:
+        """Return whether a text of which no views are made asks for a code; remembered."""
+        if self._memory is None:
+            return asks_for_code(normalise(text))
+        name = self._memory.name(_CODED, text)
+        kept = self._memory.scores(name)
+        if kept is None:
+            kept = TextScores((), (), asks_for_code(normalise(text)))
+            self._memory.keep(name, kept)
+        return kept.coded
 
     def _first_time(
         self,
@@ -218,21 +294,51 @@ class PromptJudge:
     def again(self) -> Block | None:
         """Search the prompt for hot rules that came since it was judged.
 
-        Of a prompt with more than 262,144 characters in all views, only so many are searched.
+        Of a prompt with more than 262,144 characters in all views, only so many are searched, and
+        as many of the turns before it.
         """
+        room = _KEPT_CHARS
+        for turn, said in self._passed:
+            for part in said.parts:
+                if isinstance(part, TextPart) and len(part.text) <= room:
+                    room -= len(part.text)
+                    hit = self._hot_in(self._views(part.text))
+                    if hit is not None:
+                        return rule_block(hit, InPrompt(turn))
         for text, number, turn in self._kept:
-            view = text if number is None else self._views(text)[number]
-            hit = self._written.hot.search(view)
+            views = [text] if number is None else self._views(text)
+            hit = self._hot_in(views if number in {None, _EVERY_VIEW} else [views[number or 0]])
             if hit is not None:
                 return rule_block(hit, InPrompt(turn))
         return None
 
+    def _hot_in(self, views: Sequence[str]) -> RuleHit | None:
+        return next(filter(None, map(self._written.hot.search, views)), None)
+
     def _score(self, text: str, turn: int) -> float | Block:
+        """Return what stage 1 says of a piece, or said of it before.
+
+        Of joined turns, of which each new one makes a new text, the pieces are remembered: most
+        are sentences that were joined before.
+        """
         if self._cascade.stage1 is None:
             return -math.inf
+        known = self._logits.get(text)
+        if known is not None:
+            return known
+        name = self._memory.name(_PIECE, text) if self._memory is not None and turn < 0 else None
+        kept = None if self._memory is None or name is None else self._memory.scores(name)
+        if kept is not None:
+            self._logits[text] = kept.logits[0][0]
+            return self._logits[text]
         lane = self._cascade.stage1.open_prompt()
         logit = guarded(lane.feed, tokens(text))
-        return self._failures.finite(logit, Stage.STAGE1, InPrompt(turn), empty_ok=True)
+        found = self._failures.finite(logit, Stage.STAGE1, InPrompt(turn), empty_ok=True)
+        if found is logit and not isinstance(found, Block):
+            self._logits[text] = found
+            if self._memory is not None and name is not None:
+                self._memory.keep(name, TextScores((), ((found,),)))
+        return found
 
     def _ask(self, text: str) -> ScoringFlow[Scored | Failed]:
         """Return what stage 2 says of a text, or said of it before; a failure is asked again."""
@@ -277,6 +383,11 @@ class PromptJudge:
             if final >= surface.block:
                 return block_at(answer.clause, final, surface.block, Stage.STAGE2, place)
         return Allow(score=cascade.score(surface, self.final))
+
+
+def _answers(exchange: Exchange, segment: Segment) -> bool:
+    """Return whether a text is what the assistant said."""
+    return segment.turn >= 0 and exchange.turns[segment.turn].role is Role.ASSISTANT
 
 
 def _kind(turn: int, last: int, *, whole: bool) -> TextKind:

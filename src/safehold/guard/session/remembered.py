@@ -10,15 +10,22 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
+from safehold.exchange import Turn
 from safehold.guard.interface import Scored, SessionPolicy
 
 MAX_BYTES = 64 * 2**20
 """How much a process keeps of all accounts; what was not used for longest goes first."""
 _ENTRY_BYTES, _NUMBER_BYTES = 320, 32
 _DIGEST_BYTES = 16
+_HISTORY: Final = b"h"
+_BEGINNINGS = 8
+"""How many turns more than the last one a request may bring for its history to be known."""
+_encoded = msgspec.msgpack.Encoder().encode
 
 
 class TextScores(msgspec.Struct, frozen=True):
@@ -32,6 +39,22 @@ class TextScores(msgspec.Struct, frozen=True):
     coded: bool = False
 
 
+class PastScores(msgspec.Struct, frozen=True):
+    """What the first turns of a conversation scored, none of which a written rule hit.
+
+    `hot` are the turns that are worth a second look, each of which is looked up by its own texts;
+    `coded` says whether one that is no answer asks for an answer in a code.
+    """
+
+    turns: int
+    hottest: float | None
+    hot: tuple[int, ...]
+    coded: bool = False
+
+
+Value = TextScores | PastScores | Scored
+
+
 class ScoreMemory:
     """What every account's texts scored, in one process; safe to use from several threads."""
 
@@ -40,7 +63,7 @@ class ScoreMemory:
         self._secret = secrets.token_bytes(32)
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._kept: OrderedDict[bytes, TextScores | Scored] = OrderedDict()
+        self._kept: OrderedDict[bytes, Value] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, bundle: str, policy: SessionPolicy, account: str) -> "AccountMemory":
@@ -52,7 +75,7 @@ class ScoreMemory:
         """About how many bytes are kept."""
         return self._bytes
 
-    def get(self, name: bytes) -> TextScores | Scored | None:
+    def get(self, name: bytes) -> Value | None:
         """Return what is kept under a name."""
         with self._lock:
             found = self._kept.get(name)
@@ -60,7 +83,7 @@ class ScoreMemory:
                 self._kept.move_to_end(name)
             return found
 
-    def put(self, name: bytes, value: TextScores | Scored) -> None:
+    def put(self, name: bytes, value: Value) -> None:
         """Keep a value; the longest unused make room."""
         with self._lock:
             old = self._kept.pop(name, None)
@@ -87,7 +110,7 @@ class AccountMemory:
             self._begun.update(len(part).to_bytes(8, "big") + part)
 
     def name(self, kind: bytes, text: str) -> bytes:
-        """Return the name of a text, as prompts' texts (t), for rules alone (r), or stage 2 (2)."""
+        """Return the name of a text as one of a kind, such as what stage 2 read."""
         digest = self._begun.copy()
         digest.update(kind + text.encode("utf-8", "surrogatepass"))
         return digest.digest()
@@ -102,12 +125,40 @@ class AccountMemory:
         found = self._memory.get(name)
         return found if isinstance(found, Scored) else None
 
-    def keep(self, name: bytes, value: TextScores | Scored) -> None:
+    def beginnings(self, turns: Sequence[Turn]) -> list[bytes]:
+        """Return the names of a conversation's beginnings, the whole of it first.
+
+        None where a text is no Unicode: nothing is known of such a history.
+        """
+        digest = self._begun.copy()
+        digest.update(_HISTORY)
+        try:
+            early = max(0, len(turns) - _BEGINNINGS)
+            digest.update(b"".join(map(_encoded, turns[:early])))
+            names = [digest.copy().digest()] if early else []
+            for turn in turns[early:]:
+                digest.update(_encoded(turn))
+                names.append(digest.copy().digest())
+        except UnicodeEncodeError:
+            return []
+        return names[::-1]
+
+    def past(self, names: Sequence[bytes]) -> PastScores | None:
+        """Return what the longest beginning that is known scored."""
+        for name in names:
+            found = self._memory.get(name)
+            if isinstance(found, PastScores):
+                return found
+        return None
+
+    def keep(self, name: bytes, value: Value) -> None:
         """Keep what a text scored."""
         self._memory.put(name, value)
 
 
-def _size(value: TextScores | Scored) -> int:
+def _size(value: Value) -> int:
     if isinstance(value, Scored):
         return _ENTRY_BYTES
+    if isinstance(value, PastScores):
+        return _ENTRY_BYTES + _NUMBER_BYTES * len(value.hot)
     return _ENTRY_BYTES + _NUMBER_BYTES * (len(value.sizes) + sum(map(len, value.logits)))

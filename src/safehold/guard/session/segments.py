@@ -8,7 +8,7 @@ and a request can't hide in a long wrapper.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import msgspec
 
@@ -51,15 +51,23 @@ class Segment(msgspec.Struct, frozen=True):
 
 def segments(exchange: Exchange) -> Iterator[Segment]:
     """Yield the texts of a prompt: each part, the user's recent words, then what seams join."""
-    said: list[str] = []
+    yield from own_texts(exchange)
+    yield from joined_texts(exchange)
+
+
+def own_texts(exchange: Exchange, passed: Container[int] = ()) -> Iterator[Segment]:
+    """Yield each part's text, but of the turns that were `passed`."""
     for index, turn in enumerate(exchange.turns):
-        for part in turn.parts:
+        for part in () if index in passed else turn.parts:
             if isinstance(part, TextPart) and part.text.strip():
                 yield Segment(part.text, index)
                 if part.channel is Channel.TOOL_ARGUMENTS and "\\" in part.text:
                     yield Segment(unescaped(part.text), index)
-                if turn.role is Role.USER:
-                    said.append(part.text)
+
+
+def joined_texts(exchange: Exchange) -> Iterator[Segment]:
+    """Yield the user's recent words, what they may be dealt from, and what seams join."""
+    said = [part.text for part in exchange.texts(Role.USER) if part.text.strip()]
     if len(said) > 1:
         yield Segment("\n".join(said)[-2 * READ :], -1)
         for text in dealt(exchange):

@@ -12,6 +12,11 @@ class WrittenRules:
         self._rules = rules
         self.hot = hot
 
+    @property
+    def none(self) -> bool:
+        """Whether there is no rule at all now."""
+        return self._rules is None and self.hot.now.rules is None
+
     def search(self, text: str) -> RuleHit | None:
         """Return a rule that blocks the text, the bundle's before the hot ones.
 

@@ -6,6 +6,7 @@ listener that an incoming connection is for. Until it is filled, and when the gr
 removed, nothing matches: the flow's packets are undeclared and dropped. It fails closed.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -128,8 +129,11 @@ def _netlink(netns: str | None) -> socket.socket:
 
 def _bound() -> socket.socket:
     link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-    link.bind((0, 0))
-    link.settimeout(5.0)
+    with contextlib.ExitStack() as unless_bound:
+        unless_bound.callback(link.close)
+        link.bind((0, 0))
+        link.settimeout(5.0)
+        unless_bound.pop_all()
     return link
 
 
