@@ -5,8 +5,12 @@ The constant is the CPU time of one unit at the largest size. Each point has a p
 start-up taken off, and is the best of two. `docs/curves.json` keeps the last release's figures:
 `make curves` prints both and writes `docs/curves.md` with `--keep`; a curve above its bound, or one
 that grew by 0.2, ends with status 1.
+
+`--state FILE` notes each curve as it is measured and takes from there what was measured before, so
+that a run that was ended goes on.
 """
 
+import argparse
 import json
 import math
 import subprocess
@@ -54,13 +58,27 @@ def grown(name: str, exponent: float, before: dict[str, dict[str, float]]) -> bo
     return exponent > most or exponent > last + GREW
 
 
-def measure(names: list[str]) -> tuple[Table, dict[str, dict[str, float]]]:
+def all_of(name: str, state: dict[str, list[float]]) -> tuple[list[float], float]:
+    """Return what a curve measured before, or measure it."""
+    if name in state:
+        *seconds, exponent = state[name]
+        return seconds, exponent
+    return measured(CURVES[name][1], name)
+
+
+def measure(
+    names: list[str], noted: Path | None = None
+) -> tuple[Table, dict[str, dict[str, float]]]:
     """Measure curves; return the table, and the figures by curve."""
     before = kept()
+    state = json.loads(noted.read_text()) if noted is not None and noted.is_file() else {}
     rows, found = [], {}
     for name in names:
         _, sizes, most = CURVES[name]
-        seconds, exponent = measured(sizes, name)
+        seconds, exponent = all_of(name, state)
+        if noted is not None:
+            state[name] = [*seconds, exponent]
+            noted.write_text(json.dumps(state, indent=1))
         constant = seconds[-1] / sizes[-1] * 1e6
         found[name] = {"exponent": round(exponent, 2), "constant_us": float(f"{constant:.3g}")}
         last = before.get(name)
@@ -117,13 +135,24 @@ def one(name: str, size: int, runs: int) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure one point (NAME SIZE RUNS), or every curve; `--keep` writes them as the release's."""
-    if len(arguments) == 3:
-        print(one(arguments[0], int(arguments[1]), int(arguments[2])))
+    """Measure one point (NAME SIZE RUNS), or every curve."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.curves",
+        description=__doc__,
+        usage="%(prog)s [options] | NAME SIZE RUNS",
+    )
+    parser.add_argument("point", nargs="*", help="one curve's name, a size, and how many runs")
+    parser.add_argument("--keep", action="store_true", help="write them as this release's")
+    parser.add_argument("--state", type=Path, help="a file of what was measured so far")
+    given = parser.parse_args(arguments)
+    if given.point:
+        if len(given.point) != 3 or given.point[0] not in CURVES:
+            parser.error(f"expected NAME SIZE RUNS, a name of: {', '.join(CURVES)}")
+        print(one(given.point[0], int(given.point[1]), int(given.point[2])))
         return 0
     before = kept()
-    table, found = measure(list(CURVES))
-    if "--keep" in arguments:
+    table, found = measure(list(CURVES), given.state)
+    if given.keep:
         KEPT.write_text(json.dumps(found, indent=2) + "\n")
         (DOCS / "curves.md").write_text(page(table))
     worse = [name for name, value in found.items() if grown(name, value["exponent"], before)]

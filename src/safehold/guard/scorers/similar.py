@@ -7,11 +7,14 @@ stretch and not in the whole, so that neither a long wrapper dilutes a copy nor 
 enough 5-grams by being long.
 
 Known texts share one inverted index of grams for each class of length, so a text is read once for
-all of them; only those that a block of it could be similar to are then compared with it.
+all of them; only those that a block of it could be similar to are then compared with it. A sieve of
+all grams comes before: a text with fewer of them than the least that any known text asks for is
+like none, and of a growing text only what is new is sieved.
 """
 
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Sequence
 
 import msgspec
@@ -33,7 +36,12 @@ _STRETCH = 1.3
 """Length of the compared stretch over that of the known text."""
 _CANDIDATES = 16
 _BETWEEN = re.compile(r"[\W_]+")
+_BLANKS = re.compile(r" {2,}")
+_FOLDED = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+_PRIME_TWICE = np.uint64(0x9E3779B97F4A7C15**2 & (1 << 64) - 1)
+_PACKED = np.uint64((1 << 8 * GRAM) - 1)
+_SIEVE_BITS = (16, 24)
 
 Grams = npt.NDArray[np.uint64]
 
@@ -62,6 +70,9 @@ class KnownAttacks:
         known = tuple(_Known(attack, place) for place, attack in enumerate(attacks))
         self.look_back = max((one.stretch for one in known), default=0) + GRAM
         """Folded characters before new text that a comparison needs to see again."""
+        self._sieve = _Sieve(known)
+        self.least = min((one.needed for one in known), default=0.0)
+        """Grams of known texts below which a text is like none of them."""
         classes: dict[int, list[_Known]] = {}
         for one in known:
             classes.setdefault(one.stretch.bit_length(), []).append(one)
@@ -82,9 +93,46 @@ class KnownAttacks:
 
     def every_folded(self, text: str) -> tuple[KnownAttack, ...]:
         """Return the same for a text that is folded already."""
+        if self.sieved(text) < self.least:
+            return ()
         found = grams(text)
         near = [one for index in self._indexes for one in index.within(found)]
         return tuple(one.attack for one in sorted(near, key=lambda one: one.place))
+
+    def sieved(self, text: str) -> int:
+        """Return how many grams of a folded text known texts hold, or a few more."""
+        return self._sieve.count(text)
+
+
+class _Sieve:
+    """Which grams any known text holds, by a hash: it may let others through, and keeps none back.
+
+    An ASCII text's grams are packed into numbers instead of hashed, which is several times faster.
+    """
+
+    __slots__ = ("_ascii", "_other", "_shift")
+
+    def __init__(self, known: Sequence["_Known"]) -> None:
+        size = 16 * sum(len(one.grams) for one in known)
+        least, most = _SIEVE_BITS
+        bits = min(most, max(least, size.bit_length()))
+        self._shift = np.uint64(64 - bits)
+        self._ascii = np.zeros(1 << bits, dtype=bool)
+        self._other = np.zeros(1 << bits, dtype=bool)
+        for one in known:
+            # What is not ASCII becomes a question mark, which no folded text holds.
+            self._ascii[
+                self._places(_packed(folded(one.attack.text).encode("ascii", "replace")))
+            ] = True
+            self._other[self._places(one.grams)] = True
+
+    def _places(self, found: Grams) -> Grams:
+        return (found * _PRIME) >> self._shift
+
+    def count(self, text: str) -> int:
+        if text.isascii():
+            return int(np.count_nonzero(self._ascii[self._places(_packed(text.encode()))]))
+        return int(np.count_nonzero(self._other[self._places(grams(text))]))
 
 
 class _Index:
@@ -165,7 +213,7 @@ class _Known:
 class KnownStream:
     """Known attacks over a growing text: each comparison sees the new text and one stretch back."""
 
-    __slots__ = ("_attacks", "_fresh", "_tail")
+    __slots__ = ("_attacks", "_chars", "_fresh", "_hits", "_parts", "_tail")
 
     _EVERY = 48
 
@@ -173,6 +221,9 @@ class KnownStream:
         self._attacks = attacks
         self._tail = ""
         self._fresh = ""
+        self._parts: deque[tuple[int, int]] = deque()
+        self._chars = self._hits = 0
+        """Characters of the parts that a comparison would see, and grams that known texts hold."""
 
     @property
     def pending(self) -> int:
@@ -200,9 +251,21 @@ class KnownStream:
 
     def _compare(self) -> tuple[KnownAttack, ...]:
         fresh, self._fresh = _folded(self._fresh), ""
-        window = self._tail + (fresh.lstrip() if self._tail.endswith(" ") else fresh)
-        self._tail = window[-self._attacks.look_back :]
-        return self._attacks.every_folded(window)
+        if self._tail.endswith(" "):
+            fresh = fresh.lstrip()
+        before = self._tail
+        self._tail = (before + fresh)[-self._attacks.look_back :]
+        hits = self._attacks.sieved(before[1 - GRAM :] + fresh)
+        self._parts.append((len(fresh), hits))
+        self._chars += len(fresh)
+        self._hits += hits
+        while self._chars - self._parts[0][0] >= self._attacks.look_back + len(fresh):
+            chars, old = self._parts.popleft()
+            self._chars -= chars
+            self._hits -= old
+        if self._hits < self._attacks.least:
+            return ()
+        return self._attacks.every_folded(before + fresh)
 
 
 def folded(text: str) -> str:
@@ -211,15 +274,26 @@ def folded(text: str) -> str:
 
 
 def _folded(text: str) -> str:
+    if text.isascii():
+        plain = text.translate(_FOLDED)
+        return _BLANKS.sub(" ", plain) if "  " in plain else plain
     return _BETWEEN.sub(" ", unicodedata.normalize("NFKC", text).casefold())
 
 
 def grams(text: str) -> Grams:
     """Return a hash of every character 5-gram of a text, in order."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    count = max(0, len(codes) - GRAM + 1)
-    found: Grams = np.zeros(count, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for offset in range(GRAM):
-            found = found * _PRIME + codes[offset : offset + count].astype(np.uint64)
+    if len(codes) < GRAM:
+        return np.zeros(0, dtype=np.uint64)
+    one = codes.astype(np.uint64)
+    two = one[:-1] * _PRIME + one[1:]
+    four = two[:-2] * _PRIME_TWICE + two[2:]
+    found: Grams = four[:-1] * _PRIME + one[4:]
     return found
+
+
+def _packed(text: bytes) -> Grams:
+    """Return every 5-gram of an ASCII text as a number, in order."""
+    count = max(0, len(text) - GRAM + 1)
+    wide = np.ndarray((count,), np.uint64, text + bytes(8 - GRAM), 0, (1,))
+    return wide & _PACKED
