@@ -47,6 +47,16 @@ def test_a_key_id_that_a_document_claims_is_refused() -> None:
         msgspec.convert({**honest, "key_id": SoftSsh(b"dora").key.key_id}, SshKey | Passkey)
 
 
+def test_an_approver_reads_who_asks_by_name_and_that_a_stranger_is_none(enclave: Enclave) -> None:
+    """The roster's name stands with the id; an id without a person is said to be nobody's."""
+    asked, roster = enclave.ask(), enclave.desk.state.roster
+    person = roster.person(asked.requester)
+    assert person is not None
+    assert ("Asked by", f"{person.name} ({person.id})") in in_words(asked, roster)
+    stranger = msgspec.structs.replace(asked, requester="p-" + "00" * 8)
+    assert ("Asked by", f"{stranger.requester} (not enrolled)") in in_words(stranger, roster)
+
+
 @pytest.mark.parametrize("claim", ["sign_count", "aaguid"])
 def test_a_counter_or_model_that_a_requester_sets_is_refused(claim: str) -> None:
     """Who asks for an enrolment sets neither the counter nor the model of the authenticator."""

@@ -82,6 +82,18 @@ def test_the_stock_policy_loads_and_can_be_met(tmp_path: Path, people: int, secu
     assert all("no rule" in one or "stock policy has" in one for one in lint)
 
 
+def test_the_stock_policy_has_security_beside_the_others_except_for_what_governs() -> None:
+    """Where a rule has room one approval is security's; who may approve is everybody's affair."""
+    policy = load_policy(stock_policy(security="t-security", **STOCK))
+    for rule in policy.rules:
+        row = OPERATIONS[rule.operation]
+        found = {one.team: one.count for one in rule.thresholds}
+        if row.stock > 1 and not row.governs:
+            assert found == {"t-everybody": row.stock - 1, "t-security": 1}, row.name
+        else:
+            assert found == {"t-everybody": row.stock}, row.name
+
+
 def test_no_operation_can_be_asked_for_with_fewer_than_its_least() -> None:
     """For each row: one approval fewer in a policy file is refused, by name."""
     for row in OPERATIONS.values():

@@ -438,6 +438,13 @@ def test_a_log_is_made_once_and_with_its_own_key(tmp_path: Path) -> None:
     create_log(tmp_path / "log", KEY, keys_of())
     with pytest.raises(LogError, match="holds a log"):
         create_log(tmp_path / "log", KEY, keys_of())
+    # What is left of a log is a log: neither half may be made anew over the other.
+    for name in ("checkpoint", "journal"):
+        half = tmp_path / f"half-{name}"
+        half.mkdir()
+        (half / name).write_bytes((tmp_path / "log" / name).read_bytes())
+        with pytest.raises(LogError, match="holds a log"):
+            create_log(half, KEY, keys_of())
     with pytest.raises(LogError, match="of this log"):
         LogStore(tmp_path / "log", OTHER)
     store = LogStore(tmp_path / "log", None)

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -481,6 +482,16 @@ def test_witness_remembers_across_restarts_and_refuses_lost_memory(tmp_path: Pat
     (tmp_path / "w").mkdir()
     with pytest.raises(LogError, match="state directory"):
         Witness(tmp_path / "w", secret)
+
+
+def test_witness_keeps_its_memory_where_the_next_version_looks(tmp_path: Path) -> None:
+    """The memory's name is made of the log's key, and only its owner opens the lock."""
+    _, key = filled(tmp_path / "log", 10)
+    guard, _ = witness(tmp_path / "w")
+    guard.cosign_copy(DirectorySource(tmp_path / "log"), key.verifier, 100)
+    log = key.verifier
+    assert (tmp_path / "w" / f"log-{log.id.hex()}-{log.public.hex()[:16]}.json").exists()
+    assert stat.S_IMODE((tmp_path / "w" / "lock").stat().st_mode) == 0o600
 
 
 def test_witness_clock_set_back_is_refused(tmp_path: Path) -> None:

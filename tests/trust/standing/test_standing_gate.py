@@ -119,6 +119,27 @@ def asked(
     )
 
 
+@pytest.mark.parametrize("action", [GatedAction.LOAD, GatedAction.EXPORT])
+def test_weights_wait_for_security_and_serving_waits_for_both(action: GatedAction) -> None:
+    """A standard of deployment alone binds who serves; one of security, or both, binds all."""
+    records = [activate(1, "level-2")]
+    for kind, waits in (
+        (StandardKind.DEPLOYMENT, False),
+        (StandardKind.SECURITY, True),
+        (StandardKind.BOTH, True),
+    ):
+        there = document()
+        first, second, third = there.standards
+        kinds = (first, msgspec.structs.replace(second, kind=kind), third)
+        there = msgspec.structs.replace(there, standards=kinds, thresholds=there.thresholds[:1])
+        answers = {
+            one: gate(there, records, one, model=BIG, compute=1e24, at=100, controls={})
+            for one in (action, GatedAction.SERVE)
+        }
+        assert isinstance(answers[action], GateRefused) is waits, kind
+        assert isinstance(answers[GatedAction.SERVE], GateRefused), kind
+
+
 def test_sound_evaluation_rules_out() -> None:
     """A run without a success, planned before, by three persons, rules a threshold out."""
     assert status_of(ruled_out()) is StandingStatus.RULED_OUT

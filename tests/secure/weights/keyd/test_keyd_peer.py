@@ -26,6 +26,7 @@ from safehold.secure.weights.keyd.interface import (
 )
 from safehold.secure.weights.keyd.peer import (
     Image,
+    Peer,
     check_code,
     peer_of,
     tree_sha256,
@@ -160,6 +161,12 @@ def test_code_that_changes_after_the_measurement_is_refused(tmp_path: Path) -> N
         (code / "a.py").write_text("evil\n")
         with pytest.raises(KeydError, match="code changed"):
             check()
+
+
+def test_the_log_names_the_process_in_one_line() -> None:
+    """Numbers, and as much of the digest as `keyd` prints elsewhere: sixteen letters."""
+    peer = Peer(pid=7, uid=1, gid=2, workload_sha256="0123456789abcdef" * 4)
+    assert peer.words == "uid 1 pid 7 workload 0123456789abcdef"
 
 
 def test_one_process_has_one_image() -> None:

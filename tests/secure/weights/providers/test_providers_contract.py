@@ -1,5 +1,6 @@
 """Every key provider keeps one contract: files, shares, SoftHSM2, a transit engine, KMS."""
 
+import hashlib
 import os
 import subprocess
 import uuid
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
+import msgspec
 import pkcs11
 import pytest
 from fake_vault import TOKEN, FakeVault
@@ -16,6 +18,7 @@ from safehold.errors import WeightsError
 from safehold.secure.weights.interface import KeyProvider, ProviderError, WrongKeyError
 from safehold.secure.weights.keys import unwrap_data_key
 from safehold.secure.weights.opened import SealedModel
+from safehold.secure.weights.providers.envelope import unwrap_with
 from safehold.secure.weights.providers.hsm import Pkcs11Provider
 from safehold.secure.weights.providers.kms import KmsProvider
 from safehold.secure.weights.providers.local import UnsafeLocalProvider
@@ -202,6 +205,22 @@ def test_lost_shares_below_the_threshold_are_a_clear_error(tmp_path: Path) -> No
     with pytest.raises(ProviderError, match="expected 3 of 5 shares, got 2"):
         provider.unwrap(reference, blob, CONTEXT)
     assert people.asked == asked
+
+
+def test_a_share_is_stretched_as_its_file_says_by_any_scrypt(tmp_path: Path) -> None:
+    """Python's own scrypt (RFC 7914, r=8, p=1) opens the share of one of one: no private way."""
+    provider, _, reference, blob = _split(tmp_path, 1, 1)
+    share = msgspec.json.decode((tmp_path / "safehold-x.share-1.json").read_bytes())
+    kek = hashlib.scrypt(
+        f"{PASS} 1".encode(),
+        salt=bytes.fromhex(share["salt"]),
+        n=2 ** share["work"],
+        r=8,
+        p=1,
+        dklen=32,
+    )
+    key = unwrap_with(kek, share["blob"], {"safehold-share": "safehold-x", "number": "1"})
+    assert unwrap_with(key, blob, CONTEXT) == provider.unwrap(reference, blob, CONTEXT) == KEY
 
 
 def test_wrong_passphrase_names_its_share(tmp_path: Path) -> None:
