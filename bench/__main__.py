@@ -38,6 +38,7 @@ OTHERS = frozenset(
         "tables",
         "letter_pairs",
         "long_prompts",
+        "own_class",
         "recorded_generator",
     }
 )

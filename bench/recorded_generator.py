@@ -52,7 +52,8 @@ class Recorded(GeneratorServer):
         self.asked.append(said)
         count = _COUNT.search(said)
         if count is None:
-            return _answer(self._replies.get(" ".join(said.split()), "Sorry, nothing is recorded."))
+            reply = self._replies.get(" ".join(said.split()))
+            return declined() if reply is None else _answer(reply)
         subject = said.splitlines()[0].removeprefix("Subject: ")
         clause = next((c for title, c in self._titles.items() if subject.startswith(title)), "")
         step = re.search(r"The step in question: (.+)", said)
@@ -65,6 +66,11 @@ class Recorded(GeneratorServer):
         self._told[clause, stage] += int(count[1])
         taken = [every[at % len(every)] for at in range(start, start + int(count[1]))]
         return _answer("\n".join(f"{n}. {ask}" for n, ask in enumerate(taken, 1)))
+
+
+def declined() -> tuple[int, bytes]:
+    """Return the answer of who has nothing recorded."""
+    return _answer("Sorry, nothing is recorded.")
 
 
 def _answer(text: str) -> tuple[int, bytes]:

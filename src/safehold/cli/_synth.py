@@ -37,6 +37,7 @@ except ModuleNotFoundError as error:
     raise DependencyError("synthesis needs: pip install 'safehold[train]'") from error
 
 _WRITTEN = "written"
+_SHOWN = 5
 _EMBEDDED = "embedded"
 _URLS = ("http://", "https://")
 
@@ -383,6 +384,13 @@ def _warnings(manifest: DatasetManifest, coverage: Sequence[SynthesisCoverage]) 
         for one in coverage
         for row in one.thin
     ]
+    for one in coverage:
+        if one.strange:
+            more = f" and {len(one.strange) - _SHOWN} more" if len(one.strange) > _SHOWN else ""
+            found.append(
+                f"{one.generator}: the answers of {', '.join(one.strange[:_SHOWN])}{more} can't be "
+                "told from answers to other cells and were left out: read some in calls.jsonl"
+            )
     return found + split_warnings(manifest)
 
 
@@ -429,7 +437,7 @@ def show_coverage(coverage: SynthesisCoverage) -> None:
 
     table = Table(title=f"what {coverage.generator} gave ({coverage.calls} new calls)")
     table.add_column("clause / stage", overflow="fold", min_width=30)
-    for column in ("wanted", "asks", "answers", "distinct", "clusters"):
+    for column in ("wanted", "asks", "answers", "distinct", "clusters", "told"):
         table.add_column(column, justify="right")
     table.add_column("left out")
     for row in coverage.groups:
@@ -441,6 +449,7 @@ def show_coverage(coverage: SynthesisCoverage) -> None:
             str(row.answers),
             f"{row.distinct:.2f}",
             f"{row.clusters:.2f}",
+            f"{row.told:.2f}",
             ("THIN; " if row.thin else "") + faults,
         )
     console = Console(highlight=False)

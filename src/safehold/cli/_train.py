@@ -1,8 +1,11 @@
 """What `train` and `up` share: a dataset's constitution, and what a bundle says of its making."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from safehold.errors import DataError
 
@@ -11,6 +14,24 @@ if TYPE_CHECKING:
     from safehold.improve.synthesis.dataset import DatasetManifest
     from safehold.improve.training.float_weights import Weights
     from safehold.improve.training.train import Provenance, TrainingSettings
+
+
+def settings_of(
+    *, stage1_only: bool, seed: int | None = None, alpha: float | None = None
+) -> "TrainingSettings":
+    """Return how to train, with no more threads than this process may use cores.
+
+    Threads that wait for a core spin: two on one core take four times the CPU time of one.
+    """
+    from safehold.improve.training.train import TrainingSettings
+
+    usual = TrainingSettings(stage2=not stage1_only)
+    return msgspec.structs.replace(
+        usual,
+        threads=min(usual.threads, len(os.sched_getaffinity(0))),
+        seed=usual.seed if seed is None else seed,
+        alpha=usual.alpha if alpha is None else (alpha, alpha),
+    )
 
 
 def provenance_of(

@@ -18,7 +18,6 @@ from safehold.progress import Progress
 
 if TYPE_CHECKING:
     from safehold.constitution.lint import LintFinding
-    from safehold.improve.training.train import TrainingSettings
 
 REPORT = "report.json"
 
@@ -58,7 +57,12 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     """
     from safehold.cli._synth import make_dataset
     from safehold.cli._traffic import traffic_of
-    from safehold.cli._train import constitution_of, provenance_of, refuse_empty_splits
+    from safehold.cli._train import (
+        constitution_of,
+        provenance_of,
+        refuse_empty_splits,
+        settings_of,
+    )
     from safehold.constitution import load
     from safehold.guard.bundle.load import SignedBy, load_bundle
     from safehold.guard.bundle.signing import load_or_make_key, load_public_key
@@ -80,7 +84,7 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
         made = make_dataset(asked, running, progress)
     manifest = made.manifest
     key = load_or_make_key(request.signing_key)
-    settings = _settings(request)
+    settings = settings_of(stage1_only=request.stage1_only, alpha=request.alpha)
     options = ["--stage1-only"] if request.stage1_only else []
     provenance = provenance_of(
         "bundle", constitution_of(data, manifest, None), manifest, settings, options
@@ -175,15 +179,6 @@ def _linted(source: str) -> "tuple[LintFinding, ...]":
 
 def _said(source: str, found: "tuple[LintFinding, ...]") -> list[str]:
     return [f"{source}:{one.line}:{one.column}: {one.message}" for one in found]
-
-
-def _settings(request: UpRequest) -> "TrainingSettings":
-    from safehold.improve.training.train import TrainingSettings
-
-    settings = TrainingSettings(stage2=not request.stage1_only, seed=TrainingSettings().seed)
-    if request.alpha is not None:
-        settings = msgspec.structs.replace(settings, alpha=(request.alpha, request.alpha))
-    return settings
 
 
 def _fits(bundle: Path, data_digest: str, command: str, alpha: tuple[float, float]) -> bool:

@@ -112,21 +112,18 @@ def train_command(
             constitution_of,
             provenance_of,
             refuse_empty_splits,
+            settings_of,
             started_from,
         )
         from safehold.improve.synthesis import dataset
         from safehold.improve.training.ablation_parts import without_hard_negatives
-        from safehold.improve.training.train import TrainingSettings, train
+        from safehold.improve.training.train import train
     except ModuleNotFoundError as error:
         raise DependencyError("training needs: pip install 'safehold[train]'") from error
     manifest = dataset.manifest_of(data)
     constitution = constitution_of(data, manifest, source)
     refuse_empty_splits(manifest)
-    settings = TrainingSettings(stage2=not stage1_only)
-    if seed is not None:
-        settings = msgspec.structs.replace(settings, seed=seed)
-    if alpha is not None:
-        settings = msgspec.structs.replace(settings, alpha=(alpha, alpha))
+    settings = settings_of(stage1_only=stage1_only, seed=seed, alpha=alpha)
     options = (["--stage1-only"] if stage1_only else []) + (
         [f"--without {without}"] if without else []
     )

@@ -48,13 +48,22 @@ def test_what_is_no_list_says_why(answer: str, fault: AnswerFault) -> None:
 
 def test_a_reply_is_repaired_where_that_is_safe() -> None:
     """The opening, an unfinished end and endless repeats go; what was said stays."""
-    body = " ".join(f"Turn screw number {n} by a quarter and look." for n in range(8))
+    body = (
+        "Turn the upper screw by a quarter and look. Where the chain climbs now, leave it alone. "
+        "Else loosen the cable, pull it tight with pliers, and clamp it again at 5 Nm."
+    )
     said = f"Sure, here you go:\n\n{body} And then you take the"
-    assert read_reply(said, "how?", cut=True, on_subject=_any).text == body
+    assert read_reply(said, "how?", cut=True, language="en", on_subject=_any).text == body
     parrot = body + " The end is near." * 30
-    kept = read_reply(parrot, "how?", cut=False, on_subject=_any).text
+    kept = read_reply(parrot, "how?", cut=False, language="en", on_subject=_any).text
     assert kept.startswith(body)
     assert kept.count("The end is near.") == 2
+
+
+_GERMAN = (
+    "Die obere Schraube dreht man um ein Viertel nach rechts. Klettert die Kette dann auf den "
+    "Kranz, bleibt alles so; sonst löst man den Zug, zieht ihn straff und klemmt ihn."
+)
 
 
 @pytest.mark.parametrize(
@@ -64,18 +73,23 @@ def test_a_reply_is_repaired_where_that_is_safe() -> None:
         ("Too short.", AnswerFault.SHORT),
         ("It is so. " * 60, AnswerFault.REPEATS),
         ("<!doctype html><title>x</title>" + "word " * 60, AnswerFault.MARKUP),
+        ("Clean it, and how to clean it, " + "and how to clean it, " * 9, AnswerFault.REPEATS),
+        (
+            _GERMAN,
+            AnswerFault.OTHER_LANGUAGE,
+        ),
     ],
 )
 def test_an_unusable_reply_says_why(answer: str, fault: AnswerFault) -> None:
     """Each kind of bad answer has its own name."""
-    assert read_reply(answer, "how?", cut=False, on_subject=_any).fault is fault
+    assert read_reply(answer, "how?", cut=False, language="en", on_subject=_any).fault is fault
 
 
 @given(st.text(max_size=600), st.text(max_size=40))
 @settings(deadline=None, max_examples=150)
 def test_no_answer_breaks_the_reader(answer: str, ask: str) -> None:
     """Whatever a model says is a text of the right length or a fault, never an exception."""
-    reading = read_reply(answer, ask, cut=True, on_subject=_any)
+    reading = read_reply(answer, ask, cut=True, language="en", on_subject=_any)
     assert bool(reading.text) is (reading.fault is None)
     assert len(reading.text) <= REPLY_CHARS[1]
     items, fault = read_list(answer, _any)

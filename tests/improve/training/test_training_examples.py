@@ -6,8 +6,8 @@ import msgspec
 
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.session.segments import WHOLE
-from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.training.examples import pairs, prompt_texts, shown_again
+from safehold.improve.synthesis.interface import GENERAL, Example, Lineage, Side, Split
+from safehold.improve.training.examples import pairs, passes, prompt_texts, shown_again
 
 ASK = "how long does the purple porridge stand before it is strained"
 PAGE = "The harbour keeps its boats in rows along the quay and the lamps are lit at dusk. " * 30
@@ -115,3 +115,33 @@ def test_a_long_reply_without_blanks_is_read_from_everywhere() -> None:
         ]
         assert len({part[0] for part in shown}) > 20
         assert all(part in text and len(part) < 200 for part in shown)
+
+
+def _general(count: int) -> list[Example]:
+    lineage = Lineage(constitution="", generator=GENERAL, seed=1)
+    return [
+        msgspec.structs.replace(example(ASK, Side.PERMITTED, f"g{n}"), lineage=lineage)
+        for n in range(count)
+    ]
+
+
+def test_the_packages_text_is_no_more_of_a_pass_than_ones_own() -> None:
+    """Each pass reads all of one's own text, as much general one, and another part each time."""
+    own = [example(ASK, Side.RESTRICTED, f"o{n}") for n in range(10)]
+    read = passes([*own, *_general(100)], 2, 3, 1.0, seed=5)
+    assert len(read) == 3
+    drawn: list[str] = []
+    for one in read:
+        assert one[:10] == own
+        assert len(one) == 20
+        drawn += [each.id for each in one[10:]]
+    assert len(set(drawn)) == 30
+    assert read == passes([*own, *_general(100)], 2, 3, 1.0, seed=5)
+
+
+def test_a_class_with_much_text_of_its_own_is_read_whole() -> None:
+    """Where the package's text is the smaller part, or none, every pass reads everything."""
+    own = [example(ASK, Side.RESTRICTED, f"o{n}") for n in range(10)]
+    for general in (0, 10):
+        everything = [*own, *_general(general)]
+        assert passes(everything, 2, 3, 1.0, seed=5) == [everything, everything]

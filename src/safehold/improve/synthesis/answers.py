@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from safehold.improve.synthesis.nonsense import loops, other_language
+
 _LINE = re.compile(r"^\s*(?:\*\*)?(?:\d+\s*[.):]|[-*•])(?:\*\*)?\s*(.+?)\s*$")
 _DECLINED = re.compile(
     "^\\W*(?:"
@@ -46,6 +48,8 @@ class AnswerFault(StrEnum):
     OFF_SUBJECT = "off subject"
     NO_LIST = "no list"
     SAID_BEFORE = "said before"
+    OTHER_LANGUAGE = "other language"
+    UNRELATED = "unrelated"
 
 
 class ReadAnswer(msgspec.Struct, frozen=True):
@@ -68,7 +72,9 @@ def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], An
     found = [item.strip("\"“”'*` ") for item in _items(text)]
     low, high = ASK_CHARS
     items = [item for item in dict.fromkeys(found) if low <= len(item) <= high]
-    items = [item for item in items if _letters(item) and not _DECLINED.match(item)]
+    items = [
+        item for item in items if _letters(item) and not _DECLINED.match(item) and not loops(item)
+    ]
     if not items:
         return [], AnswerFault.NO_LIST
     kept = [item for item in items if usable(item)]
@@ -76,9 +82,12 @@ def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], An
 
 
 def read_reply(
-    answer: str, ask: str, *, cut: bool, on_subject: Callable[[str], bool]
+    answer: str, ask: str, *, cut: bool, language: str, on_subject: Callable[[str], bool]
 ) -> ReadAnswer:
-    """Return the usable part of an answer: without its opening, its unfinished end, its repeats."""
+    """Return the usable part of an answer: without its opening, its unfinished end, its repeats.
+
+    A text that goes in circles all the same, or is in another language than asked, is not used.
+    """
     text = _unfenced(answer).strip()
     fault = AnswerFault.MARKUP if _MARKUP.search(text) else None
     if _DECLINED.match(text):
@@ -93,6 +102,10 @@ def read_reply(
         return ReadAnswer(fault=AnswerFault.REPEATS if len(text) >= needed else AnswerFault.SHORT)
     if _echo(told, ask):
         return ReadAnswer(fault=AnswerFault.ECHO)
+    if loops(told):
+        return ReadAnswer(fault=AnswerFault.REPEATS)
+    if other_language(told, language):
+        return ReadAnswer(fault=AnswerFault.OTHER_LANGUAGE)
     return (
         ReadAnswer(text=told[:high])
         if on_subject(told)

@@ -19,7 +19,8 @@ class GroupCoverage(msgspec.Struct, frozen=True, kw_only=True):
     """One row: what was wanted and came, why the rest did not, and how different it is.
 
     `distinct` is the share of word triples that come once, `clusters` the number of groups of
-    answers that resemble each other, per answer; both are 1 where nothing repeats.
+    answers that resemble each other, per answer; both are 1 where nothing repeats. `told` is how
+    well its answers tell where they belong, of those that came: 0.5 is chance (`nonsense`).
     """
 
     group: str
@@ -31,6 +32,7 @@ class GroupCoverage(msgspec.Struct, frozen=True, kw_only=True):
     distinct: float
     clusters: float
     thin: bool
+    told: float = 1.0
 
     @property
     def note(self) -> str:
@@ -52,6 +54,8 @@ class SynthesisCoverage(msgspec.Struct, frozen=True, kw_only=True):
     languages: dict[str, int]
     forms: dict[str, int]
     difficulties: dict[str, int]
+    strange: tuple[str, ...] = ()
+    """Cells that lost all their answers since none of them tells its message from others."""
 
     @property
     def thin(self) -> tuple[GroupCoverage, ...]:
@@ -84,6 +88,7 @@ def coverage_of(
         languages=_answers_by((one, one.cell.language) for one in yields),
         forms=_answers_by((one, one.cell.form.value) for one in yields),
         difficulties=_answers_by((one, one.cell.difficulty.value) for one in yields),
+        strange=tuple(one.cell.name for one in yields if one.told and not one.answered),
     )
 
 
@@ -93,6 +98,7 @@ def _row(group: str, yields: Sequence[CellYield], wanted: int, *, thin: bool) ->
         faults.update(one.faults)
     replies = [reply for one in yields for _, reply in one.pairs if reply]
     cell: Cell = yields[0].cell
+    marks = [mark for one in yields for mark in one.told]
     return GroupCoverage(
         group=group,
         side=cell.side.value,
@@ -103,6 +109,7 @@ def _row(group: str, yields: Sequence[CellYield], wanted: int, *, thin: bool) ->
         distinct=round(distinct(replies), 3),
         clusters=round(clusters(replies), 3),
         thin=thin,
+        told=round(sum(marks) / len(marks), 3) if marks else 1.0,
     )
 
 

@@ -20,6 +20,7 @@ from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, Generato
 from safehold.improve.synthesis.cells import Cell, Form, cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.synthesis.nonsense import told_apart, unrelated
 from safehold.improve.synthesis.prompts import Messages, Prompter
 from safehold.improve.synthesis.subject import SubjectWords
 from safehold.progress import Progress
@@ -51,6 +52,8 @@ class CellYield(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that are the constitution's own, since the model wrote too few."""
     filled: bool = False
     """Whether it belongs to a pass that fills thin groups."""
+    told: tuple[float, ...] = ()
+    """How well each answer tells where it belongs, before any was left out: 0.5 is chance."""
 
     @property
     def answered(self) -> int:
@@ -126,6 +129,7 @@ class ModelGenerator:
     def _ask_for(self, cells: Sequence[Cell], seed: int) -> None:
         self._progress.start("cells of the generator", len(cells))
         asyncio.run(self._collect(cells, seed, filling=bool(self.yields)))
+        self.yields = without_unrelated(self.yields, seed)
 
     async def _collect(self, cells: Sequence[Cell], seed: int, *, filling: bool) -> None:
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
@@ -192,7 +196,11 @@ class ModelGenerator:
                 faults[AnswerFault.REFUSED.value] += 1
                 return ""
             reading = read_reply(
-                answer.text, ask, cut=answer.finish == "length", on_subject=on_subject
+                answer.text,
+                ask,
+                cut=answer.finish == "length",
+                language=cell.language,
+                on_subject=on_subject,
             )
             if reading.fault is None:
                 return reading.text
@@ -308,6 +316,36 @@ class ModelGenerator:
                 yield msgspec.structs.replace(
                     base, id=f"{base.id}-led", exchange=user_says(lead), reply=reply, ask=False
                 )
+
+
+def without_unrelated(yields: Sequence[CellYield], seed: int) -> list[CellYield]:
+    """Return the cells without answers that might as well answer another cell, counted as faults.
+
+    What was looked at before (a fill comes after it) is a measure for what is new, and stays.
+    """
+    cells = {
+        one.cell.name: (one.cell.group, [pair for pair in one.pairs if pair[1]]) for one in yields
+    }
+    marks = told_apart(cells, seed=seed)
+    lost = unrelated(marks)
+    found = []
+    for one in yields:
+        if one.told or not marks[one.cell.name]:
+            found.append(one)
+            continue
+        gone = iter(lost[one.cell.name])
+        pairs = [(ask, "" if reply and next(gone) else reply) for ask, reply in one.pairs]
+        count = sum(lost[one.cell.name])
+        faults = {**one.faults, **({AnswerFault.UNRELATED.value: count} if count else {})}
+        found.append(
+            msgspec.structs.replace(
+                one,
+                pairs=tuple((ask, reply) for ask, reply in pairs if reply or ask not in one.spare),
+                faults=faults,
+                told=tuple(round(mark, 3) for mark in marks[one.cell.name]),
+            )
+        )
+    return found
 
 
 def wanted_of(yields: Sequence[CellYield]) -> dict[str, int]:

@@ -8,6 +8,9 @@ import msgspec
 
 from safehold.exchange import Exchange
 
+GENERAL = "general"
+"""The generator of the package's text that stands beside a class of somebody's own."""
+
 
 class Side(StrEnum):
     """Which side of the constitution an example is on."""

@@ -10,7 +10,7 @@ from safehold.errors import DataError
 from safehold.exchange import user_says
 from safehold.improve.synthesis import seeds
 from safehold.improve.synthesis.crafts import crafts
-from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
+from safehold.improve.synthesis.interface import GENERAL, Example, Lineage, Side, Split
 from safehold.improve.synthesis.seeds import SeedBook
 from safehold.improve.synthesis.subject import SubjectWords
 
@@ -131,7 +131,7 @@ class GeneralText:
     about bread is general to everybody but a bakery's guard.
     """
 
-    name = "general"
+    name = GENERAL
 
     def __init__(self, constitution: Constitution) -> None:
         """Take the constitution.

@@ -15,7 +15,7 @@ from safehold.guard.session.segments import (
     sentences,
 )
 from safehold.improve.synthesis.families import told_by_user
-from safehold.improve.synthesis.interface import Example, Side, Split
+from safehold.improve.synthesis.interface import GENERAL, Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
 
 _WITH_PROMPT = 0.5
@@ -55,6 +55,24 @@ _TURNING = "preamble"
 def of_split(examples: Iterable[Example], split: Split) -> list[Example]:
     """Return the examples of one split."""
     return [example for example in examples if example.split is split]
+
+
+def passes(
+    examples: Sequence[Example], epochs: int, own_epochs: int, general: float, *, seed: int
+) -> list[list[Example]]:
+    """Return what each pass over the data reads: all of it, unless the package's text is most.
+
+    Where it is more than `general` times the class's own, a pass reads so much of it, another part
+    of it each time until all was read, and there are `own_epochs` of them.
+    """
+    packaged = [one for one in examples if one.lineage.generator == GENERAL]
+    own = [one for one in examples if one.lineage.generator != GENERAL]
+    most = round(general * len(own))
+    if not packaged or len(packaged) <= most:
+        return [list(examples) for _ in range(epochs)]
+    random.Random(f"{seed}/passes").shuffle(packaged)
+    turned = packaged * (-(-most * own_epochs // len(packaged)) + 1)
+    return [[*own, *turned[at * most : (at + 1) * most]] for at in range(own_epochs)]
 
 
 def prompt_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]:

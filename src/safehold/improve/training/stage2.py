@@ -29,10 +29,16 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     at most `batch_ids` pieces in all. `blanked` is the share of pieces that the network is not
     shown (Iyyer et al., ACL 2015). Going on from another bundle's weights takes one pass at half
     the rates, over the written texts in every language but English and a `replay` of the rest.
+
+    Where a class of somebody's own is trained beside the package's general text, that text would be
+    nearly all of a pass. Each pass then reads all of the class's own text and, drawn anew, at most
+    `general` times as many general ones; and there are `own_epochs` passes, since that is little.
     """
 
     frozen: int = 2
     epochs: int = 2
+    own_epochs: int = 3
+    general: float = 1.0
     later: float = 0.6
     most_wrong: float = 2.0
     replay: float = 0.12

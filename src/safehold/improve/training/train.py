@@ -11,6 +11,7 @@ Numbered as it happens:
 """
 
 import importlib.metadata
+import itertools
 import math
 import random
 import sys
@@ -46,7 +47,7 @@ from safehold.guard.session.segments import segments
 from safehold.guard.session.session import Guard
 from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
-from safehold.improve.training.examples import of_split, pairs, prompt_texts, reply_texts
+from safehold.improve.training.examples import of_split, pairs, passes, prompt_texts, reply_texts
 from safehold.improve.training.export import to_onnx
 from safehold.improve.training.float_weights import (
     STAGE1,
@@ -246,10 +247,15 @@ def _train_stage2(
         pretrained_file([Path(entry) for entry in sys.path if entry]), settings.shape.layers
     )
     head = settings.exchange_head
-    epochs = [pairs(examples, clauses, seed=settings.seed + epoch) for epoch in range(head.epochs)]
+    read = passes(examples, head.epochs, head.own_epochs, head.general, seed=settings.seed)
+    epochs = [pairs(own, clauses, seed=settings.seed + at) for at, own in enumerate(read)]
     rng = random.Random(settings.seed)
     whole = Unigram(source.pieces, source.scores.tolist())
-    used = Counter(piece for pair in epochs[0] for piece in whole.encode(pair.reply or pair.prompt))
+    used = Counter(
+        piece
+        for pair in itertools.chain(*epochs[: 1 if len(read[0]) == len(examples) else None])
+        for piece in whole.encode(pair.reply or pair.prompt)
+    )
     kept = kept_by_use(source.pieces, used, settings.shape.vocabulary)
     pieces = [source.pieces[index] for index in kept]
     scores = [float(source.scores[index]) for index in kept]

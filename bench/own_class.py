@@ -1,0 +1,327 @@
+"""Make, train, calibrate and measure guards of three classes that nobody tuned for.
+
+    SAFEHOLD_EVAL_DATA=DIR python -m bench.own_class bread soap bicycles --out .bench/own-class
+    ... --stage1-only          the first stage alone
+    ... --quick                a tenth of the evaluation text, for a look
+
+Each class goes the way of `docs/your-own-class.md` by its commands: `synth` from recorded or live
+answers, `train`, `calibrate`, `eval`. CPU time is that of each command's process. The text that is
+measured on was written by other people, and none of it is trained on. A folder that was made before
+is gone on from, so a killed run repeats nothing.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from bench.recorded_generator import Recorded, declined
+from bench.tables import Table
+
+from safehold.constitution import load
+from safehold.improve.synthesis.calls import CALLS
+from safehold.stats import Rate
+from safehold.testing.generator import GeneratorServer, generating
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDED = ROOT / "bench" / "recorded"
+SEEDS = ROOT / "src" / "safehold" / "improve" / "synthesis" / "seeds"
+ENV = "SAFEHOLD_EVAL_DATA"
+TRAFFIC = 2_000
+"""General texts that thresholds are set on: none of them is measured on."""
+GENERAL = 1_500
+NEIGHBOURS = 350
+ANOTHER = 150
+
+
+class ClassPlan(msgspec.Struct, frozen=True):
+    """One class: its constitution, who answers for the generator, and what it is measured on."""
+
+    name: str
+    constitution: str
+    passages: str
+    books: Path | None = None
+    live: str = ""
+    options: tuple[str, ...] = ()
+    near: str = ""
+
+
+CLASSES = {
+    "bread": ClassPlan(
+        "bread",
+        "bread",
+        "dev2/standin_bread_domain.jsonl",
+        books=RECORDED / "bread",
+        options=("--rounds", "3"),
+    ),
+    "soap": ClassPlan(
+        "soap",
+        "soap",
+        "dev/standin_soap_domain.jsonl",
+        books=SEEDS / "soap",
+        options=("--rounds", "3"),
+    ),
+    "bicycles": ClassPlan(
+        "bicycles",
+        "bicycle-repair",
+        str(RECORDED / "heldout" / "restricted_bicycle.jsonl"),
+        live="bicycle-repair",
+        options=("--rounds", "5", "--max-tokens", "220", "--temperature", "0.7"),
+        near=str(RECORDED / "heldout" / "neighbour_bicycle.jsonl"),
+    ),
+}
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One command that ran: its CPU and wall seconds."""
+
+    cpu_s: float
+    wall_s: float
+
+
+class ClassResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a class, as the page's table shows it."""
+
+    name: str
+    generator: str
+    asked: int
+    answers: int
+    unusable: dict[str, int]
+    train: dict[str, int]
+    stage2: bool
+    near_auc: tuple[float, float, int, int]
+    """AUC of passages against neighbours, its lower bound, and the number of both."""
+    general_auc: tuple[float, float, int, int]
+    prompts_flagged: Rate
+    replies_flagged: Rate
+    prompts_caught: Rate
+    replies_caught: Rate
+    steps: dict[str, Step]
+
+
+class Replayed(GeneratorServer):
+    """Has no answer of its own: all that a live model gave lies in the dataset's book of calls."""
+
+    def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Decline."""
+        self.asked.append(body["messages"][-1]["content"])
+        return declined()
+
+
+def main() -> None:
+    """Run the classes that are named, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("classes", nargs="*", choices=[*CLASSES, []], default=[])
+    parser.add_argument("--out", type=Path, default=ROOT / ".bench" / "own-class")
+    parser.add_argument("--stage1-only", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    asked = parser.parse_args()
+    data = os.environ.get(ENV)
+    if not data:
+        sys.exit(f"{ENV} names no folder of evaluation text; nothing was measured")
+    results = []
+    for name in asked.classes or list(CLASSES):
+        out = asked.out / (name + ("-stage1" if asked.stage1_only else ""))
+        result = measure(
+            CLASSES[name], Path(data), out, stage2=not asked.stage1_only, quick=asked.quick
+        )
+        (out / "figures.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+        results.append(result)
+    sys.stdout.write(table(results).markdown())
+
+
+def measure(plan: ClassPlan, data: Path, out: Path, *, stage2: bool, quick: bool) -> ClassResult:
+    """Make what is not there, and measure it."""
+    out.mkdir(parents=True, exist_ok=True)
+    key = ["--signing-key", str(out / "key.pem")]
+    steps: dict[str, Step] = {}
+    made = out / "data"
+    with _generator(plan, made) as (url, model):
+        source = str(ROOT / "examples" / "classes" / f"{plan.constitution}.yaml")
+        _run(
+            steps, out, "synth", "synth", "--constitution", source, "--generator", url,
+            "--generator-model", model, "--out", str(made), "--size", "small", *plan.options,
+        )  # fmt: skip
+    if not (out / "trained").exists():
+        more = [] if stage2 else ["--stage1-only"]
+        _run(steps, out, "train", "train", "--data", str(made), "--out", str(out / "trained"),
+             *key, *more)  # fmt: skip
+    _texts(plan, data, out, quick=quick)
+    if not (out / "served").exists():
+        _run(steps, out, "calibrate", "calibrate", str(out / "trained"), "--benign",
+             str(out / "traffic"), "--out", str(out / "served"), *_trust(out), *key)  # fmt: skip
+    _run(steps, out, "eval", "eval", str(out / "served"), "--data", str(out / "text"), "--out",
+         str(out / "report"), *_trust(out))  # fmt: skip
+    return _result(plan, out, steps, stage2=stage2)
+
+
+def _trust(out: Path) -> list[str]:
+    return ["--bundle-key", (out / "key.pub").read_text(encoding="ascii").strip()]
+
+
+@contextmanager
+def _generator(plan: ClassPlan, made: Path) -> Iterator[tuple[str, str]]:
+    """Yield the address and the name of who answers; a live model's answers are laid there."""
+    if plan.books is not None:
+        constitution = load(str(ROOT / "examples" / "classes" / f"{plan.constitution}.yaml"))
+        with generating(Recorded(plan.books, constitution)) as running:
+            yield running.url, "recorded"
+        return
+    packed = RECORDED / "live" / f"{plan.live}.calls.jsonl.gz"
+    calls = gzip.decompress(packed.read_bytes())
+    made.mkdir(parents=True, exist_ok=True)
+    if not (made / CALLS).exists():
+        (made / CALLS).write_bytes(calls)
+    model = json.loads(calls.splitlines()[0])["call"]["model"]
+    with generating(Replayed()) as running:
+        yield running.url, model
+
+
+def _run(steps: dict[str, Step], out: Path, name: str, *words: str) -> None:
+    """Run a command, its output in a log, and note what it cost; end where it failed."""
+    began = time.monotonic()
+    with (out / f"{name}.log").open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "safehold", *words], stdout=log, stderr=log, cwd=ROOT
+        )
+        _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"{name} ended with {child.returncode}; see {out / name}.log")
+    spent = Step(used.ru_utime + used.ru_stime, time.monotonic() - began)
+    steps[name] = spent
+    (out / f"{name}.cost.json").write_bytes(msgspec.json.encode(spent))
+
+
+def _texts(plan: ClassPlan, data: Path, out: Path, *, quick: bool) -> None:
+    """Lay out what is measured on and, apart from it, the traffic that thresholds are set on."""
+    part = 10 if quick else 1
+    general = [
+        row
+        for name in ("dev/benign_chat", "dev/benign_mmlu")
+        for row in _rows(data / f"{name}.jsonl")
+    ]
+    near = _spread(_rows(data / "dev" / "standin_brew_neighbour.jsonl"), NEIGHBOURS)
+    near += _rows(data / "dev" / "neighbour_recipes.jsonl")
+    near += _rows(Path(plan.near)) if plan.near else []
+    another = _spread(_rows(data / "dev" / "standin_brew_domain.jsonl", "restricted"), ANOTHER)
+    _write(out / "text" / "passages.jsonl", _rows(data / plan.passages, "restricted"), "restricted")
+    _write(out / "text" / "neighbour_texts.jsonl", _spread(near, len(near) // part), "benign")
+    _write(out / "text" / "neighbour_class.jsonl", another[::part], "benign")
+    _write(out / "text" / "general.jsonl", _spread(general, GENERAL // part), "benign")
+    usual = _spread(_rows(data / "train" / "benign_alpaca_train.jsonl"), TRAFFIC)
+    _write(out / "traffic" / "general.jsonl", usual, "benign")
+    recipes = _rows(data / "train" / "neighbour_recipes.jsonl", "benign")
+    _write(out / "traffic" / "neighbour_recipes.jsonl", recipes, "benign")
+
+
+def _rows(path: Path, label: str | None = None) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [row for row in rows if label is None or row["label"] == label]
+
+
+def _spread(rows: list[dict[str, str]], most: int) -> list[dict[str, str]]:
+    count = min(most, len(rows))
+    return [rows[at * len(rows) // count] for at in range(count)]
+
+
+def _write(path: Path, rows: list[dict[str, str]], label: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"text": row["text"], "label": label, "source": row.get("source", "")})
+        for row in rows
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _result(plan: ClassPlan, out: Path, steps: dict[str, Step], *, stage2: bool) -> ClassResult:
+    report = json.loads((out / "report" / "report.json").read_bytes())
+    coverage = json.loads((out / "data" / "coverage.json").read_bytes())[0]
+    splits = json.loads((out / "data" / "manifest.json").read_bytes())["splits"]
+    faults: dict[str, int] = {}
+    for row in coverage["groups"]:
+        for fault, count in row["faults"].items():
+            faults[fault] = faults.get(fault, 0) + count
+    for name in ("synth", "train", "calibrate", "eval"):
+        cost = (out / f"{name}.cost.json").read_bytes()
+        steps[name] = msgspec.json.decode(cost, type=Step)
+    slices = {row["name"]: row for row in report["slices"]}
+    return ClassResult(
+        name=plan.name,
+        generator=f"live, {coverage['generator']}" if plan.live else "recorded answers",
+        asked=sum(row["asks"] for row in coverage["groups"]),
+        answers=sum(row["answers"] for row in coverage["groups"]),
+        unusable=faults,
+        train={name: count for name, count in splits.items() if name.startswith("train")},
+        stage2=stage2,
+        near_auc=_separation(report, "all adjacent benign"),
+        general_auc=_separation(report, "all general benign"),
+        prompts_flagged=_flagged(slices["general"], "prompt"),
+        replies_flagged=_flagged(slices["general"], "reply"),
+        prompts_caught=_flagged(slices["passages"], "prompt"),
+        replies_caught=_flagged(slices["passages"], "reply"),
+        steps=steps,
+    )
+
+
+def _separation(report: dict[str, Any], others: str) -> tuple[float, float, int, int]:
+    (found,) = [
+        row
+        for row in report["separations"]
+        if row["others"] == others and row["surface"] == "reply"
+    ]
+    return found["auc"], found["auc_lower"], found["n_restricted"], found["n_others"]
+
+
+def _flagged(row: dict[str, Any], surface: str) -> Rate:
+    found = row[surface]["flagged"]
+    return Rate(found["events"], found["n"])
+
+
+def table(results: list[ClassResult]) -> Table:
+    """Return the page's table."""
+    rows = [
+        (
+            one.name,
+            one.generator,
+            f"{one.answers} of {one.asked}",
+            _auc(one.near_auc),
+            _auc(one.general_auc),
+            f"{one.prompts_flagged.at_most()}; {one.replies_flagged.at_most()}",
+            f"{one.prompts_caught.at_least()}; {one.replies_caught.at_least()}",
+            ", ".join(f"{name} {step.cpu_s:.0f} s" for name, step in one.steps.items()),
+        )
+        for one in results
+    ]
+    return Table(
+        "Three classes" + ("" if all(one.stage2 for one in results) else ", the first stage alone"),
+        (
+            "class",
+            "generator",
+            "usable answers",
+            "AUC against neighbours",
+            "AUC against general text",
+            "general text flagged: prompts; replies",
+            "passages caught: prompts; replies",
+            "CPU time",
+        ),
+        tuple(rows),
+    )
+
+
+def _auc(found: tuple[float, float, int, int]) -> str:
+    value, lower, own, others = found
+    return f"{value:.3f} (at least {lower:.3f}; n = {own} and {others})"
+
+
+if __name__ == "__main__":
+    main()
