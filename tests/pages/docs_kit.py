@@ -8,14 +8,24 @@ generator FILE       a model that writes training text, until it is stopped; its
 programme KEY DIGEST the bounty's terms, with triage's public key and the questions' digest
 template FILE        a dress of an attack, to be shared with partners
 labelled FOLDER      text that somebody labelled
-weights FOLDER       a small model
+weights FOLDER       the embedded model, as one GGUF file
+tiny FOLDER          a Hugging Face model of random weights
+probed MODEL BUNDLE  such a model, and a bundle with a probe that listens to it
+samples MODEL FILE   such a model, and replies that it gave under a seed
+teller SAMPLES FILE  a server that gives those replies again, with log-probabilities
+postgres FILE        a PostgreSQL server, until it is stopped; its address
+month FILE           a ledger of two thousand exchanges
 enclave              a founded log in trust-log: the reader is dev-one; ada is the reader too
 behaviour OLD NEW    a comparison of two bundles that lost nothing
 """
 
+import http.server
 import json
+import shutil
 import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,15 +36,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from safehold.guard.bundle.signing import load_or_make_key
+from safehold.guard.gateway.upstreams.embedded import find_weights
 from safehold.testing.bounty import CLEAN_CHAT, UNIVERSAL
 from safehold.testing.bundles import write_tiny
 from safehold.testing.generator import GeneratorServer, generating
 from safehold.testing.intel import SOURCE
 from safehold.testing.monitoring import fill
+from safehold.testing.postgres import EmbeddedPostgres
 from safehold.testing.released import RELEASE_RULES
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh
 from safehold.testing.upstream import MockUpstream, says
-from safehold.testing.weights import write_model
 from safehold.trust.people.sshsig import private_key_text
 
 
@@ -125,8 +136,106 @@ def labelled(folder: str) -> None:
 
 
 def weights(folder: str) -> None:
-    """Write a small model."""
-    write_model(Path(folder), shards=1)
+    """Copy the embedded model."""
+    Path(folder).mkdir()
+    shutil.copy(find_weights(), Path(folder) / "model.gguf")
+
+
+def tiny(folder: str) -> None:
+    """Write a small model that writes nonsense."""
+    from safehold.testing.models import tiny_model  # noqa: PLC0415 - torch, for three pages
+
+    tiny_model(Path(folder))
+
+
+def probed(folder: str, bundle: str) -> None:
+    """Write a small model and a bundle that is bound to it, signed by the reader."""
+    from safehold.guard.served.model import HfModel  # noqa: PLC0415 - torch
+    from safehold.testing.models import write_probed  # noqa: PLC0415 - torch
+
+    tiny(folder)
+    path = Path.home() / ".config" / "safehold" / "bundle-key.pem"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = HfModel(Path(folder), dtype="bfloat16")
+    write_probed(Path(bundle), model, load_or_make_key(path))
+
+
+def _letters(folder: Path) -> None:
+    """Make a small model write letters and signs alone: bytes that are no text don't come back."""
+    from safetensors.numpy import load_file, save_file  # noqa: PLC0415 - with torch
+
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    plain = [index for piece, index in vocabulary.items() if "!" <= piece <= "~"]
+    weights = load_file(folder / "model.safetensors")
+    head = weights["lm_head.weight"]
+    kept = head[plain].copy()
+    head[:] = 0
+    head[plain] = kept
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def samples(folder: str, file: str) -> None:
+    """Let a small model reply, and keep what it said."""
+    from safehold.guard.served.interface import Said  # noqa: PLC0415 - torch
+    from safehold.guard.served.model import HfModel, Sampling  # noqa: PLC0415 - torch
+
+    tiny(folder)
+    _letters(Path(folder))
+    model = HfModel(Path(folder))
+    lines = []
+    for number in range(8):
+        asked = f"part {number}"
+        drawn = model.write([Said("user", asked)], Sampling(most=200, seed=number), None)
+        turns = [{"role": "user", "content": asked}]
+        reply = "".join(one.text for one in drawn)
+        lines.append({"account": "laptop", "messages": turns, "reply": reply, "seed": number})
+    Path(file).write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+
+def teller(samples_file: str, file: str) -> None:
+    """Go on with each sample's reply, a character a token, until SIGTERM."""
+    told = {}
+    for line in Path(samples_file).read_text().splitlines():
+        one = json.loads(line)
+        told[one["messages"][-1]["content"]] = one["reply"]
+
+    class Again(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            turns = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
+            begun = turns[-1]["content"] if turns[-1]["role"] == "assistant" else ""
+            asked = next(turn["content"] for turn in turns if turn["role"] == "user")
+            content = [
+                {"token": one, "top_logprobs": [{"token": one, "logprob": 0.0}]}
+                for one in told[asked][len(begun) :]
+            ]
+            body = json.dumps({"choices": [{"logprobs": {"content": content}}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Again) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        Path(file).write_text(f"http://127.0.0.1:{served.server_port}/v1")
+        signal.sigwait({signal.SIGTERM})
+        served.shutdown()
+
+
+def postgres(file: str) -> None:
+    """Serve a database until SIGTERM; a socket's path must be short."""
+    with (
+        tempfile.TemporaryDirectory(prefix="shpg-") as folder,
+        EmbeddedPostgres(Path(folder)) as server,
+    ):
+        Path(file).write_text(server.url)
+        signal.sigwait({signal.SIGTERM})
+
+
+def month(file: str) -> None:
+    """Keep what two accounts asked in a month."""
+    who = ("laptop", "desk")
+    asked = [(who[n % 2], f"Write {n} lines about the weather in {n}.", False) for n in range(2000)]
+    fill(file, asked)
 
 
 def traffic(file: str) -> None:
@@ -165,10 +274,14 @@ def behaviour(old: str, new: str) -> None:
     Path("comparison.json").write_bytes(msgspec.json.encode(value))
 
 
-THINGS: dict[str, Callable[..., None]] = {
-    one.__name__: one
-    for one in (bundle, mine, ledger, upstream, generator, programme, template, labelled)
-} | {one.__name__: one for one in (weights, enclave, behaviour, traffic)}
+THINGS: dict[str, Callable[..., None]] = (
+    {
+        one.__name__: one
+        for one in (bundle, mine, ledger, upstream, generator, programme, template, labelled)
+    }
+    | {one.__name__: one for one in (weights, enclave, behaviour, traffic)}
+    | {one.__name__: one for one in (tiny, probed, samples, teller, postgres, month)}
+)
 
 if __name__ == "__main__":
     THINGS[sys.argv[1]](*sys.argv[2:])

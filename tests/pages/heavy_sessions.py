@@ -31,21 +31,20 @@ HEAVY: dict[str, Session] = {
     ),
     "guard": Session(
         before="""
-kit labelled labelled; model
+kit labelled labelled; model; kit tiny models/mine; kit month safehold-ledger.db
+safehold synth --out early/ --size small
+safehold train --data early/ --out bundles/mine --stage1-only
 kit traffic week.jsonl; export SAFEHOLD_EVAL_DATA=$PWD/labelled
 """,
         own={
+            "--data data/ --probe": "--data early/ --probe",
+            "safehold-ledger.db --contamination 0.001 --out bundles/ours": "safehold-ledger.db "
+            "--contamination 0.001 --out bundles/ledgers",
             "synth --out data/": "synth --out data/ --size small",
             "train --data data/ --out bundles/mine": "train --data data/ --out bundles/new "
             "--stage1-only",
             "eval bundles/mine --data": "eval bundles/new --data",
             "http://127.0.0.1:8000/v1 --bundle bundles/mine": "$MODEL --bundle bundles/new",
-        },
-        left={
-            "safehold train --data data/ --probe": "tests/improve/probes trains and serves one",
-            "safehold eval bundles/probed": "the same",
-            "safehold serve --upstream hf:": "the same",
-            "safehold calibrate homebrewing --ledger": "it wants a ledger of 1,500 exchanges",
         },
     ),
     "synthesis": Session(
@@ -68,8 +67,10 @@ kit traffic week.jsonl; export SAFEHOLD_EVAL_DATA=$PWD/labelled
         },
     ),
     "egress": Session(
-        before="way_out; model",
+        before="way_out; model; kit samples models/served samples.jsonl; "
+        "kept TELLER teller samples.jsonl",
         own={
+            "http://127.0.0.1:8000/v1": "$TELLER",
             "--seconds 3600": "--seconds 1",
             "--register egress.toml --plan box-plan.toml": "--register box.toml "
             "--plan box-plan.toml --state box --netns box",
@@ -80,9 +81,6 @@ kit traffic week.jsonl; export SAFEHOLD_EVAL_DATA=$PWD/labelled
         },
         until={"safehold egress run": 0},
         after={"safehold egress explain": "box"},
-        left={
-            "safehold egress hidden-bits": "tests/cli/test_cli_hidden_bits.py, with its own model",
-        },
         alone=True,
     ),
     "change": Session(

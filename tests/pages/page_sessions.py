@@ -1,6 +1,9 @@
 """The sessions: what each page's reader has, and what of a printed line is their own."""
 
+import os
+
 from docs_sessions import Session
+from left_lines import LEFT
 
 _CHECKED = (
     "--checked identity --checked use-case --checked conflicts --checked least --checked licence "
@@ -25,45 +28,33 @@ PAGES = {
         },
     ),
     "constitution": Session(
+        before="generator",
+        own={"--generator URL": "--generator $GENERATOR"},
         until={"safehold constitution lint glue.yaml": 1},
-        left={"safehold constitution neighbours": "your-own-class.md plays it with a model"},
     ),
     "ledger": Session(
-        before="kit ledger safehold-ledger.db",
-        own={"DECISION_ID": "d0"},
-        left={
-            "safehold ledger tail -f": "it ends when its reader ends it; tests/cli reads its lines",
-            "safehold ledger --ledger postgresql": "tests/guard/ledger has a real PostgreSQL",
+        before="kit ledger safehold-ledger.db; kept DATABASE postgres",
+        own={
+            "safehold ledger tail -f": "lines 4 safehold ledger tail -f",
+            "DECISION_ID": "d0",
+            "postgresql://safehold@db/safehold": '"$DATABASE"',
         },
     ),
     "review": Session(
-        before="kit ledger safehold-ledger.db; safehold log init trust-log --origin example.org/r",
+        before="kit ledger safehold-ledger.db; safehold log init trust-log --origin example.org/r; "
+        "safehold monitor scan --scanner session",
         own={"d-3f9c2a": "d0", "show 4": "show 1", "verdict 4": "verdict 1"},
         after={
-            "safehold review verdict": """
-safehold review open account laptop --by ann
-# Which item comes first is drawn, and which of them two must judge: all that is left is judged.
-for who in bea cid; do
-  while item=$(safehold review next $who | sed -nE 's/.*"item":([0-9]+).*/\\1/p'); [ -n "$item" ]
-  do
-    safehold review show "$item" $who --reason look
-    safehold review verdict "$item" $who permitted
-  done
-done
-"""
-        },
-        left={
-            "safehold review draw": "it needs a scanned month; tests/soak plays it",
-            "safehold review estimate": "the same",
+            # What comes first, and which two must judge, is drawn: all that is left is judged.
+            "safehold review verdict": "safehold review open account laptop --by ann; "
+            "judged bea cid",
+            "safehold review draw": "judged bea cid",
         },
     ),
     "gateway": Session(
-        before="model; administered",
+        before="model; administered; kit probed models/mine bundles/probed",
         own={"http://127.0.0.1:8000/v1": "$MODEL"},
-        left={
-            "safehold serve --upstream hf:": "gigabytes; tests/improve/probes has a small one",
-            "safehold serve --upstream https://api": "nothing is asked of a vendor by a test",
-        },
+        left=LEFT["gateway"],
     ),
     "trust": Session(
         before="people; application",
@@ -96,31 +87,42 @@ mkdir opt; printf '#!/bin/sh\n' >opt/tool; chmod 755 opt/tool
         after={
             "safehold endpoint scan": "policy",
         },
-        left={
-            "safehold endpoint guard --policy endpoint.toml": "it would guard the whole machine",
-        },
+        left=LEFT["endpoint"],
     ),
     "console": Session(
         before="""
 openssl rand -hex 16 >admin.key; chmod 600 admin.key; kit enclave; kit ledger safehold-ledger.db
 """,
         own={"--admin-key-file admin.key": '--admin-key-file admin.key --port "$(free_port)"'},
-        left={"safehold console --demo": "tests/soak/test_soak_console_demo.py plays it whole"},
+        left=LEFT["console"],
     ),
     "weights": Session(
         before="""
-kit enclave; kit weights model
+kit enclave; kit weights model; loaders
 printf 'kind = "unsafe-local"\nfolder = "keys"\n' >hsm.toml
 """,
         own={
-            "SHA256": "$(printf loader | sha256sum | cut -c1-64)",
-            "--ssh-key ada": "--ssh-key ada | tee id.txt",
-            "approve ID": "approve $(tail -1 id.txt) --yes",
+            "SHA256": "$WORKLOAD",
+            "--ssh-key ada": "--ssh-key ada | tee id.txt; ID=$(tail -1 id.txt)",
+            "approve ID": "approve $ID --yes",
+            "--ssh-key ben": "--ssh-key dev-two",
+            "--grant ID": "--grant $ID",
+            "serve --bundle": 'serve --port "$(free_port)" --bundle',
+            "llama-server --model": "wc -c",
+        }
+        if os.geteuid() == 0
+        else {
+            "SHA256": "$WORKLOAD",
+            "--ssh-key ada": "--ssh-key ada | tee id.txt; ID=$(tail -1 id.txt)",
+            "approve ID": "approve $ID --yes",
             "--ssh-key ben": "--ssh-key dev-two",
         },
-        left={
-            "safehold serve --bundle": "tests/secure/weights/test_weights_end_to_end.py, with keyd",
-            "safehold weights load": "the same",
+        after={
+            "safehold grant approve": """
+for who in dev-three sec-one; do safehold grant approve $ID --yes --ssh-key $who; done
+[ "$(id -u)" -ne 0 ] || key_service
+""",
         },
+        left=LEFT.get("weights", {}),
     ),
 }

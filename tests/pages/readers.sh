@@ -2,8 +2,9 @@
 set -euo pipefail
 
 # What a session starts ends with it.
-STARTED=
-started() { STARTED+=" $1"; trap 'kill $STARTED 2>/dev/null || true' EXIT; }
+STARTED= PLACES=
+started() { STARTED+=" $1"; trap ended EXIT; }
+ended() { kill $STARTED 2>/dev/null || true; wait $STARTED 2>/dev/null || true; rm -rf $PLACES; }
 
 # A server is started, seen to be up, ended by SIGTERM, and its end is judged.
 serves() {
@@ -28,6 +29,19 @@ exits() {
     [ $end -eq "$want" ] || { echo "exit $end, expected $want" >&2; return 1; }
 }
 
+# A command that goes on until its reader ends it: `lines 4 safehold ledger tail -f`.
+lines() {
+    local want=$1 end=0
+    shift; "$@" >lines.log & local it=$!
+    for _ in $(seq 1200); do
+        if [ "$(wc -l <lines.log)" -ge "$want" ]; then break; fi
+        kill -0 $it 2>/dev/null || return 1
+        sleep 0.1
+    done
+    kill -TERM $it; wait $it || end=$?
+    [ "$(wc -l <lines.log)" -ge "$want" ] && { [ $end -eq 0 ] || [ $end -eq 143 ]; }
+}
+
 kit() { python "$ROOT/tests/pages/docs_kit.py" "$@"; }
 
 # A model that answers, at an address of its own until the session ends: then $MODEL.
@@ -35,6 +49,64 @@ model() {
     python "$ROOT/tests/pages/docs_kit.py" upstream model.url & started $!
     while [ ! -s model.url ]; do sleep 0.1; done
     MODEL=$(cat model.url)
+}
+
+# A server of the kit's, whose address is then in a variable: `kept DATABASE postgres`.
+kept() {
+    local name=$1
+    shift; rm -f "$name.url"
+    python "$ROOT/tests/pages/docs_kit.py" "$@" "$name.url" & started $!
+    while [ ! -s "$name.url" ]; do sleep 0.1; done
+    printf -v "$name" %s "$(cat "$name.url")"
+}
+
+# Where the key service and the loader live, and what the loader is: then $WORKLOAD.
+loaders() {
+    place=$(mktemp -d /tmp/shw-XXXXXX); PLACES+=" $place"; chmod 755 "$place"
+    local ours
+    ours=$(python -c 'import safehold, pathlib; print(pathlib.Path(safehold.__file__).parent)')
+    cp -r "$ours/secure" "$place/code"
+    find "$place/code" -name __pycache__ -prune -exec rm -rf {} +
+    WORKLOAD=$(safehold keyd workload --exe "$(readlink -f "$(which python)")" --code "$place/code")
+    printf 'rules:\n  - {id: mark, clause: c/m, pattern: "purple elephant", example: "purple elephant"}\n' \
+        >rules.yaml
+}
+
+# The key service, under a user of its own, whose the log and the keys are now.
+key_service() {
+    local who=64001 host program; program=$(command -v python)
+    host=$(python -c '
+from safehold.secure.weights.keyd.host import measure_host
+print(measure_host().sha256)')
+    safehold keyd memory "$place/memory"
+    mkdir "$place/run" "$place/public"
+    cp -r trust-log "$place/log"; cp -r keys "$place/keys"; cp hsm.toml "$place/provider.toml"
+    cp trust-log.keys/log.key trust-log.keys/emitter.key log.json "$place"
+    cp publisher/*.pub.pem "$place/public"
+    cat >"$place/keyd.toml" <<END
+socket = "run/keyd.sock"
+log = "log"
+log_keys = "log.json"
+log_key = "log.key"
+emitter_key = "emitter.key"
+memory = "memory"
+publisher = "public"
+providers = ["provider.toml"]
+host = "gpu-1"
+host_sha256 = "$host"
+loaders = [0]
+code = ["$place/code"]
+socket_mode = 0o600
+END
+    for one in log keys memory run log.key emitter.key; do chown -R $who:$who "$place/$one"; done
+    (cd "$place" && exec setpriv --reuid=$who --regid=$who --clear-groups --inh-caps=+sys_ptrace \
+        --ambient-caps=+sys_ptrace "$program" -m safehold keyd run --config keyd.toml) >keyd.log 2>&1 &
+    started $!
+    until grep -q listens keyd.log; do
+        kill -0 $! || { cat keyd.log >&2; return 1; }
+        sleep 0.1
+    done
+    export SAFEHOLD_KEYD=$place/run/keyd.sock
 }
 
 # Three people with SSH keys: ada is who reads, ben and cleo have homes of their own.
@@ -280,4 +352,15 @@ for _ in range(600):
 else:
     sys.exit("the gateway is not ready")
 END
+}
+
+# Persons judge what the desk hands out until there is nothing left: `judged bea cid`.
+judged() {
+    local who item
+    for who in "$@"; do
+        while item=$(safehold review next "$who" | sed -nE 's/.*"item":([0-9]+).*/\1/p'); [ -n "$item" ]; do
+            safehold review show "$item" "$who" --reason look
+            safehold review verdict "$item" "$who" permitted
+        done
+    done
 }

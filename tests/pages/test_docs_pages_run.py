@@ -1,10 +1,12 @@
 """Every command of a page runs as it is printed, in the order of the page."""
 
+import re
 from pathlib import Path
 
 import pytest
 from docs_sessions import ROOT, Session, lines, play
 from heavy_sessions import ELSEWHERE, HEAVY
+from left_lines import LEFT
 from page_sessions import PAGES
 
 
@@ -26,6 +28,16 @@ def test_every_page_with_a_command_is_played() -> None:
     assert set(PAGES) | set(HEAVY) | set(ELSEWHERE) == told
     assert set(PAGES) & set(HEAVY) == set()
     assert [one for one in ELSEWHERE.values() if not (ROOT / one).is_file()] == []
+
+
+def test_what_no_session_plays_stands_on_one_list() -> None:
+    """With a reason that names what plays it, which is there, or that says that nothing does."""
+    left = {name: one.left for name, one in (PAGES | HEAVY).items() if one.left}
+    assert left == LEFT
+    for why in (why for page in LEFT.values() for why in page.values()):
+        named = re.findall(r"(?:tests|scripts)/[\w./]+", why)
+        assert named or "root" in why
+        assert [one for one in named if not (ROOT / one).is_file()] == []
 
 
 def test_a_line_that_fails_is_found(tmp_path: Path) -> None:
