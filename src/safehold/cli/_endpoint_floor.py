@@ -217,8 +217,10 @@ def watch(host: str, cases: Path, log_dir: Path | None, key_dir: Path | None, bo
 
     watching = DecoyWatch(read_book(book), told, lambda: int(time.time()))
     with Group() as group:
+        holder = Holder(group, watching.work, note=lambda line: click.echo(line, err=True))
+        holder.take_signals()
         watching.mark(group)
-        Holder(group, watching.work, note=lambda line: click.echo(line, err=True)).run()
+        holder.run()
 
 
 @decoy_group.command("serve")

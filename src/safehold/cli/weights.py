@@ -481,12 +481,15 @@ def meter(folder: Path, budget: str | None, keyd: Path, grant: str | None, as_js
         running = ReadMeter(gate, allowed, on_refusal=report)
         if lease is not None:
             lease.on_end(running.end_grant)
-        if not as_json:
-            console.print(f"metering by {running.active.value}, {allowed:,} bytes may be read")
-        else:
-            click.echo(json.dumps({"active": running.active.value, "budget": allowed}))
+
+        def ready() -> None:
+            if not as_json:
+                console.print(f"metering by {running.active.value}, {allowed:,} bytes may be read")
+            else:
+                click.echo(json.dumps({"active": running.active.value, "budget": allowed}))
+
         try:
-            running.run_held(lambda line: click.echo(f"meter: {line}", err=True))
+            running.run_held(lambda line: click.echo(f"meter: {line}", err=True), ready)
         finally:
             if lease is not None:
                 lease.close()

@@ -32,12 +32,13 @@ def answers(**changed: object) -> dict[str, object]:
     """What a machine answers when all is well, with something changed."""
     steps = {"install": 0, "remove": 0}
     host = {"state": "running", "failed": "", "kernel": "6.1"}
-    learned = {"seen": 900, "rows": 12, "host": host, "apt": steps}
+    learned = {"seen": 900, "rows": 12, "host": host, "apt": steps, "notes": ["Started."]}
     enforced = {
         "host": host,
         "apt": steps,
         "refused": [],
         "unknown_ran": [],
+        "notes": ["Started."],
         "pulse": {"asked": 5000, "mode": "enforce"},
     }
     full = {name: KNOWN - sum(one.name in LEAVES[name] for one in COUNTED) for name in WANTED}
@@ -73,6 +74,8 @@ def test_answers_as_designed_fall_short_of_nothing() -> None:
         ({"enforce": {"unknown_ran": ["/srv/unknown"]}}, "an unknown program ran"),
         ({"enforce": {"apt": {"install": 100}}}, "a step of apt failed"),
         ({"enforce": {"pulse": {"silent": "nobody answers"}}}, "did not enforce"),
+        ({"enforce": {"notes": ["worker ended with status 9"]}}, "worker was replaced (1 notes)"),
+        ({"enforce": {"notes": ["no notes of the worker: x"]}}, "worker was replaced (1 notes)"),
         ({"enforce": {"host": {"state": "degraded", "failed": "x"}}}, "degraded, was running"),
         ({"last": {"broken": "no answer"}}, "the machine: no answer"),
         ({"enforce": {"broken": "it did not end"}}, "it did not end"),

@@ -19,6 +19,7 @@ from safehold.errors import EndpointError, TrustError
 from safehold.secure.endpoint.guard import GuardState
 from safehold.secure.endpoint.heartbeat import Heart, listen, read_pulse
 from safehold.secure.endpoint.policy import Mode, parse_policy
+from safehold.secure.fanotify.mounts import markable, parse_mountinfo
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.release.interface import ArtefactKind, ReleaseError
@@ -134,9 +135,12 @@ def test_sighup_takes_no_policy_that_was_not_released(guarded_site: Site) -> Non
     """A running guard keeps the released policy, and says why it did not take the other."""
     site = guarded_site
     # Every file system is left alone: the guard runs, and asks nothing of this machine.
-    mounts = [one.split()[4] for one in Path("/proc/self/mountinfo").read_text().splitlines()]
-    leave = [word for one in mounts for word in ("--leave", one) if "\\" not in one]
-    command = [sys.executable, "-m", "safehold", "endpoint", *site.words(*leave, "--json")]
+    # It sees those of now alone: what others mount and unmount meanwhile is not its own.
+    mounts = markable(parse_mountinfo(Path("/proc/self/mountinfo").read_text()))
+    leave = [word for one in mounts for word in ("--leave", one.point)]
+    private = ("unshare", "--mount", "--propagation", "private")
+    command = [*private, sys.executable, "-m", "safehold", "endpoint"]
+    command += site.words(*leave, "--json")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:

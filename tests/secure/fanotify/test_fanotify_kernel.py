@@ -193,3 +193,41 @@ def test_file_system_that_gets_a_number_again_is_marked_again(in_private: Privat
         """
     )
     assert lines == ["refused"] * 6 + ["True True"]
+
+
+def test_ignored_exec_is_asked_again_after_a_write(in_private: Private) -> None:
+    """Left out, its opening is asked all the same; a write, `heed` and `flush_files` end it."""
+    lines = in_private(
+        """
+        group = Group()
+        group.mark(SPACE.encode(), ALL, Scope.FILESYSTEM)
+        seen = []
+        def judge(event):
+            seen.append("exec" if event.mask & Asked.EXEC else "open")
+            return True
+        answering(group, judge)
+        def asked():
+            del seen[:]
+            assert run(SPACE + "/prog") == 0
+            print(*seen, group.marks())
+        path = os.open(SPACE + "/prog", os.O_PATH)
+        prog = os.open(f"/proc/self/fd/{path}", os.O_RDONLY)
+        asked()
+        group.ignore(prog, Asked.EXEC)
+        asked()
+        with open(SPACE + "/prog", "r+b") as file:
+            file.write(b"\\x7f")
+        asked()
+        group.ignore(prog, Asked.EXEC)
+        group.heed(prog, Asked.EXEC)
+        asked()
+        group.ignore(prog, Asked.EXEC)
+        group.flush_files()
+        asked()
+        try:
+            group.heed(prog, Asked.EXEC)
+        except FanotifyError as error:
+            print("not ignored" in str(error) or "was not" in str(error))
+        """
+    )
+    assert lines == ["exec open 1", "open 1", *["exec open 1"] * 3, "True"]

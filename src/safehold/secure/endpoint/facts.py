@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+import struct
 
 from safehold.secure.endpoint.interface import CodeKind
 from safehold.secure.fanotify.group import read_lease
@@ -12,6 +13,10 @@ _TYPE_AT = 16
 
 _ELF = b"\x7fELF"
 _RELOCATABLE = 1
+_HEAD = 64
+_CLASS_AT, _ORDER_AT, _WIDE = 4, 5, 2
+_INTERPRETER = 3
+"""The type of the program header that names a loader (PT_INTERP)."""
 _BLOCK = 1 << 20
 
 Key = tuple[int, int, int, int]
@@ -33,6 +38,20 @@ def content_kind(handle: int, *, executed: bool) -> CodeKind | None:
         return CodeKind.MODULE if relocatable else CodeKind.LIBRARY
     # What has no magic is run by a shell, or by what binfmt_misc says.
     return CodeKind.SCRIPT if executed else None
+
+
+def names_loader(handle: int) -> bool:
+    """Tell whether an ELF file has the kernel load another one to run it (PT_INTERP)."""
+    head = os.pread(handle, _HEAD, 0)
+    if not head.startswith(_ELF) or len(head) < _HEAD:
+        return False
+    order = "<" if head[_ORDER_AT] == 1 else ">"
+    wide = head[_CLASS_AT] == _WIDE
+    (start,) = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)
+    size, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
+    rows = os.pread(handle, size * count, start)
+    places = range(0, len(rows) - 3, size) if size else range(0)
+    return any(struct.unpack_from(order + "I", rows, at)[0] == _INTERPRETER for at in places)
 
 
 def digest(handle: int) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,7 @@ from safehold.secure.endpoint.facts import (
     digest,
     is_owned,
     key_of,
+    names_loader,
     vouched_path,
 )
 from safehold.secure.endpoint.interface import (
@@ -45,6 +47,7 @@ from safehold.secure.endpoint.invocation import (
     invocation,
     language_of,
 )
+from safehold.secure.endpoint.muting import MutedFile, Mutes
 from safehold.secure.endpoint.policy import EndpointPolicy, Mode, PolicyRow, decide, matches
 from safehold.secure.endpoint.records import Records
 from safehold.secure.endpoint.starting import StartingSlots
@@ -54,9 +57,12 @@ from safehold.secure.fanotify.interface import Asked, FanotifyError, Scope
 from safehold.secure.fanotify.layers import layers_are_asked
 from safehold.secure.fanotify.mounts import UNDATED, MountWatch, hidden_overlays
 from safehold.secure.fanotify.patience import Patience
+from safehold.secure.fanotify.wire import Event
 
 _LOADER = re.compile(r"/ld[-.][^/]*\Z")
 ASKED = Asked.OPEN | Asked.EXEC
+_EXEC = int(Asked.EXEC)
+"""As a number: to look into an enumeration takes longer than the rest of the question."""
 _SUFFIXES = tuple(suffix for language in LANGUAGES for suffix in language.suffixes)
 _WAIT_S = 0.2
 _ROUND_S = 1.0
@@ -67,6 +73,7 @@ _FRESH_NS = 100_000_000
 _LOOKS = 40
 """Looks for the next question before sleeping: together well below a tenth of a millisecond."""
 _WORKERS = 4
+_NOBODY = ExecSubject(2**32 - 1, "")
 _MOST_LINKS = 40
 _MOST_BYTES = 4 << 20
 _WAITING = 512
@@ -139,6 +146,8 @@ class ExecGuard:
         self._layers = layers_are_asked()
         self._root = os.stat("/").st_dev
         self._changes = 0
+        self._followed = False
+        """Whether the last question was a program's: its loader comes next."""
 
     def work(self, group: Group, beat: Beat) -> None:
         """Answer until the holder is gone; a `Work` of `safehold.secure.fanotify.hold`."""
@@ -154,9 +163,12 @@ class ExecGuard:
             layers=self._layers,
         )
         self._slots = threading.BoundedSemaphore(_WAITING)
+        self._mutes = Mutes(group, on=bool(self._asked & Asked.OPEN))
+        self._mutes.begin()
         for pid in self.left.adopt():
+            self._mutes.loading[pid] = False
             # Who executed it died with the last worker's memory: only rows for everybody allow it.
-            self._starting[pid] = (None, None, ExecSubject(2**32 - 1, ""))
+            self._starting[pid] = (None, None, _NOBODY)
         ended = threading.Event()
         helpers = []
         if self._beside is not None:
@@ -169,12 +181,14 @@ class ExecGuard:
             list(pool.map(time.sleep, [0.001] * _WORKERS))
             self._watch.meet(self._me)
             last = 0.0
-            patience = Patience(self._looks)
+            # Apart: a program's opening is followed by its loader's at once, others by nothing.
+            patiences = (Patience(self._looks), Patience(self._looks))
             answered = False
             # What is there now stays: the collector need not go through it again.
             gc.freeze()
             while not beat.orphaned():
                 beat.now()
+                patience = patiences[self._followed]
                 looks = patience.looks() if answered else 0
                 caught = self._watch.wait(_WAIT_S, looks)
                 if looks:
@@ -220,7 +234,8 @@ class ExecGuard:
         self.state.lost = group.overflows + self._records.dropped
         self.state.marks = group.marks()
         self.state.unmarked = tuple(sorted(self._watch.unmarked))
-        for table in (self._executed, self._starting):
+        tables: tuple[dict[int, Any], ...] = (self._executed, self._starting, self._mutes.loading)
+        for table in tables:
             if len(table) > _WAITING:
                 for pid in [pid for pid in table if not os.path.exists(f"/proc/{pid}")]:
                     table.pop(pid, None)
@@ -268,38 +283,82 @@ class ExecGuard:
         found = os.fstat(event.handle)
         if not stat.S_ISREG(found.st_mode):
             return True
-        executed = bool(event.mask & Asked.EXEC)
-        if executed:
-            # A namespace becomes known with its first program; its mounts are marked now.
-            self._watch.meet(event.pid)
-            self._forget_mounted()
-        place = (found.st_dev, found.st_ino)
+        self._followed = bool(event.mask & _EXEC)
+        if self._followed:
+            return self._execution(event, found)
+        return self._opening(event, found)
+
+    def _execution(self, event: Event, found: os.stat_result) -> "bool | _Case":
+        # A namespace becomes known with its first program; its mounts are marked now.
+        self._watch.meet(event.pid)
+        self._forget_mounted()
+        self._mutes.loading.pop(event.pid, None)
         key = key_of(found)
-        if executed:
-            if self._lately(key, CodeKind.ELF):
-                self._note_execution(event.pid, key, self._programs.get(key))
-                return True
-            return _Case(found, key, content_kind(event.handle, executed=True))
+        if self._lately(key, CodeKind.ELF):
+            self._note_execution(event.pid, key, self._programs.get(key), event.handle)
+            return True
+        return _Case(found, key, content_kind(event.handle, executed=True))
+
+    def _opening(self, event: Event, found: os.stat_result) -> "bool | _Case":
+        place = (found.st_dev, found.st_ino)
         if self._executed.get(event.pid) == place:
             # The same execve opens the program that was just allowed.
             del self._executed[event.pid]
+            self._followed = True
             return True
-        if event.pid not in self._starting and self._lately(key, CodeKind.LIBRARY):
+        key = key_of(found)
+        known = self._mutes.get(place)
+        muted = known is not None and self._may_run_unasked(event, key, known)
+        self._followed = muted and known is not None and known.dynamic
+        loads = self._loads(event.pid, event.handle, muted=muted)
+        judged = loads or event.pid not in self._starting
+        lately = self._lately(key, CodeKind.LIBRARY)
+        if judged and lately and (not muted or self._lately(key, CodeKind.ELF)):
             return True
         exe = self._exe(event.pid)
         language = self._programs.get(exe) if exe is not None else None
         if exe is not None and exe not in self._programs:
             language = language_of(_readlink(f"/proc/{event.pid}/exe"))
-        if language is not None:
+        if language is not None and not loads:
             started = self._started(event.pid, exe, language)
             if started is False:
                 return False
         kind = content_kind(event.handle, executed=False)
-        if kind is None and (
-            language is None or not self._is_code(event.pid, language, event.handle, found)
+        if (
+            kind is None
+            and not muted
+            and (language is None or not self._is_code(event.pid, language, event.handle, found))
         ):
             return True
-        return _Case(found, key, kind or CodeKind.SCRIPT)
+        return _Case(found, key, kind, muted=muted)
+
+    def _may_run_unasked(self, event: Event, key: Key, known: MutedFile) -> bool:
+        """Tell whether this opening may be an exec's, whose question was left out.
+
+        Its namespace becomes known, too: by the mount on which the loader lies, if that is a known
+        one. A program without a loader may come through an older namespace's descriptor.
+        """
+        if (
+            known.key != key
+            and content_kind(event.handle, executed=False) is not CodeKind.LIBRARY
+            and not self._mutes.drop(key[:2], event.handle)
+        ):
+            return False  # another file, which has got the number
+        seen = known.dynamic or (known.loader and self._watch.knows(event.handle))
+        if known.key == key and seen:
+            return True
+        self._watch.meet(event.pid)
+        self._forget_mounted()
+        return True
+
+    def _loads(self, pid: int, handle: int, *, muted: bool) -> bool:
+        """Tell whether an exec opens its loader now: the new arguments are not there yet."""
+        known = self._mutes.loading.pop(pid, None)
+        if known is None:
+            return False
+        return (
+            muted if known else _LOADER.search(os.readlink(f"/proc/self/fd/{handle}")) is not None
+        )
 
     def _exe(self, pid: int) -> Key | None:
         try:
@@ -395,7 +454,7 @@ class ExecGuard:
 
     def _slow(self, question: Question, case: "_Case") -> bool:
         event = question.event
-        executed = bool(event.mask & Asked.EXEC)
+        executed = bool(event.mask & _EXEC)
         try:
             sha256 = self._digests.get(case.key) or self._hash(event.handle, case)
         except FanotifyError as error:
@@ -412,6 +471,14 @@ class ExecGuard:
         path = vouched_path(event.handle, case.found)
         target = self._target(case.kind, path, sha256)
         subject = self._subject(event.pid)
+        if case.muted:
+            # It may be an exec whose question was left out: that must be allowed as well.
+            ask = Ask(subject, msgspec.structs.replace(target, kind=CodeKind.ELF))
+            verdict = decide(self._policy, ask, self._today)
+            if isinstance(verdict, Allowed):
+                self._keep(case.key, CodeKind.ELF, sha256)
+            elif self._mutes.drop(case.key[:2], event.handle):
+                return self._act(ask, verdict)
         if case.kind in {CodeKind.LIBRARY, CodeKind.MODULE}:
             if self._reads(subject, event.pid):
                 return True
@@ -420,32 +487,48 @@ class ExecGuard:
                 refused = ExecRefused("", "an interpreter that is started through the loader")
                 return self._act(Ask(subject, target), refused)
         allow = self._say(Ask(subject, target))
-        if allow and self._is_plain(case, sha256):
-            if len(self._allowed) > _KEPT:
-                self._allowed.clear()
-            self._allowed[case.key, case.kind] = time.monotonic()
+        plain = allow and self._keep(case.key, case.kind, sha256)
         if executed and allow:
-            self._note_program(event.pid, case, path, sha256)
+            self._note_program(event, case, path, sha256)
+            if plain and case.kind is CodeKind.ELF and self._programs[case.key] is None:
+                self._mute(
+                    event.handle, case, msgspec.structs.replace(target, kind=CodeKind.LIBRARY)
+                )
         return allow
 
-    def _is_plain(self, case: "_Case", sha256: str) -> bool:
-        """Tell whether this answer holds for everybody for a moment: the file, not who asks."""
-        return (
-            case.kind in {CodeKind.ELF, CodeKind.LIBRARY}
-            and case.kind not in self._personal
+    def _mute(self, handle: int, case: "_Case", opened: Target) -> None:
+        """Leave out the exec question of what everybody may execute and open as a library."""
+        if (
+            content_kind(handle, executed=False) is CodeKind.LIBRARY
+            and isinstance(decide(self._policy, Ask(_NOBODY, opened), self._today), Allowed)
+            and self._keep(case.key, CodeKind.LIBRARY, opened.sha256)
+        ):
+            loader = _LOADER.search(opened.path) is not None
+            self._mutes.add(MutedFile(case.key, names_loader(handle), loader), handle)
+
+    def _keep(self, key: Key, kind: CodeKind, sha256: str) -> bool:
+        """Keep for a moment what was allowed to everybody; tell whether it was: not who asks."""
+        plain = (
+            kind in {CodeKind.ELF, CodeKind.LIBRARY}
+            and kind not in self._personal
             and sha256 not in self._interpreters
             and self._policy.mode is Mode.ENFORCE
-            and case.key in self._digests
+            and key in self._digests
         )
+        if plain:
+            if len(self._allowed) > _KEPT:
+                self._allowed.clear()
+            self._allowed[key, kind] = time.monotonic()
+        return plain
 
     def _lately(self, key: Key, kind: CodeKind) -> bool:
         """Tell whether this very content was allowed to everybody a moment ago."""
         return time.monotonic() - self._allowed.get((key, kind), -_OWNED_S) < _OWNED_S
 
-    def _note_program(self, pid: int, case: "_Case", path: str, sha256: str) -> None:
+    def _note_program(self, event: Event, case: "_Case", path: str, sha256: str) -> None:
         if case.kind is CodeKind.SCRIPT:
             # The kernel will execute its interpreter next, in the same process.
-            self._executed[pid] = (case.found.st_dev, case.found.st_ino)
+            self._executed[event.pid] = (case.found.st_dev, case.found.st_ino)
             return
         if len(self._programs) > _KEPT:
             self._programs.clear()
@@ -453,10 +536,12 @@ class ExecGuard:
         self._programs[case.key] = language
         if language is not None:
             self._digests.setdefault(case.key, sha256)
-        self._note_execution(pid, case.key, language)
+        self._note_execution(event.pid, case.key, language, event.handle)
 
-    def _note_execution(self, pid: int, key: Key, language: Language | None) -> None:
+    def _note_execution(self, pid: int, key: Key, language: Language | None, handle: int) -> None:
         if language is not None:
+            if names_loader(handle):
+                self._mutes.loading[pid] = True
             # Who executes it; a moment later this process is the interpreter itself.
             self._starting[pid] = (key, language, self._subject(pid))
             self.left.add(pid)
@@ -508,7 +593,7 @@ class ExecGuard:
         try:
             uid = os.stat(f"/proc/{pid}").st_uid
         except OSError:
-            return ExecSubject(2**32 - 1, "")
+            return _NOBODY
         unit = _unit(pid) if self._units else ""
         return ExecSubject(uid, _readlink(f"/proc/{pid}/exe"), unit)
 
@@ -535,14 +620,17 @@ class ExecGuard:
 
 
 class _Case:
-    """One file to be judged by its digest."""
+    """One file to be judged by its digest; `muted`: it may be executed, and nobody was asked."""
 
-    __slots__ = ("found", "key", "kind")
+    __slots__ = ("found", "key", "kind", "muted")
 
-    def __init__(self, found: os.stat_result, key: Key, kind: CodeKind | None) -> None:
+    def __init__(
+        self, found: os.stat_result, key: Key, kind: CodeKind | None, *, muted: bool = False
+    ) -> None:
         self.found = found
         self.key = key
         self.kind = kind or CodeKind.SCRIPT
+        self.muted = muted
 
 
 def _readlink(path: str) -> str:

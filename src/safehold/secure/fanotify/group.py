@@ -20,7 +20,9 @@ from safehold.secure.fanotify.interface import Asked, FanotifyError, GroupClass,
 from safehold.secure.fanotify.wire import METADATA, OVERFLOW, Event, events, response
 
 _CLOEXEC, _NONBLOCK, _UNLIMITED_QUEUE, _UNLIMITED_MARKS = 0x1, 0x2, 0x10, 0x20
-_ADD, _REMOVE = 0x1, 0x2
+_ADD, _REMOVE, _FLUSH = 0x1, 0x2, 0x80
+# An evictable mark lets the kernel forget the file, and is forgotten with it (Linux 5.19).
+_IGNORED, _EVICTABLE = 0x20, 0x200
 _AT_FDCWD = -100
 _O_LARGEFILE = 0o100000
 # Each event read takes a descriptor; a read that runs out of them is refused by the kernel.
@@ -115,12 +117,48 @@ class Group:
         if self._mark(_REMOVE, path, asked, scope) < 0:
             raise FanotifyError(f"fanotify: no {asked!r} on {scope.name}: {_reason()}")
 
+    def ignore(self, handle: int, asked: Asked) -> None:
+        """Be asked no longer about an open file, until it is written or leaves memory.
+
+        A store through a mapping is no writing here: never ignore the opening itself.
+
+        Raises:
+            FanotifyError: the kernel refused: it is older than 5.19.
+        """
+        if self._file(_ADD | _IGNORED | _EVICTABLE, handle, asked) < 0:
+            raise FanotifyError(f"fanotify: {asked!r} ignored: {_reason()}")
+
+    def heed(self, handle: int, asked: Asked) -> None:
+        """Be asked again about an open file.
+
+        Raises:
+            FanotifyError: it was not ignored.
+        """
+        if self._file(_REMOVE | _IGNORED, handle, asked) < 0:
+            raise FanotifyError(f"fanotify: {asked!r} was not ignored: {_reason()}")
+
+    def flush_files(self) -> None:
+        """Drop every mark on a single file; those on mounts and file systems stay.
+
+        Raises:
+            FanotifyError: the group is closed.
+        """
+        if self._libc.fanotify_mark(self.handle, _FLUSH, 0, _AT_FDCWD, b"/proc") < 0:
+            raise FanotifyError(f"fanotify: flush: {_reason()}")
+
+    def _file(self, how: int, handle: int, asked: Asked) -> int:
+        done: int = self._libc.fanotify_mark(self.handle, how, int(asked), handle, None)
+        return done
+
     def _mark(self, how: int, path: bytes, asked: Asked, scope: Scope) -> int:
         done: int = self._libc.fanotify_mark(self.handle, how | scope, int(asked), _AT_FDCWD, path)
         return done
 
     def marks(self) -> int:
-        """Return how many marks the kernel holds for this group, read back from it."""
+        """Return how many marks the kernel holds for this group, read back from it.
+
+        A mark that asks about nothing (`ignore`) is not counted.
+        """
         handle = os.open(f"/proc/self/fdinfo/{self.handle}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             text = b""
@@ -129,7 +167,8 @@ class Group:
         finally:
             os.close(handle)
         rows = text.splitlines()
-        return sum(1 for row in rows if row.startswith(b"fanotify ") and b" mask:" in row)
+        marks = [row for row in rows if row.startswith(b"fanotify ") and b" mask:" in row]
+        return sum(1 for row in marks if b" mask:0 " not in row)
 
     def questions(self, timeout_s: float) -> Iterator[Question]:
         """Yield what is waiting, after at most `timeout_s` seconds. Each must be answered."""

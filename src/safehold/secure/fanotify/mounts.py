@@ -1,8 +1,10 @@
 """Mounts: read the kernel's table, mark what can hold a program, mark what is mounted later."""
 
+import ctypes
 import os
 import re
 import select
+import struct
 import time
 from collections.abc import Iterator
 
@@ -25,6 +27,24 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _MAX_NAMESPACES = 256
 _SILENT_S = 30.0
 _FIELDS_BEFORE, _FIELDS_AFTER = 6, 2
+
+
+_EMPTY_PATH, _MOUNT_NUMBER, _STATX_BYTES = 0x1000, 0x1000, 256
+_STATX = struct.Struct("<I140xQ")
+"""The mask of what is given, and at 144 the mount's number (statx(2), since Linux 5.8)."""
+_statx = ctypes.PyDLL(None).statx
+_statx.argtypes = [
+    ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p,
+]  # fmt: skip
+
+
+def mount_of(handle: int) -> int:
+    """Return the number of the mount on which an open file lies; -1 where the kernel can't say."""
+    found = ctypes.create_string_buffer(_STATX_BYTES)
+    if _statx(handle, b"", _EMPTY_PATH, _MOUNT_NUMBER, found):
+        return -1
+    given, number = _STATX.unpack_from(found)
+    return int(number) if given & _MOUNT_NUMBER else -1
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -174,6 +194,8 @@ class MountWatch:
         """Mounts that the kernel refused to mark, with its reason."""
         self.kinds: dict[int, str] = {}
         """File system by mount number (`mnt_id` of a descriptor)."""
+        self._owners: dict[int, MountTable] = {}
+        """The known namespace of each mount that there is now."""
         self.changes = 0
         """How often a known table changed or a namespace became known."""
         self.processes: set[int] = set()
@@ -198,6 +220,17 @@ class MountWatch:
         self._tables[key] = table
         self._poll.register(table.handle, select.POLLPRI)
         self._mark(table)
+        return True
+
+    def knows(self, handle: int) -> bool:
+        """Tell whether an open file lies on a mount of a namespace that is known.
+
+        Call `changed` first: a mount's number is given again when it is gone.
+        """
+        table = self._owners.get(mount_of(handle))
+        if table is None:
+            return False
+        table.last_s = time.monotonic()
         return True
 
     def wait(self, timeout_s: float, looks: int = 0) -> bool:
@@ -233,6 +266,7 @@ class MountWatch:
         for key, table in list(self._tables.items()):
             if key[0] != own and time.monotonic() - table.last_s > _SILENT_S:
                 self._poll.unregister(table.handle)
+                self._disown(table)
                 table.close()
                 del self._tables[key]
 
@@ -242,12 +276,18 @@ class MountWatch:
             table.close()
         self._tables.clear()
 
+    def _disown(self, table: MountTable) -> None:
+        for number in [number for number, owner in self._owners.items() if owner is table]:
+            del self._owners[number]
+
     def _mark(self, table: MountTable) -> None:
         self.changes += 1
+        self._disown(table)
         try:
             found = table.read()
         except OSError:
             return  # its namespace ended
+        self._owners.update((mount.number, table) for mount in found)
         for mount in found:
             if mount.kind == "proc":
                 major, minor = mount.device.split(":")

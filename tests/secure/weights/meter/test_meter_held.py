@@ -22,8 +22,7 @@ from safehold.secure.weights.meter.fanotify import open_gate
 from safehold.secure.weights.meter.meter import ReadMeter
 with open_gate([Path(sys.argv[1])]) as gate:
     meter = ReadMeter(gate, int(sys.argv[2]))
-    print(gate.active.value, flush=True)
-    meter.run_held()
+    meter.run_held(ready=lambda: print(gate.active.value, flush=True))
     print(meter.tally.charged, flush=True)
 """
 _READ = """
@@ -91,3 +90,21 @@ def test_killed_workers_let_no_read_pass_unmetered(tmp_path: Path) -> None:
     assert got <= charged <= budget
     assert got + 4096 * refused == 4000 * 4096
     assert budget - got <= 11 * 4096
+
+
+def test_who_is_told_that_the_meter_is_ready_may_send_signals_at_once(tmp_path: Path) -> None:
+    """SIGHUP with the first line changes nothing; SIGTERM ends it with its tally."""
+    if os.geteuid() != 0:
+        pytest.skip("fanotify needs root")
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(4 * KIB))
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        with subprocess.Popen(
+            [sys.executable, "-c", _METER, str(file), "4096"], stdout=subprocess.PIPE, text=True
+        ) as meter:
+            assert meter.stdout is not None
+            meter.stdout.readline()
+            meter.send_signal(number)
+            meter.send_signal(signal.SIGTERM)
+            assert meter.stdout.readline() == "0\n"
+            assert meter.wait(20) == 0

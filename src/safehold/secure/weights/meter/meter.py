@@ -58,18 +58,26 @@ class ReadMeter:
         """What was metered so far."""
         return self._cell.tally
 
-    def run_held(self, note: Callable[[str], None] = lambda _: None) -> None:
+    def run_held(
+        self,
+        note: Callable[[str], None] = lambda _: None,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
         """Answer from a worker process until SIGTERM or SIGINT; this process keeps the group.
 
         Args:
             note: Told in one line when a worker ended and the next one took over.
+            ready: Called when signals are heard: who is told may send one at once.
         """
 
         def work(group: Group, beat: Beat) -> None:
             del group
             self.run(beat)
 
-        Holder(self._gate.group, work, note=note).run()
+        holder = Holder(self._gate.group, work, note=note)
+        holder.take_signals()
+        ready()
+        holder.run()
 
     def run(self, beat: Beat | None = None) -> None:
         """Answer until `stop`. Every question is answered, also when something breaks."""
