@@ -26,6 +26,7 @@ POLICY = 'version = 1\nrp_id = "localhost"\norigins = ["http://localhost:8443"]\
         ("policy.change", 2),
         ("exemption.give", 1),
         ("weights.load", 1),
+        ("class.switch-off", 2),
     )
 )
 
@@ -382,3 +383,14 @@ def test_every_command_has_examples() -> None:
         for name in command.commands:  # type: ignore[attr-defined]
             text = runner.invoke(safehold, [group, name, "--help"]).output
             assert f"safehold {group} {name}" in text, (group, name)
+
+
+def test_one_class_is_switched_off_by_a_request_that_names_it(desk: Desk) -> None:
+    """The approver reads which class, until when and why; beyond the rule it is not asked for."""
+    words = ("grant", "class-off", "soap", "--purpose", "false alarms", "--ticket", "T-1")
+    given = (*words, "--ssh-key", desk.path("ada"), "--log", desk.path("log"))
+    asked = desk.ok(*given, "--minutes", "60")
+    shown = desk.ok("grant", "show", asked, "--log", desk.path("log"))
+    assert "soap" in shown
+    assert "false alarms" in shown
+    assert "minutes" in desk.refused(*given, "--minutes", "999999")

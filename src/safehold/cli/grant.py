@@ -123,6 +123,55 @@ def request(
     click.echo(file_request(desk, within_rule(checked(asked), state.policy), ssh_key, told))
 
 
+@grant.command("class-off")
+@click.argument("guard_class")
+@click.option("--minutes", type=click.IntRange(1), required=True, help="How long it may last.")
+@click.option("--purpose", required=True)
+@click.option("--ticket", required=True)
+@ssh_key_option
+@log_options
+def class_off(
+    *,
+    guard_class: str,
+    minutes: int,
+    purpose: str,
+    ticket: str,
+    ssh_key: Path,
+    log_dir: Path,
+    key_dir: Path | None,
+) -> None:
+    """Ask to switch one class of the guard off for a while; print the request's id.
+
+    It takes effect once the quorum approved it, and ends by itself (docs/classes.md).
+
+    \b
+    Example:
+      safehold grant class-off soap --minutes 60 --purpose "a flood of false alarms" \\
+          --ticket OPS-1 --ssh-key ~/.ssh/id_ed25519
+    """
+    from safehold.cli._trust import file_request, open_desk, owner_of
+    from safehold.cli._trust_requests import governing_request, within_rule
+    from safehold.trust.grants.details import SWITCH_CLASS_OFF, ClassOff
+
+    desk = open_desk(log_dir, key_dir)
+    now, seconds = desk.now(), minutes * 60
+    asked = governing_request(
+        desk.state,
+        owner_of(ssh_key, desk.state.roster),
+        SWITCH_CLASS_OFF,
+        ClassOff(guard_class=guard_class, until=now + seconds, reason=purpose),
+        now,
+        purpose=purpose,
+        ticket=ticket,
+        seconds=seconds,
+    )
+    if asked.expires < now + seconds:
+        rule = desk.state.policy.rule(SWITCH_CLASS_OFF)
+        most = 0 if rule is None else rule.max_duration_s // 60
+        raise UsageError(f"the policy gives at most {most} minutes")
+    click.echo(file_request(desk, within_rule(asked, desk.state.policy), ssh_key))
+
+
 def _show(desk: "Desk", case: "Case") -> None:
     from safehold.cli._trust import show_words
     from safehold.trust.grants.approval_text import in_words

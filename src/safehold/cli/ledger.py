@@ -45,6 +45,7 @@ def ledger(context: click.Context, url: str) -> None:
       safehold ledger tail -f
       safehold ledger show d-3f9c2a
       safehold ledger coverage || page-somebody
+      safehold ledger classes
       safehold ledger export out/
       safehold ledger --ledger postgresql://safehold@db/safehold prune --older-than 30d
     """
@@ -276,6 +277,33 @@ def export(url: str, folder: Path, after: int, as_json: bool) -> None:
     else:
         for file in files:
             click.echo(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256}")
+
+
+@ledger.command()
+@_json_option
+@click.pass_obj
+def classes(url: str, as_json: bool) -> None:
+    """Say of each class what it stopped, or in shadow would have, with an exact bound.
+
+    \b
+    Examples:
+      safehold ledger classes
+      safehold ledger classes --json | jq '.[] | select(.state == "shadow")'
+    """
+    from safehold.guard.ledger.class_counts import class_counts
+    from safehold.guard.ledger.reader import LedgerReader
+
+    found = class_counts(LedgerReader.open(url))
+    if as_json:
+        click.echo(_json(found))
+        return
+    for one in found:
+        did = "would have stopped" if one.state == "shadow" else "stopped"
+        click.echo(f"{one.name or 'first class'} ({one.state}): {did} {one.blocked.at_most()}")
+        for clause, count in one.clauses.items():
+            click.echo(f"    {clause}: {count}")
+        if one.unscored:
+            click.echo(f"    not scored: {one.unscored}")
 
 
 @ledger.command("backup")

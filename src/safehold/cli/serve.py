@@ -58,7 +58,12 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> "Settings":
 @click.option("--upstream", help="Base URL of the model server, `local`, or `hf:PATH`.")
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port (default 8400; 0: a free one).")
-@click.option("--bundle", help="Folder of a bundle, or a YAML file of rules.")
+@click.option(
+    "--bundle",
+    "bundles",
+    multiple=True,
+    help="Folder of a bundle, or a YAML file of rules. Given again: a further class, in shadow.",
+)
 @click.option("--bundle-key", "bundle_keys", multiple=True, help="Public key that signs bundles.")
 @click.option("--bundle-sha256", help="Digest of the one manifest to trust.")
 @click.option("--unsafe-unsigned-bundle", is_flag=True, help="Trust an unsigned bundle.")
@@ -95,7 +100,7 @@ def serve(
     upstream: str | None,
     host: str | None,
     port: int | None,
-    bundle: str | None,
+    bundles: tuple[str, ...],
     bundle_keys: tuple[str, ...],
     bundle_sha256: str | None,
     unsafe_unsigned_bundle: bool,
@@ -127,6 +132,7 @@ def serve(
       safehold serve --bundle rules.yaml --upstream https://api.openai.com/v1
       safehold serve --config safehold.yaml --workers 4
       safehold serve --upstream hf:models/mine --bundle bundles/probed --bundle-key pub.pem
+      safehold serve --bundle bundles/mine --bundle bundles/soap --upstream $MODEL
       safehold serve --bundle rules.yaml --sealed sealed/ --grant ID --publisher publisher/ \\
           --log-keys log.json
       safehold serve --bundle ./my-bundle --bundle-key pub.pem --explain-to explained.jsonl \\
@@ -135,7 +141,8 @@ def serve(
     changes: dict[str, Any] = {
         "host": host,
         "port": port,
-        "bundle": bundle,
+        "bundle": bundles[0] if bundles else None,
+        "classes": further_classes(bundles[1:]) or None,
         "bundle_keys": list(bundle_keys) or None,
         "bundle_sha256": bundle_sha256,
         "unsafe_unsigned_bundle": unsafe_unsigned_bundle or None,
@@ -179,6 +186,27 @@ def serve(
     )
 
 
+def further_classes(bundles: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Return the classes that further bundles make, each named as its folder or file.
+
+    Raises:
+        ConfigError: Two have one name, or a name is none.
+    """
+    from safehold.guard.gateway.class_settings import check_class_name
+
+    found: dict[str, dict[str, str]] = {}
+    for bundle in bundles:
+        name = Path(bundle).stem if bundle.endswith((".yaml", ".yml")) else Path(bundle).name
+        check_class_name(name)
+        if name in found:
+            raise ConfigError(
+                f"--bundle: two further bundles are named {name}; give them names under `classes` "
+                "in the configuration"
+            )
+        found[name] = {"bundle": bundle}
+    return found
+
+
 def reread_settings(config: Path | None, changes: dict[str, Any]) -> "Settings":
     """Return the settings as a start would read them now.
 
@@ -207,7 +235,23 @@ def with_defaults(settings: "Settings") -> "Settings":
         )
     elif Path(settings.bundle).is_dir():
         settings = _own_trust(settings)
-    return settings
+    return _classes_trust(settings)
+
+
+def _classes_trust(settings: "Settings") -> "Settings":
+    """Return settings whose further classes trust your own key, where nothing else is named."""
+    from safehold.guard.bundle.find import OWN_KEY
+
+    own = OWN_KEY.expanduser()
+    if settings.bundle_keys or settings.unsafe_unsigned_bundle or not own.is_file():
+        return settings
+    classes = {
+        name: one
+        if one.bundle_keys or one.bundle_sha256
+        else msgspec.structs.replace(one, bundle_keys=(str(own),))
+        for name, one in settings.classes.items()
+    }
+    return msgspec.structs.replace(settings, classes=classes)
 
 
 def _own_trust(settings: "Settings") -> "Settings":
@@ -248,7 +292,7 @@ def serve_with(
     Raises:
         SafeholdError: The gateway could not start.
     """
-    from safehold.guard.gateway.bundles.loading import loader_for
+    from safehold.guard.gateway.bundles.loading import class_loader, loader_for
     from safehold.guard.gateway.server import Parts, listen, run
     from safehold.guard.gateway.upstreams.hf import PREFIX, HfServer
     from safehold.trust.demands.ask import demand
@@ -288,6 +332,7 @@ def serve_with(
         )
         parts = Parts(
             loader=loader,
+            class_loader=functools.partial(class_loader, settings, served=served),
             upstream_key=key,
             outgoing=explained(settings.explain),
             metrics_folder=folder,
@@ -338,6 +383,8 @@ def _announce(settings: "Settings", upstream: str, host: str, port: int, *, as_j
         return
     console = Console(stderr=True)
     console.print(f"Guarding [bold]{upstream}[/bold] with {settings.bundle}")
+    for name, one in settings.classes.items():
+        console.print(f"  Class {name:<18}{one.rollout}, {one.bundle}", highlight=False)
     console.print(f"  OpenAI base URL     {base}/v1", highlight=False)
     console.print(f"  Anthropic base URL  {base}", highlight=False)
     needs = any(not key.admin for key in settings.keys)

@@ -32,7 +32,8 @@ class Block(msgspec.Struct, frozen=True):
 
     `score` is the calibrated score in [0, 1]; `offset` the characters of the lane that had been
     scored when it fired (0 for a prompt); `turn` the turn of the prompt that it was found in (-1:
-    only in the user's turns together; None for a reply).
+    only in the user's turns together; None for a reply). `guard_class` names the class beside the
+    first one that refuses; None for the first.
     """
 
     clause: str
@@ -41,6 +42,14 @@ class Block(msgspec.Struct, frozen=True):
     lane: Lane | None = None
     offset: int = 0
     turn: int | None = None
+    guard_class: str | None = None
+
+    @property
+    def full_clause(self) -> str:
+        """The clause as rows and grants name it: a further class's begins with its name."""
+        if self.guard_class is None or not self.clause:
+            return self.clause
+        return f"{self.guard_class}.{self.clause}"
 
 
 Verdict = Allow | Block
@@ -90,6 +99,9 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     or data, not made readable by any view, no blob of a known kind, nothing that the prompt said.
 
     Rules have no fail mode: a regular expression (RE2) that was compiled can't fail.
+
+    Without `reads_request`, stage 2 reads of a prompt only what stage 1 escalates, and not its last
+    request whatever stage 1 thinks of it.
     """
 
     mode: DeliveryMode = DeliveryMode.HOLD
@@ -99,6 +111,7 @@ class SessionPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unreadable_chars: int = 200
     fail_mode_stage1: FailMode = FailMode.BLOCK
     fail_mode_stage2: FailMode = FailMode.BLOCK
+    reads_request: bool = True
 
 
 class LaneCoverage(msgspec.Struct, frozen=True):
@@ -126,10 +139,12 @@ class Escalation(msgspec.Struct, frozen=True):
 
     `prompt` is the end of the prompt with its history; `reply` the end of the lane's text so far
     (both bounded to what a scorer reads), empty when the prompt itself is to be scored.
+    `guard_class` names the class beside the first one whose stage 2 is asked.
     """
 
     prompt: str
     reply: str
+    guard_class: str | None = None
 
 
 class Scored(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from safehold.exchange import Exchange
 from safehold.guard.accounts.interface import LadderStep
 from safehold.guard.gateway.access.admission import Gate, HttpRefusal, bearer, use_case
 from safehold.guard.gateway.browser import check_head, check_host
+from safehold.guard.gateway.bundles.classes import Classes
 from safehold.guard.gateway.bundles.released import settings_digest
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.http import (
@@ -98,6 +99,7 @@ class Gateway:
         first: Callable[[], Awaitable[object]] | None = None,
         on_stop: tuple[Callable[[], Awaitable[None]], ...] = (),
         known: Callable[[str], bool] = lambda _: False,
+        classes: Classes | None = None,
         outgoing: OutgoingBytes | None = None,
         release_mode: str = "UnsafeUnreleased",
         swapper: Swapper,
@@ -106,6 +108,7 @@ class Gateway:
         admit_settings: Callable[[Settings], None] | None = None,
     ) -> None:
         self.settings = settings
+        self.classes = classes
         self.relay = relay
         self.gate = gate
         self.metrics = metrics
@@ -157,6 +160,8 @@ class Gateway:
         self.relay.limits = self.settings.limits
         self._passing.configure(self.settings)
         self.canaries.configure(self.settings)
+        if self.classes is not None:
+            self.classes.configure(self.settings.classes)
         self.surfaces.configure(self.settings)
         self.gate.use(self.settings.keys, self.settings.tenants)
         self.admin.settings = digest
@@ -396,10 +401,18 @@ class Gateway:
             "ledger": "sound" if sound else "not writable",
             "store": "sound" if told else "not answering",
             "bundle": self.relay.holder.current.digest,
+            "classes": self._class_states(),
             "releases": self.release_mode,
             "closed_surfaces": closed,
         }
         await out.whole(200 if ready else 503, json.dumps(body).encode())
+
+    def _class_states(self) -> dict[str, str]:
+        """Return the state of every class, the first one's too."""
+        first = self.settings.class_name
+        if self.classes is None:
+            return {first: "on"}
+        return {name: self.classes.state(name) for name in (first, *self.settings.classes)}
 
     # -- the guarded protocols -------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from safehold.guard.gateway.access.exemptions import ExemptionWatch, LogExemptio
 from safehold.guard.gateway.access.store import open_store
 from safehold.guard.gateway.app import CODECS, Gateway
 from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held
+from safehold.guard.gateway.bundles.class_switches import ClassSwitches
+from safehold.guard.gateway.bundles.classes import Classes, load_classes
 from safehold.guard.gateway.bundles.hot_rules import open_hot_rules
 from safehold.guard.gateway.bundles.released import (
     UNRELEASED,
@@ -28,6 +30,7 @@ from safehold.guard.gateway.bundles.released import (
 from safehold.guard.gateway.bundles.swap import Loader, Swapper, self_test
 from safehold.guard.gateway.bundles.trial_desk import TrialDesk
 from safehold.guard.gateway.bundles.trial_file import TrialPlan
+from safehold.guard.gateway.class_settings import GuardClass
 from safehold.guard.gateway.interface import Exemptions, NoExemptions, Surface
 from safehold.guard.gateway.operate.admin import Admin
 from safehold.guard.gateway.operate.admin_keys import AdminAccess
@@ -73,6 +76,9 @@ class Parts(msgspec.Struct, frozen=True):
     client: Client | None = None
     ledger: RowSink | None = None
     held: Held | None = None
+    class_loader: Callable[[GuardClass], Loader] | None = None
+    classes: Mapping[str, Held] = {}
+    """Further classes that are loaded already, by name."""
     upstream_key: str | None = None
     metrics_folder: str | None = None
     outgoing: Callable[[], OutgoingBytes] | None = None
@@ -129,6 +135,10 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
     followed = await _followed(settings, parts, ledger, metrics)
     desk = _trial_desk(settings, parts.clock, admitted, ledger=ledger, metrics=metrics)
     trial = () if desk is None else (desk.follow, desk.judge)
+    surfaces = Surfaces(settings, lambda one, closed: metrics.surface_closed(one, closed=closed))
+    classes, switches = await _classes(
+        settings, parts, admitted, ledger=ledger, metrics=metrics, surfaces=surfaces
+    )
     histories = Histories(store)
     relay = Relay(
         client=client,
@@ -145,9 +155,9 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         media=MediaJudge(settings.media_scorer) if settings.media_scorer else None,
         keep=histories.keep,
         memory=ScoreMemory(),
+        classes=classes,
     )
     # 5. What all workers and hosts have in common, before the first request.
-    surfaces = Surfaces(settings, lambda one, closed: metrics.surface_closed(one, closed=closed))
     gate = Gate(settings.keys, store, followed.states)
     gate.use(settings.keys, settings.tenants)
     state = SharedState(store, time.monotonic)
@@ -212,7 +222,9 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
                 enforced=mode != UNRELEASED,
             ),
             settings=settings_digest(parts.declared or settings),
+            classes=classes,
         ),
+        classes=classes,
         log=gateway_log(settings.log),
         background=(
             canaries.watch,
@@ -221,6 +233,8 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
             partial(_settle_budgets, gate),
             *followed.background,
             *trial,
+            *(() if classes is None else (partial(classes.watch, canaries.every_s),)),
+            *(() if switches is None else (switches.follow,)),
             *((client.watch,) if isinstance(client, Router) else ()),
         ),
         first=canaries.run_all,
@@ -233,6 +247,50 @@ async def open_gateway(settings: Settings, parts: Parts) -> Gateway:
         declared=parts.declared,
         admit_settings=admitted.releases.admit_gateway if admitted.releases else None,
     )
+
+
+async def _classes(
+    settings: Settings,
+    parts: Parts,
+    admitted: GuardAdmission,
+    *,
+    ledger: RowSink,
+    metrics: Metrics,
+    surfaces: Surfaces,
+) -> tuple[Classes | None, ClassSwitches | None]:
+    """Return the further classes and what switches classes off; none where there are neither."""
+    if not settings.classes and settings.class_switches is None:
+        return None, None
+
+    def loader(one: GuardClass) -> Loader:
+        if parts.class_loader is None:
+            raise ConfigError(f"classes: nothing loads {one.bundle}")
+        found = parts.class_loader(one)
+        return found if admitted.releases is None else ReleasedLoader(found, admitted.releases)
+
+    held = await load_classes(settings.classes, loader, parts.classes, admitted.admit)
+    switches = None
+    if settings.class_switches is not None:
+        switches = await asyncio.to_thread(
+            partial(
+                ClassSwitches,
+                settings.class_switches,
+                names=(settings.class_name, *settings.classes),
+                ledger=ledger,
+                alarm=metrics.alarm,
+                clock=parts.clock,
+            )
+        )
+    return Classes(
+        settings.classes,
+        held,
+        first=settings.class_name,
+        counts=metrics,
+        ledger=ledger,
+        clock=parts.clock,
+        switches=switches,
+        closed=surfaces.close,
+    ), switches
 
 
 async def _admitted(settings: Settings, parts: Parts) -> GuardAdmission:
@@ -262,7 +320,15 @@ async def _followed(
     granted: LogExemptions | None = None
     background: list[Callable[[], Awaitable[None]]] = []
     if settings.exemptions is not None:
-        exemptions = granted = await asyncio.to_thread(open_exemptions, settings.exemptions)
+        exemptions = granted = await asyncio.to_thread(
+            open_exemptions,
+            settings.exemptions,
+            {
+                name: one.constitution
+                for name, one in settings.classes.items()
+                if one.constitution is not None
+            },
+        )
         watch = ExemptionWatch(
             granted,
             ledger=ledger,

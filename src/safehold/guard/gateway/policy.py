@@ -8,6 +8,12 @@ import msgspec
 
 from safehold.errors import ConfigError
 from safehold.guard.gateway.account_settings import AccountStateSettings
+from safehold.guard.gateway.class_settings import (
+    FIRST,
+    ClassSwitchSettings,
+    GuardClass,
+    check_class_names,
+)
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
 from safehold.guard.gateway.key_settings import Budget, Tenant, moment
@@ -219,6 +225,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle_sha256: str | None = None
     unsafe_unsigned_bundle: bool = False
     bundles: str | None = None
+    class_name: str = FIRST
+    classes: dict[str, GuardClass] = {}
+    class_switches: ClassSwitchSettings | None = None
     ledger: str = "safehold-ledger.db"
     journal: str | None = None
     store: str | None = None
@@ -260,6 +269,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.media_scorer is None and any(one.rules.images == "score" for one in policies):
             raise ConfigError("rules: images: score needs a media_scorer")
         check_routes(self.upstreams, self.routes)
+        check_class_names(self.class_name, self.classes)
         known = {key.id for key in self.keys if not key.admin}
         for caller in self.exemptions.callers if self.exemptions else ():
             if caller not in known:

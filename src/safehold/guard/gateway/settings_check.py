@@ -61,6 +61,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "AccountStateSettings.reload_s": (_SOON, _MINUTE_S),
     "TrialSettings.approvals": (1, 64),
     "TrialSettings.reload_s": (_SOON, _MINUTE_S),
+    "GuardClass.wait_s": (_SOON, 10),
+    "ClassSwitchSettings.reload_s": (_SOON, _MINUTE_S),
     "MediaScorer.threshold": (math.ulp(0.0), 1),
     "MediaScorer.timeout_s": (_SOON, 600),
     "MediaScorer.max_items": (1, 256),

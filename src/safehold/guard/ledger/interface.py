@@ -79,12 +79,18 @@ class EventKind(StrEnum):
     """Other account states are in force, or a file of them was refused."""
     TRIAL = "trial"
     """A trial of a challenger moved, or its two bundles disagreed on an exchange."""
+    CLASS = "class"
+    """What a class beside the first one said of an exchange."""
+    CLASS_SWITCH = "class_switch"
+    """A grant switched a class off, or its end brought the class back."""
     MEDIA = "media"
     """An image or a file of a prompt was scored; without a score the scorer failed."""
 
 
 class PromptRow(msgspec.Struct, frozen=True, kw_only=True, tag="prompt"):
     """A request and the verdict on its prompt; durable before the first released byte.
+
+    `clause` of a class beside the first one begins with that class's name (`soap.lye`).
 
     `at` is seconds since the epoch, UTC. `exchange` is None when the request could not be read as
     one. `key_id` is an identifier of the client's key, never the key. `score` is the calibrated

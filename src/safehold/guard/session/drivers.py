@@ -1,10 +1,10 @@
 """Drivers of a flow, and the one place where a scorer's failure is caught.
 
 A flow is written once, without I/O; `drive` runs it with a synchronous stage 2 (training,
-evaluation, tests), `run_flow` on the event loop (serving and its benchmark). `guarded` and
-`contained` hold the product's only broad `except`s: whatever breaks inside a scorer becomes
-`Failed`, which the session turns into the configured fail mode, and whatever breaks around it ends
-the exchange, with a row.
+evaluation, tests), `run_flow` on the event loop (serving and its benchmark). `guarded`,
+`sheltered` and `contained` hold the product's only broad `except`s: whatever breaks inside a scorer
+becomes `Failed`, which the session turns into the configured fail mode, and so does a class in
+shadow that breaks; whatever breaks around them ends the exchange, with a row.
 """
 
 import asyncio
@@ -43,6 +43,14 @@ async def contained(work: Awaitable[T]) -> T:
     except Exception as error:
         reason = type(error).__name__  # never its text, which may hold content
         raise ScorerError(f"the guard broke ({reason}); nothing more is released") from error
+
+
+def sheltered(flow: ScoringFlow[T]) -> ScoringFlow[T | Failed]:
+    """Run a flow that must not end what runs beside it; a defect in it becomes `Failed`."""
+    try:
+        return (yield from flow)
+    except Exception as error:  # noqa: BLE001 - what only watches may break alone
+        return Failed(reason=type(error).__name__)
 
 
 def drive(flow: ScoringFlow[T], stage2: Callable[[Escalation], Answer]) -> T:

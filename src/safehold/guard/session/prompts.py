@@ -84,11 +84,15 @@ class PromptJudge:
         failures: Failures,
         written: WrittenRules,
         memory: AccountMemory | None = None,
+        *,
+        reads_request: bool = True,
     ) -> None:
         """Take the cascade, the decoder's views of a text, the fail modes, the written rules.
 
-        `memory` holds what texts of earlier turns scored.
+        `memory` holds what texts of earlier turns scored; `reads_request` lets stage 2 read the
+        last request whatever stage 1 thinks of it.
         """
+        self._reads_request = reads_request
         self._cascade = cascade
         self._memory = memory
         self._views = views
@@ -135,7 +139,8 @@ class PromptJudge:
         # Of equally hot texts the shortest says best what is asked.
         found.sort(key=lambda one: (-one.logit, len(one.text)))
         self.stage1 = most
-        asked = self._asked(text, last, found) if cascade.has_stage2 else []
+        reads = cascade.has_stage2 and self._reads_request
+        asked = self._asked(text, last, found) if reads else []
         if isinstance(asked, Block):
             return asked
         return (yield from self._decide(found, asked))

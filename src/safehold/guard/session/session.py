@@ -92,7 +92,14 @@ class GuardSession:
         self._escalations = 0
         self._failures = Failures(policy)
         self._written = WrittenRules(cascade.rules, HotSearch(hot))
-        self._prompt = PromptJudge(cascade, decoder.views, self._failures, self._written, memory)
+        self._prompt = PromptJudge(
+            cascade,
+            decoder.views,
+            self._failures,
+            self._written,
+            memory,
+            reads_request=policy.reads_request,
+        )
         self._blocked: Block | None = None
         self._untold: tuple[Lane, Block] | None = None
         self._excused = False
@@ -518,7 +525,17 @@ class Guard:
         hot: HotSource = no_hot_rules,
         memory: ScoreMemory | None = None,
         account: str = "",
+        decoder: TextDecoder | None = None,
     ) -> GuardSession:
-        """Start guarding one exchange; `memory` holds what an account's earlier turns scored."""
+        """Start guarding one exchange; `memory` holds what an account's earlier turns scored.
+
+        `decoder` is one that several classes share in one exchange, in place of the guard's own.
+        """
         own = memory.of(self.digest, policy, account) if memory is not None and account else None
-        return GuardSession(self.cascade, exchange, policy, self._decoder, exempt, hot, own)
+        shown = decoder or self._decoder
+        return GuardSession(self.cascade, exchange, policy, shown, exempt, hot, own)
+
+    @property
+    def decoder(self) -> TextDecoder:
+        """What shows its sessions the texts that a text means."""
+        return self._decoder

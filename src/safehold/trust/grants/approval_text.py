@@ -13,6 +13,7 @@ from safehold.trust.grants.details import (
     AddTeam,
     AssignPerson,
     ChangePolicy,
+    ClassOff,
     CorrectClock,
     Details,
     EnrolPerson,
@@ -244,6 +245,12 @@ def _details(details: Details, roster: Roster) -> Words:
                 ("Hot rule", details.rule),
                 ("Rule (SHA-256)", details.sha256),
                 ("Until", utc(details.until)),
+            )
+        case ClassOff():
+            return (
+                ("Class that is off", details.guard_class),
+                ("Until", utc(details.until)),
+                ("Reason", details.reason),
             )
         case StandingAct():
             return (

@@ -11,6 +11,7 @@ from safehold.trust.grants.details import (
     AddTeam,
     AssignPerson,
     ChangePolicy,
+    ClassOff,
     CorrectClock,
     EnrolPerson,
     Facts,
@@ -71,6 +72,7 @@ def apply_details(
             | StandingAct()
             | AccountStep()
             | RuleActivation()
+            | ClassOff()
         ):
             return roster, policy, None
         case ExemptionTerms():

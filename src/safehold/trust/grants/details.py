@@ -116,6 +116,14 @@ class RuleActivation(
     until: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 
 
+class ClassOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="class-off"):
+    """Switch exactly this class of a gateway off, until then at most (POSIX seconds)."""
+
+    guard_class: Line
+    until: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+    reason: Line
+
+
 PeopleChange = EnrolPerson | RemovePerson | AddKey | RemoveKey | AssignPerson | AddTeam
 Details = (
     NoDetails
@@ -133,10 +141,14 @@ Details = (
     | StandingAct
     | AccountStep
     | RuleActivation
+    | ClassOff
 )
 
 ACTIVATE_RULE = "rule.activate"
 """The operation that lets a hot rule act."""
+
+SWITCH_CLASS_OFF = "class.switch-off"
+"""The operation that switches a class of the guard off for a while."""
 
 ACCOUNT_STEPS: dict[str, str] = {
     "step-up": "account.step-up",

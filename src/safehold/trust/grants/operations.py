@@ -9,11 +9,13 @@ from safehold.trust.exemptions.interface import ExemptionTerms
 from safehold.trust.grants.details import (
     ACCOUNT_STEPS,
     ACTIVATE_RULE,
+    SWITCH_CLASS_OFF,
     AccountStep,
     AddKey,
     AddTeam,
     AssignPerson,
     ChangePolicy,
+    ClassOff,
     CorrectClock,
     Details,
     EnrolPerson,
@@ -105,6 +107,9 @@ OPERATIONS: dict[str, OperationRow] = {
         OperationRow(
             ACTIVATE_RULE, "a hot rule acts on live traffic", 1, 1, 7 * _DAY, RuleActivation,
             alone=True,
+        ),
+        OperationRow(
+            SWITCH_CLASS_OFF, "a class of the guard is off for a while", 2, 2, 7 * _DAY, ClassOff
         ),
         OperationRow("host.shell", "a person gets a shell on a host of the enclave", 1, 2, _HOUR),
         OperationRow("vendor.access", "somebody from outside gets in for a while", 1, 2, _DAY),

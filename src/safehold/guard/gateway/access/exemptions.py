@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import assert_never
 
 from safehold.constitution.library import load
-from safehold.errors import LedgerError, TrustError
+from safehold.errors import ConfigError, LedgerError, TrustError
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
 from safehold.guard.ledger.interface import EventKind, EventRow, RowSink
@@ -155,8 +155,30 @@ def _relief(action: ExemptionAction) -> Relief | None:
             assert_never(action)
 
 
-def open_exemptions(settings: ExemptionSettings) -> LogExemptions:
+def relaxable_clauses(first: str, classes: Mapping[str, str]) -> dict[str, str]:
+    """Return the tier of every clause that grants may relax, of the first class and the others.
+
+    A further class's clauses begin with its name: `soap.lye` is the clause `lye` of class `soap`.
+
+    Raises:
+        ConfigError: a constitution can't be read, or two clauses would have one name.
+    """
+    found = dict(load(first).relaxable_tiers)
+    for name, constitution in classes.items():
+        tiers = load(constitution).relaxable_tiers
+        own = {f"{name}.{clause}": tier for clause, tier in tiers.items()}
+        if same := sorted(set(own) & set(found)):
+            raise ConfigError(f"classes: {name}: clause {same[0]} has the name of another one")
+        found |= own
+    return found
+
+
+def open_exemptions(
+    settings: ExemptionSettings, classes: Mapping[str, str] | None = None
+) -> LogExemptions:
     """Open the log and the seats, and read every grant.
+
+    `classes` are the constitutions of further classes, by name.
 
     Raises:
         SafeholdError: the log does not verify, or a file can't be read; the gateway must not start.
@@ -165,7 +187,7 @@ def open_exemptions(settings: ExemptionSettings) -> LogExemptions:
         settings,
         source=DirectorySource(Path(settings.log)),
         keys=read_keys(Path(settings.log_keys)),
-        relaxable=load(settings.constitution).relaxable_tiers,
+        relaxable=relaxable_clauses(settings.constitution, classes or {}),
         seats=SeatFile(Path(settings.seats)),
     )
     made.refresh()

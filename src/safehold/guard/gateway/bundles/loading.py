@@ -11,6 +11,7 @@ from safehold.guard.bundle.load import PinnedDigest, SignedBy, Trust, UnsafeUnsi
 from safehold.guard.bundle.signing import load_public_key
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import LoadedBundle, Loader, Probe
+from safehold.guard.gateway.class_settings import GuardClass
 from safehold.guard.gateway.policy import Settings
 from safehold.guard.interface import Heard
 from safehold.guard.scorers.interface import ActivationScorer
@@ -132,6 +133,21 @@ class RulesLoader(msgspec.Struct, frozen=True):
         golden.append(Probe(prompt=_PLAIN, reply=_PLAIN, blocked=False))
         held = Held(Guard(cascade, ViewDecoder()), name=str(path), canaries=examples)
         return LoadedBundle(held=held, golden=tuple(golden))
+
+
+def class_loader(
+    settings: Settings, one: GuardClass, served: AttachedModel | None = None
+) -> Loader:
+    """Return how a further class is loaded; it trusts the first bundle's keys unless it has own."""
+    if one.bundle.endswith((".yaml", ".yml")):
+        return RulesLoader()
+    own = bool(one.bundle_keys or one.bundle_sha256)
+    return BundleLoader(
+        key_files=one.bundle_keys if own else settings.bundle_keys,
+        sha256=one.bundle_sha256,
+        unsafe_unsigned=settings.unsafe_unsigned_bundle,
+        served=served,
+    )
 
 
 def loader_for(settings: Settings, served: AttachedModel | None = None) -> Loader:

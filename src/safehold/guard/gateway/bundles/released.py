@@ -67,6 +67,8 @@ def enforced(settings: Settings) -> ReleaseSettings | None:
     named = "exemptions" if settings.exemptions is not None else None
     if states is not None and states.log is not None:
         named = named or "account_states"
+    if settings.class_switches is not None:
+        named = named or "class_switches"
     if settings.releases is None and named is not None:
         raise ConfigError(
             f"{named} names an enclave's log, so this gateway enforces its releases: expected a "

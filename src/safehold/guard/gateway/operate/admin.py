@@ -9,6 +9,7 @@ import msgspec
 
 from safehold.errors import BundleError, LedgerError, WireError
 from safehold.guard.gateway.bundles.active_guard import GuardHolder
+from safehold.guard.gateway.bundles.classes import Classes
 from safehold.guard.gateway.bundles.swap import Swapper
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.admin_keys import AdminAccess
@@ -48,7 +49,9 @@ class Admin:
         state: SharedState,
         access: AdminAccess,
         settings: str = "",
+        classes: Classes | None = None,
     ) -> None:
+        self._classes = classes
         self._holder = holder
         self._swapper = swapper
         self._canaries = canaries
@@ -100,6 +103,7 @@ class Admin:
             "bundle": self._holder.current.digest,
             "previous": previous.digest if previous else None,
             "settings": self.settings,
+            "classes": {} if self._classes is None else self._classes.states(),
             "surfaces": {str(s): self._surfaces.reason(s) or "open" for s in Surface},
         }
 

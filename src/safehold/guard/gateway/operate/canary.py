@@ -162,6 +162,10 @@ class Canaries:
         """Take new settings."""
         self._settings = settings
 
+    def every_s(self) -> float:
+        """Return how often canaries are sent; 0 where none are."""
+        return self._settings.canary.every_s if self._settings.canary.enabled else 0.0
+
     async def watch(self) -> None:
         """Run all canaries now and then on the timer."""
         while True:

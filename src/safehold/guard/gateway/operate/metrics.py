@@ -226,6 +226,19 @@ class Metrics:
             ("result",),
             registry=self.registry,
         )
+        self._class_state = Gauge(
+            "safehold_class_state",
+            "1 for the state that a class is in: on, shadow or off.",
+            ("guard_class", "state"),
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self._class_exchanges = Counter(
+            "safehold_class_exchanges_total",
+            "Exchanges by further class, by whether it acted and what it said.",
+            ("guard_class", "state", "verdict"),
+            registry=self.registry,
+        )
         self.exemption_days = Gauge(
             "safehold_exemption_days_left",
             "Days until an exemption in force ends; 0 after its end.",
@@ -244,7 +257,7 @@ class Metrics:
         block = state.block if state.block is not None else state.verdict
         if isinstance(block, Block):
             if outcome is Outcome.BLOCKED_BY_GUARD:
-                self._blocks.labels(surface, str(block.stage), block.clause).inc()
+                self._blocks.labels(surface, str(block.stage), block.full_clause).inc()
             else:
                 self._would_block.labels(surface).inc()
         for ruling in state.rulings.values():
@@ -254,6 +267,7 @@ class Metrics:
         known.scored.inc(state.bytes_fed)
         known.delivered.inc(state.out.text_bytes)
         known.count(state.ask.call.dropped, report.escalations, len(report.bypasses))
+        self._count_classes(state)
         for hit in report.hot:
             self._rule_hits.labels("acting" if hit.acted else "shadow").inc()
         if (
@@ -268,6 +282,11 @@ class Metrics:
         if timing.ended_at is not None:
             known.total.observe(timing.ended_at - timing.started_at)
         known.guard.observe(timing.guard_s)
+
+    def _count_classes(self, state: RunState) -> None:
+        for one in state.several.results() if state.several is not None else ():
+            acts = "on" if one.acts else "shadow"
+            self._class_exchanges.labels(one.name, acts, one.verdict).inc()
 
     def ledger_failed(self, surface: Surface) -> None:
         """Count a row that could not be kept."""
@@ -310,6 +329,11 @@ class Metrics:
     def trial_exchange(self, result: str) -> None:
         """Count an exchange that both bundles judged, by who alone refused."""
         self._trial_exchanges.labels(result).inc()
+
+    def class_at(self, name: str, state: str) -> None:
+        """Say in which state a class is."""
+        for one in ("on", "shadow", "off"):
+            self._class_state.labels(name, one).set(1 if one == state else 0)
 
     def trial_at(self, step: str) -> None:
         """Say in which step the trial is; empty where there is none."""

@@ -6,7 +6,17 @@ from safehold.errors import ConfigError
 from safehold.guard.gateway.policy import Settings
 
 RELOADED = frozenset(
-    {"keys", "tenants", "default", "surfaces", "embeddings", "limits", "canary", "bundle"}
+    {
+        "keys",
+        "tenants",
+        "default",
+        "surfaces",
+        "embeddings",
+        "limits",
+        "canary",
+        "bundle",
+        "classes",
+    }
 )
 """What takes effect without a restart; open streams keep the policy that they began with."""
 
@@ -26,7 +36,20 @@ def changed(old: Settings, new: Settings) -> tuple[str, ...]:
             f"{', '.join(fixed)}: can't change while the gateway runs; restart it, or put the "
             "old value back (nothing was reloaded)"
         )
+    if _bundles(old) != _bundles(new):
+        raise ConfigError(
+            "classes: which there are and their bundles can't change while the gateway runs; "
+            "restart it (nothing was reloaded)"
+        )
     return names
+
+
+def _bundles(settings: Settings) -> dict[str, tuple[str, tuple[str, ...], str | None]]:
+    """Return what a running gateway has loaded, by class."""
+    return {
+        name: (one.bundle, one.bundle_keys, one.bundle_sha256)
+        for name, one in settings.classes.items()
+    }
 
 
 def merged(current: Settings, declared: Settings) -> Settings:

@@ -18,7 +18,8 @@ from safehold.errors import LedgerError, SafeholdError, ScorerError, UpstreamErr
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.access.admission import account_of
 from safehold.guard.gateway.access.load import Load
-from safehold.guard.gateway.bundles.active_guard import GuardHolder
+from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held, Session
+from safehold.guard.gateway.bundles.classes import Asked, Joined
 from safehold.guard.gateway.bundles.trial_seats import NoTrial, Seat, Seats
 from safehold.guard.gateway.interface import (
     Exempt,
@@ -38,6 +39,7 @@ from safehold.guard.gateway.relaying.delivery import Delivery
 from safehold.guard.gateway.relaying.media_scoring import MediaJudge
 from safehold.guard.gateway.relaying.rows import (
     bypass_rows,
+    class_rows,
     exemption_rows,
     final_row,
     hit_rows,
@@ -78,6 +80,31 @@ class Watcher(Protocol):
         ...
 
 
+class Joins(Protocol):
+    """Puts the sessions of all classes around one exchange (`Classes`)."""
+
+    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> Joined:
+        """Return the sessions of one exchange, around the bundle that decides it."""
+        ...
+
+
+class FirstAlone:
+    """Where a gateway has one class."""
+
+    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> Joined:
+        """Return the session of the bundle in use."""
+        session = held.guard.session(
+            asked.exchange,
+            asked.policy,
+            lambda clause: asked.exempt(clause, None),
+            asked.hot,
+            asked.memory,
+            asked.account,
+        )
+        listened = listen(session)
+        return Joined(listened, listened, held.stage2)
+
+
 async def _kept_nowhere(state: RunState) -> None:
     """Keep no conversation."""
     del state
@@ -103,7 +130,9 @@ class Relay:
         media: MediaJudge | None = None,
         keep: Callable[[RunState], Awaitable[None]] = _kept_nowhere,
         memory: ScoreMemory | None = None,
+        classes: Joins | None = None,
     ) -> None:
+        self.classes = classes or FirstAlone()
         self.memory = memory
         self.load = Load(lambda: getattr(holder.current.stage2, "each_s", 0.0))
         self.keep = keep
@@ -195,17 +224,25 @@ class Run:
         self.out = out
         self.gone = gone
         held = self.held = seat.held
-        session = held.guard.session(
-            ask.exchange,
-            ask.policy.session(),
-            self._granted,
-            relay.hot,
-            relay.memory,
-            account_of(ask.key) if ask.key else "",
+        asked = Asked(
+            exchange=ask.exchange,
+            surface=ask.surface,
+            tenant=ask.key.tenant if ask.key else None,
+            policy=ask.policy.session(),
+            hot=relay.hot,
+            memory=relay.memory,
+            account=account_of(ask.key) if ask.key else "",
+            exempt=self._granted,
         )
-        self.session = seat.listen(session)
+        joined = self.joined = relay.classes.join(held, asked, seat.listen)
+        self.session, self.stage2 = joined.session, joined.stage2
         self.state = RunState(
-            ask, out, self.session, bundle_digest=held.digest, started_at=relay.ticks()
+            ask,
+            out,
+            self.session,
+            bundle_digest=held.digest,
+            started_at=relay.ticks(),
+            several=joined.several,
         )
         self._delivery: Delivery | None = None
         self._prompt_kept = False
@@ -222,13 +259,13 @@ class Run:
         started = self.relay.ticks()
         large = sum(len(part.text) for part in ask.exchange.texts()) > _LARGE_CHARS
         with self.relay.load.judged(self.session.judge_prompt(), large=large) as flow:
-            self.state.verdict = await run_flow(flow, self.held.stage2, offload=large)
+            self.state.verdict = await run_flow(flow, self.stage2, offload=large)
         self.state.timing.guard_s += self.relay.ticks() - started
         if isinstance(self.state.verdict, Allow) and ask.call.media:
             self.state.verdict = await self._judge_media(self.state.verdict)
         match self.state.verdict:  # 2
             case Block() as block:
-                self.state.action = self._action(block)
+                self._decide(block)
             case Allow():
                 self.state.action = Action.FORWARD
         if self.state.action is not Action.FORWARD:
@@ -282,11 +319,20 @@ class Run:
         self.state.timing.upstream_first_byte_at = self.relay.ticks()
         return answer
 
+    def _decide(self, block: Block) -> None:
+        """Say what a blocked prompt means here, where several classes block it the strictest."""
+        several = self.joined.several
+        found = several.prompt_blocks if several is not None else ()
+        for one in found or (block,):
+            action = self._action(one)
+            if one is block or _STRICTNESS.index(action) > _STRICTNESS.index(self.state.action):
+                self.state.action, self.state.verdict = action, one
+
     def _action(self, block: Block) -> Action:
-        """Say what a blocked prompt means here; scoring and logging are done already."""
+        """Say what one class's block means; scoring and logging are done already."""
         if self.ask.policy.shadow:
             return Action.FORWARD
-        match self._relief(block.clause) or self.ask.policy.on_block:
+        match self._relief(block.full_clause) or self.ask.policy.on_block:
             case Relief.DELIVER:
                 return Action.FORWARD
             case "fallback" if self.ask.policy.fallback_model:
@@ -296,9 +342,10 @@ class Run:
             case _:  # "block", or a grant's fallback where no weaker model is configured
                 return Action.BLOCK
 
-    def _granted(self, clause: str) -> bool:
+    def _granted(self, clause: str, guard_class: str | None = None) -> bool:
         """Whether a grant lets this subject receive what a clause would stop."""
-        return self._relief(clause) is Relief.DELIVER
+        full = f"{guard_class}.{clause}" if guard_class and clause else clause
+        return self._relief(full) is Relief.DELIVER
 
     def _relief(self, clause: str) -> Relief | None:
         """Return what a grant gives instead of a block; asked, and counted, once for a clause."""
@@ -359,7 +406,7 @@ class Run:
                 self.state,
                 answer,
                 gone=self.gone,
-                stage2=self.held.stage2,
+                stage2=self.stage2,
                 limits=self.relay.limits,
                 journal=self.relay.journal,
                 ticks=self.relay.ticks,
@@ -382,7 +429,7 @@ class Run:
         scored = said(message, named)
         self.state.bytes_fed += len(scored.encode())
         text = message
-        if not await cleared(self.session, self.held.stage2, lane, scored):
+        if not await cleared(self.session, self.stage2, lane, scored):
             text, named = PLAIN, Told()
         self.state.error = f"Upstream{status}"
         self.out.promise(len(text.encode()) if text == message else 0)
@@ -413,6 +460,7 @@ class Run:
                 *bypass_rows(self.state, now, bypasses),
                 *exemption_rows(self.state, now),
                 *hit_rows(self.state, now),
+                *class_rows(self.state, now),
             )
         except LedgerError:
             if self.ask.policy.ledger_fail_mode is not FailMode.BYPASS:
@@ -466,7 +514,11 @@ class Run:
     def leave(self, seat: Seat) -> None:
         """Offer the exchange to a trial, once it has ended and if its prompt was judged."""
         state = self.state
-        if state.verdict is None:
+        several = state.several
+        if several is not None and several.stopped_by is not None:
+            return  # what the first class would have said of the rest, nobody knows
+        verdict = state.verdict
+        if verdict is None or (isinstance(verdict, Block) and verdict.guard_class is not None):
             return
         delivered = (
             clause
@@ -478,7 +530,7 @@ class Run:
             exchange=self.ask.exchange,
             policy=self.ask.policy.session(),
             exempt=frozenset(delivered),
-            blocked=isinstance(state.verdict, Block) or state.block is not None,
+            blocked=isinstance(verdict, Block) or state.block is not None,
         )
 
     async def settle(self) -> None:
@@ -491,6 +543,10 @@ class Run:
         if not kept:
             judged = LedgerVerdict.ALLOW if self.state.block is None else LedgerVerdict.BLOCK
             self.relay.owed.append(final_row(self.state, self.relay.clock(), Outcome.ERROR, judged))
+
+
+_STRICTNESS = (Action.FORWARD, Action.FALLBACK, Action.REVIEW, Action.BLOCK)
+"""The actions on a blocked prompt, the strictest last."""
 
 
 def _account(ask: AdmittedRequest) -> str | None:

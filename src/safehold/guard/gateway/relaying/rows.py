@@ -1,10 +1,12 @@
 """Ledger rows from what happened to one exchange."""
 
+from safehold.guard.gateway.bundles.joined_session import CompanionResult
 from safehold.guard.gateway.interface import Exempt, NotExempt, Relief
 from safehold.guard.gateway.relaying.run_state import RunState
 from safehold.guard.interface import Allow, Block
 from safehold.guard.ledger.interface import (
     Action,
+    Detail,
     EventKind,
     EventRow,
     FinalRow,
@@ -39,7 +41,7 @@ def prompt_row(state: RunState, at: float) -> PromptRow:
         key_id=ask.key.id if ask.key else None,
         use_case=ask.use_case,
         grant_id=state.grant_id,
-        clause=blocked.clause if blocked else None,
+        clause=blocked.full_clause if blocked else None,
         stage=blocked.stage if blocked else None,
         score=verdict.score if verdict is not None else None,
         shadow=ask.policy.shadow,
@@ -60,7 +62,7 @@ def final_row(state: RunState, at: float, outcome: Outcome, judged: LedgerVerdic
         delivered=state.delivered(),
         delivered_bytes=state.out.text_bytes,
         scored_bytes=state.bytes_fed,
-        clause=block.clause if block else None,
+        clause=block.full_clause if block else None,
         stage=block.stage if block else None,
         score=block.score if block else report.reply_score,
         lane=block.lane if block else None,
@@ -121,13 +123,47 @@ def hit_rows(state: RunState, at: float) -> list[Row]:
     ]
 
 
+def class_rows(state: RunState, at: float) -> list[Row]:
+    """Return one event for each further class: what its bundle said of the exchange."""
+    return [
+        EventRow(
+            at=at,
+            kind=EventKind.CLASS,
+            detail=_said(one),
+            surface=str(state.ask.surface),
+            decision_id=state.ask.decision_id,
+        )
+        for one in (state.several.results() if state.several is not None else ())
+        if not state.ask.canary
+    ]
+
+
+def _said(one: CompanionResult) -> Detail:
+    block = one.block
+    return {
+        "class": one.name,
+        "bundle": one.digest,
+        "acts": one.acts,
+        "verdict": one.verdict,
+        "clause": block.clause if block else None,
+        "stage": str(block.stage) if block else None,
+        "prompt_score": one.report.prompt_score,
+        "reply_score": one.report.reply_score,
+        "escalations": one.report.escalations,
+        "bypasses": len(one.report.bypasses),
+        "failed": one.failed or None,
+        "offset": block.offset if block else None,
+        "turn": block.turn if block else None,
+    }
+
+
 def review_row(state: RunState, at: float) -> EventRow:
     """Return the event that puts a withheld exchange into the reviewers' queue."""
     block = state.verdict if isinstance(state.verdict, Block) else state.block
     return EventRow(
         at=at,
         kind=EventKind.REVIEW,
-        detail={"clause": block.clause if block else None},
+        detail={"clause": block.full_clause if block else None},
         surface=str(state.ask.surface),
         decision_id=state.ask.decision_id,
     )

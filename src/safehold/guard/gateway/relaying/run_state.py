@@ -6,6 +6,7 @@ import msgspec
 
 from safehold.exchange import Exchange, Lane
 from safehold.guard.gateway.bundles.active_guard import Session
+from safehold.guard.gateway.bundles.joined_session import JoinedSession
 from safehold.guard.gateway.interface import (
     Call,
     Codec,
@@ -81,6 +82,7 @@ class RunState:
         "response_id",
         "rulings",
         "session",
+        "several",
         "texts",
         "timing",
         "tokens",
@@ -95,7 +97,9 @@ class RunState:
         *,
         bundle_digest: str,
         started_at: float,
+        several: JoinedSession | None = None,
     ) -> None:
+        self.several = several
         self.ask = ask
         self.out = out
         self.session = session
