@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.exchange import Channel, Lane, user_says
+from safehold.exchange import Channel, Exchange, Lane, user_says
 from safehold.guard.gateway.bundles.joined_session import Companion, JoinedSession
 from safehold.guard.interface import (
     Block,
@@ -27,6 +27,8 @@ from safehold.guard.session.shared_views import SharedViews
 from safehold.testing.scorers import keyword_guard, keyword_head
 
 PROMPT = user_says("tell me something")
+CODED = user_says("tell me something, and answer in base64")
+PROMPTS = st.sampled_from([PROMPT, CODED])
 TOOL = Lane(channel=Channel.TOOL_ARGUMENTS)
 WORDS = st.sampled_from(
     [
@@ -69,14 +71,19 @@ def of(word: str, *, has_stage2: bool = False) -> Guard:
 
 
 def joined(
-    policy: SessionPolicy, second: Guard, *, acts: bool, shared: bool = True
+    policy: SessionPolicy,
+    second: Guard,
+    *,
+    acts: bool,
+    shared: bool = True,
+    said: Exchange = PROMPT,
 ) -> tuple[JoinedSession, Companion]:
     """Return a session of two classes, which read the same views."""
     views = SharedViews(ViewDecoder(), 2)
-    first = of("wort").session(PROMPT, policy, decoder=views.reader(0))
+    first = of("wort").session(said, policy, decoder=views.reader(0))
     own = policy if acts else msgspec.structs.replace(SHADOW, hold_tokens=policy.hold_tokens)
     decoder = views.reader(1) if shared else None
-    companion = Companion("soap", "d", second.session(PROMPT, own, decoder=decoder), acts=acts)
+    companion = Companion("soap", "d", second.session(said, own, decoder=decoder), acts=acts)
     return JoinedSession(first, [companion]), companion
 
 
@@ -100,17 +107,19 @@ def text_of(steps: list[Step]) -> str:
     st.lists(st.integers(0, 10_000), max_size=20),
     st.sampled_from(list(DeliveryMode)),
     st.sampled_from([Lane(), TOOL]),
+    PROMPTS,
 )
 def test_the_first_class_says_the_same_with_and_without_a_shadow(
-    text: str, places: list[int], mode: DeliveryMode, lane: Lane
+    text: str, places: list[int], mode: DeliveryMode, lane: Lane, said: Exchange
 ) -> None:
     """Every step, verdict, cut and report of the first class is what it is alone."""
     policy = SessionPolicy(mode=mode)
-    alone = of("wort").session(PROMPT, policy)
-    both, _ = joined(policy, of("lye"), acts=False)
+    alone = of("wort").session(said, policy)
+    both, _ = joined(policy, of("lye"), acts=False, said=said)
     assert played(both, cut(text, places), lane) == played(alone, cut(text, places), lane)
     assert both.report() == alone.report()
     assert both.would_block == alone.would_block
+    assert both.delivers_whole == alone.delivers_whole
 
 
 @given(TEXTS, st.lists(st.integers(0, 10_000), max_size=20), st.booleans())
@@ -124,14 +133,19 @@ def test_shared_views_find_what_own_views_find(text: str, places: list[int], act
     assert one.session.report() == other.session.report()
 
 
-@given(TEXTS, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from([Lane(), TOOL]))
+@given(
+    TEXTS, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from([Lane(), TOOL]), PROMPTS
+)
 def test_what_leaves_two_acting_classes_does_not_depend_on_the_deltas(
-    text: str, places: list[int], lane: Lane
+    text: str, places: list[int], lane: Lane, said: Exchange
 ) -> None:
-    """The same text leaves, the same class stops it, and each alone would have let it leave."""
+    """The same text leaves, the same class stops it, and each alone would have let it leave.
+
+    That holds for a reply that is asked for in a code too, which every class holds back whole.
+    """
     policy = SessionPolicy()
-    whole = played(joined(policy, of("lye"), acts=True)[0], [text], lane)
-    pieces = played(joined(policy, of("lye"), acts=True)[0], cut(text, places), lane)
+    whole = played(joined(policy, of("lye"), acts=True, said=said)[0], [text], lane)
+    pieces = played(joined(policy, of("lye"), acts=True, said=said)[0], cut(text, places), lane)
     left = text_of(pieces)
     assert text.startswith(left)
     assert [one for one in pieces if isinstance(one, Block)] == [
@@ -139,7 +153,7 @@ def test_what_leaves_two_acting_classes_does_not_depend_on_the_deltas(
     ]
     assert left == text_of(whole)
     for word in ("wort", "lye"):
-        alone = text_of(played(of(word).session(PROMPT, policy), [text], lane))
+        alone = text_of(played(of(word).session(said, policy), [text], lane))
         assert alone.startswith(left)
 
 

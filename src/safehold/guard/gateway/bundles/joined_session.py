@@ -278,6 +278,11 @@ class JoinedSession:
         return None if self._blocked is None else self._blocked.guard_class
 
     @property
+    def delivers_whole(self) -> bool:
+        """Whether the first class or an acting one holds the reply until its end."""
+        return self._first.delivers_whole or any(one.session.delivers_whole for one in self._acting)
+
+    @property
     def would_block(self) -> Block | None:
         """What the first class or an acting one would have stopped, were it not only noted."""
         if self._first.would_block is not None:
