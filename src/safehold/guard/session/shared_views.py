@@ -13,7 +13,7 @@ from safehold.guard.session.lanes import GrowingViews
 from safehold.guard.session.session import TextDecoder
 
 
-class _Look(msgspec.Struct, frozen=True):
+class _LaneLook(msgspec.Struct, frozen=True):
     """What one feeding of a lane gave; `text` is None for its end."""
 
     text: str | None
@@ -28,16 +28,16 @@ class _SharedLane:
     def __init__(self, views: GrowingViews, readers: int) -> None:
         self.views = views
         self._readers = readers
-        self._looks: deque[_Look] = deque()
+        self._looks: deque[_LaneLook] = deque()
         self._first = 0
         self._at = [0] * readers
 
-    def look(self, reader: int, text: str | None) -> _Look | None:
+    def look(self, reader: int, text: str | None) -> _LaneLook | None:
         """Return what a feeding gives; None where this reader is fed something else."""
         at = self._at[reader] - self._first
         if at == len(self._looks):
             found = tuple(self.views.finish() if text is None else self.views.feed(text))
-            self._looks.append(_Look(text, found, self.views.pending, self.views.unreadable))
+            self._looks.append(_LaneLook(text, found, self.views.pending, self.views.unreadable))
         look = self._looks[at]
         if look.text != text:
             return None
@@ -52,7 +52,7 @@ class _SharedLane:
         self._at[reader] = 1 << 62
 
 
-class _Reading:
+class _SharedReading:
     """A lane as one of its readers sees it (`GrowingViews`)."""
 
     def __init__(self, lane: _SharedLane, reader: int, fresh: TextDecoder) -> None:
@@ -145,7 +145,7 @@ class SharedViews:
         self._opened[reader] += 1
         if number == len(self._lanes):
             self._lanes.append(_SharedLane(self._decoder.growing(), self._readers))
-        return _Reading(self._lanes[number], reader, self._decoder)
+        return _SharedReading(self._lanes[number], reader, self._decoder)
 
 
 class ViewsOfOne:

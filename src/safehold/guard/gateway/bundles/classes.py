@@ -59,7 +59,7 @@ class Asked(msgspec.Struct, frozen=True):
     """Whether a grant delivers what a clause of a class would stop."""
 
 
-class Joined(msgspec.Struct, frozen=True):
+class ClassSessions(msgspec.Struct, frozen=True):
     """The sessions of one exchange: the first class's own, all of them, and who answers them."""
 
     first: Session
@@ -110,7 +110,7 @@ class Classes:
 
     # -- one exchange --------------------------------------------------------------------------
 
-    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> Joined:
+    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> ClassSessions:
         """Return the sessions of one exchange, around the bundle that decides it."""
         off = self.off(self.first)
         guard: AnyGuard = _silent(held.digest) if off else held.guard
@@ -123,7 +123,7 @@ class Classes:
         # A class that is off is on no trial either.
         session = self._first(guard, asked, shared, _as_it_is if off else listen)
         if not running:
-            return Joined(session, session, held.stage2)
+            return ClassSessions(session, session, held.stage2)
         companions = []
         stage2: dict[str, StageTwo] = {}
         for number, name in enumerate(running, start=1):
@@ -133,7 +133,7 @@ class Classes:
             companions.append(Companion(name, loaded.digest, own, acts=acts))
             stage2[name] = loaded.stage2 if acts else _Hasty(loaded.stage2, one.wait_s)
         several = JoinedSession(session, companions)
-        return Joined(session, several, _Routed(held.stage2, stage2), several)
+        return ClassSessions(session, several, _Routed(held.stage2, stage2), several)
 
     def _first(
         self,

@@ -73,7 +73,7 @@ class CompanionResult(msgspec.Struct, frozen=True):
         return "unscored" if self.failed or self.prompt is None else "allow"
 
 
-class _Lane:
+class _WaitingLane:
     """Text of one lane that waits for all acting classes."""
 
     def __init__(self, classes: int) -> None:
@@ -118,7 +118,7 @@ class JoinedSession:
         self._shadows = [one for one in companions if not one.acts]
         self._acting = [one for one in companions if one.acts]
         self._companions = tuple(companions)
-        self._lanes: dict[Lane, _Lane] = {}
+        self._lanes: dict[Lane, _WaitingLane] = {}
         self._blocked: Block | None = None
         self._untold: tuple[Lane, Block] | None = None
         self.prompt_blocks: tuple[Block, ...] = ()
@@ -159,7 +159,7 @@ class JoinedSession:
             return self._blocked
         state = self._lanes.get(lane)
         if state is None:
-            state = self._lanes[lane] = _Lane(1 + len(self._acting))
+            state = self._lanes[lane] = _WaitingLane(1 + len(self._acting))
         # What a probe heard belongs to the whole of the text, which is not cut then.
         for piece in state.cut(text) if heard is None else state.whole(text):
             steps = [self._first.feed(lane, piece, heard)]
@@ -223,7 +223,9 @@ class JoinedSession:
             found.append((lane, Cleared(text=state.release())))
         return (*found, stop) if stop is not None else tuple(found)
 
-    def _together(self, state: _Lane, flows: Sequence[ScoringFlow[Step]]) -> ScoringFlow[None]:
+    def _together(
+        self, state: _WaitingLane, flows: Sequence[ScoringFlow[Step]]
+    ) -> ScoringFlow[None]:
         """Let every acting class judge one piece; the first that stops it is told."""
         for number, (one, flow) in enumerate(zip((None, *self._acting), flows, strict=True)):
             step = yield from flow

@@ -19,7 +19,7 @@ from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.access.admission import account_of
 from safehold.guard.gateway.access.load import Load
 from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held, Session
-from safehold.guard.gateway.bundles.classes import Asked, Joined
+from safehold.guard.gateway.bundles.classes import Asked, ClassSessions
 from safehold.guard.gateway.bundles.trial_seats import NoTrial, Seat, Seats
 from safehold.guard.gateway.interface import (
     Exempt,
@@ -83,7 +83,7 @@ class Watcher(Protocol):
 class Joins(Protocol):
     """Puts the sessions of all classes around one exchange (`Classes`)."""
 
-    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> Joined:
+    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> ClassSessions:
         """Return the sessions of one exchange, around the bundle that decides it."""
         ...
 
@@ -91,7 +91,7 @@ class Joins(Protocol):
 class FirstAlone:
     """Where a gateway has one class."""
 
-    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> Joined:
+    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> ClassSessions:
         """Return the session of the bundle in use."""
         session = held.guard.session(
             asked.exchange,
@@ -102,7 +102,7 @@ class FirstAlone:
             asked.account,
         )
         listened = listen(session)
-        return Joined(listened, listened, held.stage2)
+        return ClassSessions(listened, listened, held.stage2)
 
 
 async def _kept_nowhere(state: RunState) -> None:
