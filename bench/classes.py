@@ -20,7 +20,7 @@ from bench.tables import Table
 from safehold.exchange import Exchange, Lane, user_says
 from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
 from safehold.guard.gateway.bundles.active_guard import Held, Session
-from safehold.guard.gateway.bundles.classes import Asked, Classes
+from safehold.guard.gateway.bundles.classes import Classes, ExchangeAsked
 from safehold.guard.gateway.class_settings import GuardClass
 from safehold.guard.gateway.interface import Surface
 from safehold.guard.interface import Block, Escalation, SessionPolicy
@@ -97,7 +97,7 @@ def joined(guards: tuple[Guard, Guard], one: GuardClass) -> Callable[[Exchange],
     )
 
     def begin(exchange: Exchange) -> Session:
-        asked = Asked(
+        asked = ExchangeAsked(
             exchange=exchange,
             surface=Surface.CHAT,
             tenant=None,

@@ -45,7 +45,7 @@ _ANY = 1 << 60
 _PLAIN = "What a lovely morning it is."
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ExchangeAsked(msgspec.Struct, frozen=True):
     """What an exchange's sessions are made of, whatever the class."""
 
     exchange: Exchange
@@ -110,7 +110,9 @@ class Classes:
 
     # -- one exchange --------------------------------------------------------------------------
 
-    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> ClassSessions:
+    def join(
+        self, held: Held, asked: ExchangeAsked, listen: Callable[[Session], Session]
+    ) -> ClassSessions:
         """Return the sessions of one exchange, around the bundle that decides it."""
         off = self.off(self.first)
         guard: AnyGuard = _silent(held.digest) if off else held.guard
@@ -138,7 +140,7 @@ class Classes:
     def _first(
         self,
         guard: AnyGuard,
-        asked: Asked,
+        asked: ExchangeAsked,
         shared: SharedViews | None,
         listen: Callable[[Session], Session],
     ) -> Session:
@@ -223,7 +225,7 @@ def _session(
     guard: AnyGuard,
     name: str,
     one: GuardClass,
-    asked: Asked,
+    asked: ExchangeAsked,
     shared: SharedViews | None,
     number: int,
     *,

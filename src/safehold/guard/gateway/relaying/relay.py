@@ -19,7 +19,7 @@ from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.access.admission import account_of
 from safehold.guard.gateway.access.load import Load
 from safehold.guard.gateway.bundles.active_guard import GuardHolder, Held, Session
-from safehold.guard.gateway.bundles.classes import Asked, ClassSessions
+from safehold.guard.gateway.bundles.classes import ClassSessions, ExchangeAsked
 from safehold.guard.gateway.bundles.trial_seats import NoTrial, Seat, Seats
 from safehold.guard.gateway.interface import (
     Exempt,
@@ -83,7 +83,9 @@ class Watcher(Protocol):
 class Joins(Protocol):
     """Puts the sessions of all classes around one exchange (`Classes`)."""
 
-    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> ClassSessions:
+    def join(
+        self, held: Held, asked: ExchangeAsked, listen: Callable[[Session], Session]
+    ) -> ClassSessions:
         """Return the sessions of one exchange, around the bundle that decides it."""
         ...
 
@@ -91,7 +93,9 @@ class Joins(Protocol):
 class FirstAlone:
     """Where a gateway has one class."""
 
-    def join(self, held: Held, asked: Asked, listen: Callable[[Session], Session]) -> ClassSessions:
+    def join(
+        self, held: Held, asked: ExchangeAsked, listen: Callable[[Session], Session]
+    ) -> ClassSessions:
         """Return the session of the bundle in use."""
         session = held.guard.session(
             asked.exchange,
@@ -224,7 +228,7 @@ class Run:
         self.out = out
         self.gone = gone
         held = self.held = seat.held
-        asked = Asked(
+        asked = ExchangeAsked(
             exchange=ask.exchange,
             surface=ask.surface,
             tenant=ask.key.tenant if ask.key else None,
