@@ -164,7 +164,7 @@ def measure(plan: ClassPlan, data: Path, out: Path, *, stage2: bool, quick: bool
 
 
 def _trust(out: Path) -> list[str]:
-    return ["--bundle-key", (out / "key.pub").read_text(encoding="ascii").strip()]
+    return ["--bundle-key", str(out / "key.pub")]
 
 
 @contextmanager
@@ -224,9 +224,10 @@ def _texts(plan: ClassPlan, data: Path, out: Path, *, quick: bool) -> None:
 
 
 def _rows(path: Path, label: str | None = None) -> list[dict[str, str]]:
+    """Return the rows of a file that are one text each, of one label where that is named."""
     with path.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [row for row in rows if label is None or row["label"] == label]
+    return [row for row in rows if row.get("text") and (label is None or row["label"] == label)]
 
 
 def _spread(rows: list[dict[str, str]], most: int) -> list[dict[str, str]]:

@@ -185,3 +185,22 @@ def test_a_cell_of_nonsense_is_reported_and_not_trained_on() -> None:
     assert rows["bad"].told < rows["good"].told
     alone = [one for one in without_unrelated(bad, seed=1) if one.cell.name == first]
     assert thin_groups(alone) == {group}
+
+
+def test_general_answers_need_no_common_subject() -> None:
+    """Answers about everything have to keep to their own messages only."""
+    cells = {
+        **{name: own for name, own in _written().items() if own[0] != "general/all"},
+        "general/all/000": (
+            "general/all",
+            [
+                ("What is the capital of Peru?", "Lima is the capital of Peru, by the ocean."),
+                ("Explain photosynthesis.", "In photosynthesis plants make sugar out of light."),
+                ("Is 91 a prime number?", "No prime number: 91 is seven times thirteen."),
+                ("Write a haiku about snow.", "Snow on the roof, a haiku of white silence."),
+            ],
+        ),
+    }
+    anything = frozenset({"general/all"})
+    found = unrelated(told_apart(cells, seed=1, anything=anything))
+    assert not any(found["general/all/000"])

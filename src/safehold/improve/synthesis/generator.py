@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import aiohttp
 import msgspec
 
-from safehold.constitution import Constitution
+from safehold.constitution import ClauseRole, Constitution
 from safehold.errors import UpstreamError
 from safehold.exchange import user_says
 from safehold.improve.synthesis.answers import AnswerFault, read_list, read_reply
@@ -129,7 +129,10 @@ class ModelGenerator:
     def _ask_for(self, cells: Sequence[Cell], seed: int) -> None:
         self._progress.start("cells of the generator", len(cells))
         asyncio.run(self._collect(cells, seed, filling=bool(self.yields)))
-        self.yields = without_unrelated(self.yields, seed)
+        general = frozenset(
+            one.id for one in self._constitution.permitted if one.role is ClauseRole.GENERAL
+        )
+        self.yields = without_unrelated(self.yields, seed, general)
 
     async def _collect(self, cells: Sequence[Cell], seed: int, *, filling: bool) -> None:
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
@@ -318,15 +321,19 @@ class ModelGenerator:
                 )
 
 
-def without_unrelated(yields: Sequence[CellYield], seed: int) -> list[CellYield]:
+def without_unrelated(
+    yields: Sequence[CellYield], seed: int, general: frozenset[str] = frozenset()
+) -> list[CellYield]:
     """Return the cells without answers that might as well answer another cell, counted as faults.
 
+    `general` are the clauses that stand for everything else: their texts share no subject.
     What was looked at before (a fill comes after it) is a measure for what is new, and stays.
     """
     cells = {
         one.cell.name: (one.cell.group, [pair for pair in one.pairs if pair[1]]) for one in yields
     }
-    marks = told_apart(cells, seed=seed)
+    anything = frozenset(one.cell.group for one in yields if one.cell.clause in general)
+    marks = told_apart(cells, seed=seed, anything=anything)
     lost = unrelated(marks)
     found = []
     for one in yields:

@@ -133,12 +133,15 @@ def unrelated(marks: Mapping[str, Sequence[float]]) -> dict[str, list[bool]]:
     return found
 
 
-def told_apart(cells: Cells, *, seed: int) -> dict[str, list[float]]:
+def told_apart(
+    cells: Cells, *, seed: int, anything: frozenset[str] = frozenset()
+) -> dict[str, list[float]]:
     """Return, of each cell, how well each answer tells where it belongs: 0.5 is chance, 1 always.
 
     A mark is the mean of two shares: of the messages of other groups that the answer resembles
     less than its own, and of the other groups whose texts it resembles less than those of its own.
-    Ties count half, so answers that were dealt at random have 0.5 on average.
+    Ties count half, so answers that were dealt at random have 0.5 on average. The texts of a group
+    in `anything` are about no one subject, so there it is the first share alone.
     """
     asks = [(group, ask) for group, pairs in cells.values() for ask, _ in pairs]
     pools = _pools(cells)
@@ -160,6 +163,9 @@ def told_apart(cells: Cells, *, seed: int) -> dict[str, list[float]]:
             of_asks = _share(
                 _alike(said, told, weight), [_alike(other, told, weight) for other in beside]
             )
+            if group in anything:
+                found[name].append(of_asks)
+                continue
             own, norm = _without(pools[group], norms[group], said, told, weight)
             of_groups = _share(
                 _near(told, own, norm, weight),
