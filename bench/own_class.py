@@ -2,7 +2,8 @@
 
     SAFEHOLD_EVAL_DATA=DIR python -m bench.own_class bread soap bicycles --out .bench/own-class
     ... --stage1-only          the first stage alone
-    ... --quick                a tenth of the evaluation text, for a look
+    ... --general 600          so many general texts in place of 1,500
+    ... --quick                a tenth of the other people's text, for a look
 
 Each class goes the way of `docs/your-own-class.md` by its commands: `synth` from recorded or live
 answers, `train`, `calibrate`, `eval`. CPU time is that of each command's process. The text that is
@@ -11,13 +12,14 @@ is gone on from, so a killed run repeats nothing.
 """
 
 import argparse
+import functools
 import gzip
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,27 +121,33 @@ class Replayed(GeneratorServer):
 def main() -> None:
     """Run the classes that are named, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("classes", nargs="*", choices=[*CLASSES, []], default=[])
+    parser.add_argument("classes", nargs="*", metavar="CLASS", help=" ".join(CLASSES))
     parser.add_argument("--out", type=Path, default=ROOT / ".bench" / "own-class")
     parser.add_argument("--stage1-only", action="store_true")
+    parser.add_argument("--general", type=int, default=GENERAL)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
+    strange = [name for name in asked.classes if name not in CLASSES]
+    if strange:
+        parser.error(f"expected some of {', '.join(CLASSES)}, got {strange[0]!r}")
     data = os.environ.get(ENV)
     if not data:
         sys.exit(f"{ENV} names no folder of evaluation text; nothing was measured")
     results = []
     for name in asked.classes or list(CLASSES):
         out = asked.out / (name + ("-stage1" if asked.stage1_only else ""))
-        result = measure(
-            CLASSES[name], Path(data), out, stage2=not asked.stage1_only, quick=asked.quick
+        few = 10 if asked.quick else 1
+        texts = functools.partial(
+            lay_out, CLASSES[name], Path(data), out, general=asked.general // few, part=few
         )
+        result = measure(CLASSES[name], texts, out, stage2=not asked.stage1_only)
         (out / "figures.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
         results.append(result)
     sys.stdout.write(table(results).markdown())
 
 
-def measure(plan: ClassPlan, data: Path, out: Path, *, stage2: bool, quick: bool) -> ClassResult:
-    """Make what is not there, and measure it."""
+def measure(plan: ClassPlan, texts: Callable[[], None], out: Path, *, stage2: bool) -> ClassResult:
+    """Make what is not there, and measure it on what `texts` lays out."""
     out.mkdir(parents=True, exist_ok=True)
     key = ["--signing-key", str(out / "key.pem")]
     steps: dict[str, Step] = {}
@@ -154,7 +162,7 @@ def measure(plan: ClassPlan, data: Path, out: Path, *, stage2: bool, quick: bool
         more = [] if stage2 else ["--stage1-only"]
         _run(steps, out, "train", "train", "--data", str(made), "--out", str(out / "trained"),
              *key, *more)  # fmt: skip
-    _texts(plan, data, out, quick=quick)
+    texts()
     if not (out / "served").exists():
         _run(steps, out, "calibrate", "calibrate", str(out / "trained"), "--benign",
              str(out / "traffic"), "--out", str(out / "served"), *_trust(out), *key)  # fmt: skip
@@ -201,10 +209,12 @@ def _run(steps: dict[str, Step], out: Path, name: str, *words: str) -> None:
     (out / f"{name}.cost.json").write_bytes(msgspec.json.encode(spent))
 
 
-def _texts(plan: ClassPlan, data: Path, out: Path, *, quick: bool) -> None:
-    """Lay out what is measured on and, apart from it, the traffic that thresholds are set on."""
-    part = 10 if quick else 1
-    general = [
+def lay_out(plan: ClassPlan, data: Path, out: Path, *, general: int, part: int) -> None:
+    """Lay out what is measured on and, apart from it, the traffic that thresholds are set on.
+
+    `general` texts of ordinary use, and one of `part` of the neighbours.
+    """
+    ordinary = [
         row
         for name in ("dev/benign_chat", "dev/benign_mmlu")
         for row in _rows(data / f"{name}.jsonl")
@@ -216,7 +226,7 @@ def _texts(plan: ClassPlan, data: Path, out: Path, *, quick: bool) -> None:
     _write(out / "text" / "passages.jsonl", _rows(data / plan.passages, "restricted"), "restricted")
     _write(out / "text" / "neighbour_texts.jsonl", _spread(near, len(near) // part), "benign")
     _write(out / "text" / "neighbour_class.jsonl", another[::part], "benign")
-    _write(out / "text" / "general.jsonl", _spread(general, GENERAL // part), "benign")
+    _write(out / "text" / "general.jsonl", _spread(ordinary, general), "benign")
     usual = _spread(_rows(data / "train" / "benign_alpaca_train.jsonl"), TRAFFIC)
     _write(out / "traffic" / "general.jsonl", usual, "benign")
     recipes = _rows(data / "train" / "neighbour_recipes.jsonl", "benign")
