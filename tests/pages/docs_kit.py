@@ -16,7 +16,7 @@ teller SAMPLES FILE  a server that gives those replies again, with log-probabili
 postgres FILE        a PostgreSQL server, until it is stopped; its address
 month FILE           a ledger of two thousand exchanges
 enclave              a founded log in trust-log: the reader is dev-one; ada is the reader too
-behaviour OLD NEW    a comparison of two bundles that lost nothing
+evaluated TO BUNDLE  what `safehold eval` wrote of a bundle on data/: it stopped the one item
 """
 
 import http.server
@@ -35,8 +35,11 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from safehold.canonical import sha256_hex
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.upstreams.embedded import find_weights
+from safehold.improve.evaluation.cache import run_key
+from safehold.improve.evaluation.interface import EvaluationReport, ItemScores, Score
 from safehold.testing.bounty import CLEAN_CHAT, UNIVERSAL
 from safehold.testing.bundles import write_tiny
 from safehold.testing.generator import GeneratorServer, generating
@@ -268,10 +271,21 @@ def _secret(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def behaviour(old: str, new: str) -> None:
-    """Write comparison.json of two digests."""
-    value = {"old": old, "new": new, "items": 50, "lost": [], "report_sha256": "0" * 64}
-    Path("comparison.json").write_bytes(msgspec.json.encode(value))
+def evaluated(folder: str, bundle: str) -> None:
+    """Write the report and the one score."""
+    golden = Path("data/golden.jsonl")
+    digest = sha256_hex(golden.read_bytes())
+    report = EvaluationReport(
+        safehold="0", bundle="b", bundle_digest=bundle, constitution="homebrewing",
+        code_digest="c" * 64, files={golden.name: digest}, skipped=(), items=1, headline=(),
+        slices=(), categories=(), sources=(), separations=(), stops={},
+    )  # fmt: skip
+    score = ItemScores(Score(stage1=0.0, final=None, blocked=True, escalations=0), None)
+    line = {"run": run_key(bundle, digest, "c" * 64, "whole"), "item": "a", "scores": score}
+    Path(folder).mkdir()
+    (Path(folder) / "failures.jsonl").touch()
+    (Path(folder) / "report.json").write_bytes(msgspec.json.encode(report))
+    (Path(folder) / "scores.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
 
 
 THINGS: dict[str, Callable[..., None]] = (
@@ -279,7 +293,7 @@ THINGS: dict[str, Callable[..., None]] = (
         one.__name__: one
         for one in (bundle, mine, ledger, upstream, generator, programme, template, labelled)
     }
-    | {one.__name__: one for one in (weights, enclave, behaviour, traffic)}
+    | {one.__name__: one for one in (weights, enclave, evaluated, traffic)}
     | {one.__name__: one for one in (tiny, probed, samples, teller, postgres, month)}
 )
 

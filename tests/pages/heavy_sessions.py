@@ -95,9 +95,13 @@ kit traffic week.jsonl; export SAFEHOLD_EVAL_DATA=$PWD/labelled
             "--signature …": "$SIGNATURES",
         },
         after={
+            # A release that lost nothing needs two, and nobody of security.
             "safehold grant approve": """
-for who in dev-three sec-one; do safehold grant approve $ID --yes --ssh-key $who || true; done
+[[ $(safehold grant show $ID) == *release.publish* ]]
+safehold grant approve $ID --yes --ssh-key dev-three
 """,
+            "safehold change vouch": "safehold change vouch comparison.json "
+            "--out comparison.signed --ssh-key sec-one",
         },
     ),
     "intelligence": Session(

@@ -226,7 +226,9 @@ first_release() {
     printf 'default:\n  hold_tokens: 16\n' >safehold.yaml
     echo wheel >safehold.whl
     kit bundle bundle bundle.pub
+    mkdir data; echo '{"text": "a"}' >data/golden.jsonl
     local parts=(--artefact gateway=safehold.yaml --artefact bundle=bundle/)
+    parts+=(--artefact golden-set=data/)
     parts+=(--artefact product=safehold.whl)
     safehold change draft now.json --channel gw "${parts[@]}"
     local first who
@@ -245,7 +247,8 @@ END
     safehold change memory releases.memory --channel gw --log-keys pinned.json
     rm -rf bundle; kit bundle bundle bundle.pub
     safehold change draft sketch.json --channel gw --previous now.json "${parts[@]}"
-    kit behaviour "$(digest_of now.json)" "$(digest_of sketch.json)"
+    kit evaluated eval-old "$(digest_of now.json)"
+    kit evaluated eval-new "$(digest_of sketch.json)"
     read -r ONE TWO < <(python -c '
 from safehold.testing.trust import person_id
 print(person_id("dev-one"), person_id("sec-one"))')
