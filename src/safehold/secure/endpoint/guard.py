@@ -49,6 +49,7 @@ from safehold.secure.endpoint.invocation import (
 )
 from safehold.secure.endpoint.muting import MutedFile, Mutes
 from safehold.secure.endpoint.policy import EndpointPolicy, Mode, PolicyRow, decide, matches
+from safehold.secure.endpoint.processes import readlink, there, unit_of, words
 from safehold.secure.endpoint.records import Records
 from safehold.secure.endpoint.starting import StartingSlots
 from safehold.secure.fanotify.group import Group, Question
@@ -75,7 +76,6 @@ _LOOKS = 40
 _WORKERS = 4
 _NOBODY = ExecSubject(2**32 - 1, "")
 _MOST_LINKS = 40
-_MOST_BYTES = 4 << 20
 _WAITING = 512
 
 
@@ -318,7 +318,7 @@ class ExecGuard:
         exe = self._exe(event.pid)
         language = self._programs.get(exe) if exe is not None else None
         if exe is not None and exe not in self._programs:
-            language = language_of(_readlink(f"/proc/{event.pid}/exe"))
+            language = language_of(readlink(f"/proc/{event.pid}/exe"))
         if language is not None and not loads:
             started = self._started(event.pid, exe, language)
             if started is False:
@@ -374,10 +374,10 @@ class ExecGuard:
         if name.endswith(_SUFFIXES) or os.pread(handle, 2, 0) == b"#!":
             return True
         # Data files are arguments too; code is what the interpreter takes as such.
-        how = invocation(language, _words(pid, "cmdline"))
+        how = invocation(language, words(pid, "cmdline"))
         for word in (how.path, *how.also):
             with suppress(OSError, ValueError):
-                one = os.stat(_there(pid, word))
+                one = os.stat(there(pid, word))
                 if word and (one.st_dev, one.st_ino) == (found.st_dev, found.st_ino):
                     return True
         return False
@@ -388,15 +388,15 @@ class ExecGuard:
         if starting is None or starting[0] not in (exe, None):
             return True
         key, language, subject = starting[0], starting[1] or known, starting[2]
-        how = invocation(language, _words(pid, "cmdline"))
+        how = invocation(language, words(pid, "cmdline"))
         if how.source is CodeSource.FILE and how.path and not self._is_file(pid, how.path):
             how = Invocation(CodeSource.STDIN)
-        if carries_code(language, _words(pid, "environ")):
+        if carries_code(language, words(pid, "environ")):
             how = Invocation(CodeSource.ARGUMENT)
         if how.source in {CodeSource.FILE, CodeSource.NOTHING}:
             self._judged(pid)
             return True
-        path = _readlink(f"/proc/{pid}/exe")
+        path = readlink(f"/proc/{pid}/exe")
         sha256 = self._digests.get(key, "") if key is not None else ""
         target = self._target(CodeKind.INLINE, path, sha256)
         allow = self._say(Ask(subject, target))
@@ -416,7 +416,7 @@ class ExecGuard:
         """
         root = f"/proc/{pid}/root"
         if not path.startswith("/"):
-            path = f"{_readlink(f'/proc/{pid}/cwd')}/{path}"
+            path = f"{readlink(f'/proc/{pid}/cwd')}/{path}"
         left = path.split("/")[::-1]
         here: list[str] = []
         links = 0
@@ -594,8 +594,8 @@ class ExecGuard:
             uid = os.stat(f"/proc/{pid}").st_uid
         except OSError:
             return _NOBODY
-        unit = _unit(pid) if self._units else ""
-        return ExecSubject(uid, _readlink(f"/proc/{pid}/exe"), unit)
+        unit = unit_of(pid) if self._units else ""
+        return ExecSubject(uid, readlink(f"/proc/{pid}/exe"), unit)
 
     def _reads(self, subject: ExecSubject, pid: int) -> bool:
         """Tell whether a named reader reads it as data; it is the program of that path here."""
@@ -633,47 +633,6 @@ class _Case:
         self.muted = muted
 
 
-def _readlink(path: str) -> str:
-    try:
-        return os.readlink(path).removesuffix(" (deleted)")
-    except OSError:
-        return ""
-
-
-def _words(pid: int, name: str) -> tuple[str, ...]:
-    """Return the strings of `cmdline` or `environ`."""
-    try:
-        handle = os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
-    except OSError:
-        return ()
-    try:
-        text = b""
-        while (part := os.read(handle, 1 << 16)) and len(text) < _MOST_BYTES:
-            text += part
-    except OSError:
-        return ()
-    finally:
-        os.close(handle)
-    return tuple(text.decode("utf-8", "surrogateescape").removesuffix("\0").split("\0"))
-
-
-def _there(pid: int, path: str) -> str:
-    """Return a path as the process means it."""
-    return f"/proc/{pid}/root{path}" if path.startswith("/") else f"/proc/{pid}/cwd/{path}"
-
-
-def _unit(pid: int) -> str:
-    try:
-        handle = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY)
-    except OSError:
-        return ""
-    try:
-        rows = os.read(handle, 1 << 14).decode("utf-8", "replace").splitlines()
-    finally:
-        os.close(handle)
-    return next((row.split(":", 2)[2] for row in rows if row.startswith("0::")), "")
-
-
 def _mount_number(handle: int) -> int:
     info = os.open(f"/proc/self/fdinfo/{handle}", os.O_RDONLY)
     try:
@@ -684,27 +643,3 @@ def _mount_number(handle: int) -> int:
         if row.startswith(b"mnt_id:"):
             return int(row[7:])
     return -1
-
-
-def known_interpreters(folders: tuple[str, ...]) -> dict[str, Language]:
-    """Return the digests of the interpreters in these folders: read before the first mark."""
-    found: dict[str, Language] = {}
-    for folder in folders:
-        try:
-            names = sorted(os.listdir(folder))
-        except OSError:
-            continue
-        for name in names:
-            language = language_of(name)
-            path = os.path.join(folder, name)
-            if language is None or not os.path.isfile(path):
-                continue
-            try:
-                handle = os.open(path, os.O_RDONLY)
-                try:
-                    found[digest(handle)] = language
-                finally:
-                    os.close(handle)
-            except (OSError, FanotifyError):
-                continue
-    return found

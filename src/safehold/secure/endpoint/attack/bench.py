@@ -31,9 +31,10 @@ from safehold.secure.endpoint.attack.stage import (
 )
 from safehold.secure.endpoint.engines.confine import confine, landlock
 from safehold.secure.endpoint.facts import is_owned
-from safehold.secure.endpoint.guard import ASKED, ExecGuard, known_interpreters
+from safehold.secure.endpoint.guard import ASKED, ExecGuard
 from safehold.secure.endpoint.heartbeat import Heart, StaleGuardError, listen, read_pulse
 from safehold.secure.endpoint.interface import FILES, CodeKind
+from safehold.secure.endpoint.interpreters import known_interpreters
 from safehold.secure.endpoint.inventory.book import InventoryBook, Item
 from safehold.secure.endpoint.inventory.scan import scan
 from safehold.secure.endpoint.policy import AllowRow, EndpointPolicy, Mode
