@@ -10,6 +10,7 @@ from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.enforcement.state import StateFile
 from safehold.secure.egress.interface import RefuseAll, StateError
 from safehold.secure.egress.kernel.nft import NftKernel
+from safehold.secure.egress.kernel.statements import TABLE
 from safehold.testing.egress import TODAY, FakeClock, World, plan, register, row
 
 
@@ -84,3 +85,33 @@ def test_a_host_without_rules_is_sealed_as_ever(world: World, clock: FakeClock) 
     made.close_all("drill")
     world.send("udp", 2_000, port=9000, seconds=2.0)
     assert sum(world.received().values()) == 0
+
+
+def test_a_block_costs_no_rule_of_another_flow(world: World, clock: FakeClock) -> None:
+    """Only its own chain is made anew, said once or twice; the next look finds all as compiled."""
+    made, kernel, _ = enforcer(world, clock)
+    kernel.given.clear()
+    made.block("replies", "drill")
+    made.block("replies", "said twice")
+    assert max(len(commands) for commands, _ in kernel.given) <= 2
+    kernel.given.clear()
+    clock.uptime += 10
+    assert made.tick().findings == ()
+    assert not any("chain" in str(commands) for commands, _ in kernel.given)
+    world.send("udp", 2_000, port=9000)
+    assert sum(world.received().values()) == 0
+
+
+def test_what_was_changed_beside_a_block_is_found(world: World, clock: FakeClock) -> None:
+    """Rules that were taken out before or after a block come back at the next look, with a word."""
+    for before in (True, False):
+        made, kernel, _ = enforcer(world, clock)
+        for blocked in (False, True) if before else (True, False):
+            if blocked:
+                made.block("replies", "drill")
+            else:
+                kernel._nft(["flush", "chain", "inet", TABLE, "undeclared"], b"")
+        clock.uptime += 10
+        assert any("not those compiled" in found for found in made.tick().findings)
+        clock.uptime += 10
+        assert made.tick().findings == ()

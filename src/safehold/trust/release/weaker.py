@@ -32,8 +32,8 @@ def settings_document(value: object) -> object:  # noqa: PLR0911 - one line for 
     """
     match value:
         case msgspec.Struct():
-            fields = msgspec.structs.fields(value)
-            return {f.encode_name: settings_document(getattr(value, f.name)) for f in fields}
+            names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+            return {said: settings_document(getattr(value, name)) for said, name in names}
         case Enum():
             return settings_document(value.value)
         case None | bool() | int() | float() | str():

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from safehold.secure.egress.declare.register import Flow
+from safehold.secure.egress.enforcement.state import State
 from safehold.secure.egress.interface import KernelError
 from safehold.secure.egress.kernel.ruleset import Desired, Quota, transaction
+
+_AND = "+"
+"""Stands in the name of rules before each flow that was closed in them; in no id, in no digest."""
 
 
 def plain(desired: Desired) -> Desired:
@@ -21,6 +25,22 @@ def meaning(desired: Desired) -> str:
     """Name the rules that a host must hold: the digest of what they are compiled to."""
     text = msgspec.json.encode(transaction(plain(desired)), order="deterministic")
     return hashlib.sha256(text).hexdigest()
+
+
+def closed_in(state: State, flow: str) -> str:
+    """Name the rules in force once a flow's own chain is closed, without compiling the others."""
+    return state.compiled if flow in state.blocked else f"{state.compiled}{_AND}{flow}"
+
+
+def in_force(named: str, desired: Desired, compiled: str) -> bool:
+    """Say whether a state names the rules that are wanted: `compiled`, or some closed since."""
+    before, *closed = named.split(_AND)
+    if not closed:
+        return named == compiled
+    if not desired.blocked.issuperset(closed):
+        return False
+    old = msgspec.structs.replace(desired, blocked=desired.blocked.difference(closed))
+    return before == meaning(old)
 
 
 def user_ids(flows: Sequence[Flow]) -> dict[str, int]:

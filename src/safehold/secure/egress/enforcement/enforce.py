@@ -21,7 +21,13 @@ from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.declare.box import Boxed, boxed
 from safehold.secure.egress.declare.plan import EgressPlan
 from safehold.secure.egress.declare.register import Flow, Register
-from safehold.secure.egress.enforcement.compiled import meaning, plain, user_ids
+from safehold.secure.egress.enforcement.compiled import (
+    closed_in,
+    in_force,
+    meaning,
+    plain,
+    user_ids,
+)
 from safehold.secure.egress.enforcement.loosening import (
     Recorded,
     digest,
@@ -74,6 +80,7 @@ from safehold.secure.egress.kernel.ruleset import (
     accounts,
     budgets_of,
     first_drop,
+    flow_closed,
     foreign_removal,
     quota_update,
     transaction,
@@ -258,7 +265,10 @@ class Enforcer:
                 raise StateError(
                     f"{action} of {flow} is in the kernel but not durable: {error}"
                 ) from error
-            snapshot = self._rebuild(tightened, shape=bool(throttled), compare=False)
+            if blocked and tightened.sealed == state.sealed:
+                snapshot = self._close(tightened, flow, closed_in(state, flow))
+            else:
+                snapshot = self._rebuild(tightened, shape=bool(throttled), compare=False)
         self._audit.append(f"egress.{action}", {"flow": flow, "reason": reason})
         return snapshot
 
@@ -405,8 +415,28 @@ class Enforcer:
         kept = self._kept(step) if durable else step.state
         return self._told(step, kept, (*step.mended, *(drift or ())))
 
-    def _step(self, state: State, *, durable: bool = True) -> EnforcementStep:
-        """Look at the host, settle what is remembered, and say what the rules should be."""
+    def _close(self, state: State, flow: str, compiled: str) -> Snapshot:
+        """Make the chain of one blocked flow whole; the next look compares it with all others.
+
+        `compiled` names the rules then in force. Where the rules are not those of before, all are
+        made anew.
+        """
+        step = self._step(state, compiled=compiled)
+        closed = None if step.stale else flow_closed(flow, step.desired)
+        if closed is None:
+            step = msgspec.structs.replace(step, compiled=meaning(step.desired))
+            self._replace(step, shape=False)
+        else:
+            self._kernel.apply(closed)
+        return self._told(step, self._kept(step), step.mended)
+
+    def _step(
+        self, state: State, *, durable: bool = True, compiled: str | None = None
+    ) -> EnforcementStep:
+        """Look at the host, settle what is remembered, and say what the rules should be.
+
+        `compiled` is their name where it is known without compiling them.
+        """
         flows = self.flows
         if state.cut:
             set_down(self._kernel.netns, state.cut)
@@ -439,14 +469,14 @@ class Enforcer:
             remaining=remaining,
             quotas=quotas,
             desired=desired,
-            compiled=meaning(desired),
+            compiled=meaning(desired) if compiled is None else compiled,
             findings=findings,
             mended=mended,
         )
 
     def _drift(self, step: EnforcementStep) -> tuple[str, ...] | None:
         """Say how the rules in force differ; None where others are wanted than were compiled."""
-        if step.reading is None or step.compiled != step.state.compiled:
+        if step.reading is None or not in_force(step.state.compiled, step.desired, step.compiled):
             return None
         return self._compare(step.desired, step.compiled)
 

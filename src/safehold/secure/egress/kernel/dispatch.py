@@ -14,7 +14,6 @@ packet whose owner is known never follows a mark: nobody inherits a connection o
 """
 
 import hashlib
-import ipaddress
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -191,9 +190,7 @@ def _families(flow: Flow, here: str, there: str) -> list[tuple[int, list[Json], 
     found = []
     for version, family in ((4, "ip"), (6, "ip6")):
         nets = [net for net in flow.networks() if net.version == version]
-        sources = [
-            net for net in map(ipaddress.ip_network, flow.source.address) if net.version == version
-        ]
+        sources = [net for net in flow.source_networks() if net.version == version]
         if not nets or (flow.source.address and not sources):
             continue
         ours = [match(payload(family, here), networks(sources))] if sources else []

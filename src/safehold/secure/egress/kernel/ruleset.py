@@ -196,6 +196,15 @@ def first_drop(account: str | None, plan: EgressPlan) -> Json:
     return {"nftables": [_inserted(hook, drop) for hook in ("output", "forward")]}
 
 
+def flow_closed(account: str, desired: Desired) -> Json | None:
+    """Return the transaction that makes a blocked flow's own chain whole; None for no such flow."""
+    for flow in desired.flows:
+        if flow.id == account and account in desired.blocked:
+            chain = {"flush": {"chain": {**in_table(), "name": f"f_{account}"}}}
+            return {"nftables": [chain, *_pay(flow, desired, 0)]}
+    return None
+
+
 def _inserted(chain: str, expr: list[Json]) -> Json:
     return {"insert": {"rule": {**in_table(), "chain": chain, "expr": expr}}}
 
