@@ -61,7 +61,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @functools.lru_cache(maxsize=_NETWORKS)
-def _network(text: str) -> Network:
+def _known_network(text: str) -> Network:
     """Return a network; each text is read once, since every look asks for all of them."""
     return ipaddress.ip_network(text)
 
@@ -85,11 +85,11 @@ class Flow(msgspec.Struct, frozen=True):
 
     def networks(self) -> tuple[Network, ...]:
         """The destinations as networks."""
-        return tuple(map(_network, self.destination))
+        return tuple(map(_known_network, self.destination))
 
     def source_networks(self) -> tuple[Network, ...]:
         """The addresses of forwarded senders as networks."""
-        return tuple(map(_network, self.source.address))
+        return tuple(map(_known_network, self.source.address))
 
     def transport(self) -> frozenset[str]:
         """The IP protocols that the row covers; DNS speaks both UDP and TCP."""
