@@ -225,6 +225,11 @@ def test_keys_of_a_publisher_are_of_their_own_kinds_and_written_once(tmp_path: P
     folder = tmp_path / "publisher"
     signer = SealSigner.generate()
     signer.write(folder)
+    modes = {one.name: one.stat().st_mode & 0o777 for one in folder.iterdir()}
+    assert modes == {
+        name: 0o644 if ".pub" in name else 0o600
+        for name in ("header.key.pem", "header.pub.pem", "manifest.key.pem", "manifest.pub.pem")
+    }
     folder.chmod(0o700)
     assert SealSigner.read(folder).verifier.key_id == SealVerifier.read(folder).key_id
     assert not SealVerifier.read(folder).is_header(bytes(64), b"m")

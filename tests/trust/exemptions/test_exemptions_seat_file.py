@@ -40,6 +40,16 @@ def test_a_restart_frees_no_seat(tmp_path: Path) -> None:
     assert again.admit(RULING, caller("cat"), 999_999) == Admitted()
 
 
+def test_the_largest_size_of_each_log_is_remembered(tmp_path: Path) -> None:
+    """Nothing is seen of a log at first; a smaller size later, and another log, change nothing."""
+    seats = SeatFile(tmp_path / "seats")
+    assert seats.seen("one.test/log") == 0
+    for size in (5, 9, 7):
+        seats.saw("one.test/log", size)
+    assert SeatFile(tmp_path / "seats").seen("one.test/log") == 9
+    assert seats.seen("two.test/log") == 0
+
+
 def test_threads_take_no_more_seats_than_approved(tmp_path: Path) -> None:
     """Many callers at once get exactly the approved seats."""
     files = [SeatFile(tmp_path / "seats") for _ in range(2)]

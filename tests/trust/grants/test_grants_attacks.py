@@ -670,6 +670,22 @@ def test_cloned_passkey_is_refused(enclave: Enclave) -> None:
         enclave.desk.approve(second.sha256, copy.sign(Act.APPROVE, second))
 
 
+@pytest.mark.parametrize("act", [Act.DENY, Act.REVOKE, Act.END])
+def test_a_cloned_passkey_is_refused_whatever_was_signed_last(enclave: Enclave, act: Act) -> None:
+    """Every act raises the counter, a grant given back too: a copy of before can sign none."""
+    key, copy = SoftPasskey(b"k"), SoftPasskey(b"k")
+    enclave.carry("people.add-key", enclave.adding("dev-one", key))
+    first, second = enclave.ask(), enclave.ask(ticket="OPS-2")
+    enclave.file(first)
+    enclave.file(second)
+    do = {Act.DENY: enclave.desk.deny, Act.REVOKE: enclave.desk.revoke, Act.END: enclave.desk.end}
+    done, undone = enclave.note(first), enclave.note(second)
+    do[act](done, key.sign(act, done))
+    with pytest.raises(SignatureError):
+        do[act](undone, copy.sign(act, undone))
+    do[act](undone, key.sign(act, undone))
+
+
 def test_refusal_is_logged(enclave: Enclave) -> None:
     """Every refused use is a leaf."""
     asked = enclave.ask()

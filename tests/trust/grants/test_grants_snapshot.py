@@ -4,6 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from safehold.errors import TrustError
@@ -126,6 +127,19 @@ def test_a_snapshot_of_another_key_is_not_taken(enclave: Enclave, tmp_path: Path
     """Who judges for itself takes no state from the log's writer."""
     keep(enclave, tmp_path / "snap", SigningKey.generate("enclave.test/other"))
     assert Snapshots(tmp_path / "snap", enclave.emitter).load(enclave.desk.store) is None
+
+
+@pytest.mark.parametrize("changed", [{"origin": "enclave.test/two"}, {"founding": "0" * 64}])
+def test_a_snapshot_of_another_log_is_not_taken(
+    enclave: Enclave, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    """The same leaves under another name, or another pinned founding, are another enclave's."""
+    keep(enclave, tmp_path / "snap")
+    snapshots = Snapshots(tmp_path / "snap", enclave.emitter)
+    store = LogStore(enclave.root, enclave.log_key)
+    assert snapshots.load(store) is not None
+    store.keys = msgspec.structs.replace(store.keys, **changed)
+    assert snapshots.load(store) is None
 
 
 def test_every_altered_byte_of_a_snapshot_is_seen(enclave: Enclave, tmp_path: Path) -> None:

@@ -312,6 +312,9 @@ def test_revocation_wipes_a_running_loader(vaulted: Vaulted) -> None:
         assert heard == ["the grant ended: the request was revoked"]
         with pytest.raises(LeaseError, match="revoked"):
             model.path(ONE)
+        # Who asks to be told when it is over is told at once.
+        model.on_end(heard.append)
+        assert heard == ["the grant ended: the request was revoked"] * 2
 
 
 def test_expiry_ends_a_running_loader(vaulted: Vaulted) -> None:

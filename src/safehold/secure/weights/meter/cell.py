@@ -18,8 +18,8 @@ class TallyCell:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
+        # A new mapping holds zeros: nothing is charged yet.
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
-        _NUMBERS.pack_into(self._shared, _SLOTS[0], 0, 0, 0)
 
     @property
     def tally(self) -> Tally:
