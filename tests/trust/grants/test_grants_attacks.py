@@ -678,6 +678,7 @@ def test_a_cloned_passkey_is_refused_whatever_was_signed_last(enclave: Enclave, 
     first, second = enclave.ask(), enclave.ask(ticket="OPS-2")
     enclave.file(first)
     enclave.file(second)
+    copy.counter = key.counter
     do = {Act.DENY: enclave.desk.deny, Act.REVOKE: enclave.desk.revoke, Act.END: enclave.desk.end}
     done, undone = enclave.note(first), enclave.note(second)
     do[act](done, key.sign(act, done))

@@ -47,6 +47,19 @@ def test_a_key_id_that_a_document_claims_is_refused() -> None:
         msgspec.convert({**honest, "key_id": SoftSsh(b"dora").key.key_id}, SshKey | Passkey)
 
 
+def test_an_approver_reads_every_team_and_role_of_a_newcomer(enclave: Enclave) -> None:
+    """What a person is to be allowed stands there in words, and `none` where it is nothing."""
+    plain = _newcomer(SoftSsh(b"dora").key)
+    for person, teams, roles in (
+        (plain, "t-development", "none"),
+        (msgspec.structs.replace(plain, roles=("r-a", "r-b"), teams=()), "none", "r-a, r-b"),
+    ):
+        asked = msgspec.structs.replace(enclave.ask(), details=EnrolPerson(person, held=()))
+        words = in_words(asked, enclave.desk.state.roster)
+        assert ("Teams", teams) in words
+        assert ("Roles", roles) in words
+
+
 def test_an_approver_reads_who_asks_by_name_and_that_a_stranger_is_none(enclave: Enclave) -> None:
     """The roster's name stands with the id; an id without a person is said to be nobody's."""
     asked, roster = enclave.ask(), enclave.desk.state.roster

@@ -142,6 +142,17 @@ def test_a_snapshot_of_another_log_is_not_taken(
     assert snapshots.load(store) is None
 
 
+def test_a_state_that_lacks_leaves_is_not_kept(enclave: Enclave, tmp_path: Path) -> None:
+    """One leaf fewer or more than the tree that is signed: no snapshot, for it would be another."""
+    store = enclave.desk.store
+    made = Snapshots(tmp_path / "snap", enclave.emitter)
+    for taken in (store.size - 1, store.size + 1):
+        made.keep(enclave.desk.state, taken, store.checkpoint())
+        assert not (tmp_path / "snap").exists()
+    made.keep(enclave.desk.state, store.size, store.checkpoint())
+    assert (tmp_path / "snap").exists()
+
+
 def test_every_altered_byte_of_a_snapshot_is_seen(enclave: Enclave, tmp_path: Path) -> None:
     """A flipped bit anywhere, or a cut, costs the shortcut and nothing else."""
     keep(enclave, tmp_path / "snap")
