@@ -49,6 +49,7 @@ from safehold.trust.log.merkle import (
     verify_inclusion,
 )
 from safehold.trust.log.note import MAX_NOTE_BYTES, check_name, parse_note, parse_vkey, sign_note
+from safehold.trust.log.tiles import decode_bundle
 
 KEY = SigningKey.generate("log.test/r")
 OTHER = SigningKey.generate("log.test/other")
@@ -424,6 +425,23 @@ def keys_of(key: SigningKey = KEY, **changed: object) -> LogKeys:
     vkey = str(key.verifier)
     keys = LogKeys(key.verifier.name, vkey, (vkey,), (str(WITNESS.verifier),))
     return msgspec.structs.replace(keys, **changed)
+
+
+def test_a_bundle_that_was_cut_anywhere_is_no_bundle() -> None:
+    """Between entries it is a shorter bundle; within one, and after half a length, it is none."""
+    entries = [b"a", b"bc" * 200, b"", b"d"]
+    whole = b"".join(len(one).to_bytes(2, "big") + one for one in entries)
+    ends = [0]
+    for one in entries:
+        ends.append(ends[-1] + 2 + len(one))
+    for at in range(len(whole) + 1):
+        if at in ends:
+            assert decode_bundle(whole[:at]) == entries[: ends.index(at)]
+        else:
+            with pytest.raises(LogTamperError, match="truncated"):
+                decode_bundle(whole[:at])
+    with pytest.raises(LogTamperError, match="truncated"):
+        decode_bundle(whole + b"\0")
 
 
 def test_a_log_is_made_once_and_with_its_own_key(tmp_path: Path) -> None:
