@@ -373,6 +373,16 @@ def test_policy_that_nobody_could_fulfil_is_refused(enclave: Enclave) -> None:
         check_achievable(load_policy(text), enclave.desk.state.roster)
 
 
+def test_glass_that_only_a_team_of_nobody_could_break_is_refused(enclave: Enclave) -> None:
+    """A team that the roster lacks is named, for breaking glass as for approving."""
+    known = "break_glass = { team = "
+    text = enclave.policy_text.replace(f'{known}"t-security"', f'{known}"t-securty"')
+    assert text != enclave.policy_text
+    with pytest.raises(PolicyError, match="unknown team t-securty"):
+        check_achievable(load_policy(text), enclave.desk.state.roster)
+    check_achievable(load_policy(enclave.policy_text), enclave.desk.state.roster)
+
+
 def test_every_member_of_a_request_is_in_its_words(enclave: Enclave) -> None:
     """Changing any member of a request changes what the approver reads besides the digest."""
     roster = enclave.desk.state.roster

@@ -185,6 +185,22 @@ def test_a_stricter_release_needs_two(house: House) -> None:
     assert house.verify().current.version == 2
 
 
+def test_a_revoked_release_is_in_force_no_more(house: House) -> None:
+    """Nothing of it loads, and the one before it does not come back; the next one is in force."""
+    release = house.next(BUNDLE, stricter(), GOLDEN)
+    request = house.ask(release, "release.publish")
+    house.enclave.file(request)
+    house.enclave.approve(request, "dev-two", "dev-three")
+    house.releases.append(release)
+    assert house.verify().current.version == 2
+    note = house.enclave.note(request)
+    house.enclave.desk.revoke(note, house.enclave.keys["sec-two"].sign(Act.REVOKE, note))
+    with pytest.raises(ReleaseError, match="release 2 was revoked: publish the next one"):
+        house.verify()
+    house.publish(house.next(BUNDLE, stricter(), GOLDEN))
+    assert house.verify().current.version == 3
+
+
 def test_altered_artefact_is_refused(house: House) -> None:
     """A bundle of another digest is not admitted."""
     with pytest.raises(ReleaseError, match="is not in release"):

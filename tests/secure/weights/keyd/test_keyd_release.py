@@ -297,6 +297,11 @@ def test_a_loader_hears_of_the_end_within_five_seconds() -> None:
     assert BEAT_S + SILENCE_S <= 5
 
 
+def test_the_socket_is_for_those_whom_its_mode_names(vaulted: Vaulted) -> None:
+    """Exactly the mode that was asked for, whatever the process' own mask."""
+    assert vaulted.socket.stat().st_mode & 0o777 == 0o600
+
+
 def test_revocation_wipes_a_running_loader(vaulted: Vaulted) -> None:
     """The key service tells of a revocation, and the plaintext is wiped."""
     request = vaulted.granted()
