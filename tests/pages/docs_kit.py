@@ -51,6 +51,14 @@ from safehold.testing.trust import GOVERNING, POLICY, Enclave, SoftSsh
 from safehold.testing.upstream import MockUpstream, says
 from safehold.trust.people.sshsig import private_key_text
 
+CLASS_RULE = """
+[[rule]]
+operation = "class.switch-off"
+thresholds = [{ team = "t-development", count = 2 }]
+max_duration_s = 604800
+keys = ["ssh"]
+"""
+
 
 def bundle(folder: str, public: str) -> None:
     """Write the tiny bundle, signed."""
@@ -249,7 +257,7 @@ def traffic(file: str) -> None:
 
 def enclave() -> None:
     """Found an enclave whose people's private keys lie here, under their names."""
-    policy = POLICY + GOVERNING + RELEASE_RULES
+    policy = POLICY + GOVERNING + RELEASE_RULES + CLASS_RULE
     made = Enclave(Path("trust-log"), policy=policy, now=int(time.time()))
     keys = Path("trust-log.keys")
     keys.mkdir(mode=0o700)

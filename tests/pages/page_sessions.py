@@ -56,6 +56,16 @@ PAGES = {
         own={"http://127.0.0.1:8000/v1": "$MODEL"},
         left=LEFT["gateway"],
     ),
+    "classes": Session(
+        before="model; kit enclave; kit mine bundles/mine; kit mine bundles/soap",
+        own={
+            "--ticket OPS-1 --ssh-key ~/.ssh/id_ed25519": "--ticket OPS-1 "
+            "--ssh-key ~/.ssh/id_ed25519 | tee id.txt",
+            "approve REQUEST --ssh-key ~/.ssh/id_ed25519": 'approve "$(tail -1 id.txt)" --yes '
+            "--ssh-key dev-two",
+            "--bundle bundles/mine": '--port "$(free_port)" --bundle bundles/mine',
+        },
+    ),
     "trust": Session(
         before="people; application",
         own={
