@@ -9,6 +9,8 @@ programme KEY DIGEST the bounty's terms, with triage's public key and the questi
 template FILE        a dress of an attack, to be shared with partners
 labelled FOLDER      text that somebody labelled
 weights FOLDER       the embedded model, as one GGUF file
+stock FOLDER         the stock bundle, signed by the reader's own key
+less FROM TO         thirty replies of each side of a dataset, as a dataset
 tiny FOLDER          a Hugging Face model of random weights
 probed MODEL BUNDLE  such a model, and a bundle with a probe that listens to it
 samples MODEL FILE   such a model, and replies that it gave under a seed
@@ -36,10 +38,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from safehold.canonical import sha256_hex
+from safehold.guard.bundle.interface import MANIFEST, SIGNATURE, Manifest
 from safehold.guard.bundle.signing import load_or_make_key
+from safehold.guard.bundle.stock import stock_bundle
+from safehold.guard.bundle.write import write_bundle
 from safehold.guard.gateway.upstreams.embedded import find_weights
 from safehold.improve.evaluation.cache import run_key
 from safehold.improve.evaluation.interface import EvaluationReport, ItemScores, Score
+from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.interface import Example, Side, Split
 from safehold.testing.bounty import CLEAN_CHAT, UNIVERSAL
 from safehold.testing.bundles import write_tiny
 from safehold.testing.generator import GeneratorServer, generating
@@ -150,6 +157,30 @@ def weights(folder: str) -> None:
     """Copy the embedded model."""
     Path(folder).mkdir()
     shutil.copy(find_weights(), Path(folder) / "model.gguf")
+
+
+def stock(folder: str) -> None:
+    """Write the stock bundle under the reader's signature."""
+    shipped, _ = stock_bundle()
+    held = {one.name: one.read_bytes() for one in shipped.iterdir()}
+    manifest = msgspec.json.decode(held.pop(MANIFEST), type=Manifest)
+    held.pop(SIGNATURE, None)
+    path = Path.home() / ".config" / "safehold" / "bundle-key.pem"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bundle(Path(folder), manifest, held, load_or_make_key(path))
+
+
+def less(whole: str, folder: str) -> None:
+    """Keep the first replies of each split and side."""
+    most = {Split.TRAIN: 8, Split.CALIBRATE: 16, Split.TEST: 6}
+    kept: dict[tuple[Split, Side], list[Example]] = {}
+    for one in dataset.read(Path(whole)):
+        so_far = kept.setdefault((one.split, one.side), [])
+        if one.reply and len(so_far) < most[one.split]:
+            so_far.append(one)
+    told = dataset.manifest_of(Path(whole))
+    some = [one for those in kept.values() for one in those]
+    dataset.write(Path(folder), told.plan, some, base=len(some), dropped=0)
 
 
 def tiny(folder: str) -> None:
@@ -302,7 +333,7 @@ THINGS: dict[str, Callable[..., None]] = (
         for one in (bundle, mine, ledger, upstream, generator, programme, template, labelled)
     }
     | {one.__name__: one for one in (weights, enclave, evaluated, traffic)}
-    | {one.__name__: one for one in (tiny, probed, samples, teller, postgres, month)}
+    | {one.__name__: one for one in (tiny, probed, samples, teller, postgres, month, stock, less)}
 )
 
 if __name__ == "__main__":

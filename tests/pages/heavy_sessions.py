@@ -32,12 +32,11 @@ HEAVY: dict[str, Session] = {
     "guard": Session(
         before="""
 kit labelled labelled; model; kit tiny models/mine; kit month safehold-ledger.db
-safehold synth --out early/ --size small
-safehold train --data early/ --out bundles/mine --stage1-only
+safehold synth --out early/ --size small; kit less early some; kit stock bundles/mine
 kit traffic week.jsonl; export SAFEHOLD_EVAL_DATA=$PWD/labelled
 """,
         own={
-            "--data data/ --probe": "--data early/ --probe",
+            "--data data/ --probe": "--data some/ --alpha 0.2 --probe",
             "safehold-ledger.db --contamination 0.001 --out bundles/ours": "safehold-ledger.db "
             "--contamination 0.001 --out bundles/ledgers",
             "synth --out data/": "synth --out data/ --size small",
