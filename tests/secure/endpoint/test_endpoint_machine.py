@@ -3,6 +3,7 @@
 import datetime as dt
 
 import pytest
+from bench.vm.guest import every_minute
 from bench.vm.page import KNOWN, WANTED, shown, table
 
 from safehold.errors import EndpointError
@@ -84,6 +85,17 @@ def test_answers_as_designed_fall_short_of_nothing() -> None:
 def test_what_falls_short_is_named(changed: dict[str, object], said: str) -> None:
     """Each row of what the machine must show can fail."""
     assert any(said in line for line in shown(answers(**changed)).short)
+
+
+def test_what_comes_by_the_clock_comes_at_once() -> None:
+    """A crontab's jobs are run at every minute; its comments and variables are no jobs."""
+    text = (
+        "# 17 * * * * root comment\nSHELL=/bin/sh\n\n17 *\t* * *\troot\tcd / && run-parts /x\n"
+        "*/5 * * 1-5 7 nobody true  %\n"
+    )
+    assert every_minute(text) == (
+        "* * * * * root\tcd / && run-parts /x\n* * * * * nobody true  %\n"
+    )
 
 
 def test_machine_that_somebody_needs_is_refused() -> None:
