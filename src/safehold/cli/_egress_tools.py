@@ -78,12 +78,25 @@ def learn(netns: str | None, seconds: float, out: Path | None, keep: bool, as_js
     click.echo(msgspec.json.encode(found).decode() if as_json else text)
 
 
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Of a flow, for a thief who signs."""
+
+
 @click.command()
 @click.option("--runs", type=click.IntRange(20), default=1000, show_default=True)
 @click.option("--seed", type=int, default=7, show_default=True)
 @click.option("--share", type=click.FloatRange(0.001, 10), default=0.1, show_default=True)
 @click.option("--phi", type=click.FloatRange(0, 0.95), default=0.0, help="Hourly correlation.")
-@click.option("--hosts", type=click.IntRange(2), default=100, show_default=True, help="Fits.")
+@click.option("--hosts", type=click.IntRange(2), default=200, show_default=True, help="Fits.")
+@click.option(
+    "--weeks", type=click.IntRange(4), default=26, show_default=True, help="A detector learns."
+)
+@click.option(
+    "--pieces",
+    "pieces_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep finished pieces here: a run that was killed goes on.",
+)
 @click.option("--register", "register_file", type=_FILE, default=None)
 @click.option("--plan", "plan_file", type=_FILE, default=None)
 @click.option("--series", "series_files", type=_FILE, multiple=True, help="Recorded series.")
@@ -95,6 +108,8 @@ def simulate(
     share: float,
     phi: float,
     hosts: int,
+    weeks: int,
+    pieces_folder: Path | None,
     register_file: Path | None,
     plan_file: Path | None,
     series_files: tuple[Path, ...],
@@ -107,20 +122,26 @@ def simulate(
     Examples:
       safehold egress simulate
       safehold egress simulate --share 0.02 --phi 0.5 --plot simulation.png
+      safehold egress simulate --runs 2000 --phi 0.8 --pieces simulated
       safehold egress simulate --series net_nab_series.jsonl --json
     """
     import numpy as np
     from rich.console import Console
     from rich.progress import Progress
 
+    from safehold import __version__
     from safehold.secure.egress.declare.plan import load_plan
     from safehold.secure.egress.declare.register import load_register
     from safehold.secure.egress.detectors import recorded_series as recorded
-    from safehold.secure.egress.simulation.by_volume import study
+    from safehold.secure.egress.simulation.by_volume import Study, study
+    from safehold.secure.egress.simulation.delay import Delay
     from safehold.secure.egress.simulation.example_host import shipped_setup
     from safehold.secure.egress.simulation.figures import plot_simulation
+    from safehold.secure.egress.simulation.pieces import Pieces
     from safehold.secure.egress.simulation.report import SimulationReport, simulation_text
     from safehold.secure.egress.simulation.simulate import (
+        Containment,
+        Mimicry,
         Setup,
         containment,
         mimicry,
@@ -133,23 +154,31 @@ def simulate(
     if register_file and plan_file:
         rules = load_register(register_file).live(dt.datetime.now(dt.UTC).date())
         setup = Setup(traffic=setup.traffic, plan=load_plan(plan_file), flows=rules)
-    rng = np.random.default_rng(seed)
+    asked = Study(
+        setup.traffic, share, runs=runs, hosts=hosts, years=hosts * 10, weeks=weeks, seed=seed
+    )
+    kept = Pieces(pieces_folder, (__version__, asked, setup))
+
+    def rng(part: int) -> np.random.Generator:
+        return np.random.default_rng([seed, part, 2])
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("simulating", total=4 + len(series_files))
         found = SimulationReport(
             setup=setup,
             seed=seed,
-            volume=study(
-                setup.traffic,
-                share,
-                runs=max(200, runs // 2),
-                rng=rng,
-                hosts=hosts,
-                years=hosts * 10,
+            volume=study(asked, kept),
+            reconciled=kept.once(
+                "reconciled", Delay, lambda: residual_delay(setup, share, runs=runs, rng=rng(1))
             ),
-            reconciled=residual_delay(setup, share, runs=runs, rng=rng),
-            contained=containment(setup, runs=runs, rng=rng),
-            mimicry=mimicry(setup, (0.01, 0.02, 0.05, 0.1, 0.2), runs=max(50, runs // 10), rng=rng),
+            contained=kept.once(
+                "contained", Containment, lambda: containment(setup, runs=runs, rng=rng(2))
+            ),
+            mimicry=kept.once(
+                "mimicry",
+                tuple[Mimicry, ...],
+                lambda: mimicry(setup, _SHARES, runs=max(50, runs // 10), rng=rng(3)),
+            ),
         )
         bar.update(task, advance=4)
         series = []

@@ -126,6 +126,7 @@ def _open(
     )
     from safehold.secure.egress.enforcement.loosening import file_digests
     from safehold.secure.egress.enforcement.state import StateFile
+    from safehold.secure.egress.explain.senders import key_files
     from safehold.secure.egress.interface import NoWeightGrants, RefuseAll
     from safehold.secure.egress.kernel.nft import NftKernel
     from safehold.trust.release.interface import ArtefactKind
@@ -133,6 +134,7 @@ def _open(
     from safehold.trust.released.interface import read_release_settings
 
     rules, limits = load_register(register_file), load_plan(plan_file)
+    keyed = (files or {}).get("senders")
     if releases_file is not None:
         log = ReleaseLog(read_release_settings(releases_file), time.time)
         log.admit_settings(ArtefactKind.EGRESS_REGISTER, rules)
@@ -152,7 +154,7 @@ def _open(
         audit=audit,
         authorizer=authorizer,
         kernel=NftKernel(netns),
-        files=file_digests(files or {}),
+        files=file_digests(files or {}, {"senders": key_files(keyed)} if keyed else {}),
     )
     return EnforcerHost(enforcer, audit, authorizer, grants)
 
@@ -327,7 +329,7 @@ def status(as_json: bool, **where: Any) -> None:
       safehold egress status --json
     """
     opened = _open(**where)
-    _show(opened.enforcer.tick(), as_json=as_json)
+    _show(opened.enforcer.tick(renew=False), as_json=as_json)
     state = _watch(opened, where["state_dir"]).state
     if as_json:
         return
@@ -565,6 +567,7 @@ def run(
     from safehold.secure.egress.watch.watch import Inputs
 
     opened = _open(**where, files=_given(senders, quotas, detectors))
+    opened.enforcer.refuse_missing_files()
     opened.enforcer.repeats = _repeats(where["netns"], opened.enforcer.plan)
     sinks: list[AlertSink] = [AlertFile(alert_file)] if alert_file else []
     sinks += [Webhook(webhook)] if webhook else []

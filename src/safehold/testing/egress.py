@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -233,6 +233,7 @@ class World:
         clock: Clock | None = None,
         authorizer: Authorizer | None = None,
         repeats: RepeatReader | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> Enforcer:
         """An enforcer of the inside namespace."""
         return Enforcer(
@@ -245,6 +246,7 @@ class World:
             clock=clock,
             today=TODAY,
             repeats=repeats,
+            files=files,
         )
 
     def close(self) -> None:

@@ -12,11 +12,12 @@ from safehold.secure.egress.detectors.detectors import (
     DetectorState,
     cusum_steps,
     first_alarm,
+    run_cusum,
     start,
     step,
 )
 from safehold.secure.egress.detectors.traffic_model import Traffic
-from safehold.secure.egress.simulation.by_volume import exact_steps
+from safehold.secure.egress.simulation.optimum import exact_steps, optimum
 
 HOUR = 3_600
 
@@ -177,3 +178,60 @@ def test_not_a_number_can_not_silence_a_detector(detector: Detector) -> None:
     """A NaN is refused; it would else disable every later comparison."""
     with pytest.raises(EgressError):
         step(detector, start(detector), float("nan"))
+
+
+def test_sum_over_the_time_allowed_finds_more_within_it() -> None:
+    """Told everything, the window finds more thefts in time than the CUSUM of shortest mean delay.
+
+    So a share found in time is no fault of the theft's size before both were tried.
+    """
+    best = optimum(Traffic(level=1e9), 0.1, rng=np.random.default_rng(2), runs=500, years=200)
+    assert best.window_in_time.value > best.cusum_in_time.value + 0.02
+    assert best.window_in_time.value >= 0.9
+    assert best.mean_hours <= 80
+
+
+@pytest.mark.parametrize(("size", "kinds"), [(8e7, {"window"}), (1e8, {"window"}), (2e9, {"scan"})])
+def test_each_theft_is_found_bin_by_bin_as_in_one_go(
+    detector: Detector, size: float, kinds: set[str]
+) -> None:
+    """Whichever statistic is first, state that is written and read finds it at the same bin."""
+    rng = np.random.default_rng(29)
+    seen = set()
+    for _ in range(6):
+        series = Traffic(level=1e9).draw(rng, 20 * 24, HOUR)[0] + size
+        expected = first_alarm(detector, series)
+        progress, found = start(detector), None
+        for number, value in enumerate(series):
+            progress, alarms = step(detector, progress, float(value))
+            if alarms:
+                seen |= {alarm.statistic for alarm in alarms}
+                found = number
+                break
+        assert found == expected
+    assert kinds <= seen
+
+
+def test_window_forgets_what_is_older_than_its_time(detector: Detector) -> None:
+    """The state never holds more than the window, and a sum starts again after its alarm."""
+    progress = start(detector)
+    rng = np.random.default_rng(31)
+    alarmed = 0
+    for value in Traffic(level=1e9).draw(rng, 30 * 24, HOUR)[0] + 1e8:
+        progress, alarms = step(detector, progress, float(value))
+        assert len(progress.ratios) <= 111
+        if any(alarm.statistic == "window" for alarm in alarms):
+            alarmed += 1
+            assert progress.ratios == (0.0,)
+    assert alarmed
+
+
+@pytest.mark.parametrize("begin", [0.0, 2.5])
+def test_cusum_in_one_go_is_the_one_step_by_step(begin: float) -> None:
+    """The sum less its lowest is the sum with a floor, from any start and over a year."""
+    steps = np.random.default_rng(37).normal(-0.05, 0.4, (3, 9_000))
+    paths = run_cusum(steps, begin)
+    level = np.full(3, begin)
+    for at in range(steps.shape[1]):
+        level = np.maximum(0.0, level + steps[:, at])
+        assert paths[:, at] == pytest.approx(level, abs=1e-7)

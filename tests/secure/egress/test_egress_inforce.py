@@ -118,6 +118,31 @@ def test_without_a_look_the_kernel_closes(world: World) -> None:
     assert world.received() == {"tcp4:8443": 10_000}
 
 
+def test_only_the_watch_gives_the_dead_man_time(world: World) -> None:
+    """Status, an apply of what holds, and a block of a spare row take no watch's place.
+
+    Else one administrator could end the watch and have a timer type `status`.
+    """
+    short = plan(judge=type(plan().judge)(dead_man_s=3))
+    rows = register(row(uid=12345), row("spare", port=9000, uid=12345))
+    enforcer = world.enforcer(rows, short)
+    enforcer.apply(first=True)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 4:
+        enforcer.tick(renew=False)
+        enforcer.apply()
+        enforcer.block("spare", "x")
+    world.send("tcp", 5_000, uid=12345, seconds=0.6)
+    assert world.received() == {}
+
+    def looked_and_sent() -> bool:
+        enforcer.tick()
+        world.send("tcp", 5_000, uid=12345, seconds=0.6)
+        return world.received() != {}
+
+    _until(looked_and_sent)
+
+
 def _until(holds: Callable[[], bool]) -> None:
     """Wait for something that must happen, however busy the machine is."""
     for _ in range(300):

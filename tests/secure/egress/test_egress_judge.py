@@ -101,3 +101,40 @@ def test_loopback_is_never_the_way_out() -> None:
     lo = Device("lo", 1, loopback=True, sent=10**9)
     assert judge(started(), look(up(5_000, 50), 1_000, 10, lo)).excess == 0
     assert guarded([lo, up(0, 0)]) == ("up0",)
+
+
+LACP_FRAME = 124
+"""One frame of a bond's link control; with the fast rate one a second."""
+
+
+def bonded(seconds: int, each: int, control_a_day: int) -> Bench:
+    """A day and more of an otherwise silent host, looked at every 10 s; `each` bytes a second."""
+    bench, sent = started(), 5_000
+    for at in range(1, seconds // 10):
+        sent += 10 * each
+        frames = 50 + 10 * at * bool(each)
+        bench = judge(bench, look(up(sent, frames), 1_000, 10), control_a_day * 10 // 86_400)
+    return bench
+
+
+def test_link_control_that_the_plan_allows_closes_nothing_in_two_days() -> None:
+    """LACP once a second is no theft where the plan says so; without that it ends in a closure."""
+    assert bonded(2 * 86_400, LACP_FRAME, 12_000_000).excess == 0
+    assert verdict(bonded(3_600, LACP_FRAME, 0), 65_536) != ""
+
+
+def test_allowance_of_link_control_is_no_credit() -> None:
+    """Silent days save nothing up: a burst after them counts whole, less one look's part."""
+    frames = 40
+    quiet = bonded(5 * 86_400, 0, 12_000_000)
+    last = quiet.devices["up0#2"]
+    burst = look(up(last.sent + frames * 1_514, last.packets + frames), 1_000, 10)
+    allowed = 12_000_000 * 10 // 86_400
+    assert judge(quiet, burst, allowed).excess == frames * 1_500 - allowed
+
+
+def test_theft_beside_link_control_is_seen() -> None:
+    """Who sends more than the allowance is told of as soon as the bound is passed."""
+    each = 600
+    seen = bonded(900, LACP_FRAME + each, 12_000_000)
+    assert seen.excess >= (each - 30) * 880

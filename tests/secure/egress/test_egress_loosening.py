@@ -8,7 +8,13 @@ import pytest
 from safehold.errors import TrustError
 from safehold.secure.egress.declare.plan import load_plan
 from safehold.secure.egress.declare.register import parse_register
-from safehold.secure.egress.enforcement.loosening import documents, looser, recorded
+from safehold.secure.egress.enforcement.loosening import (
+    documents,
+    file_digests,
+    looser,
+    recorded,
+)
+from safehold.secure.egress.explain.senders import key_files
 from safehold.secure.egress.interface import StateError
 from safehold.testing.egress import World, plan, register, row
 
@@ -198,11 +204,68 @@ def test_added_row_is_looser(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["senders", "quotas", "detectors"])
 def test_other_files_are_pinned(tmp_path: Path, name: str) -> None:
-    """What explains and allows bytes beside the register is approved by its digest."""
+    """What explains bytes and looks at them is approved by its digest: given, changed or gone."""
     before = settings(tmp_path)
     after = {**before, f"egress-{name}": "ab" * 32}
     assert looser(before, after) == (name,)
-    assert looser(after, before) == ()
+    assert looser(after, {**before, f"egress-{name}": "cd" * 32}) == (name,)
+    assert looser(after, before) == (name,)
+    assert looser(after, dict(after)) == ()
+
+
+SENDERS = """version = 1
+[[sender]]
+name = "a"
+rows = "a.jsonl"
+flows = ["replies"]
+public_key = "a.pub.pem"
+[[sender]]
+name = "b"
+rows = "b.jsonl"
+flows = ["replies"]
+secret_file = "b.secret"
+"""
+
+
+@pytest.mark.parametrize("name", ["a.pub.pem", "b.secret", "senders.toml"])
+def test_key_that_a_senders_file_names_is_approved_with_it(tmp_path: Path, name: str) -> None:
+    """Another key in the same place explains other bytes: it is another approval."""
+
+    def approved() -> str:
+        path = tmp_path / "senders.toml"
+        return file_digests({"senders": path}, {"senders": key_files(path)})["senders"]
+
+    (tmp_path / "senders.toml").write_text(SENDERS)
+    (tmp_path / "a.pub.pem").write_text("one key")
+    (tmp_path / "b.secret").write_bytes(bytes(32))
+    before = approved()
+    assert approved() == before
+    changed = tmp_path / name
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    assert approved() != before
+
+
+def test_keys_that_changed_places_are_another_approval(tmp_path: Path) -> None:
+    """Two senders whose keys were swapped sign for each other."""
+    path = tmp_path / "senders.toml"
+    path.write_text(SENDERS.replace('secret_file = "b.secret"', 'public_key = "b.pub.pem"'))
+    found = []
+    for one, other in (("x", "y"), ("y", "x")):
+        (tmp_path / "a.pub.pem").write_text(one)
+        (tmp_path / "b.pub.pem").write_text(other)
+        found.append(file_digests({"senders": path}, {"senders": key_files(path)}))
+    assert found[0] != found[1]
+
+
+def test_watch_without_an_approved_file_is_refused(world: World, tmp_path: Path) -> None:
+    """Who starts the watch without its detectors would look less; with them it looks."""
+    given = tmp_path / "detectors.json"
+    given.write_text("{}")
+    files = file_digests({"detectors": given})
+    world.enforcer(register(row()), files=files).apply(first=True)
+    with pytest.raises(StateError, match="--detectors"):
+        world.enforcer(register(row())).refuse_missing_files()
+    world.enforcer(register(row()), files=files).refuse_missing_files()
 
 
 def test_edited_register_is_refused_by_a_real_host(world: World) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -302,3 +303,36 @@ def test_af_xdp_shows_as_a_mapped_socket(tmp_path: Path) -> None:
     (holder,) = holders(None, tmp_path)
     assert (holder.sockets, holder.rights) == (("xdp",), ("CAP_NET_RAW",))
     assert holder.words() == "thief (/usr/bin/thief, process 77)"
+
+
+def test_spanning_tree_of_a_bridge_is_link_control(world: World) -> None:
+    """A host whose way out is a bridge sends frames that no rule sees; the plan says how many.
+
+    The twin: without the plan's word they add up.
+    """
+    sh(
+        world.pair.inside,
+        "ip link add br0 type bridge stp_state 1 forward_delay 200; ip addr flush dev up0; "
+        "ip link set up0 master br0; ip addr add 10.231.7.1/24 dev br0; ip link set br0 up",
+    )
+    link = Link(interfaces=("br0",), rate_bit_s=10**9, shape=False)
+    rows = register(row(uid=12345))
+    excess = {}
+    for control in (10_000_000, 0):
+        judge = type(plan().judge)(control_bytes_a_day=control)
+        enforcer = world.enforcer(rows, plan(link=link, judge=judge))
+        enforcer.apply(first=True)
+        enforcer.tick()
+        before = _sent(world)
+        while _sent(world) < before + 150:  # three frames, one each two seconds
+            time.sleep(0.2)
+        enforcer.tick()
+        state = enforcer.state()
+        assert state is not None
+        excess[control] = state.bench.excess
+    assert excess[10_000_000] == 0
+    assert excess[0] > 0
+
+
+def _sent(world: World) -> int:
+    return next(d.sent for d in read_devices(world.pair.inside) if d.name == "up0")

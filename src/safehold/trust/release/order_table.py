@@ -309,6 +309,7 @@ _EGRESS_PLAN: dict[str, Order] = {
     "trust_senders": _LOWER,
     "overhead_slack": _PINNED,
     "judge.bound_bytes": _LOWER,
+    "judge.control_bytes_a_day": _LOWER,
     "judge.on_bypass": Ranked(("cut", "seal", "warn")),
     "judge.senders": _FEWER,
     "box.inside": _PINNED,

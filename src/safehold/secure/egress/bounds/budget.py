@@ -50,10 +50,11 @@ def _windows(budget: dict[Window, int], seconds: float) -> int:
 
 
 def total_leak(flows: Sequence[Flow], plan: EgressPlan, seconds: float) -> int:
-    """The most bytes all these flows, ARP and neighbour discovery send in such an interval."""
+    """The most bytes all these flows, ARP, neighbour discovery and link control send in it."""
     each = sum(flow_leak(flow, plan, seconds) for flow in flows)
     each_day = int(plan.local.neighbour_discovery) + int(plan.local.raw_frame_guard)
-    neighbours = math.ceil(seconds / 86_400) * NEIGHBOUR_BYTES_PER_DAY * each_day
+    own = NEIGHBOUR_BYTES_PER_DAY * each_day + plan.judge.control_bytes_a_day
+    neighbours = math.ceil(seconds / 86_400) * own
     return min(each, _windows(plan.total, seconds), shaped(plan, seconds)) + neighbours
 
 

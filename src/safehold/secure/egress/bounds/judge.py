@@ -44,6 +44,7 @@ class Bench(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing: int = 0
     worst: str = ""
     started: bool = False
+    at: float = 0.0
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -55,8 +56,11 @@ class Look(msgspec.Struct, frozen=True):
     packets: Mapping[str, int]
 
 
-def judge(bench: Bench, look: Look) -> Bench:
-    """Return what the judge knows after a look; the first one only remembers."""
+def judge(bench: Bench, look: Look, control: int = 0) -> Bench:
+    """Return what the judge knows after a look; the first one only remembers.
+
+    `control` bytes since the last look are the kernel's own link control, which no rule sees.
+    """
     kept = msgspec.structs.replace(
         bench,
         devices={d.key: Sent(d.sent, d.packets, d.backlog) for d in _counted(look.after)},
@@ -88,7 +92,7 @@ def judge(bench: Bench, look: Look) -> Bench:
     credit = min(bench.missing, _WAITING, over) if over > 0 else 0
     return msgspec.structs.replace(
         kept,
-        excess=max(0, bench.excess + over - credit),
+        excess=max(0, bench.excess + over - credit - control),
         missing=max(0, -over),
         worst=biggest[1] if over > credit else bench.worst,
     )

@@ -76,11 +76,14 @@ class EgressJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     takes the devices down (the one thing that AF_XDP obeys), `seal` drops in the rules, `warn` only
     tells. `dead_man_s` closes everything when no look renewed the rules for so long (0: never).
     `senders` are the programs (by their path) that may hold packet, raw or XDP sockets untold.
+    `control_bytes_a_day` is what the kernel's own link control (LACP of a bond, spanning tree of a
+    bridge) may send, which no rule sees; it counts as leak.
     """
 
     bound_bytes: int = 65_536
     on_bypass: Literal["cut", "seal", "warn"] = "cut"
     dead_man_s: int = 900
+    control_bytes_a_day: int = 0
     senders: tuple[str, ...] = ()
 
 
@@ -249,6 +252,8 @@ def _check_box(box: Box, link: Link) -> None:
 def _check_judge(given: EgressJudge) -> None:
     if given.bound_bytes < 0:
         raise BudgetError("judge.bound_bytes: expected 0 or more")
+    if given.control_bytes_a_day < 0:
+        raise BudgetError("judge.control_bytes_a_day: expected 0 or more")
     if given.dead_man_s != 0 and not 30 <= given.dead_man_s <= 86_400:
         raise BudgetError("judge.dead_man_s: expected 0 (never), or between 30 and 86400")
 

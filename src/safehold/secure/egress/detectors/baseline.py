@@ -67,7 +67,7 @@ class TrafficBaseline(msgspec.Struct, frozen=True):
         return (values - mean) / self.sigma(mean)
 
 
-def fit(values: Sequence[float], bin_s: int) -> TrafficBaseline:
+def fit(values: Sequence[float] | Floats, bin_s: int) -> TrafficBaseline:
     """Fit a baseline to consecutive bins.
 
     A daily profile times a factor for each weekday when three weeks are there, a daily profile
@@ -96,12 +96,12 @@ def fit(values: Sequence[float], bin_s: int) -> TrafficBaseline:
     noise = 2 / np.sqrt(len(z))
     return TrafficBaseline(
         bin_s=bin_s,
-        mean=tuple(float(m) for m in mean),
+        mean=tuple(mean.tolist()),
         scale=scale,
         power=power,
         phi=float(np.clip(around, 0.0, 0.98)) if around > noise else 0.0,
         trained=len(seen),
-        residuals=tuple(float(value) for value in z),
+        residuals=tuple(z.tolist()),
     )
 
 

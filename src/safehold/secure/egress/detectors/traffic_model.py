@@ -48,10 +48,12 @@ class Traffic(msgspec.Struct, frozen=True):
         hours = -(-bins // per_hour) if bin_s <= HOUR_S else bins
         normal = rng.standard_normal((runs, hours))
         if self.phi:
-            root = np.sqrt(1 - self.phi**2)
+            # Hours first: each step then reads and writes what lies together.
+            flow = np.ascontiguousarray(normal.T)
+            flow[1:] *= np.sqrt(1 - self.phi**2)
             for hour in range(1, hours):
-                normal[:, hour] = self.phi * normal[:, hour - 1] + root * normal[:, hour]
-            noise = _gamma_of(normal, self.cv)
+                flow[hour] += self.phi * flow[hour - 1]
+            noise = _gamma_of(np.ascontiguousarray(flow.T), self.cv)
         else:
             shape = 1 / self.cv**2
             noise = rng.gamma(shape, 1 / shape, (runs, hours))

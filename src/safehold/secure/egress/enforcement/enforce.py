@@ -29,6 +29,7 @@ from safehold.secure.egress.enforcement.compiled import (
     user_ids,
 )
 from safehold.secure.egress.enforcement.loosening import (
+    FILES,
     Recorded,
     digest,
     documents,
@@ -86,6 +87,7 @@ from safehold.secure.egress.kernel.ruleset import (
     transaction,
 )
 
+DAY_S = 86_400.0
 THROTTLE = 10
 """A throttled flow keeps this fraction (one tenth) of its budgets and its rate."""
 
@@ -156,6 +158,9 @@ class Enforcer:
     def apply(self, *, first: bool = False) -> Snapshot:
         """Make the kernel hold the register and plan; `used` budget is carried over.
 
+        The dead man gets more time from the first `apply` and from a granted one only: else one
+        administrator could put `apply` in the place of the watch.
+
         Raises:
             StateError: There is no state and `first` was not said, or it can't be believed.
             TrustError: Something is loosened and no two-party grant covers exactly that.
@@ -163,16 +168,20 @@ class Enforcer:
         """
         with self._store.locked():
             state = self._state(first=first, applying=True)
-            self._check_loosening(state)
+            granted = self._check_loosening(state)
             least_segment(self._kernel.netns, LEAST_SEGMENT)
-            return self._approve(state)
+            return self._approve(state, renew=granted or not state.approved)
 
-    def tick(self) -> Snapshot:
-        """Read the counters, move every window's line, and repair what is missing."""
+    def tick(self, *, renew: bool = True) -> Snapshot:
+        """Read the counters, move every window's line, and repair what is missing.
+
+        `renew=False` is for a look that nobody detects or reconciles by: the dead man's time runs
+        on.
+        """
         with self._store.locked():
             state = self._state(first=False)
             self._refuse_loosened(state)
-            return self._look(state)
+            return self._look(state, renew=renew)
 
     def block(self, flow: str, reason: str) -> Snapshot:
         """Drop everything of one flow, now.
@@ -315,15 +324,17 @@ class Enforcer:
             sealed=state.sealed or said.sealed,
         )
 
-    def _check_loosening(self, state: State) -> None:
+    def _check_loosening(self, state: State) -> bool:
+        """Whether something is looser, which then has its grant."""
         loose = self._loosened_now(state)
         if not loose:
-            return
+            return False
         resource = self.plan_digest()
         grant = self._authorizer.require("egress.raise", resource)
         self._audit.append(
             "egress.raise", {"plan": resource, "changes": loose, "grant": grant.grant_id}
         )
+        return True
 
     def _loosened_now(self, state: State) -> list[str]:
         if not state.approved:
@@ -349,6 +360,21 @@ class Enforcer:
                 "`apply` takes that, with a grant"
             )
 
+    def refuse_missing_files(self) -> None:
+        """Refuse a watch that lacks a file which `apply` approved: it would look less.
+
+        Raises:
+            StateError: A file was approved and is not given.
+        """
+        state = self._store.load()
+        approved = {} if state is None else state.documents
+        missing = [name for name in FILES if approved.get(f"egress-{name}")]
+        for name in missing:
+            if name not in self._files:
+                raise StateError(
+                    f"`apply` approved a {name} file and this watch has none; give --{name}"
+                )
+
     def plan_digest(self) -> str:
         """Name exactly the budgets and settings that a grant to raise must cover."""
         return digest(self._documents(self._store.load() or State(boot_id="", uptime_s=0.0)))
@@ -362,20 +388,20 @@ class Enforcer:
 
     # -- three ways to make the kernel hold a state ----------------------------------------------
 
-    def _look(self, state: State) -> Snapshot:
+    def _look(self, state: State, *, renew: bool) -> Snapshot:
         """Move the lines; make the rules anew only where they are not those they should be."""
         step = self._step(state)
         drift = self._drift(step)
         rebuild = drift is None or bool(drift)
         if rebuild or step.stale:
             came = bool(set(step.new) & set(self.plan.link.interfaces))
-            self._replace(step, shape=rebuild or step.rules_gone or came)
+            self._replace(step, shape=rebuild or step.rules_gone or came, renew=renew)
         else:
             lines = {key: quota.limit for key, quota in step.quotas.items()}
-            self._kernel.apply(quota_update(lines, self.plan))
+            self._kernel.apply(quota_update(lines, self.plan, renew=renew))
         return self._told(step, self._kept(step), (*step.mended, *(drift or ())))
 
-    def _approve(self, state: State) -> Snapshot:
+    def _approve(self, state: State, *, renew: bool) -> Snapshot:
         """Make all rules anew, and what is asked for the approved state.
 
         Raises:
@@ -386,7 +412,7 @@ class Enforcer:
         if missing:
             raise KernelError(f"interface {min(missing)} does not exist, or others send through it")
         drift = self._drift(step)
-        self._replace(step, shape=True)
+        self._replace(step, shape=True, renew=renew)
         approved = msgspec.structs.replace(
             self._remembered(step), approved=self.budgets(), documents=self._documents(step.state)
         )
@@ -411,7 +437,7 @@ class Enforcer:
         """
         step = self._step(state, durable=durable)
         drift = self._drift(step) if compare else ()
-        self._replace(step, shape=shape)
+        self._replace(step, shape=shape, renew=False)
         kept = self._kept(step) if durable else step.state
         return self._told(step, kept, (*step.mended, *(drift or ())))
 
@@ -535,7 +561,10 @@ class Enforcer:
         return msgspec.structs.replace(state, repeated={**state.repeated, **total})
 
     def _judged(self, state: State, look: Look, *, ruled: bool) -> State:
-        bench = judge(state.bench, look)
+        now = self._clock.uptime_s()
+        since = min(max(0.0, now - state.bench.at), DAY_S) if state.bench.at else 0.0
+        control = int(self.plan.judge.control_bytes_a_day * since / DAY_S)
+        bench = msgspec.structs.replace(judge(state.bench, look, control), at=now)
         if not ruled:
             # Until the rules are there, nothing counts what leaves: the next look only remembers.
             bench = msgspec.structs.replace(bench, started=False)
@@ -588,8 +617,8 @@ class Enforcer:
             devices=devices,
         )
 
-    def _replace(self, step: EnforcementStep, *, shape: bool) -> None:
-        self._kernel.apply(transaction(step.desired))
+    def _replace(self, step: EnforcementStep, *, shape: bool, renew: bool) -> None:
+        self._kernel.apply(transaction(step.desired, renew=renew))
         fill_cgroup_chains(step.desired.flows, self._kernel)
         if shape and self.plan.link.shape:
             self._around.shaper.apply(self.plan, step.desired.flows, step.state.throttled)

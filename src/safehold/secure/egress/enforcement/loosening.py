@@ -7,7 +7,7 @@ order counts as looser.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,8 +38,12 @@ def digest(approved: Documents) -> str:
     return hashlib.sha256(msgspec.json.encode(approved, order="deterministic")).hexdigest()
 
 
-def file_digests(files: Mapping[str, Path | None]) -> dict[str, str]:
-    """Return the digest of each file that is given.
+def file_digests(
+    files: Mapping[str, Path | None], named: Mapping[str, Sequence[Path]] | None = None
+) -> dict[str, str]:
+    """Return the digest of each file that is given, with those of the files that it names.
+
+    What a file names counts as its content: a key that was replaced explains other bytes.
 
     Raises:
         StateError: One can't be read.
@@ -47,11 +51,17 @@ def file_digests(files: Mapping[str, Path | None]) -> dict[str, str]:
     found = {}
     for name, path in files.items():
         if path is not None:
-            try:
-                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError as error:
-                raise StateError(f"{path.name}: can't be read ({error.strerror})") from error
+            parts = [_digest_of(one) for one in (path, *(named or {}).get(name, ()))]
+            whole = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            found[name] = parts[0] if len(parts) == 1 else whole
     return found
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise StateError(f"{path.name}: can't be read ({error.strerror})") from error
 
 
 def looser(approved: Documents, now: Documents) -> tuple[str, ...]:
@@ -68,8 +78,8 @@ def looser(approved: Documents, now: Documents) -> tuple[str, ...]:
                 for change in found
                 if change.direction is GuardDirection.WEAKER
             ]
-        elif after not in (before, ""):
-            # A file that is not given explains and allows nothing.
+        elif after != before:
+            # Nobody can say which of two files guards more; and without one nobody looks by it.
             said.append(kind.removeprefix("egress-"))
     return tuple(said)
 

@@ -64,12 +64,7 @@ def load_sources(path: Path, register: Register) -> ExplainedSources:
         RegisterError: The file is malformed, or names a flow that is not reconciled.
         ExplainedRowError: A key can't be used.
     """
-    try:
-        raw = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _SendersFile)
-    except OSError as error:
-        raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise RegisterError(f"{path.name}: {str(error)[:120]}") from error
+    raw = _read_senders(path)
     reconciled = {flow.id for flow in register.flows if flow.reconciled}
     senders: dict[str, Sender] = {}
     for item in raw.sender:
@@ -88,6 +83,25 @@ def load_sources(path: Path, register: Register) -> ExplainedSources:
         sender_flows={item.name: frozenset(item.flows) for item in raw.sender},
         overheads=raw.overhead,
     )
+
+
+def key_files(path: Path) -> tuple[Path, ...]:
+    """The key files that a senders file names, in its order.
+
+    Raises:
+        RegisterError: The file is malformed.
+    """
+    names = [item.public_key or item.secret_file for item in _read_senders(path).sender]
+    return tuple(path.parent / name for name in names if name)
+
+
+def _read_senders(path: Path) -> _SendersFile:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), _SendersFile)
+    except OSError as error:
+        raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise RegisterError(f"{path.name}: {str(error)[:120]}") from error
 
 
 def _verifier(item: _Sender, folder: Path) -> Verifier:

@@ -148,8 +148,11 @@ def class_ids(flows: Sequence[Flow]) -> dict[str, int]:
     return {flow.id: (1 << 16) | (0x100 + place) for place, flow in enumerate(flows)}
 
 
-def transaction(desired: Desired) -> Json:
-    """Return the transaction that makes the kernel hold `desired`, whatever it held before."""
+def transaction(desired: Desired, *, renew: bool = True) -> Json:
+    """Return the transaction that makes the kernel hold `desired`, whatever it held before.
+
+    `renew=False` gives the dead man no more time: packets pass for as long as the last look said.
+    """
     commands: list[Json] = [table(FAMILY, TABLE)]
     if desired.plan.local.raw_frame_guard:
         commands.append(table("netdev", WIRE_TABLE))
@@ -165,7 +168,7 @@ def transaction(desired: Desired) -> Json:
                 {"delete": {"quota": {**_place(name), "name": quota_name(name, window)}}}
             )
         commands.append(_quota(name, window, quota.limit))
-    commands += renewal(desired.plan)
+    commands += renewal(desired.plan, renew=renew)
     commands += _hooks(desired)
     owners = Owners(desired.uids, desired.interfaces)
     for account, flow in desired.rows or [(flow.id, flow) for flow in desired.flows]:
@@ -209,14 +212,14 @@ def _inserted(chain: str, expr: list[Json]) -> Json:
     return {"insert": {"rule": {**in_table(), "chain": chain, "expr": expr}}}
 
 
-def quota_update(lines: Mapping[QuotaKey, int], plan: EgressPlan) -> Json:
+def quota_update(lines: Mapping[QuotaKey, int], plan: EgressPlan, *, renew: bool = True) -> Json:
     """Return the transaction that only moves quota limits and renews the dead man; `used` stays."""
     moved = [_quota(name, window, limit) for (name, window), limit in lines.items()]
-    return {"nftables": [*moved, *renewal(plan)]}
+    return {"nftables": [*moved, *renewal(plan, renew=renew)]}
 
 
-def renewal(plan: EgressPlan) -> list[Json]:
-    """Commands that let packets pass for another `dead_man_s`.
+def renewal(plan: EgressPlan, *, renew: bool = True) -> list[Json]:
+    """Commands that let packets pass for another `dead_man_s`, or with `renew=False` only the set.
 
     The set `alive` holds both address families for that long; the kernel drops the elements, and
     with them every packet, by itself.
@@ -228,8 +231,11 @@ def renewal(plan: EgressPlan) -> list[Json]:
         {"elem": {"val": family, "timeout": plan.judge.dead_man_s}} for family in ("ipv4", "ipv6")
     ]
     place = {"element": {**body, "elem": elements}}
+    made: Json = {"add": {"set": {**body, "type": "nf_proto", "flags": ["timeout"]}}}
+    if not renew:
+        return [made]
     return [
-        {"add": {"set": {**body, "type": "nf_proto", "flags": ["timeout"]}}},
+        made,
         {"add": place},
         {"delete": {"element": {**body, "elem": ["ipv4", "ipv6"]}}},
         {"add": place},

@@ -55,19 +55,25 @@ def _volume(found: VolumeStudy) -> dict[str, object]:
     ratio = found.ratio
     return {
         **_delay(found.delay),
-        "optimum_mean_hours": found.optimum_hours,
+        "weeks_learned": found.weeks,
+        "in_time_lower_over_hosts": found.lower,
+        "optimum_mean_hours": found.optimum.mean_hours,
+        "optimum_cusum_in_time": _pair(found.optimum.cusum_in_time),
+        "optimum_window_in_time": _pair(found.optimum.window_in_time),
         "mean_over_optimum": ratio if math.isfinite(ratio) else None,
         "years_with_false_alarm_upper": found.upper,
         "false_alarms_per_year": _plain(found.alarms_per_year),
         "false_alarms_per_year_upper": _plain(found.alarms_per_year_upper),
-        "found_in_time_by_share": {
-            f"{size:g}": [rate.events, rate.n] for size, rate in found.restored.found
-        },
+        "found_in_time_by_share": {f"{size:g}": _pair(rate) for size, rate in found.restored.found},
         "share_found_in_time": (
             found.restored.share if math.isfinite(found.restored.share) else None
         ),
         "budget_left": found.restored.factor,
     }
+
+
+def _pair(rate: Rate) -> list[int]:
+    return [rate.events, rate.n]
 
 
 def _plain(value: float) -> float | None:
@@ -80,8 +86,19 @@ def _study_lines(report: SimulationReport) -> list[str]:
         (
             f"  {'':<11} {found.alarms_per_year:.2f} false alarms a year (at most "
             f"{found.alarms_per_year_upper:.2f}, 95 % over hosts); mean delay {found.ratio:.2f} "
-            f"times the {found.optimum_hours:.0f} h of an optimum that is told everything"
-        )
+            f"times the {found.optimum.mean_hours:.0f} h of an optimum that is told everything"
+        ),
+        (
+            f"  {'':<11} in time at least {found.lower:.1%} (95 % over hosts), learned from "
+            f"{found.weeks} weeks"
+        ),
+        *(
+            f"  {'':<11} told everything, {rule}: {rate.at_least()} in time"
+            for rule, rate in (
+                ("the CUSUM of shortest mean delay", found.optimum.cusum_in_time),
+                (f"the sum over {VOLUME_HOURS} h", found.optimum.window_in_time),
+            )
+        ),
     ]
     if found.restored.factor >= 1:
         return lines

@@ -19,14 +19,12 @@ from safehold.secure.egress.detectors.baseline import Floats, TrafficBaseline, f
 from safehold.secure.egress.detectors.calibration import calibrate
 from safehold.secure.egress.detectors.detectors import (
     Detector,
-    cusum_steps,
+    alarmed,
     first_alarm,
-    run_cusum,
-    run_scan,
 )
 from safehold.secure.egress.detectors.traffic_model import HOUR_S, Thief, Traffic, wish
 from safehold.secure.egress.interface import REPEAT_SHARE, BudgetError, Window
-from safehold.secure.egress.simulation.by_volume import TRAIN_DAYS
+from safehold.secure.egress.simulation.by_volume import TRAIN_WEEKS
 from safehold.secure.egress.simulation.delay import Delay
 from safehold.stats import Rate
 
@@ -100,7 +98,7 @@ def residual_detector(setup: Setup, rng: Generator) -> Detector:
     It is learned at the high end of the overhead's error: a host whose overhead is known better
     alarms less, not more.
     """
-    bins = TRAIN_DAYS * 24 * 6
+    bins = TRAIN_WEEKS * 7 * 24 * 6
     residual, _ = residual_series(setup, rng, bins=bins, runs=1, least_bias=1.0)
     hourly = np.maximum(0.0, residual[0].reshape(-1, 6).sum(axis=1))
     return calibrate(
@@ -141,10 +139,7 @@ def _residual_alarm_bins(detector: Detector, residual: Floats) -> Floats:
     hourly = np.maximum(0.0, residual[:, : bins // 6 * 6].reshape(runs, -1, 6).sum(axis=2))
     base: TrafficBaseline = detector.baseline
     mean = base.expected(np.arange(base.trained, base.trained + hourly.shape[1]))
-    z = (hourly - mean) / base.sigma(mean)
-    paths = run_cusum(cusum_steps(base, detector.thresholds.design, z, base.trained))
-    scan = run_scan(base, z, base.trained)
-    over = (paths > detector.thresholds.cusum) | (scan > detector.thresholds.scan)
+    over = alarmed(detector, (hourly - mean) / base.sigma(mean), base.trained)
     first = np.where(over.any(axis=1), over.argmax(axis=1) * 6 + 5, bins)
     result: Floats = first.astype(np.float64)
     return result
@@ -303,7 +298,7 @@ def mimicry(
     Nothing is unexplained, so only the volume detector and the kernel's budgets remain.
     """
     traffic = setup.traffic
-    trained = traffic.draw(rng, TRAIN_DAYS * 24, HOUR_S)[0]
+    trained = traffic.draw(rng, TRAIN_WEEKS * 7 * 24, HOUR_S)[0]
     detector = calibrate(fit(trained, HOUR_S), alarms_per_year=setup.alarms_per_year, rng=rng)
     shape = traffic.mean(30 * 24, HOUR_S)
     result = []

@@ -98,8 +98,9 @@ class _MadeHost(Enforcer):
             clock=clock,
         )
 
-    def tick(self) -> Snapshot:
+    def tick(self, *, renew: bool = True) -> Snapshot:
         """Read the counters."""
+        del renew
         now, flows = self._made.uptime_s(), self.flows
         budgets = budgets_of(flows, self.plan)
         names = tuple(budgets)
