@@ -235,3 +235,28 @@ def test_cusum_in_one_go_is_the_one_step_by_step(begin: float) -> None:
     for at in range(steps.shape[1]):
         level = np.maximum(0.0, level + steps[:, at])
         assert paths[:, at] == pytest.approx(level, abs=1e-7)
+
+
+@pytest.mark.parametrize("bins", [201, 1512])
+def test_noise_that_is_half_silence_leaves_a_level_that_theft_reaches(bins: int) -> None:
+    """Bins below the theft say that there was none; else quiet years drift up to any level.
+
+    An honest residual is such noise: what is over-explained counts as nothing.
+    """
+    rng = np.random.default_rng(41)
+    honest = np.maximum(0.0, rng.normal(1e6, 3e6, bins + 48))
+    mine = calibrate(fit(honest[:bins], HOUR), alarms_per_year=0.5, rng=rng, design=1.0, years=60)
+    assert mine.thresholds.window < 60
+    assert first_alarm(mine, honest[bins:]) is None
+    found = first_alarm(mine, honest[bins:] + 7e7)
+    assert found is not None
+    assert found < 24
+
+
+def test_traffic_of_rare_giants_leaves_a_level() -> None:
+    """Where a few hours are a million times the others, every level is a number."""
+    rng = np.random.default_rng(43)
+    series = rng.gamma(2.0, 0.5, 240) * np.where(rng.random(240) < 0.02, 1e9, 1.0)
+    mine = calibrate(fit(series, HOUR), alarms_per_year=1.0, rng=rng, years=60)
+    levels = mine.thresholds
+    assert np.isfinite([levels.cusum, levels.window, levels.scan]).all()

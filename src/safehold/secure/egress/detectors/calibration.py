@@ -74,7 +74,8 @@ def calibrate(
     """Set all thresholds so that together they alarm `alarms_per_year` times without a thief.
 
     Raises:
-        EgressError: The rate or the design is not above 0.
+        EgressError: The rate or the design is not above 0, or no level can be set: nothing would
+            be over one that is no number.
     """
     if alarms_per_year <= 0 or design <= 0:
         raise EgressError("expected alarms_per_year and design above 0")
@@ -119,6 +120,8 @@ def calibrate(
         alarms_per_year=alarms_per_year,
         steps=STEPS,
     )
+    if not all(map(math.isfinite, (thresholds.cusum, thresholds.window, thresholds.scan))):
+        raise EgressError("no level could be set on this traffic: it has no spread to judge by")
     return Detector(baseline=baseline, thresholds=thresholds)
 
 

@@ -90,9 +90,12 @@ def cusum_steps(
     seen = mean + sigma * np.concatenate([before, z], axis=-1)
     wide = 3 * np.sqrt(np.clip((mean / np.maximum(sigma, 1e-12)) ** 2, 1.5, 1e4))
     quiet = _surprise(seen, mean, wide, baseline.phi)
-    stolen = _surprise(seen - design * baseline.level, mean, wide, baseline.phi)
-    steps: Floats = np.clip(stolen - quiet, _SMALLEST_STEP, _LARGEST_STEP)
-    return steps
+    left = seen - design * baseline.level
+    stolen = _surprise(left, mean, wide, baseline.phi)
+    # A bin that carried less than the theft alone says that there was none.
+    never = left[..., 1:] < 0
+    steps: Floats = np.where(never, _SMALLEST_STEP, stolen - quiet)
+    return np.clip(steps, _SMALLEST_STEP, _LARGEST_STEP)
 
 
 def _surprise(seen: Floats, mean: Floats, wide: Floats, phi: float) -> Floats:
@@ -150,9 +153,15 @@ def run_scan(baseline: TrafficBaseline, z: Floats, start: int) -> Floats:
         if width > count:
             break
         total = excess[..., width:] - excess[..., :-width]
-        wide = np.sqrt((spread[width:] - spread[:-width]) * _widen(baseline.phi, width))
+        within = np.maximum(spread[width:] - spread[:-width], width * _least(baseline))
+        wide = np.sqrt(within * _widen(baseline.phi, width))
         best[..., width - 1 :] = np.maximum(best[..., width - 1 :], total / wide)
     return best
+
+
+def _least(baseline: TrafficBaseline) -> float:
+    """The least variance of a bin: differences of long sums lose what is small beside them."""
+    return float(baseline.sigma(np.asarray(baseline.mean)).min()) ** 2
 
 
 def _widen(phi: float, width: int) -> float:
@@ -178,19 +187,20 @@ def step(
     variance = (*progress.variance, progress.variance[-1] + sigma**2)[-longest - 1 :]
     most = window_bins(baseline.bin_s) + 1
     ratios = (*progress.ratios, progress.ratios[-1] + float(steps[0]))[-most:]
-    within = ratios[-1] - ratios[0]
+    lately = ratios[-1] - ratios[0]
     alarms: list[ShapeAlarm] = []
     if cusum > thresholds.cusum:
         alarms.append(ShapeAlarm("cusum", cusum, thresholds.cusum))
-    if within > thresholds.window:
-        alarms.append(ShapeAlarm("window", within, thresholds.window, WINDOW_S))
+    if lately > thresholds.window:
+        alarms.append(ShapeAlarm("window", lately, thresholds.window, WINDOW_S))
     if alarms:
         cusum, ratios = 0.0, (0.0,)
     for width in scan_widths(baseline.bin_s):
         if len(excess) <= width:
             break
-        wide = math.sqrt((variance[-1] - variance[-width - 1]) * _widen(baseline.phi, width))
-        score = (excess[-1] - excess[-width - 1]) / max(wide, 1e-12)
+        within = max(variance[-1] - variance[-width - 1], width * _least(baseline))
+        wide = math.sqrt(within * _widen(baseline.phi, width))
+        score = (excess[-1] - excess[-width - 1]) / wide
         if score > thresholds.scan:
             alarms.append(ShapeAlarm("scan", score, thresholds.scan, width * baseline.bin_s))
     if any(alarm.statistic == "scan" for alarm in alarms):
