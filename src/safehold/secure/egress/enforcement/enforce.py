@@ -451,7 +451,7 @@ class Enforcer:
         closed = None if step.stale else flow_closed(flow, step.desired)
         if closed is None:
             step = msgspec.structs.replace(step, compiled=meaning(step.desired))
-            self._replace(step, shape=False)
+            self._replace(step, shape=False, renew=False)
         else:
             self._kernel.apply(closed)
         return self._told(step, self._kept(step), step.mended)
