@@ -69,6 +69,18 @@ def test_a_constitution_and_a_url_make_a_dataset(made: tuple[Path, int]) -> None
     assert (out / "refusal-chat.jsonl").stat().st_size > 0
 
 
+def test_a_spread_run_makes_the_same_files(made: tuple[Path, int], tmp_path: Path) -> None:
+    """With a worker of its own, the answers of the run before give the very bytes it gave."""
+    out, _ = made
+    shutil.copy(out / "calls.jsonl", tmp_path)
+    with generating(GeneratorServer()) as server:
+        arguments = ("--constitution", _BIKES, "--generator", server.url, "--out", tmp_path,
+                     "--size", "small", "--rounds", 2, "--batch", 3)  # fmt: skip
+        _run(synth, *arguments, "--runner", "pool", "--processes", 1)
+        assert not server.asked
+    assert (tmp_path / "examples.jsonl").read_bytes() == (out / "examples.jsonl").read_bytes()
+
+
 def test_another_version_of_the_constitution_is_noticed(
     made: tuple[Path, int], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """From options to a dataset: which generators run, what they gave, and how it is shown."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,9 @@ from safehold.errors import DataError, DependencyError, UpstreamError, UsageErro
 from safehold.progress import Progress
 
 try:
+    from safehold.detect.runners.interface import RunLimits
+    from safehold.detect.runners.pool import run_pool
+    from safehold.detect.runners.ray_runner import run_ray
     from safehold.guard.gateway.upstreams import embedded as local
     from safehold.improve.synthesis import dataset, seeds
     from safehold.improve.synthesis.build import SIZES, build
@@ -32,6 +36,7 @@ try:
         refusal_data,
         write_refusals,
     )
+    from safehold.improve.synthesis.spread import Run, Spread, SpreadPlan
     from safehold.improve.synthesis.written import WrittenGenerator
 except ModuleNotFoundError as error:
     raise DependencyError("synthesis needs: pip install 'safehold[train]'") from error
@@ -62,6 +67,10 @@ class SynthRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 120.0
     fill: int = 0
     force: bool = False
+    runner: str = ""
+    processes: int = 1
+    queue: str = ""
+    ray_address: str | None = None
 
 
 class SynthResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +120,11 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
         coverage = []
         for name in sources.models:
             asked = _served(name, settings[name], running)
-            generator = ModelGenerator(_kind(name), constitution, asked, book, progress)
+            spread = _spread(request)
+            workers = None
+            if spread is not None:
+                workers = Spread(spread, constitution, asked, book, progress)
+            generator = ModelGenerator(_kind(name), constitution, asked, book, progress, workers)
             paid = len(book.new)
             base += generator.generate(seed=request.seed)
             new = [one.answer for one in book.new[paid:]]
@@ -288,6 +301,20 @@ def _served(name: str, settings: ChatSettings, running: ExitStack) -> ChatSettin
         return settings
     model = running.enter_context(local.LocalServer())
     return msgspec.structs.replace(settings, url=model.url, key=model.key, timeout_s=600.0)
+
+
+def _spread(request: SynthRequest) -> SpreadPlan | None:
+    """Return over which workers the calls are spread; None where this process makes them."""
+    if not request.runner:
+        return None
+    run: Run = run_pool
+    if request.runner == "ray":
+        run = functools.partial(run_ray, address=request.ray_address)
+    return SpreadPlan(
+        url=request.queue or str(request.out / "spread.db"),
+        run=run,
+        limits=RunLimits(processes=request.processes),
+    )
 
 
 def _kind(name: str) -> str:

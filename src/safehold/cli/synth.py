@@ -101,6 +101,24 @@ _SIZES = ("small", "default", "large")
     help="Ask again for thin cells, so many times (--fill alone: twice).",
 )
 @click.option(
+    "--runner",
+    type=click.Choice(["pool", "ray"]),
+    help="Spread calls and scoring over worker processes here, or over a Ray cluster.",
+)
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="With --runner: how many workers; each makes --concurrency calls at once.",
+)
+@click.option(
+    "--queue",
+    metavar="PATH|URL",
+    help="With --runner: database of the work, which every worker reaches (default: in --out).",
+)
+@click.option("--ray-address", help="With --runner ray: the cluster (default: one on this host).")
+@click.option(
     "--for",
     "purpose",
     type=click.Choice(["guard", "refusal"]),
@@ -137,6 +155,10 @@ def synth(
     max_tokens: int,
     timeout_s: float,
     fill: int,
+    runner: str | None,
+    processes: int,
+    queue: str | None,
+    ray_address: str | None,
     purpose: str,
     dry_run: bool,
     prices: tuple[float, float],
@@ -157,6 +179,8 @@ def synth(
       safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --out data/
       safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --fill \\
           --out data/
+      safehold synth --constitution mine.yaml --generator http://127.0.0.1:8000/v1 --out data/ \\
+          --runner ray --processes 64 --queue postgresql://safehold@db/work
       safehold synth --constitution mine.yaml --seeds my-books/ --out data/
       safehold synth --out data/ --for refusal
       safehold synth --out data/ --generator written --generator embedded --rounds 1
@@ -194,6 +218,10 @@ def synth(
         timeout_s=timeout_s,
         fill=fill,
         force=force,
+        runner=runner or "",
+        processes=processes,
+        queue=queue or "",
+        ray_address=ray_address,
     )
     if dry_run:
         plan = plan_calls(request, prices)

@@ -8,9 +8,10 @@ or one with more rounds, asks only for what is new.
 import fcntl
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -63,6 +64,18 @@ class Paid(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     sha256: str
 
 
+class CallStore(Protocol):
+    """Where answers are kept once they are paid."""
+
+    def find(self, call: GeneratorCall) -> GeneratorAnswer | None:
+        """Return the answer of a call that was paid for."""
+        ...
+
+    def keep(self, call: GeneratorCall, answer: GeneratorAnswer) -> None:
+        """Write an answer down before anything is made of it."""
+        ...
+
+
 class CallBook:
     """The answers of a folder, one writer at a time; use as a context manager."""
 
@@ -108,6 +121,10 @@ class CallBook:
     def __len__(self) -> int:
         """Return how many answers there are."""
         return len(self._answers)
+
+    def answers(self) -> Mapping[str, GeneratorAnswer]:
+        """Return every answer by the key of its call."""
+        return self._answers
 
     @property
     def exists(self) -> bool:

@@ -7,7 +7,7 @@ import aiohttp
 import msgspec
 
 from safehold.errors import DataError, UpstreamError
-from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
+from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
 
 
 class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,7 +42,7 @@ class Chat:
         self,
         session: aiohttp.ClientSession,
         settings: ChatSettings,
-        book: CallBook,
+        book: CallStore,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Take the HTTP session, which model to ask, and its book; `pause` waits between tries."""

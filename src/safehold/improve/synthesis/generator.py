@@ -7,7 +7,8 @@ first cells give nothing usable stops before it costs more.
 import asyncio
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import aiohttp
 import msgspec
@@ -16,11 +17,11 @@ from safehold.constitution import ClauseRole, Constitution
 from safehold.errors import UpstreamError
 from safehold.exchange import user_says
 from safehold.improve.synthesis.answers import AnswerFault, read_list, read_reply
-from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
+from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.cells import Cell, Form, cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.synthesis.nonsense import told_apart, unrelated
+from safehold.improve.synthesis.nonsense import Cells, told_apart, unrelated
 from safehold.improve.synthesis.prompts import Messages, Prompter
 from safehold.improve.synthesis.subject import SubjectWords
 from safehold.progress import Progress
@@ -61,6 +62,18 @@ class CellYield(msgspec.Struct, frozen=True, kw_only=True):
         return sum(bool(reply) for _, reply in self.pairs)
 
 
+class CellWorkers(Protocol):
+    """Workers that a run is spread over (`spread.Spread`)."""
+
+    def ask(self, cells: Sequence[tuple[Cell, tuple[str, ...]]], seed: int) -> None:
+        """Have every call of cells answered; each stands beside its twin's messages."""
+        ...
+
+    def marks(self, cells: Cells, seed: int, anything: frozenset[str]) -> dict[str, list[float]]:
+        """Return how well each answer of each cell tells where it belongs (`told_apart`)."""
+        ...
+
+
 class ModelGenerator:
     """Asks a model for exchanges on both sides of a constitution."""
 
@@ -69,10 +82,15 @@ class ModelGenerator:
         name: str,
         constitution: Constitution,
         settings: ChatSettings,
-        book: CallBook,
+        book: CallStore,
         progress: Progress | None = None,
+        workers: CellWorkers | None = None,
     ) -> None:
-        """Take the name for the lineage, the constitution, the model, and the book of its calls."""
+        """Take the name for the lineage, the constitution, the model, and the book of its calls.
+
+        `workers` answer cells into the book beforehand, and score, where a run is spread.
+        """
+        self._workers = workers
         self.name = name
         self._constitution = constitution
         self._settings = settings
@@ -132,7 +150,8 @@ class ModelGenerator:
         general = frozenset(
             one.id for one in self._constitution.permitted if one.role is ClauseRole.GENERAL
         )
-        self.yields = without_unrelated(self.yields, seed, general)
+        marks = _marks if self._workers is None else self._workers.marks
+        self.yields = without_unrelated(self.yields, seed, general, marks)
 
     async def _collect(self, cells: Sequence[Cell], seed: int, *, filling: bool) -> None:
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
@@ -144,11 +163,15 @@ class ModelGenerator:
             # Twins look at what their others asked, so restricted cells come first.
             for side in (Side.RESTRICTED, Side.PERMITTED):
                 own = [cell for cell in cells if cell.side is side]
-                width = max(1, self._settings.concurrency)
-                for start in range(0, len(own), width):
-                    wave = own[start : start + width]
+                for wave in self._waves(own):
+                    beside = [asked.get(one.twin or "", ()) for one in wave]
+                    if self._workers is not None:
+                        self._workers.ask(list(zip(wave, beside, strict=True)), seed)
                     found = await asyncio.gather(
-                        *(self._run(chat, one, seed, asked.get(one.twin or "", ())) for one in wave)
+                        *(
+                            self.run_cell(chat, one, seed, other)
+                            for one, other in zip(wave, beside, strict=True)
+                        )
                     )
                     for one in found:
                         fresh = self._without_repeats(one)  # in the plan's order, so stable
@@ -157,7 +180,22 @@ class ModelGenerator:
                         self._progress.advance()
                     self._stop_if_hopeless()
 
-    async def _run(self, chat: Chat, cell: Cell, seed: int, beside: tuple[str, ...]) -> CellYield:
+    def _waves(self, cells: Sequence[Cell]) -> Iterator[Sequence[Cell]]:
+        """Yield what is asked at a time; spread, all that follows the first look."""
+        width = max(1, self._settings.concurrency)
+        if self._workers is None:
+            yield from (cells[at : at + width] for at in range(0, len(cells), width))
+            return
+        yield from (wave for wave in (cells[:_HOPELESS], cells[_HOPELESS:]) if wave)
+
+    async def run_cell(
+        self, chat: Chat, cell: Cell, seed: int, beside: tuple[str, ...]
+    ) -> CellYield:
+        """Ask for one cell: its messages, which differ from those `beside`, and their answers.
+
+        Raises:
+            UpstreamError: The model can't be reached.
+        """
         faults: Counter[str] = Counter()
         wanted = self._settings.batch
         asks: list[str] = []
@@ -321,19 +359,27 @@ class ModelGenerator:
                 )
 
 
+def _marks(cells: Cells, seed: int, anything: frozenset[str]) -> dict[str, list[float]]:
+    return told_apart(cells, seed=seed, anything=anything)
+
+
 def without_unrelated(
-    yields: Sequence[CellYield], seed: int, general: frozenset[str] = frozenset()
+    yields: Sequence[CellYield],
+    seed: int,
+    general: frozenset[str] = frozenset(),
+    mark: Callable[[Cells, int, frozenset[str]], dict[str, list[float]]] = _marks,
 ) -> list[CellYield]:
     """Return the cells without answers that might as well answer another cell, counted as faults.
 
     `general` are the clauses that stand for everything else: their texts share no subject.
     What was looked at before (a fill comes after it) is a measure for what is new, and stays.
+    `mark` scores as `told_apart` does.
     """
     cells = {
         one.cell.name: (one.cell.group, [pair for pair in one.pairs if pair[1]]) for one in yields
     }
     anything = frozenset(one.cell.group for one in yields if one.cell.clause in general)
-    marks = told_apart(cells, seed=seed, anything=anything)
+    marks = mark(cells, seed, anything)
     lost = unrelated(marks)
     found = []
     for one in yields:

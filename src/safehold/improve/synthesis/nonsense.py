@@ -15,7 +15,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib import resources
 
@@ -134,14 +134,19 @@ def unrelated(marks: Mapping[str, Sequence[float]]) -> dict[str, list[bool]]:
 
 
 def told_apart(
-    cells: Cells, *, seed: int, anything: frozenset[str] = frozenset()
+    cells: Cells,
+    *,
+    seed: int,
+    anything: frozenset[str] = frozenset(),
+    only: Collection[str] | None = None,
 ) -> dict[str, list[float]]:
     """Return, of each cell, how well each answer tells where it belongs: 0.5 is chance, 1 always.
 
     A mark is the mean of two shares: of the messages of other groups that the answer resembles
     less than its own, and of the other groups whose texts it resembles less than those of its own.
     Ties count half, so answers that were dealt at random have 0.5 on average. The texts of a group
-    in `anything` are about no one subject, so there it is the first share alone.
+    in `anything` are about no one subject, so there it is the first share alone. With `only`, the
+    cells of these names are marked, against all.
     """
     asks = [(group, ask) for group, pairs in cells.values() for ask, _ in pairs]
     pools = _pools(cells)
@@ -154,6 +159,8 @@ def told_apart(
     norms = {group: _norm(pool, weight) for group, pool in pools.items()}
     found: dict[str, list[float]] = {}
     for name, (group, pairs) in cells.items():
+        if only is not None and name not in only:
+            continue
         others = [ask for other, ask in asks if other != group]
         random.Random(f"{seed}/{name}").shuffle(others)
         beside = [features(ask) for ask in others[:_BESIDE]]
