@@ -1,4 +1,4 @@
-"""The large run of `synth` on Ray: `python bench/outside/synth_ray.py FOLDER`.
+"""The large run of `synth` on Ray: `python bench/outside/synth_ray.py FOLDER [ROUNDS]`.
 
 A canned generator answers alone, to the pool and to Ray, while workers are killed. All three must
 give the same rows and the same cells. No call may be answered twice except those that were in
@@ -55,10 +55,12 @@ def disturbed(run: Run, kills: list[int], job: Job, limits: RunLimits, *, told: 
         thread.join()
 
 
-def made(server: GeneratorServer, folder: Path, run: Run | None) -> tuple[list[Any], list[Any]]:
+def made(
+    server: GeneratorServer, folder: Path, rounds: int, run: Run | None
+) -> tuple[list[Any], list[Any]]:
     """Return the rows and cells of one run."""
     settings = ChatSettings(
-        url=server.url, model="canned", batch=4, rounds=4, fill=1, concurrency=LANES,
+        url=server.url, model="canned", batch=4, rounds=rounds, fill=1, concurrency=LANES,
         retries=1, backoff_s=0.0, languages=("en",),
     )  # fmt: skip
     with CallBook(folder) as book:
@@ -70,18 +72,18 @@ def made(server: GeneratorServer, folder: Path, run: Run | None) -> tuple[list[A
         return list(generator.generate(seed=1)), list(generator.yields)
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, rounds: int) -> int:
     """Compare the three; return the exit status."""
     found: dict[str, Any] = {}
     same = True
     with generating(GeneratorServer()) as server:
-        alone = made(server, folder / "alone", None)
+        alone = made(server, folder / "alone", rounds, None)
         calls = len(server.asked)
         for name, run in (("pool", run_pool), ("ray", run_ray)):
             server.asked.clear()
             kills: list[int] = []
             began = time.monotonic()
-            rows = made(server, folder / name, partial(disturbed, run, kills))
+            rows = made(server, folder / name, rounds, partial(disturbed, run, kills))
             repeated = len(server.asked) - calls
             equal = rows == alone and repeated <= LANES * len(kills)
             same = same and equal
@@ -98,4 +100,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int((*sys.argv, 4)[2])))
