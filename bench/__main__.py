@@ -39,6 +39,7 @@ OTHERS = frozenset(
         "letter_pairs",
         "long_prompts",
         "own_class",
+        "own_class_curve",
         "recorded_generator",
     }
 )

@@ -146,7 +146,8 @@ def told_apart(
     less than its own, and of the other groups whose texts it resembles less than those of its own.
     Ties count half, so answers that were dealt at random have 0.5 on average. The texts of a group
     in `anything` are about no one subject, so there it is the first share alone. With `only`, the
-    cells of these names are marked, against all.
+    cells of these names are marked, against all. Sums are rounded once (`fsum`): words come out of
+    sets in an order that each process has for itself, and a mark must not depend on it.
     """
     asks = [(group, ask) for group, pairs in cells.values() for ask, _ in pairs]
     pools = _pools(cells)
@@ -197,7 +198,7 @@ def _pools(cells: Cells) -> dict[str, Counter[str]]:
 
 
 def _norm(pool: Mapping[str, int], weight: Mapping[str, float]) -> float:
-    return math.sqrt(sum((count * weight[word]) ** 2 for word, count in pool.items()))
+    return math.sqrt(math.fsum((count * weight[word]) ** 2 for word, count in pool.items()))
 
 
 def _without(
@@ -209,14 +210,16 @@ def _without(
 ) -> tuple[dict[str, int], float]:
     """Return a pool without one message and its answer: the words of these, and its norm."""
     left = {word: pool[word] - (word in said) - (word in told) for word in said | told}
-    less = sum((pool[word] ** 2 - count**2) * weight[word] ** 2 for word, count in left.items())
+    less = math.fsum(
+        (pool[word] ** 2 - count**2) * weight[word] ** 2 for word, count in left.items()
+    )
     return left, math.sqrt(max(0.0, norm**2 - less))
 
 
 def _near(
     told: frozenset[str], pool: Mapping[str, int], norm: float, weight: Mapping[str, float]
 ) -> float:
-    return sum(pool.get(word, 0) * weight[word] ** 2 for word in told) / norm if norm else 0.0
+    return math.fsum(pool.get(word, 0) * weight[word] ** 2 for word in told) / norm if norm else 0.0
 
 
 def _share(own: float, others: Sequence[float]) -> float:
@@ -227,8 +230,8 @@ def _share(own: float, others: Sequence[float]) -> float:
 
 def _alike(ask: frozenset[str], reply: frozenset[str], weight: Mapping[str, float]) -> float:
     """Return how alike two sets of words are, by how rare each is, for the message's length."""
-    size = sum(weight[word] ** 2 for word in ask)
-    return sum(weight[word] ** 2 for word in ask & reply) / math.sqrt(size) if size else 0.0
+    size = math.fsum(weight[word] ** 2 for word in ask)
+    return math.fsum(weight[word] ** 2 for word in ask & reply) / math.sqrt(size) if size else 0.0
 
 
 @cache
