@@ -1,11 +1,42 @@
-"""One HTTP request of ours to an address that an operator named: the scheme is checked here."""
+"""One HTTP request of ours to an address that an operator named, and its whole answer.
 
+The rules are the same for every caller. The scheme is http or https. No redirect is followed: a key
+that was meant for one address would go to another. The answer has a size and a time in which it
+must be whole.
+"""
+
+import http.client
+import io
+import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPResponse
+from typing import IO, Any
 
-from safehold.errors import UsageError
+import msgspec
+
+from safehold.errors import UsageError, WireError
+
+MOST_BYTES = 16 * 1024 * 1024
+_PART = 1 << 16
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer of status 200 to 299."""
+
+    status: int
+    body: bytes
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect; it is an answer of an error like any other."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Make no second request."""
+
+
+_opener = urllib.request.build_opener(_Stay)
 
 
 def ask(
@@ -15,17 +46,90 @@ def ask(
     data: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     method: str | None = None,
-) -> HTTPResponse:
-    """Open an http or https address; the caller closes the answer.
+    most_bytes: int = MOST_BYTES,
+) -> Answer:
+    """Ask an http or https address, and return its answer once it is whole.
 
     Raises:
-        UsageError: The address has another scheme; a `file:` would be read from our own disk.
-        OSError: Nobody answered; `urllib.error.HTTPError` is one, for an answer of an error.
+        UsageError: The address is none, or has another scheme; a `file:` would be read from our
+            own disk.
+        OSError: Nobody answered, or no whole HTTP answer of at most `most_bytes` came within
+            `timeout_s` of each step; `urllib.error.HTTPError` is one, for an answer of an error
+            (a redirect too), with its body.
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"expected an http or https address, got {url[:60]!r}")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"expected an http or https address, got {_short(url)!r}") from error
+    if not known or not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError(f"expected an http or https address, got {_short(url)!r}")
     request = urllib.request.Request(  # noqa: S310 - the scheme was checked
         url, data=data, headers=dict(headers or {}), method=method
     )
-    answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout_s)  # noqa: S310 - as above
-    return answer
+    try:
+        with _opener.open(request, timeout=timeout_s) as answer:
+            return Answer(int(answer.status), _whole(answer, timeout_s, most_bytes))
+    except urllib.error.HTTPError as error:
+        with error:
+            body = _whole(error, timeout_s, most_bytes)
+        raise urllib.error.HTTPError(
+            url, error.code, _said(error), error.headers, io.BytesIO(body)
+        ) from None
+    except (http.client.HTTPException, ValueError) as error:
+        raise ConnectionError("expected a whole HTTP answer, came something else") from error
+
+
+def object_of(answer: Answer, *, of: str) -> dict[str, Any]:
+    """Return the JSON object that an answer is; `of` names who answered, for the error.
+
+    Raises:
+        WireError: It is none.
+    """
+    try:
+        found = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"{of}: expected a JSON object, came something else") from error
+    if not isinstance(found, dict):
+        raise WireError(f"{of}: expected a JSON object, came something else")
+    return found
+
+
+def _whole(answer: IO[bytes], timeout_s: float, most_bytes: int) -> bytes:
+    """Read to the end.
+
+    Raises:
+        OSError: It is cut, too long, or comes in drops.
+    """
+    until = time.monotonic() + timeout_s
+    parts, size = [], 0
+    try:
+        while part := answer.read1(_PART):  # type: ignore[attr-defined]
+            parts.append(part)
+            size += len(part)
+            if size > most_bytes:
+                raise ConnectionError(f"expected an answer of at most {most_bytes} bytes")
+            if time.monotonic() > until:
+                raise TimeoutError(f"expected the whole answer within {timeout_s:g} s")
+    except http.client.HTTPException as error:
+        raise ConnectionError("expected a whole HTTP answer, came a part") from error
+    left = getattr(answer, "length", None)
+    if left:
+        raise ConnectionError("expected a whole HTTP answer, came a part")
+    return b"".join(parts)
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Return the reason of an error, and where a redirect points to."""
+    where = error.headers.get("location") if error.headers else None
+    if where is None:
+        return str(error.reason)[:100]
+    host = urllib.parse.urlsplit(where).netloc.rpartition("@")[2]
+    return f"a redirect to {_short(host) or 'another path'}, which is not followed"
+
+
+def _short(text: str) -> str:
+    """Return an address without what stands before its host: it may hold a password."""
+    scheme, found, rest = text.partition("://")
+    return f"{scheme}{found}{rest.rpartition('@')[2]}"[:60]

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from safehold.cli.keys import keys
-from safehold.errors import ConfigError, TrustError, UpstreamError, UsageError
+from safehold.errors import ConfigError, TrustError, UpstreamError, UsageError, WireError
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
+from safehold.testing.answering import Answering
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.guards import held_rules
 from safehold.testing.ledger import MemoryLedger
@@ -39,6 +40,7 @@ def gateway() -> Iterator[RunningGateway]:
 def run(gateway: RunningGateway, tmp_path: Path) -> Run:
     """Run one command; with --json its answer, else its text. Errors are raised."""
     (tmp_path / "admin.key").write_text(f"{ADMIN}\n")
+    (tmp_path / "admin.key").chmod(0o600)
 
     def go(*arguments: str, url: str = "", key: str = "") -> object:
         if key:
@@ -101,18 +103,31 @@ def test_a_tenants_bounds(run: Run) -> None:
     ("arguments", "error", "said"),
     [
         (("show", "nobody"), UsageError, "expected the id of a key"),
-        (("budget", "old", "--tokens-per-day", "3"), UsageError, "the admin API made"),
+        (("budget", "old", "--tokens-per-day", "3"), UsageError, "this API made"),
         (("add", "x", "--tokens-per-day", "-3"), UsageError, "a number or none"),
         (("add", "x", "--tokens-per-day", "many"), UsageError, "a number or none"),
         (("add", "x", "--expires-in", "soon"), UsageError, "a period like"),
         (("add", "x/y"), UsageError, "id: expected"),
-        (("add", "x", "--surface", "nowhere"), UsageError, "surfaces"),
+        (("add", "x", "--surface", "nowhere"), UsageError, "--surface"),
         (("add", "old"), ConfigError, "there is a key of this id"),
         (("revoke", "ops"), ConfigError, "can't revoke the key that is asking"),
         (("rotate", "old"), UsageError, "this API made"),
         (("rotate", "x", "--grace", "31d"), UsageError, "grace_s"),
         (("unblock", "nobody"), UsageError, "that is blocked"),
         (("tenant", "nobody"), UsageError, "the name of a tenant"),
+        (("budget", "old"), UsageError, "a limit that is to change"),
+        (("add", "x", "--tokens-per-day", "\u0663"), UsageError, "a number or none"),
+        (("tenant", "x", "--tokens-per-day", ""), UsageError, "a number or none"),
+        (("tenant", "x", "--unbound", "--model", "m"), UsageError, "expected it alone"),
+        (("add", "x", "--expires-in", "0d"), UsageError, "--expires-in: expected a period"),
+        (("add", "x", "--expires-in", "999999999w"), UsageError, "at most 36500d"),
+        (("rotate", "x", "--grace", ""), UsageError, "--grace: expected a period"),
+        (("add", "x", "--tenant", "x" * 129), UsageError, "1 to 128 printable"),
+        (("add", "x", "--tenant", "a\u202eb"), UsageError, "printable"),
+        (("add", "x", "--tenant", "cafe\u0301"), UsageError, "composed"),
+        (("add", "x", "--tenant", " x"), UsageError, "no space at its ends"),
+        (("block", "a\nb"), UsageError, "printable"),
+        (("add", "x", "--surface", "openai.chats"), UsageError, "one of openai.chat"),
     ],
 )
 def test_what_can_not_be_done_is_said(
@@ -133,3 +148,91 @@ def test_wrong_key_and_no_gateway(run: Run) -> None:
         run("list", url="file:///etc/passwd")
     with pytest.raises(TrustError, match="refuses the admin key"):
         run("list", key="sk-nobody")
+
+
+ODD_NAMES = (
+    "a/b",
+    "größe/team a",
+    "..",
+    "a%2Fb",
+    "block",
+    "x/block",
+    "研究",
+    "q?r#s",
+    "per cent %",
+)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_whatever_a_tenant_is_called_it_is_bounded_and_blocked(
+    run: Run, gateway: RunningGateway, name: str
+) -> None:
+    """A name that `add` takes is one that every other command reaches, and no other tenant's."""
+    made = run("add", "one", "--tenant", name, "--json")
+    run("add", "other", "--tenant", f"{name}x")
+    run("tenant", name, "--tokens-per-day", "7")
+    assert run("tenant", name, "--json")["keys"] == ["one"]
+    run("block", name)
+    gate = gateway.gateway.gate
+    assert gate.suspended(gate.client(made["key"])) is not None
+    states = {one["id"]: one["state"] for one in run("list", "--json")["keys"]}
+    assert states == {"old": "active", "ops": "active", "one": "tenant blocked", "other": "active"}
+    run("unblock", name)
+    assert gate.suspended(gate.client(made["key"])) is None
+
+
+def test_an_id_is_used_once(run: Run) -> None:
+    """A revoked id is not made again: rows that name it mean one key."""
+    run("add", "laptop")
+    run("revoke", "laptop")
+    with pytest.raises(ConfigError, match="was revoked"):
+        run("add", "laptop")
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (b"", 0o600, "a key of ASCII letters"),
+        (b"one\ntwo\n", 0o600, "a key of ASCII letters"),
+        (b"\xff\xfe", 0o600, "a key of ASCII letters"),
+        (ADMIN.encode(), 0o644, "chmod 600"),
+        (b"x" * 5_000, 0o600, "at most"),
+    ],
+)
+def test_an_admin_key_file_that_is_none_is_said(
+    run: Run, tmp_path: Path, content: bytes, mode: int, said: str
+) -> None:
+    """The file is read as every other secret is; nothing of it is sent or printed."""
+    (tmp_path / "admin.key").write_bytes(content)
+    (tmp_path / "admin.key").chmod(mode)
+    with pytest.raises(ConfigError, match=said):
+        run("list")
+
+
+def test_the_address_that_clients_know_will_do(run: Run, gateway: RunningGateway) -> None:
+    """`/v1` and a slash at the end of the address are no other gateway."""
+    assert run("list", url=f"{gateway.url}/v1/") == run("list")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{}", b'{"keys":5,"tenants":5}', b'{"keys":[{}],"tenants":[7]}', b"[" * 50_000],
+)
+@pytest.mark.parametrize("arguments", [("list",), ("show", "x"), ("tenants",), ("add", "x")])
+def test_an_answer_that_is_no_gateways_is_one_error(
+    run: Run, body: bytes, arguments: tuple[str, ...]
+) -> None:
+    """Whatever another server answers, it is one sentence, never a traceback."""
+    with Answering(_whole(body)) as other, pytest.raises(WireError, match="expected"):
+        run(*arguments, url=other.url)
+
+
+def test_a_web_servers_own_error_is_no_word_of_a_gateway(run: Run) -> None:
+    """A 404 of something else says so, and that it is no gateway."""
+    page = b"HTTP/1.1 404 Not Found\r\ncontent-length: 6\r\n\r\n<html>"
+    with Answering(page) as other, pytest.raises(UpstreamError, match="a gateway's answer"):
+        run("list", url=other.url)
+
+
+def _whole(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)

@@ -62,8 +62,7 @@ def _post(url: str, message: Sequence[str]) -> None:
     body = json.dumps({"text": "\n".join(message)}).encode()
     headers = {"content-type": "application/json"}
     try:
-        with ask(url, data=body, headers=headers, timeout_s=_TIMEOUT_S):
-            return
+        ask(url, data=body, headers=headers, timeout_s=_TIMEOUT_S)
     except (OSError, urllib.error.URLError) as error:
         raise TrustError(f"the webhook told nobody ({type(error).__name__})") from error
 

@@ -18,7 +18,7 @@ from safehold.errors import SafeholdError
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.ledger.interface import PromptRow
 from safehold.guard.session.cascade import Thresholds
-from safehold.http_ask import ask
+from safehold.http_ask import ask, object_of
 from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.gates import GateReport
 from safehold.improve.response.rule_book import RuleBook
@@ -100,9 +100,8 @@ def post(url: str, body: dict[str, Any], key: str = "") -> dict[str, Any]:
     headers = {"content-type": "application/json"}
     if key:
         headers["authorization"] = f"Bearer {key}"
-    with ask(url, data=json.dumps(body).encode(), headers=headers, timeout_s=WAIT_S) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+    answer = ask(url, data=json.dumps(body).encode(), headers=headers, timeout_s=WAIT_S)
+    return object_of(answer, of=url)
 
 
 class DrillAnswer(msgspec.Struct, frozen=True):

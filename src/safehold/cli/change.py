@@ -12,8 +12,8 @@ import msgspec
 from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._change_tuf import tuf
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.errors import ConfigError, UsageError
-from safehold.http_ask import ask
+from safehold.errors import ConfigError, UsageError, WireError
+from safehold.http_ask import ask, object_of
 from safehold.trust.release.needed import NOBODY
 
 if TYPE_CHECKING:
@@ -557,7 +557,7 @@ def _running(
             for kind, name in (("bundle", "bundle"), ("rules", "bundle"), ("gateway", "settings")):
                 if isinstance(told.get(name), str):
                     running[kind] = told[name]
-        except (OSError, ValueError) as error:
+        except (OSError, WireError) as error:
             unread = dict.fromkeys(("bundle", "rules", "gateway"), str(error)[:100])
     if state_dir is not None:
         running |= _enforced(state_dir)
@@ -588,9 +588,7 @@ def _ask(gateway: str, key_file: Path | None) -> dict[str, Any]:
     if key_file is not None:
         headers["authorization"] = f"Bearer {read_bearer(key_file)}"
     url = f"{gateway.rstrip('/')}/admin/status"
-    with ask(url, headers=headers, timeout_s=_ASK_S) as answer:
-        found: dict[str, Any] = json.loads(answer.read(1_000_000))
-    return found
+    return object_of(ask(url, headers=headers, timeout_s=_ASK_S), of=gateway)
 
 
 def _enforced(state_dir: Path) -> dict[str, str]:

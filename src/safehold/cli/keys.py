@@ -5,7 +5,7 @@ import json
 import re
 import urllib.error
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,12 @@ import click
 import msgspec
 
 from safehold.errors import ConfigError, TrustError, UpstreamError, UsageError, WireError
-from safehold.http_ask import ask
+from safehold.http_ask import ask, object_of
 
 _TIMEOUT_S = 30.0
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _NO_LIMIT = "none"
+_MOST_PERIOD_S = 36_500 * 86_400
 _F = TypeVar("_F", bound=Callable[..., Any])
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 _id, _tenant_name = click.argument("key_id", metavar="ID"), click.argument("name", metavar="TENANT")
@@ -37,40 +38,95 @@ class AdminApi(msgspec.Struct, frozen=True):
             TrustError: The key is no administrator's.
             UsageError: There is no such key or tenant, or it is given to no change.
             UpstreamError: Nobody answers there, or the gateway's own store or ledger does not.
+            WireError: What answers there is no gateway.
         """
         headers = {"authorization": f"Bearer {self._key()}", "content-type": "application/json"}
         data = None if method == "GET" else json.dumps(body or {}).encode()
-        address = f"{self.url.rstrip('/')}{path}"
+        address = f"{self._base}{path}"
         try:
-            with ask(
-                address, timeout_s=_TIMEOUT_S, data=data, headers=headers, method=method
-            ) as answer:
-                found = json.loads(answer.read())
+            answer = ask(address, timeout_s=_TIMEOUT_S, data=data, headers=headers, method=method)
         except urllib.error.HTTPError as error:
             with error:
-                raise _refused(error.code, _words(error.read())) from error
-        except (OSError, ValueError) as error:
+                raise _refused(error.code, _words(error), str(error.reason)) from error
+        except ConnectionError as error:
+            if str(error).startswith("expected"):
+                raise UpstreamError(f"{self.url}: {error}") from error
             raise UpstreamError(f"{self.url}: expected a gateway; nobody answers there") from error
-        if not isinstance(found, dict):
-            raise WireError(f"{self.url}: expected a JSON object")
+        except OSError as error:
+            raise UpstreamError(f"{self.url}: expected a gateway; nobody answers there") from error
+        return object_of(answer, of=self.url)
+
+    def told(self, path: str) -> dict[str, Any]:
+        """Ask what a key or a tenant is; the answer has at least what is printed of one."""
+        found = self.call("GET", path)
+        self.shaped(found)
         return found
 
-    def _key(self) -> str:
+    def listed(self, kind: str) -> list[dict[str, Any]]:
+        """Ask for all keys or tenants."""
+        found = self.call("GET", f"/admin/{kind}").get(kind)
+        if not isinstance(found, list):
+            raise WireError(f"{self.url}: expected a gateway's list of {kind}, came something else")
+        for one in found:
+            self.shaped(one)
+        return found
+
+    def shaped(self, found: object) -> None:
+        """Refuse what is no description of a key or tenant.
+
+        Raises:
+            WireError: Its fields are others.
+        """
         try:
-            return self.key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.key_file}: expected a file with the admin key") from error
+            msgspec.convert(found, _Told)
+        except msgspec.ValidationError as error:
+            raise WireError(
+                f"{self.url}: expected a gateway's description of it, came something else"
+            ) from error
+
+    @property
+    def _base(self) -> str:
+        """The address; clients of models know it with `/v1` at its end."""
+        return self.url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+    def _key(self) -> str:
+        from safehold.trust.log.key_files import read_bearer
+
+        return read_bearer(self.key_file)
 
 
-def _words(body: bytes) -> str:
+class _Told(msgspec.Struct, frozen=True):
+    """What is printed of a key or of a tenant."""
+
+    id: str
+    state: str
+    budget: dict[str, int | None] = {}
+    surfaces: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    used: dict[str, int] = {}
+    tenant: str = ""
+    admin: bool = False
+    expires_at: str | None = None
+    origin: str | None = msgspec.field(name="from", default=None)
+
+    def limits(self) -> Iterator[str]:
+        """Yield the limits that are set."""
+        return (f"{name} {limit}" for name, limit in self.budget.items() if limit is not None)
+
+
+def _words(error: urllib.error.HTTPError) -> str | None:
+    """Return what a gateway says is wrong; None: it is no gateway's answer."""
     try:
-        said = json.loads(body)["error"]
+        said = json.loads(error.read())["error"]
         return str(said["message"] if isinstance(said, dict) else said)[:300]
-    except (ValueError, KeyError, TypeError):
-        return "the answer is no JSON of a gateway"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
-def _refused(status: int, said: str) -> Exception:
+def _refused(status: int, said: str | None, reason: str) -> Exception:
+    if said is None:
+        return UpstreamError(f"expected a gateway's answer, came status {status} ({reason})")
     match status:
         case HTTPStatus.UNAUTHORIZED:
             return TrustError(f"the gateway refuses the admin key: {said}")
@@ -134,27 +190,54 @@ _KEY_LIMITS = (*_TENANT_LIMITS, "unreadable_per_day")
 _models = click.option(
     "--model", "models", multiple=True, help="A model it may ask for; * for any letters."
 )
-_surfaces = click.option("--surface", "surfaces", multiple=True, help="A surface it may use.")
 
 
-def _budget(given: Mapping[str, str | None], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a budget with the limits that were given in the place of those before."""
-    budget = dict(before)
+def _known_surfaces(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a surface that no gateway has."""
+    del context, option
+    if given:
+        from safehold.guard.gateway.interface import Surface
+
+        for name in given:
+            if name not in tuple(Surface):
+                known = ", ".join(Surface)
+                raise UsageError(f"--surface: expected one of {known}, got {name[:40]!r}")
+    return given
+
+
+_surfaces = click.option(
+    "--surface",
+    "surfaces",
+    multiple=True,
+    callback=_known_surfaces,
+    help="A surface it may use.",
+)
+
+
+def _budget(given: Mapping[str, str | None]) -> dict[str, int | None]:
+    """Return the limits that were given."""
+    budget: dict[str, int | None] = {}
     for name, text in given.items():
         if text is None:
             continue
-        if text != _NO_LIMIT and re.fullmatch(r"\d{1,15}", text) is None:
+        if text != _NO_LIMIT and re.fullmatch(r"[0-9]{1,15}", text) is None:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: expected a number or none, got {text[:40]!r}")
         budget[name] = None if text == _NO_LIMIT else int(text)
     return budget
 
 
-def _period_s(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,9})([smhdw])", text)
-    if found is None:
-        raise UsageError(f"expected a period like 30d, 12h or 20m, got {text[:40]!r}")
-    return int(found[1]) * _UNITS[found[2]]
+def _period_s(flag: str, text: str, *, least: int = 1) -> int:
+    found = re.fullmatch(r"([0-9]{1,9})([smhdw])", text)
+    seconds = int(found[1]) * _UNITS[found[2]] if found is not None else -1
+    if not least <= seconds <= _MOST_PERIOD_S:
+        raise UsageError(
+            f"{flag}: expected a period like 20m, 12h or 30d, at most {_MOST_PERIOD_S // 86_400}d, "
+            f"got {text[:40]!r}"
+        )
+    return seconds
 
 
 def _place(kind: str, name: str, verb: str = "") -> str:
@@ -166,6 +249,8 @@ def _say(answer: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
 
 
 def _secret(answer: Mapping[str, Any], *, as_json: bool) -> None:
+    if not all(isinstance(answer.get(name), str) for name in ("id", "key")):
+        raise WireError("expected a gateway's answer with the key, came something else")
     _say(answer, f"Key {answer['id']} (shown this once): {answer['key']}", as_json=as_json)
 
 
@@ -179,22 +264,23 @@ def list_keys(api: AdminApi, as_json: bool) -> None:
     Example:
       safehold keys list --json
     """
-    found = api.call("GET", "/admin/keys")
+    found = api.listed("keys")
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps({"keys": found}))
         return
-    for key in found["keys"]:
+    for key in found:
         click.echo(_line(key))
 
 
-def _line(key: Mapping[str, Any]) -> str:
-    parts = [key["id"], key["state"]]
-    if "tenant" in key:
-        parts += ["admin" if key["admin"] else key["tenant"], f"from {key['from']}"]
-        parts += [f"models {','.join(key['models'])}"] if key["models"] else []
-        parts += [f"surfaces {','.join(key['surfaces'])}"] if key["surfaces"] else []
-        parts += [f"until {key['expires_at']}"] if key["expires_at"] else []
-        parts += [f"{name} {limit}" for name, limit in key["budget"].items() if limit is not None]
+def _line(found: Mapping[str, Any]) -> str:
+    key = msgspec.convert(found, _Told)
+    parts = [key.id, key.state]
+    if key.tenant:
+        parts += ["admin" if key.admin else key.tenant, f"from {key.origin}"]
+        parts += [f"models {','.join(key.models)}"] if key.models else []
+        parts += [f"surfaces {','.join(key.surfaces)}"] if key.surfaces else []
+        parts += [f"until {key.expires_at}"] if key.expires_at else []
+        parts += key.limits()
     return "  ".join(parts)
 
 
@@ -209,7 +295,7 @@ def show(api: AdminApi, key_id: str, as_json: bool) -> None:
     Example:
       safehold keys show laptop
     """
-    found = api.call("GET", _place("keys", key_id))
+    found = api.told(_place("keys", key_id))
     used = "".join(f"\n  used {name}: {count}" for name, count in found.get("used", {}).items())
     _say(found, f"{_line(found)}{used}", as_json=as_json)
 
@@ -251,14 +337,14 @@ def add(
         "tenant": tenant,
         "models": models,
         "surfaces": surfaces,
-        "budget": _budget(limits, {}),
+        "budget": _budget(limits),
         "expires_at": until,
     }
     _secret(api.call("POST", "/admin/keys", asked), as_json=as_json)
 
 
 def _in(period: str) -> str:
-    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=_period_s(period))
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=_period_s("--expires-in", period))
     return until.isoformat(timespec="seconds")
 
 
@@ -275,13 +361,10 @@ def budget(api: AdminApi, /, *, key_id: str, as_json: bool, **limits: str | None
       safehold keys budget laptop --requests-per-minute 60
       safehold keys budget laptop --tokens-per-day none
     """
-    found = api.call("GET", _place("keys", key_id))
-    if found.get("from") != "admin":
-        raise UsageError(f"{key_id}: expected an active key that the admin API made")
-    fields = ("id", "tenant", "surfaces", "models", "expires_at")
-    asked = {name: found[name] for name in fields}
-    asked["budget"] = _budget(limits, found["budget"])
-    answer = api.call("PUT", _place("keys", key_id), asked)
+    changes = _budget(limits)
+    if not changes:
+        raise UsageError("expected a limit that is to change, such as --tokens-per-day N")
+    answer = api.call("PATCH", _place("keys", key_id), {"budget": changes})
     _say(answer, f"{key_id}: changed", as_json=as_json)
 
 
@@ -297,7 +380,7 @@ def rotate(api: AdminApi, key_id: str, grace: str | None, as_json: bool) -> None
     Example:
       safehold keys rotate laptop --grace 1h
     """
-    asked = {"grace_s": _period_s(grace) if grace else 0}
+    asked = {"grace_s": 0 if grace is None else _period_s("--grace", grace, least=0)}
     _secret(api.call("POST", _place("keys", key_id, "rotate"), asked), as_json=as_json)
 
 
@@ -341,13 +424,14 @@ def tenants(api: AdminApi, as_json: bool) -> None:
     Example:
       safehold keys tenants
     """
-    found = api.call("GET", "/admin/tenants")
+    found = api.listed("tenants")
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps({"tenants": found}))
         return
-    for one in found["tenants"]:
-        limits = [f"{name} {n}" for name, n in one["budget"].items() if n is not None]
-        click.echo("  ".join([one["id"], one["state"], f"keys {','.join(one['keys'])}", *limits]))
+    for one in found:
+        tenant = msgspec.convert(one, _Told)
+        parts = [tenant.id, tenant.state, f"keys {','.join(tenant.keys)}", *tenant.limits()]
+        click.echo("  ".join(parts))
 
 
 @keys.command()
@@ -377,23 +461,20 @@ def tenant(
       safehold keys tenant research --requests-per-minute 100 --model 'qwen-*'
       safehold keys tenant research --unbound
     """
+    changes = _budget(limits)
     if unbound:
+        if models or surfaces or changes:
+            raise UsageError("--unbound takes all bounds away: expected it alone")
         answer = api.call("POST", _place("tenants", name, "remove"))
         _say(answer, f"{name}: without bounds", as_json=as_json)
         return
-    unknown: dict[str, Any] = {"surfaces": [], "models": [], "budget": {}}
-    tenants_now = api.call("GET", "/admin/tenants")["tenants"]
-    found = next((one for one in tenants_now if one["id"] == name), unknown)
-    if not (models or surfaces or any(limits.values())):
-        shown = api.call("GET", _place("tenants", name))
+    given = {"surfaces": surfaces, "models": models, "budget": changes}
+    asked = {field: value for field, value in given.items() if value}
+    if not asked:
+        shown = api.told(_place("tenants", name))
         _say(shown, json.dumps(shown, indent=2), as_json=as_json)
         return
-    asked = {
-        "surfaces": surfaces or found["surfaces"],
-        "models": models or found["models"],
-        "budget": _budget(limits, found["budget"]),
-    }
-    answer = api.call("PUT", _place("tenants", name), asked)
+    answer = api.call("PATCH", _place("tenants", name), asked)
     _say(answer, f"{name}: bounded", as_json=as_json)
 
 

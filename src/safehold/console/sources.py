@@ -109,10 +109,15 @@ class GatewayLink:
             self._kept = None
         wait_s = _WAIT_S if method == "GET" else _ACT_WAIT_S
         try:
-            with ask(
-                self.url + path, method=method, data=data, headers=headers, timeout_s=wait_s
-            ) as answer:
-                return _object(answer.read(_MAX_ANSWER_BYTES))
+            answer = ask(
+                self.url + path,
+                method=method,
+                data=data,
+                headers=headers,
+                timeout_s=wait_s,
+                most_bytes=_MAX_ANSWER_BYTES,
+            )
+            return _object(answer.body)
         except urllib.error.HTTPError as error:
             said = _object(error.read(_MAX_ANSWER_BYTES)).get("error", f"status {error.code}")
             raise UpstreamError(f"the gateway refused: {said}") from error
@@ -123,7 +128,7 @@ class GatewayLink:
 def _object(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

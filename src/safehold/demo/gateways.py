@@ -87,10 +87,8 @@ def _announced(process: "subprocess.Popen[bytes]", log: Path) -> str:
 def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     until = time.monotonic() + _START_S
     while time.monotonic() < until and process.poll() is None:
-        with (
-            contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError),
-            ask(f"{url}/readyz", timeout_s=2),
-        ):
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            ask(f"{url}/readyz", timeout_s=2)
             return
         time.sleep(0.1)
     raise _not_started(log)

@@ -295,7 +295,9 @@ class Gateway:
                 who = self.gate.admin(_token(head))
                 check_host(head, needs_key=self.gate.needs_key)
                 body = await read_body(head, receive, self.settings.limits)
-                status, answer = await self.admin.answer(head.method, path, body, who)
+                status, answer = await self.admin.answer(
+                    head.method, path, body, who, raw_path=head.raw_path
+                )
                 await out.whole(status, answer)
             case "GET", path if path == "/v1/models" or path.startswith("/v1/models/"):
                 visit.key = self.gate.client(_token(head))

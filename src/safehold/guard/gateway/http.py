@@ -38,6 +38,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     method: str
     path: str
     headers: Mapping[str, str]
+    raw_path: str = ""
+    """The path as it came, `%2F` and all; empty where a server does not tell it."""
 
     @property
     def media_type(self) -> str:
@@ -65,7 +67,10 @@ def read_head(scope: MutableMapping[str, Any], limits: Limits) -> RequestHead:
         headers[name] = value.decode("latin-1")
     if "transfer-encoding" in headers and "content-length" in headers:
         raise WireError("expected content-length or transfer-encoding, came both")
-    return RequestHead(method=scope["method"], path=scope["path"], headers=headers)
+    raw_path = (scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]
+    return RequestHead(
+        method=scope["method"], path=scope["path"], headers=headers, raw_path=raw_path
+    )
 
 
 async def read_body(head: RequestHead, receive: Receive, limits: Limits) -> bytes:

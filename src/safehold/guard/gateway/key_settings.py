@@ -1,13 +1,14 @@
 """What keys and tenants may use: budgets, models, surfaces, and until when."""
 
 import datetime as dt
-import re
-from collections.abc import Sequence
+import unicodedata
 
 import msgspec
 
 from safehold.errors import ConfigError
 from safehold.guard.gateway.interface import Surface
+
+MOST_NAME_CHARS = 128
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +45,27 @@ class Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: TenantBudget = TenantBudget()
 
 
+def check_name(what: str, name: str, *, slash: bool = True) -> None:
+    """Refuse a name that no command line could type again, or no store could hold.
+
+    An id has no slash: an account is `tenant/id`, and must be one pair alone.
+
+    Raises:
+        ConfigError: It is empty, too long, not printable, or not in composed characters.
+    """
+    if not 1 <= len(name) <= MOST_NAME_CHARS or not name.isprintable():
+        raise ConfigError(
+            f"{what}: expected 1 to {MOST_NAME_CHARS} printable characters in one line, came "
+            + (f"{len(name)} characters" if name.isprintable() else "others")
+        )
+    if not unicodedata.is_normalized("NFC", name):
+        raise ConfigError(f"{what}: expected composed characters (Unicode NFC), came others")
+    if name != name.strip():
+        raise ConfigError(f"{what}: expected no space at its ends")
+    if not slash and "/" in name:
+        raise ConfigError(f"{what}: expected a name without a slash: an account is tenant/id")
+
+
 def moment(text: str) -> float:
     """Return the seconds since 1970 of a time in ISO 8601 with its zone.
 
@@ -52,17 +74,9 @@ def moment(text: str) -> float:
     """
     try:
         at = dt.datetime.fromisoformat(text)
-    except ValueError as error:
+        seconds = at.timestamp() if at.tzinfo is not None else None
+    except (ValueError, OverflowError) as error:
         raise ConfigError("expires_at: expected a time like 2027-01-31T18:00:00Z") from error
-    if at.tzinfo is None:
+    if seconds is None:
         raise ConfigError("expires_at: expected a time with its zone, like 2027-01-31T18:00:00Z")
-    return at.timestamp()
-
-
-def named(model: str, names: Sequence[str]) -> bool:
-    """Whether a list of models has one; `*` stands for any letters, an empty list for all."""
-    return not names or any(_pattern(name).fullmatch(model) for name in names)
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in name.split("*")), re.DOTALL)
+    return seconds

@@ -16,7 +16,7 @@ from safehold.guard.gateway.class_settings import (
 )
 from safehold.guard.gateway.exemption_settings import ExemptionSettings
 from safehold.guard.gateway.interface import Rules, Surface
-from safehold.guard.gateway.key_settings import Budget, Tenant, moment
+from safehold.guard.gateway.key_settings import Budget, Tenant, check_name, moment
 from safehold.guard.gateway.media_settings import MediaScorer
 from safehold.guard.gateway.overlay_settings import OverlaySettings
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, check_routes
@@ -165,8 +165,11 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse what is no digest, and a time that is none.
 
         Raises:
-            ConfigError: `sha256` is not 64 hex digits, or `expires_at` no time with a zone.
+            ConfigError: `sha256` is not 64 hex digits, `expires_at` no time with a zone, or a
+                name is none that could be typed again.
         """
+        check_name("key: id", self.id, slash=False)
+        check_name(f"key {self.id}: tenant", self.tenant)
         if self.expires_at is not None:
             moment(self.expires_at)
         if re.fullmatch(r"[0-9a-f]{64}", self.sha256) is None:
@@ -260,6 +263,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_values(self)
         if self.host not in LOOPBACK and not any(not key.admin for key in self.keys):
             raise ConfigError(f"host {self.host}: an address beyond loopback needs a client key")
+        for tenant in self.tenants:
+            check_name("tenants", tenant)
         for field in ("id", "sha256"):
             values = [getattr(key, field) for key in self.keys]
             if len(set(values)) != len(values):

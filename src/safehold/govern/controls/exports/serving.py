@@ -83,8 +83,7 @@ def _logprobs(path: str) -> int:
 
 def _answers(url: str) -> bool:
     try:
-        with ask(f"{url}/readyz", timeout_s=_ASK_S) as reply:
-            return reply.status == HTTPStatus.OK
+        return ask(f"{url}/readyz", timeout_s=_ASK_S).status == HTTPStatus.OK
     except (UsageError, OSError):
         return False
 

@@ -7,7 +7,8 @@ import msgspec
 
 from safehold.errors import TrustError
 from safehold.guard.gateway.interface import Surface
-from safehold.guard.gateway.key_settings import Tenant, moment, named
+from safehold.guard.gateway.key_settings import Tenant, moment
+from safehold.guard.gateway.model_names import named
 from safehold.guard.gateway.policy import Key
 
 

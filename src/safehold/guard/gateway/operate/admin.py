@@ -70,8 +70,12 @@ class Admin:
             ("POST", "/admin/canaries"): self._run_canaries,
         }
 
-    async def answer(self, method: str, path: str, body: bytes, who: Key) -> tuple[int, bytes]:
+    async def answer(
+        self, method: str, path: str, body: bytes, who: Key, *, raw_path: str = ""
+    ) -> tuple[int, bytes]:
         """Do what an administrator asks; every change is a ledger row first.
+
+        `raw_path` is the path before its escapes were read: a name may hold a slash.
 
         Raises:
             WireError: The request is malformed.
@@ -81,7 +85,7 @@ class Admin:
             if place is not None and method == "POST":
                 status, answer = await self._surface(place.group(1), place.group(2), who)
             elif path.startswith(("/admin/keys", "/admin/tenants")):
-                status, answer = await self._access.answer(method, path, body, who)
+                status, answer = await self._access.answer(method, raw_path or path, body, who)
             else:
                 route = self._routes.get((method, path))
                 known = place is not None or any(path == known for _, known in self._routes)

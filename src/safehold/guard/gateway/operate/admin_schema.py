@@ -3,6 +3,7 @@
 from typing import Any
 
 from safehold.guard.gateway.interface import Surface
+from safehold.guard.gateway.key_settings import MOST_NAME_CHARS
 
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {}}}
 _STATUSES = {
@@ -54,7 +55,7 @@ def admin_schema() -> dict[str, Any]:
         "required": ["id"],
         "properties": {
             "id": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
-            "tenant": {"type": "string"},
+            "tenant": {"type": "string", "minLength": 1, "maxLength": MOST_NAME_CHARS},
             **bounds,
             "budget": budget,
             "expires_at": {"type": ["string", "null"], "format": "date-time"},
@@ -64,7 +65,7 @@ def admin_schema() -> dict[str, Any]:
         "name": "id",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+        "schema": {"type": "string", "minLength": 1, "maxLength": MOST_NAME_CHARS},
     }
     return {
         "openapi": "3.1.0",
@@ -84,6 +85,9 @@ def admin_schema() -> dict[str, Any]:
                 "parameters": [name],
                 "get": _operation("One key, and what it used of its budget.", more=("404",)),
                 "put": _operation("Change what a key may do.", key, more=("404",)),
+                "patch": _operation(
+                    "Change the fields that are named.", key | {"required": []}, more=("404",)
+                ),
             },
             "/admin/keys/{id}/revoke": {
                 "parameters": [name],
@@ -104,6 +108,7 @@ def admin_schema() -> dict[str, Any]:
                 "parameters": [name],
                 "get": _operation("One tenant, and what it used of its budget.", more=("404",)),
                 "put": _operation("Bound all keys of a tenant together.", tenant, more=("404",)),
+                "patch": _operation("Change the bounds that are named.", tenant, more=("404",)),
             },
             "/admin/tenants/{id}/remove": {
                 "parameters": [name],

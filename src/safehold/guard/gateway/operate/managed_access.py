@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
+from safehold.errors import ConfigError
 from safehold.guard.gateway.access.key_ring import Former
 from safehold.guard.gateway.key_settings import Tenant
 from safehold.guard.gateway.operate.shared_state import SharedState
@@ -43,5 +44,5 @@ def _known(state: SharedState, kind: str, of: type[_Row]) -> dict[str, _Row]:
 def _read(value: object, of: type[_Row]) -> _Row | None:
     try:
         return msgspec.convert(value, of)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, ConfigError):
         return None

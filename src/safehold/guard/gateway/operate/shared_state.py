@@ -19,15 +19,20 @@ STALE_S = 1.0
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One shared field: the higher version counts; of two equal ones the one that closes more."""
+    """One shared field: the higher version counts; of two equal ones the one that closes more.
+
+    None opens most, a word (`revoked`, why a surface is closed) closes most; what describes a key
+    or a tenant stands between.
+    """
 
     version: int
     value: Any
 
     @property
-    def rank(self) -> tuple[int, bool, str]:
-        """The order in which one replaces another; a value that is set closes more than none."""
-        return self.version, self.value is not None, msgspec.json.encode(self.value).decode()
+    def rank(self) -> tuple[int, int, str]:
+        """The order in which one replaces another."""
+        closes = 0 if self.value is None else 1 if isinstance(self.value, dict) else 2
+        return self.version, closes, msgspec.json.encode(self.value).decode()
 
 
 Taker = Callable[[str, Any], Awaitable[None]]
@@ -42,6 +47,7 @@ class SharedState:
         self._ticks = ticks
         self._fields: dict[str, Field] = {}
         self._takers: dict[str, Taker] = {}
+        self._overruled: dict[str, int] = {}
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
 
@@ -56,6 +62,10 @@ class SharedState:
             for name, field in self._fields.items()
             if name.startswith(f"{kind}:")
         }
+
+    def overruled(self, kind: str, name: str) -> int:
+        """Return how often a reading replaced a field: another host changed it."""
+        return self._overruled.get(f"{kind}:{name}", 0)
 
     async def set(self, kind: str, name: str, value: object) -> None:
         """Change a field here and everywhere; it holds here even where the store is away.
@@ -118,6 +128,7 @@ class SharedState:
         for name, field in found.items():
             known = self._fields.get(name)
             if known is None or field.rank > known.rank:
+                self._overruled[name] = self._overruled.get(name, 0) + 1
                 await self._take(name, field)
         for name, known in list(self._fields.items()):
             if name not in found or found[name].rank < known.rank:

@@ -6,13 +6,13 @@ began, so never after text was released.
 """
 
 import asyncio
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from safehold.errors import UpstreamError
+from safehold.guard.gateway.model_names import matches
 from safehold.guard.gateway.protocols.json_border import encode
 from safehold.guard.gateway.routing_settings import Route, Target
 from safehold.guard.gateway.upstreams.http import Answer, Client
@@ -76,9 +76,9 @@ class Router:
         """Take the clients and the routes; `count` hears of each attempt and how it ended."""
         self._default = default
         self._named = dict(named)
-        self._routes = [(_pattern(model), route) for route in routes for model in route.models]
+        self._routes = [(model, route) for route in routes for model in route.models]
         # A name without a star comes before one with, a longer one before a shorter.
-        self._routes.sort(key=lambda pair: ("*" in pair[0][0], -len(pair[0][0])))
+        self._routes.sort(key=lambda pair: ("*" in pair[0], -len(pair[0])))
         self._breakers = {name: Breaker(ticks) for name in named}
         self._count = count
         self._decoder = msgspec.json.Decoder(_Asked)
@@ -86,7 +86,7 @@ class Router:
     @property
     def names(self) -> tuple[str, ...]:
         """The models that routes name without a star."""
-        return tuple(name for (name, _), _ in self._routes if "*" not in name)
+        return tuple(name for name, _ in self._routes if "*" not in name)
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Send a body along its model's route and return once headers came.
@@ -144,8 +144,8 @@ class Router:
         return answer.status == _OK
 
     def _route(self, model: str) -> Route | None:
-        for (_, pattern), route in self._routes:
-            if pattern.fullmatch(model):
+        for name, route in self._routes:
+            if matches(model, name):
                 return route
         return None
 
@@ -164,10 +164,6 @@ class Router:
         elif how != "lacking":  # a client that asks for nonsense keeps nobody from a server
             breaker.failed()
         self._count(target.upstream, how)
-
-
-def _pattern(model: str) -> tuple[str, re.Pattern[str]]:
-    return model, re.compile(".*".join(re.escape(part) for part in model.split("*")), re.DOTALL)
 
 
 def _shared(targets: Sequence[Target]) -> list[Target]:
