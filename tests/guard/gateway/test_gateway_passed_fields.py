@@ -225,6 +225,52 @@ def test_signature_of_a_dialect_follows_the_policy(
             assert SIGNATURE not in "\n".join(part.text for part in again.exchange.texts())
 
 
+NAMED: list[Any] = [
+    {SECRET: {"thought_signature": SIGNATURE}},
+    [{"google": {SECRET: [{"signature": SIGNATURE}]}}],
+    {"google": {"signature": SIGNATURE, SECRET: "fine"}},
+    {SECRET: "fine"},
+]
+
+
+@pytest.mark.parametrize("value", NAMED)
+@pytest.mark.parametrize("unknown", ["drop", "pass"])
+@pytest.mark.parametrize("path", PATHS)
+def test_words_in_the_names_around_a_signature_are_scored(
+    path: str, unknown: str, value: Any
+) -> None:
+    """A name is text: it goes on with what it names only where it was scored, both ways."""
+    rules = {
+        "unknown_reply_fields": unknown,
+        "unknown_request_fields": unknown,
+        "opaque_reasoning": "pass",
+    }
+    for name in ("extra_content", SECRET):
+        call = call_of(path, **rules)
+        reply = with_field(CALLS[path], objects(CALLS[path])[-1], name, value)
+        scored, said = whole_of(call, reply)
+        assert SECRET not in said or SECRET in scored
+        client = Held(call_of(path, **rules).stream(), 3)
+        for event in call.events(json.dumps(reply).encode()):
+            client.take(client.stream.read(event))
+        assert SECRET not in client.end() or SECRET in client.released
+        sent = body_for(path, "hi") | {name: value}
+        asked = parsed(path, sent, **rules)
+        prompt = "\n".join(part.text for part in asked.exchange.texts())
+        assert SECRET not in asked.body("m").decode() or SECRET in prompt
+
+
+@pytest.mark.parametrize("value", [1, True, 0.5, [1, 2]])
+def test_the_name_of_a_number_in_a_request_is_scored(value: Any) -> None:
+    """A field that nobody knows goes on under `pass`: so do the words that name it, scored."""
+    sent = body_for(PATHS[0], "hi") | {SECRET: value}
+    asked = parsed(PATHS[0], sent, unknown_request_fields="pass")
+    assert SECRET in asked.body("m").decode()
+    assert SECRET in "\n".join(part.text for part in asked.exchange.texts())
+    known = parsed(PATHS[0], body_for(PATHS[0], "hi") | {"top_k": 3}, unknown_request_fields="pass")
+    assert "top_k" not in "\n".join(part.text for part in known.exchange.texts())
+
+
 def test_plain_words_under_a_signatures_name_are_text() -> None:
     """What is no base64, or too short for a signature, is scored like any other string."""
     for words in ("purple elephant protocol, said plainly", "short"):

@@ -1,8 +1,9 @@
 """Strings in a reply's unknown fields, on lanes of their own, so that they leave only once scored.
 
 The strings at one place of a field are one lane, however many pieces they come in; the names of
-unknown fields are a lane too. A field leaves when every string in it was released. Numbers and
-switches in it are left out: token ids are text that no scorer reads.
+unknown fields, and of what stands inside them, are a lane too, also where what they name is sealed.
+A field leaves when every string in it was released. Numbers and switches in it are left out: token
+ids are text that no scorer reads.
 """
 
 from collections import deque
@@ -14,6 +15,8 @@ import msgspec
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.interface import Closed, Delta, Piece
 from safehold.guard.gateway.protocols.json_border import MAX_DEPTH, Lanes
+
+_MOST_NAMES = 4_096
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -48,6 +51,7 @@ class PassedFields:
         self._fed: dict[Lane, int] = {}
         self._released: dict[Lane, int] = {}
         self._by_place: dict[tuple[Hashable, int, tuple[str, ...]], Lane] = {}
+        self._named: set[tuple[Hashable, int, tuple[str, ...]]] = set()
         self._open: dict[Hashable, list[Lane]] = {}
         self._ended: dict[Hashable, int] = {}
         self._waiting: deque[_Waiting] = deque()
@@ -56,7 +60,9 @@ class PassedFields:
         """Whether a field's strings leave half of the free lanes to the answer's own texts."""
         ended = self._ended.get(scope, 0)
         places = {(scope, ended, at) for at, _ in _strings(field.scored, (field.name,))}
-        return len(places - self._by_place.keys()) + 1 <= lanes.room // 2
+        names = {at for at, _ in _strings(field.value, (field.name,))}
+        room = lanes.room // 2
+        return len(places - self._by_place.keys()) + 1 <= room and len(names) <= _MOST_NAMES
 
     def take(self, scope: Hashable, field: Field, lanes: Lanes) -> list[Piece]:
         """Return a field's strings as pieces of lanes; `scope` is what ends with `close`.
@@ -68,9 +74,12 @@ class PassedFields:
             return []
         pieces: list[Piece] = []
         needs: list[tuple[Lane, int]] = []
-        for at, text in _strings(field.scored, (field.name,)):
-            if (scope, self._ended.get(scope, 0), at) not in self._by_place:
+        for at, _ in _strings(field.value, (field.name,)):
+            named = (scope, self._ended.get(scope, 0), at)
+            if named not in self._named:
+                self._named.add(named)
                 self._feed(self._lane(scope, (), lanes), " ".join(at) + "\n", pieces, needs)
+        for at, text in _strings(field.scored, (field.name,)):
             self._feed(self._lane(scope, at, lanes), text, pieces, needs)
         self._waiting.append(_Waiting(field, needs))
         return pieces

@@ -5,6 +5,7 @@ Gemini's OpenAI mode puts a `thought_signature` into `extra_content` of a tool c
 reads them, so `rules.opaque_reasoning` decides, as for those of the protocols themselves.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from safehold.guard.gateway.protocols.json_border import IDENTIFIER, MAX_DEPTH, SEALED
@@ -60,6 +61,17 @@ def only_sealed(value: Any, depth: int = 0) -> Any:
     if any(isinstance(item, str) for item in kept.values()):
         kept = {name: value[name] for name in _BESIDE if _plain(value.get(name))} | kept
     return kept or None
+
+
+def names_of(value: Any) -> Iterator[str]:
+    """Yield the name of everything inside a value, however deep: what the depth allows is here."""
+    if isinstance(value, list):
+        for item in value:
+            yield from names_of(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from names_of(item)
 
 
 def _plain(value: Any) -> bool:

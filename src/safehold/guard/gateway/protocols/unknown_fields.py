@@ -25,7 +25,7 @@ from safehold.guard.gateway.protocols.json_border import (
 )
 from safehold.guard.gateway.protocols.passed_fields import Field, only_text
 from safehold.guard.gateway.protocols.safe_fields import OPENS_A_CHANNEL, SAFE
-from safehold.guard.gateway.protocols.sealed_fields import only_sealed, without_sealed
+from safehold.guard.gateway.protocols.sealed_fields import names_of, only_sealed, without_sealed
 
 T = TypeVar("T")
 Mend = Callable[[Any], None]
@@ -90,7 +90,9 @@ class Strainer:
         if kept is None:
             self.dropped += 1
         else:
-            self.extras.append(Field(at[:-1], name, kept, scored))
+            said = list(names_of(kept)) if count else []
+            said += [name] if name not in SAFE.get(struct, ()) else []
+            self.extras.append(Field(at[:-1], name, kept, [*said, scored]))
 
     def texts(self) -> list[str]:
         """Return the strings of the fields that go on: the model may read them."""
