@@ -82,8 +82,8 @@ async def read_body(head: RequestHead, receive: Receive, limits: Limits) -> byte
         ClientGoneError: The client hung up.
         WireError: It is compressed.
     """
-    if head.headers.get("content-encoding", "identity") != "identity":
-        raise WireError("expected an unencoded body, came a compressed one")
+    if head.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        raise WireError("expected a plain body, came an encoded one: send no content-encoding")
     declared = head.headers.get("content-length", "0")
     too_large = TooLargeError(f"expected a body of at most {limits.max_body_bytes} bytes")
     if not declared.isdigit() or int(declared) > limits.max_body_bytes:

@@ -94,7 +94,10 @@ class KeyRing:
         digest = _digest(token)
         key, until = self._clients.get(digest) or self._rotated.get(digest) or (None, None)
         if key is None:
-            raise TrustError("expected a valid API key")
+            raise TrustError(
+                "expected a valid API key in `Authorization: Bearer` or `x-api-key`, came "
+                + ("another" if token else "none")
+            )
         if until is not None and self._clock() >= until:
             raise TrustError("expected a valid API key; this one has run out")
         return key

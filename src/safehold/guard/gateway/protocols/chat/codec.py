@@ -74,8 +74,10 @@ class ChatCodec:
         request = strainer.request(self._decoder, body)
         if not request.messages:
             raise WireError("expected at least one message, came none")
-        if not 1 <= (1 if request.n is None else request.n) <= rules.max_choices:
-            raise TooLargeError(f"expected n from 1 to {rules.max_choices}, came another")
+        if request.n is not None and request.n < 1:
+            raise WireError(f"expected n from 1 to {rules.max_choices}, came less")
+        if request.n is not None and request.n > rules.max_choices:
+            raise TooLargeError(f"expected n from 1 to {rules.max_choices}, came more")
         request.tools = client_tools(
             request.tools, request.tool_choice, runs_at_chat_client, rules, strainer
         )

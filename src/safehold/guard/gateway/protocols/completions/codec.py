@@ -70,7 +70,9 @@ class CompletionsCodec:
         if not all(isinstance(prompt, str) for prompt in prompts):
             raise UnsupportedError("prompt: token ids are text that no scorer reads; send text")
         choices = len(prompts) * (1 if request.n is None else request.n)
-        if not 1 <= choices <= rules.max_choices:
+        if choices < 1:
+            raise WireError(f"expected 1 to {rules.max_choices} choices in all, came less")
+        if choices > rules.max_choices:
             raise TooLargeError(f"expected 1 to {rules.max_choices} choices in all")
         parts = [str(prompt) for prompt in prompts]
         parts += [request.suffix] if request.suffix else []
