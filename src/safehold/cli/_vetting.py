@@ -1,6 +1,5 @@
 """Applications on disk, what an exemption let through, and what an applicant is told."""
 
-import os
 import tomllib
 from collections import Counter
 from hashlib import sha256
@@ -29,6 +28,7 @@ def write_application(path: Path, out: Path) -> "Application":
     """
     from safehold.canonical import canonical
     from safehold.trust.exemptions import Application, salted
+    from safehold.trust.log.files import write_new
 
     try:
         members: dict[str, Any] = tomllib.loads(path.read_text())
@@ -46,11 +46,9 @@ def write_application(path: Path, out: Path) -> "Application":
         raise UsageError(f"can't read {error.filename}: {error.strerror}") from error
     try:
         # For its reviewers only: never over a file that others may read.
-        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(out, canonical(made))
     except OSError as error:
         raise UsageError(f"can't write {out}: {error.strerror}; expected a new file") from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(canonical(made))
     return made
 
 

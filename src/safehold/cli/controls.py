@@ -1,7 +1,6 @@
 """`safehold controls`: the catalogue, a run over this host, and what it shows."""
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -211,15 +210,14 @@ def new_key(path: Path, name: str) -> None:
       safehold controls new-key /etc/safehold/controls.key --name gpu-1.controls
     """
     from safehold.govern.controls.interface import ControlError
+    from safehold.trust.log.files import write_new
     from safehold.trust.log.note import SigningKey
 
     key = SigningKey.generate(name)
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(path, f"{key.text()}\n".encode())
     except OSError as error:
         raise ControlError(f"{path}: can't be made ({error.strerror})") from error
-    with os.fdopen(file, "w") as opened:
-        opened.write(key.text() + "\n")
     click.echo(str(key.verifier))
 
 

@@ -77,15 +77,14 @@ def keygen(name: str, file: Path) -> None:
     Example:
       safehold endpoint keygen platform platform.key
     """
+    from safehold.trust.log.files import write_new
     from safehold.trust.log.note import SigningKey
 
     key = SigningKey.generate(name)
     try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(file, f"{key.text()}\n".encode())
     except OSError as error:
         raise ConfigError(f"can't write {file.name}: {error.strerror}") from error
-    with os.fdopen(handle, "w", encoding="utf-8") as output:
-        output.write(key.text() + "\n")
     click.echo(str(key.verifier))
 
 

@@ -512,9 +512,9 @@ def _password(feed: Feed) -> str:
 
 
 def _write_secret(path: Path, text: str) -> None:
+    from safehold.trust.log.files import write_new
+
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(path, f"{text}\n".encode())
     except OSError as error:
         raise ConfigError(f"{path}: can't be made ({error.strerror})") from error
-    with os.fdopen(file, "w") as opened:
-        opened.write(text + "\n")

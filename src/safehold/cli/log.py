@@ -1,6 +1,5 @@
 """`safehold log`: the transparency log."""
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ def log() -> None:
 
 
 def _write_private(path: Path, key: "SigningKey") -> None:
+    from safehold.trust.log.files import write_new
     from safehold.trust.log.interface import LogError
     from safehold.trust.log.key_files import check_key_folder
 
@@ -42,11 +42,11 @@ def _write_private(path: Path, key: "SigningKey") -> None:
         ) from error
     check_key_folder(path.parent)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(path, f"{key.text()}\n".encode())
     except FileExistsError as error:
         raise LogError(f"expected no key yet, got {path}") from error
-    with os.fdopen(handle, "w") as file:
-        file.write(key.text() + "\n")
+    except OSError as error:
+        raise LogError(f"{path}: can't be made ({error.strerror})") from error
 
 
 @log.command()

@@ -7,7 +7,6 @@ the programme and both public keys are bound into the key, so that a seal can't 
 import base64
 import binascii
 import json
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES, SLOT, Submission
 from safehold.detect.redteam.transforms import transform
 from safehold.errors import ConfigError, DataError, TrustError, UsageError
+from safehold.trust.log.files import write_new
 from safehold.trust.log.key_files import read_secret
 
 _PAD = 4096
@@ -51,11 +51,9 @@ def new_triage_key(path: Path) -> str:
     """
     key = X25519PrivateKey.generate()
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(path, base64.b64encode(key.private_bytes_raw()) + b"\n")
     except OSError as error:
         raise ConfigError(f"{path}: can't be made ({error.strerror})") from error
-    with os.fdopen(file, "w") as opened:
-        opened.write(base64.b64encode(key.private_bytes_raw()).decode() + "\n")
     return _text(key.public_key().public_bytes_raw())
 
 

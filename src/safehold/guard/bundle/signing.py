@@ -1,8 +1,8 @@
 """Signatures over a bundle's manifest: Ed25519 (RFC 8032), one file beside the manifest."""
 
 import base64
+import contextlib
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from safehold.errors import BundleError, ConfigError, TamperError
+from safehold.trust.log.files import write_new
 from safehold.trust.log.key_files import read_secret
 
 _CONTEXT = b"safehold-bundle-manifest/1\0"
@@ -66,29 +67,39 @@ def load_or_make_key(path: Path) -> Ed25519PrivateKey:
         ConfigError: The file is not an unencrypted Ed25519 key in PEM.
     """
     if not path.exists():
-        key = Ed25519PrivateKey.generate()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(
-                key.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                )
-            )
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        private = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
         )
-        path.with_suffix(".pub").write_bytes(public)
-        return key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # who made it meanwhile made ours
+                write_new(path, private)
+        except OSError as error:
+            raise ConfigError(f"{path}: can't be made ({error.strerror})") from error
     try:
         loaded = serialization.load_pem_private_key(read_secret(path), password=None)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: not an unencrypted private key in PEM") from error
     if not isinstance(loaded, Ed25519PrivateKey):
         raise ConfigError(f"{path}: not an Ed25519 key")
+    _write_public(path.with_suffix(".pub"), loaded)
     return loaded
+
+
+def _write_public(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write the public key beside a private one that has none: a kill may have come between."""
+    if path.exists():
+        return
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    try:
+        with contextlib.suppress(FileExistsError):
+            write_new(path, public, mode=0o644)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be made ({error.strerror})") from error
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from safehold.errors import ConfigError, LedgerError
+from safehold.trust.log.files import write_new
 from safehold.trust.log.key_files import read_secret
 
 VARIABLE = "SAFEHOLD_LEDGER_KEY"
@@ -81,9 +82,7 @@ def make_key(path: Path) -> None:
         ConfigError: the file is there, or can't be written.
     """
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
+        write_new(path, secrets.token_bytes(_KEY_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: can't be made ({error.strerror})") from error
 

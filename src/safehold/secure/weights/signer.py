@@ -1,6 +1,5 @@
 """The publisher's keys: Ed25519 for headers, P-256 for OpenSSF model-signing manifests."""
 
-import os
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from safehold.errors import ConfigError, WeightsError
 from safehold.secure.weights.interface import StorageError
+from safehold.trust.log.files import write_new
 from safehold.trust.log.key_files import read_secret
 
 HEADER_KEY = "header.key.pem"
@@ -112,10 +112,7 @@ class SealSigner:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, data, mode in files:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                with os.fdopen(os.open(folder / name, flags, mode), "wb") as file:
-                    file.write(data)
-                    os.fsync(file.fileno())
+                write_new(folder / name, data, mode=mode)
         except OSError as error:
             raise StorageError(f"can't write the signer's keys: {error.strerror}") from error
 

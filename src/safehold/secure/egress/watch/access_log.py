@@ -12,6 +12,7 @@ from pathlib import Path
 from safehold.secure.egress.declare.register import Register
 from safehold.secure.egress.interface import Direction, StateError, Tuple5
 from safehold.secure.egress.kernel.attribution import Connection, connections, enable_accounting
+from safehold.trust.log.files import append_whole
 
 _Key = tuple[str, str, int, str, int]
 
@@ -48,8 +49,7 @@ class AccessLog:
             return
         at = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(self._line(at, one) for one in ended)
+            append_whole(self._path, "".join(self._line(at, one) for one in ended).encode())
         except OSError as error:
             raise StateError(f"{self._path.name}: can't be appended ({error.strerror})") from error
 

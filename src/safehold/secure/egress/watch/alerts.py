@@ -2,7 +2,6 @@
 
 import hmac
 import http.client
-import os
 import urllib.parse
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -13,6 +12,7 @@ import msgspec
 
 from safehold.secure.egress.interface import StateError
 from safehold.secure.egress.watch.response import Step
+from safehold.trust.log.files import append_whole
 
 _TIMEOUT_S = 3.0
 
@@ -43,10 +43,7 @@ class AlertFile:
     def send(self, alert: Alert) -> None:
         """Append one line."""
         try:
-            with self._path.open("ab") as file:
-                file.write(msgspec.json.encode(alert) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_whole(self._path, msgspec.json.encode(alert) + b"\n", sync=True)
         except OSError as error:
             raise StateError(f"{self._path.name}: can't be appended ({error.strerror})") from error
 

@@ -20,6 +20,7 @@ from safehold.secure.egress.watch.timeline_rows import (
     TimelineRow,
     rolled_up,
 )
+from safehold.trust.log.files import append_whole
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
 KEPT_MINUTES_S = 35 * DAY_S
@@ -55,7 +56,7 @@ class TimelineFile:
                 self._resume(row)
             if abs(row.time - (self._began or 0.0)) >= HOUR_S or self._size() > _MOST_BYTES:
                 self._rotate(row)
-            _add(self._path, self._full.line(row))
+            append_whole(self._path, self._full.line(row))
             self._roll_up(row)
         except OSError as error:
             self._full.begin()
@@ -84,12 +85,12 @@ class TimelineFile:
 
     def _roll_up(self, row: TimelineRow) -> None:
         if (minute := self._minute.add(row)) is not None:
-            _add(self._minutes, self._thin.line(minute))
+            append_whole(self._minutes, self._thin.line(minute))
 
     def _rotate(self, row: TimelineRow) -> None:
         """End an hour: its minutes are compressed, and what is old becomes thinner."""
         if (minute := self._minute.rest()) is not None:
-            _add(self._minutes, self._thin.line(minute))
+            append_whole(self._minutes, self._thin.line(minute))
         first = next(rows_of_file(self._minutes, strict=False), None)
         if first is not None:
             with self._minutes.open("rb") as file:
@@ -230,11 +231,6 @@ def _stamp(at: float) -> str:
 
 def _stamped(path: Path, stem: str) -> str:
     return path.name.removeprefix(f"{stem}.").partition(".")[0]
-
-
-def _add(path: Path, line: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(line)
 
 
 def _cut_torn(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from safehold.errors import ConfigError
 from safehold.secure.weights.interface import KEY_BYTES, ProviderError
 from safehold.secure.weights.providers.envelope import unwrap_with, wrap_with
+from safehold.trust.log.files import write_new
 from safehold.trust.log.key_files import read_secret
 
 
@@ -37,11 +38,7 @@ class UnsafeLocalProvider:
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with os.fdopen(os.open(self._path(name), flags, 0o600), "wb") as file:
-                file.write(os.urandom(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
+            write_new(self._path(name), os.urandom(KEY_BYTES))
         except OSError as error:
             raise ProviderError(f"can't make key {name}: {error.strerror}") from error
         return name

@@ -24,6 +24,7 @@ from safehold.secure.weights.interface import (
 )
 from safehold.secure.weights.keys import key_check
 from safehold.secure.weights.providers.envelope import unwrap_with, wrap_with
+from safehold.trust.log.files import write_new
 
 _LEAST = 2
 """Shamir's least: one share alone would be the secret."""
@@ -141,11 +142,7 @@ class ShareProvider:
         path = self._folder / f"{share.key}.share-{share.number}.json"
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(share))
-                file.flush()
-                os.fsync(file.fileno())
+            write_new(path, msgspec.json.encode(share))
         except OSError as error:
             raise ProviderError(f"can't write {path.name}: {error.strerror}") from error
 
