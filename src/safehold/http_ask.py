@@ -29,14 +29,21 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect; it is an answer of an error like any other."""
+def _opener() -> urllib.request.OpenerDirector:
+    """Return an opener that follows no redirect: it is an answer of an error like any other."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
 
-    def redirect_request(self, *_: object, **__: object) -> None:
-        """Make no second request."""
 
-
-_opener = urllib.request.build_opener(_Stay)
+_OPENER = _opener()
 
 
 def ask(
@@ -69,7 +76,7 @@ def ask(
         url, data=data, headers=dict(headers or {}), method=method
     )
     try:
-        with _opener.open(request, timeout=timeout_s) as answer:
+        with _OPENER.open(request, timeout=timeout_s) as answer:
             return Answer(int(answer.status), _whole(answer, timeout_s, most_bytes))
     except urllib.error.HTTPError as error:
         with error:
