@@ -22,7 +22,7 @@ MOST_BYTES = 16 * 1024 * 1024
 _PART = 1 << 16
 
 
-class Answer(msgspec.Struct, frozen=True):
+class WholeAnswer(msgspec.Struct, frozen=True):
     """A whole answer of status 200 to 299."""
 
     status: int
@@ -54,7 +54,7 @@ def ask(
     headers: Mapping[str, str] | None = None,
     method: str | None = None,
     most_bytes: int = MOST_BYTES,
-) -> Answer:
+) -> WholeAnswer:
     """Ask an http or https address, and return its answer once it is whole.
 
     Raises:
@@ -77,7 +77,7 @@ def ask(
     )
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
-            return Answer(int(answer.status), _whole(answer, timeout_s, most_bytes))
+            return WholeAnswer(int(answer.status), _whole(answer, timeout_s, most_bytes))
     except urllib.error.HTTPError as error:
         with error:
             body = _whole(error, timeout_s, most_bytes)
@@ -88,7 +88,7 @@ def ask(
         raise ConnectionError("expected a whole HTTP answer, came something else") from error
 
 
-def object_of(answer: Answer, *, of: str) -> dict[str, Any]:
+def object_of(answer: WholeAnswer, *, of: str) -> dict[str, Any]:
     """Return the JSON object that an answer is; `of` names who answered, for the error.
 
     Raises:
