@@ -30,6 +30,7 @@ from bench.tables import Table
 
 from safehold.constitution import load
 from safehold.improve.synthesis.calls import CALLS
+from safehold.improve.synthesis.dataset import MANIFEST
 from safehold.stats import Rate
 from safehold.testing.generator import GeneratorServer, generating
 
@@ -152,12 +153,13 @@ def measure(plan: ClassPlan, texts: Callable[[], None], out: Path, *, stage2: bo
     key = ["--signing-key", str(out / "key.pem")]
     steps: dict[str, Step] = {}
     made = out / "data"
-    with _generator(plan, made) as (url, model):
+    if not (made / MANIFEST).exists():
         source = str(ROOT / "examples" / "classes" / f"{plan.constitution}.yaml")
-        _run(
-            steps, out, "synth", "synth", "--constitution", source, "--generator", url,
-            "--generator-model", model, "--out", str(made), "--size", "small", *plan.options,
-        )  # fmt: skip
+        with _generator(plan, made) as (url, model):
+            _run(
+                steps, out, "synth", "synth", "--constitution", source, "--generator", url,
+                "--generator-model", model, "--out", str(made), "--size", "small", *plan.options,
+            )  # fmt: skip
     if not (out / "trained").exists():
         more = [] if stage2 else ["--stage1-only"]
         _run(steps, out, "train", "train", "--data", str(made), "--out", str(out / "trained"),
