@@ -43,6 +43,7 @@ TRAFFIC = 2_000
 GENERAL = 1_500
 NEIGHBOURS = 350
 ANOTHER = 150
+STEPS = ("synth", "train", "calibrate", "eval")
 
 
 class ClassPlan(msgspec.Struct, frozen=True):
@@ -264,7 +265,7 @@ def _result(plan: ClassPlan, out: Path, steps: dict[str, Step], *, stage2: bool)
     for row in coverage["groups"]:
         for fault, count in row["faults"].items():
             faults[fault] = faults.get(fault, 0) + count
-    for name in ("synth", "train", "calibrate", "eval"):
+    for name in STEPS:
         cost = (out / f"{name}.cost.json").read_bytes()
         steps[name] = msgspec.json.decode(cost, type=Step)
     slices = {row["name"]: row for row in report["slices"]}
@@ -311,7 +312,7 @@ def table(results: list[ClassResult]) -> Table:
             _auc(one.general_auc),
             f"{one.prompts_flagged.at_most()}; {one.replies_flagged.at_most()}",
             f"{one.prompts_caught.at_least()}; {one.replies_caught.at_least()}",
-            ", ".join(f"{name} {step.cpu_s:.0f} s" for name, step in one.steps.items()),
+            ", ".join(f"{name} {one.steps[name].cpu_s:.0f} s" for name in STEPS),
         )
         for one in results
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from bench.own_class import CLASSES, ClassResult, Step, lay_out, table
+from bench.own_class import CLASSES, STEPS, ClassResult, Step, lay_out, table
 
 from safehold.stats import Rate
 
@@ -73,7 +73,7 @@ def test_a_row_says_n_and_bounds() -> None:
         replies_flagged=Rate(0, 750),
         prompts_caught=Rate(70, 81),
         replies_caught=Rate(60, 81),
-        steps={"train": Step(300.0, 900.0)},
+        steps={name: Step(300.0, 900.0) for name in STEPS},
     )
     said = table([one]).markdown()
     assert "0.960 (at least 0.940; n = 81 and 499)" in said
