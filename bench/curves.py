@@ -16,6 +16,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from bench.curve_work import CURVES
@@ -110,8 +111,10 @@ def measure(
     return table, found
 
 
-def page(table: Table) -> str:
-    """Return the page of the documentation."""
+def page(table: Table, names: Collection[str]) -> str:
+    """Return the page of the documentation; it names the curves that were not measured."""
+    left = [name for name in CURVES if name not in names]
+    gap = f"Not measured in this run: {'; '.join(left)}.\n\n" if left else ""
     return (
         "# Cost as the work grows\n\n"
         "CPU seconds at three sizes, each in a process of its own, start-up taken off. An exponent "
@@ -119,7 +122,7 @@ def page(table: Table) -> str:
         "taken between the last two sizes. `make curves` measures all of it and compares it with "
         "the last release (`docs/curves.json`); `python -m bench.curves --keep` writes both files. "
         "`make soak` fails where an exponent is above its bound, or grew by 0.2.\n\n"
-        f"{table.markdown()}\n"
+        f"{gap}{table.markdown().rstrip()}\n"
     )
 
 
@@ -144,6 +147,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("point", nargs="*", help="one curve's name, a size, and how many runs")
     parser.add_argument("--keep", action="store_true", help="write them as this release's")
     parser.add_argument("--state", type=Path, help="a file of what was measured so far")
+    parser.add_argument("--noted", action="store_true", help="only what the state file has")
     given = parser.parse_args(arguments)
     if given.point:
         if len(given.point) != 3 or given.point[0] not in CURVES:
@@ -151,10 +155,11 @@ def main(arguments: list[str]) -> int:
         print(one(given.point[0], int(given.point[1]), int(given.point[2])))
         return 0
     before = kept()
-    table, found = measure(list(CURVES), given.state)
+    noted = json.loads(given.state.read_text()) if given.noted else CURVES
+    table, found = measure([name for name in CURVES if name in noted], given.state)
     if given.keep:
         KEPT.write_text(json.dumps(found, indent=2) + "\n")
-        (DOCS / "curves.md").write_text(page(table))
+        (DOCS / "curves.md").write_text(page(table, found))
     worse = [name for name, value in found.items() if grown(name, value["exponent"], before)]
     for name in worse:
         print(f"grew too fast: {name}", file=sys.stderr)

@@ -53,6 +53,25 @@ def test_register_that_breaks_the_bound_is_refused_by_name() -> None:
     assert flows_to_cut(flows, plan()) == ("bulk",)
 
 
+@given(st.lists(st.tuples(st.integers(1_000, 12 * GB), st.booleans()), min_size=1, max_size=12))
+def test_the_fewest_largest_flows_are_named(rows: list[tuple[int, bool]]) -> None:
+    """One flow less cut breaks the bound; what is left keeps it, or nothing is left."""
+    made = (rec if known else small for _, known in rows)
+    text = [one(f"f{n}", rows[n][0], 9000 + n) for n, one in enumerate(made)]
+    flows, limits = register(*text).flows, plan()
+    cut = flows_to_cut(flows, limits)
+    left = [flow for flow in flows if flow.id not in cut]
+    assert not left or residual_line(left, limits) > 0
+    if cut:
+        kept = [flow for flow in flows if flow.id not in cut[:-1]]
+        assert residual_line(kept, limits) <= 0
+
+
+def small(name: str, hour: int, port: int) -> str:
+    """A row that nobody reconciles."""
+    return row(name, hour=hour, port=port)
+
+
 def test_reconciled_flow_needs_no_small_budget() -> None:
     """A flow whose bytes are explained may be large: only its lag and the line count."""
     flows = register(rec("replies", 10 * GB, 8443)).flows

@@ -7,6 +7,7 @@ reconciled flow whose sender is honest the thief gets only what the residual lin
 what leaves within the accounting lag.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 
@@ -222,11 +223,14 @@ def flows_to_cut(flows: Sequence[Flow], plan: EgressPlan) -> tuple[str, ...]:
             return lag_bytes([flow], plan) + slack_bytes([flow], plan)
         return flow_leak(flow, plan, incident)
 
-    kept = sorted(flows, key=share, reverse=True)
-    cut: list[str] = []
-    while kept and residual_line(kept, plan) <= 0:
-        cut.append(kept.pop(0).id)
-    return tuple(cut)
+    largest = sorted(flows, key=share, reverse=True)
+
+    def keeps(cut: int) -> bool:
+        return residual_line(largest[cut:], plan) > 0
+
+    # The fewer are left, the more the line leaves over: so the place is searched by halves.
+    cut = bisect.bisect_left(range(len(largest)), x=True, key=keeps)
+    return tuple(flow.id for flow in largest[:cut])
 
 
 def _refusal(flows: Sequence[Flow], plan: EgressPlan) -> str:

@@ -25,8 +25,6 @@ _PORTLESS = frozenset({Wire.ICMP, Wire.ICMPV6})
 _FIXED_PORTS: Mapping[Wire, tuple[int, ...]] = {Wire.DNS: (53,), Wire.QUIC: (443,)}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_NETWORKS = 1 << 16
-"""Networks that are kept read: a few for each of 10,000 flows."""
 
 
 class DataClass(StrEnum):
@@ -60,12 +58,6 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bool(self.netns or self.interface)
 
 
-@functools.lru_cache(maxsize=_NETWORKS)
-def _known_network(text: str) -> Network:
-    """Return a network; each text is read once, since every look asks for all of them."""
-    return ipaddress.ip_network(text)
-
-
 class Flow(msgspec.Struct, frozen=True):
     """One row: a flow out that somebody owns, with what it may send in every window."""
 
@@ -85,11 +77,11 @@ class Flow(msgspec.Struct, frozen=True):
 
     def networks(self) -> tuple[Network, ...]:
         """The destinations as networks."""
-        return tuple(map(_known_network, self.destination))
+        return tuple(map(_network, self.destination))
 
     def source_networks(self) -> tuple[Network, ...]:
         """The addresses of forwarded senders as networks."""
-        return tuple(map(_known_network, self.source.address))
+        return tuple(map(_network, self.source.address))
 
     def transport(self) -> frozenset[str]:
         """The IP protocols that the row covers; DNS speaks both UDP and TCP."""
