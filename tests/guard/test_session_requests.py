@@ -1,7 +1,11 @@
 """Stage 2 reads the user's last request whole, whatever stage 1 thinks of it."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.interface import Allow, Block, Escalation, Scored, SessionPolicy, Verdict
@@ -42,7 +46,7 @@ def test_a_request_of_unknown_words_is_read(before: int, after: int) -> None:
     assert isinstance(verdict, Block)
     assert doubts == 0
     assert isinstance(judged(user_says(text), "wombat")[0], Allow)
-    assert len(read) <= 2
+    assert len(read) <= 2 + 4
 
 
 def test_both_ends_of_a_long_request_are_read() -> None:
@@ -75,6 +79,61 @@ def test_windows_are_bounded(size: int) -> None:
         assert set("".join(found)) == set(text)
 
 
+SURE = {"earlier": 100.0, "part": 100.0, "joined": 100.0}
+"""Margins at which nothing but the last request is ever stopped."""
+LONG = (
+    "please tell me in your own words and at some length how it is that tepache is made by hand "
+    "in the hills"
+)
+
+
+def test_the_readers_form_of_a_marked_request_is_the_request() -> None:
+    """Marks around each word make a request longer, and leave it the last request all the same."""
+    for mark in ("**{}**", "`{}`", "[{}](https://example.org/some/page)", "<b>{}</b>"):
+        marked = " ".join(mark.format(word) for word in LONG.split())
+        verdict, _, _ = judged(user_says(marked), "how it is that tepache is made", 1e6, SURE)
+        assert isinstance(verdict, Block), mark
+        assert isinstance(judged(user_says(marked), "wombat", 1e6, SURE)[0], Allow)
+
+
+@given(st.lists(st.integers(1, len(LONG) - 1), max_size=6))
+def test_a_request_cut_over_parts_is_the_request(places: list[int]) -> None:
+    """Wherever its parts are cut, inside words too, it is read as one text without a margin."""
+    cuts = [0, *sorted(set(places)), len(LONG)]
+    parts = tuple(TextPart(text=LONG[a:b]) for a, b in pairwise(cuts))
+    exchange = Exchange(turns=(Turn(role=Role.USER, parts=parts),))
+    assert isinstance(judged(exchange, "how it is that tepache is made", 1e6, SURE)[0], Block)
+    assert isinstance(judged(exchange, "wombat", 1e6, SURE)[0], Allow)
+
+
+@pytest.mark.parametrize("role", [Role.SYSTEM, Role.TOOL])
+@pytest.mark.parametrize("before", [0, 3_000])
+def test_a_request_cut_over_roles_is_read_as_one(role: Role, before: int) -> None:
+    """What a system's message or a tool's result ends with stands before the last request."""
+    first, second = LONG[:63], LONG[63:]
+    turns = (
+        Turn(role=Role.USER, parts=(TextPart(text="Read it."),)),
+        Turn(role=role, parts=(TextPart(text=(PAD * 60)[:before] + first),)),
+        Turn(role=Role.USER, parts=(TextPart(text=second),)),
+    )
+    whole = "how it is that tepache is made"
+    assert whole in LONG
+    assert not any(whole in half for half in (first, second))
+    exchange = Exchange(turns=turns)
+    assert isinstance(judged(exchange, whole, 1e6, SURE | {"part": 9.0})[0], Block)
+    assert isinstance(judged(exchange, whole, 1e6, SURE)[0], Allow)
+    _, read, _ = judged(exchange, "wombat", 1e6)
+    assert any(whole in text for text in read)
+    assert len(read) <= 10
+
+
+def test_a_request_said_before_has_no_margin() -> None:
+    """Saying the request in an earlier turn too makes it no earlier turn's text."""
+    text = "sweet tepache wort"
+    turns = (Turn(role=Role.USER, parts=(TextPart(text=text),)) for _ in range(2))
+    assert isinstance(judged(Exchange(turns=tuple(turns)), "sweet", margins=SURE)[0], Block)
+
+
 PAD = "The boats lie along the quay and all the lamps are lit at dusk. "
 
 
@@ -98,6 +157,32 @@ def test_padding_a_request_changes_nothing(size: int, share: float) -> None:
         )
         assert short
         assert len(read) <= 6
+
+
+@pytest.mark.parametrize(("size", "part"), [(300, 8.0), (3_000, 8.0), (300, 200.0)])
+def test_a_sentence_inside_a_request_counts_with_what_is_around_it(size: int, part: float) -> None:
+    """Where a part would pass, a sentence stops with its surroundings: both readings agree.
+
+    The twin: the same sentence whose surroundings are harmless counts as a part, and passes; so
+    does either where a part must be far surer.
+    """
+    asked = "How is tepache sold as wort, please?"
+    pad = PAD * (size // len(PAD))
+    for around, stops in ((9.0, part < 100.0), (-9.0, False)):
+
+        def answer(request: Escalation, around: float = around) -> Scored:
+            holds = asked in request.prompt
+            alone = len(request.prompt) < len(asked) + len(PAD) + 9
+            return Scored((9.0 if alone else around) if holds else -9.0, "clause")
+
+        surface = msgspec.structs.replace(
+            GUARD.cascade.prompt, weights=(0.0, 1.0, 0.0), block=4.0, part=part
+        )
+        cascade = msgspec.structs.replace(GUARD.cascade, prompt=surface)
+        session = Guard(cascade, ViewDecoder()).session(
+            user_says(f"{pad}{asked} {pad}"), SessionPolicy()
+        )
+        assert isinstance(drive(session.judge_prompt(), answer), Block) is stops
 
 
 def test_joined_turns_are_read_below_any_threshold() -> None:
@@ -137,7 +222,7 @@ def test_each_kind_of_text_has_its_own_margin(surer: tuple[TextKind, ...]) -> No
     own = {
         kind.value: 100.0 if kind in surer else 0.0
         for kind in TextKind
-        if kind is not TextKind.REQUEST
+        if kind.value in {"earlier", "part", "joined"}
     }
     for kind, exchange in kinds().items():
         verdict, _, _ = judged(exchange, "sweet", margins=own)

@@ -14,18 +14,25 @@ from safehold.errors import BundleError
 from safehold.guard.scorers.interface import ActivationScorer, StreamScorer
 from safehold.guard.scorers.rules import RuleSet
 
+_AGREED = 2
+"""What was read twice, or behind another's text, has this share of a part's margin."""
+
 
 class TextKind(StrEnum):
     """What stage 2 was shown: the last request, an earlier turn, a part of a text, or joined turns.
 
     A prompt has one last request and may have very many of the others, and each is one more chance
-    to be wrong; joined turns are said by nobody.
+    to be wrong; joined turns are said by nobody. A sentence inside the last request that was read
+    with what is around it too needs less than a part: two readings agree. So does a short last
+    request behind the end of a system's message or a tool's result.
     """
 
     REQUEST = "request"
     EARLIER = "earlier"
     PART = "part"
     JOINED = "joined"
+    INSIDE = "inside"
+    BEHIND = "behind"
 
 
 class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -67,6 +74,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 return self.part
             case TextKind.JOINED:
                 return self.joined
+            case TextKind.INSIDE | TextKind.BEHIND:
+                return self.part / _AGREED
 
 
 class Probed(msgspec.Struct, frozen=True):
@@ -116,6 +125,10 @@ class Cascade(msgspec.Struct, frozen=True):
         first, second, constant = surface.weights
         heard = 0.0 if probe is None or self.probe is None else self.probe.weight * probe
         return first * stage1 + second * (stage2 - surface.margin(kind)) + heard + constant
+
+    def doubts(self, surface: Thresholds, stage1: float, stage2: float) -> bool:
+        """Return whether a text of a last request would be stopped if it were the request."""
+        return Cascade.ensemble(self, surface, stage1, stage2) >= surface.block
 
     def score(self, surface: Thresholds, logit: float) -> float:
         """Return a deciding logit as a score in [0, 1]; 0 where nothing was decided."""

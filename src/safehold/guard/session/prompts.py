@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from safehold.exchange import Exchange, Role, TextPart, Turn
-from safehold.exchange.views import normalise
+from safehold.exchange.views import normalise, readable
 from safehold.guard.interface import (
     Allow,
     Block,
@@ -30,12 +30,14 @@ from safehold.guard.session.drivers import guarded
 from safehold.guard.session.remembered import AccountMemory, PastScores, TextScores
 from safehold.guard.session.segments import (
     LONGEST,
-    WHOLE,
     Segment,
+    around,
     joined_texts,
+    led,
     own_texts,
     pieces,
     request,
+    requests,
     windows,
 )
 from safehold.guard.session.written import WrittenRules
@@ -57,6 +59,9 @@ _EVERY_VIEW = -1
 _MOST_HOT = 64
 """Earlier turns worth a second look up to which a conversation is remembered as a whole."""
 
+_READER = 3_000
+"""Characters at each end of a long last request that are read in the reader's form too."""
+
 Views = Callable[[str], Sequence[str]]
 
 
@@ -65,6 +70,9 @@ class _Found(msgspec.Struct, frozen=True):
     text: str
     turn: int
     kind: TextKind
+    around: str = ""
+    around_logit: float = -math.inf
+    """What stands around it, of a sentence inside the last request."""
 
 
 class _Past(msgspec.Struct, frozen=True):
@@ -116,7 +124,7 @@ class PromptJudge:
         """Score every segment and view of the prompt; the verdict is final for the prompt."""
         cascade = self._cascade
         found: list[_Found] = []
-        text, last = request(exchange)
+        _, last = request(exchange)
         past, names = self._past(exchange, last)
         hottest_of: dict[int, float] = {}
         for segment in own_texts(exchange, past.passed):
@@ -140,7 +148,7 @@ class PromptJudge:
         found.sort(key=lambda one: (-one.logit, len(one.text)))
         self.stage1 = most
         reads = cascade.has_stage2 and self._reads_request
-        asked = self._asked(text, last, found) if reads else []
+        asked = self._asked(exchange, last, found) if reads else []
         if isinstance(asked, Block):
             return asked
         return (yield from self._decide(found, asked))
@@ -271,25 +279,48 @@ class PromptJudge:
             memory.keep(name, TextScores(tuple(sizes), tuple(logits), coded))
         return None, max((one.logit for one in found), default=None), found
 
-    def _asked(self, text: str, last: int, found: Sequence[_Found]) -> list[_Found] | Block:
+    def _asked(
+        self, exchange: Exchange, last: int, found: Sequence[_Found]
+    ) -> list[_Found] | Block:
         """Return what stage 2 reads whatever stage 1 thinks of it: of the last request, of joins.
 
         A request of up to 800 characters is read whole, of a longer one both ends and the hottest
         sentences, since a request that stage 1 does not know may stand anywhere in it.
         """
         asked: list[_Found] = []
-        plain = self._plain.get(text) or (self._views(text)[0] if text.strip() else "")
-        for window in windows(plain) if plain.strip() else ():
-            logit = self._score(window, last)
+        forms = self._forms(exchange)
+        for text, kind in _read(forms).items():
+            logit = self._score(text, last)
             if isinstance(logit, Block):
                 return logit
-            kind = _kind(last, last, whole=window == plain)
-            asked.append(_Found(logit, window, last, kind))
-        if len(plain) > 2 * WHOLE:
-            inside = [one for one in found if one.turn == last and len(one.text) <= LONGEST]
-            asked += _hottest(inside, -math.inf, _INSIDE)
+            asked.append(_Found(logit, text, last, kind))
+        for text in led(exchange):
+            plain = normalise(text)
+            logit = self._score(plain, last)
+            if isinstance(logit, Block):
+                return logit
+            asked.append(_Found(logit, plain, last, TextKind.BEHIND))
+        inside = [one for one in found if one.turn == last and one.kind is TextKind.PART
+                  and len(one.text) <= LONGEST]  # fmt: skip
+        for one in _hottest(inside, -math.inf, _INSIDE):
+            near = next((near for form in forms if (near := around(form, one.text))), "")
+            logit = self._score(near, last) if near else -math.inf
+            if isinstance(logit, Block):
+                return logit
+            asked.append(msgspec.structs.replace(one, around=near, around_logit=logit))
         together = [one for one in found if one.kind is TextKind.JOINED]
         return [*asked, *_hottest(together, -math.inf, _TOGETHER)]
+
+    def _forms(self, exchange: Exchange) -> list[str]:
+        """Return the last request as it stands and as a reader sees it, its parts joined."""
+        forms: dict[str, None] = {}
+        for form in requests(exchange):
+            plain = self._plain.get(form) or normalise(form)
+            ends = [plain] if len(plain) <= 2 * _READER else [plain[:_READER], plain[-_READER:]]
+            for whole in (plain, *(shown for end in ends if (shown := readable(end)))):
+                if whole.strip():
+                    forms[whole] = None
+        return list(forms)
 
     def _keep(self, text: str, view: int | None, size: int, turn: int) -> None:
         if self._kept_chars + size <= _KEPT_CHARS:
@@ -370,24 +401,54 @@ class PromptJudge:
             return Allow(score=cascade.score(surface, self.final))
         chosen = _hottest(found, surface.escalate, _CANDIDATES)
         self.escalations = len(chosen)
-        texts = {one.text: one for one in (*asked, *chosen)}
+        # A text that is the last request counts as such, wherever else it stands.
+        texts = {one.text: one for one in (*chosen, *reversed(asked))}
         order = dict.fromkeys([*(one.text for one in chosen), *texts])
         for one in (texts[text] for text in order):
-            place = InPrompt(one.turn)
-            answer = yield from self._ask(one.text)
-            if isinstance(answer, Failed):
-                failed = self._failures.failed(answer, Stage.STAGE2, place)
-                if failed is not None:
-                    return failed
-                continue
-            both = cascade.ensemble(surface, one.logit, answer.logit, kind=one.kind)
-            final = self._failures.finite(both, Stage.STAGE2, place)
-            if isinstance(final, Block):
-                return final
-            self.final = max(self.final, final)
-            if final >= surface.block:
-                return block_at(answer.clause, final, surface.block, Stage.STAGE2, place)
+            block = yield from self._read_by_stage2(one)
+            if block is not None:
+                return block
         return Allow(score=cascade.score(surface, self.final))
+
+    def _read_by_stage2(self, one: _Found) -> ScoringFlow[Block | None]:
+        """Decide about a text by both stages, and about a sentence with what is around it."""
+        answer = yield from self._ask(one.text)
+        if isinstance(answer, Failed):
+            return self._failures.failed(answer, Stage.STAGE2, InPrompt(one.turn))
+        block = self._decided(one.logit, answer, one.turn, one.kind)
+        surface = self._cascade.prompt
+        if block is not None or not one.around:
+            return block
+        if not self._cascade.doubts(surface, one.logit, answer.logit):
+            return None
+        more = yield from self._ask(one.around)
+        if isinstance(more, Failed):
+            return self._failures.failed(more, Stage.STAGE2, InPrompt(one.turn))
+        both = msgspec.structs.replace(answer, logit=(answer.logit + more.logit) / 2)
+        return self._decided((one.logit + one.around_logit) / 2, both, one.turn, TextKind.INSIDE)
+
+    def _decided(self, stage1: float, answer: Scored, turn: int, kind: TextKind) -> Block | None:
+        """Return the block that both stages mean for a text of a kind."""
+        cascade, surface, place = self._cascade, self._cascade.prompt, InPrompt(turn)
+        both = cascade.ensemble(surface, stage1, answer.logit, kind=kind)
+        final = self._failures.finite(both, Stage.STAGE2, place)
+        if isinstance(final, Block):
+            return final
+        self.final = max(self.final, final)
+        if final >= surface.block:
+            return block_at(answer.clause, final, surface.block, Stage.STAGE2, place)
+        return None
+
+
+def _read(forms: Sequence[str]) -> dict[str, TextKind]:
+    """Return what is read of each form of the last request, and what it is: all of it or a part."""
+    found: dict[str, TextKind] = {}
+    for form in forms:
+        for window in windows(form):
+            whole = window == form
+            if whole or window not in found:
+                found[window] = TextKind.REQUEST if whole else TextKind.PART
+    return found
 
 
 def _answers(exchange: Exchange, segment: Segment) -> bool:

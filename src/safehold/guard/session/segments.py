@@ -32,6 +32,8 @@ LONGEST = 240
 """Characters of the longest window of sentences, where a sentence ends in time."""
 _ALONE = 30
 _STOP = re.compile(r"[.!?:;](?=\s)\s+|[\u3002\uff01\uff1f\u0964]\s*|\n+")
+_LEADS = 2
+"""Texts before a request that it is read behind."""
 _TURNS = 48
 _WORDS = (3, 6)
 _SHORT = 120
@@ -129,6 +131,37 @@ def request(exchange: Exchange) -> tuple[str, int]:
     return "", -1
 
 
+def requests(exchange: Exchange) -> list[str]:
+    """Return the last request in each way that its parts can meet: lines, one text, words."""
+    _, last = request(exchange)
+    if last < 0:
+        return []
+    parts = [part.text for part in exchange.turns[last].parts if isinstance(part, TextPart)]
+    said = [text for text in parts if text]
+    return [text for text in dict.fromkeys(glue.join(said) for glue in ("\n", *_GLUES)) if text]
+
+
+def led(exchange: Exchange) -> list[str]:
+    """Return a short last request behind the end of each text that stands before it.
+
+    Those are the system's messages and the results of tools since the user spoke before: whoever
+    cuts a request over them has it read as one.
+    """
+    text, last = request(exchange)
+    if not text.strip() or len(text) > WHOLE:
+        return []
+    found: dict[str, None] = {}
+    near = True
+    for turn in reversed(exchange.turns[:last]):
+        near = near and turn.role not in {Role.USER, Role.ASSISTANT}
+        if turn.role is Role.SYSTEM or (near and turn.role is Role.TOOL):
+            parts = [part.text for part in turn.parts if isinstance(part, TextPart)]
+            before = " ".join(parts)[-WHOLE // 2 :]
+            for glue in _GLUES if before.strip() else ():
+                found[f"{before}{glue}{text}"] = None
+    return list(found)[: _LEADS * len(_GLUES)]
+
+
 def windows(text: str) -> list[str]:
     """Return what stage 2 reads of a request whatever stage 1 says of it.
 
@@ -140,6 +173,18 @@ def windows(text: str) -> list[str]:
     if len(text) <= 2 * WHOLE:
         return [text[:WHOLE], text[-WHOLE:]]
     return [text[: WHOLE // 2], text[-WHOLE // 2 :]]
+
+
+def around(text: str, window: str) -> str:
+    """Return what stands around a window of a text, 400 characters with it; "" if it is not in it.
+
+    Of several places the first counts.
+    """
+    at = text.find(window)
+    if at < 0 or window == text:
+        return ""
+    beside = max(0, (WHOLE - len(window)) // 2)
+    return text[max(0, at - beside) : at + len(window) + beside]
 
 
 def pieces(text: str) -> list[str]:

@@ -34,9 +34,13 @@ _HOLD = SessionPolicy()
 
 
 class _Recorder(Cascade, frozen=True):
-    """A cascade that decides as it is told and keeps the ensemble logits it decided by."""
+    """A cascade that decides as it is told and keeps the ensemble logits it decided by.
+
+    `doubt_at` is the guard's own threshold for prompts: from there it reads more of one.
+    """
 
     kept: list[float] = msgspec.field(default_factory=list)
+    doubt_at: float = 0.0
 
     def ensemble(
         self,
@@ -50,6 +54,10 @@ class _Recorder(Cascade, frozen=True):
         final = Cascade.ensemble(self, surface, stage1, stage2, probe, kind)
         self.kept.append(final)
         return final
+
+    def doubts(self, surface: Thresholds, stage1: float, stage2: float) -> bool:
+        """Read as much as the guard itself does, whatever the thresholds here."""
+        return Cascade.ensemble(self, surface, stage1, stage2) >= self.doubt_at
 
 
 class ProbedModel:
@@ -195,6 +203,7 @@ def _recorder(cascade: Cascade, *, prompt: Thresholds, reply: Thresholds) -> _Re
         reply=reply,
         rules=cascade.rules,
         probe=cascade.probe,
+        doubt_at=cascade.prompt.block,
     )
 
 
