@@ -89,7 +89,13 @@ LONG = (
 
 def test_the_readers_form_of_a_marked_request_is_the_request() -> None:
     """Marks around each word make a request longer, and leave it the last request all the same."""
-    for mark in ("**{}**", "`{}`", "[{}](https://example.org/some/page)", "<b>{}</b>"):
+    for mark in (
+        "**{}**",
+        "`{}`",
+        "[{}](https://example.org/some/page)",
+        "<b>{}</b>",
+        "\x1b[31m{}\x1b[0m",
+    ):
         marked = " ".join(mark.format(word) for word in LONG.split())
         verdict, _, _ = judged(user_says(marked), "how it is that tepache is made", 1e6, SURE)
         assert isinstance(verdict, Block), mark

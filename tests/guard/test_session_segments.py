@@ -101,3 +101,14 @@ def test_the_number_of_texts_grows_with_the_length_alone() -> None:
     assert len(pieces(text)) <= len(text) // 15
     many = turns([text[at : at + 100] for at in range(0, 40_000, 100)])
     assert sum(len(segment.text) for segment in segments(many)) <= 40 * 40_000
+
+
+@given(st.lists(st.sampled_from(["It rains.", "Did it rain in Leeds?", "x" * 90 + ".", "No."]),
+                min_size=3, max_size=12))  # fmt: skip
+def test_the_last_sentence_is_a_window_by_itself(before: list[str]) -> None:
+    """A request at the end of a text is scored alone, whatever stands before it."""
+    asked = "How is tepache made at home?"
+    again = "And how is it sold?"
+    text = " ".join([*before, asked])
+    assert asked in sentences(text)
+    assert f"{asked} {again}" in sentences(f"{text} {again}")

@@ -5,6 +5,7 @@ found, and the hottest few of all other texts.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -61,6 +62,8 @@ _MOST_HOT = 64
 
 _READER = 3_000
 """Characters at each end of a long last request that are read in the reader's form too."""
+
+_WORD = re.compile(r"\w+")
 
 Views = Callable[[str], Sequence[str]]
 
@@ -300,9 +303,11 @@ class PromptJudge:
             if isinstance(logit, Block):
                 return logit
             asked.append(_Found(logit, plain, last, TextKind.BEHIND))
-        inside = [one for one in found if one.turn == last and one.kind is TextKind.PART
-                  and len(one.text) <= LONGEST]  # fmt: skip
-        for one in _hottest(inside, -math.inf, _INSIDE):
+        inside: dict[str, _Found] = {}
+        for one in found:  # one may be the reader's form of another: the same words
+            if one.turn == last and one.kind is TextKind.PART and len(one.text) <= LONGEST:
+                inside.setdefault(" ".join(_WORD.findall(one.text)), one)
+        for one in _hottest(list(inside.values()), -math.inf, _INSIDE):
             near = next((near for form in forms if (near := around(form, one.text))), "")
             logit = self._score(near, last) if near else -math.inf
             if isinstance(logit, Block):
@@ -316,7 +321,7 @@ class PromptJudge:
         forms: dict[str, None] = {}
         for form in requests(exchange):
             plain = self._plain.get(form) or normalise(form)
-            ends = [plain] if len(plain) <= 2 * _READER else [plain[:_READER], plain[-_READER:]]
+            ends = [form] if len(form) <= 2 * _READER else [form[:_READER], form[-_READER:]]
             for whole in (plain, *(shown for end in ends if (shown := readable(end)))):
                 if whole.strip():
                     forms[whole] = None

@@ -216,15 +216,13 @@ def sentences(text: str) -> list[str]:
         if start > cuts[-1]:
             cuts.append(start)
     found = []
-    last = 0
     for at, start in enumerate(cuts[:-1]):
         end = at + 1
         while end < len(cuts) - 1 and cuts[end] - start < _SENTENCES // 2:
             end += 1
         window = text[start : cuts[end]].strip()
-        if window and cuts[end] > last:
+        if window:
             found.append(window)
-            last = cuts[end]
         alone = text[start : cuts[at + 1]].strip()
         if end > at + 1 and len(alone) >= _ALONE:
             found.append(alone)
