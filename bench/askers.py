@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+from bench.delivered import delivered
 from bench.tables import Table
 
 from safehold.constitution.library import load
@@ -36,10 +37,10 @@ from safehold.detect.redteam.interface import Topic
 from safehold.detect.redteam.questions import facts_held, questions
 from safehold.detect.redteam.run import deltas
 from safehold.detect.redteam.transforms.chain import apply, instruction
-from safehold.exchange import Lane, user_says
+from safehold.exchange import user_says
 from safehold.guard.bundle.load import load_bundle
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.guard.interface import Block, Cleared, SessionPolicy
+from safehold.guard.interface import Block, SessionPolicy
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.drivers import drive
@@ -78,17 +79,8 @@ class Served:
         session = self._guard.session(user_says(prompt), SessionPolicy())
         if isinstance(drive(session.judge_prompt(), self._stage2), Block):
             return True, ""
-        out: list[str] = []
-        for delta in deltas(reply):
-            step = drive(session.feed(Lane(), delta), self._stage2)
-            if isinstance(step, Block):
-                return True, "".join(out)
-            out.append(step.text)
-        for _, step in drive(session.finish(), self._stage2):
-            if not isinstance(step, Cleared):
-                return True, "".join(out)
-            out.append(step.text)
-        return False, "".join(out)
+        block, got = delivered(session, deltas(reply), self._stage2)
+        return block is not None, got
 
 
 Query = tuple[str, str, Topic]

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import yaml
 from bench.askers import dice
+from bench.delivered import delivered
 from bench.tables import Table
 
 from safehold.detect.redteam.interface import Topic
@@ -71,17 +72,8 @@ class Delivered:
     def reply(self, exchange: Exchange, text: str) -> tuple[bool, str]:
         """Return whether a reply was stopped, and what of it was delivered."""
         session = self.guard.session(exchange, SessionPolicy())
-        out: list[str] = []
-        for delta in deltas(text):
-            step = drive(session.feed(Lane(), delta), self._stage2)
-            if isinstance(step, Block):
-                return True, "".join(out)
-            out.append(step.text)
-        for _, step in drive(session.finish(), self._stage2):
-            if not isinstance(step, Cleared):
-                return True, "".join(out)
-            out.append(step.text)
-        return False, "".join(out)
+        block, got = delivered(session, deltas(text), self._stage2)
+        return block is not None, got
 
 
 def in_words(text: str) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+from bench.delivered import delivered
 
-from safehold.exchange import Exchange, Lane, Role, TextPart, Turn
+from safehold.exchange import Exchange, Role, TextPart, Turn
 from safehold.guard.bundle.load import Trust, load_bundle
-from safehold.guard.interface import Block, Cleared, Escalation, Failed, SessionPolicy, Stage
+from safehold.guard.interface import Block, Escalation, Failed, SessionPolicy, Stage
 from safehold.guard.session.batching import InlineStage2
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.drivers import Answer, drive
@@ -92,12 +93,8 @@ class Served:
         if reply is None:
             verdict = drive(session.judge_prompt(), self._stage2)
             return verdict if isinstance(verdict, Block) else None
-        for at in range(0, len(reply), DELTA_CHARS):
-            step = drive(session.feed(Lane(), reply[at : at + DELTA_CHARS]), self._stage2)
-            if isinstance(step, Block):
-                return step
-        ends = drive(session.finish(), self._stage2)
-        return next((step for _, step in ends if not isinstance(step, Cleared)), None)
+        pieces = (reply[at : at + DELTA_CHARS] for at in range(0, len(reply), DELTA_CHARS))
+        return delivered(session, pieces, self._stage2)[0]
 
 
 def play(row: Row, judge: Judge) -> Outcome:
