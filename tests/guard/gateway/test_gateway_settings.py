@@ -44,6 +44,16 @@ WHOLE: dict[str, Any] = {
         "seats": "s",
         "callers": {"k": {"user": "u"}},
     },
+    "classes": {
+        "soap": {
+            "bundle": "b",
+            "bundle_keys": ["k"],
+            "surfaces": ["openai.chat"],
+            "tenants": ["t"],
+            "constitution": "soap",
+        }
+    },
+    "class_switches": {"log": "l", "log_keys": "k"},
     "releases": {
         "log": "l",
         "log_keys": "k",
