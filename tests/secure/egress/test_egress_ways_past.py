@@ -143,6 +143,30 @@ def moved(world: World, space: str) -> Callable[[], None]:
     return functools.partial(udp, space)
 
 
+def renamed(world: World, space: str) -> Callable[[], None]:
+    """Our device gets another name; no rule knows it by that."""
+    del space
+    sh(
+        world.pair.inside,
+        "ip link set up0 down; ip link set up0 name other0; ip link set other0 up",
+    )
+    return functools.partial(frames, world, world.pair.inside, "other0")
+
+
+def forwarded(world: World, space: str) -> Callable[[], None]:
+    """The host routes for a namespace behind it."""
+    _cable(world, space)
+    sh(
+        world.pair.inside,
+        "ip addr add 10.99.0.1/24 dev v0; echo 1 > /proc/sys/net/ipv4/ip_forward",
+    )
+    sh(
+        space,
+        "ip addr add 10.99.0.2/24 dev v1; ip link set lo up; ip route add default via 10.99.0.1",
+    )
+    return functools.partial(udp, space)
+
+
 def udp(space: str) -> None:
     """Send datagrams by a namespace's own IP stack."""
     command = [sys.executable, "-m", "safehold.secure.egress.simulation.traffic", "send", "udp"]
@@ -159,6 +183,8 @@ WAYS = {
     "tunnel": tunnel,
     "made again": made_again,
     "moved": moved,
+    "renamed": renamed,
+    "forwarded": forwarded,
 }
 
 
