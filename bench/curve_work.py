@@ -451,7 +451,7 @@ def log_verified(n: int) -> Callable[[], Any]:
 def log_proofs(n: int) -> Callable[[], Any]:
     """200 inclusion proofs in a log of n leaves."""
     log = make(Path(tempfile.mkdtemp()), n)
-    size = n // 6 * 6
+    size = int((log / "checkpoint").read_text().splitlines()[1])
     source = DirectorySource(log)
     return lambda: [
         prove_inclusion(index * size // 200, size, TileReader(source, size).node)
