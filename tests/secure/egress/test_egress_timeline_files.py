@@ -160,3 +160,27 @@ def test_what_is_no_timeline_is_told(tmp_path: Path) -> None:
     (tmp_path / "timeline.jsonl").mkdir()
     with pytest.raises(StateError, match="can't be appended"):
         TimelineFile(tmp_path / "timeline.jsonl").append(look(1.0))
+
+
+@pytest.mark.parametrize("back_s", [0, 1_800, 3_600, 7_200, 172_800])
+def test_a_clock_that_is_set_back_loses_no_action_and_no_file(tmp_path: Path, back_s: int) -> None:
+    """Hours are named and read in the order in which they were written, whatever the clock says."""
+    timeline, at = TimelineFile(tmp_path / "timeline.jsonl"), 1_700_000_400.0
+    for number in range(340):
+        at += 60.0 - (back_s if number == 150 else 0)
+        timeline.append(
+            TimelineRow(
+                time=at,
+                passed={"a": number},
+                remaining={},
+                residual={},
+                undeclared=0,
+                line=1,
+                actions=(("warn", f"f{number}", "why"),) if number % 10 == 0 else (),
+            )
+        )
+    read = list(timeline_rows(tmp_path / "timeline.jsonl"))
+    done = [flow for row in read for _, flow, _ in row.actions]
+    assert set(done) == {f"f{number}" for number in range(0, 340, 10)}
+    if not back_s:
+        assert len(done) == len(set(done))

@@ -5,6 +5,7 @@ minutes of this hour), and one compressed file for each hour before:
 `timeline.<UTC>.minutes.jsonl.gz`, later `timeline.<UTC>.hours.jsonl.gz`, gone after 400 days.
 """
 
+import calendar
 import gzip
 import itertools
 import time
@@ -94,7 +95,7 @@ class TimelineFile:
         first = next(rows_of_file(self._minutes, strict=False), None)
         if first is not None:
             with self._minutes.open("rb") as file:
-                self._compress(file, first.time, "minutes")
+                self._compress(file, self._stamp(first.time), "minutes")
             self._minutes.unlink()
         if self._path.exists():
             self._path.replace(self._before)
@@ -111,15 +112,30 @@ class TimelineFile:
             lines = RowWriter()
             rows = list(rolled_up(rows_of_file(path, strict=False), HOUR_S))
             if rows:
-                self._compress(map(lines.line, rows), rows[0].time, "hours")
+                self._compress(map(lines.line, rows), _stamped(path, stem), "hours")
             path.unlink()
         hours = sorted(folder.glob(f"{stem}.*.hours.jsonl.gz"))
         gone = _stamp(now - KEPT_S)
         for path in [one for one in hours if _stamped(one, stem) < gone][:_AT_ONCE]:
             path.unlink()
 
-    def _compress(self, lines: Iterable[bytes], began: float, kind: str) -> None:
-        path = self._path.with_name(f"{self._stem}.{_stamp(began)}.{kind}.jsonl.gz")
+    def _stamp(self, began: float) -> str:
+        """Return the name of the hour that began then, after those of all hours before.
+
+        A clock that was set back gives no name twice. The same hour again, which a kill kept from
+        being taken away, keeps its name.
+        """
+        packed = _packed(self._path)
+        if not packed:
+            return _stamp(began)
+        newest = _stamped(packed[-1], self._stem)
+        first = next(rows_of_file(packed[-1], strict=False), None)
+        if first is not None and first.time == began:
+            return newest
+        return max(_stamp(began), _stamp(_seconds(newest) + 1))
+
+    def _compress(self, lines: Iterable[bytes], stamp: str, kind: str) -> None:
+        path = self._path.with_name(f"{self._stem}.{stamp}.{kind}.jsonl.gz")
         temporary = path.with_name(path.name + ".new")
         with gzip.open(temporary, "wb", compresslevel=6) as file:
             for line in lines:
@@ -128,9 +144,10 @@ class TimelineFile:
 
 
 def timeline_rows(path: Path, *, since: float = 0.0) -> Iterator[TimelineRow]:
-    """Yield the rows of a timeline and of the files beside it, oldest first, one at a time.
+    """Yield the rows of a timeline and of the files beside it, as they were written, one at a time.
 
-    With `since`, files that ended before that time are not opened.
+    With `since`, files that ended before that time are not opened. Where the clock was set back,
+    times go back too; no row is left out for it.
 
     Raises:
         DataError: A file can't be read, or a line is no row.
@@ -141,15 +158,15 @@ def timeline_rows(path: Path, *, since: float = 0.0) -> Iterator[TimelineRow]:
     full = itertools.chain.from_iterable(map(rows_of_file, newest))
     first = next(full, None)
     end = first.time if first is not None else float("inf")
-    last = float("-inf")
-    packed = sorted(path.parent.glob(f"{stem}.*.jsonl.gz"), key=lambda one: _stamped(one, stem))
     oldest = _stamp(max(0.0, since - 2 * HOUR_S))
-    thin = [one for one in packed if _stamped(one, stem) >= oldest]
+    thin = [one for one in _packed(path) if _stamped(one, stem) >= oldest]
     minutes = path.with_name(f"{stem}.minutes.jsonl")
+    if minutes.exists() and thin and _first_time(thin[-1]) == _first_time(minutes):
+        thin.pop()  # a kill came before the minutes that it holds were taken away
+    doubled = {*thin[-1:], minutes}  # of hours that are there in full, from `end` on
     for file in (*thin, *([minutes] if minutes.exists() else ())):
         for row in rows_of_file(file):
-            if last < row.time < end and row.time >= since:
-                last = row.time
+            if since <= row.time and (file not in doubled or row.time < end):
                 yield row
     for row in itertools.chain([] if first is None else [first], full):
         if row.time >= since:
@@ -227,6 +244,24 @@ def rows_in(data: bytes, *, strict: bool = False) -> Iterator[TimelineRow]:
 
 def _stamp(at: float) -> str:
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime(max(0.0, at)))
+
+
+def _seconds(stamp: str) -> int:
+    return calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%S"))
+
+
+def _packed(path: Path) -> list[Path]:
+    """Return the compressed files beside a timeline, oldest first; of one hour only its hours."""
+    stem = path.name.removesuffix(".jsonl")
+    found: dict[str, Path] = {}
+    for one in sorted(path.parent.glob(f"{stem}.*.jsonl.gz"), reverse=True):
+        found[_stamped(one, stem)] = one  # `hours` stands before `minutes`
+    return [found[stamp] for stamp in sorted(found)]
+
+
+def _first_time(path: Path) -> float | None:
+    first = next(rows_of_file(path, strict=False), None)
+    return None if first is None else first.time
 
 
 def _stamped(path: Path, stem: str) -> str:
