@@ -10,10 +10,11 @@ measured before is read from its folder.
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
-from bench.own_class import CLASSES, ENV, ROOT, ClassResult, measure
+from bench.own_class import CLASSES, ENV, GENERAL, ROOT, ClassResult, lay_out, measure
 from bench.tables import Table
 
 ROUNDS = (1, 2, 3, 4)
@@ -25,7 +26,8 @@ def point(name: str, rounds: int, data: Path, out: Path) -> ClassResult:
     if done.exists():
         return msgspec.json.decode(done.read_bytes(), type=ClassResult)
     plan = msgspec.structs.replace(CLASSES[name], options=("--rounds", str(rounds)))
-    found = measure(plan, data, out, stage2=False, quick=False)
+    texts = partial(lay_out, plan, data, out, general=GENERAL, part=1)
+    found = measure(plan, texts, out, stage2=False)
     done.write_bytes(msgspec.json.encode(found))
     return found
 
