@@ -73,17 +73,6 @@ WHOLE: dict[str, Any] = {
     "hot_rules": {"file": "f", "keys": {"a": "a", "b": "b"}, "memory": "m"},
     "account_states": {"file": "f", "keys": {"a": "a"}, "memory": "m"},
     "trial": {"file": "f", "keys": {"a": "a", "b": "b"}, "memory": "m", "secret_file": "s"},
-    "classes": {
-        "soap": {
-            "bundle": "soap",
-            "bundle_keys": ["k"],
-            "bundle_sha256": HEX,
-            "surfaces": ["openai.chat"],
-            "tenants": ["t"],
-            "constitution": "c",
-        }
-    },
-    "class_switches": {"log": "l", "log_keys": "k"},
     "media_scorer": {"url": "http://127.0.0.1:3/", "categories": ["c"]},
     "limits": {},
     "canary": {"prompts": ["p"]},
