@@ -112,7 +112,7 @@ def _played(line: str, session: Session, used: set[str]) -> list[str]:
     return out
 
 
-def play(page: Path, session: Session, folder: Path, *, seconds: int = 300) -> None:
+def play(page: Path, session: Session, folder: Path, *, seconds: int = 900) -> None:
     """Play a page in a folder.
 
     Raises:
