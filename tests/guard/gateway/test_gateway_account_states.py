@@ -207,6 +207,7 @@ def test_a_suspension_needs_a_grant_that_holds_and_ends_with_it(tmp_path: Path) 
     settings = put(
         tmp_path, standing(LadderStep.SUSPEND, grant=good, expires=month), gentle, serial=9
     )
+    now = int(time.time())  # the steps are younger than the test, and no older time knows them
     assert AccountStateFile(settings, time.time).of("default/bob", now) is None  # it reads no log
     states = AccountStateFile(site.settings(settings), time.time)
     found = states.of("default/bob", now)
