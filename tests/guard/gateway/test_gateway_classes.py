@@ -81,13 +81,15 @@ def class_rows(ledger: MemoryLedger) -> list[dict[str, object]]:
 
 
 def shown(row: PromptRow | FinalRow) -> dict[str, object]:
-    """Return a row without what no two exchanges share."""
+    """Return a row without what no two exchanges share.
+
+    How much was scored when a stream is stopped depends on how much of it had come by then.
+    """
     fields = msgspec.to_builtins(row)
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in {"decision_id", "at", "latency"}
-    }
+    own = {"decision_id", "at", "latency"}
+    if fields.get("outcome") == "blocked":
+        own.add("scored_bytes")
+    return {name: value for name, value in fields.items() if name not in own}
 
 
 TEXTS = (
