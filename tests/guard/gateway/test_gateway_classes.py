@@ -25,7 +25,7 @@ from safehold.guard.gateway.operate.reloading import changed
 from safehold.guard.gateway.policy import Canary, Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.guard.ledger.class_counts import class_counts
-from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, PromptRow
+from safehold.guard.ledger.interface import EventKind, EventRow, FinalRow, Outcome, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.stats import Rate
 from safehold.testing.guards import MARKER, held_rules
@@ -87,7 +87,7 @@ def shown(row: PromptRow | FinalRow) -> dict[str, object]:
     """
     fields = msgspec.to_builtins(row)
     own = {"decision_id", "at", "latency"}
-    if fields.get("outcome") == "blocked":
+    if isinstance(row, FinalRow) and row.outcome is Outcome.BLOCKED_BY_GUARD:
         own.add("scored_bytes")
     return {name: value for name, value in fields.items() if name not in own}
 
