@@ -35,6 +35,9 @@ def test_up_goes_on_from_wherever_it_was_killed(tmp_path: Path) -> None:
         kinds["half of the calls"] = lambda: len(server.asked) >= 60
         kinds["the dataset is built"] = (out / "data" / "examples.jsonl").exists
         kinds["training"] = (out / "data" / "manifest.json").exists
+        for part in ("stage1.prompt", "stage1.reply", "calibration.1.0", "test.0", "golden"):
+            file = out / ".bundle.unfinished" / f"{part}.part"
+            kinds[f"training keeps {part}"] = file.exists
         kinds["the bundle is written"] = lambda: any(out.glob(".bundle.draft*"))
         command = [sys.executable, "-m", "safehold", "up", str(_CLASS), "--generator", server.url]
         command += ["--out", str(out), "--rounds", "2", "--batch", "2", "--stage1-only"]
@@ -61,6 +64,7 @@ def test_up_goes_on_from_wherever_it_was_killed(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()[-3000:]
         report = msgspec.json.decode(done.stdout)
         assert report["bundle"] == str(out / "bundle")
+        assert not (out / ".bundle.unfinished").exists()
         again = Counter(server.asked)
         # Only calls under way when it was killed (four at once, twice) were asked again.
         assert sum(count - 1 for count in again.values()) <= 2 * 4

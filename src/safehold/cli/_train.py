@@ -5,15 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.errors import DataError
 
 if TYPE_CHECKING:
     from safehold.constitution import Constitution
     from safehold.improve.synthesis.dataset import DatasetManifest
+    from safehold.improve.synthesis.interface import Example
     from safehold.improve.training.float_weights import Weights
-    from safehold.improve.training.train import Provenance, TrainingSettings
+    from safehold.improve.training.train import Provenance, Trained, TrainingSettings
+    from safehold.progress import Progress
 
 
 def settings_of(
@@ -116,3 +120,31 @@ def started_from(folder: Path) -> tuple[str, "Weights"]:
             f"{folder}: training can go on only where it began: expected {beside(folder).name}"
         )
     return digest, weights
+
+
+def train_kept(
+    examples: "Sequence[Example]",
+    provenance: "Provenance",
+    settings: "TrainingSettings",
+    out: Path,
+    key: Ed25519PrivateKey | None,
+    progress: "Progress",
+    start: "Weights | None" = None,
+    *,
+    anew: bool = False,
+) -> "Trained":
+    """Train as `train` does, going on from what an earlier run of the same kept.
+
+    What a run of something else kept is refused, or with `anew` removed.
+
+    Raises:
+        SafeholdError: Training ended early; the same call goes on from there.
+    """
+    from safehold.improve.training.checkpoints import kept_beside
+    from safehold.improve.training.train import record_of, train
+
+    record = record_of(examples, provenance, settings, start)
+    with kept_beside(out, record, anew=anew) as kept:
+        if names := kept.names():
+            click.echo(f"safehold: going on with what was kept: {', '.join(names)}", err=True)
+        return train(examples, provenance, settings, out, key, progress, start, kept)

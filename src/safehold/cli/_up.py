@@ -62,14 +62,15 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
         provenance_of,
         refuse_empty_splits,
         settings_of,
+        train_kept,
     )
     from safehold.constitution import load
     from safehold.guard.bundle.load import SignedBy, load_bundle
     from safehold.guard.bundle.signing import load_or_make_key, load_public_key
     from safehold.improve.synthesis import dataset
+    from safehold.improve.training.checkpoints import discard
     from safehold.improve.training.recalibrate import recalibrate
     from safehold.improve.training.traffic import TrafficSettings, calibrated
-    from safehold.improve.training.train import train
 
     source = request.synth.source
     found = _linted(source)
@@ -93,7 +94,9 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     if not _fits(bundle, provenance.data_digest, provenance.command, settings.alpha):
         _clear(bundle)
         with _timed(seconds, "train"):
-            train(list(dataset.read(data)), provenance, settings, bundle, key, progress)
+            examples = list(dataset.read(data))
+            train_kept(examples, provenance, settings, bundle, key, progress, anew=True)
+    discard(bundle)
     trust = SignedBy(keys=(load_public_key(request.signing_key.with_suffix(".pub")),))
     served = load_bundle(bundle, trust)
     figures = served.manifest.calibration

@@ -90,6 +90,9 @@ def train_command(
 ) -> None:
     """Train and calibrate a bundle from a dataset.
 
+    What is computed is kept beside the bundle until the bundle is written: killed at any point, the
+    same command goes on where it was, and the bundle has the same bytes.
+
     \b
     Examples:
       safehold synth --out data/ && safehold train --data data/ --out bundles/mine
@@ -114,10 +117,11 @@ def train_command(
             refuse_empty_splits,
             settings_of,
             started_from,
+            train_kept,
         )
         from safehold.improve.synthesis import dataset
         from safehold.improve.training.ablation_parts import without_hard_negatives
-        from safehold.improve.training.train import train
+        from safehold.improve.training.checkpoints import discard
     except ModuleNotFoundError as error:
         raise DependencyError("training needs: pip install 'safehold[train]'") from error
     manifest = dataset.manifest_of(data)
@@ -133,6 +137,7 @@ def train_command(
         options.append(f"--start {begun[0]}")
     provenance = provenance_of(out.name, constitution, manifest, settings, options)
     if out.exists():
+        discard(out)
         raise BundleError(f"{out} exists already; a bundle is never changed in place")
     key = None if unsigned else load_or_make_key(signing_key.expanduser())
     console = Console(file=sys.stderr)
@@ -148,7 +153,7 @@ def train_command(
     if without:
         examples = without_hard_negatives(examples, constitution)
     with Bars(console) as bars:
-        trained = train(examples, provenance, settings, out, key, bars, begun and begun[1])
+        trained = train_kept(examples, provenance, settings, out, key, bars, begun and begun[1])
     if as_json:
         click.echo(msgspec.json.encode(trained).decode())
         return

@@ -31,13 +31,7 @@ def write_bundle(
     """
     if folder.exists():
         raise BundleError(f"{folder}: exists already; a bundle is never changed in place")
-    records = {
-        name: FileRecord(hashlib.sha256(content).hexdigest(), len(content))
-        for name, content in sorted(files.items())
-    }
-    encoded = msgspec.json.format(
-        msgspec.json.encode(msgspec.structs.replace(manifest, files=records)), indent=1
-    )
+    encoded, digest = manifest_of_files(manifest, files)
     draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
     draft.mkdir(parents=True)
     try:
@@ -49,7 +43,19 @@ def write_bundle(
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return hashlib.sha256(encoded).hexdigest()
+    return digest
+
+
+def manifest_of_files(manifest: Manifest, files: Mapping[str, bytes]) -> tuple[bytes, str]:
+    """Return the manifest as it is written beside those files, and its digest."""
+    records = {
+        name: FileRecord(hashlib.sha256(content).hexdigest(), len(content))
+        for name, content in sorted(files.items())
+    }
+    encoded = msgspec.json.format(
+        msgspec.json.encode(msgspec.structs.replace(manifest, files=records)), indent=1
+    )
+    return encoded, hashlib.sha256(encoded).hexdigest()
 
 
 def head_file(name: str, head: NgramHead) -> tuple[HeadRecord, bytes]:

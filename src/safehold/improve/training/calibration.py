@@ -68,8 +68,11 @@ def fit_ensemble(
     """Return the weights (stage 1, stage 2, constant) of the logistic ensemble of two logits.
 
     Newton's method with a small ridge; weights are kept non-negative, since a scorer that is better
-    turned round is broken, not informative.
+    turned round is broken, not informative. Where only one side is there (stage 1 alone told them
+    apart), nothing can be fitted, and both logits count alike.
     """
+    if len(set(restricted)) < len((False, True)):
+        return 0.5, 0.5, 0.0
     first, second = np.asarray(stage1), np.asarray(stage2)
     label = np.asarray(restricted, dtype=np.float64)
     weights = _logistic(np.stack([first, second, np.ones_like(first)], axis=1), label)

@@ -1,18 +1,26 @@
 """Trains the multilingual stage 2: fine-tunes its upper layers on prompts and partial replies."""
 
+import io
+import json
+import pickle
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
 
+from safehold.errors import DataError
 from safehold.guard.scorers.encoder.multilingual import MARK, Rows, encoded, unpacked
 from safehold.guard.scorers.encoder.unigram import UNKNOWN, Unigram
+from safehold.improve.training.checkpoints import NOTHING_KEPT, Checkpoints, decoded
 from safehold.improve.training.interface import LabelledPair, Pairs
 from safehold.improve.training.multilingual import MultilingualEncoder
 from safehold.progress import Progress
 
+STANDING = "stage2.passes"
+"""Under which name it is kept where a training stands."""
 _LEAST_RATE = 0.02
 """Share of the learning rate below which it does not fall."""
 _AT_ONCE = 64
@@ -60,6 +68,16 @@ class _TrainingRow(msgspec.Struct, frozen=True):
     reply: bool
 
 
+class _Standing(msgspec.Struct, frozen=True):
+    """Where a training stands: the pass, how far it is in its plan, draws, rates and weights."""
+
+    number: int
+    at: int
+    plan: list[list[_TrainingRow]]
+    draws: str
+    state: bytes
+
+
 def train_multilingual(
     model: MultilingualEncoder,
     unigram: Unigram,
@@ -69,10 +87,12 @@ def train_multilingual(
     *,
     seed: int,
     progress: Progress,
+    kept: Checkpoints = NOTHING_KEPT,
 ) -> MultilingualEncoder:
     """Fine-tune the model in place and return it; the same seed gives the same weights.
 
-    `epochs` holds what each pass over the data reads: other stretches of the same replies.
+    `epochs` holds what each pass over the data reads: other stretches of the same replies. Where
+    the training stands is kept after each pass, and within one now and then.
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
@@ -92,24 +112,73 @@ def train_multilingual(
         optimizer,
         lambda step: min((step + 1) / settings.warmup, max(1 - step / (total + 1), _LEAST_RATE)),
     )
+    moving = (model, optimizer, schedule)
+    begun = _begun(kept, moving, generator)
     for number, pairs in enumerate(epochs):
-        plan = first
-        if number:
+        plan, done = first, 0
+        if begun is not None and number <= begun.number:
+            plan, done = begun.plan, begun.at
+            if number < begun.number:
+                continue
+        elif number:
             rows = _rows(pairs, unigram, settings, generator)
             if settings.later < 1:
                 rows = _drawn(model, words, rows, settings, generator, progress)
             plan = _batches(rows, settings, generator)
+            _keep(kept, _Standing(number, 0, plan, _draws(generator), b""), moving)
         progress.start(f"stage 2, pass {number + 1} of {len(epochs)}", len(plan))
-        for batch in plan:
-            loss = _loss(model, words, batch, settings)
+        progress.advance(done)
+        for at in range(done, len(plan)):
+            loss = _loss(model, words, plan[at], settings)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             progress.advance()
+            if at + 1 == len(plan) or kept.due():
+                _keep(kept, _Standing(number, at + 1, plan, _draws(generator), b""), moving)
     model.eval()
     return model
+
+
+_Moving = tuple[MultilingualEncoder, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+
+
+def _draws(generator: np.random.Generator) -> str:
+    return json.dumps(generator.bit_generator.state)
+
+
+def _keep(kept: Checkpoints, standing: _Standing, moving: _Moving) -> None:
+    """Keep where the training stands."""
+    if kept is NOTHING_KEPT:
+        return
+    buffer = io.BytesIO()
+    torch.save([*(one.state_dict() for one in moving), torch.get_rng_state()], buffer)
+    standing = msgspec.structs.replace(standing, state=buffer.getvalue())
+    kept.keep(STANDING, msgspec.msgpack.encode(standing))
+
+
+def _begun(kept: Checkpoints, moving: _Moving, generator: np.random.Generator) -> _Standing | None:
+    """Put model, optimizer, rates and draws where a training stood; None where it begins.
+
+    Raises:
+        DataError: What was kept is of another network.
+    """
+    content = kept.read(STANDING)
+    if content is None:
+        return None
+    standing = decoded(STANDING, content, _Standing)
+    try:
+        states: list[Any] = torch.load(io.BytesIO(standing.state), weights_only=True)
+        *own, draws = states
+        for one, state in zip(moving, own, strict=True):
+            one.load_state_dict(state)
+        torch.set_rng_state(draws)
+        generator.bit_generator.state = json.loads(standing.draws)
+    except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{STANDING}: what was kept is of another network") from error
+    return msgspec.structs.replace(standing, state=b"")
 
 
 def _drawn(

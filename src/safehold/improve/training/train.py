@@ -11,10 +11,7 @@ Numbered as it happens:
 """
 
 import importlib.metadata
-import itertools
 import math
-import random
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,10 +33,9 @@ from safehold.guard.bundle.interface import (
     Stage1Record,
     Stage2Record,
 )
-from safehold.guard.bundle.write import array_file, window_head_file, write_bundle
+from safehold.guard.bundle.write import manifest_of_files, window_head_file, write_bundle
 from safehold.guard.interface import Block
 from safehold.guard.scorers.encoder.multilingual import MultilingualScorer
-from safehold.guard.scorers.encoder.unigram import Unigram
 from safehold.guard.scorers.windowed import WindowHead, WindowScorer
 from safehold.guard.session.cascade import Cascade, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
@@ -47,26 +43,19 @@ from safehold.guard.session.segments import segments
 from safehold.guard.session.session import Guard
 from safehold.improve.synthesis.interface import GENERAL, Example, Side, Split
 from safehold.improve.training.calibration import fit_ensemble, umbrella_threshold
-from safehold.improve.training.examples import of_split, pairs, passes, prompt_texts, reply_texts
-from safehold.improve.training.export import to_onnx
-from safehold.improve.training.float_weights import (
-    STAGE1,
-    Weights,
-    keep_weights,
-    network,
-    weights_of,
+from safehold.improve.training.checkpoints import (
+    NOTHING_KEPT,
+    PACKAGES,
+    Checkpoints,
+    in_parts,
+    made_of,
+    through,
 )
-from safehold.improve.training.multilingual import (
-    MultilingualShape,
-    kept_by_use,
-    load_multilingual,
-    pretrained_file,
-    read_pretrained,
-)
-from safehold.improve.training.stage2 import (
-    MultilingualHeadSettings,
-    train_multilingual,
-)
+from safehold.improve.training.examples import of_split, prompt_texts, reply_texts
+from safehold.improve.training.fitted import fitted_head, fitted_network
+from safehold.improve.training.float_weights import STAGE1, Weights, keep_weights
+from safehold.improve.training.multilingual import MultilingualShape
+from safehold.improve.training.stage2 import MultilingualHeadSettings
 from safehold.improve.training.traces import Trace, outcome, trace
 from safehold.improve.training.window_head import WindowHeadSettings, train_window_head
 from safehold.progress import Progress
@@ -126,6 +115,14 @@ class Trained(msgspec.Struct, frozen=True):
     calibration: dict[str, Operating]
 
 
+class _Served(msgspec.Struct, frozen=True):
+    """What the finished guard did with an example: what it blocked, and whether stage 2 read."""
+
+    prompt: bool
+    reply: bool
+    escalated: bool
+
+
 class _Scorers(msgspec.Struct, frozen=True):
     prompt: WindowHead
     reply: WindowHead
@@ -143,10 +140,13 @@ def train(
     key: Ed25519PrivateKey | None,
     progress: Progress,
     start: Weights | None = None,
+    kept: Checkpoints = NOTHING_KEPT,
 ) -> Trained:
     """Train, calibrate, measure and write a bundle; the same inputs give the same scores.
 
-    With `start`, the float weights of another bundle, stage 2 goes on from there.
+    With `start`, the float weights of another bundle, stage 2 goes on from there. `kept` takes what
+    is computed, so that the same call after a kill goes on and writes the same bytes; `record_of`
+    says whether it is of the same call.
 
     Raises:
         DataError: The dataset is too small for the guarantee, or a split or side is missing.
@@ -161,18 +161,43 @@ def train(
     for part in (Split.CALIBRATE, Split.TEST):
         split[part] = _measured(split[part], settings.own_measured if own else settings.measured)
     _check(split)
-    scorers = _train_scorers(split[Split.TRAIN], provenance.clauses, settings, progress, start)
+    scorers = _train_scorers(
+        split[Split.TRAIN], provenance.clauses, settings, progress, start, kept
+    )
     plain = [example for example in split[Split.CALIBRATE] if not example.lineage.chain]
     cascade = _calibrate(
-        scorers, split[Split.CALIBRATE], plain, provenance.general, settings, progress
+        scorers, split[Split.CALIBRATE], plain, provenance.general, settings, progress, kept
     )
-    calibration = _measure(cascade, scorers, split[Split.TEST], plain, settings, progress)
+    calibration = _measure(cascade, scorers, split[Split.TEST], plain, settings, progress, kept)
     manifest = _manifest(scorers, cascade, provenance, settings, calibration, split)
     files = dict(scorers.files)
-    files[manifest.golden] = _golden(cascade, scorers, split[Split.TEST])
-    digest = write_bundle(folder, manifest, files, key)
+    files[manifest.golden] = through(
+        kept, "golden", bytes, lambda: _golden(cascade, scorers, split[Split.TEST])
+    )
+    # The weights come first: a bundle without them could never be trained on.
+    _, digest = manifest_of_files(manifest, files)
     keep_weights(folder, digest, {**scorers.floats, **_head_weights(scorers)})
+    write_bundle(folder, manifest, files, key)
+    kept.clear()
     return Trained(digest, calibration)
+
+
+def record_of(
+    examples: Sequence[Example],
+    provenance: Provenance,
+    settings: TrainingSettings,
+    start: Weights | None = None,
+) -> dict[str, str]:
+    """Return the digests of what a training depends on, for `checkpoints.kept_beside`."""
+    begun = {name: value.tobytes() for name, value in sorted((start or {}).items())}
+    return made_of(
+        examples,
+        seed=settings.seed,
+        settings=msgspec.structs.replace(settings, seed=0),
+        constitution=(provenance.constitution_digest, provenance.clauses, provenance.general),
+        command=(provenance.name, provenance.command, provenance.data_digest),
+        start=b"".join(name.encode() + b"\0" + value for name, value in begun.items()),
+    )
 
 
 def _head_weights(scorers: _Scorers) -> dict[str, npt.NDArray[np.float32]]:
@@ -213,13 +238,21 @@ def _train_scorers(
     settings: TrainingSettings,
     progress: Progress,
     start: Weights | None,
+    kept: Checkpoints,
 ) -> _Scorers:
     # 1.
-    prompt = train_window_head(
-        prompt_texts(examples, seed=settings.seed), settings.prompt_head, progress
-    )
-    reply = train_window_head(
-        reply_texts(examples, seed=settings.seed), settings.reply_head, progress
+    prompt, reply = (
+        fitted_head(
+            kept,
+            name,
+            lambda texts=texts, own=own: train_window_head(  # type: ignore[misc]
+                texts(examples, seed=settings.seed), own, progress
+            ),
+        )
+        for name, texts, own in (
+            ("prompt", prompt_texts, settings.prompt_head),
+            ("reply", reply_texts, settings.reply_head),
+        )
     )
     files: dict[str, bytes] = {}
     for name, head in (("stage1.prompt.npy", prompt), ("stage1.reply.npy", reply)):
@@ -230,71 +263,24 @@ def _train_scorers(
     stage2 = None
     floats: dict[str, npt.NDArray[np.float32]] = {}
     if settings.stage2:
-        stage2 = _train_stage2(examples, clauses, settings, progress, files, floats, start)
+        fitted = fitted_network(
+            examples,
+            clauses,
+            settings.shape,
+            settings.exchange_head,
+            kept,
+            seed=settings.seed,
+            start=start,
+            progress=progress,
+        )
+        stage2 = fitted.scorer(clauses)
+        files.update(fitted.files())
+        floats = fitted.weights()
     return _Scorers(prompt, reply, stage1, stage2, files, floats)
 
 
 def _stored(head: WindowHead) -> WindowHead:
     return msgspec.structs.replace(head, table=head.table.astype(np.float16).astype(np.float32))
-
-
-def _train_stage2(
-    examples: Sequence[Example],
-    clauses: tuple[str, ...],
-    settings: TrainingSettings,
-    progress: Progress,
-    files: dict[str, bytes],
-    floats: dict[str, npt.NDArray[np.float32]],
-    start: Weights | None,
-) -> MultilingualScorer:
-    source = read_pretrained(
-        pretrained_file([Path(entry) for entry in sys.path if entry]), settings.shape.layers
-    )
-    head = settings.exchange_head
-    read = passes(examples, head.epochs, head.own_epochs, head.general, seed=settings.seed)
-    epochs = [pairs(own, clauses, seed=settings.seed + at) for at, own in enumerate(read)]
-    rng = random.Random(settings.seed)
-    whole = Unigram(source.pieces, source.scores.tolist())
-    used = Counter(
-        piece
-        for pair in itertools.chain(*epochs[: 1 if len(read[0]) == len(examples) else None])
-        for piece in whole.encode(pair.reply or pair.prompt)
-    )
-    kept = kept_by_use(source.pieces, used, settings.shape.vocabulary)
-    pieces = [source.pieces[index] for index in kept]
-    scores = [float(source.scores[index]) for index in kept]
-    words = np.ascontiguousarray(source.words[kept])
-    unigram = Unigram(pieces, scores)
-    torch.manual_seed(settings.seed)
-    if start is None:
-        model = load_multilingual(source, settings.shape, len(clauses))
-    else:
-        model = network(start, settings.shape, len(clauses))
-        kept_texts = [one for one in examples if _is_new(one) or rng.random() < head.replay]
-        epochs = [pairs(kept_texts, clauses, seed=settings.seed + head.epochs)]
-        head = msgspec.structs.replace(
-            head, learning_rate=head.learning_rate / 2, head_rate=head.head_rate / 2
-        )
-    train_multilingual(
-        model,
-        unigram,
-        words,
-        epochs,
-        head,
-        seed=settings.seed,
-        progress=progress,
-    )
-    floats.update(weights_of(model))
-    files["stage2.onnx"] = to_onnx(model)
-    files["stage2.words.npy"] = array_file(words)
-    lines = (f"{piece}\t{score:.6g}" for piece, score in zip(pieces, scores, strict=True))
-    files["stage2.vocab.txt"] = ("\n".join(lines) + "\n").encode()
-    return MultilingualScorer("e5", files["stage2.onnx"], words, unigram, clauses)
-
-
-def _is_new(example: Example) -> bool:
-    """Whether a training that goes on reads it for certain: a written text of another language."""
-    return example.language != "en" and not example.lineage.chain
 
 
 def _calibrate(
@@ -304,6 +290,7 @@ def _calibrate(
     general: tuple[str, ...],
     settings: TrainingSettings,
     progress: Progress,
+    kept: Checkpoints,
 ) -> Cascade:
     # 3.
     open_all = Thresholds(
@@ -314,9 +301,11 @@ def _calibrate(
     )
     decoder = ViewDecoder()
     progress.start("calibration, stage 1", len(examples))
-    first = trace(cascade, None, decoder, examples, progress)
-    kept = {id(example) for example in plain}
-    flags = _flags(examples, kept)
+    first = in_parts(
+        kept, "calibration.1", examples, Trace, progress,
+        lambda some: trace(cascade, None, decoder, some, progress),
+    )  # fmt: skip
+    flags = _flags(examples, {id(example) for example in plain})
     usual = _flags(examples, {id(example) for example in plain if example.clause in general})
     prompt, reply = (
         _escalation(
@@ -333,16 +322,19 @@ def _calibrate(
     if scorers.stage2 is None:
         return _stage1_only(cascade, first, settings)
     # 4.
-    cascade = msgspec.structs.replace(
+    escalating = msgspec.structs.replace(
         cascade,
         has_stage2=True,
         prompt=msgspec.structs.replace(open_all, escalate=prompt),
         reply=msgspec.structs.replace(open_all, escalate=reply),
     )
     progress.start("calibration, stage 2", len(examples))
-    second = trace(cascade, scorers.stage2, decoder, examples, progress)
+    second = in_parts(
+        kept, "calibration.2", examples, Trace, progress,
+        lambda some: trace(escalating, scorers.stage2, decoder, some, progress),
+    )  # fmt: skip
     surfaces = []
-    for surface, on_prompt in ((cascade.prompt, True), (cascade.reply, False)):
+    for surface, on_prompt in ((escalating.prompt, True), (escalating.reply, False)):
         rows = [
             (row, is_plain)
             for row, is_plain in zip(second, flags, strict=True)
@@ -350,7 +342,7 @@ def _calibrate(
         ]
         alpha = settings.alpha[0 if on_prompt else 1]
         surfaces.append(_block_threshold(surface, rows, alpha, settings.delta))
-    return msgspec.structs.replace(cascade, prompt=surfaces[0], reply=surfaces[1])
+    return msgspec.structs.replace(escalating, prompt=surfaces[0], reply=surfaces[1])
 
 
 def _flags(examples: Sequence[Example], kept: set[int]) -> list[bool]:
@@ -425,23 +417,32 @@ def _measure(
     plain: Sequence[Example],
     settings: TrainingSettings,
     progress: Progress,
+    kept: Checkpoints,
 ) -> dict[str, Operating]:
     # 6.
     guard = Guard(cascade, ViewDecoder())
+
+    def served(some: Sequence[Example]) -> list[_Served]:
+        found = []
+        for example in some:
+            verdict, block, escalations = outcome(guard, scorers.stage2, example)
+            found.append(_Served(isinstance(verdict, Block), block is not None, escalations > 0))
+            progress.advance()
+        return found
+
     counts: Counter[str] = Counter()
     progress.start("test split", len(examples))
-    for example in examples:
-        verdict, block, escalations = outcome(guard, scorers.stage2, example)
+    ends = in_parts(kept, "test", examples, _Served, progress, served)
+    for example, one in zip(examples, ends, strict=True):
         side = example.side.value
         if example.ask or example.side is Side.PERMITTED:
             counts[f"prompt {side}"] += 1
-            counts[f"prompt {side} blocked"] += isinstance(verdict, Block)
-            counts[f"prompt {side} escalated"] += escalations > 0
+            counts[f"prompt {side} blocked"] += one.prompt
+            counts[f"prompt {side} escalated"] += one.escalated
         if example.reply:
             counts[f"reply {side}"] += 1
-            counts[f"reply {side} blocked"] += block is not None
-            counts[f"reply {side} escalated"] += escalations > 0
-        progress.advance()
+            counts[f"reply {side} blocked"] += one.reply
+            counts[f"reply {side} escalated"] += one.escalated
     benign = sum(1 for example in plain if example.side is Side.PERMITTED)
     replies = sum(1 for example in plain if example.side is Side.PERMITTED and example.reply)
     return {
@@ -482,7 +483,6 @@ def _manifest(
         stage2 = Stage2Record(
             "e5", "stage2.onnx", "stage2.vocab.txt", provenance.clauses, words="stage2.words.npy"
         )
-    packages = ("numpy", "torch", "onnx", "onnxruntime")
     return Manifest(
         schema=SCHEMA,
         name=provenance.name,
@@ -500,7 +500,7 @@ def _manifest(
             seed=settings.seed,
             examples={part.value: len(found) for part, found in split.items()},
             command=provenance.command,
-            packages={name: importlib.metadata.version(name) for name in packages},
+            packages={name: importlib.metadata.version(name) for name in PACKAGES},
         ),
         model_digest=None,
         golden="golden.jsonl",
