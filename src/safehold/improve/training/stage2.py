@@ -172,11 +172,13 @@ def _begun(kept: Checkpoints, moving: _Moving, generator: np.random.Generator) -
     try:
         states: list[Any] = torch.load(io.BytesIO(standing.state), weights_only=True)
         *own, draws = states
-        for one, state in zip(moving, own, strict=True):
-            one.load_state_dict(state)
+        model, optimizer, schedule = moving
+        model.load_state_dict(own[0])
+        optimizer.load_state_dict(own[1])
+        schedule.load_state_dict(own[2])
         torch.set_rng_state(draws)
         generator.bit_generator.state = json.loads(standing.draws)
-    except (RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, LookupError, pickle.UnpicklingError) as error:
         raise DataError(f"{STANDING}: what was kept is of another network") from error
     return msgspec.structs.replace(standing, state=b"")
 
