@@ -93,7 +93,7 @@ def proxy(port: int, origin: int) -> None:
     with socket.create_server(("", port)) as listener:
         while True:
             client = listener.accept()[0]
-            upstream = socket.create_connection(("127.0.0.1", origin))
+            upstream = _connected("127.0.0.1", origin)
             for pair_ in ((client, upstream), (upstream, client)):
                 threading.Thread(target=_splice, args=pair_, daemon=True).start()
 
