@@ -390,14 +390,12 @@ def _pay(flow: Flow, desired: Desired, class_id: int) -> list[Json]:
     chain = f"f_{flow.id}"
     if flow.id in desired.blocked:
         return [rule(chain, [{"counter": f"d_{flow.id}"}, {"drop": None}], "blocked")]
-    priority = {
-        "mangle": {"key": meta("priority"), "value": class_id},
-    }
+    shaped = {"mangle": {"key": meta("priority"), "value": class_id}}
     return [
         *bind(flow),
         *(rule(chain, expr) for expr in _paid(flow.id, flow.budget)),
         *(rule(chain, expr) for expr in _header_counts(flow)),
-        rule(chain, [priority, {"goto": {"target": "pass"}}]),
+        rule(chain, [*([shaped] if desired.plan.link.shape else []), {"goto": {"target": "pass"}}]),
     ]
 
 
