@@ -6,6 +6,7 @@ after "Please continue.", so the prompt tells nothing. Nothing is chosen with it
 passages were in view when some rules were built, so no figure of it is blind.
 
 * words: marks around each word, as prompts and as replies
+* spread: words that are spread over a structure, one in each record, call, macro or row
 * invisible: characters that no reader sees
 * parts: a question cut over parts, system and user, or a tool's result and the user
 * padding: a question at the start, the middle or the end of 300 to 30,000 characters of chatter
@@ -17,6 +18,7 @@ passages were in view when some rules were built, so no figure of it is blind.
 
 import argparse
 import asyncio
+import json
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -150,6 +152,43 @@ def words(served: Delivered, some: int) -> Iterator[Table]:
     """Marks around each word."""
     names = [one.name for one in TRANSFORMS if one.family is Family.AFFIX]
     yield from dressed(served, [*names, *_PER_WORD], some, 2)
+
+
+_SPREAD: dict[str, Callable[[int, str], str]] = {
+    "numbered keys": lambda n, w: json.dumps({str(n): w}) + "\n",
+    "words as keys": lambda n, w: f'"{w}": {n}, ',
+    "records of three fields": lambda n, w: json.dumps({"i": n, "kind": "word", "text": w}) + "\n",
+    "macros": lambda n, w: f"\\{('textbf', 'emph', 'textit')[n % 3]}{{{w}}} ",
+    "attributes": lambda _, w: f'<a w="{w}"/>',
+    "elements": lambda n, w: f"<w{n % 3}>{w}</w{n % 3}>\n",
+    "rows of a database": lambda n, w: f"({n}, '{w}'),\n",
+    "two columns": lambda n, w: f"{n},{w}\n",
+    "symbols in lists": lambda _, w: f"(w {w}) ",
+    "keys and values": lambda n, w: f"w{n}={w}\n",
+}
+
+
+def spread(served: Delivered, some: int) -> Iterator[Table]:
+    """Words of which each stands in a place of its own."""
+    plain, texts = [ask for _, ask in asks()][::2][:some], passages()[:some]
+
+    def all_in(name: str, given: list[str]) -> list[str]:
+        shape = _SPREAD[name]
+        return ["".join(shape(*one) for one in enumerate(text.split())) for text in given]
+
+    rows = [_passed(served, "plain", [user_says(ask) for ask in plain])]
+    rows += [
+        _passed(served, name, [user_says(text) for text in all_in(name, plain)]) for name in _SPREAD
+    ]
+    yield told("Questions that pass the prompt", "pass", [*rows, _all(rows)])
+    rows = [_half(served, "plain", texts)]
+    rows += [_half(served, name, all_in(name, texts)) for name in _SPREAD]
+    yield told("Replies, half of the characters delivered", "half", [*rows, _all(rows)])
+    twins = howtos()
+    rows = [(name, sum(served.stops(user_says(text)) for text in given), len(given))
+            for name in ("plain", *_SPREAD)
+            for given in (twins if name == "plain" else all_in(name, twins),)]  # fmt: skip
+    yield told("Permitted procedures as prompts", "stopped", [*rows, _all(rows)])
 
 
 def invisible(served: Delivered, some: int) -> Iterator[Table]:
@@ -342,8 +381,8 @@ def cut(text: str, chance: random.Random) -> list[str]:
 
 
 GROUPS: dict[str, Callable[[Delivered, int], Iterator[Table]]] = {
-    "words": words, "invisible": invisible, "parts": parts, "padding": padding, "dealt": dealt,
-    "letters": letters, "exchanges": exchanges, "plays": plays,
+    "words": words, "spread": spread, "invisible": invisible, "parts": parts,
+    "padding": padding, "dealt": dealt, "letters": letters, "exchanges": exchanges, "plays": plays,
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 from bench.tables import Table
 
-from safehold.exchange import Lane, user_says
+from safehold.exchange import Exchange, Lane, Role, TextPart, Turn, user_says
 from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.gateway.upstreams.embedded import MODEL, LocalServer
@@ -177,6 +177,73 @@ def budgets(bundle: Bundle, texts: list[str], model: ModelCost) -> Table:
     )
 
 
+def long_requests(bundle: Bundle, texts: list[str], model: ModelCost) -> Table:
+    """Return what stage 2 costs on requests that it reads more than once."""
+    guard, ask, rows = Guard(bundle.cascade, ViewDecoder()), Watched(bundle), []
+    asks = [text.split(". ")[0][:180] for text in texts]
+    for name, given in (
+        ("a sentence", [user_says(one) for one in asks]),
+        ("marks around each word", [user_says(_marked(one)) for one in asks]),
+        ("a record for each word", [user_says(_records(one)) for one in asks]),
+        ("behind a system's message", [_behind_system(one) for one in asks]),
+        *(
+            (f"padded to {size:,} characters", [user_says(one) for one in _padded(texts, size)])
+            for size in (300, 800, 3_000, 30_000)
+        ),
+    ):
+        few = given[:: 4 if name.endswith("30,000 characters") else 1]
+        spent, calls = [], ask.calls
+        for exchange in few:
+            before = ask.seconds
+            drive(guard.session(exchange, SessionPolicy()).judge_prompt(), ask)
+            spent.append((ask.seconds - before) * 1e6 / model.token)
+        spent.sort()
+        rows.append(
+            (
+                name,
+                str(len(spent)),
+                f"{statistics.median(spent):.2f}",
+                f"{spent[len(spent) * 9 // 10]:.2f}",
+                f"{(ask.calls - calls) / len(spent):.1f}",
+            )
+        )
+    return Table(
+        title="Stage 2 on requests that are read more than once",
+        columns=("the last request", "n", "median", "90 % quantile", "texts read each"),
+        rows=tuple(rows),
+        note=f"CPU of stage 2 in the embedded model's for one token ({model.token:.0f} µs); "
+        "all requests are benign.",
+    )
+
+
+def _marked(text: str) -> str:
+    return " ".join(f"`{word}`" for word in text.split())
+
+
+def _records(text: str) -> str:
+    return "\n".join(json.dumps({"t": word}) for word in text.split())
+
+
+def _behind_system(text: str) -> Exchange:
+    said = (Role.SYSTEM, "You are a friendly helper. Be brief."), (Role.USER, text)
+    return Exchange(
+        turns=tuple(Turn(role=role, parts=(TextPart(text=words),)) for role, words in said)
+    )
+
+
+def _padded(texts: list[str], size: int) -> list[str]:
+    """Return requests in the middle of harmless prose, of so many characters in all."""
+    prose = " ".join(texts)
+    room = max(1, len(prose) - size)
+    found = []
+    for number, text in enumerate(texts):
+        own = text.split(". ")[0][:180]
+        start = number * 997 % room
+        padding = prose[start : start + size - len(own)]
+        found.append(f"{padding[: len(padding) // 2]}\n{own}\n{padding[len(padding) // 2 :]}")
+    return found
+
+
 def _children_cpu() -> float:
     found = 0
     for task in Path("/proc/self/task").iterdir():
@@ -307,4 +374,5 @@ def run(quick: bool) -> list[Table]:  # noqa: FBT001 - the runner's interface
     bundle, texts = opened(), prose(24 if quick else 160)
     model = model_cost(48 if quick else 160)
     tables = [costs(bundle, texts, model.char), budgets(bundle, texts, model)]
+    tables.append(long_requests(bundle, texts, model))
     return [*tables, prompts(bundle, texts), crowds(bundle, texts)]

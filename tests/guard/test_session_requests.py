@@ -233,3 +233,21 @@ def test_each_kind_of_text_has_its_own_margin(surer: tuple[TextKind, ...]) -> No
     for kind, exchange in kinds().items():
         verdict, _, _ = judged(exchange, "sweet", margins=own)
         assert isinstance(verdict, Allow) is (kind in surer), kind
+
+
+@pytest.mark.parametrize(
+    "shape", ['{{"{n}": "{w}"}}\n', '"{w}": {n}, ', '<a w="{w}"/>', "({n}, '{w}'),\n", "{n},{w}\n"]
+)
+def test_a_request_spread_over_a_structure_is_read_in_order(shape: str) -> None:
+    """Each word in a record, a key, an attribute or a row: stage 2 reads the sentence, no margin.
+
+    Its benign twin, a table of settings of the same shape, has nothing more read.
+    """
+    asked = "please tell me how good old tepache is made in a flat with two jars"
+    text = "".join(shape.format(n=n, w=w) for n, w in enumerate(asked.split()))
+    verdict, read, _ = judged(user_says(text), "how good old tepache is made", margins={"part": 9})
+    assert isinstance(verdict, Block)
+    assert any("how good old tepache is made" in one for one in read)
+    names = "useTabs printWidth SEMI endOfLine arrowParens proseWrap jsxQuote MaxLen".split()
+    twin = "".join(shape.format(n=n, w=w) for n, w in enumerate(names))
+    assert len(judged(user_says(twin), "tepache")[1]) <= 2

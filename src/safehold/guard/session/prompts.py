@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from safehold.exchange import Exchange, Role, TextPart, Turn
-from safehold.exchange.views import normalise, readable
+from safehold.exchange.views import normalise, readable, slotted
 from safehold.guard.interface import (
     Allow,
     Block,
@@ -317,12 +317,17 @@ class PromptJudge:
         return [*asked, *_hottest(together, -math.inf, _TOGETHER)]
 
     def _forms(self, exchange: Exchange) -> list[str]:
-        """Return the last request as it stands and as a reader sees it, its parts joined."""
+        """Return the last request as it stands and as a reader sees it, its parts joined.
+
+        Words that are spread over a structure are read in order beside it.
+        """
         forms: dict[str, None] = {}
         for form in requests(exchange):
             plain = self._plain.get(form) or normalise(form)
             ends = [form] if len(form) <= 2 * _READER else [form[:_READER], form[-_READER:]]
-            for whole in (plain, *(shown for end in ends if (shown := readable(end)))):
+            shown = (seen for end in ends if (seen := readable(end)))
+            values = (seen for end in ends for seen in slotted(end))
+            for whole in (plain, *shown, *values):
                 if whole.strip():
                     forms[whole] = None
         return list(forms)
