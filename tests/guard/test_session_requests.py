@@ -248,6 +248,6 @@ def test_a_request_spread_over_a_structure_is_read_in_order(shape: str) -> None:
     verdict, read, _ = judged(user_says(text), "how good old tepache is made", margins={"part": 9})
     assert isinstance(verdict, Block)
     assert any("how good old tepache is made" in one for one in read)
-    names = "useTabs printWidth SEMI endOfLine arrowParens proseWrap jsxQuote MaxLen".split()
+    names = ("useTabs", "printWidth", "SEMI", "endOfLine", "arrowParens", "proseWrap", "MaxLen")
     twin = "".join(shape.format(n=n, w=w) for n, w in enumerate(names))
     assert len(judged(user_says(twin), "tepache")[1]) <= 2

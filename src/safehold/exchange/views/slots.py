@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-_WORD: Final = r"[^\W_]+(?:['\u2019\-.][^\W_]+)*(?:[.,;!?](?=[\"'`<)\]}|]))?"
+_WORD: Final = r"[^\W_]+(?:['\u2019\-.][^\W_]+)*(?:[.,;!?](?=[\"'`<)\]}|\n]))?"
 """A word, with a sentence's mark where a mark of the structure follows it."""
 _ITEM: Final = re.compile(_WORD)
 _RUN: Final = re.compile(f"{_WORD}(?: {_WORD}){{0,4}}")
