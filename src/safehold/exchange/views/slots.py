@@ -45,7 +45,7 @@ _STRETCH: Final = 6_000
 """Characters of a text that are looked at: a request of one word a line fits."""
 
 
-class _Item(msgspec.Struct, frozen=True):
+class _Placed(msgspec.Struct, frozen=True):
     at: int
     text: str
     place: tuple[str, str]
@@ -74,7 +74,7 @@ def slotted(text: str) -> tuple[str, ...]:
     return tuple(kept[:_READINGS])
 
 
-def _items(text: str, cut: re.Pattern[str]) -> Iterator[_Item]:
+def _items(text: str, cut: re.Pattern[str]) -> Iterator[_Placed]:
     """Yield the text's words, or its runs of up to five, each with its place."""
     matches = list(cut.finditer(text))
     for number, match in enumerate(matches):
@@ -83,7 +83,7 @@ def _items(text: str, cut: re.Pattern[str]) -> Iterator[_Item]:
         after = text[match.end() : end]
         left, right = _near(before)[-2:], _near(after)[:2]
         marked = not _MARKS.isdisjoint(left + right) or {left[-1:], right[:1]} <= _ENDS
-        yield _Item(number, match[0], (left[-1:], right.translate(_CLOSERS)), marked)
+        yield _Placed(number, match[0], (left[-1:], right.translate(_CLOSERS)), marked)
 
 
 def _near(between: str) -> str:
@@ -91,8 +91,8 @@ def _near(between: str) -> str:
     return re.sub(r"\n+", "\n", between.replace(" ", "").replace("\t", ","))
 
 
-def _readings(items: Sequence[_Item]) -> Iterator[str]:
-    places: dict[tuple[str, str], list[_Item]] = {}
+def _readings(items: Sequence[_Placed]) -> Iterator[str]:
+    places: dict[tuple[str, str], list[_Placed]] = {}
     for one in items:
         if one.marked:
             places.setdefault(one.place, []).append(one)
@@ -131,7 +131,7 @@ def _steady(places: Sequence[int], lag: int) -> bool:
     return steps.total() > 0 and steps.most_common(1)[0][1] >= _STEADY * steps.total()
 
 
-def _end(items: Sequence[_Item], places: dict[tuple[str, str], list[_Item]]) -> None:
+def _end(items: Sequence[_Placed], places: dict[tuple[str, str], list[_Placed]]) -> None:
     """Put the text's last word, behind which fewer marks stand, where it belongs."""
     last = items[-1] if items else None
     if last is None or len(places.get(last.place, ())) > 1:
