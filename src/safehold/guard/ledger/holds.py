@@ -12,6 +12,7 @@ from safehold.errors import UsageError
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.schema import FINALS, HOLDS, PROGRESS, PROMPTS, check_version
 from safehold.guard.ledger.sealing import PREFIX, ContentKey, key_at_hand
+from safehold.guard.ledger.sqlite_log import empty_log
 
 _CONTENT = ((PROMPTS, "exchange"), (PROGRESS, "text"), (FINALS, "delivered"))
 LONGEST_HOLD_S = 180 * 86_400.0
@@ -51,10 +52,8 @@ def hold(
                 connection.execute(update(HOLDS).where(mine).values(until=end))
             if key is not None:
                 _seal(connection, decision_id, key)
-    if key is not None and engine.dialect.name == "sqlite":
-        with told(engine), engine.connect() as connection:
-            # The log beside the file still has the pages of before.
-            connection.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if key is not None:  # the log beside the file still has the pages of before
+        empty_log(engine, wait_s=5.0)
     return ends
 
 

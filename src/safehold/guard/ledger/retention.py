@@ -3,7 +3,6 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -46,13 +45,20 @@ from safehold.guard.ledger.schema import (
     PROMPTS,
     check_version,
 )
+from safehold.guard.ledger.sqlite_log import empty_log, leave_syncing
 from safehold.guard.ledger.writer import keep
 
 SHORTEST_RETENTION_S = 3600.0
 """Younger rows may belong to a stream that still runs."""
 
-_DECISIONS_PER_COMMIT = 200
-_PAUSE_S = 0.01
+_PAGE = 400
+"""Decisions that are looked up at once."""
+_HOLD_S = 0.01
+"""How long a transaction should hold the write lock: the next one is made to fit."""
+_FEWEST, _FIRST, _MOST = 5, 50, 400
+"""Decisions of a transaction: at least, at first, at most."""
+_PAUSE_S = (0.01, 0.5)
+"""The shortest and the longest pause between two transactions."""
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,34 +182,62 @@ def prune(
     with told(engine), engine.begin() as connection:
         detail = {"phase": "end", "cutoff": cutoff, "decisions": decisions, "rows": rows}
         _event(connection, writer, detail, now=clock(), limit=limit)
-    if engine.dialect.name == "sqlite":
-        with told(engine), engine.connect() as connection:
-            driver: Any = connection.connection.driver_connection
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    empty_log(engine, wait_s=settings.wait_s)
     return Pruned(cutoff=cutoff, decisions=decisions, rows=rows, dry_run=False)
 
 
 def _remove_all(
     reading: Engine, engine: Engine, cutoff: float, now: float, progress: Callable[[int], None]
 ) -> int:
-    """Remove what is due in small transactions, each of which looks once more at its own few."""
-    rows = 0
-    for some in _batches(reading, cutoff):
-        with told(engine), engine.begin() as connection:
-            batch = connection.execute(_due(cutoff, now, some)).scalars().all()
-            removed = sum(
-                connection.execute(delete(table).where(table.c.decision_id.in_(batch))).rowcount
-                for table in (PROGRESS, FINALS, PROMPTS)
-            )
-            if removed:
-                connection.execute(update(HEAD).values(pruned=HEAD.c.pruned + removed))
-        rows += removed
-        progress(len(batch))
-        time.sleep(_PAUSE_S)  # lets a waiting gateway take the write lock
+    """Remove what is due in small transactions, each of which looks once more at its own few.
+
+    A gateway that waits for the write lock looks for it at intervals of up to 0.1 s. So the lock is
+    held for about 10 ms, and is free for at least as long as it was held: half of the time, however
+    slow the machine is.
+    """
+    rows, size = 0, _FIRST
+    with told(engine), engine.connect() as connection:
+        leave_syncing(connection)
+        for page in _pages(reading, cutoff):
+            at = 0
+            while at < len(page):
+                some = page[at : at + size]
+                at += len(some)
+                with connection.begin():
+                    began = time.monotonic()
+                    removed = _remove(connection, cutoff, now, some)
+                held = time.monotonic() - began
+                rows += removed
+                progress(len(some))
+                time.sleep(_pause(held))
+                size = _next_size(len(some), held)
     return rows
 
 
-def _batches(reading: Engine, cutoff: float) -> Iterator[Sequence[str]]:
+def _remove(connection: Connection, cutoff: float, now: float, some: Sequence[str]) -> int:
+    batch = connection.execute(_due(cutoff, now, some)).scalars().all()
+    removed = sum(
+        connection.execute(delete(table).where(table.c.decision_id.in_(batch))).rowcount
+        for table in (PROGRESS, FINALS, PROMPTS)
+    )
+    if removed:
+        connection.execute(update(HEAD).values(pruned=HEAD.c.pruned + removed))
+    return removed
+
+
+def _pause(held_s: float) -> float:
+    """Return how long the lock stays free: as long as it was held, within bounds."""
+    shortest, longest = _PAUSE_S
+    return min(max(held_s, shortest), longest)
+
+
+def _next_size(size: int, held_s: float) -> int:
+    """Return how many decisions the next transaction takes: at most twice, at least half."""
+    fits = int(size * _HOLD_S / max(held_s, 1e-6))
+    return max(_FEWEST, min(_MOST, max(size // 2, min(2 * size, fits))))
+
+
+def _pages(reading: Engine, cutoff: float) -> Iterator[Sequence[str]]:
     """Yield the decisions with an old row, each table read once in the order of its rows."""
     for table in (PROMPTS, FINALS, PROGRESS):
         last = -1
@@ -212,7 +246,7 @@ def _batches(reading: Engine, cutoff: float) -> Iterator[Sequence[str]]:
                 select(table.c.seq, table.c.decision_id)
                 .where(table.c.seq > last, table.c.at < cutoff)
                 .order_by(table.c.seq)
-                .limit(_DECISIONS_PER_COMMIT)
+                .limit(_PAGE)
             )
             with told(reading), reading.connect() as connection:
                 found = connection.execute(page).all()
