@@ -35,7 +35,8 @@ def views(text: str, limits: ViewLimits = _DEFAULT) -> tuple[View, ...]:
         parent, raw = waiting.popleft()
         if len(parent.chain) >= limits.depth:
             continue
-        sources = (ViewSource(parent.text), ViewSource(raw))
+        source = ViewSource(parent.text)  # what is found out about it is shared where both are one
+        sources = (source, source if raw == parent.text else ViewSource(raw))
         for decoder in DECODERS:
             # No decoder may use up what the others need: padding must not blind them.
             own = Work(min(work.left, limits.max_work // _SHARES))
