@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+import socket
+import threading
+import time
 from collections.abc import Generator
 from typing import Any
 
 import msgspec
 import pytest
 from gateway_limits import SMALL
-from gateway_wire import PATHS, Start, body_for, post
+from gateway_wire import PATHS, Start, body_for, post, read
 
 from safehold.guard.gateway.access.load import Load
 from safehold.guard.interface import Allow, Escalation, Failed, Scored
 from safehold.guard.ledger.interface import Action
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
-from safehold.guard.session.batching import Stage2
+from safehold.guard.session.batching import Ahead, BatchLimits, Stage2
 from safehold.guard.session.drivers import drive, run_flow
 
 
@@ -46,7 +49,7 @@ def answer(request: Escalation) -> Scored | Failed:
 def test_what_is_ahead_is_counted_and_measured() -> None:
     """Nobody waits in an idle worker; with prompts ahead, each counts what prompts cost here."""
     clock = Hand()
-    load = Load(stage2_s=lambda: 0.5, cpu=clock)
+    load = Load(stage2=lambda: Ahead(each_s=0.5), cpu=clock)
     assert load.refusal(5.0) is None
     with load.judged(prompt(clock, 2.0, 3)) as flow:
         assert drive(flow, answer) == Allow(score=0.0)
@@ -64,6 +67,48 @@ def test_what_is_ahead_is_counted_and_measured() -> None:
         one.__exit__(None, None, None)
     assert load.judging == 0
     assert load.refusal(5.0) is None
+
+
+def test_replies_that_wait_for_stage_2_are_ahead_too() -> None:
+    """What open streams asked counts beside the prompts; a prompt's own question counts once."""
+    ahead = Ahead(each_s=0.1, waiting=30)
+    load = Load(stage2=lambda: ahead, cpu=Hand())
+    assert load.wait_s == pytest.approx(3.0)
+    assert load.refusal(2.0) is not None
+    assert load.refusal(3.5) is None
+    load.judging = 30  # of which each waits there with one text, at no known cost of its own
+    assert load.wait_s == 0.0
+
+
+def test_prompts_leave_half_of_stage_2s_places_to_replies() -> None:
+    """However cheap a text is: a prompt that is taken never fails because the queue is full."""
+
+    class Stuck:
+        """Answers nobody."""
+
+        def __init__(self) -> None:
+            self.go = threading.Event()
+
+        def score(self, inputs: list[ScoringInput]) -> list[ExchangeScore]:
+            self.go.wait(60)
+            return [ExchangeScore(logit=0.0, clause="") for _ in inputs]
+
+    async def ask() -> list[int | None]:
+        scorer = Stuck()
+        stage2 = Stage2(scorer, BatchLimits(batch=1, waiting=8))
+        load, told, asked = Load(stage2=lambda: stage2.ahead), [], []
+        for number in range(7):
+            refused = load.refusal(2.0)
+            told.append(None if refused is None else refused.retry_after_s)
+            question = stage2(Escalation(prompt=str(number), reply=""))
+            asked.append(asyncio.ensure_future(question))
+            await asyncio.sleep(0.01)
+        scorer.go.set()
+        assert all(isinstance(one, Scored) for one in await asyncio.gather(*asked))
+        stage2.close()
+        return told
+
+    assert asyncio.run(ask()) == [None, None, None, None, None, 1, 1]
 
 
 def test_a_flow_that_breaks_is_no_longer_ahead() -> None:
@@ -97,7 +142,7 @@ def test_a_long_wait_is_told_in_at_most_a_minute() -> None:
     """Being behind counts by how long it lasts; who is told to come again is told within bounds."""
     load = Load(cpu=Hand())
     for _ in range(200):
-        load.behind(0.01)
+        load.behind(0.01)  # a turn of the loop is short: a request needs eight
     assert load.refusal(5.0) is None
     load.behind(900.0)
     told = load.refusal(5.0)
@@ -155,6 +200,30 @@ def test_a_busy_gateway_refuses_new_requests_at_once(stage: Start) -> None:
     for _ in range(400):
         load.behind(0.0)
     assert post(at.gateway.port, PATHS[0], hi)[0] == 200
+
+
+@pytest.mark.parametrize(("behind_s", "told"), [(3000.0, 503), (0.0, 200)])
+def test_a_crowd_that_sends_its_bodies_later_is_a_crowd(
+    stage: Start, behind_s: float, told: int
+) -> None:
+    """Who was let in and holds its body back is weighed again when that comes."""
+    at = stage(limits=SMALL)
+    load = at.gateway.gateway.relay.load
+    load.beat_s = 3600.0  # the next one comes after the test
+    time.sleep(0.2)
+    hi = json.dumps(body_for(PATHS[0], "hi", stream=False)).encode()
+    head = (
+        f"POST {PATHS[0]} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(hi)}\r\nconnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", at.gateway.port), timeout=60) as sock:
+        sock.sendall(head.encode() + hi[:5])
+        time.sleep(0.2)
+        load.behind(behind_s)
+        sock.sendall(hi[5:])
+        got = read(sock)
+    assert int(got.split(b" ")[1]) == told
+    assert (b"retry-after:" in got.lower()) is (told == 503)
 
 
 def test_measuring_changes_no_verdict() -> None:

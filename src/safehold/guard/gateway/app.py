@@ -74,10 +74,16 @@ NUMBERS: dict[str, Callable[[], Codec]] = {
     "/v1/rerank": RerankCodec,
 }
 """Doors whose answers hold no text; canaries go through the others."""
+OPEN = frozenset({"/healthz", "/health", "/readyz", "/metrics"})
+"""The only paths that ask for no key. Every other one asks first what all workers share."""
 _RESPONSE = re.compile(r"/v1/responses/([A-Za-z0-9_.:-]{1,256})")
 _FORWARDED = ("anthropic-version", "openai-organization", "openai-project")
 _NO_MODEL = HttpRefusal(403, "this key may not use this model")
 _SWEEP_S = 1.0
+
+
+class UnsharedError(LedgerError):
+    """This worker does not know what all of them share."""
 
 
 class Gateway:
@@ -269,6 +275,8 @@ class Gateway:
     ) -> None:
         try:
             head = read_head(scope, self.settings.limits)
+            if head.path not in OPEN:  # keys among other things: one may be revoked elsewhere
+                await self._know_what_is_shared()
             if codec is not None:
                 await self._guarded(codec, head, receive, out, visit)
             else:
@@ -276,6 +284,9 @@ class Gateway:
         except (WireError, TrustError) as error:
             refusal = HttpRefusal(_status(error), str(error))
             await self._refuse(codec, out, visit, refusal, type(error).__name__)
+        except UnsharedError as error:
+            refusal = HttpRefusal(503, str(error), 1)
+            await self._refuse(codec, out, visit, refusal)
         except LedgerError:
             refusal = HttpRefusal(503, "the store of the gateway does not answer", 1)
             await self._refuse(codec, out, visit, refusal, "LedgerError")
@@ -294,7 +305,7 @@ class Gateway:
             case _, path if path.startswith("/admin/"):
                 who = self.gate.admin(_token(head))
                 check_host(head, needs_key=self.gate.needs_key)
-                body = await read_body(head, receive, self.settings.limits)
+                body = await self._body(head, receive, self.gate.admin)
                 status, answer = await self.admin.answer(
                     head.method, path, body, who, raw_path=head.raw_path
                 )
@@ -331,7 +342,10 @@ class Gateway:
         if refusal is not None:
             await self._refuse(None, out, visit, refusal)
             return
-        body = await read_body(head, receive, self.settings.limits)
+        body = await self._body(head, receive, self.gate.client)
+        if (refusal := self.gate.suspended(key)) is not None:
+            await self._refuse(None, out, visit, refusal)
+            return
         forwarded = self._forwarded(head)
         if surface is Surface.RESPONSES:
             body = await self.histories.filled(body, key.id if key else "")
@@ -350,7 +364,10 @@ class Gateway:
         if refusal is not None:
             await self._refuse(None, out, visit, refusal)
             return
-        body = await read_body(head, receive, self.settings.limits)
+        body = await self._body(head, receive, self.gate.client)
+        if (refusal := self.gate.suspended(key)) is not None:
+            await self._refuse(None, out, visit, refusal)
+            return
         case = use_case(head.headers.get("x-safehold-use-case"))
         policy = self.settings.policy(Surface.MODERATIONS, key)
         calls = self._moderation.calls(body)
@@ -391,7 +408,7 @@ class Gateway:
             if (reason := self.surfaces.reason(surface)) is not None
         }
         sound = self.relay.ledger.trouble is None
-        told = await self._shared()
+        told = await self._is_shared()
         is_open = any(
             codec.surface
             for codec in self._codecs.values()
@@ -435,7 +452,11 @@ class Gateway:
             return
         if surface is Surface.EMBEDDINGS and self.settings.embeddings != "pass":
             raise UnsupportedError("embeddings are refused by this gateway's configuration")
-        body = await read_body(head, receive, self.settings.limits)
+        body = await self._body(head, receive, self.gate.client)
+        # Once more: those who were let in and sent their bodies later are a crowd all the same.
+        if (refusal := self.gate.suspended(key) or self._busy()) is not None:
+            await self._refuse(codec, out, visit, refusal)
+            return
         policy = self.settings.policy(surface, key)
         standing = self.gate.standing(key)
         if standing is not None and standing.level.rank >= LadderStep.STEP_UP.rank:
@@ -502,28 +523,55 @@ class Gateway:
             raise WireError("previous_response_id: expected a response that this gateway gave")
         return Exchange(turns=(*earlier.turns, *call.exchange.turns))
 
-    async def _shared(self) -> bool:
-        """Say whether this worker knows what all of them share, as of the last second."""
+    async def _body(
+        self, head: RequestHead, receive: Receive, whose: Callable[[str | None], object]
+    ) -> bytes:
+        """Read a body; a key that was revoked while its client took its time is one no more.
+
+        Raises:
+            WireError: The body is too large, too slow, or cut off.
+            TrustError: Whoever asks has no key any more.
+            UnsharedError: The store does not answer any more.
+        """
+        body = await read_body(head, receive, self.settings.limits)
+        await self._know_what_is_shared()
+        whose(_token(head))
+        return body
+
+    async def _know_what_is_shared(self) -> None:
+        """Return once this worker knows what all of them share, as of the last second.
+
+        Raises:
+            UnsharedError: The store does not answer: nobody's key is looked at.
+        """
         try:
             await self.state.fresh()
-        except LedgerError:
+        except LedgerError as error:
+            raise UnsharedError("the gateway's shared state does not answer") from error
+
+    async def _is_shared(self) -> bool:
+        try:
+            await self._know_what_is_shared()
+        except UnsharedError:
             return False
         return True
 
     async def _admit(self, key: Key | None, surface: Surface) -> HttpRefusal | None:
-        if not await self._shared():
-            return HttpRefusal(503, "the gateway's shared state does not answer", 1)
         reason = self.surfaces.reason(surface)
         if reason is not None:
             return HttpRefusal(503, f"this surface is closed: {reason}", 60)
-        if len(self._open) >= self.settings.limits.max_streams:
-            return HttpRefusal(503, "the gateway is at its limit of open exchanges", 1)
-        if (busy := self.relay.load.refusal(self.settings.limits.verdict_wait_s)) is not None:
+        if (busy := self._busy()) is not None:
             return busy
         try:
             return await self.gate.admit(key, surface)
         except LedgerError:
             return HttpRefusal(503, "the store of budgets does not answer", 1)
+
+    def _busy(self) -> HttpRefusal | None:
+        """Return why no exchange may begin now, with when to come again; None: one may."""
+        if len(self._open) >= self.settings.limits.max_streams:
+            return HttpRefusal(503, "the gateway is at its limit of open exchanges", 1)
+        return self.relay.load.refusal(self.settings.limits.verdict_wait_s)
 
     # -- checks ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import functools
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +29,17 @@ class BatchLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: float = 10.0
 
 
+class Ahead(NamedTuple):
+    """What stands before a new question to stage 2."""
+
+    each_s: float = 0.0
+    """What a text costs, in seconds of the scoring thread (a running mean)."""
+    waiting: int = 0
+    """Texts that wait."""
+    crowded: bool = False
+    """Whether they take half of the places, so that new prompts leave the rest to replies."""
+
+
 class Stage2:
     """Answers escalations from every session of a process; one scoring thread."""
 
@@ -41,7 +53,12 @@ class Stage2:
         self.batches = 0
         self.scored = 0
         self.each_s = 0.0
-        """What a text costs, in seconds of the scoring thread (a running mean)."""
+
+    @property
+    def ahead(self) -> Ahead:
+        """What stands before a new question."""
+        waiting = len(self._waiting)
+        return Ahead(self.each_s, waiting, waiting * 2 >= self._limits.waiting)
 
     async def __call__(self, request: Escalation) -> Answer:
         """Return the score of one escalation; never raises for a scorer's failure or a time-out."""

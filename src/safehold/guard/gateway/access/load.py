@@ -1,9 +1,11 @@
 """How long a new request would wait for its verdict, and when to say so instead of taking it.
 
 A worker that takes more than it can judge makes everybody wait. So each request that comes is held
-against what is ahead of it: the prompts that have no verdict yet, times what a prompt costs here,
-and how far the event loop is behind. Costs are measured in CPU seconds of the threads that do the
-work, never by the clock on the wall: a busy machine around the worker does not turn clients away.
+against what is ahead of it: the prompts that have no verdict yet, times what a prompt costs here;
+what replies have asked stage 2; and the turns of the event loop that a request needs, in each of
+which every open stream has its turn too. Costs are measured in CPU seconds of the threads that do
+the work, never by the clock on the wall: a busy machine around the worker does not turn clients
+away.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 
 from safehold.guard.gateway.access.admission import HttpRefusal
 from safehold.guard.interface import Escalation
+from safehold.guard.session.batching import Ahead
 
 T = TypeVar("T")
 Work = Generator[Escalation, Any, T]
@@ -25,6 +28,9 @@ _BEAT_S = 0.1
 _SETTLES_S = 2.0
 """So long being behind lasts until it counts whole."""
 _LONGEST_S = 60
+_TURNS = 8
+"""Turns of the event loop from a request's arrival to its first text: its body, stage 2, the row of
+its prompt, the upstream's head, its first words, and their way out."""
 
 
 class Load:
@@ -32,11 +38,11 @@ class Load:
 
     def __init__(
         self,
-        stage2_s: Callable[[], float] = lambda: 0.0,
+        stage2: Callable[[], Ahead] = Ahead,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
-        """Take what a text costs stage 2 (seconds), and the CPU clock of the calling thread."""
-        self._stage2_s = stage2_s
+        """Take what stands before stage 2, and the CPU clock of the calling thread."""
+        self._stage2 = stage2
         self._cpu = cpu
         self._cost = 0.0
         self._asks = 0.0
@@ -49,14 +55,16 @@ class Load:
     @property
     def wait_s(self) -> float:
         """Seconds of work that stand between a new request and its verdict."""
-        each = self._cost + self._asks * self._stage2_s()
+        stage2 = self._stage2()
+        each = self._cost + self._asks * stage2.each_s
+        replies = max(0, stage2.waiting - self.judging) * stage2.each_s
         # Large prompts are judged in threads beside the others: they share the time, by turns.
-        return self.judging * each * (1 + self.large) + self._late
+        return self.judging * each * (1 + self.large) + replies + self._late * _TURNS
 
     def refusal(self, most_s: float) -> HttpRefusal | None:
         """Return why a request may not be taken now, with when to come again; None: it may."""
         over = self.wait_s - most_s
-        if over <= 0:
+        if over <= 0 and not self._stage2().crowded:
             return None
         again = min(_LONGEST_S, max(1, math.ceil(over)))
         return HttpRefusal(503, "the gateway is busy: it would answer too late", again)

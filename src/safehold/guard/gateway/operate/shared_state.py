@@ -49,6 +49,7 @@ class SharedState:
         self._takers: dict[str, Taker] = {}
         self._overruled: dict[str, int] = {}
         self._read_at: float | None = None
+        self._failed_at: float | None = None
         self._reading = asyncio.Lock()
 
     def on(self, kind: str, taker: Taker) -> None:
@@ -87,14 +88,21 @@ class SharedState:
     async def fresh(self) -> None:
         """Return at once after a reading of the last second, else read.
 
+        Who waits for another's reading takes what that one found, its failure too: while the store
+        is away, nobody stands in a queue behind the others' attempts.
+
         Raises:
             LedgerError: The store can't be reached; the caller must refuse.
         """
         if not self._store.shared or self._is_fresh():
             return
+        came = self._ticks()
         async with self._reading:
-            if not self._is_fresh():
-                await self._read()
+            if self._is_fresh():
+                return
+            if self._failed_at is not None and self._failed_at >= came:
+                raise LedgerError("store: it did not answer those who asked meanwhile")
+            await self._read()
 
     async def read(self) -> None:
         """Read all fields, and tell the store again what it forgot.
@@ -120,7 +128,12 @@ class SharedState:
     async def _read(self) -> None:
         began = self._ticks()
         found: dict[str, Field] = {}
-        for name, value in (await self._store.state()).items():
+        try:
+            held = await self._store.state()
+        except LedgerError:
+            self._failed_at = self._ticks()
+            raise
+        for name, value in held.items():
             try:
                 found[name] = msgspec.json.decode(value, type=Field)
             except msgspec.DecodeError:

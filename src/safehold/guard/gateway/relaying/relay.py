@@ -60,6 +60,7 @@ from safehold.guard.gateway.upstreams.http import Answer, Client, read_all
 from safehold.guard.interface import Allow, Block, FailMode, Verdict
 from safehold.guard.ledger.interface import Action, FinalRow, LedgerVerdict, Outcome, RowSink
 from safehold.guard.overlay.live import HotSource, no_hot_rules
+from safehold.guard.session.batching import Ahead
 from safehold.guard.session.drivers import contained, run_flow
 from safehold.guard.session.remembered import ScoreMemory
 
@@ -138,7 +139,7 @@ class Relay:
     ) -> None:
         self.classes = classes or FirstAlone()
         self.memory = memory
-        self.load = Load(lambda: getattr(holder.current.stage2, "each_s", 0.0))
+        self.load = Load(lambda: getattr(holder.current.stage2, "ahead", Ahead()))
         self.keep = keep
         self.media = media
         self.hot = hot
