@@ -16,7 +16,7 @@ from safehold.errors import UsageError
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 # What the parts say, told here so that `--help` loads none of them; a test compares.
-SCANNERS = ("decoded", "judge", "known", "rules", "session", "sketch", "workflow")
+SCANNERS = ("decoded", "judge", "known", "rules", "session", "sketch", "stages", "workflow")
 TAILS = ("light", "medium", "heavy")
 OWN = "own"
 BACKGROUND = 0.5
@@ -100,6 +100,7 @@ def scan(
     \b
     Examples:
       safehold monitor scan
+      safehold monitor scan --scanner stages
       safehold monitor scan -o bundle=out/bundle -o sha256=DIGEST --processes 2
       safehold monitor scan --scanner known -o file=attack.txt
       safehold monitor scan --scanner rules -o file=new-rules.yaml
@@ -164,7 +165,8 @@ def status(places: _Places, as_json: bool) -> None:
 @click.option(
     "--workflow",
     metavar="BUNDLE",
-    help="Also judge each account's last day as one text, with this stock bundle.",
+    help="Also judge each account's last day as one text and count the workflow's stages in it, "
+    "with this stock bundle.",
 )
 @_json_option
 @click.pass_obj
@@ -179,14 +181,14 @@ def accounts(places: _Places, workflow: str | None, as_json: bool) -> None:
     """
     from safehold.detect.monitoring.account_book import AccountBook
     from safehold.detect.monitoring.fitted import caps_of
-    from safehold.detect.monitoring.scan.guard_scanners import day_joiner
+    from safehold.detect.monitoring.scan.guard_scanners import day_watch
     from safehold.detect.monitoring.tables import MonitorStore
     from safehold.guard.ledger.reader import LedgerReader
 
-    joiner = None if workflow is None else day_joiner({"bundle": workflow})
+    joiner, stager = (None, None) if workflow is None else day_watch({"bundle": workflow})
     store = MonitorStore.open(places.monitor)
     caps, exempt = caps_of(store)
-    book = AccountBook(store, caps=caps, exempt_caps=exempt, joiner=joiner)
+    book = AccountBook(store, caps=caps, exempt_caps=exempt, joiner=joiner, stager=stager)
     taken = book.follow(LedgerReader.open(places.ledger))
     found = book.labels(now=time.time())
     for one in found:
@@ -318,12 +320,18 @@ def account_command(places: _Places, account: str, as_json: bool) -> None:
             for name in ("queries", "blocked", "walked", "windows", "split", "lineage")
         }
         told = {"account": account, **counts, "evidence_10": powers, "labels": labels}
+        told |= {"workflow": state.workflow, "most_stages": state.most_stages}
         click.echo(msgspec.json.encode({**told, "decisions": state.evidence}))
         return
     click.echo(
         f"{account}: {state.queries} exchanges, {state.blocked} stopped, {state.walked} resembling "
         f"an earlier one, longest chain {state.lineage}, {state.split} of {state.windows} days hot"
     )
+    if state.workflow.stages:
+        click.echo(
+            f"  last day: {len(state.workflow.stages)} of {state.workflow.of} stages of "
+            f"{state.workflow.clause} ({', '.join(state.workflow.stages)})"
+        )
     for name, power in powers.items():
         click.echo(
             f"  {name}: evidence 10^{power} (a label needs 10^{-math.log10(caps.alpha):.0f})"
@@ -367,7 +375,8 @@ def fit_command(places: _Places, honest: IO[str], as_json: bool) -> None:
             click.echo(
                 f"{name}: stopped {caps.block:.1%}, resembling {caps.walk:.1%}, in pieces "
                 f"{caps.workflow:.1%} of days above {caps.asked:.2f} asked or {caps.got:.2f} got, "
-                f"chain {caps.lineage}; of {one.accounts} accounts"
+                f"chain {caps.lineage}, fewer than {caps.stages} stages a day; of {one.accounts} "
+                "accounts"
             )
 
 

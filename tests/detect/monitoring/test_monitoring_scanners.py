@@ -139,4 +139,6 @@ def test_every_scanner_of_the_table_refuses_what_it_can_not_do() -> None:
     for name in ("judge", "known", "rules", "sketch"):
         with pytest.raises(UsageError, match="needs"):
             load_scanner(ScannerSpec(name))
-    assert set(SCANNERS) == {"session", "workflow", "judge", "known", "rules", "sketch", "decoded"}
+    assert set(SCANNERS) == {
+        "session", "workflow", "stages", "judge", "known", "rules", "sketch", "decoded"
+    }  # fmt: skip

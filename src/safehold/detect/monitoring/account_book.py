@@ -1,6 +1,7 @@
 """The accounts' states and labels, kept in the monitor's database and moved along the ledger."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
@@ -15,9 +16,11 @@ from safehold.detect.monitoring.accounts import (
     labels,
     noted,
     observe,
+    observe_stages,
     observe_window,
 )
 from safehold.detect.monitoring.tables import ACCOUNTS, CURSORS, LABELS, STEPS, MonitorStore
+from safehold.detect.monitoring.workflow import Workflows
 from safehold.guard.accounts.interface import AccountStanding, LadderStep
 from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.joined import Joined, joined, watermark
@@ -26,6 +29,9 @@ from safehold.guard.ledger.reader import LedgerReader
 _STRIDE = 2_000
 _LABEL_LASTS_S = 90 * 86_400.0
 _LEAST_PIECES = 2
+_DAY_S = 86_400.0
+_PIECES_BEFORE = 12
+"""Replies before a new one that its stages are read behind."""
 _REMEMBERED = 20_000
 _CURSOR = "accounts"
 _COMPARED = "accounts/compared"
@@ -56,6 +62,19 @@ class AccountExchange(msgspec.Struct, frozen=True):
     got: str
 
 
+class Stager(Protocol):
+    """Reads the stages of restricted workflows out of what was delivered."""
+
+    @property
+    def workflows(self) -> Workflows:
+        """The stages of each restricted clause."""
+        ...
+
+    def stages(self, text: str, before: str = "") -> frozenset[str]:
+        """Return the stages that a text delivers behind what was delivered before it."""
+        ...
+
+
 Joiner = Callable[[Sequence[str], Sequence[str]], DayScores]
 """Judges what was asked and what was given as if each were one text."""
 
@@ -70,13 +89,15 @@ class AccountBook:
         caps: Caps,
         exempt_caps: Caps | None = None,
         joiner: Joiner | None = None,
+        stager: Stager | None = None,
     ) -> None:
         """Take the store and the caps; exempt accounts have `exempt_caps` or never a label.
 
         `joiner` judges an account's last day as one text; None leaves workflows in pieces unseen.
+        `stager` reads which stages an account was given; None leaves them uncounted.
         """
         self._store, self._caps, self._exempt = store, caps, exempt_caps
-        self._joiner = joiner
+        self._joiner, self._stager = joiner, stager
         self._texts: dict[int, AccountExchange] = {}
         self._newest = 0.0
 
@@ -200,9 +221,11 @@ class AccountBook:
                 text=_asked(one),
                 stopped=stopped(one),
             )
+            if self._stager is not None:
+                states[name] = state = self._staged(ledger, self._stager, state, one)
             if self._joiner is not None and not stopped(one):
                 states[name] = state = self._windowed(ledger, state, one, self._caps_of(name))
-            if stopped(one) or state.windows:
+            if stopped(one) or state.windows or state.stages:
                 self._label(connection, name, state, at=one.final.at)
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.account.in_(names)))
         if states:
@@ -234,6 +257,31 @@ class AccountBook:
         asked, got = [said.asked for said in found], [said.got for said in found]
         scores = self._joiner([text for text in asked if text], [text for text in got if text])
         return observe_window(state, decision_id=one.decision_id, scores=scores, caps=caps)
+
+    def _staged(
+        self, ledger: Connection, stager: Stager, before: AccountState, one: Joined
+    ) -> AccountState:
+        """Add the stages that were delivered now, read behind the account's last texts.
+
+        What a stopped reply had let out before counts as well.
+        """
+        said = self._texts[one.seq] = _said(one)
+        at = one.final.at
+        earlier = [place for place in before.recent if 0 <= at - place.at <= _DAY_S]
+        state = before
+        if said.got.strip() or before.stages:
+            told = " ".join(
+                self._recalled(ledger, place.seq).got for place in earlier[-_PIECES_BEFORE:]
+            )
+            state = observe_stages(
+                before,
+                stager.stages(said.got, told),
+                decision_id=one.decision_id,
+                at=at,
+                workflows=stager.workflows,
+            )
+        # With a joiner the exchange is noted there.
+        return state if self._joiner is not None else noted(state, seq=one.seq, at=at)
 
     def _recalled(self, ledger: Connection, seq: int) -> AccountExchange:
         if seq not in self._texts:

@@ -1,6 +1,6 @@
 """Accounts: statistics that hold at any time, so that looking every day costs no false alarm.
 
-Three rates and a count for each account, each a few numbers that one exchange updates:
+Three rates and two counts for each account, each a few numbers that one exchange updates:
 
 1. *Block rate*: how often the guard stops the account.
 2. *Search walk*: how often a stopped text resembles one of the account's last stopped texts, which
@@ -10,6 +10,8 @@ Three rates and a count for each account, each a few numbers that one exchange u
    are hot too, so a day counts only above a line that honest accounts' days hardly ever reach.
 4. *Lineage*: the longest chain of resembling stopped texts; a count, so that harmless traffic in
    between does not dilute it.
+5. *Stages*: how many distinct stages of one clause's workflow the account was given within a day; a
+   count too, and one stage asked ten times is one.
 
 A rate's evidence is a mixture of likelihood ratios against "the rate is at most the cap". Its
 expectation under that is at most one at every moment, so by Ville's inequality it ever exceeds
@@ -19,11 +21,18 @@ Ramdas, 2022).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
+from safehold.detect.monitoring.workflow import (
+    StageSeen,
+    Workflows,
+    WorkflowScore,
+    seen_within_day,
+    workflow_score,
+)
 from safehold.guard.scorers.similar import folded, grams
 
 _BLOCK_RATES = (0.1, 0.2, 0.4, 0.7)
@@ -38,6 +47,7 @@ _FORGET_S = 30 * 86_400.0
 _EVIDENCE = 16
 _LEAST_QUERIES = 50
 _DAYS = 64
+_LEAST_STAGES = 3
 _HOT_ASKED, _HOT_GOT = 0.025, 0.1
 
 
@@ -48,7 +58,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     caps is ever labelled. `asked` and `got` are the lines that a day's joined requests or replies
     must pass to be an event, in [0, 1]; `workflow` is how often that may happen. Fit all of them on
     your own honest accounts (`fit_caps`). The default lines are those of the stock bundle
-    (`python -m bench.askers --fit`).
+    (`python -m bench.askers --fit`). `stages` of one clause within a day are too many.
     """
 
     block: float = 0.3
@@ -57,6 +67,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     asked: float = 0.948
     got: float = 0.0
     lineage: int = 35
+    stages: int = 3
     alpha: float = 1e-4
 
 
@@ -102,6 +113,9 @@ class AccountState(msgspec.Struct, frozen=True, kw_only=True):
     lineage: int = 0
     hot: tuple[Hot, ...] = ()
     evidence: tuple[str, ...] = ()
+    stages: tuple[StageSeen, ...] = ()
+    workflow: WorkflowScore = WorkflowScore()
+    most_stages: int = 0
 
 
 class AccountLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +174,25 @@ def observe_window(
         days=days,
         recent=(),
         evidence=(*state.evidence, decision_id)[-_EVIDENCE:],
+    )
+
+
+def observe_stages(
+    state: AccountState,
+    found: Collection[str],
+    *,
+    decision_id: str,
+    at: float,
+    workflows: Workflows,
+) -> AccountState:
+    """Return the state after an exchange delivered these stages; those of a day count together."""
+    seen = seen_within_day(state.stages, found, at=at, decision_id=decision_id)
+    score = workflow_score({one.stage for one in seen}, workflows)
+    return msgspec.structs.replace(
+        state,
+        stages=seen,
+        workflow=score,
+        most_stages=max(state.most_stages, len(score.stages)),
     )
 
 
@@ -243,20 +276,29 @@ def labels(state: AccountState, caps: Caps) -> Iterator[AccountLabel]:
             f"at most {caps.lineage - 1} are usual",
             evidence=state.evidence,
         )
+    if len(state.workflow.stages) >= caps.stages:
+        own = set(state.workflow.stages)
+        yield AccountLabel(
+            label="workflow-in-stages",
+            reason=f"{len(own)} of {state.workflow.of} stages of {state.workflow.clause} within a "
+            f"day ({', '.join(state.workflow.stages)}), at most {caps.stages - 1} are usual",
+            evidence=tuple(dict.fromkeys(o.decision_id for o in state.stages if o.stage in own)),
+        )
 
 
 def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
     """Return caps that the operator's own honest accounts keep: their greatest rates and chain.
 
     Accounts with fewer than 50 queries tell no rate and are left out; caps never fall below a
-    block rate of 2 %, a walk share of 1 % and a chain of 10. The lines of the day's scores are
-    those that a further honest account ever passes with a probability of at most 2.5 % for what it
-    asked and 10 % for what it was given, which tells more of a workflow in pieces.
+    block rate of 2 %, a walk share of 1 %, a chain of 10 and three stages. The lines of the day's
+    scores are those that a further honest account ever passes with a probability of at most 2.5 %
+    for what it asked and 10 % for what it was given, which tells more of a workflow in pieces.
     """
     known = [one for one in honest if one.queries >= _LEAST_QUERIES]
     block = max((one.blocked / one.queries for one in known), default=0.2)
     walk = max((one.walked / one.queries for one in known), default=0.1)
     chain = max((one.lineage for one in known), default=29)
+    stages = max((one.most_stages for one in known), default=0)
     judged = [one for one in known if one.windows]
     lines = Caps()
     if judged:
@@ -285,6 +327,7 @@ def fit_caps(honest: Sequence[AccountState], *, alpha: float = 1e-4) -> Caps:
         asked=lines.asked,
         got=lines.got,
         lineage=max(10, chain + 1),
+        stages=max(_LEAST_STAGES, stages + 1),
         alpha=alpha,
     )
 

@@ -1,12 +1,15 @@
 """Scanners that run the guard once more: each exchange, a whole conversation, new rules, a day."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from safehold.constitution.steps import steps_of
+from safehold.detect.monitoring.account_book import Joiner
 from safehold.detect.monitoring.accounts import DayScores
 from safehold.detect.monitoring.scan.interface import ScanFinding, unscorable
+from safehold.detect.monitoring.scan.stages import StageReader, StagesScanner, stage_reader
 from safehold.errors import UsageError
 from safehold.exchange import Channel, Exchange, Lane, Role, user_says
 from safehold.guard.bundle.load import Bundle, PinnedDigest, SignedBy, load_bundle
@@ -51,7 +54,7 @@ class OfflineGuard:
 
     def __init__(self, options: Mapping[str, str]) -> None:
         """Load the bundle: a stock one by name, a folder with `sha256` or `key`."""
-        bundle = _bundle(options)
+        bundle = self.bundle = _bundle(options)
         self._guard = Guard(bundle.cascade, ViewDecoder())
         self._stage2 = no_stage2 if bundle.stage2 is None else InlineStage2(bundle.stage2)
         self.digest = bundle.digest
@@ -83,10 +86,27 @@ class OfflineGuard:
         return self.judge(user_says(prompt), [lane] if reply else [])
 
 
-def day_joiner(options: Mapping[str, str]) -> Callable[[Sequence[str], Sequence[str]], DayScores]:
+def day_joiner(options: Mapping[str, str]) -> Joiner:
     """Return what judges an account's day as if it were one exchange."""
-    guard = OfflineGuard(options)
+    return _joins(OfflineGuard(options))
 
+
+def day_watch(options: Mapping[str, str]) -> tuple[Joiner, StageReader | None]:
+    """Return what judges an account's day as one exchange, and what reads its stages.
+
+    The second is None where no steps are written for what the bundle guards.
+    """
+    guard = OfflineGuard(options)
+    known = steps_of(guard.bundle.manifest.constitution)
+    return _joins(guard), stage_reader(guard.bundle, options) if known else None
+
+
+def stages_scanner(options: Mapping[str, str]) -> StagesScanner:
+    """Return the scanner of delivered stages; `constitution` and `steps` name one's own files."""
+    return StagesScanner(stage_reader(_bundle(options), options))
+
+
+def _joins(guard: OfflineGuard) -> Joiner:
     def judged(asked: Sequence[str], got: Sequence[str]) -> DayScores:
         found = guard.joined(asked, got)
         return DayScores(asked=found.asked, got=found.got)

@@ -11,6 +11,7 @@ from safehold.detect.monitoring.scan.guard_scanners import (
     RulesScanner,
     SessionScanner,
     WorkflowScanner,
+    stages_scanner,
 )
 from safehold.detect.monitoring.scan.interface import ScanFinding, Scanner, ScannerSpec
 from safehold.detect.monitoring.scan.judge_scanner import JudgeScanner
@@ -83,6 +84,7 @@ def _sketch_of(line: str) -> tuple[int, ...]:
 SCANNERS: dict[str, Callable[[Mapping[str, str]], Scanner]] = {
     "session": SessionScanner,
     "workflow": WorkflowScanner,
+    "stages": stages_scanner,
     "judge": JudgeScanner,
     "known": KnownScanner,
     "rules": RulesScanner,
