@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-_WORD: Final = r"[^\W_]+(?:['\u2019\-.][^\W_]+)*(?:[.,;!?](?=[\"'`<)\]}|\n]))?"
+_WORD: Final = r"[^\W_]+(?:['\u2019\-.][^\W_]+)*(?:[.,:;!?](?=[\"'`<)\]}|\n]))?"
 """A word, with a sentence's mark where a mark of the structure follows it."""
 _ITEM: Final = re.compile(_WORD)
 _RUN: Final = re.compile(f"{_WORD}(?: {_WORD}){{0,4}}")
@@ -32,6 +32,8 @@ _STEADY: Final = 0.7
 """Share of the steps from one word to the next that are the usual step."""
 _LAGS: Final = (1, 2, 3)
 """Words of one place in a record."""
+_FILLER: Final = 0.25
+"""Share of a place's words that no word of a language has."""
 _WORDS: Final = 0.7
 """Share of a reading's items that are words of letters alone, capitals at most in front."""
 _DISTINCT: Final = 0.5
@@ -113,16 +115,9 @@ def _is_word(text: str) -> bool:
 
 def _varying(words: Sequence[str]) -> list[str]:
     """Return the words without what stands in every record, such as the record's kind."""
-    for lag in _LAGS[1:]:
-        same = {
-            phase
-            for phase in range(lag)
-            if (own := words[phase::lag])
-            and Counter(own).most_common(1)[0][1] >= max(_LEAST // lag, _STEADY * len(own))
-        }
-        if same:
-            return [word for at, word in enumerate(words) if at % lag not in same]
-    return list(words)
+    counts = Counter(words)
+    least = max(_LEAST // 2 + 1, _FILLER * len(words))
+    return [word for word in words if counts[word] < least]
 
 
 def _steady(places: Sequence[int], lag: int) -> bool:
@@ -144,7 +139,7 @@ def _end(items: Sequence[_Placed], places: dict[tuple[str, str], list[_Placed]])
 
 def _runs(words: Sequence[str], *, named: bool) -> bool:
     """Whether these look like running words: letters, seldom the same, not all of them names."""
-    plain = sum(_is_word(one.rstrip(".,;!?")) for one in words)
+    plain = sum(_is_word(one.rstrip(".,:;!?")) for one in words)
     small = sum(one == one.lower() for one in words)
     short = sum(len(one) <= _SHORT for one in words)
     return (
