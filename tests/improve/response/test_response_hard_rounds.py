@@ -19,6 +19,7 @@ from safehold.improve.response.warm import (
     at,
     benign_cost,
     hardened,
+    part_way,
     same_point,
     with_prompt_head,
 )
@@ -28,6 +29,7 @@ from safehold.progress import Progress
 FOLDER, PINNED = stock_bundle()
 ASK = "at how many degrees do I mash for a pale ale?"
 HEARD = Heard()
+ASKS = ("a birthday card", "a walk in the rain", "my late grandfather's garden")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def corpus() -> Corpus:
 def test_thresholds_set_again_cost_benign_text_nothing(
     champion: Bundle, corpus: Corpus, shift: float, noise: float
 ) -> None:
-    """Whatever the new head: of its own benign text no more is escalated, and no more refused."""
+    """Whatever the new head: no more benign text is escalated or refused, nor more in the dress."""
     benign, twins = corpus.benign(80, 1), corpus.benign(110, 2)[80:]
     start = prompt_head(champion, FOLDER)
     rng = np.random.default_rng(7)
@@ -58,7 +60,8 @@ def test_thresholds_set_again_cost_benign_text_nothing(
     fresh = at(fresh, same_point(before, fresh, benign, twins, HEARD))
     found = Judge(fresh, heard=HEARD).prompts([*benign, *twins])
     assert sum(one.escalated for one in found[: len(benign)]) <= before.escalated
-    assert sum(one.blocked for one in found) <= before.refused
+    assert sum(one.blocked for one in found[: len(benign)]) <= before.refused
+    assert sum(one.blocked for one in found[len(benign) :]) <= before.twins_refused
     here = champion.cascade.prompt
     assert fresh.cascade.prompt.block >= here.block
     assert fresh.cascade.prompt.escalate >= here.escalate
@@ -66,6 +69,27 @@ def test_thresholds_set_again_cost_benign_text_nothing(
     if shift >= 4:
         alone = Judge(with_prompt_head(champion, other), heard=HEARD).prompts(benign)
         assert sum(one.escalated for one in alone) > before.escalated
+
+
+def test_what_is_saved_elsewhere_pays_for_no_twin(champion: Bundle, corpus: Corpus) -> None:
+    """A head that spares benign text and burns the twins gets a threshold that spares both."""
+    benign, twins = corpus.benign(40, 1), [wrappers()[36].around(one) for one in ASKS]
+    colder = msgspec.structs.replace(champion.cascade.prompt, block=-20.0)
+    before = benign_cost(at(champion, colder), benign, [], HEARD)
+    assert before.refused > len(twins)  # so many refusals could be spent on the twins
+    before = msgspec.structs.replace(before, twins_refused=0)
+    fresh = at(champion, same_point(before, champion, benign, twins, HEARD))
+    assert not any(one.blocked for one in Judge(fresh, heard=HEARD).prompts(twins))
+
+
+@pytest.mark.parametrize("way", [0.0, 0.25, 0.5, 1.0])
+def test_part_of_the_way_lies_between(champion: Bundle, way: float) -> None:
+    """Nothing of the way is the champion, all of it the fit, and in between every weight is."""
+    start = prompt_head(champion, FOLDER)
+    fit = msgspec.structs.replace(start, table=start.table + 2, bias=start.bias - 1)
+    between = part_way(start, fit, way)
+    assert between.table == pytest.approx(start.table + 2 * way, abs=1e-5)
+    assert between.bias == pytest.approx(start.bias - way)
 
 
 def test_what_a_stage_2_said_is_what_it_says(champion: Bundle, corpus: Corpus) -> None:

@@ -30,12 +30,16 @@ Rewriter = Callable[[str, int], str]
 class ProliferateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many variants: of each side to learn from, of each side held out.
 
+    `twins` permitted ones are held out, if that is more: thresholds are set on them, and a dress
+    may cost a point at most, which few texts can't tell.
+
     `edited` is the share of the dress's words that change; `chained` the share of variants whose
     ask goes through a transform more than the incident's.
     """
 
     learnt: int = 128
     held_out: int = 64
+    twins: int = 0
     edited: float = 0.1
     chained: float = 0.15
     seed: int = 1
@@ -61,7 +65,7 @@ def variants(
         (asks.restricted, True, False, settings.learnt),
         (asks.permitted, False, False, settings.learnt),
         (asks.held_restricted, True, True, settings.held_out),
-        (asks.held_permitted, False, True, settings.held_out),
+        (asks.held_permitted, False, True, max(settings.held_out, settings.twins)),
     ]
     for pool, restricted, held_out, count in plan:
         made = 0

@@ -1,10 +1,13 @@
 """A challenger by warm start: stage 1 learns the variants in seconds, thresholds follow.
 
 1. The prompt head goes on from the champion's weights, on variants of both sides and a replay.
-2. Thresholds are set anew on benign prompts so that no more of them are refused than before, and
-   no more of them are escalated.
+2. Half and all of the way from the champion's weights to the fit's are tried (as Wortsman et al.
+   2022 go between a model and its fine-tuned one: what both know stays known).
+   Thresholds are set anew so that no more benign prompts are refused than before, no more
+   permitted asks in the incident's dress, and no more benign prompts escalated.
 3. The whole guard is asked about the variants that were learnt from. Those that it still judges
-   wrongly weigh more in another fit from the champion; the best of all fits is kept.
+   wrongly weigh more in another fit from the champion. The best of all is kept; of equals the one
+   that is nearest to the champion.
 4. The golden set gets the incident and a permitted twin; the rest of the bundle stays, byte by
    byte.
 """
@@ -30,6 +33,8 @@ from safehold.improve.training.interface import LabelledText
 from safehold.improve.training.window_head import WindowHeadSettings, train_window_head
 from safehold.progress import Progress
 
+_WAYS = (0.5, 1.0)
+"""How far from the champion to a fit, as shares of the way."""
 _TRIES = 6
 """How often a surface's threshold is set anew."""
 
@@ -156,7 +161,7 @@ def challenger(
 class Hardened(msgspec.Struct, frozen=True):
     """The best fit: its head, the bundle with it, and the learnt variants it judges wrongly.
 
-    `tried` says how many each fit judged wrongly.
+    `tried` says how many each fit judged wrongly where it was best on its way.
     """
 
     head: WindowHead
@@ -193,28 +198,41 @@ def hardened(
     times: dict[str, float] = {}
     heard = Heard()
     before = benign_cost(champion, benign, twins, heard if base is champion else None)
-    best: tuple[tuple[bool, int], WindowHead, Bundle, tuple[Variant, ...]] | None = None
+    best: tuple[tuple[bool, int, float], Hardened] | None = None
     tried: list[int] = []
     for _ in range(1 + settings.rounds):
-        head = learnt_head(start, incident, made, replay, settings, progress, times)
-        stored = msgspec.structs.replace(
-            head, table=head.table.astype(np.float16).astype(np.float32)
-        )
-        fresh = with_prompt_head(base, stored)
-        fresh = at(fresh, same_point(before, fresh, benign, twins, heard))
-        judge = Judge(fresh, heard=heard)
-        wrong = [one for one in learnt if judge.prompt(one.text).blocked is not one.restricted]
-        missed = judge.prompt(incident.text).blocked is not miss
-        tried.append(len(wrong))
-        if best is None or (missed, len(wrong)) < best[0]:
-            best = ((missed, len(wrong)), head, fresh, tuple(wrong))
+        fit = learnt_head(start, incident, made, replay, settings, progress, times)
+        here: list[int] = []
+        for way in _WAYS:
+            head = part_way(start, fit, way)
+            stored = msgspec.structs.replace(
+                head, table=head.table.astype(np.float16).astype(np.float32)
+            )
+            fresh = with_prompt_head(base, stored)
+            fresh = at(fresh, same_point(before, fresh, benign, twins, heard))
+            judge = Judge(fresh, heard=heard)
+            wrong = [one for one in learnt if judge.prompt(one.text).blocked is not one.restricted]
+            missed = judge.prompt(incident.text).blocked is not miss
+            here.append(len(wrong))
+            if best is None or (missed, len(wrong), way) < best[0]:
+                best = ((missed, len(wrong), way), Hardened(head, fresh, tuple(wrong), ()))
+            if not wrong and not missed:
+                break
+        tried.append(min(here))
         if not wrong and not missed:
             break
         for one in wrong:
             times[one.text] = times.get(one.text, 1.0) * settings.harder
     if best is None:
         raise ResponseError("a warm start needs at least one fit; `rounds` is below 0")
-    return Hardened(best[1], best[2], best[3], tuple(tried))
+    return msgspec.structs.replace(best[1], tried=tuple(tried))
+
+
+def part_way(start: WindowHead, fit: WindowHead, way: float) -> WindowHead:
+    """Return the head that lies this share of the way from one to the other."""
+    table = (start.table + np.float32(way) * (fit.table - start.table)).astype(np.float32)
+    bias = start.bias + way * (fit.bias - start.bias)
+    return msgspec.structs.replace(fit, table=table, bias=bias)
 
 
 def _lined(manifest: Manifest, command: str) -> Manifest:
@@ -240,17 +258,21 @@ def at(bundle: Bundle, prompt: Thresholds) -> Bundle:
 
 
 class BenignCost(msgspec.Struct, frozen=True):
-    """What a champion costs benign prompts: how many it refuses, and how many it escalates."""
+    """What a champion costs: benign prompts refused and escalated, and refused twins in the dress.
+
+    The two refusals are apart: a dress may not be paid for by what is saved elsewhere.
+    """
 
     thresholds: Thresholds
     refused: int
     escalated: int
+    twins_refused: int
 
 
 def benign_cost(
     champion: Bundle, benign: Sequence[str], twins: Sequence[str], heard: Heard | None = None
 ) -> BenignCost:
-    """Return what the champion costs: refusals of `benign` and `twins`, escalations of `benign`.
+    """Return what the champion costs in refusals of each, and in escalations of `benign`.
 
     Raises:
         ResponseError: There is no benign prompt.
@@ -261,8 +283,9 @@ def benign_cost(
     found = judge.prompts([*benign, *twins])
     return BenignCost(
         here,
-        refused=sum(one.blocked for one in found),
+        refused=sum(one.blocked for one in found[: len(benign)]),
         escalated=sum(one.stage1 >= here.escalate for one in found[: len(benign)]),
+        twins_refused=sum(one.blocked for one in found[len(benign) :]),
     )
 
 
@@ -275,23 +298,27 @@ def same_point(
 ) -> Thresholds:
     """Return thresholds under which the fresh bundle costs the benign prompts no more.
 
-    No more of `benign` are escalated, and no more of `benign` and `twins` are refused. Stage 2
+    No more of `benign` are escalated, no more of them refused, and no more of `twins`. Stage 2
     reads the last request whatever stage 1 thinks of it, so every prompt goes through both.
     """
     here = before.thresholds
-    texts = [*benign, *twins]
+    kinds = ((benign, before.refused), (twins, before.twins_refused))
     if not fresh.cascade.has_stage2:
-        alone = _above(Judge(fresh).stage1(texts), before.refused, here.alone)
+        judge = Judge(fresh)
+        alone = max(_above(judge.stage1(texts), most, here.alone) for texts, most in kinds)
         return msgspec.structs.replace(here, escalate=alone, alone=alone)
     first = Judge(fresh, heard=heard).stage1(benign)
     moved = msgspec.structs.replace(here, escalate=_above(first, before.escalated, here.escalate))
     for _ in range(_TRIES):
         judge = Judge(at(fresh, moved), heard=heard)
-        finals = [_final(judge, moved, text) for text in texts]
-        if sum(one >= moved.block for one in finals) <= before.refused:
+        block = max(
+            _above([_final(judge, moved, text) for text in texts], most, moved.block)
+            for texts, most in kinds
+        )
+        if block <= moved.block:
             break
         # A prompt that is refused early was not read to its hottest text: hence again.
-        moved = msgspec.structs.replace(moved, block=_above(finals, before.refused, moved.block))
+        moved = msgspec.structs.replace(moved, block=block)
     return moved
 
 
