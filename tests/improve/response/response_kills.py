@@ -98,6 +98,12 @@ def sound(folder: Path) -> str:
     return ""
 
 
+def _until_worked(pid: int, seconds: float) -> None:
+    """Wait until a process has had so much of a processor, however busy the machine is."""
+    while time.clock_gettime((~pid << 3) | 2) < seconds:  # clock_getcpuclockid(3)
+        time.sleep(0.002)
+
+
 def main(folder: Path, rounds: int) -> dict[str, object]:
     """Kill so many writers; return how many were killed and what was unsound."""
     rng = random.Random(1)
@@ -109,7 +115,7 @@ def main(folder: Path, rounds: int) -> dict[str, object]:
         if child == 0:
             for n in range(1_000_000):
                 work(folder, turn * 1_000 + n)
-        time.sleep(rng.uniform(0.0, 0.06))
+        _until_worked(child, rng.uniform(0.0, 0.06))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         steps.update(IncidentCase(folder / "case").done())
