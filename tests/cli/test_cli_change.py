@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import safehold as safehold_package
 from safehold.canonical import canonical, sha256_hex
 from safehold.cli import safehold
+from safehold.cli._change_source import vouch
 from safehold.errors import SafeholdError
 from safehold.improve.evaluation.cache import run_key
 from safehold.improve.evaluation.interface import EvaluationReport, ItemScores, Score
@@ -195,6 +196,38 @@ def test_two_vouch_for_a_file_and_a_release_names_it(shop: Shop) -> None:
     assert parse_release((shop.root / "p.json").read_bytes()).provenance
     wheel.write_bytes(b"evil")
     assert "another file" in shop.refused("change", "vouched", made, str(wheel))
+
+
+def test_of_two_who_vouch_at_the_same_moment_both_have_vouched(shop: Shop) -> None:
+    """Four persons sign one envelope that is not there yet: it holds four signatures."""
+    told = provenance(
+        (BuiltFile("a.whl", sha256_hex(b"a")),),
+        source="git+https://example.org/safehold",
+        commit="c" * 40,
+        builder="https://example.org/ana",
+        parameters={},
+        dependencies={},
+    )
+    (shop.root / "told.json").write_bytes(canonical(told))
+    made = shop.path("a.provenance")
+    call = vouch.callback
+    assert call is not None
+    threads = [
+        Thread(
+            target=call,
+            kwargs={
+                "statement": shop.root / "told.json",
+                "out": Path(made),
+                "ssh_key": shop.root / name,
+            },
+        )
+        for name in ("dev-one", "dev-two", "sec-one", "sec-two")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(Path(made).read_bytes())["signatures"]) == 4
 
 
 class _Status(BaseHTTPRequestHandler):

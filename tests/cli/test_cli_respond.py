@@ -1,8 +1,12 @@
 """`safehold respond` from the command line: one case from an example to a rule that two let act."""
 
 import json
+import os
+import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -12,12 +16,22 @@ from safehold.cli._respond_options import quorum
 from safehold.detect.redteam.interface import Wrapper
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import SafeholdError
+from safehold.guard.bundle.overlay_file import approve, sealed
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.bundles.trial_file import opened_plan
 from safehold.guard.gateway.bundles.trial_memory import TrialMemory, followed
+from safehold.guard.overlay.interface import (
+    BenignCost,
+    HotRule,
+    OverlayContent,
+    PlacedRule,
+    RuleState,
+)
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
+from safehold.improve.response.hotrule import MeasuredRule
 from safehold.improve.response.interface import Dress, Incident, IncidentKind
+from safehold.stats import Rate
 from safehold.trust.release.interface import ArtefactKind
 
 ASK = questions("homebrewing").topics[0].questions[3]
@@ -89,6 +103,139 @@ def test_a_step_before_its_turn_says_which_is_missing(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"label": "benign", "text": "hello"}')
     with pytest.raises(SafeholdError, match="incident"):
         run("rule", "--case", tmp_path / "c", "--benign", tmp_path / "own.jsonl", "--owner", "a")
+
+
+class Desk:
+    """Persons, a case with a rule, and the signed file in which it acts."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.case = IncidentCase(root / "c1")
+        self.rules = root / "hot.json"
+        self.keys = {
+            name: load_or_make_key(root / f"{name}.pem") for name in ("anna", "bela", "eve")
+        }
+        incident = Incident(
+            id="c1", kind=IncidentKind.MISS, at=1, text="t", clause="c", source="s", reporter="a"
+        )
+        self.case.begin(incident, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
+
+    def rule(self, days: float = 7.0, since: float = 0.0, **changes: Any) -> HotRule:
+        """Return a rule of the case."""
+        now = int(time.time() - since)
+        rule = HotRule(
+            id="c1-rule", clause="c", owner="anna", incident="c1", created=now,
+            expires=int(now + days * 86_400), pattern="red barrel", cost=BenignCost(0, 10, {}),
+        )  # fmt: skip
+        return msgspec.structs.replace(rule, **changes)
+
+    def put(self, rule: HotRule, *persons: str, signer: str = "anna", **changes: Any) -> None:
+        """Keep the rule in the case, and let it act in a file that nobody checks on the way."""
+        self.case.keep_rule(MeasuredRule(rule=rule, caught=Rate(9, 10), twins=Rate(0, 10)))
+        signed = tuple(approve(rule, name, self.keys[name]) for name in persons)
+        placed = PlacedRule(rule, RuleState.ACTING, signed)
+        content = OverlayContent(1, int(time.time()), (msgspec.structs.replace(placed, **changes),))
+        self.rules.write_bytes(sealed(content, signer, self.keys[signer]))
+
+    def gate(self, *names: str) -> str:
+        """Ask `respond gate`, and return why it refuses; without a challenger it always does."""
+        pubs = [f"--person-pub={name}={self.root / f'{name}.pub'}" for name in names]
+        with pytest.raises(SafeholdError) as refused:
+            run(
+                "gate", "--case", self.case.folder, "--benign", self.root, "--hot-rules",
+                self.rules, *pubs,
+            )  # fmt: skip
+        return str(refused.value)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """Return a desk with a case."""
+    return Desk(tmp_path)
+
+
+def test_a_gate_counts_on_a_rule_that_two_persons_let_act(desk: Desk) -> None:
+    """The benign twin of the attacks below: only the challenger is missing."""
+    desk.put(desk.rule(), "anna", "bela")
+    assert "no challenger yet" in desk.gate("anna", "bela")
+
+
+def test_a_gate_counts_on_no_rule_that_a_gateway_would_not_let_act(desk: Desk) -> None:
+    """Of strangers, of one person, in shadow, ended or ending, changed, twice, torn or no file."""
+    desk.put(desk.rule(), "eve", "bela", signer="eve")
+    assert "no configured person signed" in desk.gate("anna", "bela")
+    desk.put(desk.rule(), "eve", "bela")
+    assert "2 persons" in desk.gate("anna", "bela")
+    desk.put(desk.rule(), "anna")
+    assert "2 persons" in desk.gate("anna", "bela")
+    assert "two persons" in desk.gate("anna")
+    desk.put(desk.rule(), "anna", "bela")
+    assert "anna is there twice" in desk.gate("anna", "anna")
+    (desk.root / "bela.pub").rename(desk.root / "kept.pub")
+    (desk.root / "bela.pub").write_bytes((desk.root / "anna.pub").read_bytes())
+    assert "same key" in desk.gate("anna", "bela")
+    (desk.root / "kept.pub").rename(desk.root / "bela.pub")
+    desk.put(desk.rule(), "anna", "bela", state=RuleState.SHADOW)
+    assert "in shadow" in desk.gate("anna", "bela")
+    desk.put(desk.rule(1.0), "anna", broken_glass=True)
+    assert "one person alone" in desk.gate("anna", "bela")
+    desk.put(desk.rule(2.0, since=3 * 86_400), "anna", "bela")
+    assert "time is over" in desk.gate("anna", "bela")
+    desk.put(desk.rule(7.0, since=6.5 * 86_400), "anna", "bela")
+    assert "within a day" in desk.gate("anna", "bela")
+    desk.put(desk.rule(cost=None), "anna", "bela")
+    assert "benign cost" in desk.gate("anna", "bela")
+    desk.put(desk.rule(), "anna", "bela")
+    placed = PlacedRule(desk.rule(), RuleState.SHADOW)
+    both = OverlayContent(1, 1, (placed, placed))
+    desk.rules.write_bytes(sealed(both, "anna", desk.keys["anna"]))
+    assert "twice" in desk.gate("anna", "bela")
+    desk.put(desk.rule(), "anna", "bela")
+    changed = desk.rule(pattern="any barrel")
+    desk.case.keep_rule(MeasuredRule(rule=changed, caught=Rate(9, 10), twins=Rate(0, 10)))
+    assert "as the case has it" in desk.gate("anna", "bela")
+
+
+@pytest.mark.parametrize("kind", ["empty", "torn", "binary", "deep", "huge", "pipe", "none"])
+def test_a_gate_reads_no_rules_from_what_is_no_file_of_rules(kind: str, desk: Desk) -> None:
+    """Each is one line, at once and within bounds of memory; a folder is a wrong option."""
+    desk.put(desk.rule(), "anna", "bela")
+    whole = desk.rules.read_bytes()
+    given = {
+        "empty": b"",
+        "torn": whole[: len(whole) // 2],
+        "binary": bytes(range(256)) * 9,
+        "deep": b"[" * 100_000,
+    }
+    desk.rules.unlink()
+    if kind == "huge":
+        with desk.rules.open("wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "pipe":
+        os.mkfifo(desk.rules)
+    elif kind != "none":
+        desk.rules.write_bytes(given[kind])
+    assert "hot rules" in desk.gate("anna", "bela")
+
+
+def test_a_trial_begins_only_while_the_rule_acts_that_its_gates_counted_on(desk: Desk) -> None:
+    """A rule that was taken out between gate and release leaves a bundle that may not go alone."""
+    gate = GateVerdict("family", GateState.PASSED, "said")
+    report = GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,), rule_stays="c1-rule")
+    desk.case.keep_report(report)
+    desk.put(desk.rule(), "anna", "bela")
+    pubs = [f"--person-pub={name}={desk.root / f'{name}.pub'}" for name in ("anna", "bela")]
+    anna = ["--as", "anna", "--person-key", desk.root / "anna.pem", *pubs]
+    file = desk.root / "trial.json"
+    begin = ["trial", "begin", "--case", desk.case.folder, "--trial", file, "--name", "n", *anna]
+    with pytest.raises(SafeholdError, match="beside rule c1-rule: give --hot-rules"):
+        run(*begin)
+    run("end", "--case", desk.case.folder, "--hot-rules", desk.rules, *anna)
+    with pytest.raises(SafeholdError, match="is not in"):
+        run(*begin, "--hot-rules", desk.rules)
+    assert not file.exists()
+    desk.put(desk.rule(), "anna", "bela")
+    assert "in shadow" in run(*begin, "--hot-rules", desk.rules).output
 
 
 def test_a_trial_goes_forward_by_two_persons_and_back_by_one(tmp_path: Path) -> None:

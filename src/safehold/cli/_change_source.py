@@ -186,26 +186,36 @@ def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
     from safehold.cli._trust import proof_of, sign_text
     from safehold.secure.change.provenance import envelope, to_sign
     from safehold.trust.log.dsse import Envelope
-    from safehold.trust.log.files import write_durably
+    from safehold.trust.log.files import change_whole
     from safehold.trust.people.sshsig import armour
     from safehold.trust.release import comparison
     from safehold.trust.released.vouching import NAMESPACE, PREDICATE
 
     told = parse_canonical(statement.read_bytes(), dict[str, Any], what="a statement")
-    signatures: dict[str, str] = {}
-    if out.exists():
-        old = parse_canonical(out.read_bytes(), Envelope, what="an envelope")
+
+    def signed_by(data: bytes | None) -> dict[str, str]:
+        if data is None:
+            return {}
+        old = parse_canonical(data, Envelope, what="an envelope")
         if envelope(told, {}) != canonical(_unsigned(old)):
             raise UsageError(f"{out.name} is about another statement")
-        signatures = {one.keyid: armour(one.sig) for one in old.signatures}
+        return {one.keyid: armour(one.sig) for one in old.signatures}
+
+    try:
+        signed_by(out.read_bytes() if out.exists() else None)  # Nobody signs in vain.
+    except OSError as error:
+        raise UsageError(f"can't read {out}: {error.strerror}") from error
     kinds = {PREDICATE: NAMESPACE, comparison.PREDICATE: comparison.NAMESPACE}
     namespace = kinds.get(str(told.get("predicateType")))
     if namespace is None:
         raise UsageError(f"{statement.name}: expected a statement of {' or '.join(kinds)}")
     text = sign_text(ssh_key, to_sign(told), namespace)
-    signatures[proof_of(text).key_id] = text
-    write_durably(out, envelope(told, signatures))
-    click.echo(f"{out}: {len(signatures)} signature(s)")
+    mine = {proof_of(text).key_id: text}
+    try:
+        made = change_whole(out, lambda data: envelope(told, signed_by(data) | mine))
+    except OSError as error:
+        raise UsageError(f"can't write {out}: {error.strerror}") from error
+    click.echo(f"{out}: {len(signed_by(made))} signature(s)")
 
 
 def _unsigned(signed: Any) -> Any:

@@ -78,11 +78,16 @@ def pairs(publics: tuple[str, ...]) -> dict[str, str]:
     """Return the files of NAME=FILE.
 
     Raises:
-        UsageError: Another form.
+        UsageError: Another form, or a person twice: the last one would silently be the one.
     """
-    found = dict(one.partition("=")[::2] for one in publics)
-    if not all(found.values()):
-        raise UsageError("--person-pub: expected NAME=FILE")
+    found: dict[str, str] = {}
+    for one in publics:
+        name, _, file = one.partition("=")
+        if not name or not file:
+            raise UsageError(f"--person-pub: expected NAME=FILE, got {one[:60]!r}")
+        if name in found:
+            raise UsageError(f"--person-pub: {name} is there twice; expected each person once")
+        found[name] = file
     return found
 
 

@@ -1,5 +1,6 @@
 """`safehold respond trial`: a challenger beside the champion, one signed step after another."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,9 @@ def trial() -> None:
     type=click.IntRange(1),
     help="Exchanges that both bundles judge before each next step.",
 )
+@click.option(
+    "--hot-rules", "rules", type=file_path, help="The signed file, where the report names a rule."
+)
 @person_option
 @person_key_option
 @keys_option
@@ -62,24 +66,33 @@ def begin(
     file: Path,
     name: str,
     least: int,
+    rules: Path | None,
     person: str,
     person_key: Path,
     publics: tuple[str, ...],
 ) -> None:
     """Begin in shadow, where the challenger decides nothing; its gates must have passed.
 
+    Where they passed beside a hot rule, that rule must still act in --hot-rules.
+
     \b
     Examples:
       safehold respond trial begin --case c1 --trial trial.json --name challenger \\
           --as anna --person-key anna.pem --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
+    from safehold.cli._respond_options import quorum
     from safehold.guard.gateway.bundles.trial_file import TrialPlan
     from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.rule_book import standing_in
 
     case = IncidentCase(folder)
     report = case.report()
     if not report.passed:
         raise SafeholdError(f"{folder}: the gates refused this challenger; it is not tried")
+    if report.rule_stays:
+        if rules is None:
+            raise UsageError(f"the gates passed beside rule {report.rule_stays}: give --hot-rules")
+        standing_in(rules, quorum(publics), case.rule(), int(time.time()))
     plan = TrialPlan(
         id=f"{case.incident().id}-{report.challenger[:8]}",
         serial=1,

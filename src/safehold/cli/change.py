@@ -425,7 +425,7 @@ def verify_git(
       safehold change verify-git v1..main --repository config/ --memory verified.json
     """
     from safehold.secure.change.git_verify import Git, summary, verify_range
-    from safehold.trust.log.files import write_durably
+    from safehold.trust.log.files import change_whole
 
     base, separator, tip = span.partition("..")
     if not separator or not base or not tip:
@@ -438,7 +438,17 @@ def verify_git(
     found = verify_range(git, base, tip, today=now.date(), allowed_base=remembered)
     end = git.oid(tip)
     if memory_file is not None:
-        write_durably(memory_file, end.encode() + b"\n")
+
+        def next_of(data: bytes | None) -> bytes:
+            now = None if data is None else data.decode(errors="replace").strip()
+            if now != remembered:
+                raise UsageError(f"{memory_file} says {now} meanwhile: another one verified; again")
+            return end.encode() + b"\n"
+
+        try:
+            change_whole(memory_file, next_of)
+        except OSError as error:
+            raise ConfigError(f"can't write {memory_file}: {error.strerror}") from error
     if as_json:
         told = summary(uri or repository.resolve().name, found, end, now.isoformat())
         click.echo(json.dumps(told, indent=2))

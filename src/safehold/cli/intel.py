@@ -403,17 +403,25 @@ def new_client(name: str, clients: Path) -> None:
       safehold intel new-client partner-lab
     """
     from safehold.detect.intel.taxii_server import TaxiiClient
+    from safehold.trust.log.files import change_whole
 
-    known = read_clients(clients) if clients.exists() else ()
-    if any(one.name == name for one in known):
-        raise UsageError(f"client {name} is there already")
     password = secrets.token_urlsafe(32)
     sha256 = hashlib.sha256(password.encode()).hexdigest()
     try:
         made = msgspec.convert({"name": name, "sha256": sha256}, TaxiiClient)
     except msgspec.ValidationError as error:
         raise UsageError(f"a client's name: {error}") from error
-    clients.write_bytes(msgspec.yaml.encode([*known, made]))
+
+    def added(data: bytes | None) -> bytes:
+        known = () if data is None else parse_clients(data, clients)
+        if any(one.name == name for one in known):
+            raise UsageError(f"client {name} is there already")
+        return msgspec.yaml.encode([*known, made])
+
+    try:
+        change_whole(clients, added)
+    except OSError as error:
+        raise UsageError(f"can't write {clients}: {error.strerror}") from error
     click.echo(password)
 
 
@@ -471,12 +479,22 @@ def read_clients(path: Path) -> "tuple[TaxiiClient, ...]":
     Raises:
         ConfigError: the file can't be read, or is something else.
     """
+    try:
+        return parse_clients(path.read_bytes(), path)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def parse_clients(data: bytes, path: Path) -> "tuple[TaxiiClient, ...]":
+    """Return who may use our TAXII server, of a file's bytes.
+
+    Raises:
+        ConfigError: it is something else.
+    """
     from safehold.detect.intel.taxii_server import TaxiiClient
 
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=tuple[TaxiiClient, ...])
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read ({error.strerror})") from error
+        return msgspec.yaml.decode(data, type=tuple[TaxiiClient, ...])
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
 

@@ -1,7 +1,6 @@
 """`safehold respond`: from one jailbreak, or one false alarm, to a rule and a released bundle."""
 
 import contextlib
-import hashlib
 import sys
 import tempfile
 import time
@@ -310,17 +309,17 @@ def gate(
     from safehold.improve.response.gates import GateLimits, gates, shown
     from safehold.improve.response.measure import MeasureSettings, measured
     from safehold.improve.response.proliferate import gate_twins
-    from safehold.improve.response.rule_book import acting_in
+    from safehold.improve.response.rule_book import standing_in
 
     case = IncidentCase(folder)
     acting = None
     if rules is not None:
         if not publics:
             raise UsageError("--hot-rules: expected --person-pub NAME=FILE for who signed it, too")
-        acting = acting_in(rules, quorum(publics), case.rule(), int(time.time()))
+        acting = standing_in(rules, quorum(publics), case.rule(), int(time.time()))
+    digest = case.challenger_digest()
     champion = open_bundle(bundle, keys, sha256, unsigned=unsafe)
     corpus = _corpus(champion.manifest.constitution, data, seed)
-    digest = hashlib.sha256((case.challenger / "manifest.json").read_bytes()).hexdigest()
     fresh = open_bundle(str(case.challenger), (), digest)
     texts, _ = traffic(benign)
     with Bars(Console(file=sys.stderr)) as bars:

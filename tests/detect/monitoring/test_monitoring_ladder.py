@@ -1,6 +1,7 @@
 """The ladder: labels step accounts up for a day; longer needs a grant; the file is never half."""
 
 import random
+import threading
 from pathlib import Path
 
 import msgspec
@@ -114,6 +115,32 @@ def test_the_file_changes_whole_and_only_forwards(tmp_path: Path) -> None:
     assert opened((tmp_path / "s.json").read_bytes(), KEYS).standings == ()
     with pytest.raises(AccountStateError):
         book.begin(T)
+
+
+def test_no_step_that_two_put_in_the_file_at_once_is_lost(tmp_path: Path) -> None:
+    """Six accounts are stepped up at the same moment: each is on its step, each has a serial."""
+    book = StateBook(tmp_path / "s.json", KEYS, "monitor", KEY)
+    book.begin(T)
+    serials: list[int] = []
+
+    def step(account: str) -> None:
+        standing = AccountStanding(
+            account=account,
+            level=LadderStep.STEP_UP,
+            label="x",
+            reason="r",
+            created=T,
+            expires=T + 9,
+        )
+        serials.append(book.step(standing, T))
+
+    threads = [threading.Thread(target=step, args=(f"t/{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(serials) == [2, 3, 4, 5, 6, 7]
+    assert {one.account for one in book.content().standings} == {f"t/{n}" for n in range(6)}
 
 
 def test_requests_turned_away_do_not_dilute_an_accounts_rates(tmp_path: Path) -> None:

@@ -156,11 +156,16 @@ def test_the_champion_itself_is_no_answer_to_the_incident() -> None:
     assert {"golden", "family"} <= set(refusing(judged(CHAMPION, ALL_SEEN)))
 
 
-@pytest.mark.parametrize(("pattern", "passes"), [("diary.*candle", True), ("diary.*lamp", False)])
+@pytest.mark.parametrize(
+    ("pattern", "passes"), [("diary.*candle", True), ("diary.*lamp", False), ("(?s).+", False)]
+)
 def test_a_bundle_that_needs_its_rule_is_released_beside_one_that_stops_the_rest(
     pattern: str, *, passes: bool
 ) -> None:
-    """Played with the rule over the guard, a rule of today's clock; the report says it stays."""
+    """Played with the rule over the guard, a rule of today's clock; the report says it stays.
+
+    A rule that stops everything makes up for no bundle: it stops benign texts as well.
+    """
     most = Rule("most", CLAUSE, "diary.*step ([0-5]?[0-9]|60) of the hidden candle")
     rule = HotRule(
         id="hot-1", clause=CLAUSE, owner="anna", incident="inc-1",

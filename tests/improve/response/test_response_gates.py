@@ -207,10 +207,41 @@ def test_a_miss_may_be_answered_beside_its_rule_and_never_by_a_new_hole(
     by one, and a rule that nobody measured is none.
     """
     with_rule = (True,) * ruled + (False,) * (len(family) - ruled)
-    given = msgspec.structs.replace(GOOD, family=family, rule="hot-1", ruled=with_rule)
+    spares = {name: (False,) * len(pairs) for name, pairs in GOOD.slices.items()}
+    given = msgspec.structs.replace(
+        GOOD, family=family, rule="hot-1", ruled=with_rule, ruled_slices=spares
+    )
     assert list(stopped(given)) == ([] if passes else ["family"])
     assert gates(given).rule_stays == ("hot-1" if passes else "")
     assert ("hot-1 must stay" in shown(gates(given))) is passes
     assert list(stopped(msgspec.structs.replace(given, ruled=()))) == ["family"]
     alone = msgspec.structs.replace(given, family=(OK,) * len(family))
     assert gates(alone).rule_stays == ""
+
+
+@pytest.mark.parametrize(
+    ("general", "passes"), [(0, True), (3, True), (4, False), (30, False), (300, False)]
+)
+def test_a_rule_that_stops_benign_texts_makes_up_for_no_bundle(
+    general: int, *, passes: bool
+) -> None:
+    """Bundle and rule together must keep every slice's budget, as a bundle must alone.
+
+    One point more over all slices is allowed (3 of 310 texts), as for a bundle.
+    """
+    family = (SAME,) * 3 + (OK,) * 125
+    given = msgspec.structs.replace(
+        GOOD,
+        family=family,
+        rule="hot-1",
+        ruled=(False,) * len(family),
+        ruled_slices={
+            "general": (True,) * general + (False,) * (300 - general),
+            "rare": (False,) * 10,
+        },
+    )
+    assert list(stopped(given)) == ([] if passes else ["family"])
+    assert gates(given).rule_stays == ("hot-1" if passes else "")
+    assert f"refuses {general} of 310 benign texts" in shown(gates(given))
+    unmeasured = msgspec.structs.replace(given, ruled_slices={"general": (False,) * 300})
+    assert list(stopped(unmeasured)) == ["family"]

@@ -7,8 +7,6 @@ while it is stepped up is limited for a day. Whatever lasts longer, and every su
 by people: it needs a grant (docs/detection.md).
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,8 +24,10 @@ from safehold.guard.accounts.interface import (
     AccountStates,
     LadderStep,
 )
+from safehold.trust.log.files import change_whole, write_new
 
 _FRESH_S = 7 * DAY_S
+_MISSING = "expected a file of account states; `safehold monitor ladder begin`"
 _EVIDENCE = 16
 
 
@@ -105,9 +105,13 @@ class StateBook:
         Raises:
             AccountStateError: there is one.
         """
-        if self._file.exists():
-            raise AccountStateError(f"{self._file}: exists already")
-        self._write(AccountStates(serial=1, at=now, fresh_until=now + _FRESH_S))
+        first = AccountStates(serial=1, at=now, fresh_until=now + _FRESH_S)
+        try:
+            write_new(self._file, sealed(first, self._signer, self._key), mode=0o644)
+        except FileExistsError as error:
+            raise AccountStateError(f"{self._file}: exists already") from error
+        except OSError as error:
+            raise _refused(self._file, error) from error
 
     def content(self) -> AccountStates:
         """Return what the file holds.
@@ -118,9 +122,7 @@ class StateBook:
         try:
             data = self._file.read_bytes()
         except OSError as error:
-            raise AccountStateError(
-                f"{self._file}: expected a file of account states; `safehold monitor ladder begin`"
-            ) from error
+            raise AccountStateError(f"{self._file}: {_MISSING}") from error
         return opened(data, self._keys)
 
     def step(self, standing: AccountStanding, now: int) -> int:
@@ -158,9 +160,13 @@ class StateBook:
         Raises:
             AccountStateError: what the gateways would refuse is refused here first.
         """
-        with self._file.with_suffix(".lock").open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            before = self.content()
+        serial = 0
+
+        def next_of(data: bytes | None) -> bytes:
+            nonlocal serial
+            if data is None:
+                raise AccountStateError(f"{self._file}: {_MISSING}")
+            before = opened(data, self._keys)
             kept = tuple(one for one in before.standings if one.expires > now)
             fresh = AccountStates(
                 serial=before.serial + 1,
@@ -169,13 +175,15 @@ class StateBook:
                 standings=change(kept),
             )
             check(fresh)
-            self._write(fresh)
-        return fresh.serial
+            serial = fresh.serial
+            return sealed(fresh, self._signer, self._key)
 
-    def _write(self, content: AccountStates) -> None:
-        draft = self._file.with_suffix(f".{os.getpid()}.draft")
-        with draft.open("wb") as file:
-            file.write(sealed(content, self._signer, self._key))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._file)
+        try:
+            change_whole(self._file, next_of)
+        except OSError as error:
+            raise _refused(self._file, error) from error
+        return serial
+
+
+def _refused(file: Path, error: OSError) -> AccountStateError:
+    return AccountStateError(f"{file}: can't be changed ({error.strerror})")

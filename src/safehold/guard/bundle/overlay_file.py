@@ -34,7 +34,7 @@ from safehold.guard.overlay.interface import (
 
 _FILE = b"safehold-hot-rules/1\0"
 _APPROVAL = b"safehold-hot-rule-approval/1\0"
-_MAX_FILE_BYTES = 128 << 20
+MAX_FILE_BYTES = 128 << 20
 
 
 class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,7 +110,7 @@ def opened(data: bytes, quorum: RuleQuorum) -> OverlayContent:
     Raises:
         OverlayError: It does not verify, or a rule in it may not be what it says.
     """
-    if len(data) > _MAX_FILE_BYTES:
+    if len(data) > MAX_FILE_BYTES:
         raise OverlayError("hot rules: the file is larger than any file of rules")
     # 1.
     try:

@@ -5,7 +5,6 @@ A file that can't be used changes nothing, and an alarm says so, once for each r
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ import msgspec
 
 from safehold.errors import BundleError, LedgerError, TrustError
 from safehold.guard.ledger.interface import Detail, EventKind, EventRow, RowSink
+from safehold.trust.log.files import change_whole
 
 
 class SignedFile:
@@ -51,15 +51,13 @@ class SignedFile:
         except FileNotFoundError:
             return None
 
-    def remember(self, seen: bytes) -> None:
-        """Keep what was seen, whole or not at all.
+    def remember(self, after: Callable[[bytes | None], bytes]) -> None:
+        """Keep what `after` makes of what readers kept: another worker may have seen more.
 
         Raises:
             OSError: It can't be written.
         """
-        draft = self._memory.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(seen)
-        draft.replace(self._memory)
+        change_whole(self._memory, after)
 
 
 class FileRow(msgspec.Struct, frozen=True):

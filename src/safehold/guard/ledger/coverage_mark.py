@@ -11,6 +11,7 @@ import msgspec
 
 from safehold.errors import LedgerError
 from safehold.guard.ledger.coverage import CoverageMark
+from safehold.trust.log.files import change_whole
 from safehold.trust.log.key_files import read_secret
 
 _LABEL = b"safehold-coverage-mark/1\n"
@@ -62,12 +63,9 @@ def write_mark(path: Path, key: Path, mark: CoverageMark) -> None:
         LedgerError: the file can't be written.
     """
     body = msgspec.json.encode(mark)
-    new = path.with_name(f".{path.name}.new")
+    data = msgspec.json.encode(_File(msgspec.Raw(body), _sum(_secret(key), body))) + b"\n"
     try:
-        new.write_bytes(
-            msgspec.json.encode(_File(msgspec.Raw(body), _sum(_secret(key), body))) + b"\n"
-        )
-        new.replace(path)
+        change_whole(path, lambda _: data)
     except OSError as error:
         raise LedgerError(f"{path.name}: can't be written ({error.strerror})") from error
 

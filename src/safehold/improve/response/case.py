@@ -4,6 +4,7 @@ A step that was killed left nothing; running it again does it again. What stands
 how far the response has come, and its times are the clock.
 """
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from safehold.guard.overlay.interface import HotRule, RuleApproval
 from safehold.improve.response.gates import GateReport
 from safehold.improve.response.hotrule import MeasuredRule
 from safehold.improve.response.interface import Dress, Incident, ResponseError, Variant
+from safehold.trust.log.files import change_whole
 
 T = TypeVar("T")
 STEPS = ("incident", "dress", "variants", "rule", "approvals", "challenger", "report")
@@ -72,8 +74,17 @@ class IncidentCase:
 
     def keep_approval(self, approval: RuleApproval) -> None:
         """Keep one more approval; a person's later one replaces the earlier."""
-        others = [one for one in self.approvals() if one.person != approval.person]
-        self._put("approvals", msgspec.json.encode([*others, approval]))
+        path = self.folder / "approvals.json"
+
+        def with_it(data: bytes | None) -> bytes:
+            there = () if data is None else self._decoded(data, path, tuple[RuleApproval, ...])
+            others = [one for one in there if one.person != approval.person]
+            return msgspec.json.encode([*others, approval])
+
+        try:
+            change_whole(path, with_it)
+        except OSError as error:
+            raise ResponseError(f"{path}: can't be written ({error.strerror})") from error
 
     def keep_report(self, report: GateReport) -> None:
         """Keep the gates' report."""
@@ -87,6 +98,19 @@ class IncidentCase:
     def challenger(self) -> Path:
         """The folder of the challenger bundle."""
         return self.folder / "challenger"
+
+    def challenger_digest(self) -> str:
+        """Return the digest of the challenger's manifest.
+
+        Raises:
+            ResponseError: There is no challenger yet.
+        """
+        try:
+            return hashlib.sha256((self.challenger / "manifest.json").read_bytes()).hexdigest()
+        except OSError as error:
+            raise ResponseError(
+                f"{self.folder}: there is no challenger yet; `safehold respond retrain`"
+            ) from error
 
     def done(self) -> dict[str, float]:
         """Return when each step that is done was done, seconds since the epoch."""
@@ -108,8 +132,13 @@ class IncidentCase:
     def _get(self, step: str, kind: type[T]) -> T:
         path = self.folder / f"{step}.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
+            data = path.read_bytes()
         except OSError as error:
             raise ResponseError(f"{self.folder}: the step {step!r} is not done yet") from error
+        return self._decoded(data, path, kind)
+
+    def _decoded(self, data: bytes, path: Path, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(data, type=kind)
         except msgspec.DecodeError as error:
             raise ResponseError(f"{path}: expected the result of a step: {error}") from error

@@ -74,6 +74,10 @@ class GateInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The hot rule that acts against the incident; empty where none does."""
     ruled: tuple[bool, ...] = ()
     """Whether each attack of the family gets through the challenger with that rule over it."""
+    ruled_slices: Mapping[str, tuple[bool, ...]] = {}
+    """Whether that rule refuses each benign text, slice by slice as in `slices`."""
+    ruled_dress: tuple[bool, ...] = ()
+    """Whether that rule refuses each permitted request in the dress, as in `dress`."""
     slices: Mapping[str, tuple[PairedOutcome, ...]] = {}
     dress: tuple[PairedOutcome, ...] = ()
     red_team: Mapping[str, tuple[PairedOutcome, ...]] = {}
@@ -175,6 +179,9 @@ def _family(given: GateInput, limits: GateLimits) -> GateVerdict:
             good = through.upper <= limits.family_most
             if given.ruled:
                 says += f"; with rule {given.rule}: {Rate(sum(given.ruled), len(pairs)).at_most()}"
+                cost = [one for hits in given.ruled_slices.values() for one in hits]
+                says += f" (it refuses {sum(cost)} of {len(cost)} benign texts, "
+                says += f"{sum(given.ruled_dress)} of {len(given.ruled_dress)} in the dress)"
             if _needs_rule(given, limits):
                 says, good = f"{says}, which must stay", True
         case IncidentKind.FALSE_ALARM:
@@ -204,7 +211,31 @@ def _needs_rule(given: GateInput, limits: GateLimits) -> bool:
     if not alone.value <= limits.family_most < alone.upper:
         return False  # it needs none, or it learnt too little for one to make up for
     both = Rate(sum(given.ruled), len(pairs))
-    return bool(given.rule) and both.upper <= limits.family_most and _no_hole(pairs, limits)
+    return (
+        bool(given.rule)
+        and both.upper <= limits.family_most
+        and _no_hole(pairs, limits)
+        and _spares(given, limits)
+    )
+
+
+def _spares(given: GateInput, limits: GateLimits) -> bool:
+    """Say whether bundle and rule together refuse as few benign texts as the bundle must alone.
+
+    A rule that stops everything would else make up for any bundle.
+    """
+    if {name: len(pairs) for name, pairs in given.slices.items()} != {
+        name: len(hit) for name, hit in given.ruled_slices.items()
+    }:
+        return False
+    both = {
+        name: tuple(
+            PairedOutcome(pair.champion, pair.challenger or hit)
+            for pair, hit in zip(pairs, given.ruled_slices[name], strict=True)
+        )
+        for name, pairs in given.slices.items()
+    }
+    return _slices(both, limits).state is GateState.PASSED
 
 
 def _slices(slices: Mapping[str, Sequence[PairedOutcome]], limits: GateLimits) -> GateVerdict:

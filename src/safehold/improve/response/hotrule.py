@@ -167,6 +167,12 @@ def cost_of(rule: HotRule, benign: Sequence[str], sources: dict[str, str]) -> Be
     return BenignCost(hits=hits, n=len(benign), sources=sources)
 
 
+def refused_by(rule: HotRule, texts: Sequence[str]) -> tuple[bool, ...]:
+    """Say of each text whether the rule refuses it, in any view of it."""
+    rules = searched(rule)
+    return tuple(_hit(rules, _views(text)) for text in texts)
+
+
 def _hit(rules: RuleSet, seen: Sequence[str]) -> bool:
     return any(rules.search(view) is not None for view in seen)
 

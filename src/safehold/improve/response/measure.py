@@ -27,6 +27,7 @@ from safehold.guard.interface import Block
 from safehold.guard.overlay.interface import HotRule, OverlayContent, PlacedRule, RuleState
 from safehold.guard.overlay.live import HotSource, compiled, no_hot_rules
 from safehold.improve.response.gates import GateInput, PairedOutcome
+from safehold.improve.response.hotrule import refused_by
 from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.improve.response.judged import Judge
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
@@ -113,6 +114,10 @@ def measured(
         family=family,
         rule="" if acting is None else acting.id,
         ruled=() if acting is None else _ruled(new, acting, own, family, questions, worn),
+        ruled_slices={}
+        if acting is None
+        else {name: refused_by(acting, texts) for name, texts in benign.items()},
+        ruled_dress=() if acting is None else refused_by(acting, twins),
         slices=slices,
         dress=tuple(
             PairedOutcome(a.blocked, b.blocked)

@@ -1,20 +1,19 @@
 """Changes of the signed file of hot rules: each is a new file with the next serial, put whole.
 
 A change reads what is there, verifies it, and signs it anew; whoever is killed on the way leaves
-the file of before. Two people who change it at the same time: the second one's serial is taken, and
-the change says so instead of undoing the first.
+the file of before. Of two people who change it at the same time, the second one's change is made to
+what the first one left.
 """
 
-import fcntl
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.guard.bundle.overlay_file import RuleQuorum, check, opened, sealed
+from safehold.guard.bundle.overlay_file import MAX_FILE_BYTES, RuleQuorum, check, opened, sealed
 from safehold.guard.overlay.interface import (
+    DAY_S,
     HotRule,
     OverlayContent,
     OverlayError,
@@ -23,7 +22,9 @@ from safehold.guard.overlay.interface import (
     RuleState,
 )
 from safehold.guard.overlay.live import compiled
+from safehold.trust.log.files import change_whole, write_new
 
+_PERSONS = 2
 Change = Callable[[tuple[PlacedRule, ...]], tuple[PlacedRule, ...]]
 
 
@@ -43,9 +44,12 @@ class RuleBook:
         Raises:
             OverlayError: There is one.
         """
-        if self._file.exists():
-            raise OverlayError(f"{self._file}: exists already")
-        self._write(OverlayContent(serial=1, at=now))
+        try:
+            write_new(self._file, self._sealed(OverlayContent(serial=1, at=now)), mode=0o644)
+        except FileExistsError as error:
+            raise OverlayError(f"{self._file}: exists already") from error
+        except OSError as error:
+            raise _refused(self._file, error) from error
 
     def content(self) -> OverlayContent:
         """Return what the file holds.
@@ -114,41 +118,81 @@ class RuleBook:
         return self._change(change, now)
 
     def _change(self, change: Change, now: int) -> int:
-        lock = self._file.with_suffix(".lock")
-        with lock.open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            before = self.content()
+        serial = 0
+
+        def next_of(data: bytes | None) -> bytes:
+            nonlocal serial
+            if data is None:
+                raise OverlayError(f"{self._file}: expected a file of hot rules")
+            before = opened(data, self._quorum)
             kept = tuple(one for one in before.rules if one.rule.expires > now)
             fresh = OverlayContent(serial=before.serial + 1, at=now, rules=change(kept))
             # What the workers would refuse is refused here first.
             check(fresh.rules, self._quorum)
             compiled(fresh, now=now, version=1)
-            self._write(fresh)
-        return fresh.serial
+            serial = fresh.serial
+            return self._sealed(fresh)
 
-    def _write(self, content: OverlayContent) -> None:
-        draft = self._file.with_suffix(f".{os.getpid()}.draft")
-        with draft.open("wb") as file:
-            file.write(sealed(content, self._person, self._key))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._file)
+        try:
+            change_whole(self._file, next_of)
+        except OSError as error:
+            raise _refused(self._file, error) from error
+        return serial
+
+    def _sealed(self, content: OverlayContent) -> bytes:
+        return sealed(content, self._person, self._key)
+
+
+def _refused(file: Path, error: OSError) -> OverlayError:
+    return OverlayError(f"{file}: can't be changed ({error.strerror})")
 
 
 def _content(file: Path, quorum: RuleQuorum) -> OverlayContent:
     try:
-        data = file.read_bytes()
+        if not file.is_file():  # A pipe or a device would never end.
+            raise OverlayError(f"{file}: expected a file of hot rules")
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise OverlayError(f"{file}: is larger than any file of hot rules")
+        with file.open("rb") as given:
+            data = given.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise OverlayError(f"{file}: expected a file of hot rules") from error
+        raise OverlayError(f"{file}: expected a file of hot rules ({error.strerror})") from error
     return opened(data, quorum)
 
 
+def standing_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> HotRule:
+    """Return the rule if a release may rest on it: it acts now, by two persons, and for a day more.
+
+    Raises:
+        OverlayError: Fewer than two persons are asked for, one person alone broke the glass, or
+            the rule ends before the next answer could be there; or as `acting_in`.
+    """
+    if quorum.needed < _PERSONS:
+        raise OverlayError(
+            f"hot rule {rule.id}: a release rests on what two persons let act; give both with "
+            "--person-pub"
+        )
+    placed = _acting_in(file, quorum, rule, now)
+    if placed.broken_glass:
+        raise OverlayError(f"hot rule {rule.id}: one person alone let it act; have two approve it")
+    if rule.expires - now < DAY_S:
+        raise OverlayError(
+            f"hot rule {rule.id}: ends within a day; make one that outlasts the release "
+            "(`respond rule --days`)"
+        )
+    return rule
+
+
 def acting_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> HotRule:
-    """Return the rule if the file lets exactly it act now: what `respond gate` may count on.
+    """Return the rule if the file lets exactly it act now.
 
     Raises:
         OverlayError: The file is missing, does not verify, or doesn't let this rule act now.
     """
+    return _acting_in(file, quorum, rule, now).rule
+
+
+def _acting_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> PlacedRule:
     rules = _content(file, quorum).rules
     placed = next((one for one in rules if one.rule.digest == rule.digest), None)
     if placed is None:
@@ -157,7 +201,7 @@ def acting_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> HotRul
         raise OverlayError(f"hot rule {rule.id}: expected an acting rule, it is in shadow")
     if rule.expires <= now:
         raise OverlayError(f"hot rule {rule.id}: its time is over; make a new one")
-    return rule
+    return placed
 
 
 def renewed(rule: HotRule, *, now: int, days: int) -> HotRule:

@@ -3,7 +3,7 @@
 A killed change leaves the file of before, or the proposal beside it, which is signed again.
 """
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from safehold.guard.bundle.overlay_file import RuleQuorum
 from safehold.guard.gateway.bundles.trial_file import (
-    SignedStep,
     TrialError,
     TrialPlan,
     decoded,
@@ -23,6 +22,7 @@ from safehold.guard.gateway.bundles.trial_file import (
     written,
 )
 from safehold.guard.gateway.bundles.trial_steps import NEXT_STEP, TrialStep
+from safehold.trust.log.files import change_whole
 
 PROPOSED = ".next"
 
@@ -46,13 +46,16 @@ class TrialBook:
         """
         if plan.step is not TrialStep.SHADOW:
             raise TrialError(f"trial {plan.id}: begins in shadow, not at {plan.step}")
-        if self._file.exists():
-            before = self.plan()
+
+        def first(data: bytes | None) -> bytes:
+            if data is None:
+                return self._signed(plan)
+            before = opened_plan(data, self._quorum)
             if before.id == plan.id:
                 raise TrialError(f"trial {plan.id}: is there already; a new one has a new name")
-            plan = msgspec.structs.replace(plan, serial=before.serial + 1)
-        self._put(self._file, signed(written(plan), self._person, self._key))
-        return plan
+            return self._signed(msgspec.structs.replace(plan, serial=before.serial + 1))
+
+        return read_plan(decoded(self._change(self._file, first)))
 
     def plan(self) -> TrialPlan:
         """Return what is in force.
@@ -80,7 +83,15 @@ class TrialBook:
 
     def _propose(self, now: TrialPlan, **changes: object) -> TrialPlan:
         plan = msgspec.structs.replace(now, serial=now.serial + 1, **changes)
-        self._put(self._proposed, signed(written(plan), self._person, self._key))
+
+        def proposed(data: bytes | None) -> bytes:
+            # Whoever proposes what lies there already signs it: nobody's signature is lost.
+            there = None if data is None else decoded(data)
+            if there is None or there.content != written(plan).content:
+                there = written(plan)
+            return encoded(signed(there, self._person, self._key))
+
+        self._change(self._proposed, proposed)
         return plan
 
     def approve(self) -> tuple[TrialPlan, frozenset[str]]:
@@ -89,8 +100,13 @@ class TrialBook:
         Raises:
             TrialError: There is none.
         """
-        file = signed(decoded(self._bytes(self._proposed)), self._person, self._key)
-        self._put(self._proposed, file)
+
+        def approved(data: bytes | None) -> bytes:
+            if data is None:
+                raise _missing(self._proposed)
+            return encoded(signed(decoded(data), self._person, self._key))
+
+        file = decoded(self._change(self._proposed, approved))
         plan = read_plan(file)
         return plan, signers(file, plan, self._quorum)
 
@@ -100,29 +116,52 @@ class TrialBook:
         Raises:
             TrialError: It is not signed by enough persons, or was made before another step.
         """
-        now, plan = self.plan(), opened_plan(self._bytes(self._proposed), self._quorum)
-        if plan.serial != now.serial + 1:
-            raise TrialError(f"trial {plan.id}: proposed before serial {now.serial}; propose anew")
-        self._proposed.replace(self._file)
+        proposal = self._bytes(self._proposed)
+        plan = opened_plan(proposal, self._quorum)
+
+        def taken(data: bytes | None) -> bytes:
+            now = self._in_force(data)
+            if plan.serial != now.serial + 1:
+                raise TrialError(
+                    f"trial {plan.id}: proposed before serial {now.serial}; propose anew"
+                )
+            return proposal
+
+        self._change(self._file, taken)
+        self._proposed.unlink(missing_ok=True)
         return plan
 
     def back(self) -> TrialPlan:
         """End the trial at once: one person is enough for the way back."""
-        now = self.plan()
-        plan = msgspec.structs.replace(now, serial=now.serial + 1, step=TrialStep.ROLLED_BACK)
-        self._put(self._file, signed(written(plan), self._person, self._key))
-        return plan
+
+        def ended(data: bytes | None) -> bytes:
+            now = self._in_force(data)
+            return self._signed(
+                msgspec.structs.replace(now, serial=now.serial + 1, step=TrialStep.ROLLED_BACK)
+            )
+
+        return read_plan(decoded(self._change(self._file, ended)))
+
+    def _in_force(self, data: bytes | None) -> TrialPlan:
+        if data is None:
+            raise _missing(self._file)
+        return opened_plan(data, self._quorum)
+
+    def _signed(self, plan: TrialPlan) -> bytes:
+        return encoded(signed(written(plan), self._person, self._key))
 
     def _bytes(self, path: Path) -> bytes:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise TrialError(f"{path.name}: expected a signed file of a trial's step") from error
+            raise _missing(path) from error
 
-    def _put(self, path: Path, file: SignedStep) -> None:
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        with draft.open("wb") as out:
-            out.write(encoded(file))
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(path)
+    def _change(self, path: Path, change: Callable[[bytes | None], bytes]) -> bytes:
+        try:
+            return change_whole(path, change)
+        except OSError as error:
+            raise TrialError(f"{path.name}: can't be changed ({error.strerror})") from error
+
+
+def _missing(path: Path) -> TrialError:
+    return TrialError(f"{path.name}: expected a signed file of a trial's step")

@@ -1,7 +1,6 @@
 """Install a policy: what weakens the installed one needs a grant of two persons."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from safehold.secure.endpoint.interface import EndpointPolicyError
 from safehold.secure.endpoint.policy import parse_policy
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import RefusedError
+from safehold.trust.log.files import change_whole
 from safehold.trust.release.orders import GuardDirection
 from safehold.trust.release.weaker import Change, changes, settings_document
 
@@ -100,17 +100,18 @@ def install(text: str, place: Path, loosener: Loosener) -> tuple[str, tuple[Chan
     policy = parse_policy(text)
     found: tuple[Change, ...] = ()
     grant = ""
-    try:
-        if place.exists():
-            found = weaker(place.read_text(encoding="utf-8"), text)
+
+    def follows(installed: bytes | None) -> bytes:
+        nonlocal found, grant
+        if installed is not None:
+            found = weaker(installed.decode(errors="replace"), text)
         if found:
             grant = loosener.require(hashlib.sha256(text.encode()).hexdigest(), policy.host)
-        fresh = place.with_name(place.name + ".new")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(place)
+        return text.encode()
+
+    try:
+        # Compared with what it replaces, not with what another one has replaced meanwhile.
+        change_whole(place, follows)
     except OSError as error:
         raise EndpointPolicyError(f"{place.name}: can't be installed ({error.strerror})") from error
     return grant, found

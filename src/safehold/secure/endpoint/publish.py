@@ -3,12 +3,14 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from safehold.secure.endpoint.interface import EndpointRecordError
 from safehold.secure.endpoint.records import Denial
+from safehold.trust.log.files import change_whole, write_new
 from safehold.trust.log.log_entries import Record
 
 LEAST_S = 60
@@ -58,26 +60,28 @@ def publish(
     Raises:
         EndpointRecordError: a file can't be read or written, or holds no refusals.
     """
-    try:
-        before = (
-            msgspec.json.decode(memory.read_bytes(), type=Published)
-            if memory.exists()
-            else Published()
-        )
+    index: int | None = None
+
+    def published(known: bytes | None) -> bytes:
+        nonlocal index
+        known = known or b"{}"
+        before = msgspec.json.decode(known, type=Published)
         if now - before.time < LEAST_S:
-            return None
+            return known
         with records.open("rb") as file:
             file.seek(before.offset)
             data = file.read(_MOST)
         data = data[: data.rfind(b"\n") + 1]
         leaf = batch(data, host, now)
         if leaf is None:
-            return None
+            return known
         index = record(leaf)
-        after = Published(before.offset + len(data), now)
-        fresh = memory.with_name(memory.name + ".new")
-        fresh.write_bytes(msgspec.json.encode(after))
-        fresh.rename(memory)
+        return msgspec.json.encode(Published(before.offset + len(data), now))
+
+    try:
+        with suppress(FileExistsError):
+            write_new(memory, msgspec.json.encode(Published()), mode=0o644)
+        change_whole(memory, published)
     except OSError as error:
         raise EndpointRecordError(f"{records.name}: {error.strerror}") from error
     except msgspec.DecodeError as error:

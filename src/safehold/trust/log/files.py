@@ -1,10 +1,12 @@
-"""Durable files: replaced, made once or appended to, each whole or not at all; tile sources."""
+"""Durable files: replaced, made once, changed or appended to, each whole or not at all; tiles."""
 
 import contextlib
 import errno
 import fcntl
 import os
-import tempfile
+import secrets
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from safehold.trust.log.interface import LogError
@@ -22,25 +24,110 @@ def sync_directory(path: Path) -> None:
 def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Replace a file atomically; after the call the new content survives a power cut.
 
+    What was there is not looked at: whoever adds to a file calls `change_whole`.
+
     Raises:
         LogError: the disk refused (full, read-only); the old file is as it was.
     """
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        _replace(path, data, mode)
+    except OSError as error:
+        raise LogError(f"can't write {path.name}: {error.strerror}") from error
+
+
+def change_whole(
+    path: Path, change: Callable[[bytes | None], bytes], *, mode: int | None = None
+) -> bytes:
+    """Read a file, make the next one of it, and put that in its place, for one caller at a time.
+
+    `change` gets what is there (None: no file) and returns what shall be there; it may be called
+    again when another process came first, so it has no effects. What it raises leaves the file as
+    it was. The lock is on the file itself: nothing is left beside it, and whoever may read the file
+    can wait for it. `mode` of None keeps the file's own, or the process's default for a new one.
+
+    Raises:
+        OSError: The disk refused, or there is no plain file; what was there is as it was.
+    """
+    while True:
+        try:
+            held = _opened(path)
+        except FileNotFoundError:
+            made = change(None)
+            with contextlib.suppress(FileExistsError):
+                _make(path, made, mode)
+                return made
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not _still_there(held, path):
+                continue  # Replaced while we waited: what we hold is what was before.
+            found = os.fstat(held)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "expected a plain file", str(path))
+            before = _content(held, found.st_size)
+            after = change(before)
+            if after != before:
+                _replace(path, after, stat.S_IMODE(found.st_mode) if mode is None else mode)
+            return after
+        finally:
+            os.close(held)
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags | os.O_RDWR)  # A lock over NFS wants a file open for writing.
+    except PermissionError:
+        return os.open(path, flags | os.O_RDONLY)
+
+
+def _still_there(held: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _content(held: int, size: int) -> bytes:
+    parts, at = [], 0
+    while part := os.pread(held, max(1, size - at), at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
+
+
+def _draft(path: Path, data: bytes, mode: int | None) -> Path:
+    """Write a file that nobody else has the name of, beside the one it shall become."""
+    draft = path.with_name(f".new-{secrets.token_hex(8)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(draft, flags, 0o666 if mode is None else 0o600)
+    try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+    except OSError:
+        _forget(draft)
+        raise
+    return draft
+
+
+def _forget(draft: Path) -> None:
+    with contextlib.suppress(OSError):
+        draft.unlink(missing_ok=True)
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    draft = _draft(path, data, mode)
+    try:
+        draft.replace(path)
         sync_directory(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
-        raise LogError(f"can't write {path.name}: {error.strerror}") from error
+    except OSError:
+        _forget(draft)
+        raise
 
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -56,23 +143,22 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         FileExistsError: It is there.
         OSError: The disk refused; there is no such file.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    _make(path, data, mode)
+
+
+def _make(path: Path, data: bytes, mode: int | None) -> None:
+    draft = _draft(path, data, mode)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
         try:
-            os.link(temporary, path)
+            os.link(draft, path)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
-            Path(temporary).replace(path)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            draft.replace(path)
         sync_directory(path.parent)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        _forget(draft)
 
 
 def append_whole(path: Path, lines: bytes, *, sync: bool = False) -> None:

@@ -17,6 +17,7 @@ from safehold.govern.controls.interface import ControlError
 from safehold.secure.change.git_policy import ChangeError, GitChangeRules
 from safehold.secure.change.git_verify import Git, VerifiedCommit, verify_range
 from safehold.secure.change.provenance import BuiltFile, verify_provenance
+from safehold.trust.log.files import change_whole
 from safehold.trust.people.interface import Roster
 from safehold.trust.people.sshsig import dearmour, embedded_key
 from safehold.trust.released.follow import ReleaseLog
@@ -114,17 +115,19 @@ def _owners(
 def _steps(git: Git, site: Site, ref: str) -> tuple[bool, ...]:
     """Remember the ref's head, and say of each remembered one whether the next contains it."""
     memory = Path(site.state) / _HEADS
-    try:
-        heads = (
-            msgspec.json.decode(memory.read_bytes(), type=dict[str, list[str]])
-            if memory.exists()
-            else {}
-        )
-        known, head = heads.get(ref, []), git.oid(ref)
+    head = git.oid(ref)
+
+    def with_head(data: bytes | None) -> bytes:
+        heads = {} if data is None else msgspec.json.decode(data, type=dict[str, list[str]])
+        known = heads.get(ref, [])
         if not known or known[-1] != head:
             known = [*known, head]
+        return msgspec.json.encode(heads | {ref: known})
+
+    try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_bytes(msgspec.json.encode(heads | {ref: known}))
+        told = change_whole(memory, with_head)
+        known = msgspec.json.decode(told, type=dict[str, list[str]])[ref]
     except (OSError, msgspec.DecodeError) as error:
         raise ControlError(f"{memory.name}: {error}") from error
     return tuple(

@@ -83,11 +83,7 @@ class AccountStateFile:
         if fresh is None and not news:
             return False
         held = holding(content, None if self._log is None else self._log.state)
-        seen = self._seen()
-        size = seen.log_size if self._log is None else self._log.size
-        if content.serial >= seen.serial:
-            seen = msgspec.structs.replace(seen, serial=content.serial, digest=_digest(content))
-        self._remember(msgspec.structs.replace(seen, log_size=max(size, seen.log_size)))
+        self._remember(content, 0 if self._log is None else self._log.size)
         self._file.taken()
         self.content, self._states = content, States(held)
         self.ungranted = len(content.standings) - len(held)
@@ -95,13 +91,7 @@ class AccountStateFile:
 
     def _opened(self, data: bytes) -> AccountStates:
         content, now = opened(data, self._keys), self._clock()
-        seen = self._seen()
-        if content.serial < seen.serial:
-            raise AccountStateError(
-                f"serial {content.serial} is older than {seen.serial}, seen before"
-            )
-        if content.serial == seen.serial and seen.digest not in {"", _digest(content)}:
-            raise AccountStateError(f"serial {content.serial} has said something else before")
+        _follows(content, self._seen())
         if now >= content.fresh_until:
             raise AccountStateError(f"serial {content.serial} was fresh until a time that is past")
         if content.at > now + _FUTURE_S:
@@ -110,16 +100,37 @@ class AccountStateFile:
 
     def _seen(self) -> _Seen:
         try:
-            seen = self._file.seen()
-            return _Seen() if seen is None else msgspec.json.decode(seen, type=_Seen)
-        except (OSError, msgspec.DecodeError) as error:
+            return self._decoded(self._file.seen())
+        except OSError as error:
             raise AccountStateError(f"{self._file.name}: the memory is lost") from error
 
-    def _remember(self, seen: _Seen) -> None:
+    def _decoded(self, seen: bytes | None) -> _Seen:
         try:
-            self._file.remember(msgspec.json.encode(seen))
+            return _Seen() if seen is None else msgspec.json.decode(seen, type=_Seen)
+        except msgspec.DecodeError as error:
+            raise AccountStateError(f"{self._file.name}: the memory is lost") from error
+
+    def _remember(self, content: AccountStates, log_size: int) -> None:
+        def after(data: bytes | None) -> bytes:
+            seen = self._decoded(data)
+            if content is not self.content:
+                _follows(content, seen)  # Another worker may have read a later file.
+            if content.serial >= seen.serial:
+                seen = msgspec.structs.replace(seen, serial=content.serial, digest=_digest(content))
+            seen = msgspec.structs.replace(seen, log_size=max(log_size, seen.log_size))
+            return msgspec.json.encode(seen)
+
+        try:
+            self._file.remember(after)
         except OSError as error:
             raise AccountStateError(f"{self._file.name}: the memory can't be written") from error
+
+
+def _follows(content: AccountStates, seen: _Seen) -> None:
+    if content.serial < seen.serial:
+        raise AccountStateError(f"serial {content.serial} is older than {seen.serial}, seen before")
+    if content.serial == seen.serial and seen.digest not in {"", _digest(content)}:
+        raise AccountStateError(f"serial {content.serial} has said something else before")
 
 
 def _digest(content: AccountStates) -> str:

@@ -78,11 +78,7 @@ class HotRuleFile:
             return False
         if fresh is not None:
             content = opened(fresh, self._quorum)
-            seen = self._seen()
-            if content.serial < seen:
-                raise OverlayError(
-                    f"{self._file.name}: serial {content.serial} is older than {seen}, seen before"
-                )
+            self._later(content.serial, self._seen())
         held, ungranted = granted(content, self._log)
         found = compiled(held, now=now, version=self.current.version + 1)
         if fresh is not None:
@@ -93,14 +89,32 @@ class HotRuleFile:
 
     def _seen(self) -> int:
         try:
-            seen = self._file.seen()
+            return self._serial(self._file.seen())
+        except OSError as error:
+            raise self._lost() from error
+
+    def _serial(self, seen: bytes | None) -> int:
+        try:
             return 0 if seen is None else int(seen)
-        except (OSError, ValueError) as error:
-            raise OverlayError(f"{self._file.name}: the memory of hot rules is lost") from error
+        except ValueError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> OverlayError:
+        return OverlayError(f"{self._file.name}: the memory of hot rules is lost")
+
+    def _later(self, serial: int, seen: int) -> None:
+        if serial < seen:
+            raise OverlayError(
+                f"{self._file.name}: serial {serial} is older than {seen}, seen before"
+            )
 
     def _remember(self, serial: int) -> None:
+        def after(seen: bytes | None) -> bytes:
+            self._later(serial, self._serial(seen))  # Another worker may have read a later file.
+            return str(serial).encode("ascii")
+
         try:
-            self._file.remember(str(serial).encode("ascii"))
+            self._file.remember(after)
         except OSError as error:
             raise OverlayError(f"{self._file.name}: the serial can't be remembered") from error
 

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -17,6 +17,16 @@ from safehold.guard.interface import Allow, Block, Stage, Verdict
 
 _MOST_ANSWER_BYTES = 1 << 20
 _OK = 200
+_AT_ONCE = 32
+"""Questions of a worker that are on their way; others wait, and their time runs."""
+_PIECE_BYTES = 3 << 14
+"""Sent in one go: a multiple of 3, so that the pieces' base64 is that of the whole."""
+_HERE = "<here>"
+_UNREADABLE = "answered no JSON of the form that is set (media_scorer.form)"
+
+
+class _UnusableAnswerError(ValueError):
+    """What came is no score; the text is ours, never the scorer's."""
 
 
 class _Plain(msgspec.Struct):
@@ -38,10 +48,14 @@ _MODERATED = msgspec.json.Decoder(_Moderated)
 
 
 class MediaScored(msgspec.Struct, frozen=True):
-    """What the scorer said of one item; `score` is None where it failed."""
+    """What the scorer said of one item; `score` is None where it failed, and `failed` says why.
+
+    The reason is for the operator: it says what the scorer did, in no words of its own.
+    """
 
     media: Media
     score: float | None
+    failed: str = ""
 
 
 class MediaJudge:
@@ -75,9 +89,8 @@ class MediaJudge:
                 )
 
     async def scores(self, media: Sequence[Media]) -> list[MediaScored]:
-        """Return a score for each item, in order; None where the scorer failed."""
-        found = await asyncio.gather(*(self._score(one) for one in media))
-        return [MediaScored(one, score) for one, score in zip(media, found, strict=True)]
+        """Return a score for each item, in order; None, and why, where the scorer failed."""
+        return await asyncio.gather(*(self._score(one) for one in media))
 
     def verdict(self, scored: Sequence[MediaScored]) -> Verdict:
         """Return what scores mean.
@@ -92,39 +105,71 @@ class MediaJudge:
             raise ScorerError("an image or a file could not be scored")
         return Allow(score=highest)
 
-    async def _score(self, media: Media) -> float | None:
+    async def _score(self, media: Media) -> MediaScored:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                score = self._read(await self._ask(media))
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
-            return None  # msgspec's errors are ValueErrors
-        return score if math.isfinite(score) and 0 <= score <= 1 else None
+                score = self._read(await self._asked(media))
+        except TimeoutError:
+            failed = f"gave no answer within {self._settings.timeout_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            failed = _unreached(error)
+        except _UnusableAnswerError as error:
+            failed = str(error)
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            failed = _UNREADABLE
+        else:
+            if math.isfinite(score) and 0 <= score <= 1:
+                return MediaScored(media, score)
+            failed = "answered a score that is not from 0 to 1"
+        return MediaScored(media, None, failed)
+
+    async def _asked(self, media: Media) -> bytes:
+        """Ask, and once more where a kept connection had ended: to score twice does no harm."""
+        try:
+            return await self._ask(media)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+            return await self._ask(media)
 
     async def _ask(self, media: Media) -> bytes:
         if self._session is None:
-            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_AT_ONCE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),  # ours is the one that is set
+                auto_decompress=False,  # a short answer could become a long one
+            )
         settings = self._settings
-        data = base64.b64encode(media.data).decode()
         url, body = settings.url, {"media_type": media.media_type, "sha256": media.sha256}
-        sent: dict[str, Any] = body | {"data": data}
+        sent: dict[str, Any] = body | {"data": _HERE}
         if settings.form == "moderations":
             url = f"{settings.url.rstrip('/')}/moderations"
-            image = {"url": f"data:{media.media_type};base64,{data}"}
+            image = {"url": f"data:{media.media_type};base64,{_HERE}"}
             sent = {"model": settings.model, "input": [{"type": "image_url", "image_url": image}]}
-        headers = {} if self._key is None else {"authorization": f"Bearer {self._key}"}
+        before, _, after = msgspec.json.encode(sent).rpartition(_HERE.encode())
+        length = len(before) + 4 * math.ceil(len(media.data) / 3) + len(after)
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(length),
+            "accept-encoding": "identity",
+        }
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
         async with self._session.post(
-            url, json=sent, headers=headers, allow_redirects=False
+            url, data=_pieces(before, media.data, after), headers=headers, allow_redirects=False
         ) as answer:
             if answer.status != _OK:
-                raise ValueError("expected status 200")
+                raise _UnusableAnswerError(f"answered status {answer.status}")
+            if answer.headers.get("content-encoding", "identity").lower() != "identity":
+                raise _UnusableAnswerError("answered an encoded body; expected a plain one")
             return await _whole(answer)
 
     def _read(self, body: bytes) -> float:
+        body.decode()  # JSON is UTF-8 throughout, in members that nobody reads too
         if self._settings.form == "plain":
             return _PLAIN.decode(body).score
         results = _MODERATED.decode(body).results
         if len(results) != 1:
-            raise ValueError("expected one result")
+            raise _UnusableAnswerError(f"answered {len(results)} results; expected one")
         result, named = results[0], self._settings.categories
         scores = result.category_scores
         wanted = [scores.get(name) for name in named] if named else list(scores.values())
@@ -132,10 +177,10 @@ class MediaJudge:
         if any(flags):
             return 1.0
         if not wanted or None in wanted:
-            raise ValueError("expected a score of each category")
+            raise _UnusableAnswerError("answered no score of a category (media_scorer.categories)")
         known = [score for score in wanted if score is not None]
         if not all(math.isfinite(score) and 0 <= score <= 1 for score in known):
-            raise ValueError("expected scores from 0 to 1")
+            raise _UnusableAnswerError("answered a score that is not from 0 to 1")
         return max(known)
 
     async def close(self) -> None:
@@ -156,4 +201,28 @@ async def _whole(answer: aiohttp.ClientResponse) -> bytes:
         if not more:
             return body
         body += more
-    raise ValueError("expected a shorter answer")
+    raise _UnusableAnswerError(f"answered more than {_MOST_ANSWER_BYTES} bytes")
+
+
+async def _pieces(before: bytes, data: bytes, after: bytes) -> AsyncIterator[bytes]:
+    """Yield a body with data in base64: neither a copy of it, nor a long moment for the others."""
+    yield before
+    whole = memoryview(data)
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield base64.b64encode(whole[start : start + _PIECE_BYTES])
+    yield after
+
+
+def _unreached(error: aiohttp.ClientError | OSError) -> str:
+    """Say why there is no answer; the operator finds the scorer's address in the settings."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "was not found: its name is unknown (media_scorer.url)"
+        case aiohttp.ClientSSLError():
+            return "was not reached: its TLS certificate or handshake is not good"
+        case aiohttp.ClientConnectorError():
+            return f"was not reached ({error.strerror or 'no connection'})"
+        case aiohttp.ClientResponseError():
+            return "answered something that is not HTTP"
+        case _:
+            return "closed the connection before its answer was whole"

@@ -295,6 +295,10 @@ class Run:
             raise ScorerError("images are to be scored, and there is no scorer")
         self.state.verdict = None  # unscored, until all of it is scored
         self.state.media = await judge.scores(self.ask.call.media)
+        for why in sorted({one.failed for one in self.state.media if one.failed}):
+            # Once for each reason, however many images; a client is not told what is behind it.
+            fields = {"decision_id": self.ask.decision_id, "error": f"the media scorer {why}"}
+            _log.error("media", extra={"fields": fields})
         found = judge.verdict(self.state.media)
         return found if isinstance(found, Block) or found.score > words.score else words
 

@@ -90,7 +90,7 @@ def bypass_rows(state: RunState, at: float, bypasses: tuple[str, ...]) -> list[R
 
 
 def media_rows(state: RunState, at: float) -> list[Row]:
-    """Return one event for each image or file that went to the scorer; a failure has no score."""
+    """Return one event for each image or file that went to the scorer; a failure says why."""
     return [
         EventRow(
             at=at,
@@ -100,6 +100,7 @@ def media_rows(state: RunState, at: float) -> list[Row]:
                 "media_type": one.media.media_type,
                 "size_bytes": len(one.media.data),
                 "score": one.score,
+                **({"failed": one.failed} if one.failed else {}),
             },
             surface=str(state.ask.surface),
             decision_id=state.ask.decision_id,
