@@ -18,7 +18,7 @@ from bench.tables import Table
 
 from safehold.constitution.library import load
 from safehold.detect.monitoring.accounts import AccountState, Caps, labels, observe_stages
-from safehold.detect.monitoring.scan.stages import StageReader, stage_reader
+from safehold.detect.monitoring.scan.stages import PIECES, StageReader, stage_reader
 from safehold.detect.redteam.questions import facts_held, questions
 from safehold.guard.bundle.load import load_bundle
 from safehold.guard.bundle.stock import stock_bundle
@@ -97,14 +97,15 @@ class Account:
     """An account whose replies are read one after the other, within a day."""
 
     def __init__(self, reader: StageReader) -> None:
-        self._reader, self._before, self._number = reader, "", 0
+        self._reader, self._number = reader, 0
+        self._before: list[str] = []
         self.state = AccountState()
 
     def got(self, text: str) -> bool:
         """Take in what was delivered; say whether the account is labelled now."""
         self._number += 1
         found = self._reader.stages(text, self._before) if text.strip() else frozenset()
-        self._before = f"{self._before} {text}"[-600:]
+        self._before = [*self._before, text][-PIECES:]
         self.state = observe_stages(
             self.state, found, decision_id=f"d{self._number}", at=float(self._number),
             workflows=self._reader.workflows,

@@ -9,7 +9,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from importlib import resources
-from itertools import chain
 from typing import Final
 
 import msgspec
@@ -18,10 +17,10 @@ from safehold.constitution.interface import Constitution
 from safehold.errors import ConfigError, ConstitutionError
 
 _WHOLE: Final = "$"
-_BEGINS: Final = r"(?<!\w)"
 _ENDS: Final = r"(?!\w)"
 _UNSPACED: Final = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 """Scripts in which a word has no beginning that can be seen."""
+_BEGINNING: Final = re.compile(rf"(?<!\w)\w|{_UNSPACED.pattern}")
 
 
 class WorkflowStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,16 +38,29 @@ class StepWords:
     """Finds the stages whose steps a text names."""
 
     def __init__(self, steps: Iterable[WorkflowStep]) -> None:
-        """Compile the steps' words: one search for each step."""
-        self._steps = tuple(
-            (frozenset(one.stages), _pattern(chain.from_iterable(one.words.values())))
-            for one in steps
-        )
+        """Sort the words by how they begin, so that a text is looked at once."""
+        sorted_: dict[str, dict[frozenset[str], list[str]]] = {}
+        for one in steps:
+            for word in sorted({word for words in one.words.values() for word in words}):
+                stem = _folded(word)
+                by_stages = sorted_.setdefault(stem[: _key_size(stem)], {})
+                by_stages.setdefault(frozenset(one.stages), []).append(stem)
+        self._beginning = {
+            key: tuple((ids, _pattern(stems)) for ids, stems in found.items())
+            for key, found in sorted_.items()
+        }
 
     def stages(self, text: str) -> frozenset[str]:
         """Return the ids of the stages that a text has a step of."""
         folded = _folded(text)
-        return frozenset().union(*(ids for ids, said in self._steps if said.search(folded)))
+        found: set[str] = set()
+        for begins in _BEGINNING.finditer(folded):
+            at = begins.start()
+            key = folded[at : at + _key_size(begins[0])]
+            for ids, said in self._beginning.get(key, ()):
+                if not ids <= found and said.match(folded, at):
+                    found |= ids
+        return frozenset(found)
 
 
 def steps_of(domain: str) -> tuple[WorkflowStep, ...]:
@@ -94,13 +106,17 @@ def check_steps(steps: Iterable[WorkflowStep], constitution: Constitution) -> No
                 )
 
 
-def _pattern(words: Iterable[str]) -> re.Pattern[str]:
-    parts = []
-    for word in sorted({*words}):
-        stem = re.escape(_folded(word.removesuffix(_WHOLE)))
-        begins = "" if _UNSPACED.search(word) else _BEGINS
-        parts.append(begins + stem + (_ENDS if word.endswith(_WHOLE) else ""))
-    return re.compile("|".join(parts))
+def _key_size(stem: str) -> int:
+    return 1 if _UNSPACED.match(stem) else 2
+
+
+def _pattern(stems: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(
+        "|".join(
+            re.escape(stem.removesuffix(_WHOLE)) + (_ENDS if stem.endswith(_WHOLE) else "")
+            for stem in stems
+        )
+    )
 
 
 def _folded(text: str) -> str:

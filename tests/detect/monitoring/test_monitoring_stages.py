@@ -153,6 +153,27 @@ def test_a_recipe_dealt_over_requests_is_added_up_by_account(tmp_path: Path) -> 
     assert not list(labels(states["ann"], Caps()))
 
 
+CHATTER = (
+    "That is a lovely question, and I am glad that you came back to it after your walk by the sea. "
+    "My aunt used to say that patience is a garden, and she kept forty geraniums on one balcony. "
+    "Do tell me how the choir went on Sunday, and whether the new organist found the right key. "
+    "I hope that the weather holds for your picnic and that the children bring their kites along. "
+)
+
+
+@pytest.mark.parametrize("dress", [str, lambda piece: " ".join(f"**{w}**" for w in piece.split())])
+def test_chatter_between_the_pieces_hides_no_workflow(
+    dress: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Ten words in the midst of 370 characters of talk, plain or marked; the talk alone is none."""
+    said = [f"{CHATTER}\n{dress(piece)}\n{CHATTER}" for piece in dealt(BREW, 10)]
+    twin = [f"{CHATTER}\n{dress(piece)}\n{CHATTER}" for piece in dealt(BREAD, 10)]
+    ledger_of(tmp_path / "l.db", {"eve": said, "ann": twin, "bob": [CHATTER] * 7})
+    states = followed(tmp_path).states()
+    assert states["eve"].most_stages >= 3
+    assert states["ann"].most_stages == states["bob"].most_stages == 0
+
+
 def test_one_stage_asked_ten_times_is_one_stage(tmp_path: Path) -> None:
     """The mash in ten conversations is one stage of nine, and no label."""
     mash = BREW.split(" Boil", maxsplit=1)[0]

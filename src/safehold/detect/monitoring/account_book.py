@@ -70,7 +70,7 @@ class Stager(Protocol):
         """The stages of each restricted clause."""
         ...
 
-    def stages(self, text: str, before: str = "") -> frozenset[str]:
+    def stages(self, text: str, before: Sequence[str] = ()) -> frozenset[str]:
         """Return the stages that a text delivers behind what was delivered before it."""
         ...
 
@@ -270,9 +270,7 @@ class AccountBook:
         earlier = [place for place in before.recent if 0 <= at - place.at <= _DAY_S]
         state = before
         if said.got.strip() or before.stages:
-            told = " ".join(
-                self._recalled(ledger, place.seq).got for place in earlier[-_PIECES_BEFORE:]
-            )
+            told = [self._recalled(ledger, place.seq).got for place in earlier[-_PIECES_BEFORE:]]
             state = observe_stages(
                 before,
                 stager.stages(said.got, told),

@@ -5,9 +5,13 @@ language; the steps' words say which stages it is about. The words
 alone would count a history of the craft, the scorers alone can't tell a stage from another.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from safehold.constitution.interface import Constitution
 from safehold.constitution.library import load
@@ -16,6 +20,7 @@ from safehold.detect.monitoring.scan.interface import ScanFinding, unscorable
 from safehold.detect.monitoring.workflow import Workflows, WorkflowScore, workflow_score
 from safehold.errors import ConfigError, UsageError
 from safehold.exchange import Role
+from safehold.exchange.views import normalise, readable
 from safehold.guard.bundle.load import Bundle
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.scorers.interface import ScoringInput
@@ -23,10 +28,23 @@ from safehold.guard.scorers.tokens import tokens
 
 _WINDOW: Final = 300
 _STEP: Final = 150
+_SURE: Final = 3.0
+"""Logits above the block threshold that such sentences need: out of their place many look like it.
+Chosen on permitted seed replies, eight a day: 1 of 150 days reaches three stages (at 2: 5, 0: 18).
+"""
+PIECES: Final = 12
+"""Texts before a new one that it is read behind."""
+_SENTENCE: Final = re.compile(r"(?<=[.!?;:])\s+|(?<=[\u3002\uff01\uff1f\u0964\uff1b])|\n+")
+_KNOWN: Final = 2_048
 _SEVERAL: Final = 3
 """Stages named in a window from which on stage 2 reads it whatever stage 1 thinks."""
 BEFORE: Final = 300
 """Characters of what was delivered before that new text is read behind."""
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    text: str
+    named: str
 
 
 class StageReader:
@@ -44,40 +62,59 @@ class StageReader:
         self._stage2 = bundle.stage2
         self._cascade = bundle.cascade
         self._words = words
+        self._seen = lru_cache(_KNOWN)(self._look)
         self.digest = f"{bundle.digest}:{constitution.digest}"
         self.workflows: Workflows = {one.id: one.stages for one in constitution.restricted}
 
-    def stages(self, text: str, before: str = "") -> frozenset[str]:
-        """Return the ids of the stages that a text delivers behind what was delivered before it."""
-        context = before[-BEFORE:]
-        whole = f"{context} {text}" if context else text
+    def stages(self, text: str, before: Sequence[str] = ()) -> frozenset[str]:
+        """Return the ids of the stages that a text delivers behind what was delivered before it.
+
+        All is read as a reader sees it, without what stands around each word.
+        """
+        said, *earlier = (self._seen(one) for one in (text, *before[::-1]))
+        context = " ".join(one.text for one in earlier[::-1])
         found: set[str] = set()
+        self._read(context[-BEFORE:], said.text, found)
+        # Chatter between the pieces of a workflow dilutes a window; what names a step stays.
+        told = " ".join(one.named for one in earlier[::-1] if one.named)
+        if said.named and (told or len(said.named) < len(said.text)):
+            self._read(told[-BEFORE:], said.named, found, above=_SURE)
+        return frozenset(found)
+
+    def _read(self, context: str, text: str, found: set[str], above: float = 0.0) -> None:
+        """Add the stages of the windows of a text behind its context."""
+        whole = f"{context} {text}" if context else text
         for window in _windows(whole, len(whole) - len(text)):
             named = self._words.stages(window)
-            if named - found and self._restricted(window, several=len(named) >= _SEVERAL):
+            if named - found and self._restricted(window, above, several=len(named) >= _SEVERAL):
                 found |= named
-        return frozenset(found)
+
+    def _look(self, text: str) -> _Seen:
+        """Return a text as a reader sees it, and its sentences and lines that name a step."""
+        shown = readable(text) or normalise(text)
+        named = (one for one in _SENTENCE.split(shown) if self._words.stages(one))
+        return _Seen(shown, " ".join(named))
 
     def score(self, texts: Iterable[str]) -> WorkflowScore:
         """Return how much of a workflow texts deliver that follow each other."""
         found: set[str] = set()
-        before = ""
+        before: list[str] = []
         for text in texts:
-            found |= self.stages(text, before)
-            before = f"{before} {text}"[-BEFORE:]
+            found |= self.stages(text, before[-PIECES:])
+            before.append(text)
         return workflow_score(found, self.workflows)
 
-    def _restricted(self, window: str, *, several: bool) -> bool:
+    def _restricted(self, window: str, above: float, *, several: bool) -> bool:
         """Whether the scorers call a window restricted; of several steps stage 2 always reads."""
         surface = self._cascade.reply
         logit = self._stage1.open_reply().feed(tokens(window))
         if self._stage2 is None:
-            return logit >= surface.alone
+            return logit >= surface.alone + above
         if logit < surface.escalate and not several:
             return False
         (answer,) = self._stage2.score([ScoringInput(prompt="", reply=window)])
         both = self._cascade.ensemble(surface, logit, answer.logit)
-        return both >= surface.block
+        return both >= surface.block + above
 
 
 def stage_reader(bundle: Bundle, options: Mapping[str, str]) -> StageReader:
@@ -114,7 +151,7 @@ class StagesScanner:
     def __init__(self, reader: StageReader) -> None:
         """Take the reader."""
         self._reader = reader
-        self.digest = f"stages:1:{reader.digest}"
+        self.digest = f"stages:2:{reader.digest}"
 
     def scan(self, one: Joined) -> ScanFinding:
         """Read the assistant's turns, then what was delivered now."""
