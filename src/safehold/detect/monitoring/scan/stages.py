@@ -42,7 +42,7 @@ BEFORE: Final = 300
 """Characters of what was delivered before that new text is read behind."""
 
 
-class _Seen(msgspec.Struct, frozen=True):
+class _Sighted(msgspec.Struct, frozen=True):
     text: str
     named: str
 
@@ -89,11 +89,11 @@ class StageReader:
             if named - found and self._restricted(window, above, several=len(named) >= _SEVERAL):
                 found |= named
 
-    def _look(self, text: str) -> _Seen:
+    def _look(self, text: str) -> _Sighted:
         """Return a text as a reader sees it, and its sentences and lines that name a step."""
         shown = readable(text) or normalise(text)
         named = (one for one in _SENTENCE.split(shown) if self._words.stages(one))
-        return _Seen(shown, " ".join(named))
+        return _Sighted(shown, " ".join(named))
 
     def score(self, texts: Iterable[str]) -> WorkflowScore:
         """Return how much of a workflow texts deliver that follow each other."""
