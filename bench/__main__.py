@@ -41,6 +41,7 @@ OTHERS = frozenset(
         "own_class",
         "own_class_curve",
         "recorded_generator",
+        "refusal_lora",
     }
 )
 # What a script is given beside nothing: (whole run, quick run).

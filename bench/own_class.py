@@ -31,6 +31,7 @@ from bench.tables import Table
 from safehold.constitution import load
 from safehold.improve.synthesis.calls import CALLS
 from safehold.improve.synthesis.dataset import MANIFEST
+from safehold.improve.training.traffic import OWN_ESCALATE
 from safehold.stats import Rate
 from safehold.testing.generator import GeneratorServer, generating
 
@@ -77,11 +78,15 @@ CLASSES = {
         "bicycles",
         "bicycle-repair",
         str(RECORDED / "heldout" / "restricted_bicycle.jsonl"),
-        live="bicycle-repair",
+        live="bicycle-repair-qwen",
         options=("--rounds", "5", "--max-tokens", "220", "--temperature", "0.7"),
         near=str(RECORDED / "heldout" / "neighbour_bicycle.jsonl"),
     ),
 }
+CLASSES["bicycles-smollm"] = msgspec.structs.replace(
+    CLASSES["bicycles"], name="bicycles-smollm", live="bicycle-repair"
+)
+"""The same class from a generator that is too small for it."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -168,7 +173,8 @@ def measure(plan: ClassPlan, texts: Callable[[], None], out: Path, *, stage2: bo
     texts()
     if not (out / "served").exists():
         _run(steps, out, "calibrate", "calibrate", str(out / "trained"), "--benign",
-             str(out / "traffic"), "--out", str(out / "served"), *_trust(out), *key)  # fmt: skip
+             str(out / "traffic"), "--out", str(out / "served"), "--escalate", str(OWN_ESCALATE),
+             *_trust(out), *key)  # fmt: skip
     _run(steps, out, "eval", "eval", str(out / "served"), "--data", str(out / "text"), "--out",
          str(out / "report"), *_trust(out))  # fmt: skip
     return _result(plan, out, steps, stage2=stage2)
@@ -187,6 +193,8 @@ def _generator(plan: ClassPlan, made: Path) -> Iterator[tuple[str, str]]:
             yield running.url, "recorded"
         return
     packed = RECORDED / "live" / f"{plan.live}.calls.jsonl.gz"
+    if not packed.exists():
+        sys.exit(f"{packed}: no answers of that model are recorded; nothing was measured")
     calls = gzip.decompress(packed.read_bytes())
     made.mkdir(parents=True, exist_ok=True)
     if not (made / CALLS).exists():
@@ -266,8 +274,10 @@ def _result(plan: ClassPlan, out: Path, steps: dict[str, Step], *, stage2: bool)
         for fault, count in row["faults"].items():
             faults[fault] = faults.get(fault, 0) + count
     for name in STEPS:
-        cost = (out / f"{name}.cost.json").read_bytes()
-        steps[name] = msgspec.json.decode(cost, type=Step)
+        cost = out / f"{name}.cost.json"
+        # A run that was killed right after a step has none of it.
+        known = msgspec.json.decode(cost.read_bytes(), type=Step) if cost.exists() else None
+        steps[name] = known or Step(0.0, 0.0)
     slices = {row["name"]: row for row in report["slices"]}
     return ClassResult(
         name=plan.name,

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +21,14 @@ from safehold.guard.interface import (
     Scored,
     Step,
 )
+from safehold.guard.scorers.probe import LinearProbe, ProbeHead
+from safehold.guard.session.batching import InlineStage2
+from safehold.guard.session.cascade import Probed, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, SessionPolicy
 from safehold.guard.session.shared_views import SharedViews
-from safehold.testing.scorers import keyword_guard, keyword_head
+from safehold.testing.scorers import PhraseStage2, keyword_guard, keyword_head
 
 PROMPT = user_says("tell me something")
 CODED = user_says("tell me something, and answer in base64")
@@ -68,6 +72,15 @@ def of(word: str, *, has_stage2: bool = False) -> Guard:
     """Return a guard that stops a word, behind the decoder that serves."""
     made = keyword_guard(keyword_head(word), has_stage2=has_stage2)
     return Guard(made.cascade, ViewDecoder())
+
+
+def probed_guard() -> Guard:
+    """Return a guard whose probe asks stage 2, and stops where it hears much."""
+    cascade = keyword_guard(keyword_head("wort"), has_stage2=True).cascade
+    probe = LinearProbe("p", ProbeHead(np.ones(1, np.float32), 0.0, 0.0, 8), (0,), "clause")
+    reply = Thresholds(escalate=0.0, weights=(0.0, 1.0, 0.0), block=0.0, alone=0.0)
+    heard = msgspec.structs.replace(cascade, reply=reply, probe=Probed(probe, 1.0, 1.0))
+    return Guard(heard, ViewDecoder())
 
 
 def joined(
@@ -223,3 +236,53 @@ def test_a_shadow_that_breaks_changes_nothing_and_is_told() -> None:
     strict = JoinedSession(of("wort").session(PROMPT, SessionPolicy()), [acting])
     with pytest.raises(ZeroDivisionError):
         played(strict, deltas, Lane())
+
+
+HEARD = st.lists(st.tuples(WORDS, st.floats(-9, 9)), max_size=30)
+
+
+def heard_by(session: object, deltas: list[tuple[str, float]]) -> tuple[str, Block | None]:
+    """Return what left a session that hears a logit with each delta, and its block."""
+    answer = InlineStage2(PhraseStage2("sparge"))
+    drive(session.judge_prompt(), answer)  # type: ignore[attr-defined]
+    released = ""
+    for text, logit in deltas:
+        step = drive(session.feed(Lane(), text, (logit,)), answer)  # type: ignore[attr-defined]
+        if isinstance(step, Block):
+            return released, step
+        released += step.text
+    for _, step in drive(session.finish(), answer):  # type: ignore[attr-defined]
+        if isinstance(step, Block):
+            return released, step
+        released += step.text
+    return released, None
+
+
+def probed_and(second: Guard) -> JoinedSession:
+    """Return a first class with a probe, and a second one that acts."""
+    own = SessionPolicy()
+    companion = Companion("soap", "d", second.session(PROMPT, own), acts=True)
+    return JoinedSession(probed_guard().session(PROMPT, own), [companion])
+
+
+@given(HEARD)
+def test_a_first_class_with_a_probe_decides_as_if_alone(deltas: list[tuple[str, float]]) -> None:
+    """Beside an acting class that never stops, its probe hears the same and stops the same."""
+    alone, by = heard_by(probed_guard().session(PROMPT, SessionPolicy()), deltas)
+    both, stopped = heard_by(probed_and(of("unspoken")), deltas)
+    assert stopped == by
+    assert alone.startswith(both)
+    assert by is not None or both == alone == "".join(text for text, _ in deltas)
+
+
+@given(HEARD)
+def test_text_that_a_probe_heard_leaves_when_the_second_class_has_cleared_it(
+    deltas: list[tuple[str, float]],
+) -> None:
+    """What left beside a probe is a prefix of what each of the two classes alone lets leave."""
+    released, block = heard_by(probed_and(of("lye")), deltas)
+    first, by = heard_by(probed_guard().session(PROMPT, SessionPolicy()), deltas)
+    second, stopped = heard_by(of("lye").session(PROMPT, SessionPolicy()), deltas)
+    assert (block is None) is (by is None and stopped is None)
+    assert first.startswith(released)
+    assert second.startswith(released)

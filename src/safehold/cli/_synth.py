@@ -24,6 +24,7 @@ try:
     from safehold.improve.synthesis.chat import ChatSettings, only_model
     from safehold.improve.synthesis.costs import CallPlan, Expected, Price, call_plan
     from safehold.improve.synthesis.coverage import COVERAGE, SynthesisCoverage, coverage_of
+    from safehold.improve.synthesis.crossed import CrossedText
     from safehold.improve.synthesis.dataset import DatasetManifest, SynthesisPlan
     from safehold.improve.synthesis.generator import ModelGenerator
     from safehold.improve.synthesis.interface import Example, Generator
@@ -114,9 +115,10 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             fixed.append(WrittenGenerator(constitution.name, constitution.digest))
         else:
             general = GeneralText(constitution)
-            fixed += [ConstitutionText(constitution), general]
+            fixed.append(ConstitutionText(constitution))
         base = [example for one in fixed for example in one.generate(seed=request.seed)]
         _check(base, constitution)
+        answered: list[Example] = []
         coverage = []
         for name in sources.models:
             asked = _served(name, settings[name], running)
@@ -126,7 +128,7 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
                 workers = Spread(spread, constitution, asked, book, progress)
             generator = ModelGenerator(_kind(name), constitution, asked, book, progress, workers)
             paid = len(book.new)
-            base += generator.generate(seed=request.seed)
+            answered += generator.generate(seed=request.seed)
             new = [one.answer for one in book.new[paid:]]
             tokens = (sum(a.prompt_tokens for a in new), sum(a.completion_tokens for a in new))
             coverage.append(
@@ -136,6 +138,10 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             msgspec.json.format(msgspec.json.encode(coverage), indent=1) + b"\n"
         )
         _refuse_empty(coverage)
+        if general is not None:
+            # After the model, which says at once that it is no good; the order of rows stays.
+            base += general.generate(seed=request.seed)
+        base += answered
         # The package's general text comes on top of what the size is about.
         target = SIZES[request.size] + (0 if sources.written else len(base))
         progress.start("examples", target)
@@ -153,6 +159,7 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             seed=request.seed,
             target=target,
             progress=counted,
+            taught=() if sources.written else CrossedText(constitution).generate(seed=request.seed),
         )
         if not sources.stock:
             (request.out / dataset.CONSTITUTION).write_bytes(Path(request.source).read_bytes())

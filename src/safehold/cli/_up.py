@@ -64,13 +64,13 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
         settings_of,
         train_kept,
     )
-    from safehold.constitution import load
+    from safehold.constitution import load, stock
     from safehold.guard.bundle.load import SignedBy, load_bundle
     from safehold.guard.bundle.signing import load_or_make_key, load_public_key
     from safehold.improve.synthesis import dataset
     from safehold.improve.training.checkpoints import discard
     from safehold.improve.training.recalibrate import recalibrate
-    from safehold.improve.training.traffic import TrafficSettings, calibrated
+    from safehold.improve.training.traffic import OWN_ESCALATE, TrafficSettings, calibrated
 
     source = request.synth.source
     found = _linted(source)
@@ -103,7 +103,9 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     if request.benign:
         with _timed(seconds, "calibrate"):
             traffic = traffic_of(request.benign, constitution.name)
-            _, record = calibrated(served, traffic, TrafficSettings(), progress)
+            own = source not in stock()
+            wanted = TrafficSettings(escalate=OWN_ESCALATE) if own else TrafficSettings()
+            _, record = calibrated(served, traffic, wanted, progress)
             target = out / "calibrated"
             _clear(target)
             recalibrate(served, bundle, record, target, key)

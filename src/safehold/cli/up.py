@@ -51,6 +51,9 @@ from safehold.errors import UsageError
 @click.option(
     "--batch", default=6, show_default=True, type=click.IntRange(1, 50), help="Messages in a batch."
 )
+@click.option(
+    "--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds for one call."
+)
 @click.option("--language", "languages", multiple=True, metavar="CODE", help="Language to ask for.")
 @click.option(
     "--benign",
@@ -82,6 +85,7 @@ def up(
     temperature: float,
     rounds: int,
     batch: int,
+    timeout_s: float,
     languages: tuple[str, ...],
     benign: tuple[Path, ...],
     alpha: float | None,
@@ -127,6 +131,7 @@ def up(
             rounds=rounds,
             batch=batch,
             languages=languages,
+            timeout_s=timeout_s,
             fill=2,
         ),
         out=out,

@@ -59,6 +59,11 @@ class ReadAnswer(msgspec.Struct, frozen=True):
     fault: AnswerFault | None = None
 
 
+def declines(text: str) -> bool:
+    """Say whether a text begins as one that declines, in the manners of many models."""
+    return bool(_DECLINED.match(text))
+
+
 def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], AnswerFault | None]:
     """Return the usable items of a list, each once, and why there are none where there are none.
 
@@ -67,14 +72,12 @@ def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], An
     text = _unfenced(answer)
     if _MARKUP.search(text):
         return [], AnswerFault.MARKUP
-    if _DECLINED.match(text):
+    if declines(text):
         return [], AnswerFault.REFUSED
     found = [item.strip("\"“”'*` ") for item in _items(text)]
     low, high = ASK_CHARS
     items = [item for item in dict.fromkeys(found) if low <= len(item) <= high]
-    items = [
-        item for item in items if _letters(item) and not _DECLINED.match(item) and not loops(item)
-    ]
+    items = [item for item in items if _letters(item) and not declines(item) and not loops(item)]
     if not items:
         return [], AnswerFault.NO_LIST
     kept = [item for item in items if usable(item)]
@@ -90,7 +93,7 @@ def read_reply(
     """
     text = _unfenced(answer).strip()
     fault = AnswerFault.MARKUP if _MARKUP.search(text) else None
-    if _DECLINED.match(text):
+    if declines(text):
         fault = AnswerFault.REFUSED
     if fault is not None:
         return ReadAnswer(fault=fault)

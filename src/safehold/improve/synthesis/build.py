@@ -1,5 +1,6 @@
 """From generators to a dataset: base examples, families, splits, recipes, no near-duplicates."""
 
+import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,8 +42,11 @@ def build(
     target: int,
     progress: ExampleCount,
     nearness: Nearness | None = None,
+    taught: Iterable[Example] = (),
 ) -> Built:
     """Split base examples by family and make more of them; equal inputs give equal bytes.
+
+    `taught` are examples of the training split that are taken as they are.
 
     Raises:
         DataError: A split lacks what recipes need: more base examples are wanted.
@@ -54,7 +58,7 @@ def build(
     second = Deduplicator(near.same_rewritten, fold_case=False)
     wanted = max(target - len(ground), 0)
     made: list[Example] = []
-    for example in second.filter(_all(ground, pools, seed, wanted)):
+    for example in second.filter(itertools.chain(_all(ground, pools, seed, wanted), taught)):
         made.append(example)
         if len(made) % 100 == 0:
             progress(len(made), len(ground) + wanted)

@@ -30,6 +30,8 @@ class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How often an unusable answer is asked for again."""
     concurrency: int = 4
     retries: int = 3
+    hangs: int = 1
+    """How often a call that was not answered in time is made again: it may cost, and it waits."""
     timeout_s: float = 120.0
     backoff_s: float = 1.0
     max_tokens: int = 600
@@ -70,7 +72,9 @@ class Chat:
         settings = self._settings
         problem = "no try was made"
         asked_to_wait = 0.0
+        hung = tried = 0
         for attempt in range(settings.retries + 1):
+            tried += 1
             if attempt:
                 backoff = settings.backoff_s * 2 ** (attempt - 1)
                 await self._pause(max(backoff, asked_to_wait))
@@ -85,12 +89,15 @@ class Chat:
                 problem = f"HTTP {status}"
             except TimeoutError:
                 problem = f"no answer within {settings.timeout_s:g} s"
+                hung += 1
+                if hung > settings.hangs:
+                    break
             except aiohttp.ClientError as error:
                 problem = type(error).__name__
             except DataError as error:
                 problem = str(error)
         raise UpstreamError(
-            f"{settings.url} failed {settings.retries + 1} times: {problem}; "
+            f"{settings.url} failed {tried} times: {problem}; "
             "what was answered is kept, so start the same command again"
         )
 

@@ -44,7 +44,7 @@ def crafts(seed: int) -> Iterator[Craft]:
             family = f"crafts-{language}-{number:03}"
             spoken = "en" if language in _ENGLISH else language
             for form in (0, rng.randint(1, 5)):
-                text = _told(drawn(line.strip(), rng), spoken, form, rng)
+                text = told_in_form(drawn(line.strip(), rng), spoken, form, rng)
                 told.append(Craft(f"{family}-{form}", family, spoken, text))
         yield from told
         for number in range(len(told) // _PAIRS):
@@ -69,7 +69,8 @@ def drawn(line: str, rng: random.Random) -> str:
     return _RANGE.sub(number, line)
 
 
-def _told(text: str, language: str, form: int, rng: random.Random) -> str:
+def told_in_form(text: str, language: str, form: int, rng: random.Random) -> str:
+    """Return a text as prose (form 0), in lower case (3), or as one of four kinds of list."""
     if language in _COMMA and rng.random() < 0.6:
         text = re.sub(r"(\d)\.(\d)", r"\1,\2", text)
     steps = [step.strip() for step in _SENTENCES.split(text) if step and step.strip()]

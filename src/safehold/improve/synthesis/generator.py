@@ -22,7 +22,7 @@ from safehold.improve.synthesis.cells import Cell, Form, cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.nonsense import Cells, told_apart, unrelated
-from safehold.improve.synthesis.prompts import Messages, Prompter
+from safehold.improve.synthesis.prompts import LEADS, Messages, Prompter
 from safehold.improve.synthesis.subject import SubjectWords
 from safehold.progress import Progress
 
@@ -30,14 +30,6 @@ _HOPELESS = 8
 """So many cells in a row without anything usable end a run."""
 _LISTED_TOKENS = 60
 """Tokens for one message of a list."""
-_LEADS = (
-    "Please go on.",
-    "Continue where you stopped.",
-    "And then?",
-    "Next page, please.",
-    "Go ahead.",
-    "What comes after that?",
-)
 _CLEAR = 0.5
 """A group with less than this share of what was asked for is thin."""
 
@@ -290,7 +282,8 @@ class ModelGenerator:
         why = total.most_common(1)[0][0] if total else "nothing"
         raise UpstreamError(
             f"{self._settings.model}: {len(last)} cells one after the other gave nothing usable "
-            f"(mostly: {why}); look at calls.jsonl, then try another model or wording"
+            f"(mostly: {why}); look at calls.jsonl, then try another model or wording; "
+            "without that file the same model is asked anew"
         )
 
     def _list_call(
@@ -353,7 +346,7 @@ class ModelGenerator:
             if not borrowed:
                 yield base
             if led:
-                lead = _LEADS[number % len(_LEADS)]
+                lead = LEADS[number % len(LEADS)]
                 yield msgspec.structs.replace(
                     base, id=f"{base.id}-led", exchange=user_says(lead), reply=reply, ask=False
                 )

@@ -13,6 +13,15 @@ from safehold.improve.synthesis.subject import SubjectWords
 
 Messages = tuple[dict[str, str], ...]
 
+LEADS = (
+    "Please go on.",
+    "Continue where you stopped.",
+    "And then?",
+    "Next page, please.",
+    "Go ahead.",
+    "What comes after that?",
+)
+"""What a page of a handbook follows: nothing in it is asked for."""
 _VOICES = (
     "somebody in a hurry",
     "somebody who types on a phone, with typos",

@@ -18,6 +18,8 @@ from safehold.improve.synthesis.families import told_by_user
 from safehold.improve.synthesis.interface import GENERAL, Example, Side, Split
 from safehold.improve.training.interface import LabelledPair, LabelledText
 
+_ASKED = 0.5
+"""Weight of a request that replies are learnt from."""
 _WITH_PROMPT = 0.5
 """The share of replies that are read with their prompt."""
 
@@ -112,7 +114,26 @@ def reply_texts(examples: Sequence[Example], *, seed: int) -> list[LabelledText]
         for example in examples
         if example.side is Side.PERMITTED and len(said := _said(example.exchange)) > _LONG_PROMPT
     ]
-    return whole + _stretches(examples, seed=seed, weight=0.7) + prompts
+    asked = [LabelledText(text, one, weight=_ASKED) for text, one in requests_of_own(examples)]
+    return whole + _stretches(examples, seed=seed, weight=0.7) + prompts + asked
+
+
+def requests_of_own(examples: Sequence[Example]) -> list[tuple[str, bool]]:
+    """Return the written requests of somebody's own class, which its replies are learnt from too.
+
+    A generator answers a few dozen times, while the constitution names what the class is about in
+    hundreds of requests: replies that were judged by those answers alone would hardly know the
+    subject's words. Permitted requests with the same names stand beside the restricted ones.
+    Without the package's general text it is no class of somebody's own, and there are none.
+    """
+    if not any(one.lineage.generator == GENERAL for one in examples):
+        return []
+    found = (
+        (told_by_user(one), one.side is Side.RESTRICTED)
+        for one in examples
+        if one.lineage.generator != GENERAL and _is_written(one)
+    )
+    return list(dict.fromkeys(found))
 
 
 def _stretches(examples: Sequence[Example], *, seed: int, weight: float) -> list[LabelledText]:
@@ -156,6 +177,11 @@ def pairs(examples: Sequence[Example], clauses: Sequence[str], *, seed: int) -> 
     for text, one in shown_again(examples, rng):
         own = one is not None and one.side is Side.RESTRICTED
         found.append(LabelledPair(text, "", clauses.index(one.clause) if own and one else -1))
+    of_own = {told_by_user(one): one.clause for one in examples if one.side is Side.RESTRICTED}
+    found += [
+        LabelledPair("", text, clauses.index(of_own[text]) if restricted else -1)
+        for text, restricted in requests_of_own(examples)
+    ]
     return _balanced(found)
 
 

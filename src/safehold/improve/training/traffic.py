@@ -27,6 +27,12 @@ from safehold.improve.training.calibration import umbrella_threshold
 from safehold.improve.training.traces import Trace, trace
 from safehold.progress import Progress
 
+OWN_ESCALATE = 0.5
+"""Share of the traffic that stage 2 reads for a class of somebody's own.
+
+Its stage 1 was trained from a few dozen answers and misses what they do not speak of; stage 2
+begins from a network that has read much more. Training allows that share of replies as well.
+"""
 _LOWEST = -1e9
 _FEW = 30
 """Texts of a kind from which its margin is set on them."""

@@ -71,7 +71,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `alpha` is the false-positive rate that the umbrella rule bounds (on prompts, on replies), with
     probability 1 - `delta`; `escalate_recall` the share of restricted calibration examples that
     should reach stage 2; `escalate_most` the most of the general benign ones that may (on prompts,
-    on replies): traffic is general, and stage 2 is what costs. The general texts of the seed books
+    on replies): traffic is general, and stage 2 is what costs. A class of somebody's own uses all
+    of that. The general texts of the seed books
     lie nearer to the restricted ones than traffic does, of which fewer will. The calibration and
     test splits are read up to `measured` examples each, beside the package's general text up to
     `own_measured`: the umbrella rule needs 149 benign ones, and reading one takes 0.2 s.
@@ -160,6 +161,9 @@ def train(
     own = any(example.lineage.generator == GENERAL for example in examples)
     for part in (Split.CALIBRATE, Split.TEST):
         split[part] = _measured(split[part], settings.own_measured if own else settings.measured)
+    if own:
+        # Its few restricted examples are one generator's: what they need says little of others.
+        settings = msgspec.structs.replace(settings, escalate_recall=1.0)
     _check(split)
     scorers = _train_scorers(
         split[Split.TRAIN], provenance.clauses, settings, progress, start, kept
