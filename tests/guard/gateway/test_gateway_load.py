@@ -226,6 +226,28 @@ def test_a_crowd_that_sends_its_bodies_later_is_a_crowd(
     assert (b"retry-after:" in got.lower()) is (told == 503)
 
 
+def test_long_prompts_leave_the_stores_threads_alone() -> None:
+    """However many long texts are being scored, what needs a thread for a moment has one."""
+    go = threading.Event()
+
+    def long() -> Generator[Escalation, Any, Allow]:
+        go.wait(60)
+        yield Escalation(prompt="x", reply="")
+        return Allow(score=0.0)
+
+    async def stage2(request: Escalation) -> Scored | Failed:
+        return answer(request)
+
+    async def ask() -> list[Allow]:
+        flows = [asyncio.ensure_future(run_flow(long(), stage2, offload=True)) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        assert await asyncio.wait_for(asyncio.to_thread(sum, (1, 2)), 30) == 3
+        go.set()
+        return await asyncio.gather(*flows)
+
+    assert asyncio.run(ask()) == [Allow(score=0.0)] * 100
+
+
 def test_measuring_changes_no_verdict() -> None:
     """A flow answers and ends as it does without anybody who measures."""
 

@@ -17,12 +17,18 @@ from safehold.guard.interface import Escalation, Failed, Scored
 from safehold.guard.scorers.interface import ExchangeScore, ExchangeScorer, ScoringInput
 from safehold.guard.session.drivers import Answer, guarded
 
+_PATIENCE = 6
+"""Time-outs that a question waits for at most, while others before it are answered."""
 _SHARE = 0.1
 """How much one batch counts in the running mean."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bounds on waiting and on the size of a batch."""
+    """Bounds on waiting and on the size of a batch.
+
+    A question fails where no batch was scored within `timeout_s`: that is a scorer that is stuck. A
+    queue that moves is none, however slow the machine is: it has only so many places.
+    """
 
     batch: int = 16
     waiting: int = 512
@@ -69,9 +75,16 @@ class Stage2:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._drain())
         try:
-            return await asyncio.wait_for(future, self._limits.timeout_s)
-        except TimeoutError:
+            for _ in range(_PATIENCE):
+                before = self.batches
+                await asyncio.wait((future,), timeout=self._limits.timeout_s)
+                if future.done():
+                    return future.result()
+                if self.batches == before:
+                    break
             return Failed(reason="TimeoutError")
+        finally:
+            future.cancel()
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()

@@ -8,9 +8,11 @@ shadow that breaks; whatever breaks around them ends the exchange, with a row.
 """
 
 import asyncio
+import contextvars
 import functools
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 from safehold.errors import SafeholdError, ScorerError
@@ -106,11 +108,27 @@ def _hand_over() -> None:
     sys.setswitchinterval(min(sys.getswitchinterval(), _HANDED_OVER_S))
 
 
+_AT_ONCE = 8
+"""Texts that are scored off the event loop at once; more of them wait."""
+
+
+@functools.cache
+def _scoring_threads() -> ThreadPoolExecutor:
+    """Return the threads for long texts alone, once for the process.
+
+    The event loop's own are those of the store and the ledger: a few long prompts would fill them,
+    and then nobody's key could be looked at.
+    """
+    return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="scoring")
+
+
 async def _run_offloaded(flow: ScoringFlow[T], stage2: StageTwo) -> T:
     _hand_over()
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     answer: Answer | None = None
     while True:
-        step = await asyncio.to_thread(_advance, flow, answer)
+        work = functools.partial(context.run, _advance, flow, answer)
+        step = await loop.run_in_executor(_scoring_threads(), work)
         if not isinstance(step, Escalation):
             return step.value
         answer = await stage2(step)
