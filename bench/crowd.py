@@ -12,6 +12,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -32,7 +33,9 @@ from safehold.guard.gateway.policy import digest_key
 DELTAS = 100
 PACE_MS = 20
 STREAM_S = 300
+AFTER_S = 1.0
 ADMIN = "sk-safehold-zyxwvutsrqponmlkjihgfedcba98"
+_SAYS = re.compile(rb'"content": ?"[^"]')
 SIDE = ("/healthz", "/readyz", "/admin/status")
 _CONFIG = """\
 port: {port}
@@ -119,7 +122,7 @@ async def _one(port: int, asked: bytes) -> Told:
         status, first, tail = int(head.split(b" ")[1]), 0.0, b""
         while data := await reader.read(65536):
             tail = (tail + data)[-400:]
-            if not first and status == 200 and b'"content":"w' in data.replace(b": ", b":"):
+            if not first and status == 200 and _SAYS.search(data):
                 first = time.perf_counter() - began
         says_when = b"\r\nretry-after:" in head.lower()
         return Told(status, first, b"[DONE]" in tail and b'"error"' not in tail, says_when)
@@ -129,7 +132,12 @@ async def _one(port: int, asked: bytes) -> Told:
 
 async def crowd(port: int, count: int) -> list[Told]:
     """Open so many streams at once."""
-    asked = client.request(DELTAS, PACE_MS)
+    body = {
+        "model": f"prose-{DELTAS}-{PACE_MS}",
+        "messages": [{"role": "user", "content": "What did you do this morning?"}],
+        "stream": True,
+    }
+    asked = client.post("/v1/chat/completions", body)
     return await asyncio.gather(*(one(port, asked) for _ in range(count)))
 
 
@@ -193,7 +201,7 @@ def measured(workers: int, sizes: tuple[int, ...]) -> list[tuple[str, ...]]:
                     lasted = time.perf_counter() - began
                 finally:
                     took, wrong = polling.ended()
-                time.sleep(1.0)
+                time.sleep(AFTER_S)
                 after = asyncio.run(crowd(server.port, 1))[0]
                 rows.append(_row(workers, count, lasted, found, took, wrong, after))
                 print(*rows[-1], sep=" | ", flush=True)

@@ -1,6 +1,7 @@
 """The mock upstream: `mock-DELTAS-MILLISECONDS` streams as many words, one at a time.
 
 `mock-DELTAS-MILLISECONDS-POSITION-PARTS` says the marker before that word, in so many deltas.
+`prose-DELTAS-MILLISECONDS` says sentences: a guard that decodes takes `wa wb wc` for a code.
 Run: `python -m bench.contestants.mock`; prints its port.
 """
 
@@ -12,6 +13,12 @@ from collections.abc import Iterator
 from bench.contestants.leaks import cut
 
 HEAD = '{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"mock","choices":'
+
+
+PROSE = (
+    "We walked along the river in the morning and watched the boats pass under the old bridge. "
+    "The weather was mild, so we sat on a bench and talked about the summer before."
+)
 
 
 def event(delta: dict[str, str], finish: str) -> bytes:
@@ -34,6 +41,13 @@ def words(deltas: int, position: int = -1, parts: int = 1) -> Iterator[str]:
         yield f"w{'abcdefghij'[number % 10]} "
 
 
+def prose(deltas: int) -> Iterator[str]:
+    """Yield the words of sentences."""
+    said = PROSE.split()
+    for number in range(deltas):
+        yield f"{said[number % len(said)]} "
+
+
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer a connection's requests until it closes."""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -41,8 +55,10 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             top = await reader.readuntil(b"\r\n\r\n")
             at = top.lower().index(b"content-length: ") + 16
             body = await reader.readexactly(int(top[at : top.index(b"\r", at)]))
-            deltas, delay, *rest = (int(part) for part in json.loads(body)["model"].split("-")[1:])
-            await play(writer, list(words(deltas, *rest)), delay / 1000)
+            kind, *numbers = json.loads(body)["model"].split("-")
+            deltas, delay, *rest = map(int, numbers)
+            said = prose(deltas) if kind == "prose" else words(deltas, *rest)
+            await play(writer, list(said), delay / 1000)
     writer.close()
 
 

@@ -69,6 +69,45 @@ def test_what_is_ahead_is_counted_and_measured() -> None:
     assert load.refusal(5.0) is None
 
 
+def test_what_a_request_costs_beside_its_verdict_counts() -> None:
+    """What the thread did while prompts were judged is shared among all who were under way."""
+    clock = Hand()
+    load = Load(cpu=clock)
+    open_exchanges = [load.exchange() for _ in range(4)]
+    for one in open_exchanges:
+        one.__enter__()
+    with load.judged(prompt(clock, 0.1, 0)) as flow:
+        drive(flow, answer)
+        clock.now += 1.9  # rows, calls upstream, others' deltas
+    with load.judged(prompt(clock, 0.0, 0)):
+        assert load.wait_s == pytest.approx(2.0 / 4)
+    for one in open_exchanges:
+        one.__exit__(None, None, None)
+    assert load.open == 0
+
+
+def test_open_exchanges_leave_less_of_the_time_to_prompts() -> None:
+    """What the thread does without any is not theirs; a quarter of the time is always left."""
+    clock = Hand()
+    load = Load(cpu=clock)
+    with load.judged(prompt(clock, 0.5, 0)) as flow:
+        drive(flow, answer)
+    for _ in range(100):
+        load.used(0.01, 0.1)
+    opened = [load.exchange() for _ in range(20)]
+    for one in opened:
+        one.__enter__()
+    for _ in range(100):
+        load.used(0.05, 0.1)  # a tenth of the time without them, half with twenty
+    assert load.left == pytest.approx(0.6, abs=0.01)
+    load.judging = 1
+    assert load.wait_s == pytest.approx(0.5 / 0.6, rel=0.02)
+    load.open = 200
+    assert load.left == 0.25
+    load.open = 0
+    assert load.left == 1.0
+
+
 def test_replies_that_wait_for_stage_2_are_ahead_too() -> None:
     """What open streams asked counts beside the prompts; a prompt's own question counts once."""
     ahead = Ahead(each_s=0.1, waiting=30)
@@ -153,6 +192,17 @@ def test_a_long_wait_is_told_in_at_most_a_minute() -> None:
     assert load.refusal(5.0) is None
 
 
+def test_a_loop_that_is_free_again_takes_requests_within_two_seconds() -> None:
+    """After a crowd whose turns took a second each, twenty beats without one are enough."""
+    load = Load(cpu=Hand())
+    for _ in range(100):
+        load.behind(1.0)
+    assert load.refusal(2.0) is not None
+    for _ in range(20):
+        load.behind(0.0)
+    assert load.refusal(0.1) is None
+
+
 def test_time_that_others_take_turns_nobody_away() -> None:
     """The loop was late by the clock on the wall and did nothing itself: it is not behind."""
     load = Load(cpu=Hand())  # no CPU second passes for this worker
@@ -224,6 +274,18 @@ def test_a_crowd_that_sends_its_bodies_later_is_a_crowd(
         got = read(sock)
     assert int(got.split(b" ")[1]) == told
     assert (b"retry-after:" in got.lower()) is (told == 503)
+
+
+def test_canaries_tell_what_a_prompt_costs(stage: Start) -> None:
+    """A gateway that has begun weighs its first client: its canaries took the same way."""
+    at = stage()
+    load = at.gateway.gateway.relay.load
+    asyncio.run_coroutine_threadsafe(at.gateway.gateway.canaries.run_all(), at.gateway.loop).result(
+        60
+    )
+    assert at.prompts() == []
+    load.judging = 1
+    assert load.wait_s > 0.0
 
 
 def test_long_prompts_leave_the_stores_threads_alone() -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from safehold.guard.interface import Escalation, Failed, Scored
 from safehold.guard.scorers.interface import ExchangeScore, ExchangeScorer, ScoringInput
-from safehold.guard.session.drivers import Answer, guarded
+from safehold.guard.session.drivers import Answer, guarded, hand_over
 
 _PATIENCE = 6
 """Time-outs that a question waits for at most, while others before it are answered."""
@@ -51,6 +51,7 @@ class Stage2:
 
     def __init__(self, scorer: ExchangeScorer, limits: BatchLimits | None = None) -> None:
         """Take the scorer; nothing runs until the first request."""
+        hand_over()
         self._scorer = scorer
         self._limits = limits or BatchLimits()
         self._waiting: deque[tuple[Escalation, asyncio.Future[Answer]]] = deque()
@@ -99,9 +100,9 @@ class Stage2:
             scores, spent = await loop.run_in_executor(
                 self._thread, functools.partial(_timed, self._scorer, inputs)
             )
-            share = _SHARE if self.batches else 1.0
-            self.each_s += (spent / len(taken) - self.each_s) * share
             self.batches += 1
+            share = max(_SHARE, 1 / self.batches)
+            self.each_s += (spent / len(taken) - self.each_s) * share
             self.scored += len(taken)
             for (_, future), answer in zip(taken, _answers(scores, len(taken)), strict=True):
                 if not future.done():

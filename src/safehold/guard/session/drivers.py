@@ -103,8 +103,11 @@ _HANDED_OVER_S = 0.0005
 
 
 @functools.cache
-def _hand_over() -> None:
-    """Let a thread that scores be interrupted soon; once for the process."""
+def hand_over() -> None:
+    """Let the event loop and the threads that score take turns soon; once for the process.
+
+    Each waits for the interpreter until the other is interrupted: stage 2's after every text.
+    """
     sys.setswitchinterval(min(sys.getswitchinterval(), _HANDED_OVER_S))
 
 
@@ -123,7 +126,7 @@ def _scoring_threads() -> ThreadPoolExecutor:
 
 
 async def _run_offloaded(flow: ScoringFlow[T], stage2: StageTwo) -> T:
-    _hand_over()
+    hand_over()
     loop, context = asyncio.get_running_loop(), contextvars.copy_context()
     answer: Answer | None = None
     while True:

@@ -208,6 +208,7 @@ class Canaries:
             limits=self._relay.limits,
             clock=self._relay.clock,
             ticks=self._relay.ticks,
+            load=self._relay.load,  # so that a gateway knows what a prompt costs when it begins
         )
         policy = self._settings.policy(codec.surface, None)
         call = codec.parse(request_body(codec.surface, text.prompt), policy.rules)

@@ -136,10 +136,11 @@ class Relay:
         keep: Callable[[RunState], Awaitable[None]] = _kept_nowhere,
         memory: ScoreMemory | None = None,
         classes: Joins | None = None,
+        load: Load | None = None,
     ) -> None:
         self.classes = classes or FirstAlone()
         self.memory = memory
-        self.load = Load(lambda: getattr(holder.current.stage2, "ahead", Ahead()))
+        self.load = load or Load(lambda: getattr(holder.current.stage2, "ahead", Ahead()))
         self.keep = keep
         self.media = media
         self.hot = hot
@@ -183,7 +184,11 @@ class Relay:
         self, ask: AdmittedRequest, out: Outlet, gone: "asyncio.Future[None]"
     ) -> RunState:
         """Answer one request; every path ends in a final row and a valid ending."""
-        with self.holder.use() as champion, self.trial.seat(champion, _account(ask)) as seat:
+        with (
+            self.load.exchange(),
+            self.holder.use() as champion,
+            self.trial.seat(champion, _account(ask)) as seat,
+        ):
             run = Run(self, ask, out, gone, seat)
             try:
                 async with asyncio.timeout(self.limits.total_timeout_s):
