@@ -12,6 +12,7 @@ Every one has a process of its own, one after another; results go to `.bench/NAM
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import platform
@@ -199,9 +200,10 @@ def write() -> None:
 
 
 def child(name: str, *, quick: bool) -> None:
-    """Run a benchmark's `run` and print its tables as JSON."""
+    """Run a benchmark's `run` and print its tables as JSON; what it says meanwhile goes beside."""
     found: list[Table] | dict[str, dict[str, float | int]]
-    found = importlib.import_module(f"bench.{name}").run(quick)
+    with contextlib.redirect_stdout(sys.stderr):
+        found = importlib.import_module(f"bench.{name}").run(quick)
     tables = [of_figures(name, found)] if isinstance(found, dict) else found
     print(msgspec.json.encode(tables).decode())
 

@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stall_timeout_s: float = 60.0
     total_timeout_s: float = 1800.0
     drain_timeout_s: float = 60.0
-    verdict_wait_s: float = 2.0
+    verdict_wait_s: float = 1.5
 
     def __post_init__(self) -> None:
         """Refuse bounds under which no request could end well.
