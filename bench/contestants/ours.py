@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safehold.guard.gateway.bundles.active_guard import Held
 from safehold.guard.gateway.bundles.swap import LoadedBundle
-from safehold.guard.gateway.policy import Canary, Settings, SurfacePolicy, Upstream
+from safehold.guard.gateway.policy import Canary, Limits, Settings, SurfacePolicy, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
 from safehold.testing.guards import UnsafeOpenGuard, rule_guard
 
@@ -37,6 +37,7 @@ def main(upstream: str, guard: str, folder: str) -> None:
         journal=None if open_guard else f"{folder}/journal",
         default=SurfacePolicy(hold_tokens=0 if open_guard else HOLD),
         canary=Canary(enabled=False),
+        limits=Limits(verdict_wait_s=600.0),  # what it does is measured, not when it says no
         log="none",
     )
     sock = listen(settings)
