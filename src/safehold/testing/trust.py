@@ -42,7 +42,7 @@ from safehold.trust.people.interface import (
     Team,
 )
 from safehold.trust.people.material import SK_ED25519
-from safehold.trust.people.passkey import b64url
+from safehold.trust.people.passkey import b64url, unb64url
 from safehold.trust.people.sshsig import (
     parse_public_key,
     sign_sshsig,
@@ -110,6 +110,7 @@ class SoftPasskey:
         cose = cbor2.dumps(
             {1: 2, 3: -7, -1: 1, -2: public.x.to_bytes(32, "big"), -3: public.y.to_bytes(32, "big")}
         )
+        self._cose = cose
         self.flags = flags
         self.counter = 0
         self._counts = counts
@@ -151,6 +152,34 @@ class SoftPasskey:
             client_data_json=b64url(client_data),
             signature=b64url(signature),
         )
+
+    def register(
+        self,
+        asked: str,
+        *,
+        rp_id: str = RP_ID,
+        origin: str = ORIGIN,
+        flags: int = 0x45,
+        client: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return a browser's registration response to a challenge; the rest is for attacks."""
+        import cbor2
+
+        named = unb64url(self.credential_id)
+        data = hashlib.sha256(rp_id.encode()).digest() + bytes([flags]) + bytes(4 + 16)
+        data += len(named).to_bytes(2, "big") + named + self._cose
+        client_data = {"type": "webauthn.create", "challenge": asked, "origin": origin}
+        said = json.dumps(client_data | {"crossOrigin": False} | (client or {}))
+        attested = cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": data})
+        return {
+            "id": self.credential_id,
+            "rawId": self.credential_id,
+            "type": "public-key",
+            "response": {
+                "clientDataJSON": b64url(said.encode()),
+                "attestationObject": b64url(attested),
+            },
+        }
 
 
 def _string(data: bytes) -> bytes:

@@ -8,16 +8,18 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
 from safehold.console.demo.stage import CAST, DemoStage
 from safehold.console.route_table import ACTS, SCREENS
 from safehold.console.server import VENDORED, static_files
 from safehold.console.shell.access import ConsoleRole
-from safehold.console.shell.logins import IDLE_S, LONGEST_S, form_token
+from safehold.console.shell.logins import IDLE_S, LONGEST_S, Logins, form_token
 from safehold.console.shell.passkey_login import login_challenge
 from safehold.console.shell.web import COOKIE, safe_next
 from safehold.detect.review.interface import CaseKind
+from safehold.errors import TrustError
 from safehold.exchange import user_says
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.ledger import RowMaker
@@ -347,6 +349,33 @@ def test_a_removed_person_is_out_at_once(tmp_path: Path) -> None:
         stage.enclave.time = int(time.time())
         stage.carry("people.remove", RemovePerson(person_id("Jonas Lind")))
         assert http.get("/", headers=jonas).status_code == 303
+
+
+def test_a_copied_key_is_out_however_close_its_login_comes(tmp_path: Path) -> None:
+    """Two logins that were both verified before either was kept: the lower counter gets none."""
+    logins = Logins(create_engine(f"sqlite:///{tmp_path / 'l.db'}"), time.time)
+    logins.begin("p", "key", sign_count=6)
+    for copied in (5, 6):
+        with pytest.raises(TrustError, match="fell back"):
+            logins.begin("p", "key", sign_count=copied)
+    assert logins.find(logins.begin("p", "key", sign_count=7))
+    assert logins.counter("key") == 7
+    with pytest.raises(TrustError, match="fell back"):
+        logins.begin("p", "key", sign_count=0)
+    for _ in range(2):
+        assert logins.begin("p", "counts nothing", sign_count=0)
+
+
+def test_a_counter_that_the_log_knows_holds_for_a_login(
+    stage: DemoStage, http: httpx.Client
+) -> None:
+    """A copy that was not used here yet is found out: the key counted 1 when it was enrolled."""
+    assign(stage, *ConsoleRole)
+    ada = KeyHolder(stage, http, b"copied")
+    assert ada.key.counter == 1
+    ada.key.counter = 0
+    assert ada.login(ada.proof(ada.nonce())).status_code == 403
+    assert ada.login(ada.proof(ada.nonce())).status_code == 200
 
 
 def test_logins_are_shared_by_processes(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from safehold.trust.text import Line
 
 _CHALLENGE_LIFE_S = 300
 _MAX_CHALLENGES = 1000
+_MAX_EACH = 8
+"""Open challenges of one person: a further one takes the place of the oldest."""
 
 
 class PageAssertion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="assertion"):
@@ -174,18 +176,21 @@ class ApprovalsApi:
         del request
         posted = msgspec.json.decode(body, type=Enrolment)
         person = self._spend_challenge(posted.challenge)
-        state = self._desk.state
-        passkey = verify_registration(
-            msgspec.json.encode(posted.response).decode(),
-            challenge=unb64url(posted.challenge),
-            relying_party=state.policy.relying_party,
-        )
-        change = AddKey(person, passkey)
-        return {
-            "change": change,
-            "canonical": canonical(holding_of(state.founding_sha256, change)).decode(),
-            "rp_id": state.policy.relying_party.rp_id,
-        }
+        with self._desk.reading():
+            state = self._desk.state
+            passkey = verify_registration(
+                msgspec.json.encode(posted.response).decode(),
+                challenge=unb64url(posted.challenge),
+                relying_party=state.policy.relying_party,
+            )
+            change = AddKey(person, passkey)
+            # Said now, not by the colleague who asks for it: who was removed, a key of before.
+            state.roster.add_key(person, passkey)
+            return {
+                "change": change,
+                "canonical": canonical(holding_of(state.founding_sha256, change)).decode(),
+                "rp_id": state.policy.relying_party.rp_id,
+            }
 
     def offer(self, request: Request, body: bytes) -> AddKey:
         """Return the offer: the key that was made, with its own signature under its enrolment."""
@@ -200,8 +205,10 @@ class ApprovalsApi:
             signature=proof.signature,
         )
         change = msgspec.structs.replace(posted.change, held=(made,))
-        state = self._desk.state
-        check_held(state.founding_sha256, change, state.policy.relying_party)
+        with self._desk.reading():
+            state = self._desk.state
+            check_held(state.founding_sha256, change, state.policy.relying_party)
+            state.roster.add_key(change.person_id, change.key)
         return change
 
     def _new_challenge(self, person: str) -> str:
@@ -213,6 +220,9 @@ class ApprovalsApi:
                 for one, (born, whose) in self._challenges.items()
                 if born > now - _CHALLENGE_LIFE_S
             }
+            mine = [one for one, (_, whose) in self._challenges.items() if whose == person]
+            for one in mine[: max(0, len(mine) - _MAX_EACH + 1)]:
+                del self._challenges[one]
             if len(self._challenges) >= _MAX_CHALLENGES:
                 raise GrantError("too many enrolments at once; wait five minutes")
             self._challenges[challenge] = (now, person)

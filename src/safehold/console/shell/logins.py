@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Double,
     Engine,
     MetaData,
@@ -115,7 +116,11 @@ class Logins:
             return connection.execute(query).scalar() or 0
 
     def begin(self, person: str, key_id: str, *, sign_count: int = 0) -> str:
-        """Keep a login and return its new token; what the browser held before is worth nothing."""
+        """Keep a login and return its new token; what the browser held before is worth nothing.
+
+        Raises:
+            TrustError: another login showed as high a counter of the key meanwhile: it is a copy.
+        """
         now = self._clock()
         token = secrets.token_urlsafe(32)
         with told(self._engine), self._engine.begin() as connection:
@@ -123,8 +128,7 @@ class Logins:
             connection.execute(delete(LOGINS).where(LOGINS.c.made_at <= now - LONGEST_S))
             connection.execute(insert(LOGINS), {**row, "made_at": now, "seen_at": now})
             if key_id:
-                connection.execute(delete(COUNTERS).where(COUNTERS.c.key_id == key_id))
-                connection.execute(insert(COUNTERS), {"key_id": key_id, "sign_count": sign_count})
+                _count(connection, key_id, sign_count)
         return token
 
     def find(self, token: str) -> Login | None:
@@ -146,6 +150,18 @@ class Logins:
         """Forget a login."""
         with told(self._engine), self._engine.begin() as connection:
             connection.execute(delete(LOGINS).where(LOGINS.c.token_sha256 == _digest(token)))
+
+
+def _count(connection: Connection, key_id: str, sign_count: int) -> None:
+    """Keep a key's counter, which rises; a key that counts nothing stays at 0."""
+    mine = COUNTERS.c.key_id == key_id
+    rises = (COUNTERS.c.sign_count < sign_count) | (COUNTERS.c.sign_count == 0)
+    changed = connection.execute(update(COUNTERS).where(mine, rises).values(sign_count=sign_count))
+    if changed.rowcount:
+        return
+    if connection.execute(select(COUNTERS.c.key_id).where(mine)).scalar() is not None:
+        raise TrustError("this key's counter fell back: it may be a copy; tell your colleagues")
+    connection.execute(insert(COUNTERS), {"key_id": key_id, "sign_count": sign_count})
 
 
 def _digest(token: str) -> str:

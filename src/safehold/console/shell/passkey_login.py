@@ -104,7 +104,8 @@ class PasskeyLogin:
             proof,
             challenge=login_challenge(posted.nonce),
             relying_party=state.policy.relying_party,
-            counter_floor=self._logins.counter(key.key_id),
+            # A copy may not choose whom it shows its counter to: approvals count here, too.
+            counter_floor=max(self._logins.counter(key.key_id), state.sign_count(key.key_id)),
         )
         # 4. The person has a role here.
         if not roles_of(person):

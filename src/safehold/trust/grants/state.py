@@ -208,6 +208,10 @@ class TrustState:
             counters=dict(case.counters),
         )
 
+    def sign_count(self, key_id: str) -> int:
+        """Return the highest counter that a key showed in the log; 0 where it keeps none."""
+        return self._counters.get(key_id, 0)
+
     def decide(self, request: str, now: int) -> Decision:
         """Evaluate a request (full SHA-256) at `now`, with everything the log says."""
         case = self.case(request)

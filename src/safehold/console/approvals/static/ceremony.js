@@ -64,7 +64,13 @@ export async function call(path, body) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
-  const value = await answer.json();
+  let value;
+  try {
+    value = await answer.json();
+  } catch {
+    throw new Error(`the server's answer (status ${answer.status}) can't be read: `
+      + "load the page again; you may be logged out.");
+  }
   if (!answer.ok) throw new Error(value.error ?? `error ${answer.status}`);
   return value;
 }

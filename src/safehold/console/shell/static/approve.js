@@ -1,4 +1,6 @@
-import { assertion, byId, call, challengeOf, say, toBase64Url } from "./ceremony.js";
+import {
+  assertion, byId, call, challengeOf, KEY_WAITS, say, toBase64Url, waiting, why,
+} from "./ceremony.js";
 
 const { id, keys } = byId("request").dataset;
 const mine = keys.split(" ");
@@ -10,12 +12,12 @@ async function asked() {
   return one;
 }
 
-async function act(work) {
+async function act(text, work) {
   try {
-    const said = await work(await asked());
+    const said = await waiting(text, async () => work(await asked()));
     location.assign(`/approvals/${id}?told=${encodeURIComponent(said)}`);
   } catch (error) {
-    say(`Not done: ${error.message}`);
+    say(`Not done: ${why(error)}`);
   }
 }
 
@@ -24,18 +26,18 @@ challengeOf("approve", byId("canonical").textContent).then((challenge) => {
 });
 
 // The demo only: somebody else's key signs.
-byId("second")?.addEventListener("click", () => act(async () => {
+byId("second")?.addEventListener("click", () => act("A colleague approves it…", async () => {
   return (await call("/login/demo/second", { request: id })).said;
 }));
 
-byId("approve")?.addEventListener("click", () => act(async (one) => {
+byId("approve")?.addEventListener("click", () => act(KEY_WAITS, async (one) => {
   const challenge = await challengeOf("approve", one.canonical);
   const proof = await assertion(challenge, one.rp_id, mine);
   await call(`/api/v1/grants/${id}/approve`, { proof });
   return "Your approval is recorded.";
 }));
 
-byId("deny")?.addEventListener("click", () => act(async (one) => {
+byId("deny")?.addEventListener("click", () => act(KEY_WAITS, async (one) => {
   const text = byId("reason").value.trim();
   if (!text) throw new Error("give a reason");
   // RFC 8785: members in order, strings as JSON.stringify writes them.
