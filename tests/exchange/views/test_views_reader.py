@@ -48,6 +48,26 @@ def test_ordinary_text_has_no_form_of_its_own() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "यह एक साधारण वाक्य है जिसमें कुछ भी छिपा नहीं है और कोई निशान नहीं है।",
+        "এটি একটি সাধারণ বাক্য যেখানে কিছুই লুকানো নেই এবং কোনো চিহ্ন নেই।",
+        "இது ஒரு சாதாரண வாக்கியம் இதில் எதுவும் மறைக்கப்படவில்லை என்று சொல்கிறேன்.",
+        "วันนี้อากาศดีมาก เราไปเดินเล่นที่สวน แล้วก็กินข้าวด้วยกันที่ร้านเล็กๆ ใกล้บ้าน",
+        "هٰذَا كَلَامٌ عَادِيٌّ لَا شَيْءَ فِيهِ مَخْفِيٌّ وَلَا عَلَامَةَ",
+    ],
+)
+def test_vowel_signs_are_parts_of_words(prose: str) -> None:
+    """Ordinary text of scripts with vowel signs has no form; marks around its words are undone."""
+    assert readable(prose) is None
+    dressed = readable(" ".join(f"**{word}**" for word in prose.split()))
+    assert dressed is not None
+    assert [word.strip("।.,") for word in dressed.split()] == [
+        word.strip("।.,") for word in prose.split()
+    ]
+
+
 def test_small_capitals_and_halves_of_pairs_are_plain() -> None:
     """Small capitals are letters, two escapes of a pair one character, a half U+FFFD."""
     small = "\u1d0d\u026a\u029f\u1d0b \u1d00\u0274\u1d05 \u029c\u1d0f\u0274\u1d07\u028f"

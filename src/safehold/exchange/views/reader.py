@@ -10,7 +10,7 @@ import re
 from collections import deque
 from operator import and_, eq
 
-from safehold.exchange.views.normalise import normalise
+from safehold.exchange.views.normalise import MARKS, normalise
 
 _PLAIN = re.compile(r"[A-Za-z0-9]+(?:['\-][A-Za-z0-9]+)*[.,;:]?")
 _CALM = re.compile(rf"\s*(?:{_PLAIN.pattern}\s+)*")
@@ -19,7 +19,8 @@ _LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()]*\)")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,60}>")
 _CLOCK = re.compile(r"\d\d:\d\d:\d\d[,.]\d{3}|-->")
 _MARKUP = ((":", _CLOCK, " "), ("](", _LINK, r"\1"), ("<", _TAG, " "))
-_RUNS = re.compile(r"[^\W_]+(?:['\u2019.,:/\-][^\W_]+)*[%°]?")
+_LETTERS = rf"(?:(?!_)[\w{MARKS}])+"
+_RUNS = re.compile(rf"{_LETTERS}(?:['\u2019.,:/\-]{_LETTERS})*[%°]?")
 _LAST_MARK = re.compile(r"[.,;:]\s*\Z")
 _PERIODS = (2, 3, 4)
 _SPAN = 32

@@ -14,8 +14,13 @@ from typing import Final
 
 import msgspec
 
-_WORD: Final = r"[^\W_]+(?:['\u2019\-.][^\W_]+)*(?:[.,:;!?](?=[\"'`<)\]}|\n]))?"
+from safehold.exchange.views.normalise import MARKS
+
+_LETTERS: Final = rf"(?:(?!_)[\w{MARKS}])+"
+_WORD: Final = rf"{_LETTERS}(?:['\u2019\-.]{_LETTERS})*" + (r"(?:[.,:;!?](?=[\"'`<)\]}|\n]))?")
 """A word, with a sentence's mark where a mark of the structure follows it."""
+_SENTENCE_MARKS: Final = ".,:;!?"
+_LETTERS_ONLY: Final = re.compile(rf"(?:[^\W\d_]|[{MARKS}])+")
 _ITEM: Final = re.compile(_WORD)
 _RUN: Final = re.compile(f"{_WORD}(?: {_WORD}){{0,4}}")
 _CLOSERS: Final = str.maketrans(dict.fromkeys("]})>;,|&\n", ","))
@@ -110,11 +115,14 @@ def _readings(items: Sequence[_Placed]) -> Iterator[str]:
 
 
 def _is_word(text: str) -> bool:
-    return text.isalpha() and text[1:] == text[1:].lower()
+    return _LETTERS_ONLY.fullmatch(text) is not None and text[1:] == text[1:].lower()
 
 
 def _varying(words: Sequence[str]) -> list[str]:
     """Return the words without what stands in every record, such as the record's kind."""
+    bare = [word.rstrip(_SENTENCE_MARKS) for word in words]
+    if 2 * sum(one != word for one, word in zip(bare, words, strict=True)) > len(words):
+        words = bare  # a mark behind every word is the structure's
     counts = Counter(words)
     least = max(_LEAST // 2 + 1, _FILLER * len(words))
     return [word for word in words if counts[word] < least]
@@ -139,7 +147,7 @@ def _end(items: Sequence[_Placed], places: dict[tuple[str, str], list[_Placed]])
 
 def _runs(words: Sequence[str], *, named: bool) -> bool:
     """Whether these look like running words: letters, seldom the same, not all of them names."""
-    plain = sum(_is_word(one.rstrip(".,:;!?")) for one in words)
+    plain = sum(_is_word(one.rstrip(_SENTENCE_MARKS)) for one in words)
     small = sum(one == one.lower() for one in words)
     short = sum(len(one) <= _SHORT for one in words)
     return (

@@ -151,7 +151,7 @@ class StagesScanner:
     def __init__(self, reader: StageReader) -> None:
         """Take the reader."""
         self._reader = reader
-        self.digest = f"stages:2:{reader.digest}"
+        self.digest = f"stages:3:{reader.digest}"
 
     def scan(self, one: Joined) -> ScanFinding:
         """Read the assistant's turns, then what was delivered now."""
