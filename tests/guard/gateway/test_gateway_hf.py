@@ -10,7 +10,8 @@ import openai
 import pytest
 
 from safehold.errors import BundleError, UpstreamError
-from safehold.guard.gateway.bundles.loading import BundleLoader
+from safehold.guard.gateway.bundles.loading import BundleLoader, class_loader
+from safehold.guard.gateway.class_settings import GuardClass
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts
 from safehold.guard.gateway.upstreams.embedded import LocalModel
@@ -164,6 +165,19 @@ def test_a_bundle_for_another_model_is_not_served(stand: Stand, tmp_path: Path) 
     write_probed(tmp_path / "b", other)
     with pytest.raises(BundleError, match="another model"):
         BundleLoader(unsafe_unsigned=True, served=stand.served)(tmp_path / "b")
+
+
+def test_a_further_class_with_a_probe_is_refused_in_one_line(stand: Stand) -> None:
+    """Its probe would hear nothing, so all its text would be held; the first class may have one."""
+    settings = Settings(
+        upstream=Upstream(url=stand.local.url), unsafe_unsigned_bundle=True, log="none"
+    )
+    further = class_loader(settings, GuardClass(bundle=str(stand.bundle)), served=stand.served)
+    with pytest.raises(BundleError, match="only the first class's probe") as caught:
+        further(stand.bundle)
+    assert "\n" not in str(caught.value)
+    first = BundleLoader(unsafe_unsigned=True, served=stand.served)(stand.bundle)
+    assert first.held.asks
 
 
 def test_a_model_that_can_not_be_loaded_says_so(tmp_path: Path) -> None:

@@ -29,21 +29,30 @@ _PLAIN = "What a lovely morning it is."
 
 
 class BundleLoader(msgspec.Struct, frozen=True):
-    """Loads bundles that a trusted key signed, or the one with a pinned digest."""
+    """Loads bundles that a trusted key signed, or the one with a pinned digest.
+
+    A further class's bundle `may_hear` no model: what a probe hears reaches the first class alone.
+    """
 
     key_files: tuple[str, ...] = ()
     sha256: str | None = None
     unsafe_unsigned: bool = False
     served: AttachedModel | None = None
+    may_hear: bool = True
 
     def __call__(self, path: Path) -> LoadedBundle:
         """Return the loaded bundle, its stage 2 on a thread of its own.
 
         Raises:
-            BundleError: It does not verify.
+            BundleError: It does not verify, or has a probe that would hear nothing.
         """
         bundle = load_bundle(path, self._trust(), served=self.served)
         probe = None if bundle.cascade.probe is None else bundle.cascade.probe.scorer
+        if probe is not None and not self.may_hear:
+            raise BundleError(
+                f"{path}: this bundle has a probe, and only the first class's probe hears the "
+                "model: make it the first class, or train it without --probe"
+            )
         golden = tuple(
             Probe(item.prompt, item.reply, item.blocked, self._heard(item, probe))
             for item in bundle.golden
@@ -147,6 +156,7 @@ def class_loader(
         sha256=one.bundle_sha256,
         unsafe_unsigned=settings.unsafe_unsigned_bundle,
         served=served,
+        may_hear=False,
     )
 
 
