@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.secure.endpoint.guard import GuardState
 from safehold.secure.endpoint.heartbeat import (
     Heart,
     StaleGuardError,
@@ -18,7 +17,7 @@ from safehold.secure.endpoint.heartbeat import (
     read_pulse,
     require_guard,
 )
-from safehold.secure.endpoint.interface import CodeKind, EndpointRecordError
+from safehold.secure.endpoint.interface import CodeKind, EndpointRecordError, GuardState
 from safehold.secure.endpoint.policy import Mode
 from safehold.secure.endpoint.publish import publish
 from safehold.secure.endpoint.records import Denial

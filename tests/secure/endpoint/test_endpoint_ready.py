@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safehold.secure.endpoint.guard import GuardState
+from safehold.secure.endpoint.interface import GuardState
 from safehold.secure.endpoint.service import telling
 
 

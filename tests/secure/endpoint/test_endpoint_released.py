@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from safehold.cli.change import change
 from safehold.cli.endpoint import endpoint
 from safehold.errors import EndpointError, TrustError
-from safehold.secure.endpoint.guard import GuardState
 from safehold.secure.endpoint.heartbeat import Heart, listen, read_pulse
+from safehold.secure.endpoint.interface import GuardState
 from safehold.secure.endpoint.policy import Mode, parse_policy
 from safehold.secure.fanotify.mounts import markable, parse_mountinfo
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact

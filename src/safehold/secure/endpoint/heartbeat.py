@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import EndpointError
-from safehold.secure.endpoint.guard import GuardState
+from safehold.secure.endpoint.interface import GuardState
 from safehold.secure.endpoint.policy import Mode
 
 MAX_AGE_S = 5.0

@@ -86,3 +86,15 @@ Verdict = Allowed | ExecRefused
 
 class EndpointRecordError(EndpointError):
     """Look at the file of refusals: it can't be read or written."""
+
+
+class GuardState(msgspec.Struct):
+    """What a worker counts since it started."""
+
+    asked: int = 0
+    refused: int = 0
+    hashed: int = 0
+    round: float = 0.0
+    marks: int = 0
+    unmarked: tuple[str, ...] = ()
+    lost: int = 0

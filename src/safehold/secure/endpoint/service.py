@@ -15,9 +15,9 @@ import msgspec
 
 from safehold.errors import EndpointError, TrustError
 from safehold.secure.endpoint.essentials import require_essentials
-from safehold.secure.endpoint.guard import ExecGuard, GuardState
+from safehold.secure.endpoint.guard import ExecGuard
 from safehold.secure.endpoint.heartbeat import Heart, listen
-from safehold.secure.endpoint.interface import EndpointPolicyError
+from safehold.secure.endpoint.interface import EndpointPolicyError, GuardState
 from safehold.secure.endpoint.interpreters import known_interpreters
 from safehold.secure.endpoint.inventory.book import InventoryBook, catalogue
 from safehold.secure.endpoint.policy import EndpointPolicy, Mode, parse_policy
