@@ -78,15 +78,11 @@ CLASSES = {
         "bicycles",
         "bicycle-repair",
         str(RECORDED / "heldout" / "restricted_bicycle.jsonl"),
-        live="bicycle-repair-qwen",
+        live="bicycle-repair",
         options=("--rounds", "5", "--max-tokens", "220", "--temperature", "0.7"),
         near=str(RECORDED / "heldout" / "neighbour_bicycle.jsonl"),
     ),
 }
-CLASSES["bicycles-smollm"] = msgspec.structs.replace(
-    CLASSES["bicycles"], name="bicycles-smollm", live="bicycle-repair"
-)
-"""The same class from a generator that is too small for it."""
 
 
 class Step(msgspec.Struct, frozen=True):
