@@ -70,7 +70,7 @@ def test_no_signature_of_a_trials_step_is_lost(act: str, tmp_path: Path) -> None
         trial(file, "anna").propose()
     assert not at_once([getattr(trial(file, name), act) for name in NAMES])
     assert trial(file, "anna").approve()[1] == set(NAMES)
-    assert trial(file, "anna").take().step is TrialStep.SHARE_5
+    assert trial(file, "anna").take().step is TrialStep.FIVE
     assert sorted(one.name for one in tmp_path.iterdir()) == ["trial.json"]
 
 
