@@ -462,6 +462,9 @@ class MockUpstream:
         if path == "/v1/embeddings":
             vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
             return await _json(writer, {"object": "list", "data": [vector], "model": "mock"})
+        if path not in WHOLE:
+            error = {"error": {"message": f"no {path} here", "type": "x", "code": None}}
+            return await _json(writer, error, 404)
         streams = given.get("stream") or script.fault is Fault.STREAMS
         if streams and script.fault is not Fault.WHOLE:
             return await self._stream(path, given, script, writer)
