@@ -13,6 +13,7 @@ SMALL = Limits(
     stall_timeout_s=60,
     total_timeout_s=300,
     drain_timeout_s=5,
+    verdict_wait_s=60,
 )
 """Sizes that a test reaches, and times that a busy machine does not."""
 IMPATIENT = msgspec.structs.replace(
