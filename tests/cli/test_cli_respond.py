@@ -21,7 +21,6 @@ from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.bundles.trial_file import opened_plan
 from safehold.guard.gateway.bundles.trial_memory import TrialMemory, followed
 from safehold.guard.overlay.interface import (
-    BenignCost,
     HotRule,
     OverlayContent,
     PlacedRule,
@@ -32,6 +31,7 @@ from safehold.improve.response.gates import GateLimits, GateReport, GateState, G
 from safehold.improve.response.hotrule import MeasuredRule
 from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.stats import Rate
+from safehold.testing.response import DRESS, hot_rule, incident
 from safehold.trust.release.interface import ArtefactKind
 
 ASK = questions("homebrewing").topics[0].questions[3]
@@ -115,19 +115,12 @@ class Desk:
         self.keys = {
             name: load_or_make_key(root / f"{name}.pem") for name in ("anna", "bela", "eve")
         }
-        incident = Incident(
-            id="c1", kind=IncidentKind.MISS, at=1, text="t", clause="c", source="s", reporter="a"
-        )
-        self.case.begin(incident, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
+        self.case.begin(incident(), DRESS)
 
     def rule(self, days: float = 7.0, since: float = 0.0, **changes: Any) -> HotRule:
         """Return a rule of the case."""
         now = int(time.time() - since)
-        rule = HotRule(
-            id="c1-rule", clause="c", owner="anna", incident="c1", created=now,
-            expires=int(now + days * 86_400), pattern="red barrel", cost=BenignCost(0, 10, {}),
-        )  # fmt: skip
-        return msgspec.structs.replace(rule, **changes)
+        return hot_rule(created=now, expires=int(now + days * 86_400), **changes)
 
     def put(self, rule: HotRule, *persons: str, signer: str = "anna", **changes: Any) -> None:
         """Keep the rule in the case, and let it act in a file that nobody checks on the way."""

@@ -119,6 +119,19 @@ def test_replies_that_wait_for_stage_2_are_ahead_too() -> None:
     assert load.wait_s == 0.0
 
 
+@pytest.mark.parametrize("ahead", [Ahead(), Ahead(1.0, 9), Ahead(crowded=True)])
+def test_stage_2_is_asked_once_for_an_admission(ahead: Ahead) -> None:
+    """Taken or turned away, a request is judged by one moment of stage 2."""
+    asked: list[Ahead] = []
+
+    def stage2() -> Ahead:
+        asked.append(ahead)
+        return ahead
+
+    Load(stage2=stage2, cpu=Hand()).refusal(2.0)
+    assert asked == [ahead]
+
+
 def test_prompts_leave_half_of_stage_2s_places_to_replies() -> None:
     """However cheap a text is: a prompt that is taken never fails because the queue is full."""
 

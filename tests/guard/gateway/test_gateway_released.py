@@ -13,10 +13,10 @@ from safehold.guard.gateway.bundles.released import (
     ReleasedLoader,
     Releases,
 )
-from safehold.guard.gateway.bundles.trial_file import TrialPlan
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
 from safehold.guard.gateway.policy import Settings
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel, settings_artefact
+from safehold.testing.response import trial_plan
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.release.interface import Artefact, ArtefactKind, PublishRelease, Release
 from safehold.trust.release.weaker import settings_document
@@ -163,15 +163,7 @@ def test_a_step_of_a_trial_that_nobody_released_is_not_followed(tmp_path: Path) 
     """Signed by two persons but not in the log: refused; released: admitted; the next step anew."""
     enclave = Enclave(tmp_path / "log", policy=POLICY + GOVERNING + RELEASE_RULES)
     channel = ReleaseChannel(enclave, tmp_path / "r")
-    plan = TrialPlan(
-        id="t1",
-        serial=1,
-        champion="a" * 64,
-        challenger="b" * 64,
-        folder="next",
-        report="c" * 64,
-        step=TrialStep.SHADOW,
-    )
+    plan = trial_plan()
     channel.publish(channel.next(settings_artefact(ArtefactKind.TRIAL, plan, "trial.json")))
     releases = Releases(channel.settings, lambda: channel.enclave.time)
     releases.admit_trial(plan)

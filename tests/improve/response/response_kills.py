@@ -11,45 +11,35 @@ import sys
 import time
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from safehold.detect.redteam.interface import Wrapper
-from safehold.guard.bundle.overlay_file import RuleQuorum, approve
-from safehold.guard.gateway.bundles.trial_file import TrialPlan
+from safehold.guard.bundle.overlay_file import approve
 from safehold.guard.gateway.bundles.trial_memory import TrialMemory, Verdicts, followed, judged
-from safehold.guard.overlay.interface import BenignCost, HotRule
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.hotrule import MeasuredRule
-from safehold.improve.response.interface import Dress, Incident, IncidentKind, Variant
+from safehold.improve.response.interface import Variant
 from safehold.improve.response.rule_book import RuleBook
 from safehold.improve.response.trial_book import TrialBook
 from safehold.stats import Rate
+from safehold.testing.response import (
+    DRESS,
+    hot_rule,
+    incident,
+    quorum_of,
+    signing_keys,
+    trial_plan,
+)
 
-KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
-QUORUM = RuleQuorum(keys={name: key.public_key() for name, key in KEYS.items()})
-INCIDENT = Incident(
-    id="c1", kind=IncidentKind.MISS, at=1, text="t" * 5_000, clause="c", source="s", reporter="anna"
-)
-RULE = HotRule(
-    id="c1-rule",
-    clause="c",
-    owner="anna",
-    incident="c1",
-    created=1_000,
-    expires=90_000,
-    pattern="red barrel",
-    cost=BenignCost(0, 10, {}),
-)
-PLAN = TrialPlan(
-    id="t1", serial=1, champion="a" * 64, challenger="b" * 64, folder="b", report="c" * 64, least=1
-)
+KEYS = signing_keys("anna", "bela")
+QUORUM = quorum_of(KEYS)
+INCIDENT = incident(text="t" * 5_000)
+RULE = hot_rule()
+PLAN = trial_plan()
 
 
 def work(folder: Path, turn: int) -> None:
     """Go through every step that writes, once."""
     case = IncidentCase(folder / "case")
-    case.begin(INCIDENT, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
+    case.begin(INCIDENT, DRESS)
     case.keep_variants([Variant(f"{turn} {n}", restricted=True, held_out=False) for n in range(99)])
     case.keep_rule(MeasuredRule(rule=RULE, caught=Rate(9, 10), twins=Rate(0, 10)))
     book = RuleBook(folder / "hot.json", QUORUM, "anna", KEYS["anna"])

@@ -6,34 +6,28 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.detect.redteam.interface import Wrapper
-from safehold.guard.bundle.overlay_file import RuleQuorum, approve
-from safehold.guard.gateway.bundles.trial_file import TrialError, TrialPlan
+from safehold.guard.bundle.overlay_file import approve
+from safehold.guard.gateway.bundles.trial_file import TrialError
 from safehold.guard.gateway.bundles.trial_steps import TrialStep
-from safehold.guard.overlay.interface import BenignCost, HotRule, OverlayError
+from safehold.guard.overlay.interface import OverlayError
 from safehold.improve.response.case import IncidentCase
-from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.improve.response.rule_book import RuleBook
 from safehold.improve.response.trial_book import TrialBook
+from safehold.testing.response import (
+    DRESS,
+    hot_rule,
+    incident,
+    quorum_of,
+    signing_keys,
+    trial_plan,
+)
 
 NAMES = ("anna", "bela", "cleo", "dora", "emil", "finn")
-KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in NAMES}
-QUORUM = RuleQuorum(keys={name: key.public_key() for name, key in KEYS.items()})
-RULE = HotRule(
-    id="r",
-    clause="c",
-    owner="anna",
-    incident="i",
-    created=1_000,
-    expires=90_000,
-    pattern="red barrel",
-    cost=BenignCost(0, 10, {}),
-)
-PLAN = TrialPlan(
-    id="t1", serial=1, champion="a" * 64, challenger="b" * 64, folder="b", report="c" * 64, least=1
-)
+KEYS = signing_keys(*NAMES)
+QUORUM = quorum_of(KEYS)
+RULE = hot_rule()
+PLAN = trial_plan()
 
 
 def at_once(works: list[Callable[[], object]]) -> list[BaseException]:
@@ -109,10 +103,7 @@ def test_no_rule_that_two_put_in_shadow_at_once_is_lost(tmp_path: Path) -> None:
 def test_no_approval_of_a_rule_is_lost_from_its_case(tmp_path: Path) -> None:
     """Six persons approve a rule at the same moment: the case holds six approvals."""
     case = IncidentCase(tmp_path / "case")
-    incident = Incident(
-        id="i", kind=IncidentKind.MISS, at=1, text="t", clause="c", source="s", reporter="anna"
-    )
-    case.begin(incident, Dress(Wrapper(family="f", text="around <<ask>>"), (), "ask"))
+    case.begin(incident(), DRESS)
     signed = [approve(RULE, name, key) for name, key in KEYS.items()]
     assert not at_once([lambda one=one: case.keep_approval(one) for one in signed])  # type: ignore[misc]
     assert {one.person for one in case.approvals()} == set(NAMES)

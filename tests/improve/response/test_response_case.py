@@ -3,45 +3,20 @@
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from safehold.detect.redteam.interface import Wrapper
-from safehold.guard.bundle.overlay_file import RuleQuorum, approve
-from safehold.guard.overlay.interface import BenignCost, HotRule, OverlayError, RuleState
+from safehold.guard.bundle.overlay_file import approve
+from safehold.guard.overlay.interface import OverlayError, RuleState
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.hotrule import MeasuredRule
-from safehold.improve.response.interface import (
-    Dress,
-    Incident,
-    IncidentKind,
-    ResponseError,
-    Variant,
-)
+from safehold.improve.response.interface import ResponseError, Variant
 from safehold.improve.response.rule_book import RuleBook, acting_in, renewed
 from safehold.stats import Rate
+from safehold.testing.response import DRESS, hot_rule, incident, quorum_of, signing_keys
 
-KEYS = {name: Ed25519PrivateKey.from_private_bytes(name.encode() * 8) for name in ("anna", "bela")}
-QUORUM = RuleQuorum(keys={name: key.public_key() for name, key in KEYS.items()})
-INCIDENT = Incident(
-    id="c1",
-    kind=IncidentKind.MISS,
-    at=1_000,
-    text="text",
-    clause="c",
-    source="s",
-    reporter="anna",
-)
-DRESS = Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask")
-RULE = HotRule(
-    id="c1-rule",
-    clause="c",
-    owner="anna",
-    incident="c1",
-    created=1_000,
-    expires=90_000,
-    pattern="red barrel",
-    cost=BenignCost(0, 10, {}),
-)
+KEYS = signing_keys("anna", "bela")
+QUORUM = quorum_of(KEYS)
+INCIDENT = incident()
+RULE = hot_rule()
 
 
 @pytest.fixture
@@ -72,9 +47,7 @@ def test_another_incident_does_not_take_a_case_over(tmp_path: Path) -> None:
     """What stands in the folder is answered first."""
     case = IncidentCase(tmp_path / "case")
     case.begin(INCIDENT, DRESS)
-    other = Incident(
-        id="c2", kind=IncidentKind.MISS, at=1, text="o", clause="c", source="s", reporter="b"
-    )
+    other = incident(id="c2")
     with pytest.raises(ResponseError):
         case.begin(other, DRESS)
 
@@ -120,7 +93,7 @@ def test_only_the_rule_that_acts_now_is_counted_on(book: RuleBook, tmp_path: Pat
         acting_in(file, QUORUM, renewed(RULE, now=1_001, days=1), 1_004)
     with pytest.raises(OverlayError, match="expected a file"):
         acting_in(tmp_path / "none.json", QUORUM, RULE, 1_004)
-    strangers = RuleQuorum(keys={"carl": Ed25519PrivateKey.generate().public_key()})
+    strangers = quorum_of(signing_keys("carl"))
     with pytest.raises(OverlayError, match="no configured person"):
         acting_in(file, strangers, RULE, 1_004)
 

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections import UserDict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -170,6 +172,21 @@ def test_parts_of_another_training_are_refused(
     with kept_beside(bundle, record) as kept:
         assert kept.names() == ("stage1.prompt",)
     with kept_beside(bundle, other, anew=True) as kept:
+        assert kept.names() == ()
+
+
+def test_a_beginning_that_is_interrupted_leaves_no_lock(tmp_path: Path) -> None:
+    """Ctrl-C while the record is read: the next training of that process may begin."""
+
+    class Interrupted(UserDict[str, str]):
+        """A record whose reader is stopped."""
+
+        def keys(self) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept_beside(tmp_path / "b", Interrupted())
+    with kept_beside(tmp_path / "b", {}) as kept:
         assert kept.names() == ()
 
 

@@ -5,7 +5,7 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,17 +47,20 @@ def new_export(folder: Path, *names: str) -> Iterator[list[ExportedFile]]:
         others = {path.name for path in folder.glob("*.parquet")} - set(names)
         if others or (folder / "manifest.json").exists():
             raise LedgerError(f"expected a folder without an export, came {folder}")
-        try:
+        with ExitStack() as failed:
+            failed.callback(_remove, folder, written)
             yield written
-        except BaseException:
-            for file in written:
-                (folder / file.name).unlink(missing_ok=True)
-            raise
+            failed.pop_all()
         manifest = msgspec.json.format(msgspec.json.encode({"files": written}), indent=2)
         with _complete_or_absent(folder / "manifest.json") as partial:
             partial.write_bytes(manifest)
     except OSError as error:
         raise LedgerError(f"export to {folder}: {error.strerror or 'write failed'}") from error
+
+
+def _remove(folder: Path, written: Iterable[ExportedFile]) -> None:
+    for file in written:
+        (folder / file.name).unlink(missing_ok=True)
 
 
 def write_parquet(

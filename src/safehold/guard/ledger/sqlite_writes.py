@@ -7,7 +7,7 @@ out as SQLAlchemy's, so whoever reads them reads one kind.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Table, bindparam, insert, update
@@ -63,7 +63,8 @@ class SqliteWrites:
         raw = self._raw
         try:
             raw.execute("BEGIN IMMEDIATE")
-            try:
+            with ExitStack() as failed:
+                failed.callback(_rollback, raw)
                 last: int = raw.execute(_TAKE_NUMBERS, (len(rows),)).fetchall()[0][0]
                 for seq, (table, columns) in enumerate(rows, start=last - len(rows) + 1):
                     sql, names = _INSERTS[table]
@@ -74,12 +75,14 @@ class SqliteWrites:
                     known = raw.execute(_SEEN, (seen_at, writer)).rowcount == 1
                 check(known)
                 raw.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    raw.execute("ROLLBACK")
-                raise
+                failed.pop_all()
         except sqlite3.Error as error:
             raise DBAPIError.instance(
                 None, None, error, sqlite3.Error, hide_parameters=True, dialect=self._dialect
             ) from error
         return last
+
+
+def _rollback(raw: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        raw.execute("ROLLBACK")

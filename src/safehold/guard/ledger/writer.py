@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -218,7 +219,8 @@ class _Storage:
         with told(self._engine):
             # Kept open from here on: SQLite's write-ahead log lies there as long as a writer lives.
             connection = self._open()
-            try:
+            with ExitStack() as failed:
+                failed.callback(self._drop)
                 with connection.begin():
                     check_encoding(connection)
                     migrate(connection, now=now)
@@ -226,9 +228,7 @@ class _Storage:
                     connection.execute(insert(WRITERS), row | {"home": self._place.home})
                 if self._place.home is not None:  # a copy without the log knows of this writer
                     _checkpoint(connection)
-            except BaseException:
-                self._drop()
-                raise
+                failed.pop_all()
         self._place.remember()
 
     def write(self, rows: list[tuple[Table, Columns]]) -> int:

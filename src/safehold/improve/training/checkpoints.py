@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -168,11 +169,10 @@ def kept_beside(
     """
     folder = unfinished(bundle)
     lock = _locked(folder, bundle)
-    try:
+    with ExitStack() as refused:
+        refused.callback(os.close, lock)
         _fitting(folder, dict(record), anew=anew)
-    except BaseException:
-        os.close(lock)
-        raise
+        refused.pop_all()  # whoever takes the parts closes the lock
     return KeptCheckpoints(folder, lock, every_s)
 
 

@@ -62,7 +62,9 @@ class Load:
     @property
     def wait_s(self) -> float:
         """Seconds of work that stand between a new request and its verdict."""
-        stage2 = self._stage2()
+        return self._wait(self._stage2())
+
+    def _wait(self, stage2: Ahead) -> float:
         each = self._cost + self._asks * stage2.each_s
         replies = max(0, stage2.waiting - self.judging) * stage2.each_s
         # Large prompts are judged in threads beside the others: they share the time, by turns.
@@ -81,8 +83,9 @@ class Load:
 
     def refusal(self, most_s: float) -> HttpRefusal | None:
         """Return why a request may not be taken now, with when to come again; None: it may."""
-        over = self.wait_s - most_s
-        if over <= 0 and not self._stage2().crowded:
+        stage2 = self._stage2()  # asked once: both answers are of one moment
+        over = self._wait(stage2) - most_s
+        if over <= 0 and not stage2.crowded:
             return None
         again = min(_LONGEST_S, max(1, math.ceil(over)))
         return HttpRefusal(503, "the gateway is busy: it would answer too late", again)
