@@ -9,3 +9,12 @@ class Progress:
 
     def advance(self, steps: int = 1) -> None:
         """Note that steps were done."""
+
+    def note(self, detail: str, left_s: float | None = None) -> None:
+        """Note what to show beside the steps, and the seconds that are left where known better.
+
+        Called every second or so by work whose steps are long.
+        """
+
+    def say(self, line: str) -> None:
+        """Say a line once, whatever else is shown."""

@@ -29,7 +29,7 @@ def _one_line(error: SafeholdError, status: int) -> None:
 @pytest.mark.parametrize(
     ("habit", "why"),
     [
-        (Habit.HANGS, "failed 2 times: no answer within 2 s"),
+        (Habit.HANGS, "raise --timeout (now 2) or lower --concurrency"),
         (Habit.REFUSES, "mostly: refused"),
         (Habit.MARKUP, "mostly: markup"),
         (Habit.NOT_JSON, "got HTML"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import DataError, DependencyError, UsageError
+from safehold.progress import Progress
 
 try:
     from safehold.improve.synthesis.calls import CallBook
@@ -25,7 +26,17 @@ except ModuleNotFoundError as error:
 _SEED = 1
 
 
-def propose_to(name: str, sheet: Path, url: str, model: str, key: str, batch: int) -> int:
+class ModelAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model proposes, and how many."""
+
+    url: str
+    model: str
+    key: str
+    batch: int
+    timeout_s: float
+
+
+def propose_to(name: str, sheet: Path, asked: ModelAsked, progress: Progress) -> int:
     """Write the sheets of what a model proposes, and return how many proposals there are.
 
     Raises:
@@ -35,16 +46,24 @@ def propose_to(name: str, sheet: Path, url: str, model: str, key: str, batch: in
 
     constitution = load(name)
     admit_generator(constitution, operator_owned=True)
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"--generator: expected a URL with http:// or https://, got {url!r}")
+    if not asked.url.startswith(("http://", "https://")):
+        raise UsageError(f"--generator: expected a URL with http:// or https://, got {asked.url!r}")
     target = sheet / "neighbours.csv"
     if target.exists():
         raise UsageError(f"{target} exists, perhaps with decisions; choose another folder")
-    settings = ChatSettings(url=url, model=model, key=key, batch=batch, max_tokens=1200)
-    if not model:
+    settings = ChatSettings(
+        url=asked.url,
+        model=asked.model,
+        key=asked.key,
+        batch=asked.batch,
+        max_tokens=1200,
+        concurrency=1,
+        timeout_s=asked.timeout_s,
+    )
+    if not settings.model:
         settings = msgspec.structs.replace(settings, model=asyncio.run(only_model(settings)))
     with CallBook(sheet) as book:
-        found = propose(constitution, settings, book, seed=_SEED)
+        found = propose(constitution, settings, book, seed=_SEED, progress=progress)
     (sheet / "neighbours.html").write_text(sheet_html(constitution, found), encoding="utf-8")
     target.write_text(sheet_csv(found), encoding="utf-8", newline="")
     return len(found)

@@ -1,5 +1,6 @@
 """`safehold constitution`: check, show, list and begin constitutions."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,14 @@ def new(
 )
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 50), help="How many.")
 @click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Seconds without any answer; after twice as long the model is given up.",
+)
+@click.option(
     "--sheet",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for neighbours.csv and neighbours.html, and for what the model answered.",
@@ -232,6 +241,7 @@ def neighbours(
     generator_model: str,
     generator_key: str,
     batch: int,
+    timeout_s: float,
     sheet: Path | None,
     filled: Path | None,
     out: Path | None,
@@ -245,14 +255,25 @@ def neighbours(
       safehold constitution neighbours mine.yaml --read sheet/neighbours.csv --out reviewed.yaml
     """
     # The generator's packages are wanted here only.
-    from safehold.cli._neighbours import propose_to, read_back
+    from rich.console import Console
+
+    from safehold.cli._neighbours import ModelAsked, propose_to, read_back
+    from safehold.cli._progress_bars import Bars
 
     if (generator is None) is (filled is None):
         raise UsageError("expected either --generator URL --sheet DIR, or --read FILE --out FILE")
     if generator is not None:
         if sheet is None:
             raise UsageError("--generator needs --sheet DIR")
-        count = propose_to(name, sheet, generator, generator_model, generator_key, batch)
+        asked = ModelAsked(
+            url=generator,
+            model=generator_model,
+            key=generator_key,
+            batch=batch,
+            timeout_s=timeout_s,
+        )
+        with Bars(Console(file=sys.stderr)) as bars:
+            count = propose_to(name, sheet, asked, bars)
         told = f"{count} proposals in {sheet / 'neighbours.csv'}: decide there, then --read it"
         click.echo(_json({"proposals": count, "sheet": str(sheet)}) if as_json else told)
         return

@@ -90,7 +90,12 @@ _SIZES = ("small", "default", "large")
     "--max-tokens", default=600, show_default=True, type=click.IntRange(min=16), help="Per answer."
 )
 @click.option(
-    "--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds for one call."
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Seconds without any answer after which fewer calls are made at once.",
 )
 @click.option(
     "--fill",

@@ -52,7 +52,19 @@ from safehold.errors import UsageError
     "--batch", default=6, show_default=True, type=click.IntRange(1, 50), help="Messages in a batch."
 )
 @click.option(
-    "--timeout", "timeout_s", default=120.0, show_default=True, help="Seconds for one call."
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The most calls at once; fewer where the model can't keep up.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=120.0,
+    show_default=True,
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Seconds without any answer after which fewer calls are made at once.",
 )
 @click.option("--language", "languages", multiple=True, metavar="CODE", help="Language to ask for.")
 @click.option(
@@ -85,6 +97,7 @@ def up(
     temperature: float,
     rounds: int,
     batch: int,
+    concurrency: int,
     timeout_s: float,
     languages: tuple[str, ...],
     benign: tuple[Path, ...],
@@ -131,6 +144,7 @@ def up(
             rounds=rounds,
             batch=batch,
             languages=languages,
+            concurrency=concurrency,
             timeout_s=timeout_s,
             fill=2,
         ),

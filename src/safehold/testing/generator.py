@@ -9,15 +9,19 @@ import hashlib
 import json
 import random
 import re
+import select
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
+_TICK_S = 0.005
 _COUNT = re.compile(r"numbered list of (\d+)")
 _NAMES = re.compile(r"Mention some of these: (.+)")
 _SUBJECT = re.compile(r"Subject: ([^.]+)\.")
@@ -57,18 +61,64 @@ class Habit(StrEnum):
     NOT_JSON = "not json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How long answers take, in seconds: a call's own work, and loading before the first."""
+
+    work_s: float = 0.0
+    load_s: float = 0.0
+    shared: bool = False
+    """Calls at once share one machine, so each takes as many times longer as there are."""
+    stubborn: bool = False
+    """It works on for those who have hung up."""
+
+
 class GeneratorServer:
     """The server's state: what was asked, and how it behaves; `wanted` picks a habit by prompt."""
 
     def __init__(
-        self, habit: Habit = Habit.GOOD, wanted: Callable[[str], Habit] | None = None
+        self,
+        habit: Habit = Habit.GOOD,
+        wanted: Callable[[str], Habit] | None = None,
+        speed: Speed | None = None,
     ) -> None:
-        """Take the habit of all answers, or what picks one for each prompt."""
+        """Take the habit of all answers, or what picks one for each prompt; and the speed."""
         self.habit = habit
         self.wanted = wanted
+        self.speed = speed
+        self.busy = self.most_busy = 0
+        """Calls under way; the most there were."""
+        self.wasted = 0
+        """Calls that nobody waited for when they were done, or given up."""
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
         self.asked: list[str] = []
         self.stopping = threading.Event()
         self.url = ""
+
+    def work(self, gone: Callable[[], bool]) -> None:
+        """Take the time that a call costs; `gone` says whether its caller has hung up."""
+        if self.speed is None:
+            return
+        if not self.asked and self.busy == 0:
+            self._began = time.monotonic()
+        with self._lock:
+            self.busy += 1
+            self.most_busy = max(self.busy, self.most_busy)
+        done = 0.0
+        last = time.monotonic()
+        left = False
+        while done < self.speed.work_s and not self.stopping.wait(_TICK_S):
+            now = time.monotonic()
+            if now - self._began >= self.speed.load_s:
+                done += (now - last) / (self.busy if self.speed.shared else 1)
+            last = now
+            left = gone()
+            if left and not self.speed.stubborn:
+                break
+        with self._lock:
+            self.busy -= 1
+            self.wasted += left
 
     def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
         """Return the status and the body of an answer."""
@@ -106,7 +156,12 @@ def generating(generator: _Kind) -> Iterator[_Kind]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            generator.work(self._gone)
             self._send(*generator.reply(body))
+
+        def _gone(self) -> bool:
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
         def do_GET(self) -> None:
             self._send(200, json.dumps({"data": [{"id": "canned"}]}).encode())

@@ -1,4 +1,7 @@
-"""One chat model behind the OpenAI wire format: retries, and answers that are kept once paid."""
+"""One chat model behind the OpenAI wire format: retries, and answers that are kept once paid.
+
+How long a call is waited for, and how many are made at once, is the pace's (`pace.py`).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,6 +11,7 @@ import msgspec
 
 from safehold.errors import DataError, UpstreamError
 from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
+from safehold.improve.synthesis.pace import CallFate, Pace
 
 
 class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,10 +33,12 @@ class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     repairs: int = 1
     """How often an unusable answer is asked for again."""
     concurrency: int = 4
+    """The most calls at once."""
     retries: int = 3
     hangs: int = 1
     """How often a call that was not answered in time is made again: it may cost, and it waits."""
     timeout_s: float = 120.0
+    """Without any answer for so long, fewer calls are made at once; for twice as long: the end."""
     backoff_s: float = 1.0
     max_tokens: int = 600
 
@@ -46,13 +52,18 @@ class Chat:
         settings: ChatSettings,
         book: CallStore,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        pace: Pace | None = None,
     ) -> None:
-        """Take the HTTP session, which model to ask, and its book; `pause` waits between tries."""
+        """Take the HTTP session, which model to ask, and its book; `pause` waits between tries.
+
+        A `pace` that is given knows the model from earlier calls.
+        """
         self._session = session
         self._settings = settings
         self._book = book
         self._pause = pause
-        self._lanes = asyncio.Semaphore(settings.concurrency)
+        self._pace = pace or Pace(settings.concurrency, settings.timeout_s)
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def ask(self, call: GeneratorCall) -> GeneratorAnswer:
         """Return the model's answer, from the book if it is there.
@@ -63,8 +74,7 @@ class Chat:
         found = self._book.find(call)
         if found is not None:
             return found
-        async with self._lanes:
-            answer = await self._tried(call)
+        answer = await self._tried(call)
         self._book.keep(call, answer)
         return answer
 
@@ -73,33 +83,81 @@ class Chat:
         problem = "no try was made"
         asked_to_wait = 0.0
         hung = tried = 0
-        for attempt in range(settings.retries + 1):
-            tried += 1
-            if attempt:
-                backoff = settings.backoff_s * 2 ** (attempt - 1)
+        while tried <= settings.retries and hung <= settings.hangs:
+            if tried:
+                backoff = settings.backoff_s * 2 ** (tried - 1)
                 await self._pause(max(backoff, asked_to_wait))
+            ticket = await self._enter()
             try:
-                status, body, asked_to_wait = await self._post(call)
-                if status in _FINAL:
-                    raise UpstreamError(f"{settings.url}: {_FINAL[status]} (HTTP {status})")
-                if status in _DECLINED:
-                    return GeneratorAnswer(text="", finish="refused", refused=status)
-                if status == _OK:
-                    return _read(body)
+                status, body, asked_to_wait = await self._patiently(ticket, call)
+                answer = self._answered(ticket, status, body)
+                if answer is not None:
+                    return answer
                 problem = f"HTTP {status}"
+            except _TakenBackError:
+                continue
             except TimeoutError:
-                problem = f"no answer within {settings.timeout_s:g} s"
+                problem = f"no answer within {self._pace.patience_s:.3g} s"
                 hung += 1
-                if hung > settings.hangs:
-                    break
             except aiohttp.ClientError as error:
                 problem = type(error).__name__
             except DataError as error:
                 problem = str(error)
-        raise UpstreamError(
-            f"{settings.url} failed {tried} times: {problem}; "
-            "what was answered is kept, so start the same command again"
-        )
+            finally:
+                self._leave(ticket)
+            tried += 1
+            self._pace.repeated += tried <= settings.retries and hung <= settings.hangs
+        raise UpstreamError(f"{settings.url} failed {tried} times: {problem}; {_KEPT}")
+
+    def _answered(self, ticket: int, status: int, body: bytes) -> GeneratorAnswer | None:
+        """Return what a server answered; None where it is to be asked again."""
+        if status in _FINAL:
+            raise UpstreamError(f"{self._settings.url}: {_FINAL[status]} (HTTP {status})")
+        if status in _BUSY:
+            self._pace.busy(ticket, status)
+        if status != _OK and status not in _DECLINED:
+            return None
+        refused = GeneratorAnswer(text="", finish="refused", refused=status)
+        answer = _read(body) if status == _OK else refused
+        self._pace.answer(ticket, answer.completion_tokens)
+        return answer
+
+    async def _enter(self) -> int:
+        """Wait until one more call may be made, and return its ticket."""
+        while self._pace.under_way >= self._pace.width:
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
+        return self._pace.begin()
+
+    def _leave(self, ticket: int) -> None:
+        self._pace.end(ticket)
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
+
+    async def _patiently(self, ticket: int, call: GeneratorCall) -> tuple[int, bytes, float]:
+        """Post a call and wait as long as the pace says."""
+        posting = asyncio.create_task(self._post(call))
+        try:
+            while True:
+                done, _ = await asyncio.wait({posting}, timeout=self._pace.look_s)
+                if done:
+                    return posting.result()
+                match self._pace.verdict(ticket):
+                    case CallFate.TAKE_BACK:
+                        raise _TakenBackError
+                    case CallFate.LATE:
+                        raise TimeoutError
+                    case CallFate.HANGS:
+                        raise UpstreamError(f"{self._settings.url}: {self._pace.hung()}; {_KEPT}")
+                    case CallFate.WAIT:
+                        pass
+        finally:
+            if not posting.done():
+                posting.cancel()
+                await asyncio.wait({posting})
 
     async def _post(self, call: GeneratorCall) -> tuple[int, bytes, float]:
         """Return status, body and the seconds that a busy server asks to wait."""
@@ -119,7 +177,20 @@ class Chat:
             return response.status, await response.read(), seconds
 
 
+class _TakenBackError(Exception):
+    """Too many calls were under way; this one is made again later, and that is no fault of it."""
+
+
+def session_for(settings: ChatSettings) -> aiohttp.ClientSession:
+    """Return a session for a `Chat`, whose pace alone decides how long an answer may take."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout_s)
+    return aiohttp.ClientSession(timeout=timeout)
+
+
+_KEPT = "what was answered is kept, so start the same command again"
 _OK = 200
+_BUSY = frozenset({408, 429, 503, 504, 524, 529})
+"""A server, or a proxy before it, that has more to do than it can."""
 _LONGEST_WAIT_S = 120.0
 _FINAL = {
     401: "the key is missing or wrong: set SAFEHOLD_SYNTH_KEY",

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import aiohttp
 import msgspec
 
 from safehold.constitution import ClauseRole, Constitution
@@ -19,10 +18,12 @@ from safehold.exchange import user_says
 from safehold.improve.synthesis.answers import AnswerFault, read_list, read_reply
 from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.cells import Cell, Form, cells_of
-from safehold.improve.synthesis.chat import Chat, ChatSettings
+from safehold.improve.synthesis.chat import Chat, ChatSettings, session_for
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.nonsense import Cells, told_apart, unrelated
+from safehold.improve.synthesis.pace import Pace
 from safehold.improve.synthesis.prompts import LEADS, Messages, Prompter
+from safehold.improve.synthesis.steps import AnsweredSteps
 from safehold.improve.synthesis.subject import SubjectWords
 from safehold.progress import Progress
 
@@ -87,7 +88,9 @@ class ModelGenerator:
         self._constitution = constitution
         self._settings = settings
         self._book = book
-        self._progress = progress or Progress()
+        progress = progress or Progress()
+        self._pace = Pace(settings.concurrency, settings.timeout_s, progress.say)
+        self._steps = AnsweredSteps(progress, self._pace, each=1 + settings.batch)
         self._subject = SubjectWords(constitution)
         self._prompter = Prompter(constitution, self._subject)
         self._said: dict[str, str] = {}
@@ -137,7 +140,7 @@ class ModelGenerator:
         return self._prompter.answer(cell, ask)
 
     def _ask_for(self, cells: Sequence[Cell], seed: int) -> None:
-        self._progress.start("cells of the generator", len(cells))
+        self._steps.start(len(cells))
         asyncio.run(self._collect(cells, seed, filling=bool(self.yields)))
         general = frozenset(
             one.id for one in self._constitution.permitted if one.role is ClauseRole.GENERAL
@@ -146,9 +149,8 @@ class ModelGenerator:
         self.yields = without_unrelated(self.yields, seed, general, marks)
 
     async def _collect(self, cells: Sequence[Cell], seed: int, *, filling: bool) -> None:
-        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_s)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            chat = Chat(session, self._settings, self._book)
+        async with session_for(self._settings) as session, self._steps.telling():
+            chat = Chat(session, self._settings, self._book, pace=self._pace)
             asked: dict[str, tuple[str, ...]] = {
                 one.cell.name: tuple(ask for ask, _ in one.pairs) for one in self.yields
             }
@@ -169,7 +171,6 @@ class ModelGenerator:
                         fresh = self._without_repeats(one)  # in the plan's order, so stable
                         asked.setdefault(one.cell.name, tuple(ask for ask, _ in fresh.pairs))
                         self.yields.append(msgspec.structs.replace(fresh, filled=filling))
-                        self._progress.advance()
                     self._stop_if_hopeless()
 
     def _waves(self, cells: Sequence[Cell]) -> Iterator[Sequence[Cell]]:
@@ -199,14 +200,16 @@ class ModelGenerator:
                 faults[fault.value] += 1
             if 2 * len(asks) >= wanted:
                 break
+        self._steps.step(cell.name)
         spare: list[str] = []
         if 2 * len(asks) < wanted:
             own = self._prompter.spare(cell, wanted, seed)
             spare = [ask for ask in own if ask not in asks][: wanted - len(asks)]
-        pairs = [
-            (ask, await self._answer(chat, cell, ask, seed, faults))
-            for ask in (*asks, *spare)[:wanted]
-        ]
+        pairs = []
+        for ask in (*asks, *spare)[:wanted]:
+            pairs.append((ask, await self._answer(chat, cell, ask, seed, faults)))
+            self._steps.step(cell.name)
+        self._steps.end(cell.name)
         return CellYield(
             cell=cell,
             wanted=wanted,

@@ -13,14 +13,16 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-import aiohttp
 import msgspec
 
 from safehold.constitution import Constitution, Document, parse
 from safehold.errors import DataError, UpstreamError
 from safehold.improve.synthesis.answers import read_list
 from safehold.improve.synthesis.calls import CallBook, GeneratorCall
-from safehold.improve.synthesis.chat import Chat, ChatSettings
+from safehold.improve.synthesis.chat import Chat, ChatSettings, session_for
+from safehold.improve.synthesis.pace import Pace
+from safehold.improve.synthesis.steps import AnsweredSteps
+from safehold.progress import Progress
 
 COLUMNS = ("decision", "to", "id", "beside", "title", "policy", "ask")
 DECISIONS = ("accept", "reject", "relabel")
@@ -51,14 +53,19 @@ class ProposalDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def propose(
-    constitution: Constitution, settings: ChatSettings, book: CallBook, *, seed: int
+    constitution: Constitution,
+    settings: ChatSettings,
+    book: CallBook,
+    *,
+    seed: int,
+    progress: Progress | None = None,
 ) -> list[NeighbourProposal]:
     """Ask a model for neighbours of each restricted clause; known ones are left out.
 
     Raises:
         UpstreamError: The model can't be reached, or proposed nothing usable.
     """
-    answers = asyncio.run(_asked(constitution, settings, book, seed))
+    answers = asyncio.run(_asked(constitution, settings, book, seed, progress or Progress()))
     taken = _ids(constitution)
     titles = {clause.title.casefold() for clause in constitution.permitted}
     found: list[NeighbourProposal] = []
@@ -79,11 +86,17 @@ def propose(
 
 
 async def _asked(
-    constitution: Constitution, settings: ChatSettings, book: CallBook, seed: int
+    constitution: Constitution,
+    settings: ChatSettings,
+    book: CallBook,
+    seed: int,
+    progress: Progress,
 ) -> list[tuple[str, str]]:
-    timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        chat = Chat(session, settings, book)
+    pace = Pace(settings.concurrency, settings.timeout_s, progress.say)
+    steps = AnsweredSteps(progress, pace, each=1)
+    steps.start(len(constitution.restricted))
+    async with session_for(settings) as session, steps.telling():
+        chat = Chat(session, settings, book, pace=pace)
         found = []
         for clause in constitution.restricted:
             known = "; ".join(one.title for one in constitution.permitted)
@@ -104,6 +117,7 @@ async def _asked(
                 seed=seed,
             )
             found.append((clause.id, (await chat.ask(call)).text))
+            steps.step(clause.id)
         return found
 
 

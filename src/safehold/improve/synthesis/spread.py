@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import aiohttp
 import msgspec
 
 from safehold.constitution import Constitution
@@ -19,9 +18,10 @@ from safehold.detect.runners.items import ItemEnded, ItemJob, Work
 from safehold.errors import UpstreamError
 from safehold.improve.synthesis.calls import CallBook
 from safehold.improve.synthesis.cells import Cell
-from safehold.improve.synthesis.chat import Chat, ChatSettings
+from safehold.improve.synthesis.chat import Chat, ChatSettings, session_for
 from safehold.improve.synthesis.generator import ModelGenerator
 from safehold.improve.synthesis.nonsense import Cells, told_apart
+from safehold.improve.synthesis.pace import Pace
 from safehold.improve.synthesis.paid_calls import SharedCalls
 from safehold.progress import Progress
 
@@ -148,10 +148,12 @@ def load_asking(
     calls = SharedCalls(url)
     generator = ModelGenerator("worker", constitution, settings, calls)
 
+    pace = Pace(settings.concurrency, settings.timeout_s)
+
     async def asked(one: AskedCell) -> None:
-        timeout = aiohttp.ClientTimeout(total=settings.timeout_s)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            await generator.run_cell(Chat(session, settings, calls), one.cell, seed, one.beside)
+        async with session_for(settings) as session:
+            chat = Chat(session, settings, calls, pace=pace)
+            await generator.run_cell(chat, one.cell, seed, one.beside)
 
     def work(item: str) -> str:
         asyncio.run(asked(msgspec.json.decode(item, type=AskedCell)))
