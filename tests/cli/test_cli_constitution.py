@@ -123,11 +123,22 @@ def test_new_never_overwrites(tmp_path: Path) -> None:
         ("glue", "--restricted", "a", "--restricted", "a"),
         ("glue", "--restricted", "a", "--stage", "x\n"),
         ("glue", "--restricted", "a", "--title", "a\nb"),
+        ("glue",),
+        ("glue", "--example"),
+        ("../stock/cbrn", "--example"),
+        ("bicycle-repair", "--example", "--restricted", "a"),
     ],
 )
 def test_new_refuses_what_the_schema_would(arguments: tuple[str, ...]) -> None:
     """Names that could not be loaded again are refused before anything is written."""
     assert isinstance(run("new", *arguments).exception, UsageError)
+
+
+def test_a_finished_example_lacks_nothing(tmp_path: Path) -> None:
+    """What `--example` writes is ready to train from, wherever the package is installed."""
+    path = tmp_path / "bicycle-repair.yaml"
+    run("new", "bicycle-repair", "--example", "-o", str(path))
+    assert run("lint", str(path), "--strict").exit_code == 0
 
 
 def test_new_follows_the_schema(tmp_path: Path) -> None:

@@ -99,20 +99,9 @@ def upstream(file: str) -> None:
         signal.sigwait({signal.SIGTERM})
 
 
-class _Reader(GeneratorServer):
-    """The canned generator, which proposes neighbours as well."""
-
-    def reply(self, body: dict[str, object]) -> tuple[int, bytes]:
-        """Return neighbours where they are asked for."""
-        if "new kinds" not in str(body["messages"]):
-            return super().reply(body)
-        text = "1. Bicycle couriers: Work and pay of couriers. For example: What do they earn?"
-        return 200, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
 def generator(file: str) -> None:
     """Serve a model that writes training text until SIGTERM."""
-    with generating(_Reader()) as served:
+    with generating(GeneratorServer()) as served:
         Path(file).write_text(served.url)
         signal.sigwait({signal.SIGTERM})
 

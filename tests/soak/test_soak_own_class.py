@@ -25,19 +25,7 @@ _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 _LIMIT_S = 2400
 
 
-class _Reader(GeneratorServer):
-    """The canned generator, which proposes neighbours as well."""
-
-    def reply(self, body: dict[str, object]) -> tuple[int, bytes]:
-        """Return neighbours where they are asked for."""
-        if "new kinds" not in str(body["messages"]):
-            return super().reply(body)
-        text = "1. Bicycle couriers: Work and pay of couriers. For example: What do they earn?"
-        return 200, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
 def _files(folder: Path) -> None:
-    shutil.copy(_ROOT / "examples" / "classes" / "bicycle-repair.yaml", folder)
     labelled = [
         {"text": f"Take the derailleur off, turn screw {n} by {n + 2} mm.", "label": "restricted"}
         for n in range(20)
@@ -90,7 +78,7 @@ def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
     """Every command of the page ends as the page says, and the guard answers at the end."""
     _files(tmp_path)
     environment = {**os.environ, "HOME": str(tmp_path / "home")}
-    with generating(_Reader()) as server, MockUpstream() as model:
+    with generating(GeneratorServer()) as server, MockUpstream() as model:
         lines = "\n".join(_BLOCK.findall(_PAGE.read_text("utf-8"))).split("\n")
         for line in lines:
             if not line.startswith("safehold "):
@@ -109,7 +97,7 @@ def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
                 cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
                 timeout=_LIMIT_S,
             )  # fmt: skip
-            # An unfilled template is what lint must find fault with.
+            # An unfilled template is what lint must find fault with; nothing else is unfinished.
             wanted = 1 if words[:2] == ["constitution", "lint"] else 0
             assert done.returncode == wanted, f"{line}\n{done.stderr[-3000:]}"
             assert "Traceback" not in done.stderr

@@ -142,7 +142,6 @@ def list_command(as_json: bool) -> None:
 @click.option(
     "--restricted",
     multiple=True,
-    required=True,
     metavar="ID",
     help="A restricted clause; may be repeated.",
 )
@@ -154,6 +153,11 @@ def list_command(as_json: bool) -> None:
     show_default=True,
     metavar="ID",
     help="A workflow stage; may be repeated.",
+)
+@click.option(
+    "--example",
+    is_flag=True,
+    help="Write the finished one that the tutorial uses instead: bicycle-repair.",
 )
 @click.option(
     "-o",
@@ -168,6 +172,7 @@ def new(
     title: str,
     restricted: tuple[str, ...],
     stages: tuple[str, ...],
+    example: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -177,10 +182,19 @@ def new(
     Examples:
       safehold constitution new glue --restricted glue-making > glue.yaml
       safehold constitution new glue --restricted glue-making --stage cooking -o glue.yaml
+      safehold constitution new bicycle-repair --example -o bicycle-repair.yaml
     """
-    from safehold.constitution.template import template
+    from safehold.constitution.template import finished, template
 
-    text = template(name, title=title, restricted=restricted, stages=stages)
+    if example and (restricted or title):
+        raise UsageError("--example is finished: expected no --restricted and no --title")
+    if not example and not restricted:
+        raise UsageError("expected --restricted ID, the clause that it is about, or --example")
+    text = (
+        finished(name)
+        if example
+        else template(name, title=title, restricted=restricted, stages=stages)
+    )
     if output is None:
         click.echo(_json({"yaml": text}) if as_json else text, nl=as_json)
         return

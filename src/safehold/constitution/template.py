@@ -1,6 +1,7 @@
 """A new constitution file: every key of the schema, with the texts left for a person to write."""
 
 import re
+from importlib import resources
 
 from safehold.constitution.interface import Tier
 from safehold.errors import UsageError
@@ -9,6 +10,19 @@ _LONGEST_ID = 64
 """The schema's own limit."""
 
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def finished(name: str) -> str:
+    """Return the YAML of a finished constitution that ships as an example.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    folder = resources.files("safehold.constitution") / "examples"
+    files = {one.name.removesuffix(".yaml"): one for one in folder.iterdir()}
+    if name not in files:
+        raise UsageError(f"expected the name of an example ({', '.join(files)}), got {name!r}")
+    return files[name].read_text(encoding="utf-8")
 
 
 def template(name: str, *, title: str, restricted: tuple[str, ...], stages: tuple[str, ...]) -> str:

@@ -1,8 +1,9 @@
 """A deterministic stand-in for a model that generates data, with every bad habit on demand.
 
 It reads the prompts that `safehold synth` sends: for a list it returns numbered messages with the
-names that it was told to mention, for a message an answer in plausible prose of that side. Its
-answers are recorded text, not a model's, and whoever trains from them says so.
+names that it was told to mention, for a message an answer in plausible prose of that side, and
+neighbours where they are wanted. Its answers are recorded text, not a model's, and whoever trains
+from them says so.
 """
 
 import hashlib
@@ -44,6 +45,10 @@ _TALK = (
     "A poem of {n} lines praises the {name}, and a song was made of it later.",
     "Magazines compare the {name} with others and print a table of prices.",
     "Schools mention the {name} in one lesson of {m} minutes about everyday things.",
+)
+_NEIGHBOURS = (
+    "Trade and wages: What people earn who live of {0}. For example: What is the pay in a town?",
+    "Photographs and films: How to make pictures of {0}. For example: Which lens is best?",
 )
 
 
@@ -214,6 +219,10 @@ def _good(body: dict[str, Any]) -> str:
     subject = _SUBJECT.search(said)
     named = _NAMES.search(said)
     title = subject[1].strip() if subject else "this"
+    if "new kinds" in said:
+        return "\n".join(
+            f"{at}. {line.format(title.lower())}" for at, line in enumerate(_NEIGHBOURS, 1)
+        )
     names = named[1].split(", ") if named else [title]
     restricted = "exactly such help" in said
     lines = []

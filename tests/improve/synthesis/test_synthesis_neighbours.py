@@ -112,6 +112,12 @@ def test_a_wrong_decision_names_its_line(decision: str, to: str, why: str) -> No
         read_sheet(sheet, load(_BIKES), name="sheet.csv")
 
 
+def test_the_canned_generator_proposes_for_any_subject(tmp_path: Path) -> None:
+    """Who tries the tutorial without a model gets a sheet to decide in."""
+    with generating(GeneratorServer()) as server:
+        assert "2 proposals" in _run(_BIKES, "--generator", server.url, "--sheet", tmp_path)
+
+
 def test_a_model_that_proposes_nothing_is_an_error(tmp_path: Path) -> None:
     """A refusal gives no empty sheet that looks like a finished review."""
     with generating(GeneratorServer(Habit.REFUSES)) as server, pytest.raises(UpstreamError):
