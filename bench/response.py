@@ -50,6 +50,7 @@ from safehold.improve.response.proliferate import ProliferateSettings, gate_twin
 from safehold.improve.response.refine import Refined, RefineSettings, refined
 from safehold.improve.response.warm import WarmSettings, challenger
 from safehold.progress import Progress
+from safehold.record_file import RecordFile
 from safehold.stats import Rate
 
 PLAIN = Wrapper(family="plain", text="<<ask>>")
@@ -275,15 +276,16 @@ class Record:
     def __init__(self, path: Path | None, size: Size) -> None:
         """Open the record, or begin it."""
         self.units: list[Unit] = []
-        self._path = path
+        self._file: RecordFile | None = None
         header = msgspec.json.encode(size)
         if path is None:
             return
-        lines = path.read_bytes().split(b"\n") if path.exists() else [header, b""]
-        if lines[0] != header:
+        self._file = RecordFile(path)  # until this process ends
+        if self._file.lines[:1] not in ([], [header]):
             raise SystemExit(f"{path}: a record of another size or bundle; choose another file")
-        self.units = [msgspec.json.decode(line, type=Unit) for line in lines[1:-1]]
-        path.write_bytes(b"\n".join([header, *lines[1:-1]]) + b"\n")  # a torn last line goes
+        self.units = [msgspec.json.decode(line, type=Unit) for line in self._file.lines[1:]]
+        if not self._file.lines:
+            self._file.append(header)
 
     def of(self, strategy: str, shots: int, method: str) -> Unit | None:
         """Return an answer to a strategy after so many shots, if it was measured."""
@@ -294,9 +296,8 @@ class Record:
     def keep(self, unit: Unit) -> None:
         """Keep one answer, in one write."""
         self.units.append(unit)
-        if self._path is not None:
-            with self._path.open("ab") as file:
-                file.write(msgspec.json.encode(unit) + b"\n")
+        if self._file is not None:
+            self._file.append(msgspec.json.encode(unit))
 
 
 def measure(

@@ -5,6 +5,7 @@
     ├── ConfigError             a configuration file or option must be corrected
     ├── ConstitutionError       a constitution must be corrected
     ├── DataError               an input data file must be corrected
+    │   └── BusyError           another process writes it
     ├── BundleError             a bundle can't be used
     │   └── TamperError         signed or digested content differs from its record
     ├── ScorerError             a scorer could not give a score
@@ -51,6 +52,10 @@ class DataError(SafeholdError):
     """Correct the data file at the line named in the message."""
 
     exit_status = 2
+
+
+class BusyError(DataError):
+    """Wait for the process that writes this record, or choose another place."""
 
 
 class BundleError(SafeholdError):

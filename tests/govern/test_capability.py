@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
 from safehold.cli import safehold
-from safehold.errors import UpstreamError
+from safehold.errors import BusyError, UpstreamError
 from safehold.govern.capability.interface import (
     CapabilityError,
     Participant,
@@ -168,18 +168,19 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
             return await super().complete(prompt, seed)
 
     def go(completer: Scripted, started: int) -> tuple[TaskSample, ...]:
-        folder = RunFolder(tmp_path / "run", msgspec.structs.replace(plan, started=started))
-        assert folder.plan.started == 7
-        return asyncio.run(
-            run_suite(
-                SUITE,
-                completer,
-                elicitations=plan.elicitations,
-                attempts=plan.attempts,
-                done=dict(folder.done),
-                keep=folder.keep,
+        mine = msgspec.structs.replace(plan, started=started)
+        with RunFolder(tmp_path / "run", mine) as folder:
+            assert folder.plan.started == 7
+            return asyncio.run(
+                run_suite(
+                    SUITE,
+                    completer,
+                    elicitations=plan.elicitations,
+                    attempts=plan.attempts,
+                    done=dict(folder.done),
+                    keep=folder.keep,
+                )
             )
-        )
 
     asked = 0
     for started in range(7, 12):
@@ -196,3 +197,9 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
     assert [msgspec.json.decode(one, type=TaskSample) for one in lines] == list(samples)
     with pytest.raises(CapabilityError, match="new folder"):
         RunFolder(tmp_path / "run", msgspec.structs.replace(plan, model="b" * 64))
+    with RunFolder(tmp_path / "run", plan), pytest.raises(BusyError, match="another process"):
+        RunFolder(tmp_path / "run", plan)
+    (tmp_path / "run" / "run-plan.json").unlink()
+    with pytest.raises(CapabilityError, match="new folder"):  # samples of nobody knows what
+        RunFolder(tmp_path / "run", plan)
+    assert len((tmp_path / "run" / "samples.jsonl").read_bytes().splitlines()) == whole

@@ -21,8 +21,14 @@ _out = click.Path(dir_okay=False, path_type=Path)
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
     show_default=True,
+    help="The git repository of COMMIT.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the wheel and its provenance.",
+)
 @click.option("--source", required=True, help="The source's name, as git+https://…")
 @click.option("--builder", required=True, help="Who rebuilds, as a URI.")
 @click.option("--lock", "locks", multiple=True, type=_file, help="A lock that went in.")
@@ -82,7 +88,12 @@ def rebuild_(
     "--seeds", metavar="CONSTITUTION", help="Train it too, from the seeds of this constitution."
 )
 @click.option("--stage1-only", is_flag=True, help="With --seeds: no transformer.")
-@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the bundle and its provenance.",
+)
 @click.option("--source", required=True, help="The source's name, as git+https://…")
 @click.option("--commit", required=True, help="The source's commit, in full.")
 @click.option("--builder", required=True, help="Who rebuilds, as a URI.")
@@ -227,7 +238,13 @@ def _unsigned(signed: Any) -> Any:
 @click.command("vouched")
 @click.argument("envelope_file", metavar="ENVELOPE", type=_file)
 @click.argument("subject", type=click.Path(exists=True, path_type=Path))
-@click.option("--least", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--least",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="So many persons must have rebuilt it.",
+)
 @log_options
 def vouched(
     envelope_file: Path, subject: Path, least: int, log_dir: Path, key_dir: Path | None
@@ -254,7 +271,7 @@ def vouched(
 
 @click.command("sbom")
 @click.argument("lock", type=_file)
-@click.option("--out", type=_out, required=True)
+@click.option("--out", type=_out, required=True, help="The CycloneDX file to write.")
 def sbom_(lock: Path, out: Path) -> None:
     """Write a CycloneDX list of every package of a lock with hashes.
 

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
-_out = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+_out = click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The metadata file to write.",
+)
 _desk_key = click.option(
     "--desk-key",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -72,8 +77,20 @@ def _desk(path: Path) -> "Ed25519PrivateKey":
 
 @tuf.command("root")
 @click.option("--person", "ids", multiple=True, required=True, help="Id of a person who signs.")
-@click.option("--version", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True)
+@click.option(
+    "--version",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="One more than the root before.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3650),
+    default=365,
+    show_default=True,
+    help="It expires after so many days.",
+)
 @_desk_key
 @_out
 @log_options
@@ -121,7 +138,13 @@ def _desk_json(path: Path) -> dict[str, Any]:
 @tuf.command("targets")
 @click.argument("release_file", type=_file)
 @_files
-@click.option("--days", type=click.IntRange(1, 3650), default=90, show_default=True)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 3650),
+    default=90,
+    show_default=True,
+    help="They expire after so many days.",
+)
 @_out
 @log_options
 def targets_(
@@ -187,11 +210,26 @@ def sign(path: Path, ssh_key: Path) -> None:
 @tuf.command("write")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("release_file", type=_file)
-@click.option("--root", "root_file", type=_file, required=True)
-@click.option("--targets", "targets_file", type=_file, required=True)
-@click.option("--signature", "signatures", multiple=True, type=_file, required=True)
+@click.option("--root", "root_file", type=_file, required=True, help="The signed root's file.")
+@click.option(
+    "--targets", "targets_file", type=_file, required=True, help="The signed targets' file."
+)
+@click.option(
+    "--signature",
+    "signatures",
+    multiple=True,
+    type=_file,
+    required=True,
+    help="A person's signature; give each of them.",
+)
 @_files
-@click.option("--hours", type=click.IntRange(1, 720), default=24, show_default=True)
+@click.option(
+    "--hours",
+    type=click.IntRange(1, 720),
+    default=24,
+    show_default=True,
+    help="The timestamp expires after so many hours.",
+)
 @_desk_key
 def write(
     *,

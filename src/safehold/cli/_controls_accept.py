@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 owner_option = click.option(
     "--owner", required=True, help="Name or id of the enrolled person who answers for it."
 )
-ticket_option = click.option("--ticket", default="none", show_default=True)
+ticket_option = click.option(
+    "--ticket", default="none", show_default=True, help="The ticket that this belongs to."
+)
 
 
 def _owner(desk: "Desk", text: str) -> "Person":
@@ -61,7 +63,11 @@ def _file(operation: str, facts: dict[str, str], ticket: str, ssh_key: Path, des
     help="What shows it; its digest goes into the log.",
 )
 @click.option(
-    "--days", type=click.IntRange(1, MAX_ATTESTATION_S // DAY), default=90, show_default=True
+    "--days",
+    type=click.IntRange(1, MAX_ATTESTATION_S // DAY),
+    default=90,
+    show_default=True,
+    help="The attestation holds for so many days.",
 )
 @ticket_option
 @ssh_key_option
@@ -106,7 +112,11 @@ def attest(
 @owner_option
 @click.option("--reason", required=True, help="Why the risk is taken, in one line.")
 @click.option(
-    "--days", type=click.IntRange(1, MAX_EXCEPTION_S // DAY), default=30, show_default=True
+    "--days",
+    type=click.IntRange(1, MAX_EXCEPTION_S // DAY),
+    default=30,
+    show_default=True,
+    help="The exception holds for so many days.",
 )
 @ticket_option
 @ssh_key_option

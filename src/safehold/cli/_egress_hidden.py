@@ -171,15 +171,37 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
 
     @click.command("hidden-bits")
     @click.argument("samples", type=_FILE)
-    @click.option("--model", type=click.Path(exists=True, path_type=Path), default=None)
+    @click.option(
+        "--model",
+        type=click.Path(exists=True, path_type=Path),
+        default=None,
+        help="Folder of the served model, to load it here.",
+    )
     @click.option("--upstream", default=None, help="Base URL of the model server (.../v1).")
     @click.option("--model-name", default="", help="The model's name at --upstream.")
-    @click.option("--vocabulary", type=click.IntRange(2), default=262_144, show_default=True)
+    @click.option(
+        "--vocabulary",
+        type=click.IntRange(2),
+        default=262_144,
+        show_default=True,
+        help="Tokens that the model at --upstream knows.",
+    )
     @click.option(
         "--api-key", envvar="SAFEHOLD_UPSTREAM_KEY", default="", help="Key of the server."
     )
-    @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), default="bfloat16")
-    @click.option("--limit", type=click.FloatRange(0), default=1.0, show_default=True)
+    @click.option(
+        "--dtype",
+        type=click.Choice(["bfloat16", "float32"]),
+        default="bfloat16",
+        help="The number format in which the model is served.",
+    )
+    @click.option(
+        "--limit",
+        type=click.FloatRange(0),
+        default=1.0,
+        show_default=True,
+        help="Most bits a token that may stay unexplained; exit 1 above.",
+    )
     @click.option("--tokens-a-day", type=click.IntRange(0), default=0, help="Of all accounts.")
     @click.option("--plan", "plan_file", type=_FILE, default=None, help="Whose bound to prove.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")

@@ -21,7 +21,12 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=".")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="Folder for the register and the plan.",
+)
 def init(out: Path) -> None:
     """Write an example register and plan to start from.
 
@@ -41,7 +46,13 @@ def init(out: Path) -> None:
 
 @click.command()
 @click.option("--netns", default=None, help="Observe a named network namespace.")
-@click.option("--seconds", type=click.FloatRange(1), default=60.0, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1),
+    default=60.0,
+    show_default=True,
+    help="How long to observe.",
+)
 @click.option("--out", type=_OUT, default=None, help="Write the proposed rows here.")
 @click.option("--keep", is_flag=True, help="Leave the observer in the kernel afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was seen as JSON.")
@@ -83,9 +94,23 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 @click.command()
-@click.option("--runs", type=click.IntRange(20), default=1000, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True)
-@click.option("--share", type=click.FloatRange(0.001, 10), default=0.1, show_default=True)
+@click.option(
+    "--runs",
+    type=click.IntRange(20),
+    default=1000,
+    show_default=True,
+    help="Thefts to play at each point.",
+)
+@click.option(
+    "--seed", type=int, default=7, show_default=True, help="Equal seeds draw equal traffic."
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0.001, 10),
+    default=0.1,
+    show_default=True,
+    help="The thief's rate, as a share of the honest traffic.",
+)
 @click.option("--phi", type=click.FloatRange(0, 0.95), default=0.0, help="Hourly correlation.")
 @click.option("--hosts", type=click.IntRange(2), default=200, show_default=True, help="Fits.")
 @click.option(
@@ -97,8 +122,20 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep finished pieces here: a run that was killed goes on.",
 )
-@click.option("--register", "register_file", type=_FILE, default=None)
-@click.option("--plan", "plan_file", type=_FILE, default=None)
+@click.option(
+    "--register",
+    "register_file",
+    type=_FILE,
+    default=None,
+    help="The register of flows (default: an example).",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=_FILE,
+    default=None,
+    help="The plan of budgets (default: an example).",
+)
 @click.option("--series", "series_files", type=_FILE, multiple=True, help="Recorded series.")
 @click.option("--plot", type=_OUT, default=None, help="Write a picture (needs matplotlib).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -230,8 +267,8 @@ def drill(as_json: bool) -> None:
 
 @click.command()
 @click.argument("rows", type=_FILE)
-@click.option("--plan", "plan_file", type=_FILE, required=True)
-@click.option("--out", type=_OUT, required=True)
+@click.option("--plan", "plan_file", type=_FILE, required=True, help="The plan of budgets.")
+@click.option("--out", type=_OUT, required=True, help="The HTML page to write.")
 def timeline(rows: Path, plan_file: Path, out: Path) -> None:
     """Draw the watch's timeline as one self-contained HTML page.
 
@@ -251,9 +288,17 @@ def timeline(rows: Path, plan_file: Path, out: Path) -> None:
 
 @click.command()
 @click.argument("rows", type=_FILE)
-@click.option("--out", type=_OUT, required=True)
-@click.option("--per-year", type=click.FloatRange(0.01, 365), default=1.0, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True)
+@click.option("--out", type=_OUT, required=True, help="The file of detectors to write.")
+@click.option(
+    "--per-year",
+    type=click.FloatRange(0.01, 365),
+    default=1.0,
+    show_default=True,
+    help="False alarms a year that all detectors may raise together.",
+)
+@click.option(
+    "--seed", type=int, default=7, show_default=True, help="Equal seeds give equal thresholds."
+)
 def baseline(rows: Path, out: Path, per_year: float, seed: int) -> None:
     """Fit detectors to a watched time that somebody vouches for; thresholds by alarms per year.
 
@@ -299,9 +344,29 @@ def hourly_series(rows: "Iterable[TimelineRow]") -> dict[str, list[float]]:
 @click.command()
 @click.argument("rows", type=_FILE)
 @click.option("--senders", type=_FILE, required=True, help="Who signed the rows of that time.")
-@click.option("--register", "register_file", type=_FILE, default="egress.toml", show_default=True)
-@click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml", show_default=True)
-@click.option("--interval", type=click.FloatRange(1), default=600.0, show_default=True)
+@click.option(
+    "--register",
+    "register_file",
+    type=_FILE,
+    default="egress.toml",
+    show_default=True,
+    help="The register of flows.",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=_FILE,
+    default="egress-plan.toml",
+    show_default=True,
+    help="The plan of budgets.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(1),
+    default=600.0,
+    show_default=True,
+    help="Seconds of each compared stretch of time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def overhead(
     rows: Path,
@@ -351,8 +416,22 @@ def overhead(
 
 @click.command("map")
 @click.argument("rows", type=_FILE)
-@click.option("--register", "register_file", type=_FILE, default="egress.toml", show_default=True)
-@click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml", show_default=True)
+@click.option(
+    "--register",
+    "register_file",
+    type=_FILE,
+    default="egress.toml",
+    show_default=True,
+    help="The register of flows.",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=_FILE,
+    default="egress-plan.toml",
+    show_default=True,
+    help="The plan of budgets.",
+)
 @click.option("--observed", is_flag=True, help="Add what `learn --keep` has seen on the wire.")
 @click.option("--netns", default=None, help="Where it observes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -397,8 +476,22 @@ def map_(
 
 @click.command("tighten")
 @click.argument("rows", type=_FILE)
-@click.option("--register", "register_file", type=_FILE, default="egress.toml", show_default=True)
-@click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml", show_default=True)
+@click.option(
+    "--register",
+    "register_file",
+    type=_FILE,
+    default="egress.toml",
+    show_default=True,
+    help="The register of flows.",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=_FILE,
+    default="egress-plan.toml",
+    show_default=True,
+    help="The plan of budgets.",
+)
 @click.option(
     "--risk",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

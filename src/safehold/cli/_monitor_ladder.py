@@ -166,7 +166,13 @@ def climb(
 @click.option("--reason", required=True, help="A sentence for whoever looks at it later.")
 @click.option("--label", default="by-hand", show_default=True, help="A short name of the finding.")
 @click.option("--evidence", multiple=True, help="A decision id that shows it.")
-@click.option("--days", default=1.0, show_default=True, type=click.FloatRange(min=0.001, max=90))
+@click.option(
+    "--days",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.001, max=90),
+    help="The step ends by itself after so many days.",
+)
 @click.option("--requests", type=click.IntRange(min=1), help="Of a rate limit: requests an hour.")
 @click.option("--grant", default="", help="The used request that gives the step (64 hex digits).")
 def step(

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.option("--scanner", required=True, help="The slow scorer, as `monitor status` names it.")
 @click.option("--edge", "edges", multiple=True, required=True, type=float, help="Bands' edges.")
 @click.option("--floor", required=True, type=float, help="The edge where the tight figure begins.")
-@click.option("--per-stratum", default=150, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--per-stratum",
+    default=150,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Exchanges to draw from each stratum.",
+)
 @click.option("--seed", required=True, type=int, help="Equal seeds draw equally.")
 @click.option("--by", required=True, help="Who opens the case.")
 @click.pass_obj
@@ -64,7 +70,7 @@ def draw_command(
 
 @click.command("estimate")
 @click.argument("name")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal bounds.")
 @click.pass_obj
 def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
     """Estimate what is missed from a drawn sample, with the reviewers' own errors.
@@ -84,8 +90,14 @@ def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
 @click.command("plant")
 @click.option("--upstream-gateway", required=True, help="Base URL of your gateway (.../v1).")
 @click.option("--model", default=MODEL, show_default=True, help="Model to ask for there.")
-@click.option("--attempts", default=50, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=1, show_default=True)
+@click.option(
+    "--attempts",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Known positives to send.",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
 @click.option("--domain", default="homebrewing", show_default=True, help="Which question set.")
 @click.option("--benign", is_flag=True, help="Send harmless neighbours instead of attacks.")
 @click.pass_obj
@@ -135,7 +147,12 @@ def plant(
 
 @click.command("planted")
 @click.option("--monitor", help="The monitor's database.")
-@click.option("--scanner", default="session", show_default=True)
+@click.option(
+    "--scanner",
+    default="session",
+    show_default=True,
+    help="Whose values in the monitor's database count.",
+)
 @click.option("--least", type=float, help="The scanner's value from which it flags.")
 @click.pass_obj
 def planted(places: "ReviewPlaces", monitor: str | None, scanner: str, least: float | None) -> None:
@@ -215,7 +232,7 @@ def _values(monitor: str, scanner: str) -> dict[str, float]:
 
 @click.command("missed")
 @click.argument("sample", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal bounds.")
 def missed_command(sample: Path, seed: int) -> None:
     """Estimate what is missed from a file with strata and, if measured, the reviewers' own errors.
 

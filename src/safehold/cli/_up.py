@@ -15,6 +15,7 @@ from safehold.errors import BundleError, ConstitutionError
 from safehold.guard.bundle.interface import Operating
 from safehold.improve.synthesis.coverage import SynthesisCoverage
 from safehold.progress import Progress
+from safehold.record_file import alone_in
 
 if TYPE_CHECKING:
     from safehold.constitution.lint import LintFinding
@@ -53,8 +54,20 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     """Run what is still to be done, and write the report.
 
     Raises:
+        BusyError: Another process does it in the same folder.
         SafeholdError: A step failed; the same command goes on from there.
     """
+    from safehold.constitution import load
+
+    found = _linted(request.synth.source)
+    out = request.out or Path("guards") / load(request.synth.source).name
+    with alone_in(out, f"{out} is being filled"):
+        return _run_up(request, out, found, progress)
+
+
+def _run_up(
+    request: UpRequest, out: Path, found: "tuple[LintFinding, ...]", progress: Progress
+) -> UpReport:
     from safehold.cli._synth import make_dataset
     from safehold.cli._traffic import traffic_of
     from safehold.cli._train import (
@@ -73,9 +86,7 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     from safehold.improve.training.traffic import OWN_ESCALATE, TrafficSettings, calibrated
 
     source = request.synth.source
-    found = _linted(source)
     constitution = load(source)
-    out = request.out or Path("guards") / constitution.name
     data, bundle = out / "data", out / "bundle"
     seconds: dict[str, float] = {}
     with _timed(seconds, "synth"), ExitStack() as running:

@@ -20,8 +20,20 @@ if TYPE_CHECKING:
 
 _path = click.Path(path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
-_key_option = click.option("--triage-key", required=True, type=_file, envvar="SAFEHOLD_TRIAGE_KEY")
-_questions_option = click.option("--questions", "frozen", required=True, type=_file)
+_key_option = click.option(
+    "--triage-key",
+    required=True,
+    type=_file,
+    envvar="SAFEHOLD_TRIAGE_KEY",
+    help="The private key that opens submissions.",
+)
+_questions_option = click.option(
+    "--questions",
+    "frozen",
+    required=True,
+    type=_file,
+    help="The frozen questions (`bounty freeze`).",
+)
 _reason_option = click.option("--reason", required=True, help="Why you look; kept.")
 _number, _person = click.argument("number", type=int), click.argument("person")
 
@@ -57,9 +69,20 @@ class _BountyPlaces(msgspec.Struct, frozen=True):
 
 
 @click.group()
-@click.option("--programme", default="programme.yaml", show_default=True, type=_path)
 @click.option(
-    "--book", "book_url", default="safehold-bounty.db", show_default=True, envvar="SAFEHOLD_BOUNTY"
+    "--programme",
+    default="programme.yaml",
+    show_default=True,
+    type=_path,
+    help="The programme's file.",
+)
+@click.option(
+    "--book",
+    "book_url",
+    default="safehold-bounty.db",
+    show_default=True,
+    envvar="SAFEHOLD_BOUNTY",
+    help="The book of submissions: a file, or a database's URL.",
 )
 @log_options
 @click.pass_context
@@ -154,7 +177,13 @@ def check(places: _BountyPlaces) -> None:
 
 
 @bounty.command("security-txt")
-@click.option("--days", default=180, show_default=True, type=click.IntRange(1, 365))
+@click.option(
+    "--days",
+    default=180,
+    show_default=True,
+    type=click.IntRange(1, 365),
+    help="The text expires after so many days.",
+)
 @click.pass_obj
 def security_txt_command(places: _BountyPlaces, days: int) -> None:
     """Print what goes to /.well-known/security.txt.
@@ -485,7 +514,13 @@ def disclose(places: _BountyPlaces, number: int, person: str) -> None:
 @bounty.command("regress")
 @_key_option
 @_questions_option
-@click.option("--mended", default="bounty", show_default=True, type=_path)
+@click.option(
+    "--mended",
+    default="bounty",
+    show_default=True,
+    type=_path,
+    help="Folder of the regression tests.",
+)
 @replay_options
 @click.pass_obj
 def regress_command(

@@ -41,11 +41,29 @@ def capability() -> None:
 @click.option("--api-key", default="", envvar="SAFEHOLD_UPSTREAM_KEY", help="Key of the server.")
 @click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
 @click.option("--compute", type=float, required=True, help="The model's effective compute.")
-@click.option("--attempts", type=click.IntRange(1, 100), default=1, show_default=True)
+@click.option(
+    "--attempts",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Answers to draw for each task and way.",
+)
 @click.option("--elicit", multiple=True, type=click.Choice(ELICITATIONS), help="All if none.")
-@click.option("--max-tokens", type=click.IntRange(16, 8192), default=512, show_default=True)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(16, 8192),
+    default=512,
+    show_default=True,
+    help="Tokens of an answer at most.",
+)
 @click.option("--gap", multiple=True, help="What elicitation is known to lack.")
-@click.option("--effort-hours", type=float, default=0.0, show_default=True)
+@click.option(
+    "--effort-hours",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Hours that people spent on drawing it out.",
+)
 @click.option(
     "--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds for one call."
 )
@@ -73,7 +91,12 @@ def run(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Put the staged tasks to a model; write samples, the run, and the record for the log."""
+    """Put the staged tasks to a model; write samples, the run, and the record for the log.
+
+    \b
+    Example:
+      safehold capability run --upstream local --plan p1 --compute 1e20 --out run/
+    """
     from safehold.canonical import canonical, sha256_hex
     from safehold.cli._trust import emit
     from safehold.govern.capability.progress import RunFolder, RunPlan
@@ -86,10 +109,7 @@ def run(
         if upstream == "local":
             from safehold.guard.gateway.upstreams.embedded import MODEL, SHA256, LocalServer
 
-            child = stack.enter_context(LocalServer(threads=2, slots=1))
-            url, key, model, model_name = child.url, child.key, model or SHA256, MODEL
-        else:
-            url, key = upstream, api_key
+            model, model_name = model or SHA256, MODEL
         if model is None or model_name is None:
             raise UsageError("expected --model SHA256 and --model-name for a server of your own")
         asked = RunPlan(
@@ -101,8 +121,12 @@ def run(
             max_tokens=max_tokens,
             started=int(time.time()),
         )
-        folder = RunFolder(out, asked)
+        folder = stack.enter_context(RunFolder(out, asked))
         started = folder.plan.started
+        url, key = upstream, api_key
+        if upstream == "local":
+            child = stack.enter_context(LocalServer(threads=2, slots=1))
+            url, key = child.url, child.key
         samples = run_on(
             tasks,
             url,
@@ -173,7 +197,13 @@ def import_eval(
     guard_off: bool,
     out: Path,
 ) -> None:
-    """Read a log of Inspect (.eval), and write the record for `standards.evaluation`."""
+    """Read a log of Inspect (.eval), and write the record for `standards.evaluation`.
+
+    \b
+    Example:
+      safehold capability import-eval log.eval --model SHA256 --suite tasks --compute 1e20 \\
+          --started 1800000000 --method 'few-shot' --guard-off --out record.json
+    """
     from safehold.govern.capability.inspect_log import read_inspect
     from safehold.stats import Rate
 
@@ -210,7 +240,12 @@ def import_eval(
 @click.argument("trial", type=click.Path(path_type=Path))
 @json_option
 def show_uplift(trial: Path, as_json: bool) -> None:
-    """Compare two arms: plans without critical faults, by an exact test."""
+    """Compare two arms: plans without critical faults, by an exact test.
+
+    \b
+    Example:
+      safehold capability uplift trial.json
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.capability.interface import UpliftTrial
     from safehold.govern.capability.score import uplift
@@ -234,7 +269,12 @@ def show_uplift(trial: Path, as_json: bool) -> None:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 def trend(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Show solved tasks over versions of a model, and whether each solves more than the first."""
+    """Show solved tasks over versions of a model, and whether each solves more than the first.
+
+    \b
+    Example:
+      safehold capability trend run-1/run.json run-2/run.json
+    """
     from safehold.cli._trust import emit
     from safehold.govern.capability.interface import CapabilityError, CapabilityRun
     from safehold.govern.capability.score import fisher_greater

@@ -79,7 +79,13 @@ for _command in (*SOURCE_COMMANDS, tuf):
     multiple=True,
     help="NAME=ENVELOPE: who vouches for the artefact of that name (see `change vouch`).",
 )
-@click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 366),
+    default=90,
+    show_default=True,
+    help="The release holds for so many days.",
+)
 @json_option
 def draft(
     *,
@@ -152,7 +158,9 @@ def show(path: Path, previous: Path | None, as_json: bool) -> None:
 )
 @click.option("--emergency", is_flag=True, help="Ask as release.emergency; it weakens nothing.")
 @click.option("--purpose", default="", help="Why, in one line.")
-@click.option("--ticket", default="none", show_default=True)
+@click.option(
+    "--ticket", default="none", show_default=True, help="The ticket that this belongs to."
+)
 @ssh_key_option
 @log_options
 def publish(
@@ -220,7 +228,7 @@ def publish(
 
 @change.command()
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--channel", required=True)
+@click.option("--channel", required=True, help="The channel of releases that the verifier follows.")
 @click.option(
     "--log-keys",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -373,7 +381,12 @@ def drift(
 @change.command()
 @click.argument("old", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The comparison to write.",
+)
 def compare(old: Path, new: Path, out: Path) -> None:
     """Compare two bundles by two folders of `safehold eval` on the golden set.
 
@@ -403,6 +416,7 @@ def compare(old: Path, new: Path, out: Path) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
     show_default=True,
+    help="The git repository of BASE and TIP.",
 )
 @click.option(
     "--memory",
@@ -466,6 +480,7 @@ def verify_git(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
     show_default=True,
+    help="The git repository of the commit.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask again after naming the commit.")
 @ssh_key_option

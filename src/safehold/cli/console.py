@@ -146,8 +146,14 @@ def _releases(file: Path | None) -> "ReleaseLog | None":
     type=click.Path(dir_okay=False, path_type=Path),
     help="Who may read and write there, as `safehold intel new-client` keeps them.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8440, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8440,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to listen on.",
+)
 @click.option("--demo", is_flag=True, help="Play a seeded history first; needs nothing else.")
 @click.option(
     "--folder",

@@ -47,7 +47,12 @@ for _command in (attest, except_command, accept):
 @click.option("--family", help="One family of ids, such as egr.")
 @json_option
 def list_controls(family: str | None, as_json: bool) -> None:
-    """List the catalogue."""
+    """List the catalogue.
+
+    \b
+    Example:
+      safehold controls list --family egr
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.controls.interface import Assurance
     from safehold.govern.controls.library import stock_catalogue
@@ -78,7 +83,12 @@ def list_controls(family: str | None, as_json: bool) -> None:
 @click.argument("control")
 @json_option
 def show_control(control: str, as_json: bool) -> None:
-    """Show one control: what it demands, and what it maps to."""
+    """Show one control: what it demands, and what it maps to.
+
+    \b
+    Example:
+      safehold controls show egr-03
+    """
     from safehold.cli._trust import emit
     from safehold.govern.controls.library import stock_catalogue
 
@@ -104,6 +114,11 @@ def collect(
     """Write the documents that checks read, from what the parts have; exit 1 if one is missing.
 
     DOCUMENTS are names such as endpoint or staff; all, when none is given.
+
+    \b
+    Examples:
+      safehold controls collect --site controls.toml
+      safehold controls collect endpoint staff --site controls.toml
     """
     from safehold.cli._trust import emit, plain
     from safehold.govern.controls.exports.table import EXPORTERS, export_all
@@ -125,7 +140,12 @@ def collect(
 @controls.command("baseline")
 @click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
 def baseline(site: Path | None) -> None:
-    """Declare what starts by itself now: units, timers and start scripts, by their digests."""
+    """Declare what starts by itself now: units, timers and start scripts, by their digests.
+
+    \b
+    Example:
+      safehold controls baseline --site controls.toml
+    """
     from safehold.govern.controls.exports.host import units
     from safehold.govern.controls.library import read_site
 
@@ -170,7 +190,12 @@ def run(
     key_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Read this host once and judge every control; exit 1 unless all are satisfied."""
+    """Read this host once and judge every control; exit 1 unless all are satisfied.
+
+    \b
+    Example:
+      safehold controls run --site controls.toml --out controls-run.json
+    """
     from safehold.canonical import sha256_hex
     from safehold.cli._trust import open_desk, read_signing_key
     from safehold.govern.controls.engine import run_controls
@@ -250,7 +275,12 @@ def report(
     log_keys: Path | None,
     as_json: bool,
 ) -> None:
-    """Read a saved run as it stands now; an old result is stale. Exit 1 unless all hold."""
+    """Read a saved run as it stands now; an old result is stale. Exit 1 unless all hold.
+
+    \b
+    Example:
+      safehold controls report controls-run.json --html controls.html
+    """
     from safehold.govern.controls.engine import read_again
     from safehold.govern.controls.facts.trust_log import read_log
     from safehold.govern.controls.library import stock_catalogue
@@ -274,7 +304,12 @@ def report(
 @click.argument("saved", type=click.Path(path_type=Path), default=_SAVED)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
 def oscal(saved: Path, out: Path) -> None:
-    """Write a saved run as OSCAL: catalog, profile and assessment results, checked together."""
+    """Write a saved run as OSCAL: catalog, profile and assessment results, checked together.
+
+    \b
+    Example:
+      safehold controls oscal controls-run.json --out oscal/
+    """
     from safehold.govern.controls.engine import read_again
     from safehold.govern.controls.interface import ControlError
     from safehold.govern.controls.library import stock_catalogue
@@ -307,7 +342,12 @@ def drill(
     log_dir: Path,
     key_dir: Path | None,
 ) -> None:
-    """Run a drill's COMMAND, and append a leaf with how it ended and how long it took."""
+    """Run a drill's COMMAND, and append a leaf with how it ended and how long it took.
+
+    \b
+    Example:
+      safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
+    """
     from safehold.cli._trust import open_desk
     from safehold.trust.log.log_entries import Record
 

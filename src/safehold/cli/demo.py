@@ -30,7 +30,13 @@ _PIPE_WIDTH = 120
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the table; fail if a verdict is wrong.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8400, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8400,
+    show_default=True,
+    help="Port of the gateway; 0 takes a free one.",
+)
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

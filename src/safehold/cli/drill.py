@@ -49,7 +49,13 @@ def heist_command(
     key_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Play a heist in network namespaces; exit 1 unless every step is real and held."""
+    """Play a heist in network namespaces; exit 1 unless every step is real and held.
+
+    \b
+    Examples:
+      sudo safehold drill heist
+      sudo safehold drill heist --docs docs/controls.md
+    """
     from safehold.cli._trust import open_desk
     from safehold.demo.heist.steps import as_json as in_json
     from safehold.demo.heist.steps import heist
@@ -160,6 +166,10 @@ def enclave_command(
 
     Gateway, read meter, execution guard, decoys, egress and log are the real ones; the people and
     what they did are a script. What fails there fails for a reason that is printed.
+
+    \b
+    Example:
+      sudo safehold drill enclave --out controls-run.json
     """
     import msgspec
 

@@ -33,8 +33,16 @@ _DEFAULT_STATE = "/var/lib/safehold/egress"
 
 def files(command: Command) -> Command:
     """Add --register, --plan and --json."""
-    register = click.option("--register", "register_file", type=_FILE, default="egress.toml")
-    plan = click.option("--plan", "plan_file", type=_FILE, default="egress-plan.toml")
+    register = click.option(
+        "--register",
+        "register_file",
+        type=_FILE,
+        default="egress.toml",
+        help="The register of flows.",
+    )
+    plan = click.option(
+        "--plan", "plan_file", type=_FILE, default="egress-plan.toml", help="The plan of budgets."
+    )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     return register(plan(as_json(command)))
 
@@ -195,7 +203,12 @@ def plan(register_file: Path, plan_file: Path, as_json: bool) -> None:
 
 @egress.command("compile")
 @files
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the transaction and the proof.",
+)
 def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> None:
     """Write the nftables transaction and the proof, without touching the kernel.
 
@@ -367,8 +380,8 @@ def _show(snapshot: "Snapshot", *, as_json: bool) -> None:
 @click.option("--uid", type=int, default=None, help="Who sends, by number.")
 @click.option("--user", default="", help="Who sends, by name.")
 @click.option("--serve", is_flag=True, help="A reply: PORT is the local one.")
-@click.option("--interface", default="")
-@click.option("--cgroup", default="")
+@click.option("--interface", default="", help="The interface that it leaves by.")
+@click.option("--cgroup", default="", help="The cgroup of the sender.")
 def explain(
     register_file: Path,
     plan_file: Path,
@@ -425,7 +438,7 @@ def explain(
 @egress.command()
 @host
 @click.argument("flow")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Why, for the audit.")
 def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:
     """Drop everything of FLOW now (`*` drops everything that leaves).
 
@@ -443,7 +456,7 @@ def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:
 @egress.command()
 @host
 @click.argument("flow")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Why, for the audit.")
 def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:
     """Undo a block or throttle of FLOW (`*`: a seal); needs a grant of `egress.release`.
 
@@ -459,7 +472,7 @@ def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:
 
 @egress.command()
 @host
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="What the two persons found, for the audit.")
 def review(reason: str, as_json: bool, **where: Any) -> None:
     """Clear the residual odometers after two persons looked; needs a grant of `egress.review`.
 
@@ -508,10 +521,26 @@ def _repeats(netns: str | None, plan: "EgressPlan") -> "RepeatReader | None":
 @egress.command()
 @host
 @approved_files
-@click.option("--interval", type=click.FloatRange(0.1, 60), default=10.0, show_default=True)
-@click.option("--alert-file", type=click.Path(dir_okay=False, path_type=Path), default=None)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=10.0,
+    show_default=True,
+    help="Seconds from one look to the next.",
+)
+@click.option(
+    "--alert-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Append each alarm to this file, as a JSON line.",
+)
 @click.option("--webhook", default=None, help="URL that gets every alert as JSON.")
-@click.option("--metrics", type=click.Path(dir_okay=False, path_type=Path), default=None)
+@click.option(
+    "--metrics",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Keep counters in this file, for Prometheus' textfile collector.",
+)
 @click.option("--sockets", is_flag=True, help="Score the shape of TCP connections (PCR, beacons).")
 @click.option("--dns-log", type=_FILE, default=None, help="Resolver's log: JSON of time and name.")
 @click.option("--shape-limits", type=_FILE, default=None, help="JSON of limits by shape score.")
@@ -645,8 +674,15 @@ def _detectors(path: Path | None) -> "dict[str, Detector]":
 
 @egress.command()
 @files
-@click.option("--netns", default=None)
-@click.option("--log", "log_dir", type=click.Path(path_type=Path), default=None, hidden=True)
+@click.option("--netns", default=None, help="The network namespace that was observed.")
+@click.option(
+    "--log",
+    "log_dir",
+    type=click.Path(path_type=Path),
+    default=None,
+    hidden=True,
+    help="Where the transparency log is.",
+)
 def flows(
     register_file: Path, plan_file: Path, as_json: bool, netns: str | None, log_dir: Path | None
 ) -> None:

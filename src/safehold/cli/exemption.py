@@ -197,9 +197,16 @@ def _file(
     help="A door of the gateway; give it again for each.",
 )
 @click.option("--use-case", required=True, help="Name that requests declare (no spaces).")
-@click.option("--seats", type=click.IntRange(1), required=True)
+@click.option(
+    "--seats",
+    type=click.IntRange(1),
+    required=True,
+    help="Users that the exemption covers at most.",
+)
 @click.option("--rate", type=click.IntRange(1), required=True, help="Exempted exchanges an hour.")
-@click.option("--days", type=click.IntRange(1, 366), required=True)
+@click.option(
+    "--days", type=click.IntRange(1, 366), required=True, help="It lasts for so many days."
+)
 @click.option(
     "--session-minutes",
     type=click.IntRange(1, 1440),
@@ -207,7 +214,7 @@ def _file(
     show_default=True,
     help="For so long after its first exempted exchange a key has this one use case.",
 )
-@click.option("--ticket", required=True)
+@click.option("--ticket", required=True, help="The ticket that this belongs to.")
 @_application_option
 @_checked_option
 @_constitution_option
@@ -286,8 +293,10 @@ def request_(
     show_default=True,
     help="The gateway's ledger: its rows of the old grant are counted.",
 )
-@click.option("--days", type=click.IntRange(1, 366), required=True)
-@click.option("--ticket", required=True)
+@click.option(
+    "--days", type=click.IntRange(1, 366), required=True, help="It lasts for so many days more."
+)
+@click.option("--ticket", required=True, help="The ticket that this belongs to.")
 @_application_option
 @_checked_option
 @_constitution_option

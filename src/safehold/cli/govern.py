@@ -32,7 +32,13 @@ def govern() -> None:
 @click.option("--standards", help="The document of standards, for its reviews.")
 @click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
 @click.option("--report", "saved", type=click.Path(path_type=Path), help="A report.json.")
-@click.option("--days", type=click.IntRange(0, 400), default=30, show_default=True)
+@click.option(
+    "--days",
+    type=click.IntRange(0, 400),
+    default=30,
+    show_default=True,
+    help="List what falls due within so many days.",
+)
 @click.option("--at", type=int, help="POSIX seconds; now when left out.")
 @json_option
 @click.pass_context
@@ -47,7 +53,12 @@ def due(  # noqa: C901 - one branch for each source
     at: int | None,
     as_json: bool,
 ) -> None:
-    """List what is overdue or falls due soon; exit 1 when anything is overdue."""
+    """List what is overdue or falls due soon; exit 1 when anything is overdue.
+
+    \b
+    Example:
+      safehold govern due --log DIR --log-keys log.json --controls controls-run.json
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.cadence.due import (
         DueItem,
@@ -100,7 +111,12 @@ def due(  # noqa: C901 - one branch for each source
 @govern.command("clocks")
 @json_option
 def clocks(as_json: bool) -> None:
-    """List the clocks that an incident may start, each with its source."""
+    """List the clocks that an incident may start, each with its source.
+
+    \b
+    Example:
+      safehold govern clocks
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.cadence.incidents import stock_clocks
 
@@ -117,14 +133,25 @@ def clocks(as_json: bool) -> None:
 
 @govern.command("incident")
 @click.argument("name")
-@click.option("--kind", multiple=True, type=click.Choice(incident_kinds()), required=True)
+@click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice(incident_kinds()),
+    required=True,
+    help="What happened; may be repeated.",
+)
 @click.option("--aware", type=int, help="When somebody became aware (POSIX seconds; now).")
 @click.option("--notified", type=int, help="When an authority was notified.")
 @click.option("--resolved", type=int, help="When it was over.")
 def incident(
     name: str, kind: tuple[str, ...], aware: int | None, notified: int | None, resolved: int | None
 ) -> None:
-    """Print the page of an incident, with every clock that it starts."""
+    """Print the page of an incident, with every clock that it starts.
+
+    \b
+    Example:
+      safehold govern incident inc-7 --kind weights-theft --aware 1800000000 > inc-7.md
+    """
     from safehold.govern.cadence.incidents import Moment, template
 
     moments = {Moment.AWARE: int(time.time()) if aware is None else aware}

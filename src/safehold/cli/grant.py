@@ -63,9 +63,11 @@ def _bytes(text: str) -> int:
 @click.option("--workload", required=True, help="SHA-256 of the program that will run.")
 @click.option("--bytes", "budget", default="0", help="How much may be read, such as 800GB.")
 @click.option("--minutes", type=click.IntRange(1), required=True, help="How long it may last.")
-@click.option("--uses", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--purpose", required=True)
-@click.option("--ticket", required=True)
+@click.option(
+    "--uses", type=click.IntRange(1), default=1, show_default=True, help="How often it may be used."
+)
+@click.option("--purpose", required=True, help="What for, in words that approvers read.")
+@click.option("--ticket", required=True, help="The ticket that this belongs to.")
 @click.option("--break-glass", "alone", is_flag=True, help="Ask to act alone, reviewed later.")
 @notify_option
 @ssh_key_option
@@ -126,8 +128,8 @@ def request(
 @grant.command("class-off")
 @click.argument("guard_class")
 @click.option("--minutes", type=click.IntRange(1), required=True, help="How long it may last.")
-@click.option("--purpose", required=True)
-@click.option("--ticket", required=True)
+@click.option("--purpose", required=True, help="What for, in words that approvers read.")
+@click.option("--ticket", required=True, help="The ticket that this belongs to.")
 @ssh_key_option
 @log_options
 def class_off(
@@ -438,7 +440,13 @@ def break_glass(
 
 @grant.command()
 @click.argument("request_id", shell_complete=open_requests)
-@click.option("--act", type=click.Choice(["approve"]), default="approve", show_default=True)
+@click.option(
+    "--act",
+    type=click.Choice(["approve"]),
+    default="approve",
+    show_default=True,
+    help="What the signature says.",
+)
 @log_options
 def statement(request_id: str, act: str, log_dir: Path, key_dir: Path | None) -> None:
     """Print what an approval signs, to be signed elsewhere with ssh-keygen.
@@ -542,6 +550,7 @@ def list_(everything: bool, as_json: bool, log_dir: Path, key_dir: Path | None) 
     "--ssh-key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     envvar="SAFEHOLD_SSH_KEY",
+    help="Your SSH private key, to ask for the change; without it the file is checked.",
 )
 @log_options
 def policy_(
@@ -610,7 +619,9 @@ def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
 
 @grant.command("correct-clock")
 @click.option("--reason", "purpose", required=True, help="Which clock was fast, and how you know.")
-@click.option("--ticket", default="none", show_default=True)
+@click.option(
+    "--ticket", default="none", show_default=True, help="The ticket that this belongs to."
+)
 @ssh_key_option
 @log_options
 def correct_clock(
@@ -647,8 +658,8 @@ def correct_clock(
 
 
 @grant.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=8443, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=8443, show_default=True, help="Port to listen on.")
 @log_options
 def serve(host: str, port: int, log_dir: Path, key_dir: Path | None) -> None:
     """Serve the approval page and the JSON API (behind your TLS proxy, or on localhost).

@@ -92,9 +92,21 @@ class _IntelPlaces(msgspec.Struct, frozen=True):
 
 
 @click.group()
-@click.option("--config", "file", default="intel.yaml", show_default=True, type=_path)
 @click.option(
-    "--intel", "url", default="safehold-intel.db", show_default=True, envvar="SAFEHOLD_INTEL"
+    "--config",
+    "file",
+    default="intel.yaml",
+    show_default=True,
+    type=_path,
+    help="With whom to share, and under which name.",
+)
+@click.option(
+    "--intel",
+    "url",
+    default="safehold-intel.db",
+    show_default=True,
+    envvar="SAFEHOLD_INTEL",
+    help="The store of objects: a file, or a database's URL.",
 )
 @log_options
 @click.pass_context
@@ -129,11 +141,33 @@ def new_key(path: Path) -> None:
 @intel.command("add")
 @click.argument("family")
 @click.option("--text", required=True, type=_file, help="The template; it is not kept.")
-@click.option("--group-key", required=True, type=_file)
+@click.option(
+    "--group-key",
+    required=True,
+    type=_file,
+    help="The key that the sharing group has in common, for sketches.",
+)
 @click.option("--chain", multiple=True, help="A transform, in order; may be repeated.")
-@click.option("--atlas", multiple=True, default=("AML.T0054",), show_default=True)
-@click.option("--band", required=True, type=click.Choice([str(one.value) for one in SharedBand]))
-@click.option("--turns", default=1, show_default=True, type=click.IntRange(1, 1000))
+@click.option(
+    "--atlas",
+    multiple=True,
+    default=("AML.T0054",),
+    show_default=True,
+    help="Technique of MITRE ATLAS; may be repeated.",
+)
+@click.option(
+    "--band",
+    required=True,
+    type=click.Choice([str(one.value) for one in SharedBand]),
+    help="How much of what was asked for it got.",
+)
+@click.option(
+    "--turns",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Turns of the conversation.",
+)
 @click.option("--seen", multiple=True, required=True, help="WEEK:COUNT, as 2026-W47:3.")
 @click.option("--fix", multiple=True, help="Digest of a bundle or rules file that mends it.")
 @click.option("--created", type=int, help="When it was first seen, POSIX seconds (default: now).")
@@ -197,7 +231,13 @@ def list_(places: _IntelPlaces) -> None:
 
 @intel.command("export")
 @click.option("--by", required=True, help="Who lets it out.")
-@click.option("--format", "form", default="stix", type=click.Choice(["stix", "misp"]))
+@click.option(
+    "--format",
+    "form",
+    default="stix",
+    type=click.Choice(["stix", "misp"]),
+    help="STIX 2.1 or MISP.",
+)
 @click.pass_obj
 def export(places: _IntelPlaces, by: str, form: str) -> None:
     """Print a STIX 2.1 bundle or a MISP event, after a leaf is in the log.
@@ -289,7 +329,9 @@ def show(places: _IntelPlaces, number: int | None) -> None:
 
 @intel.command("promote")
 @click.argument("number", type=int)
-@click.option("--out", default="candidates", show_default=True, type=_path)
+@click.option(
+    "--out", default="candidates", show_default=True, type=_path, help="Folder for the candidate."
+)
 @click.pass_obj
 def promote(places: _IntelPlaces, number: int, out: Path) -> None:
     """Make a candidate test of an object in quarantine; never a rule.
@@ -362,8 +404,18 @@ def try_command(places: _IntelPlaces, asked: "ReplayThrough", test: Path, domain
 
 @intel.command("match")
 @click.argument("test", type=_file)
-@click.option("--group-key", required=True, type=_file)
-@click.option("--ledger", required=True, envvar="SAFEHOLD_LEDGER")
+@click.option(
+    "--group-key",
+    required=True,
+    type=_file,
+    help="The key that the sharing group has in common, for sketches.",
+)
+@click.option(
+    "--ledger",
+    required=True,
+    envvar="SAFEHOLD_LEDGER",
+    help="The ledger: a file, or a database's URL.",
+)
 def match(test: Path, group_key: Path, ledger: str) -> None:
     """List the decisions in a ledger whose prompts are like a candidate's sketch.
 
@@ -394,7 +446,13 @@ def match(test: Path, group_key: Path, ledger: str) -> None:
 
 @intel.command("new-client")
 @click.argument("name")
-@click.option("--clients", default="taxii-clients.yaml", show_default=True, type=_path)
+@click.option(
+    "--clients",
+    default="taxii-clients.yaml",
+    show_default=True,
+    type=_path,
+    help="The file of our server's clients.",
+)
 def new_client(name: str, clients: Path) -> None:
     """Let somebody read our TAXII server: print a password, keep its digest.
 
@@ -426,9 +484,21 @@ def new_client(name: str, clients: Path) -> None:
 
 
 @intel.command("serve")
-@click.option("--clients", default="taxii-clients.yaml", show_default=True, type=_path)
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=9443, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--clients",
+    default="taxii-clients.yaml",
+    show_default=True,
+    type=_path,
+    help="The file of our server's clients.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=9443,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option("--cert", type=_file, help="Certificate (PEM); needed off this machine.")
 @click.option("--cert-key", type=_file, help="Its private key (PEM).")
 @click.pass_obj

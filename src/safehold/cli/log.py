@@ -327,7 +327,8 @@ def keygen(path: Path, name: str) -> None:
     """Make the private key of another service that emits leaves; print its public key.
 
     \b
-    Example:
+    Examples:
+      safehold log keygen keyd.key --name example.org/keyd
       safehold log add-key trust-log "$(safehold log keygen keyd.key --name example.org/keyd)"
     """
     from safehold.trust.log.note import SigningKey

@@ -65,10 +65,28 @@ def monitor(context: click.Context, url: str, store: str) -> None:
 
 
 @monitor.command()
-@click.option("--scanner", default="session", show_default=True, type=click.Choice(SCANNERS))
+@click.option(
+    "--scanner",
+    default="session",
+    show_default=True,
+    type=click.Choice(SCANNERS),
+    help="Which scanner judges.",
+)
 @click.option("-o", "--option", "options", multiple=True, help="Of the scanner, as NAME=VALUE.")
-@click.option("--runner", default="pool", show_default=True, type=click.Choice(["pool", "ray"]))
-@click.option("--processes", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--runner",
+    default="pool",
+    show_default=True,
+    type=click.Choice(["pool", "ray"]),
+    help="Processes here, or a Ray cluster.",
+)
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes that judge side by side.",
+)
 @click.option("--budget-cpu-s", type=float, help="Stop after so many CPU seconds.")
 @click.option(
     "--gateway-metrics",
@@ -251,10 +269,29 @@ def campaigns_command(
 
 
 @monitor.command("simulate")
-@click.option("--tail", default="medium", show_default=True, type=click.Choice([*TAILS, OWN]))
-@click.option("--accounts", "count", default=10_000, show_default=True, type=click.IntRange(min=1))
-@click.option("--walk-share", default=0.2, show_default=True, type=click.FloatRange(0.0, 1.0))
-@click.option("--seed", default=1, show_default=True)
+@click.option(
+    "--tail",
+    default="medium",
+    show_default=True,
+    type=click.Choice([*TAILS, OWN]),
+    help="How heavy the tail of honest accounts is.",
+)
+@click.option(
+    "--accounts",
+    "count",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Honest accounts to play.",
+)
+@click.option(
+    "--walk-share",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0.0, 1.0),
+    help="Share of the search's queries that walk on from the last one.",
+)
+@click.option("--seed", default=1, show_default=True, help="Equal seeds play equal accounts.")
 @click.pass_obj
 def simulate_command(places: _Places, tail: str, count: int, walk_share: float, seed: int) -> None:
     """Show what the account statistics do to honest accounts and to a search.

@@ -59,7 +59,12 @@ def _team(text: str) -> "Team":
 @people.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--origin", required=True, help="The log's origin.")
-@click.option("--policy", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option(
+    "--policy",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="The policy of grants that the founders sign too.",
+)
 @click.option("--team", "teams", multiple=True, help="ID=Name, or ID<PARENT,PARENT=Name.")
 @click.option(
     "--person",
@@ -227,9 +232,15 @@ def _ask(
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--person", "person_id", help="Whose key this will be; without it: a new person.")
 @click.option("--name", help="The new person's name.")
-@click.option("--kind", type=kinds, default=Kind.HUMAN.value, show_default=True)
-@click.option("--team", "teams", multiple=True)
-@click.option("--role", "roles", multiple=True)
+@click.option(
+    "--kind",
+    type=kinds,
+    default=Kind.HUMAN.value,
+    show_default=True,
+    help="Whether a human or a service holds the key.",
+)
+@click.option("--team", "teams", multiple=True, help="A team of the person; may be repeated.")
+@click.option("--role", "roles", multiple=True, help="A role of the person; may be repeated.")
 @click.option(
     "--log-keys",
     type=click.Path(exists=True, path_type=Path),
@@ -390,8 +401,12 @@ def remove_key(
 
 @people.command()
 @click.argument("person_id")
-@click.option("--team", "teams", multiple=True)
-@click.option("--role", "roles", multiple=True)
+@click.option(
+    "--team", "teams", multiple=True, help="A team that the person gets; may be repeated."
+)
+@click.option(
+    "--role", "roles", multiple=True, help="A role that the person gets; may be repeated."
+)
 @ssh_key_option
 @log_options
 def assign(

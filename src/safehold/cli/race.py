@@ -43,9 +43,21 @@ _POINTS = 10
     help="Guard alone, with accounts, with response as well (default: all three).",
 )
 @click.option("--accounts", multiple=True, type=click.IntRange(1, 1_000), help="Default: 1.")
-@click.option("--queries", default=200, show_default=True, type=click.IntRange(1, 100_000))
+@click.option(
+    "--queries",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Queries that the attacker has.",
+)
 @click.option("--found-after", default=20, show_default=True, help="Queries until a find.")
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1, 100))
+@click.option(
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Races of each kind, each with a seed of its own.",
+)
 @click.option("--draw", type=click.Path(dir_okay=False, path_type=Path), help="SVG of the curve.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def race_command(

@@ -203,19 +203,19 @@ def run(
         surface=AttackedPart(surface),
         bundle=digest,
     )
-    record = RunFile(out, plan)
-    planned = list(draw(plan, asks, dresses))
-    left = len(record.missing(planned))
-    if processes is None:
-        processes = (os.cpu_count() or 1) if left > _SHORT else 1
-    players: Players = attacker
-    if processes > 1:
-        players = Crew(functools.partial(_attacker_alone, make), processes)
-    console = Console(stderr=True, quiet=as_json)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("attempts", total=len(planned), completed=len(record.results))
-        for _ in record.play(planned, players):
-            bar.advance(task)
+    with RunFile(out, plan) as record:
+        planned = list(draw(plan, asks, dresses))
+        left = len(record.missing(planned))
+        if processes is None:
+            processes = (os.cpu_count() or 1) if left > _SHORT else 1
+        players: Players = attacker
+        if processes > 1:
+            players = Crew(functools.partial(_attacker_alone, make), processes)
+        console = Console(stderr=True, quiet=as_json)
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("attempts", total=len(planned), completed=len(record.results))
+            for _ in record.play(planned, players):
+                bar.advance(task)
     _show(summarise(record.results), as_json=as_json)
 
 

@@ -47,7 +47,12 @@ def report() -> None:
 @report.command("lint")
 @click.argument("case")
 def lint(case: str) -> None:
-    """Check a case: its argument, and that no number stands in its prose."""
+    """Check a case: its argument, and that no number stands in its prose.
+
+    \b
+    Example:
+      safehold report lint asl3
+    """
     from safehold.govern.report.case import case_sha256, read_case
 
     found = read_case(case)
@@ -59,8 +64,19 @@ def lint(case: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--id", "name", help="Its id in the case (default: the kind).")
 @click.option("--bundle", default="", help="SHA-256 of the bundle that it is of.")
-@click.option("--days", type=click.IntRange(1, 400), default=90, show_default=True)
-@click.option("--audience", type=click.Choice([str(one) for one in Audience]), default="internal")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 400),
+    default=90,
+    show_default=True,
+    help="The evidence is stale after so many days.",
+)
+@click.option(
+    "--audience",
+    type=click.Choice([str(one) for one in Audience]),
+    default="internal",
+    help="Who may read it: a report shows it at that level or a more closed one.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of evidence.")
 @_at
 def evidence(
@@ -140,7 +156,13 @@ def build(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Build a report of one level; exit 1 unless every claim is supported."""
+    """Build a report of one level; exit 1 unless every claim is supported.
+
+    \b
+    Example:
+      safehold report build asl3 --bundle SHA256 --controls controls-run.json \\
+          --evidence evidence/ --log DIR --log-keys log.json --level public --out report/
+    """
     from safehold.govern.report.build import build_report, report_sha256
     from safehold.govern.report.case import read_case
     from safehold.govern.report.interface import ClaimState
@@ -169,7 +191,12 @@ def build(
 @json_option
 @click.pass_context
 def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) -> None:
-    """List the evidence of a report that holds no longer; exit 1 when there is any."""
+    """List the evidence of a report that holds no longer; exit 1 when there is any.
+
+    \b
+    Example:
+      safehold report stale report/report.json
+    """
     from safehold.cli._trust import emit, plain
 
     made = _load(saved)
@@ -193,7 +220,12 @@ def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) ->
 def verify(
     context: click.Context, folder: Path, log_dir: Path | None, log_keys: Path | None
 ) -> None:
-    """Check that the page is that of the report, and who signed it."""
+    """Check that the page is that of the report, and who signed it.
+
+    \b
+    Example:
+      safehold report verify report/ --log DIR --log-keys log.json
+    """
     from safehold.govern.report.build import report_sha256
     from safehold.govern.report.interface import ReportError
     from safehold.govern.report.render import report_html
@@ -216,7 +248,12 @@ def verify(
 @_keys
 @click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")
 def render(folder: Path, log_dir: Path | None, log_keys: Path | None, pdf: bool) -> None:
-    """Write the pages of a report.json again, now with the names of who signed it."""
+    """Write the pages of a report.json again, now with the names of who signed it.
+
+    \b
+    Example:
+      safehold report render report/ --log DIR --log-keys log.json
+    """
     from safehold.govern.report.build import report_sha256
     from safehold.govern.report.render import report_html, report_pdf
     from safehold.govern.report.signing import signers_of
@@ -236,7 +273,12 @@ def render(folder: Path, log_dir: Path | None, log_keys: Path | None, pdf: bool)
 @json_option
 @click.pass_context
 def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
-    """Say what changed between two reports; exit 1 when anything makes the later one weaker."""
+    """Say what changed between two reports; exit 1 when anything makes the later one weaker.
+
+    \b
+    Example:
+      safehold report diff old/report.json new/report.json
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.report.difference import differences
 

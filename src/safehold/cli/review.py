@@ -21,8 +21,20 @@ _path = click.Path(path_type=Path)
 
 
 @click.group()
-@click.option("--ledger", "url", default="safehold-ledger.db", envvar="SAFEHOLD_LEDGER")
-@click.option("--review", "store", default="safehold-review.db", envvar="SAFEHOLD_REVIEW")
+@click.option(
+    "--ledger",
+    "url",
+    default="safehold-ledger.db",
+    envvar="SAFEHOLD_LEDGER",
+    help="The ledger: a file, or a database's URL.",
+)
+@click.option(
+    "--review",
+    "store",
+    default="safehold-review.db",
+    envvar="SAFEHOLD_REVIEW",
+    help="The reviewers' store: a file, or a database's URL.",
+)
 @click.option(
     "--log",
     "log_dir",
@@ -54,7 +66,13 @@ def review(
 @click.argument("kind", type=click.Choice([str(kind.value) for kind in CaseKind]))
 @click.argument("decision_ids", nargs=-1, required=True)
 @click.option("--by", required=True, help="Who opens the case.")
-@click.option("--severity", default=1, show_default=True, type=click.IntRange(0, 4))
+@click.option(
+    "--severity",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 4),
+    help="From 0 to 4; a step is worth a week of waiting.",
+)
 @click.option("--account", help="The account that the case is about.")
 @click.pass_obj
 def open_command(
@@ -210,7 +228,13 @@ def appeal(places: "ReviewPlaces", case: int) -> None:
 
 @review.command("permit")
 @click.argument("case", type=int)
-@click.option("--examples", default="permitted", show_default=True, type=_path)
+@click.option(
+    "--examples",
+    default="permitted",
+    show_default=True,
+    type=_path,
+    help="Folder of permitted examples.",
+)
 @click.pass_obj
 def permit(places: "ReviewPlaces", case: int, examples: Path) -> None:
     """Write the permitted example and regression test of an overturned appeal.
@@ -223,7 +247,13 @@ def permit(places: "ReviewPlaces", case: int, examples: Path) -> None:
 
 
 @review.command("regress")
-@click.option("--examples", default="permitted", show_default=True, type=_path)
+@click.option(
+    "--examples",
+    default="permitted",
+    show_default=True,
+    type=_path,
+    help="Folder of permitted examples.",
+)
 @click.option("--domain", default="homebrewing", show_default=True, help="Whose target answers.")
 @replay_options
 @click.pass_obj
@@ -255,8 +285,14 @@ def regress(places: "ReviewPlaces", asked: "ReplayThrough", examples: Path, doma
 
 
 @review.command("serve-appeals")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=9444, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=9444,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.pass_obj
 def serve_appeals(places: "ReviewPlaces", host: str, port: int) -> None:
     """Serve the clients' way in: POST /api/v1/appeals, GET /api/v1/appeals/TOKEN.

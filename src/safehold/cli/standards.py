@@ -55,7 +55,12 @@ _at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
 @standards.command("list")
 @json_option
 def list_standards(as_json: bool) -> None:
-    """List the stock documents."""
+    """List the stock documents.
+
+    \b
+    Example:
+      safehold standards list
+    """
     from safehold.cli._trust import emit
     from safehold.govern.standards.library import load_standards, stock_names
 
@@ -71,7 +76,12 @@ def list_standards(as_json: bool) -> None:
 @click.argument("document")
 @json_option
 def show_standards(document: str, as_json: bool) -> None:
-    """Show a document: thresholds, what they demand, and the least items of a rule-out."""
+    """Show a document: thresholds, what they demand, and the least items of a rule-out.
+
+    \b
+    Example:
+      safehold standards show rsp
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.standards.library import load_standards
     from safehold.trust.demands.document import document_digest
@@ -96,7 +106,12 @@ def show_standards(document: str, as_json: bool) -> None:
 @standards.command("check")
 @click.argument("document")
 def check_standards(document: str) -> None:
-    """Check a document; a contradiction is an error."""
+    """Check a document; a contradiction is an error.
+
+    \b
+    Example:
+      safehold standards check my-standards.toml
+    """
     from safehold.govern.standards.library import load_standards
     from safehold.trust.demands.document import document_digest
 
@@ -126,7 +141,13 @@ def show_status(
     at: int | None,
     as_json: bool,
 ) -> None:
-    """Say where a model stands at every threshold, and which standards it demands."""
+    """Say where a model stands at every threshold, and which standards it demands.
+
+    \b
+    Example:
+      safehold standards status rsp --model SHA256 --compute 1e25 --log DIR \\
+          --log-keys log.json
+    """
     from safehold.cli._trust import emit
     from safehold.govern.standards.library import load_standards
     from safehold.trust.standing.gate import standing_of
@@ -158,7 +179,12 @@ def show_status(
 @standards.command("rules")
 @click.option("--team", required=True, help="Team whose persons decide, such as t-everybody.")
 def rules(team: str) -> None:
-    """Print starter rules of the grants' policy: standards, controls and reports."""
+    """Print starter rules of the grants' policy: standards, controls and reports.
+
+    \b
+    Example:
+      safehold standards rules --team t-everybody >> policy.toml
+    """
     for operation, count in STARTER:
         click.echo(
             f'[[rule]]\noperation = "{operation}"\n'
@@ -176,7 +202,12 @@ def rules(team: str) -> None:
 def ask(
     act: str, document: str, record: Path, ssh_key: Path, log_dir: Path, key_dir: Path | None
 ) -> None:
-    """Ask for an act under a document of standards; print the request's id."""
+    """Ask for an act under a document of standards; print the request's id.
+
+    \b
+    Example:
+      safehold standards ask standards.activate --document rsp --record act.json --ssh-key KEY
+    """
     from safehold.cli._trust import file_request, open_desk, owner_of
     from safehold.cli._trust_requests import governing_request
     from safehold.govern.standards.library import load_standards
@@ -227,7 +258,13 @@ def ask_gate(
     controls_key: str | None,
     as_json: bool,
 ) -> None:
-    """Allow an action (exit 0), or say everything that is missing (exit 1)."""
+    """Allow an action (exit 0), or say everything that is missing (exit 1).
+
+    \b
+    Example:
+      safehold standards gate rsp serve --model SHA256 --compute 1e25 --log DIR \\
+          --log-keys log.json --controls controls.note --controls-key KEY
+    """
     from safehold.cli._trust import emit, plain
     from safehold.govern.standards.library import load_standards, read_controls
     from safehold.trust.standing.gate import GateAllowed, gate

@@ -72,12 +72,18 @@ def keygen(folder: Path) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Provider file; several wrap the same key.",
 )
-@click.option("--digest", type=click.Choice(["sha256", "blake3"]), default="sha256")
+@click.option(
+    "--digest",
+    type=click.Choice(["sha256", "blake3"]),
+    default="sha256",
+    help="The hash of shards and chunks in the manifest.",
+)
 @click.option(
     "--chunk-kib",
     type=click.IntRange(64, 1024),
     default=DEFAULT_CHUNK_BYTES // 1024,
     show_default=True,
+    help="KiB that are encrypted at once.",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted seal.")
 @click.option("--discard", "drop", is_flag=True, help="Throw an interrupted seal away first.")
@@ -183,14 +189,22 @@ def info(folder: Path, publisher: Path, as_json: bool) -> None:
 @weights.command()
 @folder_argument
 @publisher_option
-@click.option("--operation", type=click.Choice(_OPERATIONS), default="load", show_default=True)
+@click.option(
+    "--operation",
+    type=click.Choice(_OPERATIONS),
+    default="load",
+    show_default=True,
+    help="What may be done with the weights.",
+)
 @click.option("--part", "parts", multiple=True, help="Only these shards (default: all).")
 @click.option("--host", required=True, help="The one host where it may be used.")
 @click.option("--workload", required=True, help="What `safehold keyd workload` prints.")
 @click.option("--minutes", type=click.IntRange(1), required=True, help="How long it may last.")
-@click.option("--uses", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--purpose", required=True)
-@click.option("--ticket", required=True)
+@click.option(
+    "--uses", type=click.IntRange(1), default=1, show_default=True, help="How often it may be used."
+)
+@click.option("--purpose", required=True, help="What for, in words that approvers read.")
+@click.option("--ticket", required=True, help="The ticket that this belongs to.")
 @click.option("--break-glass", "alone", is_flag=True, help="Ask to act alone, reviewed later.")
 @ssh_key_option
 @log_options

@@ -21,7 +21,7 @@ from safehold.detect.redteam.run import Attacker, RunFile, deltas, read_record
 from safehold.detect.redteam.target import REPLY_AS
 from safehold.detect.redteam.transforms import TRANSFORMS
 from safehold.detect.redteam.worker_pool import Crew
-from safehold.errors import DataError
+from safehold.errors import BusyError, DataError
 from safehold.guard.interface import Escalation, Failed
 from safehold.guard.session.drivers import Answer
 from safehold.testing.guards import rule_guard
@@ -153,11 +153,12 @@ def test_an_interrupted_run_goes_on(
     path = tmp_path / "run.jsonl"
     attempts = list(draw(_PLAN, asks, dresses))[:12]
     attacker = _attacker(asks, dresses)
-    list(RunFile(path, _PLAN).play(attempts[:6], attacker))
+    with RunFile(path, _PLAN) as first:
+        list(first.play(attempts[:6], attacker))
     path.write_bytes(path.read_bytes()[:-20])
-    again = RunFile(path, _PLAN)
-    assert len(again.results) == 5
-    assert len(list(again.play(attempts, attacker))) == 7
+    with RunFile(path, _PLAN) as again:
+        assert len(again.results) == 5
+        assert len(list(again.play(attempts, attacker))) == 7
     plan, results = read_record(path)
     assert (plan, {one.attempt.id for one in results}) == (_PLAN, {one.id for one in attempts})
 
@@ -169,19 +170,22 @@ def test_several_processes_give_the_results_of_one(
     attempts = list(draw(_PLAN, asks, dresses))[:20]
     make = partial(_attacker, asks, dresses, "Maris Otter")
     alone = {one.attempt.id: one for one in make().play_all(attempts)}
-    record = RunFile(tmp_path / "run.jsonl", _PLAN)
-    played = {one.attempt.id: one for one in record.play(attempts, Crew(make, 2))}
-    assert played == alone
-    assert record.missing(attempts) == []
+    with RunFile(tmp_path / "run.jsonl", _PLAN) as record:
+        played = {one.attempt.id: one for one in record.play(attempts, Crew(make, 2))}
+        assert played == alone
+        assert record.missing(attempts) == []
     assert len(read_record(tmp_path / "run.jsonl")[1]) == 20
 
 
 def test_another_plans_record_is_refused(tmp_path: Path) -> None:
     """Results of two plans never mix."""
     path = tmp_path / "run.jsonl"
-    RunFile(path, _PLAN)
+    with RunFile(path, _PLAN):
+        pass
     with pytest.raises(DataError, match="no record of this run"):
         RunFile(path, msgspec.structs.replace(_PLAN, seed=9))
+    with RunFile(path, _PLAN), pytest.raises(BusyError, match="another process"):
+        RunFile(path, _PLAN)
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(DataError):
         read_record(tmp_path / "notes.txt")

@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from safehold.constitution import Constitution, load
-from safehold.errors import DataError, UpstreamError
+from safehold.errors import BusyError, DataError, UpstreamError
 from safehold.improve.synthesis.calls import CallBook, GeneratorCall
 from safehold.improve.synthesis.cells import cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
@@ -80,7 +80,7 @@ def test_a_killed_run_repeats_no_paid_call(tmp_path: Path) -> None:
 
 def test_two_runs_never_write_one_folder(tmp_path: Path) -> None:
     """A second run in the same folder is refused while the first one works."""
-    with CallBook(tmp_path), pytest.raises(DataError, match="another run"):
+    with CallBook(tmp_path), pytest.raises(BusyError, match="another process"):
         CallBook(tmp_path).__enter__()
 
 

@@ -37,10 +37,9 @@ def attack(bundle: Path, public: Path, out: Path) -> None:
     )
     guard = Guard(loaded.cascade, ViewDecoder())
     attacker = Attacker(guard, InlineStage2(loaded.stage2), asks, dresses)
-    for _ in RunFile(out / "nightly-homebrewing.jsonl", plan).play(
-        draw(plan, asks, dresses), attacker
-    ):
-        pass
+    with RunFile(out / "nightly-homebrewing.jsonl", plan) as record:
+        for _ in record.play(draw(plan, asks, dresses), attacker):
+            pass
 
 
 def submit_bounties(stage: DemoStage) -> None:

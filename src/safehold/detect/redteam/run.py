@@ -1,10 +1,11 @@
 """Attacks a guard in process and keeps every result as a line, so that a run can go on."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import msgspec
 
@@ -26,6 +27,7 @@ from safehold.guard.interface import Block, Cleared, Escalation
 from safehold.guard.overlay.live import HotSource, no_hot_rules
 from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.session import Guard, GuardSession, SessionPolicy
+from safehold.record_file import RecordFile
 
 _DELTA = re.compile(r"\s*\S{1,12}")
 Stage2 = Callable[[Escalation], Answer]
@@ -154,25 +156,41 @@ class Players(Protocol):
 
 
 class RunFile:
-    """The JSONL of a run: its plan on the first line, a result on each further one."""
+    """The JSONL of a run: its plan on the first line, a result on each further one.
+
+    One process at a time writes it; use as a context manager.
+    """
 
     def __init__(self, path: Path, plan: AttackPlan) -> None:
         """Open the record of a plan, or begin one.
 
         Raises:
+            BusyError: Another run writes it.
             DataError: The file is the record of another plan, or something else.
         """
-        self.path = path
         header = msgspec.json.encode(plan)
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-        if lines and lines[0] != header:
-            raise DataError(f"{path} is no record of this run; choose another file")
-        kept = lines[1:-1]  # a torn last line is played again
-        self.results = [_decoded(path, number, line) for number, line in enumerate(kept, 2)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".tmp")
-        part.write_bytes(b"\n".join([header, *kept]) + b"\n")
-        part.replace(path)
+        with ExitStack() as running:
+            self._record = running.enter_context(RecordFile(path))
+            if self._record.lines[:1] not in ([], [header]):
+                raise DataError(f"{path} is no record of this run; choose another file")
+            kept = self._record.lines[1:]
+            self.results = [_decoded(path, number, line) for number, line in enumerate(kept, 2)]
+            if not self._record.lines:
+                self._record.append(header)
+            self._running = running.pop_all()
+
+    def __enter__(self) -> Self:
+        """Return the record, which is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the record free."""
+        self._running.close()
 
     def missing(self, attempts: Iterable[Attempt]) -> list[Attempt]:
         """Return the attempts that have no result yet, each once."""
@@ -181,13 +199,11 @@ class RunFile:
 
     def play(self, attempts: Iterable[Attempt], players: Players) -> Iterator[AttemptResult]:
         """Play the attempts that have no result yet; yield each result once it is kept."""
-        with self.path.open("ab") as file:
-            for result in players.play_all(self.missing(attempts)):
-                file.write(msgspec.json.encode(result) + b"\n")
-                file.flush()
-                self.results.append(result)
-                yield result
-            os.fsync(file.fileno())
+        for result in players.play_all(self.missing(attempts)):
+            self._record.append(msgspec.json.encode(result))
+            self.results.append(result)
+            yield result
+        self._record.sync()
 
 
 def read_record(path: Path) -> tuple[AttackPlan, list[AttemptResult]]:

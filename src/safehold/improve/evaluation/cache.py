@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from safehold.errors import DataError
 from safehold.improve.evaluation.interface import ItemScores
+from safehold.record_file import RecordFile
 
 _PACKAGES = ("safehold.exchange", "safehold.guard")
 
@@ -52,7 +52,7 @@ def run_key(bundle_digest: str, file_digest: str, code: str, variant: str) -> st
 class ScoreCache:
     """The scores of earlier runs, and a file that takes this run's."""
 
-    def __init__(self, kept: dict[tuple[str, str], ItemScores], file: BinaryIO) -> None:
+    def __init__(self, kept: dict[tuple[str, str], ItemScores], file: RecordFile) -> None:
         """Take what was read and where to append; `open_cache` makes one."""
         self._kept = kept
         self._file = file
@@ -64,8 +64,7 @@ class ScoreCache:
     def put(self, run: str, item: str, scores: ItemScores) -> None:
         """Keep an item's scores; they are with the operating system when this returns."""
         self._kept[run, item] = scores
-        self._file.write(msgspec.json.encode(_Kept(run, item, scores)) + b"\n")
-        self._file.flush()
+        self._file.append(msgspec.json.encode(_Kept(run, item, scores)))
 
 
 @contextmanager
@@ -73,18 +72,11 @@ def open_cache(path: Path) -> Iterator[ScoreCache]:
     """Read a cache and go on appending to it; a line that a kill cut short is dropped.
 
     Raises:
+        BusyError: Another evaluation writes it.
         DataError: The file is not such a cache, or can't be written.
     """
-    try:
-        content = path.read_bytes() if path.exists() else b""
-        file = path.open("r+b" if path.exists() else "w+b")
-    except OSError as error:
-        raise DataError(f"{path.name}: can't be read or written ({error.strerror})") from error
-    with file:
-        whole = content.rfind(b"\n") + 1
-        kept = dict(_entry(path, *line) for line in enumerate(content[:whole].splitlines(), 1))
-        file.truncate(whole)
-        file.seek(whole)
+    with RecordFile(path) as file:
+        kept = dict(_entry(path, *line) for line in enumerate(file.lines, 1))
         yield ScoreCache(kept, file)
 
 

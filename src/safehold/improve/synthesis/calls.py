@@ -5,10 +5,9 @@ tokens. The key of a call is the SHA-256 of all that decides the answer, so a ru
 or one with more rounds, asks only for what is new.
 """
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,6 +16,7 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import DataError
+from safehold.record_file import RecordFile
 
 CALLS = "calls.jsonl"
 
@@ -83,7 +83,8 @@ class CallBook:
         """Take the dataset's folder; it is made where it is missing."""
         self._path = folder / CALLS
         self._answers: dict[str, GeneratorAnswer] = {}
-        self._file = -1
+        self._record: RecordFile
+        self._running: ExitStack
         self.repeated = 0
         """Calls that were answered from the file."""
         self.new: list[Paid] = []
@@ -93,20 +94,13 @@ class CallBook:
         """Open and check the file; a torn last line is asked for again.
 
         Raises:
-            DataError: Another run has it open, or a line is not one of ours.
+            BusyError: Another run writes it.
+            DataError: A line is not one of ours.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._file)
-            raise DataError(f"{self._path}: another run is writing it; wait for its end") from error
-        try:
-            self._read()
-        except DataError:
-            os.close(self._file)
-            raise
+        with ExitStack() as running:
+            self._record = running.enter_context(RecordFile(self._path))
+            self._read(self._record.lines)
+            self._running = running.pop_all()
         return self
 
     def __exit__(
@@ -116,7 +110,7 @@ class CallBook:
         trace: TracebackType | None,
     ) -> None:
         """Close the file."""
-        os.close(self._file)
+        self._running.close()
 
     def __len__(self) -> int:
         """Return how many answers there are."""
@@ -144,20 +138,14 @@ class CallBook:
     def keep(self, call: GeneratorCall, answer: GeneratorAnswer) -> None:
         """Write an answer down before anything is made of it."""
         paid = Paid(key=call.key, call=call, answer=answer, sha256=_digest(answer.text))
-        line = msgspec.json.encode(paid) + b"\n"
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
+        self._record.append(msgspec.json.encode(paid))
+        self._record.sync()
         self._answers[paid.key] = answer
         self.new.append(paid)
 
-    def _read(self) -> None:
-        body = self._path.read_bytes()
-        whole, _, torn = body.rpartition(b"\n")
-        if torn:
-            os.ftruncate(self._file, len(body) - len(torn))
+    def _read(self, lines: Sequence[bytes]) -> None:
         decoder = msgspec.json.Decoder(Paid)
-        for number, line in enumerate(whole.splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             try:
                 paid = decoder.decode(line)
             except (msgspec.ValidationError, msgspec.DecodeError) as error:

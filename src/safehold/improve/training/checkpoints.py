@@ -7,7 +7,6 @@ to a record of what they were computed from: parts of other data, another seed o
 never used.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -25,6 +24,7 @@ import safehold
 from safehold.errors import DataError
 from safehold.improve.synthesis.interface import Example
 from safehold.progress import Progress
+from safehold.record_file import claim
 
 PACKAGES = ("numpy", "torch", "onnx", "onnxruntime")
 _MADE_OF = "made-of.json"
@@ -261,11 +261,10 @@ def _locked(folder: Path, bundle: Path) -> int:
     if folder.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
         raise DataError(f"{folder}: expected a folder that only you may write to; {_anew(folder)}")
     lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise DataError(f"{bundle} is being trained by another process: wait for it") from error
+    with ExitStack() as refused:
+        refused.callback(os.close, lock)
+        claim(lock, f"{bundle} is being trained")
+        refused.pop_all()
     return lock
 
 
