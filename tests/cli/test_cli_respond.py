@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 from safehold.cli import safehold
 from safehold.cli._artefacts import read_artefact
 from safehold.cli._respond_options import quorum
-from safehold.detect.redteam.interface import Wrapper
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import SafeholdError
 from safehold.guard.bundle.overlay_file import approve, sealed
@@ -29,7 +28,6 @@ from safehold.guard.overlay.interface import (
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.hotrule import MeasuredRule
-from safehold.improve.response.interface import Dress, Incident, IncidentKind
 from safehold.stats import Rate
 from safehold.testing.response import DRESS, hot_rule, incident
 from safehold.trust.release.interface import ArtefactKind
@@ -231,13 +229,48 @@ def test_a_trial_begins_only_while_the_rule_acts_that_its_gates_counted_on(desk:
     assert "in shadow" in run(*begin, "--hot-rules", desk.rules).output
 
 
+def test_a_rule_that_ends_in_the_trial_holds_up_every_step_but_the_way_back(desk: Desk) -> None:
+    """Proposed or taken: no step without its rule, with another case, or with one person's rule."""
+    gate = GateVerdict("family", GateState.PASSED, "said")
+    report = GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,), rule_stays="c1-rule")
+    desk.case.keep_report(report)
+    desk.put(desk.rule(), "anna", "bela")
+    file = desk.root / "trial.json"
+    pubs = [f"--person-pub={name}={desk.root / f'{name}.pub'}" for name in ("anna", "bela")]
+    anna = ["--trial", file, "--as", "anna", "--person-key", desk.root / "anna.pem", *pubs]
+    bela = ["--trial", file, "--as", "bela", "--person-key", desk.root / "bela.pem", *pubs]
+    of = ["--case", desk.case.folder, "--hot-rules", desk.rules]
+    run("trial", "begin", *of, "--name", "n", *anna)
+    with pytest.raises(SafeholdError, match="beside rule c1-rule: give --hot-rules"):
+        run("trial", "next", "--case", desk.case.folder, *anna)
+    run("trial", "next", *of, *anna)
+    run("trial", "approve", *bela)
+    before = file.read_bytes()
+    with pytest.raises(SafeholdError, match="beside rule c1-rule: give --hot-rules"):
+        run("trial", "step", "--case", desk.case.folder, *bela)
+    desk.put(desk.rule(1.0), "anna", broken_glass=True)
+    with pytest.raises(SafeholdError, match="one person alone"):
+        run("trial", "step", *of, *bela)
+    desk.put(desk.rule(2.0, since=3 * 86_400), "anna", "bela")
+    for act in ("next", "step"):
+        with pytest.raises(SafeholdError, match="time is over"):
+            run("trial", act, *of, *bela)
+    other = IncidentCase(desk.root / "c2")
+    other.begin(incident(id="c2"), DRESS)
+    other.keep_report(msgspec.structs.replace(report, rule_stays="", challenger="d" * 64))
+    with pytest.raises(SafeholdError, match="not the case that trial"):
+        run("trial", "step", "--case", other.folder, *bela)
+    assert file.read_bytes() == before
+    desk.put(desk.rule(), "anna", "bela")
+    assert "step 5" in run("trial", "step", *of, *bela).output
+    desk.rules.unlink()
+    assert "goes back" in run("trial", "back", *bela).output
+
+
 def test_a_trial_goes_forward_by_two_persons_and_back_by_one(tmp_path: Path) -> None:
     """Nothing begins on refused gates; one signature is too few for a step, enough to go back."""
     case, file = IncidentCase(tmp_path / "c1"), tmp_path / "trial.json"
-    incident = Incident(
-        id="c1", kind=IncidentKind.MISS, at=1, text="t", clause="c", source="s", reporter="anna"
-    )
-    case.begin(incident, Dress(Wrapper(family="c1", text="around <<ask>>"), (), "ask"))
+    case.begin(incident(), DRESS)
     pubs: list[str] = []
     for name in ("anna", "bela"):
         load_or_make_key(tmp_path / f"{name}.pem")
@@ -252,19 +285,20 @@ def test_a_trial_goes_forward_by_two_persons_and_back_by_one(tmp_path: Path) -> 
             with pytest.raises(SafeholdError, match="gates refused"):
                 run(*begin)
     assert "in shadow" in run(*begin).output
-    assert "step 5 proposed" in run("trial", "next", *anna).output
+    of = ["--case", tmp_path / "c1"]
+    assert "step 5 proposed" in run("trial", "next", *of, *anna).output
     with pytest.raises(SafeholdError, match="2 persons, came 1"):
-        run("trial", "step", *anna)
+        run("trial", "step", *of, *anna)
     assert "anna, bela" in run("trial", "approve", *bela).output
     proposed = read_artefact(ArtefactKind.TRIAL, tmp_path / "trial.json.next")
-    assert "step 5" in run("trial", "step", *bela).output
+    assert "step 5" in run("trial", "step", *of, *bela).output
     assert read_artefact(ArtefactKind.TRIAL, file) == proposed
     run("trial", "excuse", "--decision", "sh_1", *anna)
     run("trial", "approve", *bela)
-    assert "serial 3" in run("trial", "step", *anna).output
+    assert "serial 3" in run("trial", "step", *of, *anna).output
     assert "goes back" in run("trial", "back", *bela).output
     with pytest.raises(SafeholdError, match="no further step"):
-        run("trial", "next", *anna)
+        run("trial", "next", *of, *anna)
     memory = TrialMemory(tmp_path / "memory")
     plan = opened_plan(file.read_bytes(), quorum(tuple(pubs[1::2])))
     memory.change(lambda kept: followed(kept, plan))

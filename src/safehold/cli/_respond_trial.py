@@ -18,11 +18,45 @@ from safehold.cli._respond_options import (
 from safehold.errors import SafeholdError, UsageError
 
 if TYPE_CHECKING:
+    from safehold.improve.response.gates import GateReport
     from safehold.improve.response.trial_book import TrialBook
 
 _trial = click.option(
     "--trial", "file", required=True, type=file_path, help="The trial's signed file."
 )
+
+_rules = click.option(
+    "--hot-rules", "rules", type=file_path, help="The signed file, where the report names a rule."
+)
+
+
+def _passed(folder: Path, rules: Path | None, publics: tuple[str, ...]) -> "GateReport":
+    """Return the case's report, whose gates passed and whose rule still stands.
+
+    A rule that ended, or that one person alone let act, holds up every step forward and none back.
+    """
+    from safehold.cli._respond_options import quorum
+    from safehold.improve.response.case import IncidentCase
+    from safehold.improve.response.rule_book import standing_in
+
+    case = IncidentCase(folder)
+    report = case.report()
+    if not report.passed:
+        raise SafeholdError(f"{folder}: the gates refused this challenger; it is not tried")
+    if report.rule_stays:
+        if rules is None:
+            raise UsageError(f"the gates passed beside rule {report.rule_stays}: give --hot-rules")
+        standing_in(rules, quorum(publics), case.rule(), int(time.time()))
+    return report
+
+
+def _still_passed(
+    book: "TrialBook", folder: Path, rules: Path | None, publics: tuple[str, ...]
+) -> None:
+    """Refuse a step of a trial that began on another case, or whose rule does not stand."""
+    plan = book.plan()
+    if _passed(folder, rules, publics).digest != plan.report:
+        raise SafeholdError(f"{folder}: is not the case that trial {plan.id} began with")
 
 
 def _book(file: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> "TrialBook":
@@ -55,9 +89,7 @@ def trial() -> None:
     type=click.IntRange(1),
     help="Exchanges that both bundles judge before each next step.",
 )
-@click.option(
-    "--hot-rules", "rules", type=file_path, help="The signed file, where the report names a rule."
-)
+@_rules
 @person_option
 @person_key_option
 @keys_option
@@ -80,21 +112,12 @@ def begin(
       safehold respond trial begin --case c1 --trial trial.json --name challenger \\
           --as anna --person-key anna.pem --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    from safehold.cli._respond_options import quorum
     from safehold.guard.gateway.bundles.trial_file import TrialPlan
     from safehold.improve.response.case import IncidentCase
-    from safehold.improve.response.rule_book import standing_in
 
-    case = IncidentCase(folder)
-    report = case.report()
-    if not report.passed:
-        raise SafeholdError(f"{folder}: the gates refused this challenger; it is not tried")
-    if report.rule_stays:
-        if rules is None:
-            raise UsageError(f"the gates passed beside rule {report.rule_stays}: give --hot-rules")
-        standing_in(rules, quorum(publics), case.rule(), int(time.time()))
+    report = _passed(folder, rules, publics)
     plan = TrialPlan(
-        id=f"{case.incident().id}-{report.challenger[:8]}",
+        id=f"{IncidentCase(folder).incident().id}-{report.challenger[:8]}",
         serial=1,
         champion=report.champion,
         challenger=report.challenger,
@@ -107,19 +130,32 @@ def begin(
 
 
 @trial.command("next")
+@case_option
 @_trial
+@_rules
 @person_option
 @person_key_option
 @keys_option
-def next_(file: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
+def next_(
+    folder: Path,
+    file: Path,
+    rules: Path | None,
+    person: str,
+    person_key: Path,
+    publics: tuple[str, ...],
+) -> None:
     """Propose the next step; others approve it.
+
+    Where the gates passed beside a hot rule, that rule must still act in --hot-rules.
 
     \b
     Examples:
-      safehold respond trial next --trial trial.json --as anna --person-key anna.pem \\
+      safehold respond trial next --case c1 --trial trial.json --as anna --person-key anna.pem \\
           --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    plan = _book(file, person, person_key, publics).propose()
+    book = _book(file, person, person_key, publics)
+    _still_passed(book, folder, rules, publics)
+    plan = book.propose()
     click.echo(f"{file}.next: trial {plan.id}, step {plan.step} proposed ({plan.digest[:16]})")
 
 
@@ -165,19 +201,33 @@ def approve(file: Path, person: str, person_key: Path, publics: tuple[str, ...])
 
 
 @trial.command("step")
+@case_option
 @_trial
+@_rules
 @person_option
 @person_key_option
 @keys_option
-def step(file: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
+def step(
+    folder: Path,
+    file: Path,
+    rules: Path | None,
+    person: str,
+    person_key: Path,
+    publics: tuple[str, ...],
+) -> None:
     """Put what is proposed in force, once enough persons signed it.
+
+    Where the gates passed beside a hot rule, that rule must still act in --hot-rules: a rule may
+    end while the trial goes on, and the challenger alone leaves what it stopped open.
 
     \b
     Examples:
-      safehold respond trial step --trial trial.json --as anna --person-key anna.pem \\
+      safehold respond trial step --case c1 --trial trial.json --as anna --person-key anna.pem \\
           --person-pub anna=anna.pub --person-pub bela=bela.pub
     """
-    plan = _book(file, person, person_key, publics).take()
+    book = _book(file, person, person_key, publics)
+    _still_passed(book, folder, rules, publics)
+    plan = book.take()
     click.echo(f"{file}: trial {plan.id}, serial {plan.serial}, step {plan.step}")
 
 
