@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import math
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -316,7 +315,7 @@ class Console:
             badges=_badges,
             demo=demo is not None,
         )
-        approvals = ApprovalsApi(sources.desk, threading.Lock(), time.monotonic)
+        approvals = ApprovalsApi(sources.desk, logins.enrolments())
         doors = ConsoleDoors(web, logins, pulse, approvals)
         more = [] if demo is None else DemoDoors(web, logins, demo).routes()
         inner = Starlette(

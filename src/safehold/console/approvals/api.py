@@ -1,14 +1,12 @@
 """What the approval page and other clients can ask and post, as values."""
 
-import secrets
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 
 from safehold.canonical import canonical
+from safehold.console.approvals.challenges import EnrolmentChallenges
 from safehold.trust.grants.approval_text import in_words
 from safehold.trust.grants.details import AddKey
 from safehold.trust.grants.events import DecisionNote
@@ -25,11 +23,6 @@ from safehold.trust.people.interface import (
 )
 from safehold.trust.people.passkey import b64url, unb64url, verify_registration
 from safehold.trust.text import Line
-
-_CHALLENGE_LIFE_S = 300
-_MAX_CHALLENGES = 1000
-_MAX_EACH = 8
-"""Open challenges of one person: a further one takes the place of the oldest."""
 
 
 class PageAssertion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="assertion"):
@@ -77,11 +70,9 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ApprovalsApi:
     """Handlers: each takes the request and its body, and returns what becomes JSON."""
 
-    def __init__(self, desk: Desk, lock: threading.Lock, clock: Callable[[], float]) -> None:
+    def __init__(self, desk: Desk, challenges: EnrolmentChallenges) -> None:
         self._desk = desk
-        self._lock = lock
-        self._clock = clock
-        self._challenges: dict[str, tuple[float, str]] = {}
+        self._challenges = challenges
 
     def list(self, request: Request, body: bytes) -> object:
         """Return the open requests, newest first."""
@@ -161,7 +152,7 @@ class ApprovalsApi:
                 raise GrantError("expected the id of an enrolled person")
             rp_id = state.policy.relying_party.rp_id
             return {
-                "challenge": self._new_challenge(person.id),
+                "challenge": self._challenges.give(person.id),
                 "rp": {"id": rp_id, "name": "Safehold"},
                 "user": {
                     "id": b64url(person.id.encode()),
@@ -175,7 +166,7 @@ class ApprovalsApi:
         """Return the verified passkey, and what it signs so that it can be offered."""
         del request
         posted = msgspec.json.decode(body, type=Enrolment)
-        person = self._spend_challenge(posted.challenge)
+        person = self._challenges.spend(posted.challenge)
         with self._desk.reading():
             state = self._desk.state
             passkey = verify_registration(
@@ -210,31 +201,6 @@ class ApprovalsApi:
             check_held(state.founding_sha256, change, state.policy.relying_party)
             state.roster.add_key(change.person_id, change.key)
         return change
-
-    def _new_challenge(self, person: str) -> str:
-        now = self._clock()
-        challenge = b64url(secrets.token_bytes(32))
-        with self._lock:
-            self._challenges = {
-                one: (born, whose)
-                for one, (born, whose) in self._challenges.items()
-                if born > now - _CHALLENGE_LIFE_S
-            }
-            mine = [one for one, (_, whose) in self._challenges.items() if whose == person]
-            for one in mine[: max(0, len(mine) - _MAX_EACH + 1)]:
-                del self._challenges[one]
-            if len(self._challenges) >= _MAX_CHALLENGES:
-                raise GrantError("too many enrolments at once; wait five minutes")
-            self._challenges[challenge] = (now, person)
-        return challenge
-
-    def _spend_challenge(self, challenge: str) -> str:
-        """Return the person that a challenge was given for; it serves once."""
-        with self._lock:
-            born, person = self._challenges.pop(challenge, (None, ""))
-        if born is None or born <= self._clock() - _CHALLENGE_LIFE_S:
-            raise SignatureError("expected a challenge that was given here within five minutes")
-        return person
 
     def _digest(self, request: Request) -> str:
         return self._desk.state.case(request.path_params["id"]).signed.request.sha256

@@ -5,7 +5,6 @@ server holds no secret of a person. Reading is not protected here: bind to local
 own authenticating proxy before it.
 """
 
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from starlette.routing import Route
 
 from safehold.canonical import CanonicalError
 from safehold.console.approvals.api import ApprovalsApi
+from safehold.console.approvals.challenges import OwnChallenges
 from safehold.errors import TrustError
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.people.interface import SignatureError
@@ -122,7 +122,7 @@ def approvals_app(desk: Desk, clock: Callable[[], float] = time.monotonic) -> St
     Raises:
         TrustError: the log has no policy yet: it says which origins the page may have.
     """
-    api = ApprovalsApi(desk, threading.Lock(), clock)
+    api = ApprovalsApi(desk, OwnChallenges(clock))
     hosts = sorted(
         {urlsplit(one).hostname or "" for one in desk.state.policy.relying_party.origins}
     )

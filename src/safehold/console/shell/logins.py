@@ -25,6 +25,15 @@ from sqlalchemy import (
     update,
 )
 
+from safehold.console.approvals.challenges import (
+    LIFE_S,
+    MOST,
+    MOST_EACH,
+    fresh,
+    person_of,
+    too_many,
+    unknown,
+)
 from safehold.errors import TrustError
 from safehold.guard.ledger.engine import told
 from safehold.guard.ledger.own_tables import make_tables
@@ -34,6 +43,7 @@ LONGEST_S = 8 * 3600.0
 CHALLENGE_LIFE_S = 300.0
 _MOST_CHALLENGES = 10_000
 _TOUCH_S = 30.0
+_ENROLMENT = "enrolment:"
 
 METADATA = MetaData()
 LOGINS = Table(
@@ -103,11 +113,17 @@ class Logins:
             TrustError: it was not given here within five minutes, or was used.
         """
         now = self._clock()
+        if nonce.startswith(_ENROLMENT):
+            raise TrustError("this login took too long or was used before: begin again")
         with told(self._engine), self._engine.begin() as connection:
-            fresh = CHALLENGES.c.made_at > now - CHALLENGE_LIFE_S
-            gone = connection.execute(delete(CHALLENGES).where(CHALLENGES.c.nonce == nonce, fresh))
+            recent = CHALLENGES.c.made_at > now - CHALLENGE_LIFE_S
+            gone = connection.execute(delete(CHALLENGES).where(CHALLENGES.c.nonce == nonce, recent))
             if gone.rowcount != 1:
                 raise TrustError("this login took too long or was used before: begin again")
+
+    def enrolments(self) -> "StoredChallenges":
+        """Return the challenges of enrolments, which stand in the same database."""
+        return StoredChallenges(self._engine, self._clock)
 
     def counter(self, key_id: str) -> int:
         """Return the highest counter that a login showed of a key."""
@@ -150,6 +166,56 @@ class Logins:
         """Forget a login."""
         with told(self._engine), self._engine.begin() as connection:
             connection.execute(delete(LOGINS).where(LOGINS.c.token_sha256 == _digest(token)))
+
+
+class StoredChallenges:
+    """Challenges of enrolments, which every console process on the database gives and takes.
+
+    They stand beside those of logins, each under a name that no login asks for.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        self._engine, self._clock = engine, clock
+
+    def give(self, person: str) -> str:
+        """Return a fresh challenge for a person.
+
+        Raises:
+            TrustError: too many are open.
+        """
+        now, challenge = self._clock(), fresh(person)
+        nonce, all_of_them = CHALLENGES.c.nonce, CHALLENGES.c.nonce.startswith(_ENROLMENT)
+        mine = nonce.startswith(_nonce(person, ""), autoescape=True)
+        with told(self._engine), self._engine.begin() as connection:
+            old = CHALLENGES.c.made_at <= now - LIFE_S
+            connection.execute(delete(CHALLENGES).where(old))
+            query = select(nonce).where(mine).order_by(CHALLENGES.c.made_at.desc())
+            beyond = connection.execute(query.offset(MOST_EACH - 1)).scalars().all()
+            connection.execute(delete(CHALLENGES).where(nonce.in_(beyond)))
+            count = select(func.count()).select_from(CHALLENGES).where(all_of_them)
+            if connection.execute(count).scalar_one() >= MOST:
+                raise too_many()
+            row = {"nonce": _nonce(person, challenge), "made_at": now}
+            connection.execute(insert(CHALLENGES), row)
+        return challenge
+
+    def spend(self, challenge: str) -> str:
+        """Take a challenge away; return the person that it was given for.
+
+        Raises:
+            SignatureError: it was not given within five minutes, or was spent.
+        """
+        person = person_of(challenge)
+        this = CHALLENGES.c.nonce == _nonce(person, challenge)
+        recent = CHALLENGES.c.made_at > self._clock() - LIFE_S
+        with told(self._engine), self._engine.begin() as connection:
+            if connection.execute(delete(CHALLENGES).where(this, recent)).rowcount != 1:
+                raise unknown()
+        return person
+
+
+def _nonce(person: str, challenge: str) -> str:
+    return f"{_ENROLMENT}{person.encode().hex()}:{challenge}"
 
 
 def _count(connection: Connection, key_id: str, sign_count: int) -> None:
