@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safehold.errors import DataError
+from safehold.errors import BusyError, DataError
 from safehold.improve.evaluation.cache import code_digest, open_cache, run_key
 from safehold.improve.evaluation.interface import ItemScores, Score
 
@@ -24,6 +24,17 @@ def test_scores_survive_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
         cache.put("run", "b", SCORES)
     with open_cache(path) as cache:
         assert cache.get("run", "b") == SCORES
+
+
+def test_two_evaluations_of_one_folder_are_refused(tmp_path: Path) -> None:
+    """The second one is told of the first, whose scores stay whole."""
+    path = tmp_path / "scores.jsonl"
+    with open_cache(path) as cache:
+        with pytest.raises(BusyError, match="another process"), open_cache(path):
+            pass
+        cache.put("run", "a", SCORES)
+    with open_cache(path) as cache:
+        assert cache.get("run", "a") == SCORES
 
 
 def test_foreign_file_refuses(tmp_path: Path) -> None:
