@@ -31,7 +31,7 @@ _SIZES = ("small", "default", "large")
     default="default",
     show_default=True,
     type=click.Choice(_SIZES),
-    help="How many examples to aim at: 1,800, 23,500 or 27,000; never fewer than were written.",
+    help="How many examples to aim at: 1,800, 27,500 or 32,000; never fewer than were written.",
 )
 @click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
 @click.option(

@@ -14,7 +14,7 @@ from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.phrasebook import Phrasebook
 from safehold.improve.synthesis.recipes import RECIPES, Pool, Recipe, pool_of
 
-SIZES = {"small": 1_800, "default": 23_500, "large": 27_000}
+SIZES = {"small": 1_800, "default": 27_500, "large": 32_000}
 """Examples aimed at, base ones included; base examples are never left out for size."""
 
 
