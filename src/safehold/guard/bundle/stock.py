@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "f7a21a48831a90c3b90dfa4eaa9c171bfc5abbffdf37955d0181e72dfedff8f1",
+    "homebrewing": "d3e78f05c20c9fa82567a29aacd050b9516b0b02487b122c98259e5f9ace0466",
 }
 
 
