@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from safehold.detect.redteam.report import RedteamReport, Slice
     from safehold.detect.redteam.run import Attacker, Stage2
-    from safehold.guard.bundle.load import Trust
     from safehold.guard.interface import Escalation
     from safehold.guard.session.drivers import Answer
     from safehold.guard.session.session import Guard
@@ -42,6 +41,7 @@ def redteam() -> None:
     \b
     Examples:
       safehold redteam list transforms
+      safehold redteam run --bundle homebrewing --out attacks.jsonl
       safehold redteam run --bundle bundle/ --bundle-key bundle.pub --out attacks.jsonl
       safehold redteam report attacks.jsonl
       safehold redteam universal --bundle bundle/ --bundle-key bundle.pub
@@ -89,7 +89,7 @@ def list_(what: str, domain: str, as_json: bool) -> None:
 
 
 _bundle_options = (
-    click.option("--bundle", type=click.Path(path_type=Path), help="The bundle to attack."),
+    click.option("--bundle", help="The bundle to attack: a stock one by its name, or a folder."),
     click.option(
         "--bundle-key",
         "key",
@@ -158,7 +158,7 @@ def _of_bundle(command: Callable[..., None]) -> Callable[..., None]:
 @_domain_option
 @_json_option
 def run(
-    bundle: Path | None,
+    bundle: str | None,
     key: Path | None,
     sha256: str,
     unsafe_unsigned: bool,
@@ -176,6 +176,7 @@ def run(
 
     \b
     Examples:
+      safehold redteam run --bundle homebrewing --out attacks.jsonl
       safehold redteam run --bundle bundle/ --bundle-key bundle.pub --out attacks.jsonl
       safehold redteam run --bundle bundle/ --bundle-sha256 4f1e... --attempts 500 --out q.jsonl
       safehold redteam run --unsafe-no-guard --attempts 500 --out bare.jsonl
@@ -220,7 +221,7 @@ def run(
 
 
 def _opened(
-    bundle: Path | None, key: Path | None, sha256: str, domain: str, *, unsigned: bool, bare: bool
+    bundle: str | None, key: Path | None, sha256: str, domain: str, *, unsigned: bool, bare: bool
 ) -> "Attacker":
     if (bundle is None) is not bare:
         raise UsageError("give either --bundle or --unsafe-no-guard")
@@ -240,7 +241,7 @@ def _opened(
 @_domain_option
 @_json_option
 def universal_(
-    bundle: Path | None,
+    bundle: str | None,
     key: Path | None,
     sha256: str,
     unsafe_unsigned: bool,
@@ -289,7 +290,7 @@ def universal_(
 @_domain_option
 @_json_option
 def best_of_(
-    bundle: Path | None,
+    bundle: str | None,
     key: Path | None,
     sha256: str,
     unsafe_unsigned: bool,
@@ -372,7 +373,7 @@ def target(port: int, domain: str) -> None:
 
 
 def _attacker(
-    bundle: Path | None,
+    bundle: str | None,
     key: Path | None,
     sha256: str,
     unsafe_unsigned: bool,
@@ -385,7 +386,7 @@ def _attacker(
     guard, stage2, digest = (
         (_bare(), _no_stage2, "none")
         if bundle is None
-        else _load(bundle, _trust(key, sha256, unsafe=unsafe_unsigned))
+        else _load(bundle, key, sha256, unsigned=unsafe_unsigned)
     )
     return Attacker(guard, stage2, questions(domain), wrappers()), digest
 
@@ -394,33 +395,17 @@ def _attacker_alone(make: "Callable[[], tuple[Attacker, str]]") -> "Attacker":
     return make()[0]
 
 
-def _trust(key: Path | None, sha256: str, *, unsafe: bool) -> "Trust":
-    from safehold.guard.bundle.find import OWN_KEY
-    from safehold.guard.bundle.load import PinnedDigest, SignedBy, UnsafeUnsigned
-    from safehold.guard.bundle.signing import load_public_key
-
-    if key is not None:
-        return SignedBy(keys=(load_public_key(key),))
-    if sha256:
-        return PinnedDigest(sha256=sha256)
-    if unsafe:
-        return UnsafeUnsigned()
-    own = OWN_KEY.expanduser()
-    if own.is_file():
-        return SignedBy(keys=(load_public_key(own),))
-    raise UsageError(
-        "a bundle needs --bundle-key FILE, --bundle-sha256 DIGEST or --unsafe-unsigned-bundle"
-    )
-
-
-def _load(folder: Path, trust: "Trust") -> "tuple[Guard, Stage2, str]":
+def _load(
+    name: str, key: Path | None, sha256: str, *, unsigned: bool
+) -> "tuple[Guard, Stage2, str]":
     from safehold.detect.redteam.run import Stage2
-    from safehold.guard.bundle.load import load_bundle
+    from safehold.guard.bundle.find import open_bundle
     from safehold.guard.session.batching import InlineStage2
     from safehold.guard.session.decoding import ViewDecoder
     from safehold.guard.session.session import Guard
 
-    loaded = load_bundle(folder, trust)
+    keys = () if key is None else (str(key),)
+    loaded = open_bundle(name, keys, sha256 or None, unsigned=unsigned)
     stage2: Stage2 = _no_stage2 if loaded.stage2 is None else InlineStage2(loaded.stage2)
     return Guard(loaded.cascade, ViewDecoder()), stage2, loaded.digest
 
