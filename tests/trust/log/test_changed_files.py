@@ -150,8 +150,7 @@ LOCKS = {
     "secure/egress/explain/ledger.py": "appends with a chain",
     "guard/gateway/bundles/trial_memory.py": "once for each exchange: not synced",
     "guard/gateway/relaying/crash_journal.py": "held as long as the worker lives",
-    "improve/training/checkpoints.py": "one training at a time",
-    "improve/synthesis/calls.py": "one synthesis at a time",
+    "record_file.py": "a record that a run goes on from: one run at a time",
 }
 
 
