@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "d3e78f05c20c9fa82567a29aacd050b9516b0b02487b122c98259e5f9ace0466",
+    "homebrewing": "d11b9d7df2e8b96d1dbcd91660001b45f943ccc6d84a029f61e5d6c008b7d993",
 }
 
 
