@@ -69,7 +69,7 @@ def logit(bundle: Bundle, network: object, text: str) -> float:
 
 
 def test_the_network_goes_on_from_what_is_served(champion: Bundle) -> None:
-    """Taken back from int8, it says what the served one says, within a logit: int8 rounds what is large most."""
+    """Taken back from int8, it says what the served one says, within a logit."""
     network = stage2_network(champion, FOLDER).eval()
     for text in ("How long do I mash malt for a pale ale?", "What a lovely morning it is."):
         assert champion.stage2 is not None
