@@ -30,6 +30,7 @@ from safehold.exchange import user_says
 from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.bounty import frozen_questions
+from safehold.testing.disk import contents
 from safehold.testing.intel import PASSWORD, SHARER, technique
 from safehold.testing.ledger import RowMaker
 
@@ -267,10 +268,9 @@ def test_a_report_is_nowhere_on_the_disk_but_sealed(house: _House, http: httpx.C
         programme=programme_digest(programme),
     )
     assert _posted(http, {"sealed": sealed.decode()}).status_code == 200
-    files = [one for one in house.stage.folder.rglob("*") if one.is_file()]
+    files = contents(house.stage.folder)
     assert len(files) > 5
-    for path in files:
-        data = path.read_bytes()
+    for path, data in files.items():
         assert _WORDS.encode() not in data, path
         assert _WORDS.encode("utf-16-le") not in data, path
     assert any("bounty.db" in one.name for one in files)

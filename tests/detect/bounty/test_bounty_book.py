@@ -21,6 +21,7 @@ from safehold.detect.bounty.sealing import read_triage_key
 from safehold.detect.monitoring.accounts import Caps
 from safehold.errors import DataError, LedgerError, TrustError, UsageError
 from safehold.testing.bounty import CLEAN_CHAT, HOLE, UNIVERSAL, BountyPlace, holey_door
+from safehold.testing.disk import contents
 from safehold.testing.ledger import NOW
 
 _DAY = 86_400.0
@@ -313,12 +314,11 @@ def test_reproduced_through_a_gateway_leaves_a_test_that_fails_until_mended(
 
 def _nothing_in_the_open(folder: Path, words: tuple[str, ...]) -> None:
     """Search every byte of every file, and every value of every table."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = contents(folder)
     assert len(files) >= 5
-    for path in files:
-        data = path.read_bytes().lower()
+    for path, data in files.items():
         for word in words:
-            assert word.encode() not in data, (path, word)
+            assert word.encode() not in data.lower(), (path, word)
     with sqlite3.connect(folder / "b.db") as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
         for (table,) in tables:

@@ -5,6 +5,7 @@ import base64
 import gzip
 import json
 import socket
+import struct
 import threading
 import time
 import tracemalloc
@@ -206,21 +207,60 @@ def _greets(server: socket.socket) -> None:
             taken.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-def test_a_kept_connection_that_ended_costs_no_image(
-    sick: Callable[[list[bytes | float]], SickServer],
-) -> None:
-    """A scorer may close an idle connection at any time: it is asked once more, not refused."""
-    kept = answer(GOOD).replace(b"connection: close\r\n", b"")
-    server = sick([kept])
+@pytest.mark.parametrize("how", ["closed", "reset"])
+@pytest.mark.parametrize("size", [1, 8 << 20], ids=["short", "long"])
+def test_a_kept_connection_that_ended_costs_no_image(size: int, how: str) -> None:
+    """A scorer may close an idle connection at any time: it is asked again, not refused.
 
-    async def ask() -> list[Any]:
-        judge = MediaJudge(MediaScorer(url=server.url, form="plain"))
+    Where the end comes before, while or after the question is sent, and however many had been kept.
+    """
+    kept = answer(GOOD).replace(b"connection: close\r\n", b"")
+    firsts: list[socket.socket] = []
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                taken, _ = listening.accept()
+                threading.Thread(target=one, args=(taken,), daemon=True).start()
+
+    def one(taken: socket.socket) -> None:
+        with suppress(OSError):
+            head, _, body = taken.recv(1 << 16).partition(b"\r\n\r\n")
+            left = int(head.lower().split(b"content-length:")[1].split()[0]) - len(body)
+            while left > 0:
+                left -= len(taken.recv(1 << 16))
+            if how == "reset":  # with what may be unread, and without a word
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            taken.sendall(kept)
+            firsts.append(taken)
+            taken.recv(1 << 10)  # a next question has begun
+            taken.close()
+
+    async def ask(url: str) -> list[Any]:
+        judge = MediaJudge(MediaScorer(url=url, form="plain", timeout_s=60.0))
+        image = Media("image/png", b"i" * size, "d")
         try:
-            return [(await judge.scores([Media("image/png", b"i", "d")]))[0] for _ in range(4)]
+            many = [await judge.scores([image] * 4) for _ in range(3)]
+            return [one for few in many for one in few]
         finally:
             await judge.close()
 
-    assert [one.score for one in asyncio.run(ask())] == [0.1] * 4
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        found = asyncio.run(ask(f"http://127.0.0.1:{listening.getsockname()[1]}/score"))
+    assert [one.score for one in found] == [0.1] * 12
+    assert len(firsts) == 12  # each connection answered once: eight ended under a question
+
+
+@pytest.mark.parametrize("script", [[b""], [answer(GOOD, length=99)]], ids=["nothing", "half"])
+def test_a_new_connection_that_ends_is_asked_once(
+    script: list[bytes | float], sick: Callable[[list[bytes | float]], SickServer]
+) -> None:
+    """A scorer that hangs up on each question is not asked for ever."""
+    server = sick(script)
+    (found,) = judged(server.url, b"i", timeout_s=60.0)
+    assert found.score is None
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, (3 << 14) - 1, 3 << 14, (3 << 14) + 1, 7 << 16])

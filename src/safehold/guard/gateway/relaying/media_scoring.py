@@ -4,6 +4,7 @@ import asyncio
 import base64
 import math
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -124,15 +125,25 @@ class MediaJudge:
         return MediaScored(media, None, failed)
 
     async def _asked(self, media: Media) -> bytes:
-        """Ask, and once more where a kept connection had ended: to score twice does no harm."""
-        try:
-            return await self._ask(media)
-        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
-            return await self._ask(media)
+        """Ask, and again where a kept connection had ended: to score twice does no harm.
 
-    async def _ask(self, media: Media) -> bytes:
+        It may end before, while or after the question is sent, so each error of it counts; but a
+        connection that was made for the question is asked once.
+        """
+        while True:
+            over = _Connection()
+            try:
+                return await self._ask(media, over)
+            except (aiohttp.ClientConnectionError, ConnectionError):
+                if not over.kept:
+                    raise
+
+    async def _ask(self, media: Media, over: "_Connection") -> bytes:
         if self._session is None:
+            noting = aiohttp.TraceConfig()
+            noting.on_connection_reuseconn.append(_note_kept)
             self._session = aiohttp.ClientSession(
+                trace_configs=[noting],
                 connector=aiohttp.TCPConnector(limit=_AT_ONCE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),  # ours is the one that is set
@@ -155,7 +166,11 @@ class MediaJudge:
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
         async with self._session.post(
-            url, data=_pieces(before, media.data, after), headers=headers, allow_redirects=False
+            url,
+            data=_pieces(before, media.data, after),
+            headers=headers,
+            allow_redirects=False,
+            trace_request_ctx=over,
         ) as answer:
             if answer.status != _OK:
                 raise _UnusableAnswerError(f"answered status {answer.status}")
@@ -187,6 +202,16 @@ class MediaJudge:
         """Drop all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+class _Connection:
+    """Whether a question went over a connection that was kept from an earlier one."""
+
+    kept = False
+
+
+async def _note_kept(_session: object, context: SimpleNamespace, _found: object) -> None:
+    context.trace_request_ctx.kept = True
 
 
 async def _whole(answer: aiohttp.ClientResponse) -> bytes:
