@@ -86,8 +86,8 @@ class Cases(Mapping[str, Case]):
         """Return the cases that were not settled when they were packed, oldest first."""
         return [(one, case) for one, case in self._cases.items() if isinstance(case, Case)]
 
-    def packed(self, time: int) -> tuple[dict[str, bytes], dict[str, bytes]]:
-        """Return the live and the settled cases as of `time`, packed."""
+    def pack(self, time: int) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """Pack what is settled as of `time`; return the live and the settled cases, packed."""
         live: dict[str, bytes] = {}
         settled: dict[str, bytes] = {}
         for digest, case in self._cases.items():
@@ -97,11 +97,17 @@ class Cases(Mapping[str, Case]):
                 settled[digest] = _ENCODER.encode(case)
             else:
                 live[digest] = _ENCODER.encode(case)
+        self._cases.update(settled)
         return live, settled
+
+    def unpack(self) -> None:
+        """Unpack all: the time was set back, so what was over by the clock may not be."""
+        for digest in self:
+            _ = self[digest]
 
     @classmethod
     def unpacked(cls, live: Mapping[str, bytes], settled: Mapping[str, bytes]) -> "Cases":
-        """Return the cases that `packed` gave; the settled ones stay packed."""
+        """Return the cases that `pack` gave; the settled ones stay packed."""
         cases = cls(settled)
         for digest, data in live.items():
             cases.add(digest, _DECODER.decode(data))

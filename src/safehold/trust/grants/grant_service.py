@@ -37,13 +37,15 @@ from safehold.trust.grants.interface import (
 )
 from safehold.trust.grants.leaf_reader import take_entry
 from safehold.trust.grants.operations import AT_ONCE
-from safehold.trust.grants.snapshot import MIN_NEW_LEAVES, Snapshots
+from safehold.trust.grants.snapshot import Snapshots
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook
 from safehold.trust.log.dsse import sign_envelope
 from safehold.trust.log.interface import LogError
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf, statement_of
+from safehold.trust.log.merkle import hash_leaf
 from safehold.trust.log.note import SigningKey
+from safehold.trust.log.tiles import Frontier
 from safehold.trust.people.interface import Proof
 
 Clock = Callable[[], int]
@@ -96,7 +98,7 @@ class Desk:
         self._pager = pager
         self._snapshots = None if memory is None else Snapshots(memory, emitter)
         self._state = TrustState(store.keys.origin, store.keys.founding)
-        self._next = 0
+        self._taken = Frontier()
         self._reading = threading.RLock()
         self._begun = False
         self._emitters = store.keys.emitter_keys()
@@ -117,17 +119,19 @@ class Desk:
     def state(self) -> TrustState:
         """The state as of the newest leaf, whoever appended it. It waits for no writer."""
         with self._reading:
-            if not self._begun:
-                self._begun = True
-                kept = None if self._snapshots is None else self._snapshots.load(self.store)
-                if kept is not None:
-                    self._state, self._next = kept
-            first = self._next
-            for index, entry in self.store.entries(self._next):
+            kept = self._snapshots
+            if kept is not None and not self._begun:
+                self._state, self._taken = kept.load(self.store) or (self._state, self._taken)
+            self._begun = True
+            since = self._taken.size
+            for index, entry in self.store.entries(since):
                 take_entry(self._state, index, entry, self._emitters)
-                self._next = index + 1
-            if self._snapshots is not None and self._next - first >= MIN_NEW_LEAVES:
-                self._snapshots.keep(self._state, self._next, self.store.checkpoint())
+                self._taken.add(hash_leaf(entry))
+                if kept is not None and kept.is_due(self._taken.size, since):
+                    kept.keep(self._state, self._taken, self.store)
+                    since = self._taken.size
+            if kept is not None and kept.is_due(self._taken.size, since, done=True):
+                kept.keep(self._state, self._taken, self.store)
         return self._state
 
     def record(self, leaf: Leaf) -> int:

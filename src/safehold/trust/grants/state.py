@@ -537,6 +537,7 @@ class TrustState:
             self.roster, self._policy = roster, policy
             if correction is not None:
                 self.last_time = self.newest = correction
+                self.cases.unpack()
 
         return take
 

@@ -192,19 +192,19 @@ class Frontier:
         return EMPTY_ROOT if root is None else root
 
     @classmethod
-    def of(cls, reader: TileReader) -> "Frontier":
-        """Return the frontier of a stored tree, from its partial tiles.
+    def of(cls, reader: TileReader, size: int | None = None) -> "Frontier":
+        """Return the frontier of a stored tree's first leaves (None: of all), from its tiles.
 
         Raises:
             LogTamperError: a tile is missing or short.
         """
         frontier = cls()
-        frontier.size = reader.size
+        frontier.size = size = reader.size if size is None else size
         frontier._rows = []
         level = 0
-        while level == 0 or reader.size >> (HEIGHT * level):
-            index = reader.size >> (HEIGHT * (level + 1))
-            width = width_of(level, index, reader.size)
+        while level == 0 or size >> (HEIGHT * level):
+            index = size >> (HEIGHT * (level + 1))
+            width = width_of(level, index, size)
             row = [reader.node(HEIGHT * level, index * WIDTH + at) for at in range(width)]
             frontier._rows.append(row)
             level += 1
