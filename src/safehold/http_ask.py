@@ -20,6 +20,7 @@ from safehold.errors import UsageError, WireError
 
 MOST_BYTES = 16 * 1024 * 1024
 _PART = 1 << 16
+_LONGEST_KEY = 8192
 
 
 class WholeAnswer(msgspec.Struct, frozen=True):
@@ -64,14 +65,7 @@ def ask(
             `timeout_s` of each step; `urllib.error.HTTPError` is one, for an answer of an error
             (a redirect too), with its body.
     """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError as error:
-        raise UsageError(f"expected an http or https address, got {_short(url)!r}") from error
-    if not known or not url.isascii() or not url.isprintable() or " " in url:
-        raise UsageError(f"expected an http or https address, got {_short(url)!r}")
+    checked_address(url)
     request = urllib.request.Request(  # noqa: S310 - the scheme was checked
         url, data=data, headers=dict(headers or {}), method=method
     )
@@ -86,6 +80,57 @@ def ask(
         ) from None
     except (http.client.HTTPException, ValueError) as error:
         raise ConnectionError("expected a whole HTTP answer, came something else") from error
+
+
+def checked_address(url: str) -> str:
+    """Return an http or https address that has a host and can stand in a request.
+
+    Raises:
+        UsageError: It is none, with what came, without a name and password before its host.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"expected an http or https address, got {_short(url)!r}") from error
+    if not known:
+        raise UsageError(f"expected an http or https address, got {_short(url)!r}")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError(
+            "expected an http or https address without spaces and of ASCII characters alone, "
+            f"got {_short(url)!r}: write others as %20 and the like"
+        )
+    return url
+
+
+def checked_key(key: str) -> str:
+    """Return a key that can stand in a header: visible ASCII characters; an empty one is none.
+
+    Raises:
+        UsageError: It can't, with the place of what is wrong and never the key.
+    """
+    if len(key) > _LONGEST_KEY:
+        raise UsageError(
+            f"expected a key of at most {_LONGEST_KEY} characters, got {len(key)}: is it the "
+            "right file?"
+        )
+    for at, char in enumerate(key, start=1):
+        if not "!" <= char <= "~":
+            raise UsageError(
+                f"expected a key of visible ASCII characters, got {_kind(char)} as number {at} "
+                f"of {len(key)}: give the key alone"
+            )
+    return key
+
+
+def _kind(char: str) -> str:
+    """Say what kind of character it is, without showing it."""
+    if char in "\r\n":
+        return "a line break"
+    if char.isspace():
+        return "a space"
+    return "a character beyond ASCII" if char > "~" else "a control character"
 
 
 def object_of(answer: WholeAnswer, *, of: str) -> dict[str, Any]:

@@ -117,8 +117,6 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         _run(synth, "--constitution", _BIKES, *out)
     with pytest.raises(UsageError, match="no books"):
         _run(synth, "--constitution", _BIKES, "--generator", "written", *out)
-    with pytest.raises(UsageError, match="got 'gpt'"):
-        _run(synth, "--constitution", _BIKES, "--generator", "gpt", *out)
     url = ("--generator", "http://127.0.0.1:1/v1", "--generator-model", "m")
     names = "neighbours: [riding-and-touring, buying-a-bicycle, cycling-history-and-sport, "
     names += "traffic-and-law, other-repairs, common-knowledge]"

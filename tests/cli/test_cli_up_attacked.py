@@ -36,6 +36,7 @@ def _one_line(error: SafeholdError, status: int) -> None:
         (Habit.REPEATS, "mostly: "),
         (Habit.NONSENSE, "mostly: "),
         (Habit.NO_RIGHTS, "no right to this model"),
+        (Habit.MOVED, "got a redirect to elsewhere.example (HTTP 308), which is not followed"),
     ],
 )
 def test_a_bad_generator_ends_it_in_one_line_before_anything_is_trained(

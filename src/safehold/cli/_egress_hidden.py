@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 import msgspec
 
+from safehold.cli._values import Address, Finite, HeaderKey
 from safehold.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -177,7 +178,9 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
         default=None,
         help="Folder of the served model, to load it here.",
     )
-    @click.option("--upstream", default=None, help="Base URL of the model server (.../v1).")
+    @click.option(
+        "--upstream", type=Address(), default=None, help="Base URL of the model server (.../v1)."
+    )
     @click.option("--model-name", default="", help="The model's name at --upstream.")
     @click.option(
         "--vocabulary",
@@ -187,7 +190,11 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
         help="Tokens that the model at --upstream knows.",
     )
     @click.option(
-        "--api-key", envvar="SAFEHOLD_UPSTREAM_KEY", default="", help="Key of the server."
+        "--api-key",
+        type=HeaderKey(),
+        envvar="SAFEHOLD_UPSTREAM_KEY",
+        default="",
+        help="Key of the server.",
     )
     @click.option(
         "--dtype",
@@ -197,7 +204,7 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
     )
     @click.option(
         "--limit",
-        type=click.FloatRange(0),
+        type=Finite(0),
         default=1.0,
         show_default=True,
         help="Most bits a token that may stay unexplained; exit 1 above.",

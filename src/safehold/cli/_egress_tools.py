@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._values import SEED, Finite
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def init(out: Path) -> None:
 @click.option("--netns", default=None, help="Observe a named network namespace.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(1),
+    type=Finite(1),
     default=60.0,
     show_default=True,
     help="How long to observe.",
@@ -102,16 +103,16 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
     help="Thefts to play at each point.",
 )
 @click.option(
-    "--seed", type=int, default=7, show_default=True, help="Equal seeds draw equal traffic."
+    "--seed", type=SEED, default=7, show_default=True, help="Equal seeds draw equal traffic."
 )
 @click.option(
     "--share",
-    type=click.FloatRange(0.001, 10),
+    type=Finite(0.001, 10),
     default=0.1,
     show_default=True,
     help="The thief's rate, as a share of the honest traffic.",
 )
-@click.option("--phi", type=click.FloatRange(0, 0.95), default=0.0, help="Hourly correlation.")
+@click.option("--phi", type=Finite(0, 0.95), default=0.0, help="Hourly correlation.")
 @click.option("--hosts", type=click.IntRange(2), default=200, show_default=True, help="Fits.")
 @click.option(
     "--weeks", type=click.IntRange(4), default=26, show_default=True, help="A detector learns."
@@ -291,13 +292,13 @@ def timeline(rows: Path, plan_file: Path, out: Path) -> None:
 @click.option("--out", type=_OUT, required=True, help="The file of detectors to write.")
 @click.option(
     "--per-year",
-    type=click.FloatRange(0.01, 365),
+    type=Finite(0.01, 365),
     default=1.0,
     show_default=True,
     help="False alarms a year that all detectors may raise together.",
 )
 @click.option(
-    "--seed", type=int, default=7, show_default=True, help="Equal seeds give equal thresholds."
+    "--seed", type=SEED, default=7, show_default=True, help="Equal seeds give equal thresholds."
 )
 def baseline(rows: Path, out: Path, per_year: float, seed: int) -> None:
     """Fit detectors to a watched time that somebody vouches for; thresholds by alarms per year.
@@ -362,7 +363,7 @@ def hourly_series(rows: "Iterable[TimelineRow]") -> dict[str, list[float]]:
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(1),
+    type=Finite(1),
     default=600.0,
     show_default=True,
     help="Seconds of each compared stretch of time.",
@@ -494,7 +495,7 @@ def map_(
 )
 @click.option(
     "--risk",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Finite(0, 1, min_open=True, max_open=True),
     default=0.01,
     show_default=True,
     help="Of a false stop in a month, for each window.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from safehold.cli._values import Finite
 from safehold.errors import UsageError
 from safehold.guard.accounts.interface import LadderStep
 
@@ -170,7 +171,7 @@ def climb(
     "--days",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(min=0.001, max=90),
+    type=Finite(min=0.001, max=90),
     help="The step ends by itself after so many days.",
 )
 @click.option("--requests", type=click.IntRange(min=1), help="Of a rate limit: requests an hour.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._values import SEED
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ case_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 seed_option = click.option(
-    "--seed", default=1, show_default=True, help="Equal seeds give equal results."
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal results."
 )
 data_option = click.option(
     "--data",

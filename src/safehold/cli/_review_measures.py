@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._values import SEED, Finite
 from safehold.detect.redteam.interface import MODEL
 from safehold.errors import DataError, UsageError
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.option("--monitor", required=True, help="The monitor's database.")
 @click.option("--scanner", required=True, help="The slow scorer, as `monitor status` names it.")
-@click.option("--edge", "edges", multiple=True, required=True, type=float, help="Bands' edges.")
-@click.option("--floor", required=True, type=float, help="The edge where the tight figure begins.")
+@click.option("--edge", "edges", multiple=True, required=True, type=Finite(), help="Bands' edges.")
+@click.option(
+    "--floor", required=True, type=Finite(), help="The edge where the tight figure begins."
+)
 @click.option(
     "--per-stratum",
     default=150,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     help="Exchanges to draw from each stratum.",
 )
-@click.option("--seed", required=True, type=int, help="Equal seeds draw equally.")
+@click.option("--seed", required=True, type=SEED, help="Equal seeds draw equally.")
 @click.option("--by", required=True, help="Who opens the case.")
 @click.pass_obj
 def draw_command(
@@ -70,7 +73,9 @@ def draw_command(
 
 @click.command("estimate")
 @click.argument("name")
-@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal bounds.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal bounds."
+)
 @click.pass_obj
 def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
     """Estimate what is missed from a drawn sample, with the reviewers' own errors.
@@ -97,7 +102,9 @@ def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
     type=click.IntRange(1),
     help="Known positives to send.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds draw equal attacks."
+)
 @click.option("--domain", default="homebrewing", show_default=True, help="Which question set.")
 @click.option("--benign", is_flag=True, help="Send harmless neighbours instead of attacks.")
 @click.pass_obj
@@ -153,7 +160,7 @@ def plant(
     show_default=True,
     help="Whose values in the monitor's database count.",
 )
-@click.option("--least", type=float, help="The scanner's value from which it flags.")
+@click.option("--least", type=Finite(), help="The scanner's value from which it flags.")
 @click.pass_obj
 def planted(places: "ReviewPlaces", monitor: str | None, scanner: str, least: float | None) -> None:
     """Say what became of the planted exchanges: stopped by the guard, noticed by the pipeline.
@@ -232,7 +239,9 @@ def _values(monitor: str, scanner: str) -> dict[str, float]:
 
 @click.command("missed")
 @click.argument("sample", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal bounds.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal bounds."
+)
 def missed_command(sample: Path, seed: int) -> None:
     """Estimate what is missed from a file with strata and, if measured, the reviewers' own errors.
 
@@ -251,8 +260,8 @@ def missed_command(sample: Path, seed: int) -> None:
 
 
 @click.command("plan")
-@click.option("--prevalence", required=True, type=float, help="Expected share of positives.")
-@click.option("--recall", required=True, type=float, help="The recall to show.")
+@click.option("--prevalence", required=True, type=Finite(0, 1), help="Expected share of positives.")
+@click.option("--recall", required=True, type=Finite(0, 1), help="The recall to show.")
 def plan_command(prevalence: float, recall: float) -> None:
     """Print how many exchanges below the floor to read.
 

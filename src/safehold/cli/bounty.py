@@ -10,6 +10,7 @@ import msgspec
 
 from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
+from safehold.cli._values import Finite
 from safehold.detect.bounty.interface import Band
 from safehold.errors import DataError, SafeholdError, TrustError, UsageError
 
@@ -397,8 +398,10 @@ def replay_command(
 @_reason_option
 @_key_option
 @_questions_option
-@click.option("--gain", required=True, type=float, help="What an attacker gains, 0 to 4.")
-@click.option("--discoverability", required=True, type=float, help="How easily found, 0 to 2.")
+@click.option("--gain", required=True, type=Finite(0, 4), help="What an attacker gains, 0 to 4.")
+@click.option(
+    "--discoverability", required=True, type=Finite(0, 2), help="How easily found, 0 to 2."
+)
 @click.option("--raised-to", type=click.Choice(get_args(Band)), help="A higher band, by judgement.")
 @click.pass_obj
 def rate_command(

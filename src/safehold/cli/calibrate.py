@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from safehold.cli._values import Finite
 from safehold.errors import DataError, DependencyError, UsageError
 from safehold.improve.evaluation.parts import DataPart
 
-_RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
+_RATE = Finite(min=0.0, max=1.0, min_open=True, max_open=True)
 
 
 @click.command("calibrate")
@@ -42,7 +43,7 @@ _RATE = click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True)
 @click.option("--escalate", type=_RATE, default=0.06, show_default=True, help="Share for stage 2.")
 @click.option(
     "--contamination",
-    type=click.FloatRange(min=0.0, max=0.5),
+    type=Finite(min=0.0, max=0.5),
     default=0.0,
     show_default=True,
     help="Share of the traffic that may be restricted after all.",

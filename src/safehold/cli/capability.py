@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option
+from safehold.cli._values import Address, Finite, HeaderKey
 from safehold.errors import UsageError
 
 T = TypeVar("T")
@@ -34,13 +35,26 @@ def capability() -> None:
 
 
 @capability.command("run")
-@click.option("--upstream", required=True, help="Base URL of the model server, or `local`.")
+@click.option(
+    "--upstream",
+    type=Address("local"),
+    required=True,
+    help="Base URL of the model server, or `local`.",
+)
 @click.option("--suite", default="homebrewing", show_default=True, help="Stock suite, or a .toml.")
 @click.option("--model", help="SHA-256 of the model's weights (`local` knows its own).")
 @click.option("--model-name", help="The model's name on the wire.")
-@click.option("--api-key", default="", envvar="SAFEHOLD_UPSTREAM_KEY", help="Key of the server.")
+@click.option(
+    "--api-key",
+    type=HeaderKey(),
+    default="",
+    envvar="SAFEHOLD_UPSTREAM_KEY",
+    help="Key of the server.",
+)
 @click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
-@click.option("--compute", type=float, required=True, help="The model's effective compute.")
+@click.option(
+    "--compute", type=Finite(0, min_open=True), required=True, help="The model's effective compute."
+)
 @click.option(
     "--attempts",
     type=click.IntRange(1, 100),
@@ -59,13 +73,18 @@ def capability() -> None:
 @click.option("--gap", multiple=True, help="What elicitation is known to lack.")
 @click.option(
     "--effort-hours",
-    type=float,
+    type=Finite(0),
     default=0.0,
     show_default=True,
     help="Hours that people spent on drawing it out.",
 )
 @click.option(
-    "--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds for one call."
+    "--timeout",
+    "timeout_s",
+    default=600.0,
+    show_default=True,
+    type=Finite(0, min_open=True),
+    help="Seconds for one call.",
 )
 @click.option(
     "--out",
@@ -181,7 +200,9 @@ def run(
 @click.option("--model", required=True, help="SHA-256 of the model's weights.")
 @click.option("--suite", required=True, help="The plan's name for this suite.")
 @click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
-@click.option("--compute", type=float, required=True, help="The model's effective compute.")
+@click.option(
+    "--compute", type=Finite(0, min_open=True), required=True, help="The model's effective compute."
+)
 @click.option("--started", type=int, required=True, help="POSIX seconds when the run began.")
 @click.option("--method", required=True, help="How the capability was drawn out.")
 @click.option("--guard-off", is_flag=True, help="The run was made without the guard.")

@@ -12,6 +12,7 @@ import msgspec
 from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._change_tuf import tuf
 from safehold.cli._trust import json_option, log_options, ssh_key_option
+from safehold.cli._values import Finite
 from safehold.errors import ConfigError, UsageError, WireError
 from safehold.http_ask import ask, object_of
 from safehold.trust.release.needed import NOBODY
@@ -314,7 +315,7 @@ def status(releases_file: Path, as_json: bool) -> None:
     show_default=True,
     help="With --policy: where the guard answers.",
 )
-@click.option("--every", type=click.FloatRange(1, 60), help="Look again every so many seconds.")
+@click.option("--every", type=Finite(1, 60), help="Look again every so many seconds.")
 @click.option("--record", is_flag=True, help="Record each finding in the log (needs --log).")
 @json_option
 @log_options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from safehold.cli._values import Address, Finite, HeaderKey
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -213,11 +214,12 @@ def new(
 
 @constitution.command()
 @click.argument("name", metavar="FILE")
-@click.option("--generator", metavar="URL", help="Base URL of an OpenAI-compatible model.")
+@click.option("--generator", type=Address(), help="Base URL of an OpenAI-compatible model.")
 @click.option("--generator-model", default="", help="The model's name at that URL.")
 @click.option(
     "--generator-key",
     default="",
+    type=HeaderKey(),
     envvar="SAFEHOLD_SYNTH_KEY",
     show_envvar=True,
     help="Its API key; better given by the environment.",
@@ -228,7 +230,7 @@ def new(
     "timeout_s",
     default=120.0,
     show_default=True,
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Finite(min=0.0, min_open=True),
     help="Seconds without any answer; after twice as long the model is given up.",
 )
 @click.option(

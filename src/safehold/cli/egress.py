@@ -13,6 +13,7 @@ import msgspec
 
 from safehold.cli._egress_hidden import command as hidden_bits_command
 from safehold.cli._egress_tools import TOOLS
+from safehold.cli._values import Finite
 from safehold.errors import UsageError
 from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.interface import AuditLog, Authorizer, KernelError, WeightGrants
@@ -523,7 +524,7 @@ def _repeats(netns: str | None, plan: "EgressPlan") -> "RepeatReader | None":
 @approved_files
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 60),
+    type=Finite(0.1, 60),
     default=10.0,
     show_default=True,
     help="Seconds from one look to the next.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._values import Address, HeaderKey
 from safehold.errors import UsageError
 from safehold.improve.evaluation.parts import DataPart
 
@@ -67,10 +68,17 @@ _LIMIT = click.IntRange(min=1)
     show_default=True,
     help="With --model: the number format it computes in.",
 )
-@click.option("--judge", metavar="URL", help="Also ask a model, by its OpenAI-compatible base URL.")
+@click.option(
+    "--judge", type=Address(), help="Also ask a model, by its OpenAI-compatible base URL."
+)
 @click.option("--judge-model", default="", help="The judge's name at its server.")
 @click.option(
-    "--judge-key", envvar="SAFEHOLD_JUDGE_KEY", default="", show_envvar=True, help="Its API key."
+    "--judge-key",
+    type=HeaderKey(),
+    envvar="SAFEHOLD_JUDGE_KEY",
+    default="",
+    show_envvar=True,
+    help="Its API key.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate_command(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import click
 import msgspec
 
+from safehold.cli._values import Finite
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def show(url: str, decision_id: str, as_json: bool) -> None:
     "--dead-after",
     default=60.0,
     show_default=True,
+    type=Finite(0, min_open=True),
     metavar="SECONDS",
     help="A writer that was not seen for so long is dead.",
 )
@@ -145,6 +147,7 @@ def show(url: str, decision_id: str, as_json: bool) -> None:
     "--stalled-after",
     default=3600.0,
     show_default=True,
+    type=Finite(0, min_open=True),
     metavar="SECONDS",
     help="An exchange that runs for so long is a gap.",
 )
@@ -206,6 +209,7 @@ def coverage(
     "--dead-after",
     default=60.0,
     show_default=True,
+    type=Finite(0, min_open=True),
     metavar="SECONDS",
     help="A writer that was not seen for so long is dead.",
 )

@@ -11,6 +11,7 @@ import msgspec
 from safehold.cli._monitor_cases import cases, close, prometheus
 from safehold.cli._monitor_export import export
 from safehold.cli._monitor_ladder import ladder
+from safehold.cli._values import SEED, Finite
 from safehold.errors import UsageError
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -87,7 +88,9 @@ def monitor(context: click.Context, url: str, store: str) -> None:
     type=click.IntRange(min=1),
     help="Processes that judge side by side.",
 )
-@click.option("--budget-cpu-s", type=float, help="Stop after so many CPU seconds.")
+@click.option(
+    "--budget-cpu-s", type=Finite(0, min_open=True), help="Stop after so many CPU seconds."
+)
 @click.option(
     "--gateway-metrics",
     metavar="URL",
@@ -97,7 +100,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
     "--max-ledger-s",
     default=0.25,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     help="The 99 % quantile of the gateway's appends that is too much.",
 )
 @_json_option
@@ -223,14 +226,14 @@ def accounts(places: _Places, workflow: str | None, as_json: bool) -> None:
     "--background",
     default=BACKGROUND,
     show_default=True,
-    type=click.FloatRange(0.0, 1.0),
+    type=Finite(0.0, 1.0),
     help="At the first look: the oldest share of the ledger, whose wording counts as usual.",
 )
 @click.option(
     "--window-days",
     default=7.0,
     show_default=True,
-    type=click.FloatRange(min=0.01),
+    type=Finite(min=0.01),
     help="How long an exchange is looked at before its wording counts as usual.",
 )
 @_json_option
@@ -288,10 +291,12 @@ def campaigns_command(
     "--walk-share",
     default=0.2,
     show_default=True,
-    type=click.FloatRange(0.0, 1.0),
+    type=Finite(0.0, 1.0),
     help="Share of the search's queries that walk on from the last one.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds play equal accounts.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds play equal accounts."
+)
 @click.pass_obj
 def simulate_command(places: _Places, tail: str, count: int, walk_share: float, seed: int) -> None:
     """Show what the account statistics do to honest accounts and to a search.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._values import SEED
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.transforms.chain import MAX_DEPTH
 from safehold.errors import UsageError
@@ -135,7 +136,9 @@ def _of_bundle(command: Callable[..., None]) -> Callable[..., None]:
     type=click.IntRange(min=1),
     help="Attacks to make.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds draw equal attacks."
+)
 @click.option(
     "--depth",
     default=MAX_DEPTH,
@@ -237,7 +240,9 @@ def _opened(
     type=click.IntRange(min=2),
     help="Wrappers and chains to begin with.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds draw equal attacks."
+)
 @_domain_option
 @_json_option
 def universal_(
@@ -286,7 +291,9 @@ def universal_(
     type=click.IntRange(min=1),
     help="Tries at each question.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds draw equal attacks.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds draw equal attacks."
+)
 @_domain_option
 @_json_option
 def best_of_(

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option
+from safehold.cli._values import Finite
 from safehold.errors import UsageError
 from safehold.govern.report.adapters import ADAPTERS
 from safehold.govern.report.interface import Audience
@@ -130,7 +131,7 @@ def evidence(
 @_keys
 @click.option("--standards", help="The document of standards, as `safehold standards` takes it.")
 @click.option("--model", help="SHA-256 of the model.")
-@click.option("--compute", type=float, help="Its effective compute.")
+@click.option("--compute", type=Finite(0, min_open=True), help="Its effective compute.")
 @_level
 @_at
 @click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")

@@ -22,6 +22,7 @@ from safehold.cli._respond_options import (
 )
 from safehold.cli._respond_rules import RULE_COMMANDS
 from safehold.cli._respond_trial import trial
+from safehold.cli._values import Finite
 from safehold.errors import SafeholdError, UsageError
 from safehold.improve.response.interface import IncidentKind
 
@@ -264,7 +265,7 @@ def retrain(
     "seen",
     help="EXCHANGES,DISAGREED,REVIEWED of the shadow run; without it that gate refuses.",
 )
-@click.option("--slice-budget", type=click.FloatRange(0, 1), help="Most refused of a slice.")
+@click.option("--slice-budget", type=Finite(0, 1), help="Most refused of a slice.")
 @click.option(
     "--hot-rules",
     "rules",

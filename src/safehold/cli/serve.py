@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from safehold.cli._values import Address
 from safehold.errors import ConfigError, SafeholdError
 from safehold.guard.interface import DeliveryMode
 
@@ -55,7 +56,11 @@ def read_settings(path: Path | None, changes: dict[str, Any]) -> "Settings":
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file; see `safehold init`.")
-@click.option("--upstream", help="Base URL of the model server, `local`, or `hf:PATH`.")
+@click.option(
+    "--upstream",
+    type=Address("local", prefixes=("hf:",)),
+    help="Base URL of the model server, `local`, or `hf:PATH`.",
+)
 @click.option("--host", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port (default 8400; 0: a free one).")
 @click.option(

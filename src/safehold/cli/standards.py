@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from safehold.cli._trust import json_option, log_options, ssh_key_option
+from safehold.cli._values import Finite
 from safehold.errors import UsageError
 from safehold.trust.demands.records import DECIDED, REPORTED
 from safehold.trust.grants.operations import OPERATIONS
@@ -48,7 +49,9 @@ _history = click.option(
 _log = click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
 _keys = click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
 _model = click.option("--model", required=True, help="SHA-256 of the model.")
-_compute = click.option("--compute", type=float, required=True, help="Its effective compute.")
+_compute = click.option(
+    "--compute", type=Finite(0, min_open=True), required=True, help="Its effective compute."
+)
 _at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from safehold.cli._values import SEED, Address, Finite, HeaderKey, LanguageCode
 from safehold.errors import UsageError
 
 _SIZES = ("small", "default", "large")
@@ -33,7 +34,9 @@ _SIZES = ("small", "default", "large")
     type=click.Choice(_SIZES),
     help="How many examples to aim at: 1,800, 27,500 or 32,000; never fewer than were written.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal files."
+)
 @click.option(
     "--seeds",
     "folder",
@@ -44,6 +47,7 @@ _SIZES = ("small", "default", "large")
     "--generator",
     "names",
     multiple=True,
+    type=Address("written", "embedded"),
     metavar="NAME|URL",
     help="What makes the base examples: `written` (the package's books of a stock constitution), "
     "`embedded` (the small model inside), or the base URL of any OpenAI-compatible model. May be "
@@ -53,11 +57,18 @@ _SIZES = ("small", "default", "large")
 @click.option(
     "--generator-key",
     default="",
+    type=HeaderKey(),
     envvar="SAFEHOLD_SYNTH_KEY",
     show_envvar=True,
     help="Its API key; better given by the environment.",
 )
-@click.option("--temperature", default=1.0, show_default=True, help="Of the model's sampling.")
+@click.option(
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    type=Finite(0, 5),
+    help="Of the model's sampling.",
+)
 @click.option(
     "--rounds",
     default=2,
@@ -76,7 +87,7 @@ _SIZES = ("small", "default", "large")
     "--language",
     "languages",
     multiple=True,
-    metavar="CODE",
+    type=LanguageCode(),
     help="Language to ask for; may be repeated (default: those of the lexicon).",
 )
 @click.option(
@@ -94,7 +105,7 @@ _SIZES = ("small", "default", "large")
     "timeout_s",
     default=120.0,
     show_default=True,
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Finite(min=0.0, min_open=True),
     help="Seconds without any answer after which fewer calls are made at once.",
 )
 @click.option(
@@ -136,7 +147,7 @@ _SIZES = ("small", "default", "large")
     "--price",
     "prices",
     nargs=2,
-    type=click.FloatRange(min=0.0),
+    type=Finite(min=0.0),
     default=(0.0, 0.0),
     metavar="IN OUT",
     help="With --dry-run: cost of a million tokens, of prompts and of answers.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from safehold.cli._values import SEED, Finite
 from safehold.errors import BundleError, DependencyError, UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
     help="Ed25519 private key in PEM; made, with its .pub beside it, where it is missing.",
 )
 @click.option("--unsigned", is_flag=True, help="Do not sign (a gateway then refuses the bundle).")
-@click.option("--seed", type=int, help="Equal seeds and data give equal scores.")
-@click.option("--alpha", type=float, help="False-positive rate that each surface is held to.")
+@click.option("--seed", type=SEED, help="Equal seeds and data give equal scores.")
+@click.option(
+    "--alpha",
+    type=Finite(0, 1, min_open=True, max_open=True),
+    help="False-positive rate that each surface is held to.",
+)
 @click.option("--stage1-only", is_flag=True, help="No transformer: smaller, faster, weaker.")
 @click.option(
     "--without",

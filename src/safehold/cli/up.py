@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from safehold.cli._values import SEED, Address, Finite, HeaderKey, LanguageCode
 from safehold.errors import UsageError
 
 
@@ -14,6 +15,7 @@ from safehold.errors import UsageError
     "--generator",
     "names",
     multiple=True,
+    type=Address("written", "embedded"),
     metavar="NAME|URL",
     help="What makes the text: the base URL of an OpenAI-compatible model, or `embedded`.",
 )
@@ -21,6 +23,7 @@ from safehold.errors import UsageError
 @click.option(
     "--generator-key",
     default="",
+    type=HeaderKey(),
     envvar="SAFEHOLD_SYNTH_KEY",
     show_envvar=True,
     help="Its API key; better given by the environment.",
@@ -43,8 +46,16 @@ from safehold.errors import UsageError
     type=click.Choice(["small", "default", "large"]),
     help="How many examples to aim at.",
 )
-@click.option("--seed", default=1, show_default=True, help="Equal seeds give equal files.")
-@click.option("--temperature", default=1.0, show_default=True, help="Of the model's sampling.")
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal files."
+)
+@click.option(
+    "--temperature",
+    default=1.0,
+    show_default=True,
+    type=Finite(0, 5),
+    help="Of the model's sampling.",
+)
 @click.option(
     "--rounds", default=4, show_default=True, type=click.IntRange(min=1), help="Batches a stage."
 )
@@ -55,7 +66,7 @@ from safehold.errors import UsageError
     "--concurrency",
     default=4,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 256),
     help="The most calls at once; fewer where the model can't keep up.",
 )
 @click.option(
@@ -63,17 +74,23 @@ from safehold.errors import UsageError
     "timeout_s",
     default=120.0,
     show_default=True,
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Finite(min=0.0, min_open=True),
     help="Seconds without any answer after which fewer calls are made at once.",
 )
-@click.option("--language", "languages", multiple=True, metavar="CODE", help="Language to ask for.")
+@click.option(
+    "--language", "languages", multiple=True, type=LanguageCode(), help="Language to ask for."
+)
 @click.option(
     "--benign",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
     help="Your own traffic (JSONL) to set the thresholds on; a file or a folder.",
 )
-@click.option("--alpha", type=float, help="False-positive rate that each surface is held to.")
+@click.option(
+    "--alpha",
+    type=Finite(0, 1, min_open=True, max_open=True),
+    help="False-positive rate that each surface is held to.",
+)
 @click.option("--stage1-only", is_flag=True, help="No transformer: smaller, faster, weaker.")
 @click.option(
     "--signing-key",
@@ -82,7 +99,11 @@ from safehold.errors import UsageError
     show_default=True,
     help="Ed25519 private key in PEM; made, with its .pub beside it, where it is missing.",
 )
-@click.option("--upstream", help="Serve the guard before this model when it is ready.")
+@click.option(
+    "--upstream",
+    type=Address("local", prefixes=("hf:",)),
+    help="Serve the guard before this model when it is ready.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), help="With --upstream: the port.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def up(

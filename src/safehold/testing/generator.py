@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
@@ -52,6 +53,11 @@ _NEIGHBOURS = (
 )
 
 
+WRONG = "the model 'canned'\nis being loaded; your key was sk-canned-1"
+"""What a server with the habit of errors says."""
+ELSEWHERE = "http://elsewhere.example/v1/chat/completions"
+
+
 class Habit(StrEnum):
     """How the generator behaves."""
 
@@ -64,6 +70,9 @@ class Habit(StrEnum):
     NO_RIGHTS = "no rights"
     BREAKS = "breaks"
     NOT_JSON = "not json"
+    ERROR = "error"
+    """Status 200 with an error in place of an answer; it repeats the key, as some do."""
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +145,10 @@ class GeneratorServer:
                 return 500, b"{}"
             case Habit.NOT_JSON:
                 return 200, b"<html><body>Gateway time-out</body></html>"
+            case Habit.ERROR:
+                return 200, json.dumps({"error": {"message": WRONG, "code": 17}}).encode()
+            case Habit.MOVED:
+                return 308, b""
             case Habit.HANGS:
                 self.stopping.wait(30)
                 return 500, b"{}"
@@ -174,6 +187,8 @@ def generating(generator: _Kind) -> Iterator[_Kind]:
         def _send(self, status: int, reply: bytes) -> None:
             self.send_response(status)
             self.send_header("content-length", str(len(reply)))
+            if status == HTTPStatus.PERMANENT_REDIRECT:
+                self.send_header("location", ELSEWHERE)
             self.end_headers()
             self.wfile.write(reply)
 

@@ -15,7 +15,7 @@ from safehold.constitution import Constitution, load
 from safehold.errors import BusyError, DataError, UpstreamError
 from safehold.improve.synthesis.calls import CallBook, GeneratorCall
 from safehold.improve.synthesis.cells import cells_of
-from safehold.improve.synthesis.chat import Chat, ChatSettings
+from safehold.improve.synthesis.chat import Chat, ChatSettings, told
 from safehold.improve.synthesis.costs import Price, call_plan
 from safehold.improve.synthesis.coverage import coverage_of, distinct
 from safehold.improve.synthesis.generator import ModelGenerator, thin_groups
@@ -103,6 +103,8 @@ def test_a_changed_answer_is_noticed(tmp_path: Path) -> None:
         (Habit.NO_RIGHTS, "no right"),
         (Habit.BREAKS, "HTTP 500"),
         (Habit.NOT_JSON, "got HTML"),
+        (Habit.ERROR, "got an error: the model 'canned' is being loaded"),
+        (Habit.MOVED, "a redirect to elsewhere.example"),
     ],
 )
 def test_a_bad_generator_is_one_line_and_soon(tmp_path: Path, habit: Habit, why: str) -> None:
@@ -113,6 +115,59 @@ def test_a_bad_generator_is_one_line_and_soon(tmp_path: Path, habit: Habit, why:
         assert "\n" not in str(caught.value)
         cells = len(cells_of(_bikes(), languages=("en",), rounds=4))
         assert len(server.asked) <= 8 * 2 * 3 < cells * 3
+
+
+def test_a_server_that_repeats_the_key_is_told_without_it(tmp_path: Path) -> None:
+    """What a server says of its error stands in the line, and the key does not."""
+    key = "sk-canned-1"
+    with generating(GeneratorServer(Habit.ERROR)) as server, CallBook(tmp_path) as book:
+        settings = msgspec.structs.replace(_settings(server.url), key=key)
+        generator = ModelGenerator("openai", _bikes(), settings, book)
+        with pytest.raises(UpstreamError, match=r"your key was \*\*\*") as caught:
+            list(generator.generate(seed=1))
+    assert key not in str(caught.value)
+
+
+def _kinds(base: type[Exception]) -> set[type[Exception]]:
+    return {base}.union(*(_kinds(one) for one in base.__subclasses__()))
+
+
+def test_every_failure_of_the_connection_is_told_in_words() -> None:
+    """No failure of the HTTP client is told by its class, or by text of the library."""
+    kinds = _kinds(aiohttp.ClientError) | _kinds(ConnectionError) | {TimeoutError, OSError}
+    assert len(kinds) > 20
+    for kind in kinds:
+        said = told(kind.__new__(kind))
+        assert said
+        assert kind.__name__ not in said
+    words = {told(kind.__new__(kind)) for kind in kinds}
+    assert len(words) >= 8
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"null", b"[]", b"{}", b'{"error": null}', b'{"error": 5}', b'{"error": {}}',
+        b"\xff\xfe", b'{"choices": []}', b'{"choices": null, "error": "' + b"x" * 5000 + b'"}',
+        b"[" * 100_000, b'{"choices": [{"message": null}]}',
+    ],
+)  # fmt: skip
+def test_whatever_a_server_answers_is_one_short_line(tmp_path: Path, body: bytes) -> None:
+    """An answer that is no completion never ends in a traceback or a long line."""
+
+    class Strange(GeneratorServer):
+        def reply(self, body_asked: dict[str, Any]) -> tuple[int, bytes]:
+            super().reply(body_asked)
+            return 200, body
+
+    with (
+        generating(Strange()) as server,
+        CallBook(tmp_path) as book,
+        pytest.raises(UpstreamError, match="expected a chat completion, got") as caught,
+    ):
+        _run(server, book)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_generator_that_hangs_is_given_up(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ How long a call is waited for, and how many are made at once, is the pace's (`pa
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -89,18 +90,19 @@ class Chat:
                 await self._pause(max(backoff, asked_to_wait))
             ticket = await self._enter()
             try:
-                status, body, asked_to_wait = await self._patiently(ticket, call)
-                answer = self._answered(ticket, status, body)
+                reply = await self._patiently(ticket, call)
+                asked_to_wait = reply.wait_s
+                answer = self._answered(ticket, reply)
                 if answer is not None:
                     return answer
-                problem = f"HTTP {status}"
+                problem = f"HTTP {reply.status}{said_in(reply.body, settings.key)}"
             except _TakenBackError:
                 continue
             except TimeoutError:
                 problem = f"no answer within {self._pace.patience_s:.3g} s"
                 hung += 1
-            except aiohttp.ClientError as error:
-                problem = type(error).__name__
+            except (aiohttp.ClientError, OSError) as error:
+                problem = told(error)
             except DataError as error:
                 problem = str(error)
             finally:
@@ -109,16 +111,15 @@ class Chat:
             self._pace.repeated += tried <= settings.retries and hung <= settings.hangs
         raise UpstreamError(f"{settings.url} failed {tried} times: {problem}; {_KEPT}")
 
-    def _answered(self, ticket: int, status: int, body: bytes) -> GeneratorAnswer | None:
+    def _answered(self, ticket: int, reply: "HttpReply") -> GeneratorAnswer | None:
         """Return what a server answered; None where it is to be asked again."""
-        if status in _FINAL:
-            raise UpstreamError(f"{self._settings.url}: {_FINAL[status]} (HTTP {status})")
-        if status in _BUSY:
-            self._pace.busy(ticket, status)
-        if status != _OK and status not in _DECLINED:
+        _refuse_final(self._settings.url, reply, self._settings.key)
+        if reply.status in _BUSY:
+            self._pace.busy(ticket, reply.status)
+        if reply.status != _OK and reply.status not in _DECLINED:
             return None
-        refused = GeneratorAnswer(text="", finish="refused", refused=status)
-        answer = _read(body) if status == _OK else refused
+        refused = GeneratorAnswer(text="", finish="refused", refused=reply.status)
+        answer = _read(reply.body, self._settings.key) if reply.status == _OK else refused
         self._pace.answer(ticket, answer.completion_tokens)
         return answer
 
@@ -137,7 +138,7 @@ class Chat:
             if not one.done():
                 one.set_result(None)
 
-    async def _patiently(self, ticket: int, call: GeneratorCall) -> tuple[int, bytes, float]:
+    async def _patiently(self, ticket: int, call: GeneratorCall) -> "HttpReply":
         """Post a call and wait as long as the pace says."""
         posting = asyncio.create_task(self._post(call))
         try:
@@ -159,8 +160,8 @@ class Chat:
                 posting.cancel()
                 await asyncio.wait({posting})
 
-    async def _post(self, call: GeneratorCall) -> tuple[int, bytes, float]:
-        """Return status, body and the seconds that a busy server asks to wait."""
+    async def _post(self, call: GeneratorCall) -> "HttpReply":
+        """Return what a server answered."""
         body = {
             "model": call.model,
             "messages": list(call.messages),
@@ -171,10 +172,20 @@ class Chat:
         key = self._settings.key
         headers = {"authorization": f"Bearer {key}"} if key else {}
         url = f"{self._settings.url.rstrip('/')}/chat/completions"
-        async with self._session.post(url, json=body, headers=headers) as response:
-            wait = response.headers.get("retry-after", "")
-            seconds = min(float(wait), _LONGEST_WAIT_S) if wait.isdecimal() else 0.0
-            return response.status, await response.read(), seconds
+        async with self._session.post(
+            url, json=body, headers=headers, allow_redirects=False
+        ) as response:
+            return await _whole(response)
+
+
+class HttpReply(msgspec.Struct, frozen=True):
+    """What a server answered; `wait_s` is how long a busy one asks to wait."""
+
+    status: int
+    body: bytes
+    wait_s: float = 0.0
+    leads_to: str = ""
+    """The host that a redirect names."""
 
 
 class _TakenBackError(Exception):
@@ -199,6 +210,10 @@ _FINAL = {
     405: "this is no chat completions address: expected a base URL that ends in /v1",
 }
 _DECLINED = frozenset({400, 413, 422})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_BYTES = 16 * 1024 * 1024
+_LONGEST_SAID = 200
+"""Characters of a server's own message that a line of ours repeats."""
 
 
 class _Message(msgspec.Struct):
@@ -224,10 +239,92 @@ class _Models(msgspec.Struct):
     data: list[dict[str, object]]
 
 
-def _read(body: bytes) -> GeneratorAnswer:
+class _Said(msgspec.Struct):
+    message: str = ""
+
+
+class _Failed(msgspec.Struct):
+    error: _Said | str
+
+
+async def _whole(response: aiohttp.ClientResponse) -> HttpReply:
+    """Read an answer to its end.
+
+    Raises:
+        DataError: It is longer than any list of messages.
+    """
+    wait = response.headers.get("retry-after", "")
+    seconds = min(float(wait), _LONGEST_WAIT_S) if wait.isdecimal() else 0.0
+    content = b""
+    while part := await response.content.readany():
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise DataError(f"expected an answer of at most {_MOST_BYTES} bytes, got more")
+    where = urlsplit(response.headers.get("location", "")).netloc.rpartition("@")[2]
+    return HttpReply(response.status, content, seconds, where)
+
+
+def _refuse_final(url: str, reply: HttpReply, key: str) -> None:
+    """Raise for what no second try would change."""
+    status = reply.status
+    if status in _REDIRECTS:
+        raise UpstreamError(
+            f"{url}: expected an answer, got a redirect to {reply.leads_to or 'another path'} "
+            f"(HTTP {status}), which is not followed, since the key would go with it: name the "
+            "address that it leads to"
+        )
+    if status in _FINAL:
+        said = said_in(reply.body, key)
+        raise UpstreamError(f"{url}: {_FINAL[status]} (HTTP {status}{said})")
+
+
+def said_in(body: bytes, key: str = "") -> str:
+    """Return `: ` and the message of a server's error, in one short line; empty where it has none.
+
+    The key is taken out: some servers repeat it.
+    """
+    try:
+        failed = msgspec.json.decode(body, type=_Failed).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    text = failed if isinstance(failed, str) else failed.message
+    if key:
+        text = text.replace(key, "***")
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return f": {text[:_LONGEST_SAID]}" if text else ""
+
+
+def told(error: Exception) -> str:
+    """Say in words of ours why a server gave no whole answer."""
+    return next(said for kind, said in _TOLD if isinstance(error, kind))
+
+
+_TOLD: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "no host of that name is known"),
+    (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted here"),
+    (aiohttp.ClientSSLError, "it speaks no TLS that is understood here: http or https?"),
+    (aiohttp.ServerFingerprintMismatch, "its certificate is another one"),
+    (aiohttp.ClientProxyConnectionError, "the proxy can't be reached"),
+    (aiohttp.ClientHttpProxyError, "the proxy refuses"),
+    (aiohttp.ClientConnectorError, "nobody listens there"),
+    (TimeoutError, "no connection in time"),
+    (aiohttp.ServerDisconnectedError, "it hung up without an answer"),
+    (aiohttp.ClientPayloadError, "its answer was cut off"),
+    (aiohttp.InvalidURL, "that is no address"),
+    (aiohttp.ClientResponseError, "it answered something that is not HTTP"),
+    (ConnectionResetError, "it hung up without an answer"),
+    (Exception, "the connection failed"),
+)
+"""The first kind that fits says it."""
+
+
+def _read(body: bytes, key: str = "") -> GeneratorAnswer:
     try:
         completion = msgspec.json.decode(body, type=_Completion)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        said = said_in(body, key)
+        if said:
+            raise DataError(f"expected a chat completion, got an error{said}") from error
         kind = "HTML" if body.lstrip()[:1] == b"<" else "something else"
         raise DataError(f"expected a chat completion, got {kind}") from error
     if not completion.choices:
@@ -254,17 +351,23 @@ async def only_model(settings: ChatSettings) -> str:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, headers=headers) as response,
+            session.get(url, headers=headers, allow_redirects=False) as response,
         ):
-            if response.status in _FINAL:
-                raise UpstreamError(f"{url}: {_FINAL[response.status]} (HTTP {response.status})")
-            body = await response.read()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise UpstreamError(f"{url}: no answer ({type(error).__name__}); is it serving?") from error
+            reply = await _whole(response)
+    except (aiohttp.ClientError, OSError) as error:
+        raise UpstreamError(f"{url}: no answer ({told(error)}); is it serving?") from error
+    except DataError as error:
+        raise UpstreamError(f"{url}: {error}") from error
+    _refuse_final(url, reply, settings.key)
     try:
-        found = [str(one.get("id")) for one in msgspec.json.decode(body, type=_Models).data]
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise UpstreamError(f"{url}: expected a list of models, got something else") from error
+        found = [str(one.get("id")) for one in msgspec.json.decode(reply.body, type=_Models).data]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        said = said_in(reply.body, settings.key)
+        got = f"an error{said}" if said else "something else"
+        raise UpstreamError(
+            f"{url}: expected a list of models, got {got} (HTTP {reply.status}); name the model "
+            "with --generator-model where the server lists none"
+        ) from error
     if len(found) != 1:
         raise UpstreamError(
             f"{url} serves {len(found)} models ({', '.join(found[:5])}): name one with "

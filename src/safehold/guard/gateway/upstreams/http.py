@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from safehold.errors import ConfigError, UpstreamError
+from safehold.errors import ConfigError, UpstreamError, UsageError
 from safehold.guard.gateway.interface import BrokenReplyError, SilentUpstreamError
 from safehold.guard.gateway.policy import Limits
+from safehold.http_ask import checked_address, checked_key
 
 _READ_BYTES = 64 * 1024
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -265,10 +266,13 @@ def base_url(url: str) -> str:
     """Return a base URL that ends in a version path and no slash.
 
     Raises:
-        ConfigError: The URL is not http or https, or has a query.
+        ConfigError: The URL is not http or https, can't stand in a request, or has a query.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(checked_address(url))
+    except UsageError as error:
+        raise ConfigError(f"upstream: {error}, or `local`, or `hf:PATH`") from error
+    if parts.query or parts.fragment:
         raise ConfigError("upstream: expected `local`, `hf:PATH` or an http(s) URL without a query")
     if parts.username or parts.password:
         raise ConfigError("upstream: put the key into api_key_file, not into the URL")
@@ -290,4 +294,7 @@ def read_key(path: str | None) -> str | None:
         raise ConfigError(f"api_key_file {path}: can't be read") from error
     if not key:
         raise ConfigError(f"api_key_file {path}: is empty")
-    return key
+    try:
+        return checked_key(key)
+    except UsageError as error:
+        raise ConfigError(f"api_key_file {path}: {error}") from error

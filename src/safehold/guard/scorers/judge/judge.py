@@ -9,9 +9,10 @@ import aiohttp
 import msgspec
 
 from safehold.constitution import Constitution
-from safehold.errors import ConfigError, ScorerError
+from safehold.errors import ConfigError, ScorerError, UsageError
 from safehold.guard.scorers.interface import ExchangeScore, ScoringInput
 from safehold.guard.scorers.judge.framing import Framing
+from safehold.http_ask import checked_address
 
 _OK = 200
 _MOST_BYTES = 1 << 20
@@ -39,9 +40,11 @@ class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             ConfigError: The URL is not http or https, or a number is below 1.
         """
-        if not self.url.startswith(("http://", "https://")):
-            raise ConfigError("judge: expected an http(s) base URL")
-        if min(self.tries, self.parallel, self.most_tokens) < 1 or self.timeout_s <= 0:
+        try:
+            checked_address(self.url)
+        except UsageError as error:
+            raise ConfigError(f"judge: {error}") from error
+        if min(self.tries, self.parallel, self.most_tokens) < 1 or not self.timeout_s > 0:
             raise ConfigError("judge: tries, parallel, most_tokens and timeout_s must be above 0")
 
 

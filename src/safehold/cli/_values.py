@@ -1,0 +1,133 @@
+"""What a value on the command line may be, for values that click itself takes unread.
+
+Click takes `nan` and `inf` for numbers, also within a range, and any text for a key, a language or
+an address. They would fail, or do nothing, far from the option that they came from.
+`tests/cli/test_cli_values.py` goes through all commands and finds options without these types.
+"""
+
+import math
+import re
+from typing import Any
+
+import click
+
+from safehold.errors import UsageError
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+_LONGEST_LANGUAGE = 32
+_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
+
+
+class Finite(click.FloatRange):
+    """A number, in a range where one is given, and never `nan` or an infinity."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: It is none, is not finite, or lies outside of the range.
+        """
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(
+                f"expected a finite number{self._within()}, got {_short(value)!r}", param, ctx
+            )
+        try:
+            return super().convert(number, param, ctx)
+        except click.BadParameter:
+            self.fail(f"expected a number{self._within()}, got {_short(value)!r}", param, ctx)
+
+    def _within(self) -> str:
+        said = self._describe_range()
+        return f" ({said})" if said else ""
+
+    def _describe_range(self) -> str:
+        """Return the range as `--help` shows it; empty where there is none."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
+
+class HeaderKey(click.ParamType[str]):
+    """A secret that is sent in an HTTP header: visible ASCII characters. No message shows it."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the key; an empty one is none.
+
+        Raises:
+            click.BadParameter: It could not stand in a header.
+        """
+        from safehold.http_ask import checked_key  # its libraries are wanted only now
+
+        try:
+            return checked_key(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class LanguageCode(click.ParamType[str]):
+    """A language as a lexicon names it: `en`, `de`, `zh-Hant`."""
+
+    name = "code"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the code.
+
+        Raises:
+            click.BadParameter: It is no code of a language.
+        """
+        code = str(value)
+        if len(code) > _LONGEST_LANGUAGE or not _LANGUAGE.fullmatch(code):
+            self.fail(
+                "expected the code of a language, such as en, de or zh-Hant, "
+                f"got {_short(code)!r}; give --language again for each further one",
+                param,
+                ctx,
+            )
+        return code
+
+
+class Address(click.ParamType[str]):
+    """An http or https address, or one of some names that stand in its place."""
+
+    name = "url"
+
+    def __init__(self, *names: str, prefixes: tuple[str, ...] = ()) -> None:
+        """Take the names, and beginnings of other texts, that are taken as they are."""
+        self.names = names
+        self.prefixes = prefixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the address or name.
+
+        Raises:
+            click.BadParameter: It is neither.
+        """
+        text = str(value)
+        if text in self.names or (self.prefixes and text.startswith(self.prefixes)):
+            return text
+        from safehold.http_ask import checked_address  # its libraries are wanted only now
+
+        try:
+            return checked_address(text)
+        except UsageError as error:
+            others = [f"`{one}`" for one in (*self.names, *self.prefixes)]
+            also = f"{', '.join(others)} or " if others else ""
+            self.fail(str(error).replace("expected ", f"expected {also}", 1), param, ctx)
+
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""What every generator of random numbers here takes."""
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
