@@ -13,8 +13,8 @@ from bench.curve_work import _stock, chat
 from bench.tables import Table
 
 from safehold.exchange import Exchange
-from safehold.guard.interface import SessionPolicy
-from safehold.guard.session.drivers import drive
+from safehold.guard.interface import Escalation, SessionPolicy
+from safehold.guard.session.drivers import Answer, drive
 from safehold.guard.session.remembered import ScoreMemory
 
 
@@ -26,22 +26,31 @@ def _cpu(work: Callable[[], object]) -> float:
 
 def measured(turns: int, *, without: bool) -> tuple[str, ...]:
     """Return one row; `without` measures the conversation without a memory too (it takes long)."""
-    guard, ask = _stock()
+    guard, stage2 = _stock()
     whole = chat(turns)
 
     def judge(end: int, memory: ScoreMemory | None) -> None:
         asked = Exchange(turns=whole.turns[:end])
         session = guard.session(asked, SessionPolicy(), memory=memory, account="t/k")
-        drive(session.judge_prompt(), ask)
+        drive(session.judge_prompt(), counted)
 
     def every(memory: ScoreMemory | None) -> None:
         for end in range(1, turns + 1, 2):
             judge(end, memory)
 
+    read = 0
+
+    def counted(request: Escalation) -> Answer:
+        nonlocal read
+        read += 1
+        return stage2(request)
+
     judge(1, None)
     first = _cpu(lambda: [judge(1, None) for _ in range(5)]) / 5
     alone = _cpu(lambda: judge(turns - 1, None))
+    read = 0
     kept = _cpu(lambda: every(ScoreMemory()))
+    texts = read
     bare = f"{_cpu(lambda: every(None)):.2f}" if without else "-"
     requests = turns // 2
     return (
@@ -52,6 +61,7 @@ def measured(turns: int, *, without: bool) -> tuple[str, ...]:
         f"{kept:.2f}",
         f"{kept / alone:.1f}",
         f"{kept / (requests * first):.1f}",
+        f"{texts / requests:.1f}",
     )
 
 
@@ -76,9 +86,11 @@ def table(sizes: tuple[int, ...], *, without: bool) -> Table:
             "every turn, CPU s",
             "x last turn alone",
             "x as many first turns",
+            "texts of a request that stage 2 read",
         ),
         rows=tuple(rows),
-        note="Turns of 300 characters by user and model; a request for each of the user's.",
+        note="Turns of 300 characters by user and model, runs without a sentence's end, which are "
+        "cut in windows that stage 2 reads too; a request for each of the user's.",
     )
 
 
