@@ -32,8 +32,8 @@ MIN_NEW_LEAVES = 1000
 ON_THE_WAY = 5000
 """How many leaves of one replay are worth a snapshot before its end: some seconds of work."""
 _SHARE = 4
-"""On the way one is kept when a quarter has come again: all of them cost five times the last, and
-a kill costs a fifth of the work at most."""
+"""On the way one is kept when a quarter of the leaves are newer than the last: all of them cost
+four times the last, and a kill costs a quarter of the work at most."""
 MAX_BYTES = 2 * 2**30
 _CONTEXT = b"safehold-state/1\0"
 
