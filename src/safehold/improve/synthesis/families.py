@@ -13,7 +13,8 @@ import msgspec
 from datasketch import MinHash, MinHashLSH
 
 from safehold.exchange import Role
-from safehold.improve.synthesis.interface import Example, Side, Split
+from safehold.improve.synthesis.crossed import CROSSED
+from safehold.improve.synthesis.interface import CONSTITUTION, GENERAL, Example, Side, Split
 
 PERMUTATIONS = 64
 _SHINGLE_WORDS = 3
@@ -24,6 +25,8 @@ _MANY = 60
 """Families from which chance is even enough."""
 _WHOLE = 60
 """Characters from which a reply is text of its own and no common phrase."""
+_NOT_WRITTEN = frozenset({CONSTITUTION, CROSSED, GENERAL})
+"""Generators whose examples nobody wrote about the class."""
 _BOUNDS = ((Split.TRAIN, 0.72), (Split.CALIBRATE, 0.90), (Split.TEST, 1.0))
 
 
@@ -120,7 +123,8 @@ def balanced(examples: Sequence[Example]) -> list[Example]:
     Chance gives a clause of few families too few of one split, or none. Such a clause's families
     are ranked by their hash and cut at the splits' shares; a family that stands in several clauses
     goes where its restricted one puts it. Clauses of many families stay as they are,
-    and so does a dataset whose restricted clauses all have many.
+    and so does a dataset whose restricted clauses all have many. What is left empty then is filled
+    (`_filled`).
     """
     moved = {example.family: example.split for example in examples}
     # Families with a reply are shared out by themselves: both surfaces are calibrated and measured.
@@ -131,22 +135,63 @@ def balanced(examples: Sequence[Example]) -> list[Example]:
         key = (permitted, example.clause, example.family not in told)
         clauses.setdefault(key, set()).add(example.family)
     restricted = [families for (permitted, _, _), families in clauses.items() if not permitted]
-    if all(len(families) >= _MANY for families in restricted):
-        return list(examples)
+    enough = all(len(families) >= _MANY for families in restricted)
     placed: set[str] = set()
-    for key in sorted(clauses):
+    for key in () if enough else sorted(clauses):
         families = sorted(clauses[key] - placed, key=_share)
         if _FEWEST <= len(clauses[key]) < _MANY:
             for rank, family in enumerate(families):
                 share = (rank + 0.5) / len(families)
                 moved[family] = next(split for split, bound in _BOUNDS if share < bound)
         placed |= clauses[key]
+    _filled(moved, examples)
     return [
         one
         if moved[one.family] is one.split
         else msgspec.structs.replace(one, split=moved[one.family])
         for one in examples
     ]
+
+
+def _filled(moved: dict[str, Split], examples: Sequence[Example]) -> None:
+    """Give each split a written family of each side, where there are three about the class.
+
+    A side's families with a reply count, where there are three of them, else all of it. Texts that
+    are crossed of the constitution's words, and general ones, are no proof of anything and don't
+    count. A split that lacks a family takes one from the split that has most; none is left empty by
+    that on the other side: of two families in one split, one at least is not the other side's last.
+    """
+    sides: list[set[str]] = []
+    for side in (Side.RESTRICTED, Side.PERMITTED):
+        own = [
+            one
+            for one in examples
+            if one.side is side and one.lineage.generator not in _NOT_WRITTEN
+        ]
+        told = {one.family for one in own if one.reply}
+        every = {one.family for one in own}
+        sides.append(told if len(told) >= len(Split) else every)
+
+    def inside(families: set[str], split: Split) -> list[str]:
+        return sorted((one for one in families if moved[one] is split), key=_share)
+
+    for families in sides:
+        if len(families) < len(Split):
+            continue
+        for split in Split:
+            if inside(families, split):
+                continue
+            donor = max(Split, key=lambda one: len(inside(families, one)))
+            spare = [
+                family
+                for family in inside(families, donor)
+                if all(
+                    family not in others or len(inside(others, donor)) > 1
+                    for others in sides
+                    if len(others) >= len(Split)
+                )
+            ]
+            moved[spare[-1]] = split
 
 
 def leaks(examples: Iterable[Example]) -> list[str]:

@@ -8,6 +8,8 @@ import msgspec
 
 from safehold.exchange import Exchange
 
+CONSTITUTION = "constitution"
+"""The generator of what a constitution itself holds."""
 GENERAL = "general"
 """The generator of the package's text that stands beside a class of somebody's own."""
 

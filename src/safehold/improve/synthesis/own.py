@@ -10,7 +10,14 @@ from safehold.errors import DataError
 from safehold.exchange import user_says
 from safehold.improve.synthesis import seeds
 from safehold.improve.synthesis.crafts import crafts
-from safehold.improve.synthesis.interface import GENERAL, Example, Lineage, Side, Split
+from safehold.improve.synthesis.interface import (
+    CONSTITUTION,
+    GENERAL,
+    Example,
+    Lineage,
+    Side,
+    Split,
+)
 from safehold.improve.synthesis.seeds import SeedBook
 from safehold.improve.synthesis.subject import SubjectWords
 
@@ -79,7 +86,7 @@ class SeedFolder:
 class ConstitutionText:
     """Yields what the constitution itself holds: its asks, and its crossed lexicon."""
 
-    name = "constitution"
+    name = CONSTITUTION
 
     def __init__(self, constitution: Constitution) -> None:
         """Take the constitution."""
