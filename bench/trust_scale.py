@@ -5,7 +5,9 @@ it is made once. Its leaves are grants from request to use, each signed as the d
 """
 
 import argparse
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,7 +117,7 @@ def append_beside(log: Path, readers: int, repeats: int = 20) -> Row:
             time.sleep(0.05)
     finally:
         for one in listing:
-            subprocess.run(["kill", "-TERM", f"-{one.pid}"], check=False)
+            os.killpg(one.pid, signal.SIGTERM)
             one.wait()
     walls.sort()
     median = walls[len(walls) // 2]
