@@ -45,6 +45,37 @@ def test_every_printed_command_is_understood(line: str) -> None:
                     assert not follows.startswith("--")
 
 
+_SAID = re.compile(r"`([^`]+)`")
+_VARYING = re.compile(
+    r"\d+(?:\.\w+)?|\.\.\.|\bX\b|seeds/\w+|\b(?:test|restricted|refused)\b"
+    r"|\bdata$|\b(?=by another)"
+)
+"""What a message has from the run: numbers, files, clauses, splits, sides, reasons."""
+
+
+def _troubles() -> list[str]:
+    """Return the messages that the page's table of troubles quotes, in parts that never vary."""
+    _, _, table = _PAGE.read_text("utf-8").partition("| You see | What it means |")
+    rows = [line.split("|")[1] for line in table.partition("\n\n")[0].split("\n")[2:]]
+    said = [part for row in rows for part in _SAID.findall(row)]
+    parts = [part.strip(" :,") for one in said for part in _VARYING.split(one)]
+    return [part for part in parts if len(part) >= len("clause")]
+
+
+def test_every_message_that_the_page_quotes_is_one_of_ours() -> None:
+    """What the page says one will see stands in the package, word for word."""
+    folder = _ROOT / "src" / "safehold"
+    files = [folder / "record_file.py"]
+    files += [
+        file
+        for part in ("cli", "improve", "constitution")
+        for file in (folder / part).rglob("*.py")
+    ]
+    source = "".join(re.sub(r'"\s*\n\s*f?"', "", file.read_text("utf-8")) for file in files)
+    assert len(_troubles()) > 10
+    assert [part for part in _troubles() if part not in source] == []
+
+
 def test_the_page_names_every_step() -> None:
     """From new to serve, and up, nothing of the path is missing on the page."""
     said = " ".join(_commands())

@@ -1,4 +1,4 @@
-"""The tutorial of a class of one's own, run as printed in an empty folder, to a served guard."""
+"""The tutorial of a class of one's own, run as printed in an empty folder from a built wheel."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,20 @@ pytestmark = pytest.mark.soak
 _ROOT = Path(__file__).parents[2]
 _PAGE = _ROOT / "docs" / "your-own-class.md"
 _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+_SHOWN = re.compile(r"```text\n(.*?)```", re.DOTALL)
 _LIMIT_S = 2400
+
+
+def _installed(folder: Path) -> Path:
+    """Return a folder with what the wheel holds; nothing of the repository is beside it."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")],
+        cwd=_ROOT, check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    (wheel,) = (folder / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder / "site")
+    return folder / "site"
 
 
 def _files(folder: Path) -> None:
@@ -74,40 +88,66 @@ def _serve(words: list[str], folder: Path, environment: dict[str, str]) -> None:
         running.communicate(timeout=60)
 
 
+def _look(words: list[str], said: str, work: Path) -> None:
+    """Hold what a command printed and wrote against what the page says of it."""
+    match words[0]:
+        case "synth":
+            assert ("total" if "--dry-run" in words else "wanted") in said
+        case "train" | "up":
+            assert "blocked" in said
+        case "eval":
+            assert (work / "report" / "report.html").is_file()
+        case "ledger":
+            assert "second" in said
+
+
 def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
-    """Every command of the page ends as the page says, and the guard answers at the end."""
-    _files(tmp_path)
-    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    """Every command of the page, from the wheel, ends and prints as the page says; it serves."""
+    site = _installed(tmp_path)
+    work = tmp_path / "empty"
+    work.mkdir()
+    _files(work)
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(site)}
+    page = _PAGE.read_text("utf-8")
+
+    def run(words: list[str], status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "safehold", *words],
+            cwd=work, env=environment, capture_output=True, text=True, check=False,
+            timeout=_LIMIT_S,
+        )  # fmt: skip
+        assert done.returncode == status, f"{words}\n{done.stdout[-500:]}{done.stderr[-3000:]}"
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    where = [sys.executable, "-c", "import safehold; print(safehold.__file__)"]
+    found = subprocess.run(where, cwd=work, env=environment, capture_output=True, check=True)
+    assert found.stdout.decode().startswith(str(site)), "the repository's own code runs"
     with generating(GeneratorServer()) as server, MockUpstream() as model:
-        lines = "\n".join(_BLOCK.findall(_PAGE.read_text("utf-8"))).split("\n")
-        for line in lines:
+        for line in "\n".join(_BLOCK.findall(page)).split("\n"):
             if not line.startswith("safehold "):
                 continue
             line = line.replace("$GENERATOR", server.url).replace("$MODEL", model.url)  # noqa: PLW2901
             words = shlex.split(line)[1:]
             if "bundles/second" in words:  # stands for a class that was trained the same way
-                shutil.copytree(tmp_path / "bundles" / "mine", tmp_path / "bundles" / "second")
+                shutil.copytree(work / "bundles" / "mine", work / "bundles" / "second")
             if words[0] == "serve":
-                _serve(words, tmp_path, environment)
+                _serve(words, work, environment)
                 continue
             if "--read" in words:
-                _accept(tmp_path)
-            done = subprocess.run(
-                [sys.executable, "-m", "safehold", *words],
-                cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-                timeout=_LIMIT_S,
-            )  # fmt: skip
+                _accept(work)
+            calls = len(server.asked)
             # An unfilled template is what lint must find fault with; nothing else is unfinished.
-            wanted = 1 if words[:2] == ["constitution", "lint"] else 0
-            assert done.returncode == wanted, f"{line}\n{done.stderr[-3000:]}"
-            assert "Traceback" not in done.stderr
+            unfilled = words[:2] == ["constitution", "lint"]
+            said = run(words, 1 if unfilled else 0)
+            _look(words, said, work)
+            if unfilled:
+                printed = [one for one in _SHOWN.findall(page)[0].split("\n") if one not in "..."]
+                assert [one for one in printed if one not in said.split("\n")] == []
+                assert "0 errors, 0 warnings" in run([*words[:2], "bicycle-repair.yaml"])
+            assert "--dry-run" not in words or len(server.asked) == calls, "the plan calls nobody"
             if words[0] == "up":
                 calls = len(server.asked)
-                again = subprocess.run(
-                    [sys.executable, "-m", "safehold", *words],
-                    cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-                    timeout=_LIMIT_S,
-                )  # fmt: skip
-                assert again.returncode == 0
+                again = run(words)
                 assert len(server.asked) == calls, "no call is paid for twice"
-                assert "serve it: safehold serve" in again.stdout
+                assert "serve it: safehold serve" in again
