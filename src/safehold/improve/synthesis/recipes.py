@@ -15,6 +15,7 @@ from safehold.improve.synthesis.encodings import encoded_request
 from safehold.improve.synthesis.families import told_by_user
 from safehold.improve.synthesis.interface import Example, Side, Split, prompt_label
 from safehold.improve.synthesis.phrasebook import Phrasebook
+from safehold.improve.synthesis.structures import structured as in_structure
 
 _SHORT_DOCUMENT = 900
 _LONG_REPLY = 3
@@ -133,6 +134,14 @@ def conversation_of(parent: Example, pool: Pool, rng: random.Random) -> Made:
     return Made(conversation.after_history(told_by_user(parent), history), "", ())
 
 
+def structured(parent: Example, pool: Pool, rng: random.Random) -> Made:
+    """Spread the words of the request, or of a pasted passage, over a structure."""
+    del pool
+    said = parent.reply if parent.reply and _chance(rng, 0.6) else told_by_user(parent)
+    text, chain = rewrite.apply(said, [in_structure], rng)
+    return Made(user_says(text), "", chain, ask=parent.side is Side.RESTRICTED)
+
+
 def pasted(parent: Example, pool: Pool, rng: random.Random) -> Made:
     """Put a pasted document beside the request."""
     text, chain = _dressed(told_by_user(parent), pool, rng)
@@ -243,6 +252,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("split-turns", split_turns, _prompt, 2.5, 2),
     Recipe("history", with_history, _prompt, 2, 2),
     Recipe("conversation", conversation_of, _single, 0, 6),
+    Recipe("structured", structured, _prompt, 3.5, 5),
     Recipe("pasted", pasted, _prompt, 2.5, 3),
     Recipe("tool-result", tool_result, _prompt, 1.5, 1.5),
     Recipe("system", system_prompt, _prompt, 1.5, 2),
