@@ -19,7 +19,7 @@ try:
     from safehold.detect.runners.ray_runner import run_ray
     from safehold.guard.gateway.upstreams import embedded as local
     from safehold.improve.synthesis import dataset, seeds
-    from safehold.improve.synthesis.build import SIZES, build
+    from safehold.improve.synthesis.build import SIZES, build, target_of
     from safehold.improve.synthesis.calls import CallBook
     from safehold.improve.synthesis.chat import ChatSettings, only_model
     from safehold.improve.synthesis.costs import CallPlan, Expected, Price, call_plan
@@ -142,8 +142,7 @@ def make_dataset(request: SynthRequest, running: ExitStack, progress: Progress) 
             # After the model, which says at once that it is no good; the order of rows stays.
             base += general.generate(seed=request.seed)
         base += answered
-        # The package's general text comes on top of what the size is about.
-        target = SIZES[request.size] + (0 if sources.written else len(base))
+        target = target_of(request.size, len(base), written=sources.written)
         progress.start("examples", target)
         told = 0
 

@@ -41,6 +41,9 @@ _RATE = Finite(min=0.0, max=1.0, min_open=True, max_open=True)
 @click.option("--alpha", type=_RATE, default=0.002, show_default=True, help="Most blocked.")
 @click.option("--near-alpha", type=_RATE, default=0.03, show_default=True, help="Of near texts.")
 @click.option("--escalate", type=_RATE, default=0.06, show_default=True, help="Share for stage 2.")
+@click.option("--reply-alpha", type=_RATE, help="`--alpha` of replies, where it is another.")
+@click.option("--reply-near-alpha", type=_RATE, help="`--near-alpha` of replies.")
+@click.option("--reply-escalate", type=_RATE, help="`--escalate` of replies.")
 @click.option(
     "--contamination",
     type=Finite(min=0.0, max=0.5),
@@ -72,6 +75,9 @@ def calibrate(
     alpha: float,
     near_alpha: float,
     escalate: float,
+    reply_alpha: float | None,
+    reply_near_alpha: float | None,
+    reply_escalate: float | None,
     contamination: float,
     record: Path | None,
     keys: tuple[str, ...],
@@ -90,6 +96,7 @@ def calibrate(
       safehold calibrate homebrewing --benign traffic.jsonl --out bundles/ours
       safehold calibrate homebrewing --ledger safehold-ledger.db --contamination 0.001 --out ours
       safehold calibrate homebrewing --benign week/ --contamination 0.001 --out bundles/ours
+      safehold calibrate homebrewing --benign week/ --reply-escalate 0.03 --out bundles/ours
       safehold calibrate bundles/new --from-record calibration.json --out bundles/again
     """
     from rich.console import Console
@@ -116,7 +123,13 @@ def calibrate(
             raise DataError(f"{from_record.name}: not a calibration record: {error}") from error
     else:
         settings = TrafficSettings(
-            alpha=alpha, near_alpha=near_alpha, escalate=escalate, contamination=contamination
+            alpha=alpha,
+            near_alpha=near_alpha,
+            escalate=escalate,
+            contamination=contamination,
+            reply_alpha=reply_alpha,
+            reply_near_alpha=reply_near_alpha,
+            reply_escalate=reply_escalate,
         )
         traffic = traffic_of(benign, loaded.manifest.constitution, part, limit)
         if ledger is not None:

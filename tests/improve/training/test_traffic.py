@@ -100,6 +100,23 @@ def test_stage_2_reads_the_wanted_share_of_replies_and_every_request() -> None:
     }
 
 
+def test_replies_may_bear_rates_of_their_own() -> None:
+    """A rate of replies moves their threshold alone; the prompts' stays where it was."""
+    both = traffic(40, near=60)
+    _, usual = calibrated(tiny_bundle(), both, settings(), Progress())
+    for rates in ({"reply_alpha": 0.3}, {"reply_escalate": 0.3}):
+        _, own = calibrated(tiny_bundle(), both, settings(**rates), Progress())
+        assert own.surfaces["prompt"] == usual.surfaces["prompt"]
+        assert own.surfaces["reply"] != usual.surfaces["reply"]
+        _, alike = calibrated(
+            tiny_bundle(),
+            both,
+            settings(**{name.removeprefix("reply_"): rate for name, rate in rates.items()}),
+            Progress(),
+        )
+        assert own.surfaces["reply"] == alike.surfaces["reply"]
+
+
 def test_too_little_traffic_is_an_error() -> None:
     """A promise that so few texts can't keep is not made."""
     with pytest.raises(DataError, match="needs"):

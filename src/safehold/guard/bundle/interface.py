@@ -133,8 +133,11 @@ class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     margins: tuple[float, float, float] = (0.0, 2.0, 2.0)
 
 
-class TrafficRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A calibration on traffic: of which bundle, on what (digests), with which promise."""
+class TrafficRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A calibration on traffic: of which bundle, on what (digests), with which promise.
+
+    Replies have the prompts' rates where they have none of their own.
+    """
 
     bundle: Sha256
     sources: dict[str, str]
@@ -143,6 +146,8 @@ class TrafficRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     near_alpha: float
     delta: float
     contamination: float
+    reply_alpha: float | None = None
+    reply_near_alpha: float | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -41,7 +41,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     `escalate`: stage 1 at or above asks stage 2. `weights` = (stage 1, stage 2, constant) of the
     ensemble; `block`: the ensemble at or above blocks. `alone`: stage 1 at or above blocks where
     the bundle has no stage 2. `earlier`, `part` and `joined` are what stage 2's logit of such a
-    text of a prompt counts less than that of its last request.
+    text of a prompt counts less than that of its last request; `joined` of a reply, what that of a
+    reply behind earlier answers counts less than that of the reply alone.
     """
 
     escalate: float

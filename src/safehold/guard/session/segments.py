@@ -267,13 +267,24 @@ def reading(exchange: Exchange) -> str:
     return "\n".join(texts)[-READ:]
 
 
-def last_answer(exchange: Exchange) -> str:
-    """Return the end of what the assistant said before, so that a split answer adds up."""
+def answered(exchange: Exchange) -> str:
+    """Return the end of what the assistant said in its turns, so that a split answer adds up."""
+    said: list[str] = []
+    room = READ // 2
     for turn in reversed(exchange.turns):
-        if turn.role is Role.ASSISTANT:
-            return "\n".join(
-                part.text
-                for part in turn.parts
-                if isinstance(part, TextPart) and part.channel is Channel.TEXT
-            )[-READ // 2 :]
-    return ""
+        if turn.role is Role.ASSISTANT and room > 0:
+            texts = (part.text for part in turn.parts if isinstance(part, TextPart)
+                     and part.channel is Channel.TEXT)  # fmt: skip
+            text = "\n".join(texts)[-room:]
+            if text.strip():
+                said.append(text)
+                room -= len(text) + 1
+    return "\n".join(reversed(said))
+
+
+def joined_answer(before: str, reply: str) -> str:
+    """Return the end of what was answered before and of a reply as one text; "" for no news.
+
+    A reply that is as long as what stage 2 reads is read without what stood before it.
+    """
+    return f"{before}\n{reply}"[-READ:] if before and len(reply) < READ else ""

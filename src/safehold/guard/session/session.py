@@ -30,14 +30,14 @@ from safehold.guard.interface import (
 from safehold.guard.overlay.live import HotSearch, HotSource, no_hot_rules
 from safehold.guard.scorers.rules import RuleHit
 from safehold.guard.scorers.tokens import tokens
-from safehold.guard.session.cascade import Cascade
+from safehold.guard.session.cascade import Cascade, TextKind
 from safehold.guard.session.coded import whole_windows
 from safehold.guard.session.decisions import Failures, block_at, rule_block
 from safehold.guard.session.drivers import guarded
 from safehold.guard.session.lanes import GrowingViews, LaneState, ProbeState
 from safehold.guard.session.prompts import PromptJudge
 from safehold.guard.session.remembered import AccountMemory, ScoreMemory
-from safehold.guard.session.segments import READ, last_answer, reading
+from safehold.guard.session.segments import READ, answered, joined_answer, reading
 from safehold.guard.session.written import WrittenRules
 
 __all__ = [
@@ -88,7 +88,7 @@ class GuardSession:
         self._exempt = exempt or _nobody
         self._lanes: dict[Lane, LaneState] = {}
         self._reading = reading(exchange)
-        self._before = last_answer(exchange)
+        self._before = answered(exchange)
         self._escalations = 0
         self._failures = Failures(policy)
         self._written = WrittenRules(cascade.rules, HotSearch(hot))
@@ -401,15 +401,25 @@ class GuardSession:
         return None
 
     def _ask(self, state: LaneState, stage1: float, reply: str) -> ScoringFlow[Block | None]:
-        """Ask stage 2 about a lane and decide by the ensemble."""
-        self._escalations += 1
+        """Ask stage 2 about a lane, then about it behind what was answered before."""
         state.note_doubt()
+        block = yield from self._read(state, stage1, reply, TextKind.REQUEST)
+        together = joined_answer(self._before, reply)
+        if block is None and together:
+            block = yield from self._read(state, stage1, together, TextKind.JOINED)
+        return block
+
+    def _read(
+        self, state: LaneState, stage1: float, reply: str, kind: TextKind
+    ) -> ScoringFlow[Block | None]:
+        """Have stage 2 read a text of a kind and decide by the ensemble."""
+        self._escalations += 1
         surface = self._cascade.reply
         answer = yield Escalation(prompt=self._reading, reply=reply)
         if isinstance(answer, Failed):
             return self._failures.failed(answer, Stage.STAGE2, state)
         probe = None if state.probe is None else state.probe.logit()
-        logit = self._cascade.ensemble(surface, stage1, answer.logit, probe)
+        logit = self._cascade.ensemble(surface, stage1, answer.logit, probe, kind)
         final = self._failures.finite(logit, Stage.STAGE2, state)
         if isinstance(final, Block):
             return final

@@ -16,6 +16,19 @@ from safehold.improve.synthesis.recipes import RECIPES, Pool, Recipe, pool_of
 
 SIZES = {"small": 1_800, "default": 27_500, "large": 32_000}
 """Examples aimed at, base ones included; base examples are never left out for size."""
+_MADE = 0.3
+"""Of the written examples so many more are made at least, but for the small size."""
+
+
+def target_of(size: str, base: int, *, written: bool) -> int:
+    """Return how many examples a size aims at, for so many base examples, written or answered.
+
+    A book that grows would leave no room for what is made of it: then the size grows too. The
+    package's general text comes on top of what a size is about where a model answered.
+    """
+    if not written:
+        return SIZES[size] + base
+    return max(SIZES[size], 0 if size == "small" else round((1 + _MADE) * base))
 
 
 class ExampleCount(Protocol):

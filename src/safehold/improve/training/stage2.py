@@ -44,10 +44,10 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     """
 
     frozen: int = 2
-    epochs: int = 2
+    epochs: int = 3
     own_epochs: int = 3
     general: float = 1.0
-    later: float = 0.5
+    later: float = 0.4
     most_wrong: float = 2.0
     replay: float = 0.12
     blanked: float = 0.06

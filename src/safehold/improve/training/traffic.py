@@ -44,7 +44,7 @@ class TrafficSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `alpha` is the most of it that may be blocked, `near_alpha` the most of the texts near the
     subject, `escalate` the share that stage 2 reads, `contamination` the share of the traffic that
-    may be restricted after all.
+    may be restricted after all. Replies may have rates of their own; without them they have these.
     """
 
     alpha: float = 0.002
@@ -52,6 +52,19 @@ class TrafficSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delta: float = 0.05
     escalate: float = 0.06
     contamination: float = 0.0
+    reply_alpha: float | None = None
+    reply_near_alpha: float | None = None
+    reply_escalate: float | None = None
+
+    def of_replies(self) -> "TrafficSettings":
+        """Return the rates that replies shall bear."""
+        own = {
+            "alpha": self.reply_alpha,
+            "near_alpha": self.reply_near_alpha,
+            "escalate": self.reply_escalate,
+        }
+        given = {name: rate for name, rate in own.items() if rate is not None}
+        return msgspec.structs.replace(self, **given)
 
 
 class TrafficText(msgspec.Struct, frozen=True):
@@ -87,21 +100,24 @@ def calibrated(
     silent = msgspec.structs.replace(cascade, has_stage2=False, probe=None)
     first = _rows(silent, bundle, texts, progress, stage2=False)
     general = len(traffic.general)
+    rates = {True: settings, False: settings.of_replies()}
     levels = [
         float(
             np.quantile(
                 [max(row[surface].stage1, _LOWEST) for row in first[:general] if surface in row],
-                1 - settings.escalate,
+                1 - own.escalate,
             )
         )
-        for surface in (True, False)
+        for surface, own in rates.items()
     ]
     cascade = msgspec.structs.replace(
         cascade,
         prompt=_with_margins(
             msgspec.structs.replace(cascade.prompt, escalate=levels[0]), (0.0, 0.0, 0.0)
         ),
-        reply=msgspec.structs.replace(cascade.reply, escalate=levels[1]),
+        reply=_with_margins(
+            msgspec.structs.replace(cascade.reply, escalate=levels[1]), (0.0, 0.0, 0.0)
+        ),
     )
     if cascade.has_stage2:
         hot = [
@@ -123,18 +139,19 @@ def calibrated(
         base = cascade.prompt if prompt else cascade.reply
         usual = [row[prompt] for row in first[:general] if prompt in row]
         close = [row[prompt] for row in first[general:] if prompt in row]
-        if prompt and cascade.has_stage2:
-            base = _with_margins(base, _margins(base, usual, close, settings))
+        if cascade.has_stage2:
+            base = _with_margins(base, _margins(base, usual, close, rates[prompt]))
         surfaces[name] = _surface(
             base,
             [_final(cascade, base, row) for row in usual],
             [_final(cascade, base, row) for row in close],
-            settings,
+            rates[prompt],
         )
     record = TrafficRecord(
         bundle=bundle.digest, sources=traffic.sources, surfaces=surfaces,
         alpha=settings.alpha, near_alpha=settings.near_alpha, delta=settings.delta,
-        contamination=settings.contamination,
+        contamination=settings.contamination, reply_alpha=settings.reply_alpha,
+        reply_near_alpha=settings.reply_near_alpha,
     )  # fmt: skip
     return at_record(cascade, record), record
 
