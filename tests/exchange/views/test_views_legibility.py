@@ -66,7 +66,19 @@ SYLLABLES = [a + b for a in "bdfgklm" for b in "aeiou"][:26]
 NAMES = [
     f"{letter}{end}" for letter, end in zip(shuffled(8), ["ostrich", "umbrella"] * 13, strict=True)
 ]
+
+
+def xored(pad: str, joint: str = "") -> str:
+    """Return the text's bytes under a repeated pad, in hexadecimal."""
+    data = TEXT.encode()
+    return joint.join(f"{byte ^ ord(pad[at % len(pad)]):02x}" for at, byte in enumerate(data))
+
+
 UNREADABLE = {
+    "xored": xored("kettle"),
+    "xored with a digit": xored("7"),
+    "xored, in pairs": xored("lamp", " "),
+    "xored, as a dump": xored("lamp", ":").upper(),
     "private alphabet": swapped(shuffled(1)),
     "another private alphabet": swapped(shuffled(2)),
     "georgian letters": swapped("".join(chr(0x10D0 + n) for n in range(26))),
@@ -182,6 +194,17 @@ def blobs() -> dict[str, str]:
             for n, (w, b) in enumerate(
                 [("e4", "e5"), ("Nf3", "Nc6"), ("Bb5", "a6"), ("Ba4", "Nf6"), ("O-O", "Be7")] * 4, 1
             )
+        ),
+        "dump": "\n".join(rng.randbytes(16).hex(" ") for _ in range(20)),
+        "long digest": "\n".join(rng.randbytes(64).hex() for _ in range(8)),
+        "decimal table": "\n".join(
+            " ".join(f"{rng.randint(10, 75)}" for _ in range(12)) for _ in range(30)
+        ),
+        "digits of a number": "3." + "".join(rng.choices("0123456789", k=900)),
+        "addresses": "\n".join(rng.randbytes(6).hex(":") for _ in range(40)),
+        "colours": ", ".join(f"#{rng.randbytes(3).hex()}" for _ in range(60)),
+        "identifiers": "\n".join(
+            "-".join(rng.randbytes(n).hex() for n in (4, 2, 2, 2, 6)) for _ in range(20)
         ),
         "refrain": "la la la, ooh ooh ah ah, " * 40,
         "form": "Name: _______________\n1. _______________\n2. _______________\n" * 6,

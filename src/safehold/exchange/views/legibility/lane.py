@@ -5,6 +5,7 @@ from typing import Final
 
 from safehold.exchange.views.interface import View
 from safehold.exchange.views.legibility.alphabets import Alphabets
+from safehold.exchange.views.legibility.hexadecimal import Hexadecimal
 from safehold.exchange.views.legibility.kinds import typed
 from safehold.exchange.views.legibility.model import CONTEXT, codes, stock_model
 from safehold.exchange.views.legibility.spans import Spans, covered, merged, without
@@ -24,15 +25,17 @@ _WORTH: Final = 100
 class LegibleLane:
     """Feed it what a lane says and the views found meanwhile; `count` is what stays unreadable.
 
-    Counted are the characters of stretches that the model finds implausible or that use words as
-    letters, without those that a view explains and those of blobs whose kind was parsed (each kind
-    up to its allowance). It is a function of the text and of where `feed` was called.
+    Counted are the characters of stretches that the model finds implausible, that use words as
+    letters or are text under a key in hexadecimal, without those that a view explains and those of
+    blobs whose kind was parsed (each kind up to its allowance). It is a function of the text and of
+    where `feed` was called.
     """
 
     __slots__ = (
         "_alphabets",
         "_credit",
         "_explained",
+        "_hexadecimal",
         "_start",
         "_stretches",
         "_text",
@@ -47,6 +50,7 @@ class LegibleLane:
         self._start = 0
         self._windows = [Windows(scale) for scale in SCALES]
         self._alphabets = Alphabets()
+        self._hexadecimal = Hexadecimal()
         self._stretches: Spans = []
         self._explained: Spans = []
         self._credit = 0
@@ -104,7 +108,7 @@ class LegibleLane:
         at = self._start + len(self._text)
         bits, points = stock_model().bits(text, self._text[-CONTEXT:]), codes(text)
         fresh = [span for windows in self._windows for span in windows.feed(bits, points)]
-        fresh += self._alphabets.feed(text, at)
+        fresh += self._alphabets.feed(text, at) + self._hexadecimal.feed(text, at)
         self._text += text
         if fresh:
             self._stretches = merged([*self._stretches, *fresh])
