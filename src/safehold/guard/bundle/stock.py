@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "d11b9d7df2e8b96d1dbcd91660001b45f943ccc6d84a029f61e5d6c008b7d993",
+    "homebrewing": "4ad24935ca070f05568e0cabee4b15e20c42c59d7d8c187959d173940f296eb5",
 }
 
 
