@@ -235,6 +235,24 @@ def test_each_kind_of_text_has_its_own_margin(surer: tuple[TextKind, ...]) -> No
         assert isinstance(verdict, Allow) is (kind in surer), kind
 
 
+def test_a_structure_counts_as_a_part_of_what_its_words_say() -> None:
+    """Its words are the request, and the form itself must be as sure as a part.
+
+    Who puts a request beside a structure has it read as a request.
+    """
+    asked = "stir the milk then keep it warm for seven hours and cool"
+    form = "".join(f'<a w="{word}"/>' for word in asked.split(" "))
+    for margin, stopped in ((0.0, True), (100.0, False)):
+        verdict, read, _ = judged(user_says(form), '<a w="milk"/>', margins={"part": margin})
+        assert isinstance(verdict, Block) is stopped
+        assert any(asked in text for text in read) or stopped
+        verdict, _, _ = judged(user_says(form), "stir the milk then", margins={"part": margin})
+        assert isinstance(verdict, Block)
+    beside = f"how do I dye wool with onion skins in one single afternoon {form}"
+    verdict, _, _ = judged(user_says(beside), "dye wool", margins={"part": 100.0})
+    assert isinstance(verdict, Block)
+
+
 @pytest.mark.parametrize(
     "shape", ['{{"{n}": "{w}"}}\n', '"{w}": {n}, ', '<a w="{w}"/>', "({n}, '{w}'),\n", "{n},{w}\n"]
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safehold.exchange.views import readable, slotted
+from safehold.exchange.views import readable, slotted, spread_over
 
 TEXT = (
     "warm nine cups of milk to 45 degrees stir in one spoon of live culture cover the pot keep it "
@@ -42,6 +42,17 @@ FORMATS: dict[str, Callable[[int, str], str]] = {
     "lines of two columns": lambda n, w: f"{n},{w}\n",
     "a table": lambda n, w: f"| {n} | {w} |\n",
 }
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_structure_is_told_from_a_text_with_one_in_it(name: str) -> None:
+    """A form that says its reading and nothing else; with a sentence beside it, it is more."""
+    form = "".join(FORMATS[name](*one) for one in enumerate(WORDS))
+    asked = "Please tell me plainly how anybody dyes wool with onion skins at home"
+    for reading in slotted(form):
+        assert spread_over(form, reading) or len(reading.split()) < len(WORDS) - 4
+    for whole in (f"{asked}\n{form}", f"{form}\n{asked}", f"{form}\n{asked}\n{form}"):
+        assert not any(spread_over(whole, reading) for reading in (*slotted(whole), TEXT))
 
 
 def _read(text: str) -> tuple[str, ...]:

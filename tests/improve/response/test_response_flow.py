@@ -271,7 +271,7 @@ def test_a_false_alarm_passes_after_the_warm_start_and_its_twins_stay_stopped(
         made=made,
         replay=corpus.replay(600, 1),
         benign=corpus.benign(120, 1),
-        settings=WarmSettings(rounds=1),
+        settings=WarmSettings(),
         out=tmp_path / "challenger",
         key=None,
         progress=Progress(),

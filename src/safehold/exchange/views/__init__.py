@@ -4,7 +4,7 @@ from safehold.exchange.views.interface import View, ViewLimits
 from safehold.exchange.views.normalise import normalise
 from safehold.exchange.views.reader import Reader, readable
 from safehold.exchange.views.search import views
-from safehold.exchange.views.slots import slotted
+from safehold.exchange.views.slots import slotted, spread_over
 from safehold.exchange.views.streaming import StreamingSettings, StreamingViews
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "normalise",
     "readable",
     "slotted",
+    "spread_over",
     "views",
 ]

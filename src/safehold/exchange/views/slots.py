@@ -48,6 +48,14 @@ _SENTENCE: Final = 0.2
 _CODES: Final = 0.75
 """Share of words of up to three Latin letters from which on they are codes of countries or such."""
 _READINGS: Final = 2
+_NAMED: Final = 6
+"""Different words that a structure has of its own."""
+_AS_OFTEN: Final = 4
+"""Words of the reading to one such word."""
+_MISSED: Final = 3
+"""Words that a reading may lack; with four somebody can ask for something."""
+_MOST_DRESS: Final = 16
+"""Characters of a structure to one of what it says."""
 _STRETCH: Final = 6_000
 """Characters of a text that are looked at: a request of one word a line fits."""
 
@@ -79,6 +87,20 @@ def slotted(text: str) -> tuple[str, ...]:
         if not any(one in longer for longer in kept):
             kept.append(one)
     return tuple(kept[:_READINGS])
+
+
+def spread_over(text: str, reading: str) -> bool:
+    """Return whether a text is a structure that says a reading and hardly anything else.
+
+    The words that are not the reading's are the structure's own: names, few, one beside each word.
+    """
+    said = _LETTERS_ONLY.findall(reading.casefold())
+    read = set(said)
+    others = Counter(one for one in _LETTERS_ONLY.findall(text.casefold()) if one not in read)
+    rare = sum(count * _AS_OFTEN < len(said) for count in others.values())
+    return (
+        len(reading) * _MOST_DRESS >= len(text) and len(others) - rare <= _NAMED and rare <= _MISSED
+    )
 
 
 def _items(text: str, cut: re.Pattern[str]) -> Iterator[_Placed]:

@@ -6,12 +6,12 @@ found, and the hottest few of all other texts.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import msgspec
 
 from safehold.exchange import Exchange, Role, TextPart, Turn
-from safehold.exchange.views import normalise, readable, slotted
+from safehold.exchange.views import normalise, readable, slotted, spread_over
 from safehold.guard.interface import (
     Allow,
     Block,
@@ -116,6 +116,8 @@ class PromptJudge:
         self._passed: Sequence[tuple[int, Turn]] = ()
         """Turns that were not looked at again."""
         self._plain: dict[str, str] = {}
+        self._dresses: set[str] = set()
+        """Forms of the last request that are structures whose words are read beside them."""
         self._failures = failures
         self.stage1 = -math.inf
         self.final = -math.inf
@@ -292,7 +294,7 @@ class PromptJudge:
         """
         asked: list[_Found] = []
         forms = self._forms(exchange)
-        for text, kind in _read(forms).items():
+        for text, kind in _read(forms, self._dresses).items():
             logit = self._score(text, last)
             if isinstance(logit, Block):
                 return logit
@@ -319,14 +321,17 @@ class PromptJudge:
     def _forms(self, exchange: Exchange) -> list[str]:
         """Return the last request as it stands and as a reader sees it, its parts joined.
 
-        Words that are spread over a structure are read in order beside it.
+        Words that are spread over a structure are read in order beside it; what is nothing but such
+        a structure is noted.
         """
         forms: dict[str, None] = {}
         for form in requests(exchange):
             plain = self._plain.get(form) or normalise(form)
             ends = [form] if len(form) <= 2 * _READER else [form[:_READER], form[-_READER:]]
             shown = (seen for end in ends if (seen := readable(end)))
-            values = (seen for end in ends for seen in slotted(end))
+            values = [seen for end in ends for seen in slotted(end)]
+            if any(spread_over(form, seen) for seen in values):
+                self._dresses.update((plain, form))
             for whole in (plain, *shown, *values):
                 if whole.strip():
                     forms[whole] = None
@@ -409,7 +414,10 @@ class PromptJudge:
                     "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
                 )
             return Allow(score=cascade.score(surface, self.final))
-        chosen = _hottest(found, surface.escalate, _CANDIDATES)
+        chosen = [
+            msgspec.structs.replace(one, kind=TextKind.PART) if one.text in self._dresses else one
+            for one in _hottest(found, surface.escalate, _CANDIDATES)
+        ]
         self.escalations = len(chosen)
         # A text that is the last request counts as such, wherever else it stands.
         texts = {one.text: one for one in (*chosen, *reversed(asked))}
@@ -450,12 +458,15 @@ class PromptJudge:
         return None
 
 
-def _read(forms: Sequence[str]) -> dict[str, TextKind]:
-    """Return what is read of each form of the last request, and what it is: all of it or a part."""
+def _read(forms: Sequence[str], dresses: Container[str]) -> dict[str, TextKind]:
+    """Return what is read of each form of the last request, and what it is: all of it or a part.
+
+    A structure whose words are read beside it counts as a part: it asks what its words ask.
+    """
     found: dict[str, TextKind] = {}
     for form in forms:
         for window in windows(form):
-            whole = window == form
+            whole = window == form and form not in dresses
             if whole or window not in found:
                 found[window] = TextKind.REQUEST if whole else TextKind.PART
     return found

@@ -28,6 +28,9 @@ from safehold.guard.scorers.tokens import tokens
 
 _WINDOW: Final = 300
 _STEP: Final = 150
+_OFTEN: Final = 1.0
+"""Logits above the block threshold that a window needs: a day has many more of them than a reply.
+"""
 _SURE: Final = 3.0
 """Logits above the block threshold that such sentences need: out of their place many look like it.
 Chosen on permitted seed replies, eight a day: 1 of 150 days reaches three stages (at 2: 5, 0: 18).
@@ -35,6 +38,8 @@ Chosen on permitted seed replies, eight a day: 1 of 150 days reaches three stage
 PIECES: Final = 12
 """Texts before a new one that it is read behind."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?;:])\s+|(?<=[\u3002\uff01\uff1f\u0964\uff1b])|\n+")
+_ENDLESS, _PIECE = 24, 12
+"""Words from which a sentence is cut, and of the pieces."""
 _KNOWN: Final = 2_048
 _SEVERAL: Final = 3
 """Stages named in a window from which on stage 2 reads it whatever stage 1 thinks."""
@@ -81,7 +86,7 @@ class StageReader:
             self._read(told[-BEFORE:], said.named, found, above=_SURE)
         return frozenset(found)
 
-    def _read(self, context: str, text: str, found: set[str], above: float = 0.0) -> None:
+    def _read(self, context: str, text: str, found: set[str], above: float = _OFTEN) -> None:
         """Add the stages of the windows of a text behind its context."""
         whole = f"{context} {text}" if context else text
         for window in _windows(whole, len(whole) - len(text)):
@@ -92,7 +97,7 @@ class StageReader:
     def _look(self, text: str) -> _Sighted:
         """Return a text as a reader sees it, and its sentences and lines that name a step."""
         shown = readable(text) or normalise(text)
-        named = (one for one in _SENTENCE.split(shown) if self._words.stages(one))
+        named = (one for one in _sentences(shown) if self._words.stages(one))
         return _Sighted(shown, " ".join(named))
 
     def score(self, texts: Iterable[str]) -> WorkflowScore:
@@ -151,7 +156,7 @@ class StagesScanner:
     def __init__(self, reader: StageReader) -> None:
         """Take the reader."""
         self._reader = reader
-        self.digest = f"stages:3:{reader.digest}"
+        self.digest = f"stages:4:{reader.digest}"
 
     def scan(self, one: Joined) -> ScanFinding:
         """Read the assistant's turns, then what was delivered now."""
@@ -163,6 +168,20 @@ class StagesScanner:
         return ScanFinding(
             value=found.share, label="+".join(found.stages) or "none", clause=found.clause or None
         )
+
+
+def _sentences(text: str) -> Iterable[str]:
+    """Yield a text's sentences and lines; one without an end in sight in pieces of a few words.
+
+    So it is where marks stood around each word: what a reader sees has lost the full stops.
+    """
+    for one in _SENTENCE.split(text):
+        words = one.split()
+        if len(words) <= _ENDLESS:
+            yield one
+            continue
+        for at in range(0, len(words), _PIECE):
+            yield " ".join(words[at : at + _PIECE])
 
 
 def _windows(text: str, after: int) -> Iterable[str]:
