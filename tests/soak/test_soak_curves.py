@@ -31,10 +31,25 @@ def test_every_curve_has_three_sizes_and_a_figure_of_the_last_release() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("name", CURVES)
 def test_no_cost_grows_faster_than_before(name: str) -> None:
-    """The exponent between the last two sizes; one more try for a machine that was disturbed."""
-    _, sizes, _ = CURVES[name]
-    for _ in range(2):
-        _, exponent = curves.measured(sizes, name)
-        if not curves.grown(name, exponent, curves.kept()):
-            return
-    pytest.fail(f"{name}: exponent {exponent:.2f}")
+    """The exponent between the last two sizes; what seems steeper is measured once more."""
+    before = curves.kept()
+    _, exponent = curves.all_of(name, {}, before)
+    assert not curves.grown(name, exponent, before), f"exponent {exponent:.2f}"
+
+
+def test_a_curve_that_seems_steep_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The less of both counts at each size: a disturbed point is mended, a steep curve is told."""
+    name = "ledger prune, half"
+    sizes = CURVES[name][1]
+    for second, steep in (([0.1, 1.0, 4.0], False), ([0.1, 1.0, 9.0], True)):
+        points = iter([0.1, 1.0, 9.0, *second])
+        monkeypatch.setattr(curves, "point", lambda _name, _size, left=points: next(left))
+        seconds, exponent = curves.all_of(name, {}, {})
+        assert seconds == second
+        assert curves.grown(name, exponent, {}) is steep
+        assert next(points, None) is None
+    noted = {name: [0.1, 1.0, 3.0, 0.8]}
+    assert curves.all_of(name, noted, {}) == (
+        noted[name][:-1],
+        curves.exponent_of(sizes, [0.1, 1.0, 3.0]),
+    )
