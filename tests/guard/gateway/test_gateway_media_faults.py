@@ -302,4 +302,4 @@ def test_many_images_cost_no_copies_and_hold_nobody_up(
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 16 << 20
+    assert peak < 20 * len(image)  # a copy of each, in base64, would be 53 of them
