@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from safehold.detect.bounty.door import HttpDoor
 from safehold.detect.bounty.interface import FixCheck, PassMark, Submission, SubmittedTurn
 from safehold.detect.bounty.replay import ReplayReply, Universality, facts_in, fix_check, replay
 from safehold.detect.bounty.sealing import read_submission
@@ -149,6 +152,33 @@ def test_a_dead_gateway_is_an_error_not_a_refusal(place: BountyPlace) -> None:
     )
     assert report.errors == 12
     assert report.cleared.events == 0
+
+
+def test_a_busy_gateway_is_asked_again_a_broken_one_is_not() -> None:
+    """Told when to come again, the door does, as long as it may; any other answer is an error."""
+    asked: list[int] = []
+
+    async def say(plan: list[tuple[int, str]], timeout_s: float) -> ReplayReply:
+        async def busy(_: web.Request) -> web.Response:
+            status, again = plan[min(len(asked), len(plan) - 1)]
+            asked.append(status)
+            text = 'data: {"choices": [{"delta": {"content": "hi"}}]}\n\ndata: [DONE]\n\n'
+            head = {"retry-after": again} if again else {}
+            return web.Response(status=status, text=text, headers=head)
+
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", busy)
+        async with TestServer(app) as server:
+            door = HttpDoor(str(server.make_url("/v1")), model="m", timeout_s=timeout_s)
+            return await door.say((SubmittedTurn("user", "hello"),))
+
+    assert asyncio.run(say([(503, "0"), (429, "0"), (200, "")], 60.0)).delivered == "hi"
+    assert asked == [503, 429, 200]
+    asked.clear()
+    assert asyncio.run(say([(503, "")], 60.0)).error == "the gateway answered 503"
+    assert asyncio.run(say([(500, "0")], 60.0)).error == "the gateway answered 500"
+    assert asked == [503, 500]
+    assert "busy" in asyncio.run(say([(503, "2")], 1.0)).error
 
 
 def test_a_fix_is_shown_denied_or_not_told(place: BountyPlace) -> None:

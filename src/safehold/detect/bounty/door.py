@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -29,6 +30,8 @@ from safehold.guard.ledger.interface import Row
 USE_CASE = "bounty"
 _MAX_ANSWER = 4 << 20
 _FILTERED = "content_filter"
+_BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_LONGEST_WAIT_S = 10.0
 
 
 class HttpDoor:
@@ -52,7 +55,21 @@ class HttpDoor:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def say(self, turns: Sequence[SubmittedTurn]) -> ReplayReply:
-        """Send a conversation and return what was delivered until its end or its block."""
+        """Send a conversation and return what was delivered until its end or its block.
+
+        A gateway that has too much to do says when to come again: that is no answer.
+        """
+        until = time.monotonic() + (self._timeout.total or 0.0)
+        while True:
+            said = await self._once(turns)
+            if isinstance(said, ReplayReply):
+                return said
+            if time.monotonic() + said > until:
+                return ReplayReply(error="the gateway was busy all the time")
+            await asyncio.sleep(said)
+
+    async def _once(self, turns: Sequence[SubmittedTurn]) -> ReplayReply | float:
+        """Send it once; the seconds after which to come again where the gateway is busy."""
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         body = {"model": self._model, "messages": messages, "stream": True}
         try:
@@ -60,6 +77,9 @@ class HttpDoor:
                 aiohttp.ClientSession(timeout=self._timeout, headers=self._headers) as session,
                 session.post(self._url, json=body) as response,
             ):
+                again = response.headers.get("retry-after", "")
+                if response.status in _BUSY and again.isdecimal():
+                    return min(float(again), _LONGEST_WAIT_S)
                 if response.status != HTTPStatus.OK:
                     return ReplayReply(error=f"the gateway answered {response.status}")
                 said = await _heard(response)
