@@ -31,7 +31,7 @@ USE_CASE = "bounty"
 _MAX_ANSWER = 4 << 20
 _FILTERED = "content_filter"
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-_LONGEST_WAIT_S = 10.0
+_SHORTEST_WAIT_S, _LONGEST_WAIT_S = 0.1, 10.0
 
 
 class HttpDoor:
@@ -79,7 +79,7 @@ class HttpDoor:
             ):
                 again = response.headers.get("retry-after", "")
                 if response.status in _BUSY and again.isdecimal():
-                    return min(float(again), _LONGEST_WAIT_S)
+                    return min(max(float(again), _SHORTEST_WAIT_S), _LONGEST_WAIT_S)
                 if response.status != HTTPStatus.OK:
                     return ReplayReply(error=f"the gateway answered {response.status}")
                 said = await _heard(response)
