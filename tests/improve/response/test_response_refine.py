@@ -45,7 +45,7 @@ MADE = [
 QUICK = RefineSettings(
     threads=1,
     head=MultilingualHeadSettings(
-        frozen=5, epochs=3, later=1.0, batch_rows=1600, head_rate=4e-3, warmup=1
+        trained=1, epochs=3, later=1.0, batch_rows=1600, head_rate=4e-3, warmup=1
     ),
 )
 

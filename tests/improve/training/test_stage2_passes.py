@@ -42,23 +42,23 @@ def trained(settings: MultilingualHeadSettings) -> tuple[MultilingualEncoder, Wa
 
 def test_a_step_has_a_bounded_number_of_texts() -> None:
     """Short texts do not crowd into one step, where each would count little."""
-    settings = MultilingualHeadSettings(frozen=0, epochs=1, batch_rows=8)
+    settings = MultilingualHeadSettings(trained=1, epochs=1, batch_rows=8)
     assert trained(settings)[1].begun == [("stage 2, pass 1 of 1", 5)]
 
 
 def test_a_later_pass_reads_a_share() -> None:
     """What is read again is drawn after every text was scored; a share of one reads all."""
-    settings = MultilingualHeadSettings(frozen=0, epochs=2, batch_rows=8, later=0.6)
+    settings = MultilingualHeadSettings(trained=1, epochs=2, batch_rows=8, later=0.6)
     begun = trained(settings)[1].begun
     assert [total for _, total in begun] == [5, 40, 3]
-    whole = MultilingualHeadSettings(frozen=0, epochs=2, batch_rows=8, later=1.0)
+    whole = MultilingualHeadSettings(trained=1, epochs=2, batch_rows=8, later=1.0)
     assert [total for _, total in trained(whole)[1].begun] == [5, 5]
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_the_same_seed_gives_the_same_weights(epochs: int) -> None:
     """Drawing by loss depends on the seed alone."""
-    settings = MultilingualHeadSettings(frozen=0, epochs=epochs, batch_rows=8)
+    settings = MultilingualHeadSettings(trained=1, epochs=epochs, batch_rows=8)
     first, second = trained(settings)[0], trained(settings)[0]
     for name, weight in first.state_dict().items():
         assert bool((weight == second.state_dict()[name]).all())

@@ -31,7 +31,7 @@ BOTH = msgspec.structs.replace(
     SETTINGS,
     stage2=True,
     shape=MultilingualShape(layers=1, vocabulary=3_000),
-    exchange_head=MultilingualHeadSettings(frozen=0, epochs=2, batch_rows=24),
+    exchange_head=MultilingualHeadSettings(trained=1, epochs=2, batch_rows=24),
 )
 WORDS = ("wheel", "spoke", "chain", "brake", "hub"), ("poem", "price", "museum", "chain", "hub")
 

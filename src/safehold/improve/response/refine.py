@@ -42,7 +42,7 @@ class RefineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twin_weight: float = 1.5
     own_weight: float = 4.0
     head: MultilingualHeadSettings = MultilingualHeadSettings(
-        frozen=3,
+        trained=3,
         epochs=2,
         later=1.0,
         batch_rows=1600,

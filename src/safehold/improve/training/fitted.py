@@ -158,7 +158,7 @@ def _trained(
     if start is None:
         model = load_multilingual(source, shape, len(clauses))
     else:
-        model = network(start, shape, len(clauses))
+        model = network(start, len(clauses))
         again = [one for one in examples if _is_new(one) or rng.random() < head.replay]
         epochs = [pairs(again, clauses, seed=seed + head.epochs)]
         head = msgspec.structs.replace(

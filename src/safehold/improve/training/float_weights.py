@@ -66,18 +66,22 @@ def weights_of(model: MultilingualEncoder) -> dict[str, npt.NDArray[np.float32]]
     }
 
 
-def network(weights: Weights, shape: MultilingualShape, clauses: int) -> MultilingualEncoder:
-    """Return the network that the weights are of.
+def network(weights: Weights, clauses: int) -> MultilingualEncoder:
+    """Return the network that the weights are of, with as many layers as they have.
 
     Raises:
         DataError: They are of another shape, or there is no network among them.
     """
-    model = MultilingualEncoder(shape, clauses)
     own = {
         name.removeprefix(f"{STAGE2}."): torch.from_numpy(value.copy())
         for name, value in weights.items()
         if name.startswith(f"{STAGE2}.")
     }
+    layers = len({name.split(".")[1] for name in own if name.startswith("layers.")})
+    places = own.get("places.weight")
+    if places is None or not layers:
+        raise DataError("the kept weights are of a network of another shape")
+    model = MultilingualEncoder(MultilingualShape(layers=layers, positions=len(places)), clauses)
     try:
         model.load_state_dict(own)
     except RuntimeError as error:

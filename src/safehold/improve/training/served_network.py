@@ -38,11 +38,7 @@ def stage2_network(bundle: Bundle, folder: Path) -> MultilingualEncoder:
         found = {name: value for name, value in kept.items() if name.startswith(f"{STAGE2}.")}
     else:
         found = _served((folder / record.model).read_bytes())
-    layers = len({name.split(".")[2] for name in found if ".layers." in name})
-    places = found.get(f"{STAGE2}.places.weight")
-    if places is None or not layers:
-        raise DataError("the served stage 2 is of another shape than the encoder that is trained")
-    return network(found, MultilingualShape(layers=layers, positions=len(places)), clauses)
+    return network(found, clauses)
 
 
 def _served(model: bytes) -> dict[str, npt.NDArray[np.float32]]:

@@ -29,7 +29,7 @@ _EASY = 0.05
 
 
 class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How it is trained; `frozen` layers and everything before them keep their weights.
+    """How it is trained: the last `trained` layers, whatever stands before them stays as it came.
 
     `later` is the share of the texts that the passes after the first one read, drawn by how wrong
     the network is about them by then; 1 reads all. `most_wrong` is the loss from which no text is
@@ -43,11 +43,11 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     `general` times as many general ones; and there are `own_epochs` passes, since that is little.
     """
 
-    frozen: int = 2
-    epochs: int = 3
+    trained: int = 6
+    epochs: int = 2
     own_epochs: int = 3
     general: float = 1.0
-    later: float = 0.4
+    later: float = 0.6
     most_wrong: float = 2.0
     replay: float = 0.12
     blanked: float = 0.06
@@ -96,9 +96,8 @@ def train_multilingual(
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    model.freeze(settings.frozen)
+    upper = model.freeze(settings.trained)
     model.train()
-    upper = [p for layer in model.layers[settings.frozen :] for p in layer.parameters()]
     optimizer = torch.optim.AdamW(
         [
             {"params": upper, "lr": settings.learning_rate},

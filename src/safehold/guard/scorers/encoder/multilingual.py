@@ -1,4 +1,4 @@
-"""A stage 2 that reads many languages: the first layers of multilingual-e5-small, fine-tuned.
+"""A stage 2 that reads many languages: multilingual-e5-small, its upper layers fine-tuned.
 
 The word rows stay in the 4-bit blocks that they come in (32 weights, one scale) and are unpacked
 for the words of a text alone; the body is an int8 graph on ONNX Runtime. Each text runs by itself
