@@ -204,8 +204,12 @@ def test_joined_turns_are_read_below_any_threshold() -> None:
 def kinds() -> dict[TextKind, Exchange]:
     """Return conversations in which only a text of that kind holds the phrase."""
 
-    def said(*texts: str) -> Exchange:
-        turns = (Turn(role=Role.USER, parts=(TextPart(text=text),)) for text in texts)
+    def said(*texts: str, first: Role = Role.USER) -> Exchange:
+        roles = (first, *(Role.USER for _ in texts[1:]))
+        turns = (
+            Turn(role=role, parts=(TextPart(text=text),))
+            for role, text in zip(roles, texts, strict=True)
+        )
         return Exchange(turns=tuple(turns))
 
     return {
@@ -213,12 +217,19 @@ def kinds() -> dict[TextKind, Exchange]:
         TextKind.EARLIER: said("sweet tepache wort", PAD * 40),
         TextKind.PART: said(PAD * 20 + "sweet tepache wort. " + PAD * 20),
         TextKind.JOINED: said("sweet", "tepache wort"),
+        TextKind.ANSWER: said("sweet tepache wort", "and then?", first=Role.ASSISTANT),
     }
 
 
 @pytest.mark.parametrize(
     "surer",
-    [(), (TextKind.PART,), (TextKind.JOINED,), (TextKind.EARLIER, TextKind.JOINED)],
+    [
+        (),
+        (TextKind.PART,),
+        (TextKind.JOINED,),
+        (TextKind.EARLIER, TextKind.JOINED),
+        (TextKind.ANSWER,),
+    ],
 )
 def test_each_kind_of_text_has_its_own_margin(surer: tuple[TextKind, ...]) -> None:
     """A kind that must be surer passes where the others are stopped, and none lowers another.
@@ -228,7 +239,7 @@ def test_each_kind_of_text_has_its_own_margin(surer: tuple[TextKind, ...]) -> No
     own = {
         kind.value: 100.0 if kind in surer else 0.0
         for kind in TextKind
-        if kind.value in {"earlier", "part", "joined"}
+        if kind.value in {"earlier", "part", "joined", "answer"}
     }
     for kind, exchange in kinds().items():
         verdict, _, _ = judged(exchange, "sweet", margins=own)
@@ -269,3 +280,27 @@ def test_a_request_spread_over_a_structure_is_read_in_order(shape: str) -> None:
     names = ("useTabs", "printWidth", "SEMI", "endOfLine", "arrowParens", "proseWrap", "MaxLen")
     twin = "".join(shape.format(n=n, w=w) for n, w in enumerate(names))
     assert len(judged(user_says(twin), "tepache")[1]) <= 2
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_the_assistant_is_said_to_have_said_hides_nobody_elses_words(*, inside: bool) -> None:
+    """An answer has a margin of its own; the same words of a user have the user's, and are read.
+
+    However many hot answers stand beside them: a client writes the assistant's turns itself.
+    """
+    sure = {"earlier": 0.0, "part": 0.0, "joined": 100.0, "answer": 100.0}
+    words = "sweet tepache wort, the wort of wort."
+    text = f"{PAD * 20}{words} {PAD * 20}" if inside else words
+    hot = [Turn(role=Role.ASSISTANT, parts=(TextPart(text=one),)) for one in [text, words] * 4]
+    end = Turn(role=Role.USER, parts=(TextPart(text="and then?"),))
+    assert isinstance(judged(Exchange(turns=(*hot, end)), "sweet", margins=sure)[0], Allow)
+    user = Turn(role=Role.USER, parts=(TextPart(text=text),))
+    for turns in ((user, *hot, end), (*hot, user, end)):
+        assert isinstance(judged(Exchange(turns=turns), "sweet", margins=sure)[0], Block)
+
+
+def test_without_a_margin_of_its_own_an_answer_counts_as_a_part() -> None:
+    """A bundle that was calibrated before answers counted apart decides as it did."""
+    exchange = kinds()[TextKind.ANSWER]
+    for part, kind in ((100.0, Allow), (0.0, Block)):
+        assert isinstance(judged(exchange, "sweet", margins={"part": part})[0], kind)

@@ -15,10 +15,12 @@ from safehold.exchange import Exchange, Role, TextPart, Turn, user_says
 from safehold.guard.bundle.load import UnsafeUnsigned, load_bundle
 from safehold.guard.ledger.interface import Action, LedgerVerdict
 from safehold.guard.ledger.writer import Ledger
+from safehold.guard.session.cascade import TextKind
 from safehold.improve.training.traffic import (
     BenignTraffic,
     TrafficSettings,
     TrafficText,
+    at_record,
     calibrated,
 )
 from safehold.progress import Progress
@@ -81,6 +83,40 @@ def test_what_only_joined_turns_say_raises_the_margin_of_joined_turns_alone() ->
     assert cascade.prompt.joined > 8
     assert cascade.prompt.earlier == cascade.prompt.part == 2.0
     assert record.surfaces["prompt"].above[0] <= 0.02 * record.surfaces["prompt"].n
+
+
+def test_what_only_answers_say_raises_the_margin_of_answers_alone() -> None:
+    """Conversations whose earlier answers look restricted cost what users say nothing.
+
+    A record from before answers counted apart gives them the margin of a part.
+    """
+    hot = "\n".join(sorted(WORDS)[:3])
+    talks = [
+        TrafficText(
+            Exchange(
+                turns=(
+                    Turn(role=Role.ASSISTANT, parts=(TextPart(text=hot),)),
+                    Turn(role=Role.USER, parts=(TextPart(text=f"{n}"),)),
+                )
+            ),
+            "",
+        )
+        for n in range(60)
+    ]
+    usual = traffic(0)
+    beside = BenignTraffic((*usual.general, *talks), (), usual.sources)
+    bundle = tiny_bundle(PhraseStage2(hot))
+    cascade, record = calibrated(bundle, beside, settings(), Progress())
+    _, before = calibrated(tiny_bundle(PhraseStage2("never")), usual, settings(), Progress())
+    assert record.surfaces["prompt"].block < before.surfaces["prompt"].block + 1
+    assert cascade.prompt.margin(TextKind.ANSWER) > 8
+    assert cascade.prompt.earlier == cascade.prompt.part == cascade.prompt.joined == 2.0
+    assert at_record(bundle.cascade, record).prompt == cascade.prompt
+    surface = record.surfaces["prompt"]
+    older = msgspec.structs.replace(surface, margins=surface.margins[:3])
+    surfaces = {**record.surfaces, "prompt": older}
+    placed = at_record(bundle.cascade, msgspec.structs.replace(record, surfaces=surfaces)).prompt
+    assert placed.margin(TextKind.ANSWER) == placed.part
 
 
 def test_texts_near_the_subject_raise_the_threshold() -> None:

@@ -119,8 +119,8 @@ class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """A surface's thresholds from traffic, and the scores that gave them; no text.
 
     `above` counts the general and the near texts at or above `block`; `quantiles` are those of the
-    general scores at 0.5, 0.9, 0.99 and 0.999. `margins` are those of earlier turns, parts and
-    joined turns, in stage 2's logit.
+    general scores at 0.5, 0.9, 0.99 and 0.999. `margins` are those of earlier turns, parts,
+    joined turns and answers, in stage 2's logit; an older record has none of answers.
     """
 
     n: int
@@ -130,7 +130,7 @@ class SurfaceTraffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     block: float
     above: tuple[int, int]
     quantiles: tuple[float, ...]
-    margins: tuple[float, float, float] = (0.0, 2.0, 2.0)
+    margins: tuple[float, ...] = (0.0, 2.0, 2.0, 2.0)
 
 
 class TrafficRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -19,18 +19,21 @@ _AGREED = 2
 
 
 class TextKind(StrEnum):
-    """What stage 2 was shown: the last request, an earlier turn, a part of a text, or joined turns.
+    """What stage 2 was shown: the last request, an earlier turn, a part, joined turns, an answer.
 
     A prompt has one last request and may have very many of the others, and each is one more chance
-    to be wrong; joined turns are said by nobody. A sentence inside the last request that was read
-    with what is around it too needs less than a part: two readings agree. So does a short last
-    request behind the end of a system's message or a tool's result.
+    to be wrong; joined turns are said by nobody. What the assistant answered, whole or in part,
+    asks for nothing: it counts apart, so that no other text of a conversation pays for it. A
+    sentence inside the last request that was read with what is around it too needs less than a
+    part: two readings agree. So does a short last request behind the end of a system's message or a
+    tool's result.
     """
 
     REQUEST = "request"
     EARLIER = "earlier"
     PART = "part"
     JOINED = "joined"
+    ANSWER = "answer"
     INSIDE = "inside"
     BEHIND = "behind"
 
@@ -40,9 +43,10 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     `escalate`: stage 1 at or above asks stage 2. `weights` = (stage 1, stage 2, constant) of the
     ensemble; `block`: the ensemble at or above blocks. `alone`: stage 1 at or above blocks where
-    the bundle has no stage 2. `earlier`, `part` and `joined` are what stage 2's logit of such a
-    text of a prompt counts less than that of its last request; `joined` of a reply, what that of a
-    reply behind earlier answers counts less than that of the reply alone.
+    the bundle has no stage 2. `earlier`, `part`, `joined` and `answer` are what stage 2's logit of
+    such a text of a prompt counts less than that of its last request (a bundle without `answer` was
+    calibrated when an answer counted as a part); `joined` of a reply, what that of a reply behind
+    earlier answers counts less than that of the reply alone.
     """
 
     escalate: float
@@ -52,6 +56,7 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     earlier: float = 0.0
     part: float = 2.0
     joined: float = 2.0
+    answer: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that can't order anything.
@@ -59,7 +64,7 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         Raises:
             BundleError: A threshold or weight is not finite.
         """
-        own = (self.earlier, self.part, self.joined)
+        own = (self.earlier, self.part, self.joined, self.answer or 0.0)
         values = (self.escalate, self.block, self.alone, *self.weights, *own)
         if not all(math.isfinite(value) for value in values):
             raise BundleError("thresholds must be finite numbers")
@@ -75,6 +80,8 @@ class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
                 return self.part
             case TextKind.JOINED:
                 return self.joined
+            case TextKind.ANSWER:
+                return self.part if self.answer is None else self.answer
             case TextKind.INSIDE | TextKind.BEHIND:
                 return self.part / _AGREED
 

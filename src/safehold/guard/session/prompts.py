@@ -43,8 +43,10 @@ from safehold.guard.session.segments import (
 )
 from safehold.guard.session.written import WrittenRules
 
-_CANDIDATES = 4
-"""Texts of a prompt that may be shown to stage 2: the hottest ones above the escalation threshold.
+_CANDIDATES = {TextKind.PART: 4, TextKind.JOINED: 4, TextKind.ANSWER: 2}
+"""Texts of a prompt that may be shown to stage 2, the hottest ones above the escalation threshold:
+of what was said in a turn, of joined turns, of answers. None takes another's place: a client writes
+the assistant's turns itself.
 """
 _INSIDE = 4
 """Windows of a long last request that stage 2 reads whatever stage 1 thinks of them."""
@@ -229,7 +231,7 @@ class PromptJudge:
             return None, hottest, []
         views = self._views(segment.text) if views is None else views
         some = [
-            _Found(logit, piece, segment.turn, _kind(segment.turn, last, whole=piece == view))
+            _Found(logit, piece, segment.turn, _kind(segment, last, own=own, whole=piece == view))
             for view, logits in zip(views, kept.logits, strict=True)
             for piece, logit in zip(pieces(view), logits, strict=True)
         ]
@@ -275,7 +277,7 @@ class PromptJudge:
                 logit = self._score(piece, segment.turn)
                 if isinstance(logit, Block):
                     return logit, None, []
-                kind = _kind(segment.turn, last, whole=piece == view)
+                kind = _kind(segment, last, own=own, whole=piece == view)
                 found.append(_Found(logit, piece, segment.turn, kind))
                 scores.append(logit)
             sizes.append(len(view))
@@ -414,15 +416,21 @@ class PromptJudge:
                     "", hottest.logit, surface.alone, Stage.STAGE1, InPrompt(hottest.turn)
                 )
             return Allow(score=cascade.score(surface, self.final))
+        own: dict[TextKind, list[_Found]] = {kind: [] for kind in _CANDIDATES}
+        for one in found:
+            own.get(one.kind, own[TextKind.PART]).append(one)
         chosen = [
             msgspec.structs.replace(one, kind=TextKind.PART) if one.text in self._dresses else one
-            for one in _hottest(found, surface.escalate, _CANDIDATES)
+            for kind, texts in own.items()
+            for one in _hottest(texts, surface.escalate, _CANDIDATES[kind])
         ]
         self.escalations = len(chosen)
-        # A text that is the last request counts as such, wherever else it stands.
-        texts = {one.text: one for one in (*chosen, *reversed(asked))}
-        order = dict.fromkeys([*(one.text for one in chosen), *texts])
-        for one in (texts[text] for text in order):
+        # What stands in several places counts as the kind that needs least: the last request first.
+        kinds: dict[str, _Found] = {}
+        for one in sorted((*asked, *chosen), key=lambda one: surface.margin(one.kind)):
+            kinds.setdefault(one.text, one)
+        order = dict.fromkeys(one.text for one in (*chosen, *asked))
+        for one in (kinds[text] for text in order):
             block = yield from self._read_by_stage2(one)
             if block is not None:
                 return block
@@ -477,13 +485,15 @@ def _answers(exchange: Exchange, segment: Segment) -> bool:
     return segment.turn >= 0 and exchange.turns[segment.turn].role is Role.ASSISTANT
 
 
-def _kind(turn: int, last: int, *, whole: bool) -> TextKind:
-    """Return what a text of a turn (-1: of several) is; `whole` says that it is all of one."""
-    if turn < 0:
+def _kind(segment: Segment, last: int, *, own: bool, whole: bool) -> TextKind:
+    """Return what a text of a segment is: `own` is an answer, `whole` all of the segment."""
+    if segment.turn < 0:
         return TextKind.JOINED
+    if own:
+        return TextKind.ANSWER
     if not whole:
         return TextKind.PART
-    return TextKind.REQUEST if turn == last else TextKind.EARLIER
+    return TextKind.REQUEST if segment.turn == last else TextKind.EARLIER
 
 
 def _hottest(found: Sequence[_Found], above: float, most: int) -> list[_Found]:

@@ -2,8 +2,8 @@
 
 1. Stage 1 scores all traffic; the escalation threshold lets a wanted share of it through.
 2. Stage 2 reads what escalates, in the session that will serve.
-3. Earlier turns, parts of a text and joined turns get margins, so that none of these kinds alone
-   blocks more than is allowed, and none is kept back for the sake of another.
+3. Earlier turns, parts of a text, joined turns and earlier answers get margins, so that none of
+   these kinds alone blocks more than is allowed, and none is kept back for the sake of another.
 4. The block threshold is the umbrella rule's order statistic of the final scores. Texts that never
    escalate score lowest. Where texts near the subject are given too, their own looser bound must
    hold as well, so the higher of both thresholds is taken.
@@ -34,6 +34,7 @@ Its stage 1 was trained from a few dozen answers and misses what they do not spe
 begins from a network that has read much more. Training allows that share of replies as well.
 """
 _LOWEST = -1e9
+_NO_MARGINS = (0.0, 0.0, 0.0, 0.0)
 _FEW = 30
 """Texts of a kind from which its margin is set on them."""
 _QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -113,10 +114,10 @@ def calibrated(
     cascade = msgspec.structs.replace(
         cascade,
         prompt=_with_margins(
-            msgspec.structs.replace(cascade.prompt, escalate=levels[0]), (0.0, 0.0, 0.0)
+            msgspec.structs.replace(cascade.prompt, escalate=levels[0]), _NO_MARGINS
         ),
         reply=_with_margins(
-            msgspec.structs.replace(cascade.reply, escalate=levels[1]), (0.0, 0.0, 0.0)
+            msgspec.structs.replace(cascade.reply, escalate=levels[1]), _NO_MARGINS
         ),
     )
     if cascade.has_stage2:
@@ -215,19 +216,21 @@ def _final(cascade: Cascade, surface: Thresholds, row: Trace) -> float:
     )
 
 
-def _with_margins(surface: Thresholds, margins: tuple[float, float, float]) -> Thresholds:
-    earlier, part, joined = margins
-    return msgspec.structs.replace(surface, earlier=earlier, part=part, joined=joined)
+def _with_margins(surface: Thresholds, margins: Sequence[float]) -> Thresholds:
+    earlier, part, joined, *answer = margins
+    return msgspec.structs.replace(
+        surface, earlier=earlier, part=part, joined=joined, answer=answer[0] if answer else None
+    )
 
 
 def _margins(
     base: Thresholds, general: Sequence[Trace], near: Sequence[Trace], settings: TrafficSettings
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     """Return how much surer each other kind must be for as many false alarms as the last request.
 
     A prompt has many texts of the other kinds, so these bear half of the share of near texts. A
     kind that the traffic hardly has keeps the margin that a bundle has without any traffic; an
-    earlier turn that of a part.
+    earlier turn and an answer that of a part.
     """
     first, second, constant = base.weights
 
@@ -257,7 +260,12 @@ def _margins(
     request = level(TextKind.REQUEST)
     usual = Thresholds(escalate=0.0, weights=base.weights, block=0.0, alone=0.0)
     part = margin(TextKind.PART, usual.part)
-    return margin(TextKind.EARLIER, part), part, margin(TextKind.JOINED, usual.joined)
+    return (
+        margin(TextKind.EARLIER, part),
+        part,
+        margin(TextKind.JOINED, usual.joined),
+        margin(TextKind.ANSWER, part),
+    )
 
 
 def _surface(
@@ -280,7 +288,7 @@ def _surface(
         block=block,
         above=(sum(one >= block for one in scores), sum(one >= block for one in near)),
         quantiles=tuple(float(np.quantile(scores, level)) for level in _QUANTILES),
-        margins=(base.earlier, base.part, base.joined),
+        margins=(base.earlier, base.part, base.joined, base.margin(TextKind.ANSWER)),
     )
 
 
