@@ -16,7 +16,7 @@ from safehold.guard.bundle.load import Bundle
 from safehold.guard.scorers.encoder.multilingual import MultilingualScorer
 from safehold.guard.session.segments import PIECE, pieces
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError, Variant
-from safehold.improve.training.export import to_onnx
+from safehold.improve.training.export import to_onnx, word_vectors
 from safehold.improve.training.float_weights import Weights, weights_of
 from safehold.improve.training.interface import LabelledPair
 from safehold.improve.training.multilingual import MultilingualEncoder
@@ -143,7 +143,8 @@ def refined(
     unigram, words = stage2_reader(champion, folder)
     record = champion.manifest.stage2
     name, clauses = ("e5", ()) if record is None else (record.name, record.clauses)
-    content = to_onnx(model)
+    texts = [*(pair.reply or pair.prompt for pair in replay), *(one.text for one in made)]
+    content = to_onnx(model, word_vectors(unigram, words, [incident.text, *texts]))
     scorer = MultilingualScorer(name, content, words, unigram, clauses)
     return Refined(scorer, content, weights_of(model))
 

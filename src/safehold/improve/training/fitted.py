@@ -22,7 +22,7 @@ from safehold.guard.scorers.windowed import WindowHead
 from safehold.improve.synthesis.interface import Example
 from safehold.improve.training.checkpoints import Checkpoints, through
 from safehold.improve.training.examples import pairs, passes
-from safehold.improve.training.export import to_onnx
+from safehold.improve.training.export import to_onnx, word_vectors
 from safehold.improve.training.float_weights import Weights, network, weights_of
 from safehold.improve.training.multilingual import (
     MultilingualShape,
@@ -166,7 +166,9 @@ def _trained(
         )
     unigram = Unigram(pieces, scores)
     train_multilingual(model, unigram, words, epochs, head, seed=seed, progress=progress, kept=kept)
-    return FittedNetwork(to_onnx(model), words.tobytes(), pieces, scores, save(weights_of(model)))
+    seen = word_vectors(unigram, words, [pair.reply or pair.prompt for pair in epochs[0]])
+    model_file = to_onnx(model, seen)
+    return FittedNetwork(model_file, words.tobytes(), pieces, scores, save(weights_of(model)))
 
 
 def _is_new(example: Example) -> bool:

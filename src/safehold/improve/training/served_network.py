@@ -20,7 +20,9 @@ from safehold.improve.training.float_weights import STAGE2, kept_weights, networ
 from safehold.improve.training.multilingual import MultilingualEncoder, MultilingualShape
 
 _PRODUCT = "/MatMul_quant"
-_HEAD = "/head/Gemm_MatMul_quant"
+_HEAD = "/Gemm_MatMul_quant"
+_EVENED = "/Mul"
+"""What divides a product's inputs, so that its weights are as much larger."""
 
 
 def stage2_network(bundle: Bundle, folder: Path) -> MultilingualEncoder:
@@ -37,28 +39,41 @@ def stage2_network(bundle: Bundle, folder: Path) -> MultilingualEncoder:
     if any(name.startswith(f"{STAGE2}.") for name in kept):
         found = {name: value for name, value in kept.items() if name.startswith(f"{STAGE2}.")}
     else:
-        found = _served((folder / record.model).read_bytes())
+        found = served_weights((folder / record.model).read_bytes())
     return network(found, clauses)
 
 
-def _served(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
+def served_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the weights of a served graph, its int8 matrices taken back to float32."""
     graph = onnx.load_from_string(model).graph  # the bundle was loaded from it before
     stored = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    # What is the same in several places is stored once, under the first one's name.
+    stored |= {
+        node.output[0]: stored[node.input[0]]
+        for node in graph.node
+        if node.op_type == "Identity" and node.input[0] in stored
+    }
     known = set(MultilingualEncoder(MultilingualShape(layers=64), 1).state_dict())
     found = {
         f"{STAGE2}.{name}": value.astype(np.float32)
         for name, value in stored.items()
         if name in known
     }
+    divided = {
+        node.name.removesuffix(_EVENED): stored[node.input[1]]
+        for node in graph.node
+        if node.op_type == "Mul" and node.input[1] in stored
+    }
     for node in graph.node:
         if node.op_type != "MatMulInteger":
             continue
-        head = node.name == _HEAD
-        name = "head" if head else node.name.removesuffix(_PRODUCT).strip("/").replace("/", ".")
+        place = node.name.removesuffix(_HEAD).removesuffix(_PRODUCT)
         base = node.input[1].removesuffix("_quantized")
         whole = stored[f"{base}_quantized"].astype(np.float32)
         matrix = (whole - stored[node.input[3]].astype(np.float32)) * stored[f"{base}_scale"]
-        found[f"{STAGE2}.{name}.weight"] = np.ascontiguousarray(matrix.T, dtype=np.float32)
+        own = matrix.T * divided.get(place, np.float32(1))
+        name = place.strip("/").replace("/", ".")
+        found[f"{STAGE2}.{name}.weight"] = np.ascontiguousarray(own, dtype=np.float32)
     return found
 
 
