@@ -52,7 +52,7 @@ def tell(target: str, *message: str) -> None:
         )
     except (OSError, subprocess.SubprocessError) as error:
         name = Path(target).name
-        raise TrustError(f"{name} told nobody ({type(error).__name__}): try it by hand") from error
+        raise TrustError(f"{name} told nobody ({_why(error)}): try it by hand") from error
 
 
 def _post(url: str, message: Sequence[str]) -> None:
@@ -64,7 +64,21 @@ def _post(url: str, message: Sequence[str]) -> None:
     try:
         ask(url, data=body, headers=headers, timeout_s=_TIMEOUT_S)
     except (OSError, urllib.error.URLError) as error:
-        raise TrustError(f"the webhook told nobody ({type(error).__name__})") from error
+        from safehold.http_words import why_no_answer  # its libraries are wanted only now
+
+        raise TrustError(f"the webhook told nobody ({why_no_answer(error)})") from error
+
+
+def _why(error: OSError | subprocess.SubprocessError) -> str:
+    match error:
+        case subprocess.TimeoutExpired():
+            return f"it did not end within {_TIMEOUT_S} s"
+        case subprocess.CalledProcessError():
+            return f"it ended with status {error.returncode}"
+        case OSError():
+            return f"it did not start: {error.strerror}"
+        case _:
+            return "it did not run"
 
 
 def approvers_of(request: "GrantRequest", state: "TrustState") -> "tuple[Person, ...]":

@@ -9,6 +9,7 @@ import msgspec
 
 from safehold.demo.scenes import Scene, SceneProtocol, SceneVerdict
 from safehold.errors import UpstreamError
+from safehold.http_words import why_no_answer
 
 MODEL = "smollm2-135m-instruct"
 _MAX_TOKENS = 40
@@ -42,7 +43,7 @@ async def play(base: str, scene: Scene) -> Heard:
                 raise UpstreamError(f"the gateway answered with status {response.status}")
             decision_id = response.headers.get("x-safehold-decision-id", "")
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise UpstreamError(f"the gateway did not answer ({type(error).__name__})") from error
+        raise UpstreamError(f"the gateway did not answer ({why_no_answer(error)})") from error
     bodies = list(_events(content)) if scene.stream else [json.loads(content)]
     read = _openai if scene.wire is SceneProtocol.OPENAI else _anthropic
     blocked, text = read(bodies)

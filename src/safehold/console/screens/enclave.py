@@ -344,7 +344,8 @@ def controls(visit: PageVisit[ConsoleSources]) -> Controls:
             found = {one.control: one for one in read_again(run, catalogue, int(visit.now))}
             said, host, at = "", run.host, float(run.at)
         except (OSError, msgspec.DecodeError) as error:
-            said = f"{path.name}: no run of controls ({type(error).__name__})"
+            why = error.strerror if isinstance(error, OSError) else "another form"
+            said = f"{path.name}: no run of controls ({why})"
         except SafeholdError as error:
             said = str(error)
     families = tuple(

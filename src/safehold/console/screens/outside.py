@@ -140,7 +140,8 @@ def report(visit: PageVisit[ConsoleSources]) -> ReportPage:
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Report)
     except (OSError, msgspec.DecodeError) as error:
-        said = f"{path.name}: no report ({type(error).__name__})"
+        why = error.strerror if isinstance(error, OSError) else "another form"
+        said = f"{path.name}: no report ({why})"
         return ReportPage(said=said, report=None, counts=none)
     states = Counter(one.state.value for one in found.claims)
     return ReportPage(said="", report=found, counts={**none, **states})

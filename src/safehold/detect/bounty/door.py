@@ -26,6 +26,7 @@ from safehold.guard.gateway.bundles.swap import Loader
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.guard.gateway.server import Parts, build_app, listen, server_config
 from safehold.guard.ledger.interface import Row
+from safehold.http_words import wait_asked_s, why_no_answer
 
 USE_CASE = "bounty"
 _MAX_ANSWER = 4 << 20
@@ -77,16 +78,17 @@ class HttpDoor:
                 aiohttp.ClientSession(timeout=self._timeout, headers=self._headers) as session,
                 session.post(self._url, json=body) as response,
             ):
-                again = response.headers.get("retry-after", "")
-                if response.status in _BUSY and again.isdecimal():
-                    return min(max(float(again), _SHORTEST_WAIT_S), _LONGEST_WAIT_S)
+                told = response.headers.get("retry-after")
+                wait_s = wait_asked_s(told, now=time.time(), most_s=_LONGEST_WAIT_S)
+                if response.status in _BUSY and wait_s is not None:
+                    return max(wait_s, _SHORTEST_WAIT_S)
                 if response.status != HTTPStatus.OK:
                     return ReplayReply(error=f"the gateway answered {response.status}")
                 said = await _heard(response)
                 decision_id = response.headers.get("x-safehold-decision-id", "")
                 return msgspec.structs.replace(said, decision_id=decision_id)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return ReplayReply(error=f"the gateway can't be reached: {type(error).__name__}")
+            return ReplayReply(error=f"the gateway can't be reached: {why_no_answer(error)}")
 
 
 async def _heard(response: aiohttp.ClientResponse) -> ReplayReply:

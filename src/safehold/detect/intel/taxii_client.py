@@ -17,6 +17,7 @@ from safehold.detect.intel.inbound import seconds
 from safehold.detect.intel.interface import Feed, InboundOutcome
 from safehold.detect.intel.store import IntelStore
 from safehold.errors import ConfigError, DataError, TrustError, UpstreamError
+from safehold.http_words import why_no_answer
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 MEDIA = "application/taxii+json;version=2.1"
@@ -156,7 +157,7 @@ class HttpsWire:
             found = {name.lower(): value for name, value in answer.getheaders()}
         except (OSError, http.client.HTTPException) as error:
             raise UpstreamError(
-                f"feed {self._feed.name}: the server can't be read ({type(error).__name__})"
+                f"feed {self._feed.name}: the server can't be read ({why_no_answer(error)})"
             ) from error
         finally:
             connection.close()
@@ -177,7 +178,9 @@ class HttpsWire:
             certificate = connection.sock.getpeercert(binary_form=True) or b""
         except OSError as error:
             connection.close()
-            raise UpstreamError(f"feed {self._feed.name}: the server can't be reached") from error
+            raise UpstreamError(
+                f"feed {self._feed.name}: the server can't be reached ({why_no_answer(error)})"
+            ) from error
         digest = hashlib.sha256(certificate).hexdigest()
         if not hmac.compare_digest(digest, self._feed.tls_sha256 or ""):
             connection.close()

@@ -29,6 +29,7 @@ from safehold.govern.controls.interface import (
     Inapplicable,
     Judge,
     StaleError,
+    what_broke,
 )
 from safehold.govern.controls.judges.table import JUDGES
 from safehold.govern.controls.library import ControlCatalogue
@@ -99,7 +100,7 @@ def judged(judge: Judge, facts: HostFacts) -> tuple[ControlStatus, tuple[str, ..
     except Inapplicable as why:  # 3
         return ControlStatus.NOT_APPLICABLE, (str(why),)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # 2
-        return ControlStatus.ERROR, (f"the judge broke: {type(error).__name__}",)
+        return ControlStatus.ERROR, (f"the judge broke on these facts: {what_broke(error):.80}",)
     return (ControlStatus.FAILED, tuple(faults)) if faults else (ControlStatus.PASSED, ())
 
 

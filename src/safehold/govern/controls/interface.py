@@ -4,6 +4,7 @@ A judge is pure: it takes facts and yields one sentence for each fault. Nothing 
 Every doubt is not satisfied: a reader that broke, a stale fact, a missing result.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, TypeVar
@@ -11,6 +12,8 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from safehold.errors import SafeholdError
+
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 OPEN_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - they are judged, not used
 """Where everybody may write."""
@@ -47,6 +50,26 @@ class StaleError(HostError):
 
 class Inapplicable(Exception):  # noqa: N818 - a verdict that a judge may reach, not an error
     """The control can't apply to this host; the message is the fact that shows it."""
+
+
+def fact_name(kind: type) -> str:
+    """Return a kind of facts in words: `ssh server` for `SshServer`."""
+    return _CAPITAL.sub(" ", kind.__name__).lower()
+
+
+def what_broke(error: Exception) -> str:
+    """Say in words what was wrong with facts that code of ours tripped over."""
+    match error:
+        case KeyError():
+            return f"there is no {error}"
+        case LookupError():
+            return "a part is missing"
+        case ArithmeticError():
+            return "a number can't be computed with"
+        case ValueError():
+            return "a value can't be read"
+        case _:
+            return "a part has another form"
 
 
 class ControlKind(StrEnum):
@@ -160,7 +183,7 @@ class HostFacts(Mapping[type, object]):
         if isinstance(found, HostError):
             raise found
         if not isinstance(found, kind):
-            raise AbsentError(f"no reader gives {kind.__name__}")
+            raise AbsentError(f"no reader gives {fact_name(kind)}")
         return found
 
     def __getitem__(self, kind: type) -> object:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from safehold.govern.controls.interface import Control, ControlError, ControlResult
+from safehold.govern.controls.interface import Control, ControlError, ControlResult, what_broke
 from safehold.govern.controls.library import ControlCatalogue
 
 VERSION = "1.1.3"
@@ -139,7 +139,7 @@ def oscal_faults(catalog_doc: Json, profile_doc: Json, results_doc: Json) -> tup
     try:
         return tuple(_faults(catalog_doc, profile_doc, results_doc))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ControlError(f"OSCAL: expected another shape ({error!r:.80})") from error
+        raise ControlError(f"OSCAL: expected another shape ({what_broke(error):.80})") from error
 
 
 def _faults(catalog_doc: Json, profile_doc: Json, results_doc: Json) -> Iterator[str]:

@@ -50,7 +50,7 @@ def table_of(row: Row) -> Table:
     for kind, table in TABLES:
         if type(row) is kind:
             return table
-    raise LedgerError(f"expected a ledger row, came {type(row).__name__}")
+    raise LedgerError("expected a ledger row, came something else")
 
 
 def to_columns(row: Row, *, max_bytes: int) -> Columns:
@@ -82,9 +82,7 @@ def to_columns(row: Row, *, max_bytes: int) -> Columns:
         elif _is_kept_number(value):
             columns[name] = value
         else:
-            raise LedgerError(
-                f"expected a finite number or text in {field}, came {type(value).__name__}"
-            )
+            raise LedgerError(f"expected a finite number or text in {field}, came another value")
     if size > max_bytes:
         raise LedgerError(f"expected a row of at most {max_bytes} bytes, came {size}")
     return columns
@@ -115,7 +113,9 @@ def to_entry(kind: type[Row], columns: Mapping[str, Any]) -> Entry:
             {"seq": columns["seq"], "writer": columns["writer"], "row": row}, Entry
         )
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
-        raise LedgerError(f"row {columns.get('seq')} can't be read as {kind.__name__}") from error
+        raise LedgerError(
+            f"row {columns.get('seq')} can't be read as one of kind {kind.__struct_config__.tag}"
+        ) from error
 
 
 def _opened(value: str, decision_id: str, field: str) -> str | None:

@@ -329,9 +329,7 @@ def told(engine: Engine) -> Iterator[None]:
             f"ledger {_name(engine)}: a row holds a letter that the database's encoding has not"
         ) from error
     except SQLAlchemyError as error:
-        raise LedgerError(
-            f"ledger {_name(engine)}: the database layer refused ({type(error).__name__})"
-        ) from error
+        raise LedgerError(f"ledger {_name(engine)}: the database's own layer refused") from error
 
 
 def sentence(error: DBAPIError) -> str:
@@ -349,7 +347,7 @@ def sentence(error: DBAPIError) -> str:
             return meaning
     if error.connection_invalidated or type(original).__name__ == "OperationalError":
         return "the server can't be reached; start it or correct the address"
-    return f"the database refused ({type(original).__name__})"
+    return "the database refused and gave no code; its log says more"
 
 
 def _name(engine: Engine) -> str:

@@ -4,6 +4,7 @@ How long a call is waited for, and how many are made at once, is the pace's (`pa
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import aiohttp
 import msgspec
 
 from safehold.errors import DataError, UpstreamError
+from safehold.http_words import wait_asked_s, why_no_answer
 from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.pace import CallFate, Pace
 
@@ -102,7 +104,7 @@ class Chat:
                 problem = f"no answer within {self._pace.patience_s:.3g} s"
                 hung += 1
             except (aiohttp.ClientError, OSError) as error:
-                problem = told(error)
+                problem = why_no_answer(error)
             except DataError as error:
                 problem = str(error)
             finally:
@@ -253,15 +255,15 @@ async def _whole(response: aiohttp.ClientResponse) -> HttpReply:
     Raises:
         DataError: It is longer than any list of messages.
     """
-    wait = response.headers.get("retry-after", "")
-    seconds = min(float(wait), _LONGEST_WAIT_S) if wait.isdecimal() else 0.0
+    told = response.headers.get("retry-after")
+    wait_s = wait_asked_s(told, now=time.time(), most_s=_LONGEST_WAIT_S) or 0.0
     content = b""
     while part := await response.content.readany():
         content += part
         if len(content) > _MOST_BYTES:
             raise DataError(f"expected an answer of at most {_MOST_BYTES} bytes, got more")
     where = urlsplit(response.headers.get("location", "")).netloc.rpartition("@")[2]
-    return HttpReply(response.status, content, seconds, where)
+    return HttpReply(response.status, content, wait_s, where)
 
 
 def _refuse_final(url: str, reply: HttpReply, key: str) -> None:
@@ -292,30 +294,6 @@ def said_in(body: bytes, key: str = "") -> str:
         text = text.replace(key, "***")
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return f": {text[:_LONGEST_SAID]}" if text else ""
-
-
-def told(error: Exception) -> str:
-    """Say in words of ours why a server gave no whole answer."""
-    return next(said for kind, said in _TOLD if isinstance(error, kind))
-
-
-_TOLD: tuple[tuple[type[Exception], str], ...] = (
-    (aiohttp.ClientConnectorDNSError, "no host of that name is known"),
-    (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted here"),
-    (aiohttp.ClientSSLError, "it speaks no TLS that is understood here: http or https?"),
-    (aiohttp.ServerFingerprintMismatch, "its certificate is another one"),
-    (aiohttp.ClientProxyConnectionError, "the proxy can't be reached"),
-    (aiohttp.ClientHttpProxyError, "the proxy refuses"),
-    (aiohttp.ClientConnectorError, "nobody listens there"),
-    (TimeoutError, "no connection in time"),
-    (aiohttp.ServerDisconnectedError, "it hung up without an answer"),
-    (aiohttp.ClientPayloadError, "its answer was cut off"),
-    (aiohttp.InvalidURL, "that is no address"),
-    (aiohttp.ClientResponseError, "it answered something that is not HTTP"),
-    (ConnectionResetError, "it hung up without an answer"),
-    (Exception, "the connection failed"),
-)
-"""The first kind that fits says it."""
 
 
 def _read(body: bytes, key: str = "") -> GeneratorAnswer:
@@ -355,7 +333,7 @@ async def only_model(settings: ChatSettings) -> str:
         ):
             reply = await _whole(response)
     except (aiohttp.ClientError, OSError) as error:
-        raise UpstreamError(f"{url}: no answer ({told(error)}); is it serving?") from error
+        raise UpstreamError(f"{url}: no answer ({why_no_answer(error)}); is it serving?") from error
     except DataError as error:
         raise UpstreamError(f"{url}: {error}") from error
     _refuse_final(url, reply, settings.key)

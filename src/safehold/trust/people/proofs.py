@@ -61,9 +61,7 @@ def verify_proof(
             counter_floor=counter_floor,
         )
     except _UNREADABLE as error:
-        raise SignatureError(
-            f"expected a proof that can be read, got one that ends in {type(error).__name__}"
-        ) from error
+        raise SignatureError("expected a proof that can be read, got another form") from error
 
 
 def verify_by(
@@ -85,9 +83,7 @@ def verify_by(
             key, act, document, proof, relying_party=relying_party, counter_floor=counter_floor
         )
     except _UNREADABLE as error:
-        raise SignatureError(
-            f"expected a proof that can be read, got one that ends in {type(error).__name__}"
-        ) from error
+        raise SignatureError("expected a proof that can be read, got another form") from error
 
 
 def _verify(

@@ -21,6 +21,7 @@ import msgspec
 from safehold.detect.monitoring.cases.book import CaseBook
 from safehold.detect.monitoring.cases.interface import MonitorCase
 from safehold.errors import ConfigError, UpstreamError
+from safehold.http_words import why_no_answer
 from safehold.trust.log.key_files import read_secret
 
 _TIMEOUT_S = 10.0
@@ -175,7 +176,7 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> None:
     try:
         status = asyncio.run(go())
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise UpstreamError(f"{url}: no answer ({type(error).__name__})") from error
+        raise UpstreamError(f"{url}: no answer ({why_no_answer(error)})") from error
     if status not in _OK:
         raise UpstreamError(f"{url}: expected a status of success, came {status}")
 

@@ -9,7 +9,7 @@ from safehold.govern.controls.facts.documents import DOCUMENTS, document
 from safehold.govern.controls.facts.host import ControlledHost
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
-from safehold.govern.controls.interface import HostError, HostFacts
+from safehold.govern.controls.interface import HostError, HostFacts, fact_name, what_broke
 
 Reader = Callable[[ControlledHost, Site], object]
 
@@ -61,5 +61,7 @@ def collect(host: ControlledHost, site: Site) -> HostFacts:
         except HostError as fault:
             found[kind] = fault
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            found[kind] = HostError(f"{kind.__name__}: an answer of another shape ({error!r:.80})")
+            found[kind] = HostError(
+                f"{fact_name(kind)}: an answer of another shape ({what_broke(error):.80})"
+            )
     return HostFacts(found, host.now)

@@ -36,8 +36,10 @@ def measure(engine: str, only: str = "", *, whole: bool = False) -> Column:
         limit = _MACHINE_LIMIT_S if whole else _LIMIT_S
         try:
             done = subprocess.run(command, capture_output=True, check=False, timeout=limit)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EndpointError(f"attack {engine}: {type(error).__name__}") from error
+        except OSError as error:
+            raise EndpointError(f"attack {engine}: did not start ({error.strerror})") from error
+        except subprocess.TimeoutExpired as error:
+            raise EndpointError(f"attack {engine}: did not end within {limit} s") from error
     if done.returncode != 0:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise EndpointError(f"attack {engine}: {last[0] if last else 'no output'}")

@@ -40,8 +40,10 @@ def read_rows(file: Path) -> tuple[LsmRow, ...]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
         rows = tuple(msgspec.json.decode(line, type=LsmRow) for line in lines)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LsmRowError(f"can't read {file.name}: {type(error).__name__}") from error
+    except OSError as error:
+        raise LsmRowError(f"can't read {file.name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LsmRowError(f"can't read {file.name}: expected text in UTF-8") from error
     except msgspec.DecodeError as error:
         raise LsmRowError(f"{file.name}: {error}") from error
     if not rows:

@@ -12,6 +12,27 @@ from safehold.secure.weights.interface import ProviderError, WrongKeyError
 from safehold.secure.weights.providers.envelope import NONCE_BYTES, context_bytes, decode, encode
 
 _TAG_BITS = 128
+_WHY: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((p11.PinLocked,), "the PIN is locked"),
+    ((p11.PinExpired, p11.PinInvalid, p11.PinLenRange), "it wants another PIN"),
+    ((p11.UserPinNotInitialized,), "it has no PIN of a user yet"),
+    ((p11.MultipleTokensReturned,), "several tokens have this label"),
+    ((p11.MultipleObjectsReturned,), "several keys have this name"),
+    ((p11.TokenNotPresent, p11.DeviceRemoved), "it was taken out"),
+    ((p11.TokenNotRecognised,), "the library does not know this token"),
+    ((p11.TokenWriteProtected, p11.SessionReadOnly), "it is write-protected"),
+    ((p11.MechanismInvalid, p11.FunctionNotSupported), "it can't do AES-GCM"),
+    ((p11.DeviceMemory, p11.HostMemory), "it has no memory left"),
+    ((p11.SessionCount,), "it has too many sessions"),
+    ((p11.DeviceError, p11.FunctionFailed, p11.GeneralError), "the device failed"),
+    ((p11.PKCS11Error,), "it gave a reason that has no words here: see the library's own log"),
+    ((OSError,), "its library can't be read"),
+    ((RuntimeError,), "its library can't be used: is the path right?"),
+)
+
+
+def _why(error: Exception) -> str:
+    return next(said for kinds, said in _WHY if isinstance(error, kinds))
 
 
 class Pkcs11Provider:
@@ -44,8 +65,7 @@ class Pkcs11Provider:
         except p11.NoSuchKey as error:
             raise ProviderError("the token has no such key: destroyed, or another token") from error
         except (p11.PKCS11Error, RuntimeError, OSError) as error:
-            name = type(error).__name__
-            raise ProviderError(f"token {self._token}: it refused ({name})") from error
+            raise ProviderError(f"token {self._token}: it refused ({_why(error)})") from error
 
     def create(self, name: str) -> str:
         """Make an AES-256 key in the token.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import boto3
+from botocore import exceptions as aws
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -14,6 +15,23 @@ from safehold.secure.weights.interface import ProviderError, WrongKeyError
 
 _WRONG = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
 _WAIT_DAYS = 7  # the shortest that KMS allows
+
+
+_WHY: tuple[tuple[tuple[type[BotoCoreError], ...], str], ...] = (
+    ((aws.NoCredentialsError, aws.PartialCredentialsError), "no whole credentials were found"),
+    ((aws.CredentialRetrievalError, aws.TokenRetrievalError), "no credentials could be fetched"),
+    ((aws.NoRegionError, aws.InvalidRegionError), "there is no such region"),
+    ((aws.ConnectTimeoutError, aws.ReadTimeoutError), "no answer in time"),
+    ((aws.EndpointConnectionError,), "nobody listens at its address"),
+    ((aws.ProxyConnectionError,), "the proxy can't be reached"),
+    ((aws.SSLError,), "its certificate is not trusted here"),
+    ((aws.ConnectionClosedError,), "it hung up without an answer"),
+    ((aws.ParamValidationError,), "it takes no such key or context"),
+)
+
+
+def _why(error: BotoCoreError) -> str:
+    return next((said for kinds, said in _WHY if isinstance(error, kinds)), "the call failed")
 
 
 class KmsProvider:
@@ -51,7 +69,7 @@ class KmsProvider:
                 raise WrongKeyError("aws-kms: the key does not open this wrapped key") from error
             raise ProviderError(f"aws-kms: it refused ({code})") from error
         except BotoCoreError as error:
-            raise ProviderError(f"aws-kms: out of reach ({type(error).__name__})") from error
+            raise ProviderError(f"aws-kms: out of reach ({_why(error)})") from error
 
     def create(self, name: str) -> str:
         """Make a key and return its id."""

@@ -119,15 +119,22 @@ def _ours(error: vault_errors.VaultError) -> ProviderError | WrongKeyError:
     # 400 by the API's documentation; 500 by some releases (hashicorp/vault issue 10842).
     if _BAD_TAG in str(error):
         return WrongKeyError("vault: the key does not open this wrapped key")
-    match error:
-        case vault_errors.Forbidden():
-            return ProviderError("vault: the token may not do this")
-        case vault_errors.InvalidPath():
-            return ProviderError("vault: no such transit key or engine")
-        case vault_errors.InvalidRequest():
-            return ProviderError("vault: it refused the request (no such key, or a bad one)")
-        case _:
-            return ProviderError(f"vault: it failed ({type(error).__name__})")
+    words = next((said for kinds, said in _WHY if isinstance(error, kinds)), _FAILED)
+    return ProviderError(f"vault: {words}")
+
+
+_FAILED = "it failed; its log says more"
+_WHY: tuple[tuple[tuple[type[vault_errors.VaultError], ...], str], ...] = (
+    ((vault_errors.Forbidden,), "the token may not do this"),
+    ((vault_errors.InvalidPath,), "no such transit key or engine"),
+    ((vault_errors.InvalidRequest,), "it refused the request (no such key, or a bad one)"),
+    ((vault_errors.Unauthorized,), "it does not know the token"),
+    ((vault_errors.RateLimitExceeded,), "it has too much to do; try again"),
+    (
+        (vault_errors.VaultNotInitialized, vault_errors.VaultDown),
+        "it is sealed, not initialized or down",
+    ),
+)
 
 
 def _field(answer: Any, name: str) -> str:
