@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.cli import safehold
-from safehold.cli._values import SEED, Address, Finite, HeaderKey, LanguageCode
+from safehold.cli._values import POSIX_S, SEED, Address, Finite, HeaderKey, LanguageCode
 
 _SECRETS = ("API key", "Key of the server")
 _ADDRESSES = ("URL that", "Base URL of the model", "Base URL of an OpenAI", "by its OpenAI")
@@ -51,6 +51,33 @@ def test_no_option_takes_a_number_that_is_none() -> None:
     ]
     assert plain == []
     assert sum(isinstance(one.type, Finite) for one in _ALL.values()) > 40
+
+
+def test_no_whole_number_is_without_bounds() -> None:
+    """Every whole number, in every command, has two ends, within what a database can keep."""
+    unbounded = [
+        name
+        for name, parameter in _ALL.items()
+        for kind in _kinds(parameter)
+        if isinstance(kind, click.types.IntParamType)
+        and not (
+            isinstance(kind, click.IntRange)
+            and kind.min is not None
+            and kind.max is not None
+            and -(2**63) <= kind.min <= kind.max < 2**63
+        )
+    ]
+    assert unbounded == [], "give it a type of `cli/_values.py`"
+    moments = [name for name, one in _ALL.items() if "POSIX" in _help(one)]
+    assert len(moments) > 8
+    assert [name for name in moments if _ALL[name].type is not POSIX_S] == []
+
+
+def test_options_of_one_name_and_help_are_declared_once_for_generators() -> None:
+    """`synth` and `up` take one declaration of what they ask a model with."""
+    for name in ("seed", "seeds", "generator-model", "generator-key", "temperature", "timeout"):
+        one, other = _ALL[f"synth --{name}"], _ALL[f"up --{name}"]
+        assert one.type is other.type, name
 
 
 def test_every_seed_is_one_that_every_generator_of_numbers_takes() -> None:
@@ -140,6 +167,9 @@ _SYNTH = ["synth", "--constitution", "soap", "--out", "d", "--generator", "http:
         (["eval", "b", "--data", ".", "--judge", "file:///etc/passwd"], "http or https address"),
         (["eval", "b", "--data", ".", "--judge-key", "k\r\nx: y"], "got a line break"),
         (["serve", "--upstream", "http://a b/"], "without spaces"),
+        (["synth", "--out", "d", "--rounds", "9" * 30], "is not in the range"),
+        (["respond", "variants", "--case", "c", "--count", "9" * 30], "is not in the range"),
+        (["report", "stale", "--at", "9" * 30], "is not in the range"),
         (["serve", "--upstream", "http://:80/"], "or an http or https address, got"),
     ],
 )

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._values import SEED, Finite
+from safehold.cli._values import (
+    SEED,
+    Finite,
+    Whole,
+)
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +101,7 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 @click.command()
 @click.option(
     "--runs",
-    type=click.IntRange(20),
+    type=Whole(20),
     default=1000,
     show_default=True,
     help="Thefts to play at each point.",
@@ -113,10 +117,8 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
     help="The thief's rate, as a share of the honest traffic.",
 )
 @click.option("--phi", type=Finite(0, 0.95), default=0.0, help="Hourly correlation.")
-@click.option("--hosts", type=click.IntRange(2), default=200, show_default=True, help="Fits.")
-@click.option(
-    "--weeks", type=click.IntRange(4), default=26, show_default=True, help="A detector learns."
-)
+@click.option("--hosts", type=Whole(2), default=200, show_default=True, help="Fits.")
+@click.option("--weeks", type=Whole(4), default=26, show_default=True, help="A detector learns.")
 @click.option(
     "--pieces",
     "pieces_folder",

@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from safehold.cli._values import KEPT_NUMBER
 from safehold.errors import UsageError
 
 _folder = click.Path(file_okay=False, path_type=Path)
@@ -16,7 +17,9 @@ _folder = click.Path(file_okay=False, path_type=Path)
 @click.option("--scout", type=_folder, help="Write a transcripts database for Inspect Scout here.")
 @click.option("--parquet", type=_folder, help="Write results, accounts, campaigns, cases here.")
 @click.option("--content", is_flag=True, help="With --scout: what was asked and answered, too.")
-@click.option("--after", default=0, metavar="SEQ", help="Only entries above this number.")
+@click.option(
+    "--after", default=0, metavar="SEQ", type=KEPT_NUMBER, help="Only entries above this number."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @click.pass_obj
 def export(

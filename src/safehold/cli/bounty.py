@@ -10,7 +10,10 @@ import msgspec
 
 from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
-from safehold.cli._values import Finite
+from safehold.cli._values import (
+    KEPT_NUMBER,
+    Finite,
+)
 from safehold.detect.bounty.interface import Band
 from safehold.errors import DataError, SafeholdError, TrustError, UsageError
 
@@ -36,7 +39,7 @@ _questions_option = click.option(
     help="The frozen questions (`bounty freeze`).",
 )
 _reason_option = click.option("--reason", required=True, help="Why you look; kept.")
-_number, _person = click.argument("number", type=int), click.argument("person")
+_number, _person = click.argument("number", type=KEPT_NUMBER), click.argument("person")
 
 
 class _BountyPlaces(msgspec.Struct, frozen=True):
@@ -459,7 +462,7 @@ def reject(places: _BountyPlaces, number: int, person: str, why: str) -> None:
 @bounty.command("duplicate")
 @_number
 @_person
-@click.option("--of", required=True, type=int, help="The one that was reproduced first.")
+@click.option("--of", required=True, type=KEPT_NUMBER, help="The one that was reproduced first.")
 @click.pass_obj
 def duplicate(places: _BountyPlaces, number: int, person: str, of: int) -> None:
     """Say that a submission is another one's duplicate; a person judges, never the likeness.

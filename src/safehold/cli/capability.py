@@ -10,7 +10,12 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option
-from safehold.cli._values import Address, Finite, HeaderKey
+from safehold.cli._values import (
+    POSIX_S,
+    Address,
+    Finite,
+    HeaderKey,
+)
 from safehold.errors import UsageError
 
 T = TypeVar("T")
@@ -203,7 +208,7 @@ def run(
 @click.option(
     "--compute", type=Finite(0, min_open=True), required=True, help="The model's effective compute."
 )
-@click.option("--started", type=int, required=True, help="POSIX seconds when the run began.")
+@click.option("--started", type=POSIX_S, required=True, help="POSIX seconds when the run began.")
 @click.option("--method", required=True, help="How the capability was drawn out.")
 @click.option("--guard-off", is_flag=True, help="The run was made without the guard.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The record to write.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from safehold.cli._values import Address, Finite, HeaderKey
+from safehold.cli._generator_options import generator_key_option, generator_model_option
+from safehold.cli._values import Address, Finite
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -215,15 +216,8 @@ def new(
 @constitution.command()
 @click.argument("name", metavar="FILE")
 @click.option("--generator", type=Address(), help="Base URL of an OpenAI-compatible model.")
-@click.option("--generator-model", default="", help="The model's name at that URL.")
-@click.option(
-    "--generator-key",
-    default="",
-    type=HeaderKey(),
-    envvar="SAFEHOLD_SYNTH_KEY",
-    show_envvar=True,
-    help="Its API key; better given by the environment.",
-)
+@generator_model_option
+@generator_key_option
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(1, 50), help="How many.")
 @click.option(
     "--timeout",

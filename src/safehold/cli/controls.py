@@ -11,6 +11,7 @@ import msgspec
 
 from safehold.cli._controls_accept import accept, attest, except_command
 from safehold.cli._trust import json_option, keys_option, log_options
+from safehold.cli._values import POSIX_S
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ def new_key(path: Path, name: str) -> None:
 @click.argument("saved", type=click.Path(path_type=Path), default=_SAVED)
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write the matrix.")
 @click.option("--family", help="Print one family only.")
-@click.option("--at", type=int, help="POSIX seconds; now when left out.")
+@click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 @click.option(
     "--log",
     "log_dir",

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._values import Address, HeaderKey
+from safehold.cli._values import (
+    Address,
+    HeaderKey,
+    Whole,
+)
 from safehold.errors import UsageError
 from safehold.improve.evaluation.parts import DataPart
 
 if TYPE_CHECKING:
     from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures
 
-_LIMIT = click.IntRange(min=1)
+_LIMIT = Whole(1)
 
 
 @click.command("eval")

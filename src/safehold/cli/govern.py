@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option
+from safehold.cli._values import POSIX_S
 from safehold.errors import UsageError
 from safehold.govern.cadence.incidents import incident_kinds
 
@@ -39,7 +40,7 @@ def govern() -> None:
     show_default=True,
     help="List what falls due within so many days.",
 )
-@click.option("--at", type=int, help="POSIX seconds; now when left out.")
+@click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 @json_option
 @click.pass_context
 def due(  # noqa: C901 - one branch for each source
@@ -140,9 +141,9 @@ def clocks(as_json: bool) -> None:
     required=True,
     help="What happened; may be repeated.",
 )
-@click.option("--aware", type=int, help="When somebody became aware (POSIX seconds; now).")
-@click.option("--notified", type=int, help="When an authority was notified.")
-@click.option("--resolved", type=int, help="When it was over.")
+@click.option("--aware", type=POSIX_S, help="When somebody became aware (POSIX seconds; now).")
+@click.option("--notified", type=POSIX_S, help="When an authority was notified.")
+@click.option("--resolved", type=POSIX_S, help="When it was over.")
 def incident(
     name: str, kind: tuple[str, ...], aware: int | None, notified: int | None, resolved: int | None
 ) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
+from safehold.cli._values import KEPT_NUMBER, POSIX_S
 from safehold.detect.intel.interface import Feed, SharedBand, Tlp
 from safehold.errors import ConfigError, DataError, DependencyError, UsageError
 
@@ -170,7 +171,9 @@ def new_key(path: Path) -> None:
 )
 @click.option("--seen", multiple=True, required=True, help="WEEK:COUNT, as 2026-W47:3.")
 @click.option("--fix", multiple=True, help="Digest of a bundle or rules file that mends it.")
-@click.option("--created", type=int, help="When it was first seen, POSIX seconds (default: now).")
+@click.option(
+    "--created", type=POSIX_S, help="When it was first seen, POSIX seconds (default: now)."
+)
 @click.pass_obj
 def add(
     places: _IntelPlaces,
@@ -295,7 +298,7 @@ def pull_command(places: _IntelPlaces, feed: str) -> None:
 
 
 @intel.command("show")
-@click.argument("number", required=False, type=int)
+@click.argument("number", required=False, type=KEPT_NUMBER)
 @click.pass_obj
 def show(places: _IntelPlaces, number: int | None) -> None:
     """Show what is in quarantine, what was refused, and each feed's counts; or one object.
@@ -328,7 +331,7 @@ def show(places: _IntelPlaces, number: int | None) -> None:
 
 
 @intel.command("promote")
-@click.argument("number", type=int)
+@click.argument("number", type=KEPT_NUMBER)
 @click.option(
     "--out", default="candidates", show_default=True, type=_path, help="Folder for the candidate."
 )

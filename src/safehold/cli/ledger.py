@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, assert_never
 import click
 import msgspec
 
-from safehold.cli._values import Finite
+from safehold.cli._values import (
+    KEPT_NUMBER,
+    Finite,
+    Whole,
+)
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +63,7 @@ def ledger(context: click.Context, url: str) -> None:
     "count",
     default=20,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=Whole(0),
     help="How many entries to begin with.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Wait for new entries until interrupted.")
@@ -260,7 +264,9 @@ def settle(url: str, dead_after: float, journal: Path | None, as_json: bool) -> 
 
 @ledger.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--after", default=0, metavar="SEQ", help="Only entries above this number.")
+@click.option(
+    "--after", default=0, metavar="SEQ", type=KEPT_NUMBER, help="Only entries above this number."
+)
 @_json_option
 @click.pass_obj
 def export(url: str, folder: Path, after: int, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option, keys_option
+from safehold.cli._values import KEPT_NUMBER, Whole
 from safehold.errors import TrustError, UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def checkpoint(log_dir: Path, key_dir: Path | None) -> None:
 
 @log.command()
 @directory
-@click.argument("index", type=int)
+@click.argument("index", type=KEPT_NUMBER)
 def prove(log_dir: Path, index: int) -> None:
     """Print a self-contained proof that entry INDEX is in the log (C2SP tlog-proof).
 
@@ -178,7 +179,7 @@ def prove(log_dir: Path, index: int) -> None:
 
 @log.command()
 @directory
-@click.argument("index", type=int)
+@click.argument("index", type=KEPT_NUMBER)
 @click.option("--entry", is_flag=True, help="Print the raw entry, as it is hashed.")
 def show(log_dir: Path, index: int, entry: bool) -> None:
     """Print one leaf: its statement, after checking its signature.
@@ -218,8 +219,16 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     type=click.Path(exists=True, path_type=Path),
     help="The log.json that you pinned. Without it the copy vouches for itself.",
 )
-@click.option("--witnesses", default=0, show_default=True, help="Cosignatures that must be there.")
-@click.option("--at-least", default=0, help="Number of leaves you have seen before.")
+@click.option(
+    "--witnesses",
+    default=0,
+    show_default=True,
+    type=Whole(0),
+    help="Cosignatures that must be there.",
+)
+@click.option(
+    "--at-least", default=0, type=KEPT_NUMBER, help="Number of leaves you have seen before."
+)
 @click.option(
     "--entry",
     "entry_file",

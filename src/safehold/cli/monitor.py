@@ -11,7 +11,11 @@ import msgspec
 from safehold.cli._monitor_cases import cases, close, prometheus
 from safehold.cli._monitor_export import export
 from safehold.cli._monitor_ladder import ladder
-from safehold.cli._values import SEED, Finite
+from safehold.cli._values import (
+    SEED,
+    Finite,
+    Whole,
+)
 from safehold.errors import UsageError
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -85,7 +89,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
     "--processes",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="Processes that judge side by side.",
 )
 @click.option(
@@ -284,7 +288,7 @@ def campaigns_command(
     "count",
     default=10_000,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="Honest accounts to play.",
 )
 @click.option(

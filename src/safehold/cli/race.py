@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._values import Whole
 from safehold.errors import SafeholdError
 from safehold.improve.response.interface import Defence
 
@@ -50,7 +51,9 @@ _POINTS = 10
     type=click.IntRange(1, 100_000),
     help="Queries that the attacker has.",
 )
-@click.option("--found-after", default=20, show_default=True, help="Queries until a find.")
+@click.option(
+    "--found-after", default=20, show_default=True, type=Whole(1), help="Queries until a find."
+)
 @click.option(
     "--seeds",
     default=1,

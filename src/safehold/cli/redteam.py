@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._values import SEED
+from safehold.cli._values import (
+    PORT,
+    SEED,
+    Whole,
+)
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.transforms.chain import MAX_DEPTH
 from safehold.errors import UsageError
@@ -133,7 +137,7 @@ def _of_bundle(command: Callable[..., None]) -> Callable[..., None]:
     "--attempts",
     default=3200,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="Attacks to make.",
 )
 @click.option(
@@ -237,7 +241,7 @@ def _opened(
     "--dresses",
     default=400,
     show_default=True,
-    type=click.IntRange(min=2),
+    type=Whole(2),
     help="Wrappers and chains to begin with.",
 )
 @click.option(
@@ -288,7 +292,7 @@ def universal_(
     "--tries",
     default=50,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="Tries at each question.",
 )
 @click.option(
@@ -350,7 +354,9 @@ def report(record: Path, everything: bool, as_json: bool) -> None:
 
 
 @redteam.command()
-@click.option("--port", default=0, show_default=True, help="Loopback port; 0 takes a free one.")
+@click.option(
+    "--port", default=0, show_default=True, type=PORT, help="Loopback port; 0 takes a free one."
+)
 @_domain_option
 def target(port: int, domain: str) -> None:
     """Serve the always-complying target as an OpenAI-compatible model, until interrupted.

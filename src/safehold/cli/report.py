@@ -8,7 +8,10 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option
-from safehold.cli._values import Finite
+from safehold.cli._values import (
+    POSIX_S,
+    Finite,
+)
 from safehold.errors import UsageError
 from safehold.govern.report.adapters import ADAPTERS
 from safehold.govern.report.interface import Audience
@@ -26,7 +29,7 @@ _level = click.option(
 )
 _log = click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
 _keys = click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
-_at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
+_at = click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 
 
 @click.group()

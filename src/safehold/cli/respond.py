@@ -22,7 +22,10 @@ from safehold.cli._respond_options import (
 )
 from safehold.cli._respond_rules import RULE_COMMANDS
 from safehold.cli._respond_trial import trial
-from safehold.cli._values import Finite
+from safehold.cli._values import (
+    Finite,
+    Whole,
+)
 from safehold.errors import SafeholdError, UsageError
 from safehold.improve.response.interface import IncidentKind
 
@@ -143,7 +146,9 @@ def _named(folder: Path) -> str:
 @respond.command("variants")
 @case_option
 @data_option
-@click.option("--count", default=128, show_default=True, help="Of each side, to learn from.")
+@click.option(
+    "--count", default=128, show_default=True, type=Whole(1), help="Of each side, to learn from."
+)
 @seed_option
 @guard_options
 @json_option

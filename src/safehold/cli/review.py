@@ -10,6 +10,7 @@ import msgspec
 from safehold.cli._replays import replay_options
 from safehold.cli._review_measures import MEASURING
 from safehold.cli._trust import keys_option
+from safehold.cli._values import KEPT_NUMBER
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
 from safehold.errors import DependencyError, SafeholdError
 
@@ -115,7 +116,7 @@ def next_command(places: "ReviewPlaces", person: str) -> None:
 
 
 @review.command("keep")
-@click.argument("item", type=int)
+@click.argument("item", type=KEPT_NUMBER)
 @click.argument("person")
 @click.pass_obj
 def keep(places: "ReviewPlaces", item: int, person: str) -> None:
@@ -129,7 +130,7 @@ def keep(places: "ReviewPlaces", item: int, person: str) -> None:
 
 
 @review.command("back")
-@click.argument("item", type=int)
+@click.argument("item", type=KEPT_NUMBER)
 @click.argument("person")
 @click.pass_obj
 def back(places: "ReviewPlaces", item: int, person: str) -> None:
@@ -143,7 +144,7 @@ def back(places: "ReviewPlaces", item: int, person: str) -> None:
 
 
 @review.command()
-@click.argument("item", type=int)
+@click.argument("item", type=KEPT_NUMBER)
 @click.argument("person")
 @click.option("--reason", required=True, help="Why you look; kept.")
 @click.pass_obj
@@ -158,7 +159,7 @@ def show(places: "ReviewPlaces", item: int, person: str, reason: str) -> None:
 
 
 @review.command()
-@click.argument("item", type=int)
+@click.argument("item", type=KEPT_NUMBER)
 @click.argument("person")
 @click.argument("verdict", type=click.Choice([str(one.value) for one in ReviewVerdict]))
 @click.option("--note", default="", help="Only its digest is kept.")
@@ -176,7 +177,7 @@ def verdict(places: "ReviewPlaces", item: int, person: str, verdict: str, note: 
 
 
 @review.command()
-@click.argument("case", type=int)
+@click.argument("case", type=KEPT_NUMBER)
 @click.argument("action", type=click.Choice([str(one.value) for one in CaseAction]))
 @click.option("--by", required=True, help="Who decides.")
 @click.option("--grant", "grant_id", help="The grant for stepping up or suspending.")
@@ -214,7 +215,7 @@ def decide(
 
 
 @review.command()
-@click.argument("case", type=int)
+@click.argument("case", type=KEPT_NUMBER)
 @click.pass_obj
 def appeal(places: "ReviewPlaces", case: int) -> None:
     """Tell what a client may know of an appeal.
@@ -227,7 +228,7 @@ def appeal(places: "ReviewPlaces", case: int) -> None:
 
 
 @review.command("permit")
-@click.argument("case", type=int)
+@click.argument("case", type=KEPT_NUMBER)
 @click.option(
     "--examples",
     default="permitted",

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import Finite
+from safehold.cli._values import (
+    POSIX_S,
+    Finite,
+)
 from safehold.errors import UsageError
 from safehold.trust.demands.records import DECIDED, REPORTED
 from safehold.trust.grants.operations import OPERATIONS
@@ -52,7 +55,7 @@ _model = click.option("--model", required=True, help="SHA-256 of the model.")
 _compute = click.option(
     "--compute", type=Finite(0, min_open=True), required=True, help="Its effective compute."
 )
-_at = click.option("--at", type=int, help="POSIX seconds; now when left out.")
+_at = click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 
 
 @standards.command("list")

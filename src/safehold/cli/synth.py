@@ -7,7 +7,20 @@ from pathlib import Path
 import click
 import msgspec
 
-from safehold.cli._values import SEED, Address, Finite, HeaderKey, LanguageCode
+from safehold.cli._generator_options import (
+    generator_key_option,
+    generator_model_option,
+    seed_option,
+    seeds_option,
+    temperature_option,
+    timeout_option,
+)
+from safehold.cli._values import (
+    Address,
+    Finite,
+    LanguageCode,
+    Whole,
+)
 from safehold.errors import UsageError
 
 _SIZES = ("small", "default", "large")
@@ -34,15 +47,8 @@ _SIZES = ("small", "default", "large")
     type=click.Choice(_SIZES),
     help="How many examples to aim at: 1,800, 27,500 or 32,000; never fewer than were written.",
 )
-@click.option(
-    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal files."
-)
-@click.option(
-    "--seeds",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of your seed books (default: `seeds` beside the constitution's file).",
-)
+@seed_option
+@seeds_option
 @click.option(
     "--generator",
     "names",
@@ -53,27 +59,14 @@ _SIZES = ("small", "default", "large")
     "`embedded` (the small model inside), or the base URL of any OpenAI-compatible model. May be "
     "given several times.",
 )
-@click.option("--generator-model", default="", help="The model's name at that URL.")
-@click.option(
-    "--generator-key",
-    default="",
-    type=HeaderKey(),
-    envvar="SAFEHOLD_SYNTH_KEY",
-    show_envvar=True,
-    help="Its API key; better given by the environment.",
-)
-@click.option(
-    "--temperature",
-    default=1.0,
-    show_default=True,
-    type=Finite(0, 5),
-    help="Of the model's sampling.",
-)
+@generator_model_option
+@generator_key_option
+@temperature_option
 @click.option(
     "--rounds",
     default=2,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="Batches that a model is asked for, for each clause and stage.",
 )
 @click.option(
@@ -97,17 +90,8 @@ _SIZES = ("small", "default", "large")
     type=click.IntRange(1, 256),
     help="Calls at once.",
 )
-@click.option(
-    "--max-tokens", default=600, show_default=True, type=click.IntRange(min=16), help="Per answer."
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    default=120.0,
-    show_default=True,
-    type=Finite(min=0.0, min_open=True),
-    help="Seconds without any answer after which fewer calls are made at once.",
-)
+@click.option("--max-tokens", default=600, show_default=True, type=Whole(16), help="Per answer.")
+@timeout_option
 @click.option(
     "--fill",
     is_flag=False,
@@ -125,7 +109,7 @@ _SIZES = ("small", "default", "large")
     "--processes",
     default=1,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=Whole(1),
     help="With --runner: how many workers; each makes --concurrency calls at once.",
 )
 @click.option(

@@ -5,7 +5,20 @@ from pathlib import Path
 
 import click
 
-from safehold.cli._values import SEED, Address, Finite, HeaderKey, LanguageCode
+from safehold.cli._generator_options import (
+    generator_key_option,
+    generator_model_option,
+    seed_option,
+    seeds_option,
+    temperature_option,
+    timeout_option,
+)
+from safehold.cli._values import (
+    Address,
+    Finite,
+    LanguageCode,
+    Whole,
+)
 from safehold.errors import UsageError
 
 
@@ -19,21 +32,9 @@ from safehold.errors import UsageError
     metavar="NAME|URL",
     help="What makes the text: the base URL of an OpenAI-compatible model, or `embedded`.",
 )
-@click.option("--generator-model", default="", help="The model's name at that URL.")
-@click.option(
-    "--generator-key",
-    default="",
-    type=HeaderKey(),
-    envvar="SAFEHOLD_SYNTH_KEY",
-    show_envvar=True,
-    help="Its API key; better given by the environment.",
-)
-@click.option(
-    "--seeds",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of your seed books (default: `seeds` beside the constitution's file).",
-)
+@generator_model_option
+@generator_key_option
+@seeds_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -46,19 +47,9 @@ from safehold.errors import UsageError
     type=click.Choice(["small", "default", "large"]),
     help="How many examples to aim at.",
 )
-@click.option(
-    "--seed", type=SEED, default=1, show_default=True, help="Equal seeds give equal files."
-)
-@click.option(
-    "--temperature",
-    default=1.0,
-    show_default=True,
-    type=Finite(0, 5),
-    help="Of the model's sampling.",
-)
-@click.option(
-    "--rounds", default=4, show_default=True, type=click.IntRange(min=1), help="Batches a stage."
-)
+@seed_option
+@temperature_option
+@click.option("--rounds", default=4, show_default=True, type=Whole(1), help="Batches a stage.")
 @click.option(
     "--batch", default=6, show_default=True, type=click.IntRange(1, 50), help="Messages in a batch."
 )
@@ -69,14 +60,7 @@ from safehold.errors import UsageError
     type=click.IntRange(1, 256),
     help="The most calls at once; fewer where the model can't keep up.",
 )
-@click.option(
-    "--timeout",
-    "timeout_s",
-    default=120.0,
-    show_default=True,
-    type=Finite(min=0.0, min_open=True),
-    help="Seconds without any answer after which fewer calls are made at once.",
-)
+@timeout_option
 @click.option(
     "--language", "languages", multiple=True, type=LanguageCode(), help="Language to ask for."
 )

@@ -323,7 +323,7 @@ def test_vault_refusals_are_clear(vault: FakeVault, case: int) -> None:
 def test_sealed_vault_is_a_clear_error(vault: FakeVault) -> None:
     """A Vault that is itself sealed can't wrap."""
     vault.sealed = True
-    with pytest.raises(ProviderError, match="failed"):
+    with pytest.raises(ProviderError, match="sealed"):
         VaultProvider(vault.url, TOKEN).create("x")
 
 
