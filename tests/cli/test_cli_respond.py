@@ -229,6 +229,34 @@ def test_a_trial_begins_only_while_the_rule_acts_that_its_gates_counted_on(desk:
     assert "in shadow" in run(*begin, "--hot-rules", desk.rules).output
 
 
+def test_a_rule_that_a_trial_rests_on_ends_with_a_warning(desk: Desk) -> None:
+    """The trial is named while it runs; before it and after its way back nothing is said."""
+    gate = GateVerdict("family", GateState.PASSED, "said")
+    report = GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,), rule_stays="c1-rule")
+    desk.case.keep_report(report)
+    pubs = [f"--person-pub={name}={desk.root / f'{name}.pub'}" for name in ("anna", "bela")]
+    anna = ["--as", "anna", "--person-key", desk.root / "anna.pem", *pubs]
+    of = ["--case", desk.case.folder, "--hot-rules", desk.rules]
+    file = desk.root / "trial.json"
+
+    def ended() -> str:
+        desk.put(desk.rule(), "anna", "bela")
+        found = run("end", *of, *anna)
+        assert "c1-rule ended" in found.stdout
+        return found.stderr
+
+    assert ended() == ""
+    desk.put(desk.rule(), "anna", "bela")
+    run("trial", "begin", *of, "--trial", file, "--name", "n", *anna)
+    assert len(ended().splitlines()) == 1
+    assert f"trial c1-bbbbbbbb ({file}, step shadow) rests on rule c1-rule" in ended()
+    desk.case.keep_report(msgspec.structs.replace(report, challenger="d" * 64))
+    assert ended() == "", "another challenger's gates"
+    desk.case.keep_report(report)
+    run("trial", "back", "--trial", file, *anna)
+    assert ended() == ""
+
+
 def test_a_rule_that_ends_in_the_trial_holds_up_every_step_but_the_way_back(desk: Desk) -> None:
     """Proposed or taken: no step without its rule, with another case, or with one person's rule."""
     gate = GateVerdict("family", GateState.PASSED, "said")

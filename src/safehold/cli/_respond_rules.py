@@ -19,6 +19,7 @@ from safehold.cli._respond_options import (
 from safehold.cli._trust import log_options, ssh_key_option
 
 if TYPE_CHECKING:
+    from safehold.improve.response.case import IncidentCase
     from safehold.improve.response.rule_book import RuleBook
 
 
@@ -208,6 +209,8 @@ def act(
 def end(folder: Path, rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
     """Take the case's rule out before its end.
 
+    A trial that rests on the rule is named in a warning: it takes no further step.
+
     \b
     Examples:
       safehold respond end --case c1 --hot-rules hot.json --as anna --person-key anna.pem \\
@@ -215,9 +218,38 @@ def end(folder: Path, rules: Path, person: str, person_key: Path, publics: tuple
     """
     from safehold.improve.response.case import IncidentCase
 
-    rule = IncidentCase(folder).rule()
+    case = IncidentCase(folder)
+    rule = case.rule()
     serial = book_of(rules, person, person_key, publics).end(rule.id, int(time.time()))
     click.echo(f"{rules}: serial {serial}, {rule.id} ended")
+    for file in case.trials():
+        # The rule's end is never held up: it may stop honest people. The trial is.
+        said = _resting(file, case, rule.id, publics)
+        if said:
+            click.echo(f"safehold: warning: {said}", err=True)
+
+
+def _resting(file: Path, case: "IncidentCase", rule: str, publics: tuple[str, ...]) -> str:
+    """Return what to do about a trial that rests on a rule; empty where none does."""
+    from safehold.cli._respond_options import quorum
+    from safehold.guard.gateway.bundles.trial_file import TrialError, opened_plan
+    from safehold.guard.gateway.bundles.trial_steps import TrialStep
+
+    report = case.report()
+    if report.rule_stays != rule:
+        return ""
+    try:
+        plan = opened_plan(file.read_bytes(), quorum(publics))
+    except FileNotFoundError:
+        return ""
+    except (OSError, TrialError):
+        return f"{file}: a trial may rest on rule {rule}, and its file can't be read"
+    if plan.report != report.digest or plan.step is TrialStep.ROLLED_BACK:
+        return ""
+    return (
+        f"trial {plan.id} ({file}, step {plan.step}) rests on rule {rule} and takes no further "
+        "step: let the rule act again, or end it with `safehold respond trial back`"
+    )
 
 
 def book_of(rules: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> "RuleBook":

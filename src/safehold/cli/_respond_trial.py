@@ -127,6 +127,7 @@ def begin(
         least=least,
     )
     plan = _book(file, person, person_key, publics).begin(plan)
+    IncidentCase(folder).keep_trial(file)
     click.echo(f"{file}: trial {plan.id} in shadow")
 
 

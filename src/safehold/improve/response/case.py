@@ -94,6 +94,17 @@ class IncidentCase:
         """Return the gates' report."""
         return self._get("report", GateReport)
 
+    def keep_trial(self, file: Path) -> None:
+        """Keep where a trial of the case's challenger has its signed file."""
+        there = [one for one in self.trials() if one != file.absolute()]
+        self._put("trials", msgspec.json.encode([str(one) for one in (*there, file.absolute())]))
+
+    def trials(self) -> tuple[Path, ...]:
+        """Return the signed files of the trials that began on this case."""
+        if not (self.folder / "trials.json").exists():
+            return ()
+        return tuple(map(Path, self._get("trials", list[str])))
+
     @property
     def challenger(self) -> Path:
         """The folder of the challenger bundle."""
