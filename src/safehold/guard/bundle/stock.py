@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "4ad24935ca070f05568e0cabee4b15e20c42c59d7d8c187959d173940f296eb5",
+    "homebrewing": "078c4118c2c2a9a74ec609e93b0b95089a4492387811032191acd8287f5376a6",
 }
 
 
