@@ -8,7 +8,7 @@ import click
 
 from safehold import __version__
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import Whole
+from safehold.cli._values import WholeNumber
 from safehold.errors import UsageError
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -241,7 +241,7 @@ def _unsigned(signed: Any) -> Any:
 @click.argument("subject", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--least",
-    type=Whole(1),
+    type=WholeNumber(1),
     default=2,
     show_default=True,
     help="So many persons must have rebuilt it.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from safehold.cli._trust import log_options, ssh_key_option
-from safehold.cli._values import Whole
+from safehold.cli._values import WholeNumber
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _desk(path: Path) -> "Ed25519PrivateKey":
 @click.option("--person", "ids", multiple=True, required=True, help="Id of a person who signs.")
 @click.option(
     "--version",
-    type=Whole(1),
+    type=WholeNumber(1),
     default=1,
     show_default=True,
     help="One more than the root before.",

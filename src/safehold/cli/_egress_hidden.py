@@ -11,7 +11,7 @@ from safehold.cli._values import (
     Address,
     Finite,
     HeaderKey,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import DataError, UsageError
 
@@ -189,7 +189,7 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
     @click.option("--model-name", default="", help="The model's name at --upstream.")
     @click.option(
         "--vocabulary",
-        type=Whole(2),
+        type=WholeNumber(2),
         default=262_144,
         show_default=True,
         help="Tokens that the model at --upstream knows.",
@@ -214,7 +214,7 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
         show_default=True,
         help="Most bits a token that may stay unexplained; exit 1 above.",
     )
-    @click.option("--tokens-a-day", type=Whole(0), default=0, help="Of all accounts.")
+    @click.option("--tokens-a-day", type=WholeNumber(0), default=0, help="Of all accounts.")
     @click.option("--plan", "plan_file", type=_FILE, default=None, help="Whose bound to prove.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     def hidden_bits_(

@@ -14,7 +14,7 @@ import msgspec
 from safehold.cli._values import (
     SEED,
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 
@@ -101,7 +101,7 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 @click.command()
 @click.option(
     "--runs",
-    type=Whole(20),
+    type=WholeNumber(20),
     default=1000,
     show_default=True,
     help="Thefts to play at each point.",
@@ -117,8 +117,10 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
     help="The thief's rate, as a share of the honest traffic.",
 )
 @click.option("--phi", type=Finite(0, 0.95), default=0.0, help="Hourly correlation.")
-@click.option("--hosts", type=Whole(2), default=200, show_default=True, help="Fits.")
-@click.option("--weeks", type=Whole(4), default=26, show_default=True, help="A detector learns.")
+@click.option("--hosts", type=WholeNumber(2), default=200, show_default=True, help="Fits.")
+@click.option(
+    "--weeks", type=WholeNumber(4), default=26, show_default=True, help="A detector learns."
+)
 @click.option(
     "--pieces",
     "pieces_folder",

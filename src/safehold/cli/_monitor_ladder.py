@@ -9,7 +9,7 @@ import msgspec
 
 from safehold.cli._values import (
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 from safehold.guard.accounts.interface import LadderStep
@@ -103,14 +103,14 @@ def show(states: Path, key: Path, signer: str, as_json: bool) -> None:
     "--limit-after",
     default=LIMIT_AFTER,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Stopped exchanges after which a stepped-up account is limited.",
 )
 @click.option(
     "--requests",
     default=REQUESTS_PER_HOUR,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Requests an hour of a limited account.",
 )
 @_json_option
@@ -177,7 +177,7 @@ def climb(
     type=Finite(min=0.001, max=90),
     help="The step ends by itself after so many days.",
 )
-@click.option("--requests", type=Whole(1), help="Of a rate limit: requests an hour.")
+@click.option("--requests", type=WholeNumber(1), help="Of a rate limit: requests an hour.")
 @click.option("--grant", default="", help="The used request that gives the step (64 hex digits).")
 def step(
     account: str,

@@ -15,7 +15,7 @@ from safehold.cli._respond_options import (
     person_key_option,
     person_option,
 )
-from safehold.cli._values import Whole
+from safehold.cli._values import WholeNumber
 from safehold.errors import SafeholdError, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def trial() -> None:
     "--least",
     default=1_000,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Exchanges that both bundles judge before each next step.",
 )
 @_rules

@@ -13,7 +13,7 @@ import msgspec
 from safehold.cli._values import (
     SEED,
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.detect.redteam.interface import MODEL
 from safehold.errors import DataError, UsageError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--per-stratum",
     default=150,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Exchanges to draw from each stratum.",
 )
 @click.option("--seed", required=True, type=SEED, help="Equal seeds draw equally.")
@@ -103,7 +103,7 @@ def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
     "--attempts",
     default=50,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Known positives to send.",
 )
 @click.option(

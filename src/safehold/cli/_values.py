@@ -124,7 +124,7 @@ class Address(click.ParamType[str]):
             self.fail(str(error).replace("expected ", f"expected {also}", 1), param, ctx)
 
 
-class Whole(click.IntRange):
+class WholeNumber(click.IntRange):
     """A whole number of a range that has two ends: click's own has none, and takes 10**30."""
 
     def __init__(self, least: int, most: int = 1_000_000_000) -> None:
@@ -132,12 +132,12 @@ class Whole(click.IntRange):
         super().__init__(least, most)
 
 
-KEPT_NUMBER = Whole(0, 2**63 - 1)
+KEPT_NUMBER = WholeNumber(0, 2**63 - 1)
 """The number of something that is kept: of a row, a case or a leaf. A database has 64 bits for it.
 """
-POSIX_S = Whole(0, 253_402_300_799)
+POSIX_S = WholeNumber(0, 253_402_300_799)
 """A moment in POSIX seconds, to the end of the year 9999, where calendars end."""
-PORT = Whole(0, 65_535)
+PORT = WholeNumber(0, 65_535)
 SEED = click.IntRange(0, 2**32 - 1)
 """What every generator of random numbers here takes."""
 

@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.cli._values import (
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import DataError, DependencyError, UsageError
 from safehold.improve.evaluation.parts import DataPart
@@ -34,7 +34,7 @@ _RATE = Finite(min=0.0, max=1.0, min_open=True, max_open=True)
     type=click.Choice([part.value for part in DataPart]),
     help="Of each file only the repositories of this part.",
 )
-@click.option("--limit", type=Whole(1), help="At most so many items of each file.")
+@click.option("--limit", type=WholeNumber(1), help="At most so many items of each file.")
 @click.option(
     "--from-record",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -15,7 +15,7 @@ from safehold.cli._egress_hidden import command as hidden_bits_command
 from safehold.cli._egress_tools import TOOLS
 from safehold.cli._values import (
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 from safehold.secure.egress.enforcement.enforce import Enforcer
@@ -381,7 +381,7 @@ def _show(snapshot: "Snapshot", *, as_json: bool) -> None:
 @click.argument("protocol", type=click.Choice(["tcp", "udp", "icmp", "icmpv6"]))
 @click.argument("destination")
 @click.argument("port", type=click.IntRange(0, 65_535), default=0)
-@click.option("--uid", type=Whole(0, 2**32 - 1), default=None, help="Who sends, by number.")
+@click.option("--uid", type=WholeNumber(0, 2**32 - 1), default=None, help="Who sends, by number.")
 @click.option("--user", default="", help="Who sends, by name.")
 @click.option("--serve", is_flag=True, help="A reply: PORT is the local one.")
 @click.option("--interface", default="", help="The interface that it leaves by.")
@@ -548,7 +548,7 @@ def _repeats(netns: str | None, plan: "EgressPlan") -> "RepeatReader | None":
 @click.option("--sockets", is_flag=True, help="Score the shape of TCP connections (PCR, beacons).")
 @click.option("--dns-log", type=_FILE, default=None, help="Resolver's log: JSON of time and name.")
 @click.option("--shape-limits", type=_FILE, default=None, help="JSON of limits by shape score.")
-@click.option("--ticks", type=Whole(1), default=None, help="Stop after so many looks.")
+@click.option("--ticks", type=WholeNumber(1), default=None, help="Stop after so many looks.")
 @click.option("--access-log", type=_OUT, default=None, help="A line for each ended connection.")
 @click.option("--page", type=_OUT, default=None, help="Draw the timeline page anew each minute.")
 @click.option("--otlp", is_flag=True, help="Export metrics by OpenTelemetry (OTEL_* variables).")

@@ -10,7 +10,7 @@ import msgspec
 from safehold.cli._values import (
     Address,
     HeaderKey,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 from safehold.improve.evaluation.parts import DataPart
@@ -18,7 +18,7 @@ from safehold.improve.evaluation.parts import DataPart
 if TYPE_CHECKING:
     from safehold.improve.evaluation.interface import EvaluationReport, GroupFigures
 
-_LIMIT = Whole(1)
+_LIMIT = WholeNumber(1)
 
 
 @click.command("eval")

@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.cli._notify import notify_option
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import Whole
+from safehold.cli._values import WholeNumber
 from safehold.errors import UsageError
 from safehold.guard.gateway.interface import Surface
 
@@ -200,11 +200,11 @@ def _file(
 @click.option("--use-case", required=True, help="Name that requests declare (no spaces).")
 @click.option(
     "--seats",
-    type=Whole(1),
+    type=WholeNumber(1),
     required=True,
     help="Users that the exemption covers at most.",
 )
-@click.option("--rate", type=Whole(1), required=True, help="Exempted exchanges an hour.")
+@click.option("--rate", type=WholeNumber(1), required=True, help="Exempted exchanges an hour.")
 @click.option(
     "--days", type=click.IntRange(1, 366), required=True, help="It lasts for so many days."
 )

@@ -18,7 +18,7 @@ from safehold.cli._grant_sight import (
 )
 from safehold.cli._notify import notify_option
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import PORT, Whole
+from safehold.cli._values import PORT, WholeNumber
 from safehold.errors import TrustError, UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def _bytes(text: str) -> int:
 @click.option("--host", required=True, help="The one host where it may be used.")
 @click.option("--workload", required=True, help="SHA-256 of the program that will run.")
 @click.option("--bytes", "budget", default="0", help="How much may be read, such as 800GB.")
-@click.option("--minutes", type=Whole(1), required=True, help="How long it may last.")
+@click.option("--minutes", type=WholeNumber(1), required=True, help="How long it may last.")
 @click.option(
-    "--uses", type=Whole(1), default=1, show_default=True, help="How often it may be used."
+    "--uses", type=WholeNumber(1), default=1, show_default=True, help="How often it may be used."
 )
 @click.option("--purpose", required=True, help="What for, in words that approvers read.")
 @click.option("--ticket", required=True, help="The ticket that this belongs to.")
@@ -128,7 +128,7 @@ def request(
 
 @grant.command("class-off")
 @click.argument("guard_class")
-@click.option("--minutes", type=Whole(1), required=True, help="How long it may last.")
+@click.option("--minutes", type=WholeNumber(1), required=True, help="How long it may last.")
 @click.option("--purpose", required=True, help="What for, in words that approvers read.")
 @click.option("--ticket", required=True, help="The ticket that this belongs to.")
 @ssh_key_option

@@ -15,7 +15,7 @@ import msgspec
 from safehold.cli._values import (
     KEPT_NUMBER,
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 
@@ -63,7 +63,7 @@ def ledger(context: click.Context, url: str) -> None:
     "count",
     default=20,
     show_default=True,
-    type=Whole(0),
+    type=WholeNumber(0),
     help="How many entries to begin with.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Wait for new entries until interrupted.")

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from safehold.cli._trust import json_option, keys_option
-from safehold.cli._values import KEPT_NUMBER, Whole
+from safehold.cli._values import KEPT_NUMBER, WholeNumber
 from safehold.errors import TrustError, UsageError
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     "--witnesses",
     default=0,
     show_default=True,
-    type=Whole(0),
+    type=WholeNumber(0),
     help="Cosignatures that must be there.",
 )
 @click.option(

@@ -14,7 +14,7 @@ from safehold.cli._monitor_ladder import ladder
 from safehold.cli._values import (
     SEED,
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 
@@ -89,7 +89,7 @@ def monitor(context: click.Context, url: str, store: str) -> None:
     "--processes",
     default=1,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Processes that judge side by side.",
 )
 @click.option(
@@ -288,7 +288,7 @@ def campaigns_command(
     "count",
     default=10_000,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Honest accounts to play.",
 )
 @click.option(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._values import Whole
+from safehold.cli._values import WholeNumber
 from safehold.errors import SafeholdError
 from safehold.improve.response.interface import Defence
 
@@ -52,7 +52,11 @@ _POINTS = 10
     help="Queries that the attacker has.",
 )
 @click.option(
-    "--found-after", default=20, show_default=True, type=Whole(1), help="Queries until a find."
+    "--found-after",
+    default=20,
+    show_default=True,
+    type=WholeNumber(1),
+    help="Queries until a find.",
 )
 @click.option(
     "--seeds",

@@ -14,7 +14,7 @@ import msgspec
 from safehold.cli._values import (
     PORT,
     SEED,
-    Whole,
+    WholeNumber,
 )
 from safehold.detect.redteam.interface import AttackedPart
 from safehold.detect.redteam.transforms.chain import MAX_DEPTH
@@ -137,7 +137,7 @@ def _of_bundle(command: Callable[..., None]) -> Callable[..., None]:
     "--attempts",
     default=3200,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Attacks to make.",
 )
 @click.option(
@@ -241,7 +241,7 @@ def _opened(
     "--dresses",
     default=400,
     show_default=True,
-    type=Whole(2),
+    type=WholeNumber(2),
     help="Wrappers and chains to begin with.",
 )
 @click.option(
@@ -292,7 +292,7 @@ def universal_(
     "--tries",
     default=50,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Tries at each question.",
 )
 @click.option(

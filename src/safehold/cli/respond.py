@@ -24,7 +24,7 @@ from safehold.cli._respond_rules import RULE_COMMANDS
 from safehold.cli._respond_trial import trial
 from safehold.cli._values import (
     Finite,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import SafeholdError, UsageError
 from safehold.improve.response.interface import IncidentKind
@@ -147,7 +147,11 @@ def _named(folder: Path) -> str:
 @case_option
 @data_option
 @click.option(
-    "--count", default=128, show_default=True, type=Whole(1), help="Of each side, to learn from."
+    "--count",
+    default=128,
+    show_default=True,
+    type=WholeNumber(1),
+    help="Of each side, to learn from.",
 )
 @seed_option
 @guard_options

@@ -19,7 +19,7 @@ from safehold.cli._values import (
     Address,
     Finite,
     LanguageCode,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 
@@ -66,7 +66,7 @@ _SIZES = ("small", "default", "large")
     "--rounds",
     default=2,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="Batches that a model is asked for, for each clause and stage.",
 )
 @click.option(
@@ -90,7 +90,9 @@ _SIZES = ("small", "default", "large")
     type=click.IntRange(1, 256),
     help="Calls at once.",
 )
-@click.option("--max-tokens", default=600, show_default=True, type=Whole(16), help="Per answer.")
+@click.option(
+    "--max-tokens", default=600, show_default=True, type=WholeNumber(16), help="Per answer."
+)
 @timeout_option
 @click.option(
     "--fill",
@@ -109,7 +111,7 @@ _SIZES = ("small", "default", "large")
     "--processes",
     default=1,
     show_default=True,
-    type=Whole(1),
+    type=WholeNumber(1),
     help="With --runner: how many workers; each makes --concurrency calls at once.",
 )
 @click.option(

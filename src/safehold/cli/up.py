@@ -17,7 +17,7 @@ from safehold.cli._values import (
     Address,
     Finite,
     LanguageCode,
-    Whole,
+    WholeNumber,
 )
 from safehold.errors import UsageError
 
@@ -49,7 +49,9 @@ from safehold.errors import UsageError
 )
 @seed_option
 @temperature_option
-@click.option("--rounds", default=4, show_default=True, type=Whole(1), help="Batches a stage.")
+@click.option(
+    "--rounds", default=4, show_default=True, type=WholeNumber(1), help="Batches a stage."
+)
 @click.option(
     "--batch", default=6, show_default=True, type=click.IntRange(1, 50), help="Messages in a batch."
 )

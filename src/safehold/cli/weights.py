@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from safehold.cli._trust import log_options, ssh_key_option
-from safehold.cli._values import Whole
+from safehold.cli._values import WholeNumber
 from safehold.cli._weights import (
     folder_argument,
     grant_option,
@@ -200,9 +200,9 @@ def info(folder: Path, publisher: Path, as_json: bool) -> None:
 @click.option("--part", "parts", multiple=True, help="Only these shards (default: all).")
 @click.option("--host", required=True, help="The one host where it may be used.")
 @click.option("--workload", required=True, help="What `safehold keyd workload` prints.")
-@click.option("--minutes", type=Whole(1), required=True, help="How long it may last.")
+@click.option("--minutes", type=WholeNumber(1), required=True, help="How long it may last.")
 @click.option(
-    "--uses", type=Whole(1), default=1, show_default=True, help="How often it may be used."
+    "--uses", type=WholeNumber(1), default=1, show_default=True, help="How often it may be used."
 )
 @click.option("--purpose", required=True, help="What for, in words that approvers read.")
 @click.option("--ticket", required=True, help="The ticket that this belongs to.")
