@@ -13,8 +13,8 @@ demo: $(VENV)/.demo
 # Two runs side by side, one a core, of about the same length.
 ASIDE := tests/secure tests/trust tests/detect tests/govern tests/improve
 test: system $(VENV)/.test lint
-	@$(BIN)/python -m pytest $(ASIDE) >.aside.log 2>&1 & aside=$$!; \
-	$(BIN)/python -m pytest $(ASIDE:%=--ignore=%); rest=$$?; \
+	@$(BIN)/python -m pytest --durations=12 $(ASIDE) >.aside.log 2>&1 & aside=$$!; \
+	$(BIN)/python -m pytest --durations=12 $(ASIDE:%=--ignore=%); rest=$$?; \
 	wait $$aside; other=$$?; cat .aside.log; [ $$rest -eq 0 ] && [ $$other -eq 0 ]
 
 lint: $(VENV)/.test
