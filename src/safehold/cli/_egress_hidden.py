@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from safehold.cli._values import (
+    KEPT_NUMBER,
     Address,
     Finite,
     HeaderKey,
@@ -214,7 +215,7 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
         show_default=True,
         help="Most bits a token that may stay unexplained; exit 1 above.",
     )
-    @click.option("--tokens-a-day", type=WholeNumber(0), default=0, help="Of all accounts.")
+    @click.option("--tokens-a-day", type=KEPT_NUMBER, default=0, help="Of all accounts.")
     @click.option("--plan", "plan_file", type=_FILE, default=None, help="Whose bound to prove.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     def hidden_bits_(
