@@ -11,7 +11,7 @@ demo: $(VENV)/.demo
 	$(BIN)/safehold demo $(if $(ONCE),--once)
 
 # Two runs side by side, one a core, of about the same length.
-ASIDE := tests/secure tests/trust tests/detect tests/govern tests/improve
+ASIDE := tests/secure tests/trust tests/govern tests/improve
 test: system $(VENV)/.test lint
 	@$(BIN)/python -m pytest --durations=12 $(ASIDE) >.aside.log 2>&1 & aside=$$!; \
 	$(BIN)/python -m pytest --durations=12 $(ASIDE:%=--ignore=%); rest=$$?; \
