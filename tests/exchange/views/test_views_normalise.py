@@ -46,3 +46,12 @@ def test_normalising_never_raises_and_is_stable(text: str) -> None:
     """Any text normalises, and what is normalised stays so for the most part: no growth."""
     once = normalise(text)
     assert len(normalise(once)) <= len(once)
+
+
+@pytest.mark.parametrize("stroke", "\u0640\u07fa\u0883\u0884\u0885\u180a\u200d")
+@pytest.mark.parametrize("word", ["beer", "\u0628\u064a\u0631\u0629", "\u043f\u0438\u0432\u043e"])
+def test_what_only_lengthens_a_stroke_is_no_letter(stroke: str, word: str) -> None:
+    """Between any letters of any script, once or often; the word without it is what is read."""
+    for many in (1, 3):
+        assert normalise((stroke * many).join(word)) == normalise(word)
+    assert normalise(f"{word}{stroke} {word}") == normalise(f"{word} {word}")

@@ -7,9 +7,11 @@ from safehold.exchange.views.confusables import ENCLOSED, LOOKALIKES
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # Characters that show nothing: zero-width, joiners, soft hyphen, bidi controls, fillers,
-# invisible operators, variation selectors, tags.
+# invisible operators, variation selectors, tags; and what only lengthens the stroke between two
+# letters (Joining_Type C of Unicode: tatweel and its kin in N'Ko, Arabic, Mongolian).
 INVISIBLE = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u0640\u07fa\u0883-\u0885"
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180a-\u180f\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
