@@ -46,7 +46,7 @@ class _Evened(nn.Linear):
 
 
 def word_vectors(unigram: Unigram, words: Rows, texts: Sequence[str]) -> list[Vectors]:
-    """Return the word vectors [tokens, hidden] of some of the texts, evenly spread over them."""
+    """Return the word vectors [tokens, hidden] of 300 texts, at whole steps from the first."""
     mark = unigram.encode(MARK)
     some = texts[:: max(1, len(texts) // _TEXTS)][:_TEXTS]
     return [unpacked(words[encoded(unigram, mark, text)]) for text in some]
