@@ -20,6 +20,8 @@ from safehold.secure.egress.kernel.repeats import (
 from safehold.testing.egress import World, register, row
 
 SIZE = 400_000
+BOUND = SIZE // 8
+"""What a connection sends again counts for so much of what it sent first."""
 
 
 def repeated(**changes: object) -> RepeatedSocket:
@@ -140,14 +142,16 @@ def arrived(world: World) -> None:
 
 
 def _settled(enforcer: Enforcer) -> Snapshot:
-    """Look until nothing is unexplained: the kernel tells of a socket's end when it comes to it."""
+    """Look until nothing is unexplained: the kernel tells of a socket's end when it comes to it.
+
+    On a machine so busy that more than an eighth had to be sent again, the rest is never explained.
+    """
     deadline = time.monotonic() + 60
     while True:
-        look = enforcer.tick()
-        if (
-            look.passed["bulk"] - look.headers["bulk"] <= SIZE + 2_000
-            or time.monotonic() > deadline
-        ):
+        look, state = enforcer.tick(), enforcer.state()
+        explained = look.passed["bulk"] - look.headers["bulk"] <= SIZE + 2_000
+        at_bound = state is not None and state.repeated.get("bulk", 0) >= BOUND
+        if explained or at_bound or time.monotonic() > deadline:
             return look
         time.sleep(0.2)
 
@@ -172,8 +176,11 @@ def test_lossy_path_leaves_nothing_unexplained(world: World, *, ended: bool) -> 
     state = enforcer.state()
     assert state is not None
     # Without the loss of this path the test would show nothing.
-    assert state.repeated["bulk"] >= SIZE // 100
-    assert SIZE <= look.passed["bulk"] - look.headers["bulk"] <= SIZE + 2_000
+    again = state.repeated["bulk"]
+    assert SIZE // 100 <= again <= BOUND
+    unexplained = look.passed["bulk"] - look.headers["bulk"] - SIZE
+    assert unexplained >= 0
+    assert unexplained <= 2_000 or again == BOUND, (again, look)
 
 
 def test_what_a_connection_sends_again_counts_up_to_an_eighth(world: World) -> None:
@@ -190,7 +197,7 @@ def test_what_a_connection_sends_again_counts_up_to_an_eighth(world: World) -> N
             look = enforcer.tick()
     state = enforcer.state()
     assert state is not None
-    assert state.repeated["bulk"] == SIZE // 8
+    assert state.repeated["bulk"] == BOUND
     # A fifth was lost, so a quarter more passed: what is beyond the eighth counts.
     assert look.passed["bulk"] - look.headers["bulk"] > 1.05 * SIZE
 
