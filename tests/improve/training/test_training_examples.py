@@ -42,6 +42,19 @@ def test_a_long_restricted_prompt_is_shown_where_its_request_stands() -> None:
             assert len(text) <= WHOLE
 
 
+def test_a_written_wrapper_is_shown_where_its_request_stands() -> None:
+    """A request that was written into a long prompt is shown, and so are those made from it."""
+    for number in range(20):
+        at = number * len(PAGE) // 20
+        whole = example(f"{PAGE[:at]}\n{ASK}\n{PAGE[at:]}", Side.RESTRICTED, "whole")
+        whole = msgspec.structs.replace(whole, request=ASK)
+        child = example(f"Note: {PAGE[:at]}\n{ASK}\n{PAGE[at:]}", Side.RESTRICTED, "of", "whole")
+        shown = [one.prompt for one in pairs([whole, child], ["porridge"], seed=number)]
+        for text in shown:
+            assert ASK in " ".join(text.split())
+            assert len(text) <= WHOLE
+
+
 def test_a_permitted_page_is_shown_from_everywhere() -> None:
     """The twin: a harmless page is learnt in any of the pieces that a session scores."""
     page = example(PAGE, Side.PERMITTED, "page")

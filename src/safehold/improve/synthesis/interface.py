@@ -47,7 +47,8 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     `side` labels the reply, or the prompt where `reply` is empty. `ask` is true only where the
     prompt itself is a restricted request: a restricted reply may follow an innocent "go on".
-    `prompt_label` says what that means for training on prompts.
+    `prompt_label` says what that means for training on prompts. `request` is what is asked for
+    inside a longer prompt that was written around it, so that training can show where it stands.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     lineage: Lineage
     stage: str | None = None
     language: str = "en"
+    request: str = ""
 
 
 def prompt_label(example: Example) -> bool | None:

@@ -123,7 +123,9 @@ class WrittenGenerator:
                     f"wrapped/{number:03}-{side}", clause, side, said, seed, pair.language
                 )
                 # Both sides of a wrapper go to one split: it must not be learnt as one side's.
-                yield msgspec.structs.replace(example, family=f"wrapped-{number:03}")
+                yield msgspec.structs.replace(
+                    example, family=f"wrapped-{number:03}", request=ask.strip()
+                )
 
     def _asked(
         self, name: str, clause: str, side: Side, said: Exchange, seed: int, language: str

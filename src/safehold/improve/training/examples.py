@@ -286,7 +286,8 @@ def _shown(example: Example, asks: dict[str, str], rng: random.Random) -> str:
         joined = [one.text for one in segments(example.exchange) if one.turn < 0]
         said = rng.choice(joined) if joined else said
     elif len(said) > WHOLE:
-        said = _around(said, asks.get(example.lineage.parent or "", ""), rng)
+        ask = example.request or asks.get(example.lineage.parent or "", "")
+        said = _around(said, ask, rng)
     if len(said) <= WHOLE and rng.random() < _DEALT:
         said = _in_lines(said, rng)
     return said
@@ -317,8 +318,8 @@ def _around(said: str, ask: str, rng: random.Random) -> str:
 
 
 def _asks(examples: Sequence[Example]) -> dict[str, str]:
-    """Return what the user said, by the id of each example that others were made from."""
-    return {one.id: told_by_user(one) for one in examples if not one.lineage.chain}
+    """Return what the user asked for, by the id of each example that others were made from."""
+    return {one.id: one.request or told_by_user(one) for one in examples if not one.lineage.chain}
 
 
 def _said(exchange: Exchange) -> str:

@@ -68,7 +68,7 @@ class FittedNetwork(msgspec.Struct, frozen=True):
     def files(self) -> dict[str, bytes]:
         """Return the bundle's files."""
         lines = (
-            f"{piece}\t{score:.6g}" for piece, score in zip(self.pieces, self.scores, strict=True)
+            f"{piece}\t{score!r}" for piece, score in zip(self.pieces, self.scores, strict=True)
         )
         return {
             "stage2.onnx": self.onnx,
@@ -152,7 +152,8 @@ def _trained(
     )
     chosen = kept_by_use(source.pieces, used, shape.vocabulary)
     pieces = [source.pieces[index] for index in chosen]
-    scores = [float(source.scores[index]) for index in chosen]
+    # As the bundle's file says them: another last digit cuts some words otherwise.
+    scores = [float(f"{source.scores[index]:.6g}") for index in chosen]
     words = np.ascontiguousarray(source.words[chosen])
     torch.manual_seed(seed)
     if start is None:
