@@ -120,7 +120,21 @@ class Letters:
 
     def mean(self) -> float:
         """Return the mean of `bits`, and of no letters at all -9."""
+        return self._mean
+
+    @cached_property
+    def _mean(self) -> float:
         return float(self.bits.mean()) if self.count else -9.0
+
+    def beginnings(self) -> tuple[float, float]:
+        """Return the mean log-odds of words' first pairs of letters, and of their other pairs."""
+        codes, bits = self.codes, self.bits
+        first = (codes[:-2] == GAP) & (codes[1:-1] != GAP)
+        count = int(np.count_nonzero(first))
+        if not count or count == len(first):
+            return -9.0, -9.0
+        total, part = float(bits[1:].sum()), float(bits[1:][first].sum())
+        return part / count, (total - part) / (len(first) - count)
 
 
 def likeness(text: str) -> float:

@@ -7,6 +7,7 @@ from functools import cached_property
 import msgspec
 
 from safehold.exchange.views.english_likeness import Letters
+from safehold.exchange.views.english_words import function_words
 from safehold.exchange.views.token_density import dense_spans
 
 
@@ -53,6 +54,9 @@ class Found(msgspec.Struct, frozen=True):
 
 
 _LONG = 16
+_NEAR_ENGLISH, _PLAIN_ENGLISH = 0.45, 1.6
+_FUNCTION_WORDS = 50
+"""Letters of English to each small word, at most; median 25."""
 _DIGIT = re.compile(r"[0-9]")
 _MIXED = re.compile(r"[a-z0-9][A-Z]|[A-Za-z][0-9]|[0-9][a-z]|=")
 
@@ -100,6 +104,12 @@ class ViewSource:
         """Spans that are no language, in which encodings may lie."""
         worth = self.digits or self.mixed or self.longest >= _LONG
         return dense_spans(self.text) if worth or not self.letters.count else []
+
+    @cached_property
+    def broken(self) -> bool:
+        """Whether it is by its letters near English, and lacks the small words of English."""
+        near = _NEAR_ENGLISH <= self.letters.mean() < _PLAIN_ENGLISH
+        return near and function_words(self.text) * _FUNCTION_WORDS < self.letters.count
 
     @cached_property
     def letters(self) -> Letters:

@@ -26,7 +26,7 @@ _ONE = 1
 def find(source: ViewSource, work: Work) -> Iterator[Found]:
     """Yield the text without what was put into its words."""
     text = source.text
-    letters = Letters(text[:_SAMPLE])
+    letters = source.letters if len(text) <= _SAMPLE else Letters(text[:_SAMPLE])
     before = letters.mean()
     if letters.count < _LEAST or before >= 1.0:
         return

@@ -42,6 +42,7 @@ _MANY = 40
 _MAX_TRIES = 12
 _FOREIGN = 0.3
 _SURE = 1.0
+_FOREIGN_SIGNS = 0.1
 
 
 def _moved(alphabet: str, places: int) -> str:
@@ -140,8 +141,8 @@ def find_rot47(source: ViewSource, work: Work) -> Iterator[Found]:
     for start, end in source.dense:
         part = source.text[start:end]
         sample = part[:SAMPLE]
-        if not sample.isascii():
-            continue
+        if sum(map("\x7f".__lt__, sample)) > _FOREIGN_SIGNS * len(sample):
+            continue  # ROT47 leaves signs such as ° and — as they are
         if not work.take(_COST // 4):
             return
         turned = sample.translate(_ROT47)
