@@ -22,12 +22,12 @@ _GAMES = (
 """What is said twice, and what may stand between."""
 _DISTANCES = (2, 4)
 _LEAST = 40
-_ECHOES = 0.15
+_ECHOES = 0.12
 """The least share of letters that come back at one distance; in language it is below 0.1."""
 _COVERED = 0.45
 _SAMPLE = 600
 _READS = 0.3
-_ENGLISH = 1.2
+_ENGLISH = 1.25
 
 
 def find(source: ViewSource, work: Work) -> Iterator[Found]:

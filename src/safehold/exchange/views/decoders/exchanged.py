@@ -25,6 +25,8 @@ _BROKEN: Final = 0.65
 _MENDED: Final = 0.75
 _MOST: Final = 8192
 _UNKNOWN: Final = 14.0
+_EXCHANGE: Final = 3.0
+"""What an exchange costs, so that a rare word does not start one."""
 _PART: Final = re.compile(r"(\S+)(\s*)")
 _ONSET: Final = re.compile(r"(?i)(?=[a-z])(?:[b-df-hj-np-tv-xz]*u(?<=qu)|[b-df-hj-np-tv-xz]*)")
 _BARE: Final = re.compile(r"[^a-z]")
@@ -73,7 +75,7 @@ def mended(text: str) -> str:
             if before >= cheapest:
                 continue
             for one, two in _exchanged(words[start], words[end - 1]):
-                cost = before + _cost(one) + _cost(two)
+                cost = before + _cost(one) + _cost(two) + _EXCHANGE
                 if cost < cheapest:
                     cheapest, said = cost, (one, *middle, two)
         best.append(cheapest)

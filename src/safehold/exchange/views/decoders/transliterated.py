@@ -1,7 +1,7 @@
 """English in Cyrillic or Greek letters: Latin letters again.
 
-Each letter of these scripts has a Latin one by sound, some a choice (в is v or w, х is h or x): the
-word list decides word by word. What comes out must be English words for the most part: Russian,
+Each letter of these scripts has a Latin one by sound, some a choice of two or three: the word list
+decides word by word. What comes out must be English words for the most part: Russian,
 Serbian or Greek written so are no more English than any language is.
 """
 
@@ -21,8 +21,9 @@ _WORDS: Final = 0.5
 _CHOICES: Final = 4
 """Letters of a word that are tried in every reading; the rest are read in the first way."""
 _CYRILLIC: Final = (
-    "а a б b в v/w г g д d е e ё e/yo ж j/zh з z и i й j/y к k/q л l м m н n о o п p р r с s т t "
-    "у u ф f х h/x ц c/ts ч ch ш sh щ sh ъ - ы y ь - э e ю u/yu я ya і i ї i ј j є e ґ g ў w ѕ s "
+    "а a б b в v/w г g/h д d е e ё e/yo ж j/zh з z и i й j/y к k/c/q л l м m н n о o п p "
+    "р r с s т t у u ф f х h/x ц c/ts ч ch ш sh щ sh ъ - ы y ь - э e ю u/yu я ya і i ї i "
+    "ј j є e ґ g ў w ѕ s "
     "қ q ғ g ү u ұ u һ h ң ng ө o ә a"
 )
 _GREEK: Final = (
