@@ -8,6 +8,7 @@ takes it out must be much more English than the text.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from operator import add
 
 from safehold.exchange.views.english_likeness import Letters, likeness
 from safehold.exchange.views.interface import Found, ViewSource, Work
@@ -54,10 +55,7 @@ def _worth(plain: str) -> float:
 def _thinned(text: str, period: int) -> str | None:
     """Return the words without the places that hold the same letter in nearly all of them."""
     words = _WORD.findall(text)
-    places: list[Counter[str]] = [Counter() for _ in range(period)]
-    for word in words:
-        for at, letter in enumerate(word.lower()):
-            places[at % period][letter] += 1
+    places = [Counter("".join(word[at::period] for word in words).lower()) for at in range(period)]
     kept = {
         at
         for at, counts in enumerate(places)
@@ -80,8 +78,9 @@ def _often(text: str) -> list[str]:
     """Return the short strings that make up far more of the letters than language repeats."""
     lower = "".join(_WORD.findall(text.lower()))
     found: list[tuple[int, str]] = []
-    for size in (2, 3):
-        counts = Counter(lower[at : at + size] for at in range(len(lower) - size + 1))
+    pairs = list(map(add, lower, lower[1:]))
+    for size, grams in ((2, pairs), (3, map(add, pairs, lower[2:]))):
+        counts = Counter(grams)
         found += [
             (count * size, gram)
             for gram, count in counts.most_common(_MOST_TRIED // 2)
