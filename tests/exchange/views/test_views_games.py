@@ -4,13 +4,14 @@
 import itertools
 import random
 import re
+import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safehold.exchange.views import StreamingViews, View, views
+from safehold.exchange.views import StreamingViews, View, ViewLimits, views
 from safehold.exchange.views.decoders.exchanged import mended
 from safehold.exchange.views.english_words import known
 
@@ -213,3 +214,17 @@ def test_partly_exchanged_text_is_mended_or_left(seed: int, share: float) -> Non
             words[at], words[at + 1] = two[:1] + one[1:], one[:1] + two[1:]
     broken = " ".join(words)
     assert known(mended(broken)) >= known(broken)
+
+
+@pytest.mark.parametrize("tail", ["a", "aei", "ba ", "bob", "а", "а "])
+@pytest.mark.parametrize("game", GAMES)
+def test_what_follows_a_game_costs_no_more_than_its_length(game: str, tail: str) -> None:
+    """A dress at the beginning opens a decoder; eight times the text behind it is no square."""
+    head = GAMES[game](TEXTS[0] * 3)
+    times = []
+    for count in (4_000, 32_000):
+        text = head + tail * (count // len(tail))
+        start = time.process_time()
+        views(text, ViewLimits(max_work=1 << 40))
+        times.append(time.process_time() - start)
+    assert times[1] < 40 * max(times[0], 0.02)

@@ -17,7 +17,7 @@ from safehold.exchange.views.interface import Found, ViewSource, Work
 _CONSONANTS = "b-df-hj-np-tv-xz"
 _GAMES = (
     (rf"[{_CONSONANTS}]", "[aeiou]"),
-    ("[aeiouy]+", f"[{_CONSONANTS}]{{1,2}}|[{_CONSONANTS}]e[{_CONSONANTS}]"),
+    ("[aeiouy]{1,3}", f"[{_CONSONANTS}]{{1,2}}|[{_CONSONANTS}]e[{_CONSONANTS}]"),
 )
 """What is said twice, and what may stand between."""
 _DISTANCES = (2, 4)
