@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "078c4118c2c2a9a74ec609e93b0b95089a4492387811032191acd8287f5376a6",
+    "homebrewing": "339b51940dfe84bb301455752e7346349ae78a8f24e18131dc9244ae6d9d5479",
 }
 
 
