@@ -6,6 +6,7 @@ The tests of each folder run once under coverage, one context a test. A line tha
 while its module is imported has the tests that reach the file at all.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -114,10 +115,17 @@ def reached() -> Reached:
 
 def main() -> None:
     """Read the folders that are named (all: none is named)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.mutation_map",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="of tests (default: all)")
+    folders: list[str] = parser.parse_args().folders
     MAP.mkdir(parents=True, exist_ok=True)
-    for folder in sys.argv[1:] or FOLDERS:
+    for folder in folders or FOLDERS:
         # One process each: a module counts as imported by the first test that needs it.
-        if len(sys.argv) == 2:
+        if len(folders) == 1:
             place(folder).write_bytes(msgspec.json.encode(build(folder)))
         else:
             subprocess.run(

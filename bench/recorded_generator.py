@@ -8,9 +8,9 @@ Whoever trains from it says that the answers are recorded. It prints its URL and
 killed.
 """
 
+import argparse
 import json
 import re
-import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -80,8 +80,13 @@ def _answer(text: str) -> tuple[int, bytes]:
 
 def main() -> None:
     """Serve until killed."""
-    books, constitution = sys.argv[1:]
-    with generating(Recorded(Path(books), load(constitution))) as running:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("books", type=Path, help="folder of seed books")
+    parser.add_argument("constitution", help="name or file")
+    given = parser.parse_args()
+    with generating(Recorded(given.books, load(given.constitution))) as running:
         print(running.url, flush=True)
         while True:
             time.sleep(60)

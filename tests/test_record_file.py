@@ -99,6 +99,32 @@ def test_a_folder_is_filled_by_one_process(tmp_path: Path) -> None:
         assert folder.is_dir()
 
 
+def test_a_line_that_did_not_fit_is_no_part_of_the_record(tmp_path: Path) -> None:
+    """A write that the system refuses half-way names the file, and the next line is whole."""
+    path = tmp_path / "record.jsonl"
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from safehold.record_file import RecordFile\n"
+        "def most(size):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "with RecordFile(Path(sys.argv[1])) as record:\n"
+        "    record.append(b'{\"n\":1}')\n"
+        "    most(20)\n"
+        "    try:\n"
+        "        record.append(b'{\"n\":\"' + b'x' * 99 + b'\"}')\n"
+        "    except OSError as error:\n"
+        "        print(error.filename)\n"
+        "    most(resource.RLIM_INFINITY)\n"
+        "    record.append(b'{\"n\":2}')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True
+    )
+    assert run.stdout == f"{path}\n"
+    assert path.read_bytes() == b'{"n":1}\n{"n":2}\n'
+
+
 def test_no_record_is_appended_to_in_another_way() -> None:
     """Whoever keeps lines to go on from does so through a record file, which has one writer."""
     found = {

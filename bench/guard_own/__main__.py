@@ -3,10 +3,10 @@
 No text of it is trained on, and no setting may be chosen on it. `python -m bench.guard_own DIR`.
 """
 
+import argparse
 import json
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,8 +21,11 @@ _REPLIES = (
 )
 
 
-def main(out: Path) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write one file for each group, equal bytes each time."""
+    parser = argparse.ArgumentParser(prog="python -m bench.guard_own", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="DIR", help="folder to write to; made if missing")
+    out: Path = parser.parse_args(argv).out
     out.mkdir(parents=True, exist_ok=True)
     for name, label in (
         ("requests", "restricted"),
@@ -77,4 +80,4 @@ def _write(path: Path, label: str, rows: object) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -17,11 +17,15 @@
     ├── WeightsError            sealed weights can't be made or opened
     ├── EgressError             a flow, budget or kernel rule can't be used
     ├── EndpointError           what may run on this host can't be controlled
+    ├── DiskError               the operating system refused a file
     └── DependencyError         an optional package is not installed
 
 A message says what was expected and what came; never content, keys or prompts.
 `exit_status` is what the command line exits with.
+An `OSError` that no command foresaw is one line too, with the status of a `DiskError`.
 """
+
+import os
 
 
 class SafeholdError(Exception):
@@ -123,7 +127,31 @@ class EndpointError(SafeholdError):
     exit_status = 6
 
 
+class DiskError(SafeholdError):
+    """Look at the file or folder named in the message: the system can't read or write it."""
+
+    exit_status = 9
+
+
 class DependencyError(SafeholdError):
     """Install the extra named in the message."""
 
     exit_status = 7
+
+
+def shown(name: object) -> str:
+    """Return the name of a file in one line of text, whatever bytes and breaks it has."""
+    text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def told_by_system(error: OSError, place: object = "") -> str:
+    """Say in one line what the system refused: the file, or else `place`, and the reason."""
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, OSError):  # of a request: it has the reason within
+        error = reason
+    names = [shown(one) for one in (error.filename, error.filename2) if one is not None]
+    where = " to ".join(names) or shown(place)
+    why = " ".join((error.strerror or str(error) or "the system refused it").split())
+    return f"{where}: {why}" if where else why

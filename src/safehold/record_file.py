@@ -62,6 +62,7 @@ class RecordFile:
             BusyError: Another process writes it.
             DataError: It can't be opened or locked, or holds something else than JSON lines.
         """
+        self._path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,18 +98,33 @@ class RecordFile:
         """Keep a line; it is with the operating system when this returns.
 
         Raises:
-            OSError: It can't be written.
+            OSError: It can't be written, with the file's name; the next line takes its place.
         """
         if self._torn:
             os.ftruncate(self._handle, os.fstat(self._handle).st_size - len(self._torn))
             self._torn = b""
         rest = line + b"\n"
-        while rest:
-            rest = rest[os.write(self._handle, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError as error:
+            self._torn = line[: len(line) + 1 - len(rest)]
+            raise self._named(error) from error
 
     def sync(self) -> None:
-        """Wait until the disk has every line."""
-        os.fsync(self._handle)
+        """Wait until the disk has every line.
+
+        Raises:
+            OSError: It has not, with the file's name.
+        """
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> OSError:
+        """Return an error that names the file, which a handle does not."""
+        return OSError(error.errno, error.strerror, str(self._path))
 
     def close(self) -> None:
         """Give the record free; a second call does nothing."""

@@ -1,9 +1,9 @@
 """`safehold console` on the command line: help, and one clear line for what is wrong."""
 
 import contextlib
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,7 @@ from safehold.cli.intel import intel
 from safehold.cli.log import log
 from safehold.console.demo.stage import DemoStage
 from safehold.errors import ConfigError, LedgerError
+from safehold.testing.ports import held_port
 
 
 def test_help_has_examples() -> None:
@@ -53,16 +54,22 @@ def _founded(folder: Path) -> Path:
     return keys
 
 
-def test_clients_and_partners_are_served_only_where_it_is_asked_for(tmp_path: Path) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for the console."""
+    with held_port() as port:
+        yield port
+
+
+def test_clients_and_partners_are_served_only_where_it_is_asked_for(
+    tmp_path: Path, port: int
+) -> None:
     """The command's own process answers appeals and TAXII under the policy's host name."""
     keys = _founded(tmp_path)
     (tmp_path / "intel.yaml").write_text("organisation: Example lab\ngroup: example-group\n")
     made = CliRunner().invoke(
         intel, ["new-client", "partner", "--clients", f"{tmp_path}/clients.yaml"]
     )
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = int(sock.getsockname()[1])
     stores = {name: f"{tmp_path}/{name}.db" for name in ("ledger", "review", "monitor", "intel")}
     command = [sys.executable, "-m", "safehold", "console", "--port", str(port), "--appeals"]
     command += ["--log", f"{tmp_path}/log", "--keys", str(keys), "--store", f"{tmp_path}/own.db"]

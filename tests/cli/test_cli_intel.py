@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from safehold.guard.bundle.signing import load_or_make_key
 from safehold.testing.bundles import write_tiny
 from safehold.testing.intel import SOURCE
 from safehold.testing.monitoring import fill
+from safehold.testing.ports import held_port
 
 
 @pytest.fixture
@@ -88,12 +90,13 @@ def test_a_client_gets_a_password_whose_digest_alone_is_kept(folder: Path) -> No
         _run(folder, "new-client", "Partner Lab", *clients)
 
 
-def test_one_lab_serves_and_another_pulls_pushes_and_tries(folder: Path, tmp_path: Path) -> None:
+def test_one_lab_serves_and_another_pulls_pushes_and_tries(
+    folder: Path, tmp_path: Path, port: int
+) -> None:
     """`intel serve` in a process of its own; what comes is quarantined, promoted and tried."""
     _add(folder, "--chain", "base64", "--seen", "2026-W47:3")
     clients = ["--clients", f"{folder}/clients.yaml"]
     password = _run(folder, "new-client", "partner-lab", *clients).strip()
-    port = _port()
     command = [sys.executable, "-m", "safehold", "intel", "--config", f"{folder}/intel.yaml"]
     command += ["--intel", f"{folder}/i.db", "--log", f"{folder}/log"]
     command += ["serve", "--port", str(port), *clients]
@@ -121,7 +124,7 @@ def test_one_lab_serves_and_another_pulls_pushes_and_tries(folder: Path, tmp_pat
     finally:
         os.environ.pop("THEIR_PASSWORD", None)
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
     shown = json.loads(_run(folder, *places, "show"))
     number = next(
@@ -171,10 +174,11 @@ def candidate_file(folder: Path) -> str:
     return str(path)
 
 
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for the server."""
+    with held_port() as port:
+        yield port
 
 
 def _await(port: int) -> None:

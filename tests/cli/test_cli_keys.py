@@ -1,7 +1,6 @@
 """`safehold keys`: every command against a running gateway, and what it says when it can't."""
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safehold.testing.answering import Answering
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.guards import held_rules
 from safehold.testing.ledger import MemoryLedger
+from safehold.testing.ports import held_port
 from safehold.testing.upstream import MockUpstream
 
 ADMIN = "sk-safehold-zyxwvutsrqponmlkjihgfedcba98"
@@ -140,10 +140,8 @@ def test_what_can_not_be_done_is_said(
 
 def test_wrong_key_and_no_gateway(run: Run) -> None:
     """A key that is no administrator's is status 5, an address without a gateway status 4."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(UpstreamError, match="nobody answers"):
-        run("list", url=nobody)
+    with held_port() as nobody, pytest.raises(UpstreamError, match="nobody answers"):
+        run("list", url=f"http://127.0.0.1:{nobody}")
     with pytest.raises(UsageError, match="http or https"):
         run("list", url="file:///etc/passwd")
     with pytest.raises(TrustError, match="refuses the admin key"):

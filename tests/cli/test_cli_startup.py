@@ -91,3 +91,44 @@ def test_missing_extra_is_one_line_with_what_to_install(module: str, said: str) 
     assert run.returncode == 7
     assert said in run.stderr.decode()
     assert run.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("OSError(28, 'No space left on device', 'data/x.jsonl')", "data/x.jsonl: No space left"),
+        ("PermissionError(13, 'Permission denied', b'a\\xff\\nb')", r"a\xff\nb: Permission denied"),
+        ("OSError(18, 'Invalid link', 'a', None, 'b')", "a to b: Invalid link"),
+        ("OSError(5, 'Input/output error')", "error: Input/output error"),
+        ("TimeoutError()", "error: the system refused it"),
+        ("urllib.error.URLError(ConnectionRefusedError(111, 'refused'))", "error: refused"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(raised: str, said: str) -> None:
+    """An error of the system that no command foresaw is exit status 9, its place and its reason."""
+    program = (
+        "import urllib.error\n"
+        "import safehold.cli as cli\n"
+        "def broken(*_, **__):\n"
+        f"    raise {raised}\n"
+        "cli.safehold.main = broken\n"
+        "cli.main([])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert run.returncode == 9
+    assert said in run.stderr.decode()
+    assert run.stderr.count(b"\n") == 1
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    """What is no error of the system or of the user is not hidden in a line."""
+    program = (
+        "import safehold.cli as cli\n"
+        "def broken(*_, **__):\n"
+        "    raise KeyError('x')\n"
+        "cli.safehold.main = broken\n"
+        "cli.main([])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert run.returncode == 1
+    assert b"Traceback" in run.stderr

@@ -1,7 +1,11 @@
 """`safehold synth`, `train` and `serve` for a class of one's own, as its users type them."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,15 @@ from safehold.cli.constitution import constitution
 from safehold.cli.serve import with_defaults
 from safehold.cli.synth import synth
 from safehold.cli.train import train_command
+from safehold.cli.up import up
 from safehold.constitution import load
 from safehold.errors import ConfigError, ConstitutionError, DataError, UpstreamError, UsageError
 from safehold.guard.bundle.signing import load_or_make_key
 from safehold.guard.gateway.policy import Settings, Upstream
 from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.calls import CallBook
 from safehold.improve.synthesis.own import SeedFolder
+from safehold.improve.synthesis.seeds import folder_beside
 from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _CLASSES = Path(__file__).parents[2] / "examples" / "classes"
@@ -121,11 +128,125 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     names = "neighbours: [riding-and-touring, buying-a-bicycle, cycling-history-and-sport, "
     names += "traffic-and-law, other-repairs, common-knowledge]"
     bare = _copy(tmp_path, **{names: "neighbours: []"})
-    with pytest.raises(DataError, match="names no neighbours"):
+    with pytest.raises(ConstitutionError, match="names no permitted neighbour"):
         _run(synth, "--constitution", bare, *url, *out)
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(ConstitutionError, match=r"empty\.yaml:1:1"):
         _run(synth, "--constitution", tmp_path / "empty.yaml", *url, *out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("cycling-history-and-sport, ", "cycling-histori, ", "got cycling-histori, which no"),
+        ("  - id: buying-a-bicycle", "  - id: traffic-and-law", "got buying-a-bicycle, which no"),
+        ("stages:\n  - id: ", "stages:\n  - id: brakes\n    covers: x\n  - id: ", "brakes"),
+    ],
+)
+@pytest.mark.parametrize("command", ["synth", "dry", "up"])
+def test_what_lint_finds_is_said_before_anything_is_paid(
+    tmp_path: Path, old: str, new: str, said: str, command: str
+) -> None:
+    """`synth`, its plan and `up` refuse the same constitution in the same words, unasked."""
+    path = _copy(tmp_path, **{old: new})
+    with generating(GeneratorServer()) as server:
+        words: tuple[object, ...] = ("--generator", server.url, "--out", tmp_path / "d")
+        if command == "dry":
+            words = (*words, "--dry-run")
+        line = (up, path) if command == "up" else (synth, "--constitution", path)
+        with pytest.raises(ConstitutionError, match=said) as caught:
+            _run(*line, *words)
+        assert server.asked == []
+    assert caught.value.exit_status == 2
+    assert str(caught.value).startswith(f"{path}:")
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_paid(tmp_path: Path) -> None:
+    """The place, the reason and what is kept, with status 9; the record is whole."""
+    out = tmp_path / "d"
+    with generating(GeneratorServer()) as server:
+        program = (
+            "import resource, sys\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+            "from safehold.cli import main\n"
+            "main(sys.argv[1:])\n"
+        )
+        run = subprocess.run(
+            [
+                sys.executable, "-c", program, "synth", "--constitution", str(_BIKES),
+                "--generator", server.url, "--out", str(out), "--size", "small",
+            ],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+    last = run.stderr.splitlines()[-1]
+    assert run.returncode == 9, run.stderr
+    assert "Traceback" not in run.stderr
+    with CallBook(out) as book:
+        kept = len(book)
+    assert kept > 5
+    assert last.startswith(f"safehold: error: {out / 'calls.jsonl'}: File too large; the {kept} ")
+
+
+def _dead(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _unreadable(path: Path) -> None:
+    path.symlink_to("/proc/self/mem")
+
+
+@pytest.mark.parametrize("source", ["folder", "beside"])
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        (b"b.yaml", Path.mkdir, "b.yaml: expected a seed book, got a folder"),
+        (b"b.YML", _dead, "b.YML: expected a seed book, got a link to nothing"),
+        (b"b.yaml", _unreadable, "b.yaml: Input/output error"),
+        (b"b\xff.yaml", Path.touch, r"b\xff.yaml: expected a name in UTF-8"),
+        (b"wheels.yaml", Path.touch, "'wheels' twice"),
+    ],
+)
+def test_a_book_that_can_not_be_read_is_named(
+    tmp_path: Path, source: str, name: bytes, make: Callable[[Path], None], said: str
+) -> None:
+    """A folder, a dead link, an odd name: `synth` and `lint` end in one line, and ignore none."""
+    folder = tmp_path / "seeds"
+    folder.mkdir()
+    (folder / "wheels.yml").write_text("clause: bicycle-mending\nside: restricted\nasks: [hello]\n")
+    make(folder / os.fsdecode(name))
+    path = _copy(tmp_path)
+    if source == "folder":
+        folder = folder.rename(tmp_path / "books")
+    given = ("--seeds", folder) if source == "folder" else ()
+    for words in (
+        (synth, "--constitution", path, "--out", tmp_path / "d", *given),
+        (constitution, "lint", path, *given),
+    ):
+        with pytest.raises(DataError) as caught:
+            _run(*words)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_both_endings_of_a_book_are_read(tmp_path: Path) -> None:
+    """`.yml` is a seed book as `.yaml` is; a folder without any is none; a dead one is said."""
+    folder = tmp_path / "seeds"
+    path = _copy(tmp_path)
+    assert folder_beside(path) is None
+    folder.mkdir()
+    assert folder_beside(path) is None
+    for name in ("wheels.yml", "chains.yaml", "notes.txt"):
+        (folder / name).write_text(
+            f"clause: bicycle-mending\nside: restricted\nasks: [How do I mend {name}?]\n"
+        )
+    assert folder_beside(path) == folder
+    found = list(SeedFolder(load(path), folder).generate(seed=1))
+    assert {one.id.split("/")[1] for one in found} == {"wheels", "chains"}
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+    with pytest.raises(DataError, match="seeds: No such file"):
+        folder_beside(path)
 
 
 def test_a_key_without_rights_is_said_before_the_dataset(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from safehold.cli._up import _clear, _fits
 from safehold.cli.constitution import constitution
 from safehold.cli.up import up
-from safehold.errors import BundleError, ConstitutionError, UpstreamError, UsageError
+from safehold.errors import BundleError, ConstitutionError, DataError, UpstreamError, UsageError
 from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _BIKES = Path(__file__).parents[2] / "examples" / "classes" / "bicycle-repair.yaml"
@@ -53,6 +53,16 @@ def test_a_generator_that_only_refuses_ends_it_with_the_upstream_status(tmp_path
         _run(_BIKES, "--generator", server.url, "--out", tmp_path / "g", "--rounds", 1)
     assert caught.value.exit_status == 4
     assert not (tmp_path / "g" / "bundle").exists()
+
+
+def test_too_little_traffic_is_said_before_the_generator_is_asked(tmp_path: Path) -> None:
+    """What would end the calibration costs no call and no training."""
+    traffic = tmp_path / "traffic.jsonl"
+    traffic.write_text('{"text": "When does the museum open?"}\n')
+    with generating(GeneratorServer()) as server:
+        with pytest.raises(DataError, match=r"bound needs .* benign prompts .*, got 1"):
+            _run(_BIKES, "--generator", server.url, "--out", tmp_path / "g", "--benign", traffic)
+        assert server.asked == []
 
 
 def test_only_an_earlier_bundle_is_removed(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def asked(scorer: Slow, count: int, limits: BatchLimits) -> list[Scored | Failed
 
 def test_a_queue_that_moves_fails_nobody() -> None:
     """The last of a queue waits for several time-outs: each before it was answered in time."""
-    limits = BatchLimits(batch=1, timeout_s=2.0)
-    found = asked(Slow(0.25), 10, limits)
+    limits = BatchLimits(batch=1, timeout_s=5.0)
+    found = asked(Slow(0.6), 10, limits)
     assert found == [Scored(logit=0.0, clause="")] * 10
 
 

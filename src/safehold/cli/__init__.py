@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 
 from safehold import __version__
-from safehold.errors import DependencyError, SafeholdError
+from safehold.errors import DependencyError, DiskError, SafeholdError, told_by_system
 
 _DISTRIBUTIONS = {"google": "protobuf", "opentelemetry": "opentelemetry-sdk", "yaml": "pyyaml"}
 """Names under which packages are installed, where they are imported by another one."""
@@ -104,7 +104,10 @@ def safehold() -> None:
 
 
 def main(argv: list[str] | None = None) -> Any:
-    """Run the command line; an error or a warning of ours becomes one line, an error a status."""
+    """Run the command line; an error or a warning of ours becomes one line, an error a status.
+
+    So does what the operating system refuses; a traceback is a defect of ours.
+    """
     warnings.showwarning = _show_warning
     try:
         return safehold.main(args=argv, prog_name="safehold", standalone_mode=True)
@@ -114,6 +117,9 @@ def main(argv: list[str] | None = None) -> Any:
     except ModuleNotFoundError as error:
         click.echo(f"safehold: error: {_missing(error)}", err=True)
         sys.exit(DependencyError.exit_status)
+    except OSError as error:
+        click.echo(f"safehold: error: {told_by_system(error)}", err=True)
+        sys.exit(DiskError.exit_status)
 
 
 def _missing(error: ModuleNotFoundError) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from safehold.cli._places import write_new
 from safehold.errors import DataError, DependencyError, UsageError
 from safehold.progress import Progress
 
@@ -75,20 +76,17 @@ def read_back(name: str, filled: Path, out: Path) -> dict[str, int]:
     Raises:
         SafeholdError: The sheet is broken, or the new file can't be written.
     """
-    from safehold.constitution import load_document
+    from safehold.constitution import load_document, stock
 
+    if name in stock():
+        raise UsageError(f"expected a constitution's file, got the stock one {name}")
     document = load_document(name)
+    source = Path(name).read_text(encoding="utf-8-sig")
     try:
-        text = filled.read_text(encoding="utf-8-sig")
-        source = Path(name).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{filled}: expected a readable sheet beside a file: {error}") from error
-    decisions = read_sheet(text, document.constitution, name=str(filled))
-    result = reviewed(document, source, decisions)
-    try:
-        with out.open("x", encoding="utf-8") as file:
-            file.write(result)
-    except FileExistsError as error:
-        raise UsageError(f"{out} exists; choose another name or remove it") from error
+        sheet = filled.read_bytes()
+    except OSError as error:
+        raise DataError(f"{filled}: can't be read ({error.strerror})") from error
+    decisions = read_sheet(sheet, document.constitution, name=str(filled))
+    write_new(out, reviewed(document, source, decisions))
     counts = Counter(one.decision for one in decisions)
     return {decision: counts[decision] for decision in DECISIONS}

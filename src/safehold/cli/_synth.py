@@ -5,12 +5,21 @@ import functools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from safehold.constitution import Constitution, stock
-from safehold.errors import DataError, DependencyError, UpstreamError, UsageError
+from safehold.errors import (
+    ConstitutionError,
+    DataError,
+    DependencyError,
+    DiskError,
+    UpstreamError,
+    UsageError,
+    told_by_system,
+)
 from safehold.progress import Progress
 
 try:
@@ -41,6 +50,9 @@ try:
     from safehold.improve.synthesis.written import WrittenGenerator
 except ModuleNotFoundError as error:
     raise DependencyError("synthesis needs: pip install 'safehold[train]'") from error
+
+if TYPE_CHECKING:
+    from safehold.constitution.lint import LintFinding
 
 _WRITTEN = "written"
 _SHOWN = 5
@@ -206,7 +218,10 @@ def write_refusal_data(request: SynthRequest) -> dict[str, int]:
     general = [c.id for c in constitution.permitted if c.role is ClauseRole.GENERAL]
     examples = list(dataset.read(request.out))
     data = refusal_data(examples, phrasebook().refusals, general, seed=request.seed)
-    write_refusals(request.out, data)
+    try:
+        write_refusals(request.out, data)
+    except OSError as error:
+        raise DiskError(f"{told_by_system(error, request.out)}; the dataset is whole") from error
     return {CHAT: len(data.chat), PAIRS: len(data.pairs), HELD_OUT: len(data.held_out)}
 
 
@@ -217,16 +232,14 @@ def _sources(request: SynthRequest) -> _Sources:
     own = request.source not in stock()
     folder = request.seeds
     if folder is None and own:
-        beside = Path(request.source).parent / "seeds"
-        folder = beside if beside.is_dir() and seeds.folder_files(beside) else None
+        folder = seeds.folder_beside(Path(request.source))
     named = _named(request, constitution, folder, own=own)
     models = tuple(name for name in named if name != _WRITTEN)
     urls = [name for name in models if name != _EMBEDDED]
     if constitution.generator is GeneratorRule.OPERATOR_ONLY:
         for name in named:
             admit_generator(constitution, operator_owned=name in urls)
-    if own:
-        _trainable(constitution, request.source)
+    linted(request.source)
     return _Sources(
         constitution=constitution,
         stock=not own,
@@ -236,21 +249,25 @@ def _sources(request: SynthRequest) -> _Sources:
     )
 
 
-def _trainable(constitution: Constitution, source: str) -> None:
-    """Refuse a constitution that a guard could not be trained from."""
-    if not constitution.restricted or not constitution.permitted:
-        raise DataError(f"{source}: expected a restricted and a permitted clause, one is missing")
-    for clause in constitution.restricted:
-        if not clause.neighbours:
-            raise DataError(
-                f"{source}: clause {clause.id} names no neighbours, so nothing would keep the "
-                f"guard narrow; `safehold constitution neighbours {source}` proposes some"
-            )
-        if not clause.policy.strip():
-            raise DataError(
-                f"{source}: clause {clause.id} has no policy; "
-                f"`safehold constitution lint {source}` names all that is missing"
-            )
+def linted(source: str) -> "tuple[LintFinding, ...]":
+    """Return what lint warns of in a constitution that text is to be made for.
+
+    Raises:
+        ConstitutionError: Lint finds an error in it, or it can't be read.
+    """
+    from safehold.constitution import load_document, stock
+    from safehold.constitution.lint import Severity, lint
+
+    found = lint(load_document(source), seeds=None if source in stock() else ())
+    errors = [one for one in found if one.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {len(errors) - 1} more: `safehold constitution lint {source}`)"
+        first = errors[0]
+        raise ConstitutionError(
+            f"{source}:{first.line}:{first.column}: {first.path}: {first.message}"
+            f"{more if len(errors) > 1 else ''}"
+        )
+    return found
 
 
 def _named(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._synth import SynthRequest
-from safehold.errors import BundleError, ConstitutionError
+from safehold.cli._synth import SynthRequest, linted
+from safehold.errors import BundleError
 from safehold.guard.bundle.interface import Operating
 from safehold.improve.synthesis.coverage import SynthesisCoverage
 from safehold.progress import Progress
@@ -59,7 +59,7 @@ def run_up(request: UpRequest, progress: Progress) -> UpReport:
     """
     from safehold.constitution import load
 
-    found = _linted(request.synth.source)
+    found = linted(request.synth.source)
     out = request.out or Path("guards") / load(request.synth.source).name
     with alone_in(out, f"{out} is being filled"):
         return _run_up(request, out, found, progress)
@@ -83,12 +83,21 @@ def _run_up(
     from safehold.improve.synthesis import dataset
     from safehold.improve.training.checkpoints import discard
     from safehold.improve.training.recalibrate import recalibrate
-    from safehold.improve.training.traffic import OWN_ESCALATE, TrafficSettings, calibrated
+    from safehold.improve.training.traffic import (
+        OWN_ESCALATE,
+        TrafficSettings,
+        calibrated,
+        refuse_too_little,
+    )
 
     source = request.synth.source
     constitution = load(source)
     data, bundle = out / "data", out / "bundle"
     seconds: dict[str, float] = {}
+    wanted = TrafficSettings() if source in stock() else TrafficSettings(escalate=OWN_ESCALATE)
+    traffic = traffic_of(request.benign, constitution.name) if request.benign else None
+    if traffic is not None:
+        refuse_too_little(traffic, wanted)
     with _timed(seconds, "synth"), ExitStack() as running:
         asked = msgspec.structs.replace(
             request.synth, out=data, force=(data / "manifest.json").exists()
@@ -111,11 +120,8 @@ def _run_up(
     trust = SignedBy(keys=(load_public_key(request.signing_key.with_suffix(".pub")),))
     served = load_bundle(bundle, trust)
     figures = served.manifest.calibration
-    if request.benign:
+    if traffic is not None:
         with _timed(seconds, "calibrate"):
-            traffic = traffic_of(request.benign, constitution.name)
-            own = source not in stock()
-            wanted = TrafficSettings(escalate=OWN_ESCALATE) if own else TrafficSettings()
             _, record = calibrated(served, traffic, wanted, progress)
             target = out / "calibrated"
             _clear(target)
@@ -175,22 +181,6 @@ def show_report(report: UpReport, *, as_json: bool) -> None:
     console.print(
         f"\nserve it: safehold serve --bundle {report.bundle} --upstream URL", soft_wrap=True
     )
-
-
-def _linted(source: str) -> "tuple[LintFinding, ...]":
-    from safehold.constitution import load_document, stock
-    from safehold.constitution.lint import Severity, lint
-
-    found = lint(load_document(source), seeds=None if source in stock() else ())
-    errors = [one for one in found if one.severity is Severity.ERROR]
-    if errors:
-        more = f" (and {len(errors) - 1} more: `safehold constitution lint {source}`)"
-        first = errors[0]
-        raise ConstitutionError(
-            f"{source}:{first.line}:{first.column}: {first.path}: {first.message}"
-            f"{more if len(errors) > 1 else ''}"
-        )
-    return found
 
 
 def _said(source: str, found: "tuple[LintFinding, ...]") -> list[str]:

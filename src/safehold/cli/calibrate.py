@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from safehold.cli._places import key_file, out_file, out_folder, write_over
 from safehold.cli._values import (
     Finite,
     WholeNumber,
@@ -40,7 +41,7 @@ _RATE = Finite(min=0.0, max=1.0, min_open=True, max_open=True)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take the thresholds of an earlier calibration instead of traffic.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The new bundle.")
+@click.option("--out", required=True, type=out_folder(), help="The new bundle.")
 @click.option("--alpha", type=_RATE, default=0.002, show_default=True, help="Most blocked.")
 @click.option("--near-alpha", type=_RATE, default=0.03, show_default=True, help="Of near texts.")
 @click.option("--escalate", type=_RATE, default=0.06, show_default=True, help="Share for stage 2.")
@@ -54,13 +55,13 @@ _RATE = Finite(min=0.0, max=1.0, min_open=True, max_open=True)
     show_default=True,
     help="Share of the traffic that may be restricted after all.",
 )
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
+@click.option("--record", type=out_file(), help="Write it there.")
 @click.option("--bundle-key", "keys", multiple=True, help="Public key that signs bundles.")
 @click.option("--bundle-sha256", help="Digest of the one manifest to trust.")
 @click.option("--unsafe-unsigned-bundle", "unsafe", is_flag=True, help="Trust any manifest.")
 @click.option(
     "--signing-key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=key_file(),
     default=Path("~/.config/safehold/bundle-key.pem"),
     show_default=True,
     help="Ed25519 private key in PEM; made where it is missing.",
@@ -107,6 +108,7 @@ def calibrate(
     from safehold.cli._progress_bars import Bars
     from safehold.guard.bundle.find import open_bundle
     from safehold.guard.bundle.signing import load_or_make_key
+    from safehold.guard.bundle.write import refuse_existing
 
     # The packages of the extra are wanted only now: `--help` works without them.
     try:
@@ -117,7 +119,9 @@ def calibrate(
         raise DependencyError("calibrating needs: pip install 'safehold[train]'") from error
     if bool(benign or ledger) is (from_record is not None):
         raise UsageError("expected either --benign or --ledger, or --from-record")
+    refuse_existing(out)
     loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsafe)
+    key = None if unsigned else load_or_make_key(signing_key.expanduser())
     console = Console(file=sys.stderr)
     if from_record is not None:
         try:
@@ -139,12 +143,11 @@ def calibrate(
             traffic = together(traffic, traffic_in_ledger(ledger, limit))
         with Bars(console) as bars:
             _, found = calibrated(loaded, traffic, settings, bars)
-    key = None if unsigned else load_or_make_key(signing_key.expanduser())
     folder = _folder(bundle)
     digest = recalibrate(loaded, folder, found, out, key)
     encoded = msgspec.json.format(msgspec.json.encode(found), indent=1)
     if record is not None:
-        record.write_bytes(encoded + b"\n")
+        write_over(record, encoded + b"\n")
     if as_json:
         click.echo(encoded.decode())
         return

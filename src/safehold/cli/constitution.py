@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from safehold.cli._generator_options import generator_key_option, generator_model_option
+from safehold.cli._places import out_file, out_folder, write_new
 from safehold.cli._values import Address, Finite
 from safehold.errors import UsageError
 
@@ -164,7 +165,7 @@ def list_command(as_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(),
     help="The file to write; an existing one is never overwritten. [default: standard output]",
 )
 @_json_option
@@ -200,13 +201,7 @@ def new(
     if output is None:
         click.echo(_json({"yaml": text}) if as_json else text, nl=as_json)
         return
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{output} exists; choose another name or remove it") from error
-    except OSError as error:
-        raise UsageError(f"{output}: expected a writable place: {error.strerror}") from error
+    write_new(output, text)
     if as_json:
         click.echo(_json({"written": str(output)}))
     else:
@@ -229,7 +224,7 @@ def new(
 )
 @click.option(
     "--sheet",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     help="Folder for neighbours.csv and neighbours.html, and for what the model answered.",
 )
 @click.option(
@@ -240,7 +235,7 @@ def new(
 )
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(),
     help="With --read: the new file; an existing one is never overwritten.",
 )
 @_json_option
@@ -314,9 +309,8 @@ def _seed_counts(name: str, document: "Document", folder: Path | None) -> "tuple
     from safehold.improve.synthesis import seeds as seed_books
 
     domain = document.constitution.name
-    beside = Path(name).parent / "seeds"
-    if folder is None and name not in stock() and seed_books.folder_files(beside):
-        folder = beside
+    if folder is None and name not in stock():
+        folder = seed_books.folder_beside(Path(name))
     if folder is not None:
         books = list(seed_books.folder_books(folder))
     elif domain in seed_books.domains():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._places import out_file, out_folder
 from safehold.cli._values import (
     Address,
     HeaderKey,
@@ -33,7 +34,7 @@ _LIMIT = WholeNumber(1)
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     default=Path("evaluation"),
     show_default=True,
     help="Folder for the report; scores found in it are not computed again.",
@@ -49,7 +50,7 @@ _LIMIT = WholeNumber(1)
 )
 @click.option(
     "--record",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(),
     help="Add the figures to a record of looks; a second look at blind data is marked seen.",
 )
 @click.option("--stage1-only", is_flag=True, help="Without stage 2: the escalation decides.")
@@ -133,11 +134,13 @@ def evaluate_command(
     from safehold.guard.served.model import HfModel
     from safehold.improve.evaluation import page, plots
     from safehold.improve.evaluation.judging import SecondOpinion
-    from safehold.improve.evaluation.looks import record_look
+    from safehold.improve.evaluation.looks import read_looks, record_look
     from safehold.improve.evaluation.run import EvaluationSettings, evaluate, without_stage2
 
     if beside and not ablations:
         raise UsageError("--beside adds to the ablation table: give --ablations too")
+    if record is not None:
+        read_looks(record)  # what is no record is said before anything is scored
     plots.require()
     served = None if model is None else HfModel(model, dtype=dtype)
     loaded = open_bundle(bundle, keys, bundle_sha256, unsigned=unsigned, served=served)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._places import out_file
 from safehold.cli._values import (
     PORT,
     SEED,
@@ -130,7 +131,7 @@ def _of_bundle(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(makes_folders=True),
     help="The record, JSONL; an interrupted run goes on where it stopped.",
 )
 @click.option(

@@ -15,6 +15,7 @@ from safehold.cli._generator_options import (
     temperature_option,
     timeout_option,
 )
+from safehold.cli._places import out_folder
 from safehold.cli._values import (
     Address,
     Finite,
@@ -37,7 +38,7 @@ _SIZES = ("small", "default", "large")
 @click.option(
     "--out",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     help="The folder to write the dataset to; the generator's answers are kept there too.",
 )
 @click.option(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from safehold.cli._places import key_file, out_folder
 from safehold.cli._values import SEED, Finite
-from safehold.errors import BundleError, DependencyError, UsageError
+from safehold.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
     from safehold.guard.bundle.interface import Operating
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=out_folder(),
     help="The bundle folder to make; it must not exist.",
 )
 @click.option(
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--signing-key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=key_file(),
     default=Path("~/.config/safehold/bundle-key.pem"),
     show_default=True,
     help="Ed25519 private key in PEM; made, with its .pub beside it, where it is missing.",
@@ -112,6 +113,7 @@ def train_command(
 
     from safehold.cli._progress_bars import Bars
     from safehold.guard.bundle.signing import load_or_make_key
+    from safehold.guard.bundle.write import refuse_existing
 
     # The packages of the extra are wanted only now: `--help` works without them.
     try:
@@ -143,7 +145,7 @@ def train_command(
     provenance = provenance_of(out.name, constitution, manifest, settings, options)
     if out.exists():
         discard(out)
-        raise BundleError(f"{out} exists already; a bundle is never changed in place")
+    refuse_existing(out)
     key = None if unsigned else load_or_make_key(signing_key.expanduser())
     console = Console(file=sys.stderr)
     if model is not None:

@@ -13,6 +13,7 @@ from safehold.cli._generator_options import (
     temperature_option,
     timeout_option,
 )
+from safehold.cli._places import key_file, out_folder
 from safehold.cli._values import (
     Address,
     Finite,
@@ -37,7 +38,7 @@ from safehold.errors import UsageError
 @seeds_option
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     help="Folder for all that is made [default: guards/NAME].",
 )
 @click.option(
@@ -80,7 +81,7 @@ from safehold.errors import UsageError
 @click.option("--stage1-only", is_flag=True, help="No transformer: smaller, faster, weaker.")
 @click.option(
     "--signing-key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=key_file(),
     default=Path("~/.config/safehold/bundle-key.pem"),
     show_default=True,
     help="Ed25519 private key in PEM; made, with its .pub beside it, where it is missing.",

@@ -14,6 +14,7 @@ from safehold.constitution.interface import (
     Tier,
     WorkflowStage,
     admit_generator,
+    is_id,
 )
 from safehold.constitution.library import load, load_document, stock
 
@@ -32,6 +33,7 @@ __all__ = [
     "Tier",
     "WorkflowStage",
     "admit_generator",
+    "is_id",
     "load",
     "load_document",
     "parse",

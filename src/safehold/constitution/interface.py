@@ -15,6 +15,15 @@ Text = Annotated[str, msgspec.Meta(max_length=20_000)]
 _MAX_ITEMS = 500
 
 
+def is_id(text: str) -> bool:
+    """Whether a text may be the id of a clause or a stage."""
+    try:
+        msgspec.convert(text, type=Id)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 class SchemaError(ConstitutionError):
     """Correct the file at `line` and `column`: it does not follow the schema."""
 

@@ -1,15 +1,9 @@
 """A new constitution file: every key of the schema, with the texts left for a person to write."""
 
-import re
 from importlib import resources
 
-from safehold.constitution.interface import Tier
+from safehold.constitution.interface import Tier, is_id
 from safehold.errors import UsageError
-
-_LONGEST_ID = 64
-"""The schema's own limit."""
-
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def finished(name: str) -> str:
@@ -43,7 +37,7 @@ def template(name: str, *, title: str, restricted: tuple[str, ...], stages: tupl
         if not ids or len(set(ids)) != len(ids):
             raise UsageError(f"expected at least one {what} and each once")
     for given in (name, *restricted, *stages):
-        if not _ID.fullmatch(given) or len(given) > _LONGEST_ID:
+        if not is_id(given):
             raise UsageError(f"expected an id such as beer-production, got {given!r}")
     lines = [
         "# `safehold constitution lint FILE` names every text that is still to be written.",

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from selenium import webdriver as selenium
 from starlette.testclient import TestClient
 
 from safehold.console.approvals import approvals_app
+from safehold.testing.ports import held_port
 from safehold.testing.trust import GOVERNING, POLICY, Enclave, person_id
 from safehold.trust.grants.details import AddKey
 from safehold.trust.grants.interface import Granted, GrantRequest, SignedRequest
@@ -30,18 +30,11 @@ needs_browser = pytest.mark.skipif(
 WAIT_S = 120.0
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Site:
     """An enclave whose policy names the origin of its own running page."""
 
-    def __init__(self, root: Path) -> None:
-        self.port = free_port()
+    def __init__(self, root: Path, port: int) -> None:
+        self.port = port
         self.url = f"http://localhost:{self.port}"
         policy = (POLICY + GOVERNING).replace("http://localhost:8443", self.url)
         policy = policy.replace('"t-development", count = 2', '"t-development", count = 1')
@@ -67,7 +60,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """Return a running page."""
-    with Site(tmp_path) as running:
+    with held_port() as port, Site(tmp_path, port) as running:
         yield running
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +45,7 @@ from safehold.improve.response.interface import Incident, IncidentKind
 from safehold.secure.egress.watch.timeline_rows import TimelineRow
 from safehold.testing.gateway import RunningGateway
 from safehold.testing.ledger import RowMaker
+from safehold.testing.ports import held_port
 from safehold.testing.trust import person_id
 from safehold.testing.upstream import MockUpstream
 from safehold.trust.grants.details import AddKey
@@ -123,18 +123,11 @@ def rule(pattern: str) -> str:
     return f"rules: [{{id: r, clause: brewing, pattern: {pattern}, example: {pattern}}}]\n"
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class House:
     """The stage, its gateway and its console, all running."""
 
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
         self.url = f"http://localhost:{self.port}"
         self.stage = DemoStage(folder / "stage", origin=self.url)
         self.rows = RowMaker()
@@ -329,7 +322,7 @@ class Browser:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """Return a running house."""
-    with House(tmp_path_factory.mktemp("house")) as running:
+    with held_port() as port, House(tmp_path_factory.mktemp("house"), port) as running:
         yield running
 
 

@@ -111,7 +111,7 @@ def test_whatever_no_scanner_may_answer_is_unscorable(lie: str, tmp_path: Path) 
 
 def test_a_scanner_that_hangs_is_killed_at_the_end_of_its_lease(tmp_path: Path) -> None:
     """A hang costs leases, never the run."""
-    limits = ScanLimits(unit_rows=2, lease_s=1.0, losses=1)
+    limits = ScanLimits(unit_rows=2, lease_s=3.0, losses=1)
     paths = str(tmp_path / "l.db"), str(tmp_path / "m.db")
     job = ScanJob(*paths, ScannerSpec("hash"), load_hash_scanner, limits)
     fill(job.ledger, [("a", "hangs me", False), ("a", "fine", False)])

@@ -1,6 +1,7 @@
 """One mock upstream and one gateway in front of it, on real sockets."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -16,6 +17,9 @@ from safehold.testing.gateway import RunningGateway
 from safehold.testing.guards import held_rules
 from safehold.testing.ledger import MemoryLedger
 from safehold.testing.upstream import MockUpstream, Script
+
+HELD = time.time()
+"""When the budgets of every stage count: a minute, an hour or a day may end during a test."""
 
 
 class Stage(msgspec.Struct):
@@ -93,6 +97,8 @@ def stages(stopping: Stopping) -> Iterator[Callable[..., Stage]]:
             parts = parts or Parts(loader=no_loader, held=held_rules())
             parts = msgspec.structs.replace(parts, ledger=parts.ledger or ledger)
             gateway = stack.enter_context(RunningGateway(Settings(**(given | settings)), parts))
+            counters = gateway.gateway.gate.counters
+            counters._clock = counters._store._clock = lambda: HELD
             return Stage(upstream, gateway, parts.ledger)
 
         yield start

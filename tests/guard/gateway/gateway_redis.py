@@ -4,21 +4,19 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+from safehold.testing.ports import held_port
 
 
 class RealRedis:
     """One server without persistence; `stop` and `start` play a restart that forgets."""
 
     def __init__(self, folder: Path, *options: str, sentinel: bool = False) -> None:
-        self.port = free_port()
+        self._held = ExitStack()
+        self.port = 0
         self.folder = folder
         self._options = options
         self._sentinel = sentinel
@@ -65,8 +63,10 @@ class RealRedis:
             self._process.wait(20)
 
     def __enter__(self) -> Self:
+        self.port = self._held.enter_context(held_port())
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._held.close()

@@ -3,7 +3,6 @@
 import asyncio
 import collections
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -17,6 +16,7 @@ from safehold.guard.gateway.policy import Settings
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, Target
 from safehold.guard.gateway.upstreams.attempts import FAILURES, OPEN_S, Router
 from safehold.testing.guards import MARKER
+from safehold.testing.ports import held_port
 from safehold.testing.upstream import Fault, MockUpstream, SaidRun, Script, says, split
 
 
@@ -273,6 +273,13 @@ def test_route_that_leads_nowhere_is_refused(wrong: Callable[[], object]) -> Non
 
 
 @pytest.fixture
+def silent() -> Iterator[int]:
+    """A port where nobody listens."""
+    with held_port() as port:
+        yield port
+
+
+@pytest.fixture
 def mocks() -> Iterator[Callable[[Script], MockUpstream]]:
     """Return a function that starts a further mock upstream."""
     with ExitStack() as stack:
@@ -281,11 +288,10 @@ def mocks() -> Iterator[Callable[[Script], MockUpstream]]:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_whole_gateway_falls_back_and_guards_all_the_same(
-    stage: Start, mocks: Callable[[Script], MockUpstream], path: str
+    stage: Start, mocks: Callable[[Script], MockUpstream], silent: int, path: str
 ) -> None:
     """A dead and a failing server are passed over; the spare's reply is guarded like any other."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    nobody = f"http://127.0.0.1:{silent}/v1"
     failing = mocks(Script(fault=Fault.STATUS_500))
     spare = mocks(says(f"So. The {MARKER} then."))
     upstreams = {

@@ -293,7 +293,7 @@ class LoggedSite:
 
 def until(true: Callable[[], bool]) -> None:
     """Wait for something that comes within seconds."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)

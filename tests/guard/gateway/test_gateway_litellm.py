@@ -6,7 +6,6 @@ what we leave out, is named in docs/gateway.md; its rows are in `LEFT_OUT`.
 
 import datetime as dt
 import json
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from gateway_wire import Start, post
 
 from safehold.guard.gateway.policy import Key, digest_key
 from safehold.guard.gateway.routing_settings import NamedUpstream, Route, Target
+from safehold.testing.ports import held_port
 from safehold.testing.upstream import Fault, MockUpstream, Script, says
 
 DOCS = Path(__file__).parents[3] / "docs" / "gateway.md"
@@ -255,6 +255,13 @@ ROUTING = {
 
 
 @pytest.fixture
+def silent() -> Iterator[int]:
+    """A port where nobody listens."""
+    with held_port() as port:
+        yield port
+
+
+@pytest.fixture
 def mocks() -> Iterator[Callable[[Script], MockUpstream]]:
     """Return a function that starts a further mock upstream."""
     with ExitStack() as stack:
@@ -271,12 +278,11 @@ def body_of(one: Asked) -> bytes:
 
 @pytest.mark.parametrize("name", ROUTING)
 def test_routing_is_answered_as_documented(
-    stage: Start, mocks: Callable[[Script], MockUpstream], name: str
+    stage: Start, mocks: Callable[[Script], MockUpstream], silent: int, name: str
 ) -> None:
     """Each documented request reaches the server that it must, and its client gets that answer."""
     one = ROUTING[name]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    nobody = f"http://127.0.0.1:{silent}/v1"
     servers = {key: mocks(script) for key, script in one.servers.items() if script is not None}
     urls = {key: servers[key].url if key in servers else nobody for key in one.servers}
     at = stage(

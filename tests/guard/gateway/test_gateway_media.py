@@ -95,7 +95,7 @@ def scoring(stage: Callable, url: str, *, form: str = "plain", **more: Any) -> A
     return stage(
         says("It is a zebra."),
         default=SurfacePolicy(rules=Rules(images="score")),
-        media_scorer=MediaScorer(url=url, form=form, timeout_s=0.5, **more),
+        media_scorer=MediaScorer(url=url, form=form, **{"timeout_s": 60.0} | more),
     )
 
 
@@ -139,7 +139,7 @@ def test_image_without_a_score_releases_nothing(
     stage: Callable, scorer: str, form: str, image: bytes
 ) -> None:
     """A scorer that is late, broken, away or says nonsense fails closed, with rows."""
-    at = scoring(stage, scorer, form=form)
+    at = scoring(stage, scorer, form=form, timeout_s=0.5 if image == SLOW else 60.0)
     status, _, body = post(at.gateway.port, PATHS[0], asks(PATHS[0], image_part(PATHS[0], image)))
     assert status == 500
     assert b"zebra" not in body

@@ -47,6 +47,9 @@ def test_two_workers_count_together(tmp_path: Path, new_database: Callable[[], s
             path = PATHS[number % 3]
             asked = json.dumps(body_for(path, MARKER if number % 4 == 0 else "hi")).encode()
             assert post(at.port, path, asked, extra=f"x-api-key: {_KEY}\r\n")[0] == 200
+        deadline = time.monotonic() + 60  # an exchange is closed once its answer is sent
+        while metric(at.port, "safehold_open_exchanges") and time.monotonic() < deadline:
+            time.sleep(0.02)
         for _ in range(6):  # whichever worker answers
             assert metric(at.port, "safehold_exchanges_total") == 24
             assert metric(at.port, "safehold_blocks_total") == 6
@@ -60,7 +63,8 @@ def test_two_workers_count_together(tmp_path: Path, new_database: Callable[[], s
 
 def test_sigterm_lets_an_open_stream_end(tmp_path: Path) -> None:
     """After SIGTERM a running stream still ends validly, and no new connection is taken."""
-    script = msgspec.structs.replace(says("Words that take their time. " * 8, size=4), delay_s=0.02)
+    words = says("Words that take their time. " * 24, size=4)
+    script = msgspec.structs.replace(words, delay_s=0.02)
     asked = json.dumps(HI).encode()
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"

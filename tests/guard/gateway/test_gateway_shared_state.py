@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from gateway_process import metric, served
-from gateway_redis import RealRedis, free_port
+from gateway_redis import RealRedis
 from gateway_wire import PATHS, Start, body_for, post
 
 from safehold.errors import ConfigError, LedgerError
@@ -23,6 +23,7 @@ from safehold.guard.gateway.interface import Surface
 from safehold.guard.gateway.operate.shared_state import SharedState
 from safehold.guard.gateway.policy import Budget, Key, SurfacePolicy, digest_key
 from safehold.guard.ledger.interface import EventKind, EventRow
+from safehold.testing.ports import held_port
 from safehold.testing.upstream import MockUpstream
 
 ADMIN = "sk-safehold-zyxwvutsrqponmlkjihgfedcba98"
@@ -202,11 +203,10 @@ def test_connection_that_was_cut_while_idle_costs_no_request(redis: RealRedis) -
 def test_sentinel_names_the_master(redis: RealRedis) -> None:
     """The store counts on the server that its sentinel calls the master of a service."""
     watch = (f"sentinel monitor main 127.0.0.1 {redis.port} 1",)
-    with RealRedis(redis.folder, *watch, sentinel=True) as sentinel:
+    with RealRedis(redis.folder, *watch, sentinel=True) as sentinel, held_port() as nobody:
 
         async def go() -> None:
-            nobody = f"127.0.0.1:{free_port()}"
-            url = f"redis+sentinel://{nobody},127.0.0.1:{sentinel.port}/main/0"
+            url = f"redis+sentinel://127.0.0.1:{nobody},127.0.0.1:{sentinel.port}/main/0"
             store, direct, other = RedisStore(url), RedisStore(redis.url), RedisStore(url + "1")
             assert await store.add("k", 3, 86_400) == 3
             assert await direct.add("k", 1, 86_400) == 4

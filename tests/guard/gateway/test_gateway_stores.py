@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.guards import MARKER, held_rules
+from safehold.testing.ports import held_port
 from safehold.testing.upstream import Script
 
 DAY = 86_400.0
@@ -142,10 +142,9 @@ def test_gateway_with_redis_refuses_when_it_is_gone(stage: Start, redis_url: str
     at = stage(keys=(key,), store=redis_url)
     statuses = [post(at.gateway.port, PATHS[0], body, extra=extra)[0] for _ in range(3)]
     assert statuses == [200, 200, 429]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = free.getsockname()[1]
-    at = stage(keys=(key,), store=f"redis://127.0.0.1:{nobody}/0")
-    assert post(at.gateway.port, PATHS[0], body, extra=extra)[0] == 503
+    with held_port() as nobody:
+        at = stage(keys=(key,), store=f"redis://127.0.0.1:{nobody}/0")
+        assert post(at.gateway.port, PATHS[0], body, extra=extra)[0] == 503
     assert at.prompts()[-1].action == "refuse"
 
 

@@ -131,8 +131,12 @@ def test_an_idle_writer_stays_alive(tmp_path: Path, rows: RowMaker) -> None:
         settings = LedgerSettings(heartbeat_s=0.05)
         ledger = await Ledger.open(path, settings, clock=lambda: float(next(times)))
         await ledger.append(rows.prompt("d"))
-        await asyncio.sleep(0.5)
-        assert look(path, now=NOW + 150, dead_after_s=60).surfaces["main"].in_flight == 1
+        for _ in range(1_200):
+            if look(path, now=NOW + 150, dead_after_s=60).surfaces["main"].in_flight == 1:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("no heartbeat in a minute")
         await ledger.close()
 
     asyncio.run(go())

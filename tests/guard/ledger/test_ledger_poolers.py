@@ -25,24 +25,26 @@ from safehold.guard.ledger.interface import FinalRow, PromptRow
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.ledger import RowMaker
+from safehold.testing.ports import held_port
 
 SECRETIVE = "s3cret-host"
 
 
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for the pooler."""
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture
-def pooled(folder: Path, new_database: Callable[[], str]) -> Iterator[str]:
+def pooled(folder: Path, new_database: Callable[[], str], port: int) -> Iterator[str]:
     """A new database behind a real PgBouncer in transaction mode, with two servers for all."""
     program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
     assert Path(program).exists(), "pgbouncer is missing: run scripts/system-packages"
     parts = urlsplit(new_database())
     where = parse_qs(parts.query)["host"][0]
     name = parts.path.strip("/")
-    port = _free()
     (folder / "users").write_text('"safehold" ""\n')
     (folder / "p.ini").write_text(
         f"[databases]\n{name} = host={where} dbname={name} user=safehold\n[pgbouncer]\n"

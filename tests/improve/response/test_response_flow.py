@@ -198,7 +198,7 @@ def test_a_challenger_learns_the_dress_with_a_restricted_ask_only(
     def refused(judge: Judge, texts: list[str]) -> int:
         return sum(one.blocked for one in judge.prompts(texts))
 
-    assert hotter(asks) > 0.2
+    assert hotter(asks) > 0.1
     assert refused(after, asks) >= refused(before, asks)
     assert refused(after, twins) <= refused(before, twins) + 4
 

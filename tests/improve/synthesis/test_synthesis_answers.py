@@ -103,3 +103,72 @@ def test_the_subject_is_told_by_names_or_by_words() -> None:
     assert subject.holds("Dissolve the caustic soda in cold water.", clause, stage, "en")
     assert not subject.holds("The weather in March is mild.", clause, stage, "en")
     assert subject.holds("Nichts davon ist bekannt.", clause, stage, "de")
+
+
+_OPEN_CLOSE = [
+    ("<think>", "</think>"),
+    ("<THINKING >", "</THINKING>"),
+    ("<reasoning>", "</reasoning>"),
+    ('<thought kind="a">', "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<inner_thoughts>", "</inner_thoughts>"),
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+    ),
+]
+_HM = "The user wants a list:\n1. I should recall the bicycle\n2. Keep all of it short\n"
+_SAID = "1. first message here\n2. second message here"
+_TOLD = (
+    "Turn the upper screw by a quarter and look. Where the chain climbs now, leave it alone. "
+    "Else loosen the cable, pull it tight with pliers, and clamp it again at 5 Nm."
+)
+
+
+@pytest.mark.parametrize(("opening", "closing"), _OPEN_CLOSE)
+def test_reasoning_is_no_message_and_no_reply(opening: str, closing: str) -> None:
+    """Blocks of all known marks go, also where the opening mark stood in the prompt."""
+    for before in (f"{opening}{_HM}{closing}\n", f"\n{_HM}{closing}\n\n", f"{opening}{closing}"):
+        assert read_list(before + _SAID, _any)[0] == [
+            "first message here",
+            "second message here",
+        ]
+        reading = read_reply(before + _TOLD, "how?", cut=False, language="en", on_subject=_any)
+        assert reading.text == _TOLD
+    fenced = read_list(f"{opening}{_HM}{closing}\n```\n{_SAID}\n```", _any)[0]
+    assert fenced == ["first message here", "second message here"]
+
+
+@pytest.mark.parametrize(("opening", "_closing"), _OPEN_CLOSE)
+def test_reasoning_that_never_ends_is_a_fault(opening: str, _closing: str) -> None:
+    """What follows an open mark is not known to be an answer, however good it looks."""
+    assert read_list(f"{opening}\n{_SAID}", _any) == ([], AnswerFault.REASONING)
+    for cut in (True, False):
+        said = f"{opening}{_TOLD}"
+        reading = read_reply(said, "how?", cut=cut, language="en", on_subject=_any)
+        assert reading.fault is AnswerFault.REASONING
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. how do I think about a <b>bolt</b> of 5 mm?\n2. [thinking](x) about the analysis",
+        "1. is a < think > b, and what of [analysis] then?\n2. the reasoning of a mechanic",
+    ],
+)
+def test_words_that_are_no_marks_stay(text: str) -> None:
+    """A near miss of a mark is text like any other."""
+    assert len(read_list(text, _any)[0]) == 2
+
+
+@given(st.text(max_size=80), st.sampled_from(_OPEN_CLOSE))
+@settings(deadline=None, max_examples=100)
+def test_no_reasoning_reaches_an_item(thought: str, marks: tuple[str, str]) -> None:
+    """Whatever is thought, the items are those behind it."""
+    items, _ = read_list(f"{marks[0]}\n1. {thought}\n{marks[1]}\n{_SAID}", _any)
+    assert items == ["first message here", "second message here"]

@@ -1,7 +1,10 @@
 """The generator that asks a model, against a real HTTP server that answers well, badly, never."""
 
 import asyncio
+import json
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from safehold.constitution import Constitution, load
-from safehold.errors import BusyError, DataError, UpstreamError
-from safehold.improve.synthesis.calls import CallBook, GeneratorCall
+from safehold.errors import BusyError, DataError, DiskError, UpstreamError
+from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.cells import cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings
 from safehold.improve.synthesis.costs import Price, call_plan
 from safehold.improve.synthesis.coverage import coverage_of, distinct
 from safehold.improve.synthesis.generator import ModelGenerator, thin_groups
 from safehold.improve.synthesis.interface import Example, Side
+from safehold.improve.synthesis.pace import Pace
 from safehold.testing.generator import GeneratorServer, Habit, generating
 
 _TRIES = web.AppKey("tries", list[bool])
@@ -286,7 +290,201 @@ def test_a_busy_server_is_given_the_time_it_asks_for(tmp_path: Path) -> None:
                     cell="c", kind="asks", model="m", messages=({"role": "user", "content": "x"},),
                     temperature=1.0, max_tokens=9, seed=1,
                 )  # fmt: skip
-                return (await Chat(session, settings, book, pause).ask(call)).text
+                answer = await Chat(session, settings, book, pause).ask(call)
+                assert isinstance(answer, GeneratorAnswer)
+                return answer.text
 
     assert asyncio.run(ask()) == "well"
     assert waits == [7.0, 7.0]
+
+
+class _Strict(GeneratorServer):
+    """Does not accept the requests that `odd` picks, by number and whether they are lists."""
+
+    def __init__(self, odd: Callable[[int, bool], tuple[int, str] | None]) -> None:
+        super().__init__()
+        self.odd = odd
+        self.accepted = 0
+
+    def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Return the status and message that were picked, or a good answer."""
+        good = super().reply(body)
+        picked = self.odd(len(self.asked), "numbered list" in body["messages"][-1]["content"])
+        if picked is None:
+            self.accepted += 1
+            return good
+        return picked[0], json.dumps({"error": {"message": picked[1]}}).encode()
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_that_no_server_accepts_is_not_kept(tmp_path: Path, status: int) -> None:
+    """The server's own message ends the run at once; set right, it is asked again."""
+    server = _Strict(lambda _number, _listed: (status, "max_tokens is not supported"))
+    with generating(server), CallBook(tmp_path) as book:
+        with pytest.raises(UpstreamError, match="max_tokens is not supported") as caught:
+            _run(server, book, rounds=2)
+        assert "\n" not in str(caught.value)
+        assert "nothing was answered" in str(caught.value)
+        assert len(server.asked) <= 4
+        assert len(book) == 0
+        server.odd = lambda _number, _listed: None
+        _, found = _run(server, book)
+    assert found
+
+
+def test_replies_that_are_not_accepted_end_a_run_too(tmp_path: Path) -> None:
+    """Where lists are accepted and no reply is, the first cells end the run."""
+    server = _Strict(lambda _number, listed: None if listed else (400, "600 tokens are too many"))
+    with generating(server), CallBook(tmp_path) as book:
+        with pytest.raises(UpstreamError, match="600 tokens are too many"):
+            _run(server, book, rounds=4)
+        assert len(server.asked) <= 12
+        assert len(book) == server.accepted
+
+
+def test_one_request_that_is_not_accepted_costs_its_cell_alone(tmp_path: Path) -> None:
+    """A prompt that is too long is a fault of its cell, asked once, not kept, and said."""
+    server = _Strict(lambda number, _listed: (400, "too long") if number in (20, 33) else None)
+    with generating(server), CallBook(tmp_path) as book:
+        generator, found = _run(server, book)
+        assert found
+        assert len(book) == server.accepted == len(server.asked) - 2
+        assert len(set(server.asked)) == len(server.asked)
+    faults = Counter[str]()
+    for one in generator.yields:
+        faults.update(one.faults)
+    assert faults["not accepted"] == 2
+    server.odd = lambda _number, _listed: None
+    before = len(server.asked)
+    with generating(server), CallBook(tmp_path) as book:
+        _run(server, book)
+        assert len(server.asked) - before >= 2
+
+
+def test_a_server_that_turns_strict_ends_the_run_with_its_message(tmp_path: Path) -> None:
+    """Accepted at first and never again: eight cells without anything, and why."""
+    server = _Strict(lambda number, _listed: (400, "reload me") if number > 30 else None)
+    with generating(server), CallBook(tmp_path) as book:
+        with pytest.raises(UpstreamError, match=r"mostly: not accepted.*HTTP 400: reload me"):
+            _run(server, book, rounds=6)
+        assert len(book) == 30
+
+
+def test_refusals_of_an_earlier_version_are_asked_again(tmp_path: Path) -> None:
+    """It kept every error of a request as a refusal; a filter's refusal stays."""
+    call = GeneratorCall(
+        cell="c", kind="asks", model="m", messages=({"role": "user", "content": "x"},),
+        temperature=1.0, max_tokens=9, seed=1,
+    )  # fmt: skip
+    with CallBook(tmp_path) as book:
+        book.keep(call, GeneratorAnswer(text="", finish="refused", refused=400))
+        other = msgspec.structs.replace(call, seed=2)
+        book.keep(other, GeneratorAnswer(text="", finish="content_filter", refused=400))
+    with CallBook(tmp_path) as book:
+        assert book.find(call) is None
+        assert book.find(other) is not None
+
+
+@pytest.mark.parametrize("status", [401, 403, 402, 404])
+def test_a_final_error_keeps_every_call_under_way(tmp_path: Path, status: int) -> None:
+    """What others are paid for meanwhile is waited for and kept, and no new call begins."""
+
+    class Revoked(GeneratorServer):
+        def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+            good = super().reply(body)
+            if len(self.asked) == 7:
+                return status, b"{}"
+            time.sleep(0.4)
+            return good
+
+    with generating(Revoked()) as server, CallBook(tmp_path) as book:
+        with pytest.raises(UpstreamError, match=f"HTTP {status}"):
+            _run(server, book)
+        assert len(book) == len(server.asked) - 1
+        assert len(server.asked) <= 7 + 3
+
+
+def test_calls_under_way_are_waited_for_no_longer_than_the_time_out(tmp_path: Path) -> None:
+    """A call that hangs while another one fails for good holds nobody up."""
+
+    class Revoked(GeneratorServer):
+        def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+            super().reply(body)
+            if len(self.asked) == 4:
+                return 401, b"{}"
+            self.stopping.wait(20)
+            return 500, b""
+
+    began = time.monotonic()
+    with generating(Revoked()) as server, CallBook(tmp_path) as book:
+        settings = msgspec.structs.replace(_settings(server.url), timeout_s=1.0)
+        generator = ModelGenerator("openai", _bikes(), settings, book)
+        with pytest.raises(UpstreamError, match="HTTP 401"):
+            list(generator.generate(seed=1))
+        assert time.monotonic() - began < 15.0  # those that hang do so for twenty seconds
+
+
+def test_an_answer_that_can_not_be_kept_ends_in_what_is(tmp_path: Path) -> None:
+    """No call begins after the disk is full, and the one error says how many answers are kept."""
+
+    class Full(CallBook):
+        def keep(self, call: GeneratorCall, answer: GeneratorAnswer) -> None:
+            if len(self) >= 5:
+                raise OSError(28, "No space left on device", str(tmp_path / "calls.jsonl"))
+            super().keep(call, answer)
+
+    with (
+        generating(GeneratorServer()) as server,
+        pytest.raises(DiskError) as caught,
+        Full(tmp_path) as book,
+    ):
+        _run(server, book)
+    assert "calls.jsonl: No space left on device; the 5 answers" in str(caught.value)
+    assert len(server.asked) <= 5 + 4
+
+
+def test_odd_usage_and_parts_of_text_cost_nothing(tmp_path: Path) -> None:
+    """A server with numbers as texts and a text in parts is asked as often as a plain one."""
+
+    class Odd(GeneratorServer):
+        def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+            status, good = super().reply(body)
+            answer = json.loads(good)
+            answer["usage"] = {"prompt_tokens": "10", "completion_tokens": 10.5}
+            message = answer["choices"][0]["message"]
+            message["content"] = [{"type": "text", "text": message["content"]}]
+            return status, json.dumps(answer).encode()
+
+    with generating(GeneratorServer()) as plain, CallBook(tmp_path / "plain") as book:
+        wanted = _run(plain, book)[1]
+    with generating(Odd()) as odd, CallBook(tmp_path / "odd") as book:
+        assert _run(odd, book)[1] == wanted
+        assert sorted(odd.asked) == sorted(plain.asked)
+
+
+def test_a_model_that_only_reasons_is_told_so(tmp_path: Path) -> None:
+    """Reasoning without an end gives no example, and the run says what to do."""
+
+    class Thinking(GeneratorServer):
+        def reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+            status, good = super().reply(body)
+            answer = json.loads(good)
+            message = answer["choices"][0]["message"]
+            message["reasoning_content"] = message.pop("content")
+            return status, json.dumps(answer).encode()
+
+    with (
+        generating(Thinking()) as server,
+        CallBook(tmp_path) as book,
+        pytest.raises(UpstreamError, match=r"mostly: reasoning.*switch its reasoning off"),
+    ):
+        _run(server, book)
+
+
+def test_a_rejection_is_said_once() -> None:
+    """Each message of a server is one line, however many requests it rejects."""
+    lines: list[str] = []
+    pace = Pace(4, 1.0, lines.append)
+    for said in ("HTTP 400: a", "HTTP 400: a", "HTTP 400: b"):
+        pace.rejected(said)
+    assert len(lines) == 2

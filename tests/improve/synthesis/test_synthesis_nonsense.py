@@ -72,10 +72,10 @@ def test_answers_that_people_wrote_pass() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_answers_dealt_between_cells_are_noticed(seed: int) -> None:
-    """Where every answer belongs to another message, nearly all cells lose all of theirs."""
+    """Where every answer belongs to another message, most cells lose all of theirs."""
     cells = _dealt(_written(), seed)
     _, _, empty = _lost(cells)
-    assert empty >= 0.8 * len(cells)
+    assert empty >= 0.75 * len(cells)
 
 
 def test_one_cell_of_strange_answers_is_noticed_among_good_ones() -> None:

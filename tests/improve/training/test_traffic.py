@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -180,6 +181,43 @@ def test_a_record_makes_the_same_bundle_without_the_traffic(tmp_path: Path) -> N
     assert one.digest == two.digest
     assert one.manifest.traffic is not None
     assert "traffic, number" not in (tmp_path / "one" / "manifest.json").read_text()
+
+
+_TEXTS = [{"text": f"a line of traffic, number {n}"} for n in range(100)]
+_SAID = {"role": "assistant", "content": "Hello there"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "options", "said"),
+    [
+        ("t", [{**row, "label": "restricted"} for row in _TEXTS], [], "prompts .*, got 0"),
+        ("neighbour_t", _TEXTS, [], "prompts that are not near the subject, got 0"),
+        ("t", [{"messages": [{**_SAID, "role": "system"}]}] * 100, [], "replies .*, got 0"),
+        ("t", [{"messages": [_SAID]}] * 100, [], "replies .*, got 0"),
+        ("t", _TEXTS[:58], [], "59 benign prompts .*, got 58"),
+        ("t", _TEXTS, ["--contamination", "0.45"], "59 benign prompts .*, got 55"),
+        ("t", _TEXTS, ["--reply-alpha", "0.01"], "299 benign replies .*, got 100"),
+    ],
+)
+def test_traffic_that_bears_no_bound_is_refused_before_it_is_scored(
+    tmp_path: Path, name: str, rows: list[dict[str, object]], options: list[str], said: str
+) -> None:
+    """Whatever is missing is said in a line: nothing general, no replies, or too few."""
+    write_tiny(tmp_path / "tiny")
+    file = tmp_path / f"{name}.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    words = [str(tmp_path / "tiny"), "--unsafe-unsigned-bundle", "--unsigned", "--alpha", "0.05"]
+    words += ["--benign", str(file), "--out", str(tmp_path / "o"), *options]
+    made = CliRunner().invoke(calibrate, words)
+    assert isinstance(made.exception, DataError)
+    assert re.search(said, str(made.exception))
+    assert "stage 1" not in made.output
+
+
+def test_near_texts_are_enough_for_their_own_bound() -> None:
+    """Too few of them are refused as well, and say which they are."""
+    with pytest.raises(DataError, match="benign prompts near the subject, got 3"):
+        calibrated(tiny_bundle(), traffic(0, near=3), settings(), Progress())
 
 
 async def _kept(url: str, rows: RowMaker) -> None:

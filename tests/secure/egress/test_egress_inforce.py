@@ -102,15 +102,15 @@ def test_honest_looks_find_nothing(world: World) -> None:
 
 def test_without_a_look_the_kernel_closes(world: World) -> None:
     """Nobody looks any more: the kernel lets nothing out after the dead man's time."""
-    short = plan(judge=type(plan().judge)(dead_man_s=2))
+    short = plan(judge=type(plan().judge)(dead_man_s=6))
     enforcer = world.enforcer(register(row(uid=12345)), short)
     enforcer.apply(first=True)
-    for _ in range(3):
-        time.sleep(1)
+    for _ in range(4):  # longer than the dead man's time, which leaves a sender room to start
+        time.sleep(2)
         enforcer.tick()
     world.send("tcp", 5_000, uid=12345)
     assert world.received() == {"tcp4:8443": 5_000}
-    time.sleep(2.6)
+    time.sleep(6.6)
     world.send("tcp", 5_000, uid=12345, seconds=0.6)
     assert world.received() == {"tcp4:8443": 5_000}
     assert enforcer.tick().findings == ()

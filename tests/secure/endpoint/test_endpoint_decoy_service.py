@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -22,16 +24,10 @@ from safehold.secure.endpoint.decoy_service import (
     visit_leaf,
 )
 from safehold.secure.endpoint.decoys import DecoyError
+from safehold.testing.ports import held_port
 from safehold.testing.trust import Enclave
 
 NOW = 1_790_000_000
-
-
-def free_port() -> int:
-    """Return a port that nobody holds now."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 class Lured:
@@ -40,10 +36,16 @@ class Lured:
     def __init__(self, *names: str) -> None:
         self.now = NOW
         self.told: list[Visit] = []
-        self.services = [DecoyService(name, free_port()) for name in names]
+        self.held = ExitStack()
+        self.services = [DecoyService(name, self.held.enter_context(held_port())) for name in names]
         self.listener = DecoyListener(
             self.services, self.told.append, lambda: self.now, "127.0.0.1"
         )
+
+    def close(self) -> None:
+        """Listen no more."""
+        self.listener.close()
+        self.held.close()
 
     def visit(self, number: int = 0, said: bytes | None = b"root\n") -> bytes:
         """Come by as somebody who says something, or only connects; return the greeting."""
@@ -70,7 +72,7 @@ def test_visit_is_told_with_its_peer_and_what_was_said_only_as_a_digest() -> Non
         "service",
     )
     assert b"hunter2" not in msgspec.json.encode(leaf)
-    lured.listener.close()
+    lured.close()
 
 
 def test_scan_that_only_connects_is_a_visit_of_each_service_and_a_silent_port_tells_nothing() -> (
@@ -83,7 +85,7 @@ def test_scan_that_only_connects_is_a_visit_of_each_service_and_a_silent_port_te
     for number in (0, 1):
         lured.visit(number, said=None)
     assert [one.service for one in lured.told] == ["admin", "backup"]
-    lured.listener.close()
+    lured.close()
 
 
 def test_one_peer_is_told_once_a_minute() -> None:
@@ -95,7 +97,7 @@ def test_one_peer_is_told_once_a_minute() -> None:
     lured.now += 60
     lured.visit()
     assert len(lured.told) == 2
-    lured.listener.close()
+    lured.close()
 
 
 @pytest.mark.parametrize("taken", [True, False])
@@ -108,7 +110,14 @@ def test_decoy_service_that_can_not_listen_says_so(*, taken: bool) -> None:
             DecoyListener(services, lambda _: None, lambda: NOW, "127.0.0.1")
 
 
-def test_command_writes_a_case_and_a_leaf_and_ends_on_a_signal(tmp_path: Path) -> None:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port for the decoy."""
+    with held_port() as port:
+        yield port
+
+
+def test_command_writes_a_case_and_a_leaf_and_ends_on_a_signal(tmp_path: Path, port: int) -> None:
     """`safehold endpoint decoy serve` tells a visit in the folder of cases and in the log."""
     enclave = Enclave(tmp_path / "log", now=int(time.time()))
     keys = tmp_path / "log.keys"
@@ -116,7 +125,7 @@ def test_command_writes_a_case_and_a_leaf_and_ends_on_a_signal(tmp_path: Path) -
     for name, key in (("log.key", enclave.log_key), ("emitter.key", enclave.emitter)):
         (keys / name).touch(mode=0o600)
         (keys / name).write_text(key.text() + "\n")
-    port, cases = free_port(), tmp_path / "cases"
+    cases = tmp_path / "cases"
     command = [sys.executable, "-m", "safehold", "endpoint", "decoy", "serve",
                "--service", f"admin={port}", "--host", "gpu-1", "--cases", str(cases),
                "--log", str(tmp_path / "log"), "--keys", str(keys)]  # fmt: skip
@@ -132,7 +141,7 @@ def test_command_writes_a_case_and_a_leaf_and_ends_on_a_signal(tmp_path: Path) -
         assert (told["service"], told["port"], told["peer"]) == ("admin", port, "127.0.0.1")
     finally:
         child.send_signal(signal.SIGTERM)
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
         child.stdout.close()  # type: ignore[union-attr]
     assert [json.loads(one.read_text()) for one in cases.iterdir()] == [told]
     records = read_log(tmp_path / "log", tmp_path / "log" / "log.json").of_kind("incident")

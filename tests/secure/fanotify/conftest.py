@@ -21,7 +21,7 @@ from safehold.secure.fanotify.mounts import MountTable, MountWatch
 # answering thread needs; documented as the way to have fork instead.
 subprocess._USE_VFORK = False
 SPACE = "/mnt/space"
-signal.alarm(20)
+signal.alarm(90)
 os.mkdir(SPACE)
 subprocess.run(["mount", "-t", "tmpfs", "space", SPACE], check=True)
 shutil.copy("/bin/true", SPACE + "/prog")
@@ -76,13 +76,13 @@ def in_private(tmp_path: Path) -> Callable[[str], list[str]]:
     def run(text: str) -> list[str]:
         script = tmp_path / "script.py"
         script.write_text(_PRELUDE + textwrap.dedent(text), encoding="utf-8")
-        fresh = "mount --make-rprivate / && mount -t tmpfs none /mnt && exec timeout 30 "
+        fresh = "mount --make-rprivate / && mount -t tmpfs none /mnt && exec timeout 100 "
         done = subprocess.run(
             ["unshare", "-m", "/bin/sh", "-c", f'{fresh} "$0" "$1"', sys.executable, str(script)],
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines()

@@ -15,7 +15,8 @@ def _missing(subject: LintSubject) -> Iterator[Problem]:
             yield Problem(
                 ("restricted", n),
                 f"restricted clause {clause.id} names no permitted neighbour: "
-                "what is near it would be blocked too",
+                "what is near it would be blocked too; `safehold constitution neighbours` proposes "
+                "some",
             )
 
 

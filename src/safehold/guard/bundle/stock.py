@@ -6,7 +6,7 @@ from safehold.errors import BundleError
 from safehold.guard.bundle.load import PinnedDigest
 
 _PINS = {
-    "homebrewing": "339b51940dfe84bb301455752e7346349ae78a8f24e18131dc9244ae6d9d5479",
+    "homebrewing": "3aedb9ad45b91afec4d2885ca8938b230c9d613b8a16117d658f967ac6f7c43e",
 }
 
 

@@ -27,23 +27,34 @@ def write_bundle(
     The folder appears whole or not at all. The digests in `manifest.files` are filled in here.
 
     Raises:
-        BundleError: The folder exists already.
+        BundleError: The folder exists already, or can't be written.
     """
-    if folder.exists():
-        raise BundleError(f"{folder}: exists already; a bundle is never changed in place")
+    refuse_existing(folder)
     encoded, digest = manifest_of_files(manifest, files)
     draft = folder.with_name(f".{folder.name}.draft-{os.getpid()}")
-    draft.mkdir(parents=True)
     try:
+        draft.mkdir(parents=True)
         for name, content in files.items():
             (draft / name).write_bytes(content)
         (draft / MANIFEST).write_bytes(encoded)
         if key is not None:
             (draft / SIGNATURE).write_bytes(signing.sign(encoded, key))
         draft.rename(folder)
+    except OSError as error:
+        raise BundleError(f"{folder}: can't be written ({error.strerror})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return digest
+
+
+def refuse_existing(folder: Path) -> None:
+    """Refuse a place for a new bundle where something stands.
+
+    Raises:
+        BundleError: Something does.
+    """
+    if os.path.lexists(folder):
+        raise BundleError(f"{folder}: exists already; a bundle is never changed in place")
 
 
 def manifest_of_files(manifest: Manifest, files: Mapping[str, bytes]) -> tuple[bytes, str]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from safehold.improve.synthesis.monologue import spoken
 from safehold.improve.synthesis.nonsense import loops, other_language
 
 _LINE = re.compile(r"^\s*(?:\*\*)?(?:\d+\s*[.):]|[-*•])(?:\*\*)?\s*(.+?)\s*$")
@@ -50,6 +51,8 @@ class AnswerFault(StrEnum):
     SAID_BEFORE = "said before"
     OTHER_LANGUAGE = "other language"
     UNRELATED = "unrelated"
+    REASONING = "reasoning"
+    NOT_ACCEPTED = "not accepted"
 
 
 class ReadAnswer(msgspec.Struct, frozen=True):
@@ -67,9 +70,12 @@ def declines(text: str) -> bool:
 def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], AnswerFault | None]:
     """Return the usable items of a list, each once, and why there are none where there are none.
 
-    Numbered, bulleted and JSON lists are read, fences and quotation marks taken off.
+    Numbered, bulleted and JSON lists are read; reasoning, fences and quotation marks taken off.
     """
-    text = _unfenced(answer)
+    said = spoken(answer)
+    if said is None:
+        return [], AnswerFault.REASONING
+    text = _unfenced(said)
     if _MARKUP.search(text):
         return [], AnswerFault.MARKUP
     if declines(text):
@@ -87,14 +93,17 @@ def read_list(answer: str, usable: Callable[[str], bool]) -> tuple[list[str], An
 def read_reply(
     answer: str, ask: str, *, cut: bool, language: str, on_subject: Callable[[str], bool]
 ) -> ReadAnswer:
-    """Return the usable part of an answer: without its opening, its unfinished end, its repeats.
+    """Return the usable part of an answer: without reasoning, opening, unfinished end, repeats.
 
     A text that goes in circles all the same, or is in another language than asked, is not used.
     """
-    text = _unfenced(answer).strip()
+    said = spoken(answer)
+    text = _unfenced(said or "").strip()
     fault = AnswerFault.MARKUP if _MARKUP.search(text) else None
     if declines(text):
         fault = AnswerFault.REFUSED
+    if said is None:
+        fault = AnswerFault.REASONING
     if fault is not None:
         return ReadAnswer(fault=fault)
     text = _OPENING.sub("", text, count=1)

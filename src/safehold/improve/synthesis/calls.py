@@ -15,10 +15,12 @@ from typing import Protocol, Self
 import msgspec
 
 from safehold.canonical import canonical, sha256_hex
-from safehold.errors import DataError
+from safehold.errors import DataError, DiskError, told_by_system
 from safehold.record_file import RecordFile
 
 CALLS = "calls.jsonl"
+_ANY_ERROR = "refused"
+"""How earlier versions ended what may be an error of the request, and no refusal of the prompt."""
 
 
 class GeneratorCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,8 +111,17 @@ class CallBook:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file."""
+        """Close the file.
+
+        Raises:
+            DiskError: What was done with the answers could not be written; it says what is kept.
+        """
         self._running.close()
+        if isinstance(error, OSError):
+            raise DiskError(
+                f"{told_by_system(error, self._path.parent)}; the {len(self):,} answers in "
+                f"{self._path} are kept: set that right and start the same command again"
+            ) from error
 
     def __len__(self) -> int:
         """Return how many answers there are."""
@@ -136,7 +147,11 @@ class CallBook:
         return found
 
     def keep(self, call: GeneratorCall, answer: GeneratorAnswer) -> None:
-        """Write an answer down before anything is made of it."""
+        """Write an answer down before anything is made of it.
+
+        Raises:
+            OSError: It can't be written; it is not kept.
+        """
         paid = Paid(key=call.key, call=call, answer=answer, sha256=_digest(answer.text))
         self._record.append(msgspec.json.encode(paid))
         self._record.sync()
@@ -152,6 +167,8 @@ class CallBook:
                 raise DataError(f"{self._path} line {number}: {error}") from error
             if paid.sha256 != _digest(paid.answer.text) or paid.key != paid.call.key:
                 raise DataError(f"{self._path} line {number}: the answer differs from its digest")
+            if paid.answer.finish == _ANY_ERROR:
+                continue
             self._answers[paid.key] = paid.answer
 
 

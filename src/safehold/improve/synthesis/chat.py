@@ -6,14 +6,26 @@ How long a call is waited for, and how many are made at once, is the pace's (`pa
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import assert_never
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from safehold.errors import DataError, UpstreamError
+from safehold.errors import DataError, SafeholdError, UpstreamError
 from safehold.http_words import wait_asked_s, why_no_answer
 from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
+from safehold.improve.synthesis.http_reply import (
+    HttpReply,
+    ReplyAnswers,
+    ReplyEnds,
+    ReplyFails,
+    ReplyMeaning,
+    ReplyRejects,
+    ends,
+    meaning,
+    said_in,
+)
 from safehold.improve.synthesis.pace import CallFate, Pace
 
 
@@ -67,71 +79,122 @@ class Chat:
         self._pause = pause
         self._pace = pace or Pace(settings.concurrency, settings.timeout_s)
         self._waiting: list[asyncio.Future[None]] = []
+        self._ended: SafeholdError | OSError | None = None
 
-    async def ask(self, call: GeneratorCall) -> GeneratorAnswer:
-        """Return the model's answer, from the book if it is there.
+    async def ask(self, call: GeneratorCall) -> GeneratorAnswer | ReplyRejects:
+        """Return the model's answer, from the book if it is there; else what the server rejects.
+
+        After an error no call begins; those under way are answered and kept all the same.
 
         Raises:
-            UpstreamError: The server failed every time, or it refuses us altogether.
+            UpstreamError: The server failed every time, or it accepts no such request.
+            OSError: The answer can't be kept.
         """
         found = self._book.find(call)
         if found is not None:
+            self._pace.accepted.add(call.kind)
             return found
-        answer = await self._tried(call)
-        self._book.keep(call, answer)
+        try:
+            answer = await self._tried(call)
+            if isinstance(answer, GeneratorAnswer):
+                self._book.keep(call, answer)
+        except (SafeholdError, OSError) as error:
+            self._ended = self._ended or error
+            raise
         return answer
 
-    async def _tried(self, call: GeneratorCall) -> GeneratorAnswer:
+    async def _tried(self, call: GeneratorCall) -> GeneratorAnswer | ReplyRejects:
         settings = self._settings
-        problem = "no try was made"
-        asked_to_wait = 0.0
+        last = ReplyFails("no try was made")
         hung = tried = 0
         while tried <= settings.retries and hung <= settings.hangs:
             if tried:
                 backoff = settings.backoff_s * 2 ** (tried - 1)
-                await self._pause(max(backoff, asked_to_wait))
+                await self._pause(max(backoff, last.wait_s))
             ticket = await self._enter()
-            try:
-                reply = await self._patiently(ticket, call)
-                asked_to_wait = reply.wait_s
-                answer = self._answered(ticket, reply)
-                if answer is not None:
+            told = await self._once(ticket, call)
+            match told:
+                case ReplyAnswers(answer):
                     return answer
-                problem = f"HTTP {reply.status}{said_in(reply.body, settings.key)}"
-            except _TakenBackError:
-                continue
-            except TimeoutError:
-                problem = f"no answer within {self._pace.patience_s:.3g} s"
-                hung += 1
-            except (aiohttp.ClientError, OSError) as error:
-                problem = why_no_answer(error)
-            except DataError as error:
-                problem = str(error)
-            finally:
-                self._leave(ticket)
-            tried += 1
-            self._pace.repeated += tried <= settings.retries and hung <= settings.hangs
-        raise UpstreamError(f"{settings.url} failed {tried} times: {problem}; {_KEPT}")
+                case ReplyRejects():
+                    return await self._rejected(call, told)
+                case ReplyEnds(said):
+                    raise UpstreamError(f"{settings.url}: {said}; {self._kept()}")
+                case ReplyFails():
+                    last = told
+                    tried += 1
+                    hung += told.late
+                    again = tried <= settings.retries and hung <= settings.hangs
+                    self._pace.repeated += again
+                case None:
+                    pass
+                case _:
+                    assert_never(told)
+        raise UpstreamError(f"{settings.url} failed {tried} times: {last.said}; {self._kept()}")
 
-    def _answered(self, ticket: int, reply: "HttpReply") -> GeneratorAnswer | None:
-        """Return what a server answered; None where it is to be asked again."""
-        _refuse_final(self._settings.url, reply, self._settings.key)
-        if reply.status in _BUSY:
-            self._pace.busy(ticket, reply.status)
-        if reply.status != _OK and reply.status not in _DECLINED:
+    async def _once(self, ticket: int, call: GeneratorCall) -> ReplyMeaning | None:
+        """Make a call that has a ticket, and return what came of it; None: it was taken back."""
+        try:
+            reply = await self._patiently(ticket, call)
+            told = meaning(reply, self._settings.key)
+            if isinstance(told, ReplyAnswers):
+                self._pace.answer(ticket, told.answer.completion_tokens)
+                self._pace.accepted.add(call.kind)
+            if isinstance(told, ReplyFails) and told.busy:
+                self._pace.busy(ticket, reply.status)
+        except _TakenBackError:
             return None
-        refused = GeneratorAnswer(text="", finish="refused", refused=reply.status)
-        answer = _read(reply.body, self._settings.key) if reply.status == _OK else refused
-        self._pace.answer(ticket, answer.completion_tokens)
-        return answer
+        except TimeoutError:
+            return ReplyFails(f"no answer within {self._pace.patience_s:.3g} s", late=True)
+        except (aiohttp.ClientError, OSError) as error:
+            return ReplyFails(why_no_answer(error))
+        except DataError as error:  # too long, and it would be as long again
+            return ReplyEnds(str(error))
+        else:
+            return told
+        finally:
+            self._leave(ticket)
+
+    async def settled(self) -> None:
+        """Wait until no call is under way: what was answered is kept then."""
+        while self._pace.under_way:
+            await self._next_left()
+
+    async def _rejected(self, call: GeneratorCall, told: ReplyRejects) -> ReplyRejects:
+        """Return that this call is not accepted, once another one of its kind was.
+
+        Raises:
+            UpstreamError: None was, in this run or an earlier one: none will be.
+        """
+        while call.kind not in self._pace.accepted and self._pace.under_way:
+            await self._next_left()
+        if call.kind not in self._pace.accepted:
+            raise UpstreamError(
+                f"{self._settings.url}: the server does not accept our requests ({told.said}); "
+                f"it is asked anew when it or the options are set right; {self._kept()}"
+            )
+        self._pace.rejected(told.said)
+        return told
+
+    def _kept(self) -> str:
+        """Say what is left of a run that ends."""
+        if not self._pace.answered:
+            return "nothing was answered in this run"
+        return "what it answered before is kept, so start the same command again"
 
     async def _enter(self) -> int:
         """Wait until one more call may be made, and return its ticket."""
-        while self._pace.under_way >= self._pace.width:
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiting)
-            await waiting
+        while self._ended is None and self._pace.under_way >= self._pace.width:
+            await self._next_left()
+        if self._ended is not None:
+            raise self._ended
         return self._pace.begin()
+
+    async def _next_left(self) -> None:
+        """Wait until a call is under way no longer."""
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await waiting
 
     def _leave(self, ticket: int) -> None:
         self._pace.end(ticket)
@@ -140,7 +203,7 @@ class Chat:
             if not one.done():
                 one.set_result(None)
 
-    async def _patiently(self, ticket: int, call: GeneratorCall) -> "HttpReply":
+    async def _patiently(self, ticket: int, call: GeneratorCall) -> HttpReply:
         """Post a call and wait as long as the pace says."""
         posting = asyncio.create_task(self._post(call))
         try:
@@ -154,7 +217,9 @@ class Chat:
                     case CallFate.LATE:
                         raise TimeoutError
                     case CallFate.HANGS:
-                        raise UpstreamError(f"{self._settings.url}: {self._pace.hung()}; {_KEPT}")
+                        raise UpstreamError(
+                            f"{self._settings.url}: {self._pace.hung()}; {self._kept()}"
+                        )
                     case CallFate.WAIT:
                         pass
         finally:
@@ -162,7 +227,7 @@ class Chat:
                 posting.cancel()
                 await asyncio.wait({posting})
 
-    async def _post(self, call: GeneratorCall) -> "HttpReply":
+    async def _post(self, call: GeneratorCall) -> HttpReply:
         """Return what a server answered."""
         body = {
             "model": call.model,
@@ -180,16 +245,6 @@ class Chat:
             return await _whole(response)
 
 
-class HttpReply(msgspec.Struct, frozen=True):
-    """What a server answered; `wait_s` is how long a busy one asks to wait."""
-
-    status: int
-    body: bytes
-    wait_s: float = 0.0
-    leads_to: str = ""
-    """The host that a redirect names."""
-
-
 class _TakenBackError(Exception):
     """Too many calls were under way; this one is made again later, and that is no fault of it."""
 
@@ -200,53 +255,12 @@ def session_for(settings: ChatSettings) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=timeout)
 
 
-_KEPT = "what was answered is kept, so start the same command again"
-_OK = 200
-_BUSY = frozenset({408, 429, 503, 504, 524, 529})
-"""A server, or a proxy before it, that has more to do than it can."""
 _LONGEST_WAIT_S = 120.0
-_FINAL = {
-    401: "the key is missing or wrong: set SAFEHOLD_SYNTH_KEY",
-    403: "the key has no right to this model",
-    404: "there is no such model or address: expected a base URL that ends in /v1",
-    405: "this is no chat completions address: expected a base URL that ends in /v1",
-}
-_DECLINED = frozenset({400, 413, 422})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_BYTES = 16 * 1024 * 1024
-_LONGEST_SAID = 200
-"""Characters of a server's own message that a line of ours repeats."""
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-
-
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
 
 
 class _Models(msgspec.Struct):
     data: list[dict[str, object]]
-
-
-class _Said(msgspec.Struct):
-    message: str = ""
-
-
-class _Failed(msgspec.Struct):
-    error: _Said | str
 
 
 async def _whole(response: aiohttp.ClientResponse) -> HttpReply:
@@ -264,57 +278,6 @@ async def _whole(response: aiohttp.ClientResponse) -> HttpReply:
             raise DataError(f"expected an answer of at most {_MOST_BYTES} bytes, got more")
     where = urlsplit(response.headers.get("location", "")).netloc.rpartition("@")[2]
     return HttpReply(response.status, content, wait_s, where)
-
-
-def _refuse_final(url: str, reply: HttpReply, key: str) -> None:
-    """Raise for what no second try would change."""
-    status = reply.status
-    if status in _REDIRECTS:
-        raise UpstreamError(
-            f"{url}: expected an answer, got a redirect to {reply.leads_to or 'another path'} "
-            f"(HTTP {status}), which is not followed, since the key would go with it: name the "
-            "address that it leads to"
-        )
-    if status in _FINAL:
-        said = said_in(reply.body, key)
-        raise UpstreamError(f"{url}: {_FINAL[status]} (HTTP {status}{said})")
-
-
-def said_in(body: bytes, key: str = "") -> str:
-    """Return `: ` and the message of a server's error, in one short line; empty where it has none.
-
-    The key is taken out: some servers repeat it.
-    """
-    try:
-        failed = msgspec.json.decode(body, type=_Failed).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ""
-    text = failed if isinstance(failed, str) else failed.message
-    if key:
-        text = text.replace(key, "***")
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return f": {text[:_LONGEST_SAID]}" if text else ""
-
-
-def _read(body: bytes, key: str = "") -> GeneratorAnswer:
-    try:
-        completion = msgspec.json.decode(body, type=_Completion)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        said = said_in(body, key)
-        if said:
-            raise DataError(f"expected a chat completion, got an error{said}") from error
-        kind = "HTML" if body.lstrip()[:1] == b"<" else "something else"
-        raise DataError(f"expected a chat completion, got {kind}") from error
-    if not completion.choices:
-        raise DataError("expected a chat completion, got one without choices")
-    choice = completion.choices[0]
-    usage = completion.usage or _Usage()
-    return GeneratorAnswer(
-        text=choice.message.content or "",
-        finish=choice.finish_reason or "",
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
-    )
 
 
 async def only_model(settings: ChatSettings) -> str:
@@ -336,7 +299,9 @@ async def only_model(settings: ChatSettings) -> str:
         raise UpstreamError(f"{url}: no answer ({why_no_answer(error)}); is it serving?") from error
     except DataError as error:
         raise UpstreamError(f"{url}: {error}") from error
-    _refuse_final(url, reply, settings.key)
+    end = ends(reply, settings.key)
+    if end is not None:
+        raise UpstreamError(f"{url}: {end.said}")
     try:
         found = [str(one.get("id")) for one in msgspec.json.decode(reply.body, type=_Models).data]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -8,6 +8,7 @@ import asyncio
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from safehold.improve.synthesis.answers import AnswerFault, read_list, read_repl
 from safehold.improve.synthesis.calls import CallStore, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.cells import Cell, Form, cells_of
 from safehold.improve.synthesis.chat import Chat, ChatSettings, session_for
+from safehold.improve.synthesis.http_reply import ReplyRejects
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
 from safehold.improve.synthesis.nonsense import Cells, told_apart, unrelated
 from safehold.improve.synthesis.pace import Pace
@@ -94,6 +96,7 @@ class ModelGenerator:
         self._subject = SubjectWords(constitution)
         self._prompter = Prompter(constitution, self._subject)
         self._said: dict[str, str] = {}
+        self._rejection = ""
         self.yields: list[CellYield] = []
         """What each cell gave, once `generate` has run."""
 
@@ -161,17 +164,34 @@ class ModelGenerator:
                     beside = [asked.get(one.twin or "", ()) for one in wave]
                     if self._workers is not None:
                         self._workers.ask(list(zip(wave, beside, strict=True)), seed)
-                    found = await asyncio.gather(
-                        *(
-                            self.run_cell(chat, one, seed, other)
+                    found = await self._all(
+                        chat,
+                        [
+                            asyncio.create_task(self.run_cell(chat, one, seed, other))
                             for one, other in zip(wave, beside, strict=True)
-                        )
+                        ],
                     )
                     for one in found:
                         fresh = self._without_repeats(one)  # in the plan's order, so stable
                         asked.setdefault(one.cell.name, tuple(ask for ask, _ in fresh.pairs))
                         self.yields.append(msgspec.structs.replace(fresh, filled=filling))
                     self._stop_if_hopeless()
+
+    async def _all(self, chat: Chat, asking: Sequence[asyncio.Task[CellYield]]) -> list[CellYield]:
+        """Return what all cells gave; an error is raised once the calls under way are kept.
+
+        They are waited for as long as the time-out, and no new one begins (`Chat`).
+        """
+        try:
+            done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_EXCEPTION)
+            if any(one.exception() is not None for one in done):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(chat.settled(), self._settings.timeout_s)
+            return [one.result() for one in asking if one.done()]
+        finally:
+            for one in asking:
+                one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
     def _waves(self, cells: Sequence[Cell]) -> Iterator[Sequence[Cell]]:
         """Yield what is asked at a time; spread, all that follows the first look."""
@@ -194,6 +214,9 @@ class ModelGenerator:
         asks: list[str] = []
         for attempt in range(self._settings.repairs + 1):
             answer = await chat.ask(self._list_call(cell, seed, beside, attempt))
+            if isinstance(answer, ReplyRejects):
+                self._note_rejected(answer, faults)
+                break
             found, fault = self._read_list(cell, answer, beside)
             asks += [ask for ask in found if ask not in asks]
             if fault is not None:
@@ -228,6 +251,9 @@ class ModelGenerator:
 
         for attempt in range(self._settings.repairs + 1):
             answer = await chat.ask(self._reply_call(cell, ask, seed, attempt))
+            if isinstance(answer, ReplyRejects):
+                self._note_rejected(answer, faults)
+                return ""
             if answer.refused:
                 faults[AnswerFault.REFUSED.value] += 1
                 return ""
@@ -242,6 +268,11 @@ class ModelGenerator:
                 return reading.text
             faults[reading.fault.value] += 1
         return ""
+
+    def _note_rejected(self, told: ReplyRejects, faults: Counter[str]) -> None:
+        """Count a request that is not accepted; the same one would fare no better."""
+        faults[AnswerFault.NOT_ACCEPTED.value] += 1
+        self._rejection = told.said
 
     def _read_list(
         self, cell: Cell, answer: GeneratorAnswer, beside: Sequence[str]
@@ -285,9 +316,16 @@ class ModelGenerator:
         why = total.most_common(1)[0][0] if total else "nothing"
         raise UpstreamError(
             f"{self._settings.model}: {len(last)} cells one after the other gave nothing usable "
-            f"(mostly: {why}); look at calls.jsonl, then try another model or wording; "
-            "without that file the same model is asked anew"
+            f"(mostly: {why}); {self._advice(why)}"
         )
+
+    def _advice(self, why: str) -> str:
+        if why == AnswerFault.NOT_ACCEPTED:
+            return f"the server said: {self._rejection}; such requests are asked anew"
+        advice = "look at calls.jsonl, then try another model or wording"
+        if why == AnswerFault.REASONING:
+            advice = "switch its reasoning off, or try a model without; look at calls.jsonl"
+        return f"{advice}; without that file the same model is asked anew"
 
     def _list_call(
         self, cell: Cell, seed: int, beside: tuple[str, ...], attempt: int

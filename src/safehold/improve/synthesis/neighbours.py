@@ -6,19 +6,29 @@ meant, or nothing is written.
 """
 
 import asyncio
+import codecs
 import csv
 import html
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from safehold.constitution import Constitution, Document, parse
+from safehold.constitution import (
+    Constitution,
+    Document,
+    PermittedClause,
+    SchemaError,
+    is_id,
+    parse,
+)
+from safehold.constitution.lint import Severity, lint
 from safehold.errors import DataError, UpstreamError
 from safehold.improve.synthesis.answers import read_list
-from safehold.improve.synthesis.calls import CallBook, GeneratorCall
+from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
 from safehold.improve.synthesis.chat import Chat, ChatSettings, session_for
 from safehold.improve.synthesis.pace import Pace
 from safehold.improve.synthesis.steps import AnsweredSteps
@@ -28,6 +38,11 @@ COLUMNS = ("decision", "to", "id", "beside", "title", "policy", "ask")
 DECISIONS = ("accept", "reject", "relabel")
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would run at the start of a cell."""
+_SEPARATORS = (",", ";", "\t")
+"""What spreadsheets write between cells, by the country and the form that they save in."""
+_NUMBER = re.compile(r"\[\d+\]")
+_BARE = re.compile("[a-z]+(-[a-z0-9]+)+")
+"""An id that no reader of YAML takes for a number, a date or a word such as `no`."""
 _PARTS = re.compile(
     r"^\**(?P<title>[^:|\u2013\u2014]{3,80}?)\**\s*[:|\u2013\u2014]\s*(?P<rest>.{20,})$"
 )
@@ -45,10 +60,14 @@ class NeighbourProposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProposalDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator says of a proposal; `to` names the clause it is relabelled to."""
+    """What the operator says of a proposal, and the sheet's line that says so.
+
+    `to` names the clause it is relabelled to.
+    """
 
     proposal: NeighbourProposal
     decision: str
+    where: str
     to: str = ""
 
 
@@ -116,13 +135,15 @@ async def _asked(
                 max_tokens=settings.max_tokens,
                 seed=seed,
             )
-            found.append((clause.id, (await chat.ask(call)).text))
+            answer = await chat.ask(call)
+            if isinstance(answer, GeneratorAnswer):
+                found.append((clause.id, answer.text))
             steps.step(clause.id)
         return found
 
 
 def _proposal(item: str, beside: str) -> NeighbourProposal | None:
-    match = _PARTS.match(item)
+    match = _PARTS.match(" ".join(item.split()))
     if match is None:
         return None
     rest = match["rest"].strip()
@@ -144,7 +165,7 @@ def sheet_csv(proposals: Sequence[NeighbourProposal]) -> str:
     writer.writerow(COLUMNS)
     for one in proposals:
         cells = ("", "", one.id, one.beside, one.title, one.policy, one.ask)
-        writer.writerow([f"'{cell}" if cell.startswith(_ACTIVE) else cell for cell in cells])
+        writer.writerow([f"'{cell}" if _runs(cell) else cell for cell in cells])
     return out.getvalue()
 
 
@@ -178,60 +199,129 @@ def _title(constitution: Constitution, clause: str) -> str:
     return next((one.title for one in constitution.restricted if one.id == clause), clause)
 
 
-def read_sheet(text: str, constitution: Constitution, *, name: str) -> list[ProposalDecision]:
+def _runs(cell: str) -> bool:
+    """Whether a spreadsheet would run a cell, or take the mark off that says that it must not."""
+    return cell.lstrip("'").startswith(_ACTIVE)
+
+
+def read_sheet(data: bytes, constitution: Constitution, *, name: str) -> list[ProposalDecision]:
     """Return the decisions of a sheet; rows without one are left for another time.
 
+    Read as spreadsheets save it: UTF-8 or UTF-16 with its mark, cells between commas, semicolons or
+    tabs, the columns in any order.
+
     Raises:
-        DataError: A line is broken, or names a decision or clause that does not exist.
+        DataError: A line is broken, or its decision can't be carried out as it stands.
     """
-    reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise DataError(f"{name} line 1: expected the columns {', '.join(COLUMNS)}")
     clauses = _ids(constitution)
     beside = {one.id for one in constitution.restricted}
+    accepted: dict[str, str] = {}
     found = []
-    for row in reader:
-        where = f"{name} line {reader.line_num}"
-        if None in row or None in row.values():
-            raise DataError(f"{where}: expected {len(COLUMNS)} columns")
-        cells = {key: value.strip().removeprefix("'") for key, value in row.items()}
-        decision = cells["decision"].casefold()
+    for where, cells in _rows(_text(data, name), name):
+        decision, to = cells.pop("decision").casefold(), cells.pop("to")
+        one = NeighbourProposal(**cells)
+        if to and decision != "relabel":
+            raise DataError(f"{where}: `to` is for relabel alone, got {to!r} beside {decision!r}")
         if not decision:
             continue
         if decision not in DECISIONS:
             raise DataError(f"{where}: expected accept, reject or relabel, got {decision!r}")
-        if decision == "relabel" and cells["to"] not in clauses:
-            raise DataError(f"{where}: relabel needs a clause's id in `to`, got {cells['to']!r}")
-        if cells["beside"] not in beside:
-            raise DataError(f"{where}: {cells['beside']!r} is no restricted clause")
-        fields = {key: cells[key] for key in ("id", "beside", "title", "policy", "ask")}
-        found.append(
-            ProposalDecision(
-                proposal=NeighbourProposal(**fields), decision=decision, to=cells["to"]
-            )
-        )
+        if one.beside not in beside:
+            raise DataError(f"{where}: {one.beside!r} is no restricted clause")
+        if decision == "relabel" and to not in clauses:
+            raise DataError(f"{where}: relabel needs a clause's id in `to`, got {to!r}")
+        if decision == "relabel" and not one.ask:
+            raise DataError(f"{where}: relabel moves the ask, got none: write one, or reject")
+        if decision == "accept":
+            _refuse_id(one.id, clauses, accepted, where)
+            accepted[one.id] = where
+        found.append(ProposalDecision(proposal=one, decision=decision, where=where, to=to))
     return found
+
+
+def _refuse_id(new: str, clauses: set[str], accepted: dict[str, str], where: str) -> None:
+    if not is_id(new):
+        raise DataError(f"{where}: expected an id of a-z, 0-9 and single hyphens, got {new!r}")
+    if new in clauses:
+        raise DataError(f"{where}: the constitution has a clause {new} already: give another id")
+    if new in accepted:
+        raise DataError(f"{where}: {accepted[new]} accepts {new} already: give another id")
+
+
+def _text(data: bytes, name: str) -> str:
+    """Return a sheet's text, its lines ended by line feeds."""
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].decode(encoding, "replace").count("\n") + 1
+        raise DataError(
+            f"{name} line {line}: expected UTF-8, got other bytes: save the sheet as CSV in UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _rows(text: str, name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place and the cells of each row that has any."""
+    header = text.partition("\n")[0]
+    separator = max(_SEPARATORS, key=header.count)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    columns: list[str] = []
+    while True:
+        where = f"{name} line {reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{where}: expected a row of cells, got a broken one ({error}): "
+                "is a quotation mark left open?"
+            ) from error
+        if row is None:
+            break
+        if any("\n" in cell for cell in row):
+            raise DataError(
+                f"{where}: expected each row in one line, got a cell that goes on over its end: "
+                "is a quotation mark left open?"
+            )
+        if not columns:
+            columns = [cell.strip().casefold() for cell in row]
+            if sorted(columns) != sorted(COLUMNS):
+                raise DataError(f"{where}: expected the columns {', '.join(COLUMNS)}")
+        elif any(cell.strip() for cell in row):
+            if len(row) != len(columns):
+                raise DataError(f"{where}: expected {len(columns)} cells, got {len(row)}")
+            yield where, dict(zip(columns, (_cell(cell, where) for cell in row), strict=True))
+    if not columns:
+        raise DataError(f"{name} line 1: expected the columns {', '.join(COLUMNS)}")
+
+
+def _cell(raw: str, where: str) -> str:
+    text = " ".join(raw.split())
+    if any(unicodedata.category(char) == "Cc" for char in text):
+        raise DataError(f"{where}: expected text, got a control character")
+    return text[1:] if text.startswith("'") and _runs(text) else text
 
 
 def reviewed(document: Document, source: str, decisions: Sequence[ProposalDecision]) -> str:
     """Return the constitution's text with what was accepted or relabelled put in.
 
     Raises:
-        DataError: The file's layout does not let it be put in; it must be done by hand.
-        SchemaError: What was accepted breaks the schema.
+        DataError: A decision would be an error of the constitution, or the file's layout does not
+            let it be put in; it must be done by hand.
     """
-    accepted = [one.proposal for one in decisions if one.decision == "accept"]
-    relabelled = [one for one in decisions if one.decision == "relabel" and one.proposal.ask]
-    lines = source.split("\n")
     constitution = document.constitution
+    _refuse_new_errors(constitution, decisions)
+    accepted = [one.proposal for one in decisions if one.decision == "accept"]
+    lines = source.split("\n")
     edits: list[tuple[int, int, str]] = []
     for number, clause in enumerate(constitution.restricted):
-        new = [one.id for one in accepted if one.beside == clause.id]
+        new = [_name(one.id) for one in accepted if one.beside == clause.id]
         if new:
             edits.append(_into_list(document, lines, ("restricted", number, "neighbours"), new))
     for side in ("restricted", "permitted"):
         for number, clause in enumerate(getattr(constitution, side)):
-            asks = [_quoted(one.proposal.ask) for one in relabelled if one.to == clause.id]
+            asks = [_quoted(ask) for ask in _moved(decisions, clause.id)]
             if asks:
                 edits.append(_into_list(document, lines, (side, number, "asks"), asks))
     if accepted:
@@ -239,14 +329,74 @@ def reviewed(document: Document, source: str, decisions: Sequence[ProposalDecisi
     for line, column, text in sorted(edits, reverse=True):
         lines[line] = lines[line][:column] + text + lines[line][column:]
     result = "\n".join(lines)
-    again = parse(result.encode(), source="the reviewed constitution").constitution
-    have = {clause.id for clause in again.permitted}
-    asked = {ask for one in again.restricted for ask in one.asks}
-    asked |= {ask for one in again.permitted for ask in one.asks}
-    wanted = {one.proposal.ask for one in relabelled}
-    if not have >= {one.id for one in accepted} or not asked >= wanted:
-        raise DataError("the file's layout does not let the clauses be put in; add them by hand")
+    try:
+        again = parse(result.encode(), source=document.source).constitution
+    except SchemaError as error:
+        raise DataError(
+            f"{document.source}: with the sheet's decisions: {error.problem}; add them by hand"
+        ) from error
+    if again != _meant(constitution, decisions):
+        raise DataError(
+            f"{document.source}: its layout does not let the decisions be put in; add them by hand"
+        )
     return result
+
+
+def _refuse_new_errors(constitution: Constitution, decisions: Sequence[ProposalDecision]) -> None:
+    """Raise for the first decision after which lint finds an error that it did not find before."""
+    before = _errors(constitution)
+    for number, one in enumerate(decisions, 1):
+        new = _errors(_meant(constitution, decisions[:number])) - before
+        if new:
+            raise DataError(f"{one.where}: {one.decision} would break the constitution: {min(new)}")
+
+
+def _errors(constitution: Constitution) -> Counter[str]:
+    """Count the errors by the field and the message: what is put in moves what stands behind it."""
+    return Counter(
+        f"{_NUMBER.sub('', one.path)}: {one.message}"
+        for one in lint(constitution)
+        if one.severity is Severity.ERROR
+    )
+
+
+def _meant(constitution: Constitution, decisions: Sequence[ProposalDecision]) -> Constitution:
+    """Return the constitution as the decisions mean it; what is new stands first."""
+    accepted = [one.proposal for one in decisions if one.decision == "accept"]
+    return msgspec.structs.replace(
+        constitution,
+        restricted=tuple(
+            msgspec.structs.replace(
+                clause,
+                neighbours=(
+                    *(one.id for one in accepted if one.beside == clause.id),
+                    *clause.neighbours,
+                ),
+                asks=(*_moved(decisions, clause.id), *clause.asks),
+            )
+            for clause in constitution.restricted
+        ),
+        permitted=(
+            *(
+                PermittedClause(
+                    id=one.id,
+                    title=one.title,
+                    policy=one.policy,
+                    asks=(one.ask,) if one.ask else (),
+                )
+                for one in accepted
+            ),
+            *(
+                msgspec.structs.replace(clause, asks=(*_moved(decisions, clause.id), *clause.asks))
+                for clause in constitution.permitted
+            ),
+        ),
+    )
+
+
+def _moved(decisions: Sequence[ProposalDecision], clause: str) -> list[str]:
+    """Return the asks that are relabelled to a clause."""
+    return [one.proposal.ask for one in decisions if one.decision == "relabel" and one.to == clause]
 
 
 def _into_list(
@@ -270,7 +420,7 @@ def _clauses(
     document: Document, lines: Sequence[str], accepted: Sequence[NeighbourProposal]
 ) -> tuple[int, int, str]:
     """Return where and what to insert before the first permitted clause."""
-    place = document.positions[("permitted", 0)]
+    place = document.position(("permitted", 0))
     line = place.line - 1
     before = lines[line][: place.column - 1]
     if not before.rstrip().endswith("-"):
@@ -278,12 +428,18 @@ def _clauses(
     indent = before.rstrip()[:-1]
     text = ""
     for one in accepted:
-        text += f"{indent}- id: {one.id}\n{indent}  title: {_quoted(one.title)}\n"
+        text += f"{indent}- id: {_name(one.id)}\n{indent}  title: {_quoted(one.title)}\n"
         text += f"{indent}  policy: {_quoted(one.policy)}\n"
         text += f"{indent}  asks: [{_quoted(one.ask)}]\n" if one.ask else ""
     return line, 0, text
 
 
+def _name(new: str) -> str:
+    """Return an id as YAML that every reader takes for a text."""
+    return new if _BARE.fullmatch(new) else _quoted(new)
+
+
 def _quoted(text: str) -> str:
-    """Return a text as a double-quoted YAML scalar."""
-    return msgspec.json.encode(text).decode()
+    """Return a text as a double-quoted YAML scalar; what nobody sees is written as its number."""
+    marked = (f"\\{char}" if char in '"\\' else char for char in text)
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in marked) + '"'

@@ -77,6 +77,9 @@ class Pace:
         """Calls that were made again after an answer that was none."""
         self.tokens = 0
         """Tokens that it wrote."""
+        self.accepted: set[str] = set()
+        """Kinds of calls of which the server has accepted one, in this run or an earlier one."""
+        self._rejections: set[str] = set()
 
     @property
     def under_way(self) -> int:
@@ -131,6 +134,12 @@ class Pace:
         if self._began[ticket] <= self._narrowed_at or self.width == 1:
             return
         self._narrow(self.width // 2, f"HTTP {status} says that it has too much to do")
+
+    def rejected(self, said: str) -> None:
+        """Note that a server does not accept a request, though it does others of its kind."""
+        if said not in self._rejections:
+            self._rejections.add(said)
+            self._say(f"a request is not accepted and left out, and not kept: {said}")
 
     def verdict(self, ticket: int) -> CallFate:
         """Return what to do with a call that has no answer yet."""

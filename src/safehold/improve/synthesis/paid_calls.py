@@ -5,7 +5,7 @@ answers here, and the leader copies them into the book.
 """
 
 import msgspec
-from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, select
 
 from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.own_tables import make_tables
@@ -57,6 +57,8 @@ class SharedCalls:
     def take(self, book: CallBook) -> None:
         """Learn what a book holds, so that nobody pays for it again."""
         with told(self._engine), self._engine.begin() as connection:
+            # Of earlier versions, which kept errors of a request as refusals of its prompt.
+            connection.execute(delete(_CALLS).where(_CALLS.c.answer.contains('"finish":"refused"')))
             known = set(connection.execute(select(_CALLS.c.key)).scalars())
             rows = [
                 {"key": key, "call": None, "answer": msgspec.json.encode(answer).decode()}

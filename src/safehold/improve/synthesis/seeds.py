@@ -11,7 +11,7 @@ import msgspec
 
 from safehold.constitution import Position, SchemaError
 from safehold.constitution.document import ValuePath, parse_as
-from safehold.errors import DataError
+from safehold.errors import DataError, shown, told_by_system
 from safehold.improve.synthesis.interface import Side
 
 _SHARED = "_shared"
@@ -40,6 +40,7 @@ class SeedPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     language: str = "en"
 
 
+_SUFFIXES = frozenset({".yaml", ".yml"})
 _RESTRICTED = "restricted-"
 """How the names of restricted books begin."""
 _Item = TypeVar("_Item", SeedExchange, SeedPrompt)
@@ -124,11 +125,9 @@ def folder_books(folder: Path) -> Iterator[SeedBook]:
         raise DataError(f"{folder}: expected seed books (*.yaml), came none")
     for path in paths:
         try:
-            book, positions = parse_as(SeedBook, path.read_bytes(), source=str(path))
+            book, positions = parse_as(SeedBook, _bytes(path), source=str(path))
         except SchemaError as error:
             raise DataError(str(error)) from error
-        except OSError as error:
-            raise DataError(f"{path}: can't be read ({error.strerror})") from error
         _distinct(book, positions, path)
         yield _named(book, path.stem)
 
@@ -150,16 +149,62 @@ def _distinct(book: SeedBook, positions: dict[ValuePath, Position], path: Path) 
         seen.add(text)
 
 
+def folder_beside(constitution: Path) -> Path | None:
+    """Return the folder of seed books beside a constitution's file; None where it has none.
+
+    Raises:
+        DataError: It, or a book in it, can't be read.
+    """
+    folder = constitution.parent / "seeds"
+    there = folder.is_symlink() or folder.is_dir()
+    return folder if there and folder_files(folder) else None
+
+
 def folder_files(folder: Path) -> list[Path]:
-    """Return the paths of an operator's seed books."""
-    return sorted(path for path in folder.glob("*.yaml") if path.is_file())
+    """Return the paths of an operator's seed books (`*.yaml`, `*.yml`), in order of their names.
+
+    Raises:
+        DataError: One is no file, has a name that can't stand in a dataset, or has another's name.
+    """
+    try:
+        found = sorted(one for one in folder.iterdir() if one.suffix.casefold() in _SUFFIXES)
+        odd = [one for one in found if not one.is_file()]
+    except OSError as error:
+        raise DataError(f"{told_by_system(error, folder)}: expected a folder of books") from error
+    if odd:
+        kind = "a folder" if odd[0].is_dir() else "a link to nothing or something else"
+        raise DataError(f"{shown(odd[0])}: expected a seed book, got {kind}")
+    names: set[str] = set()
+    for path in found:
+        if shown(path.name) != path.name:
+            raise DataError(f"{shown(path)}: expected a name in UTF-8; rename the book")
+        if path.stem in names:
+            raise DataError(f"{path}: expected one book of a name, got {path.stem!r} twice")
+        names.add(path.stem)
+    return found
+
+
+def _bytes(path: Path) -> bytes:
+    """Read a book.
+
+    Raises:
+        DataError: It can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{told_by_system(error, path)}: expected a readable book") from error
 
 
 def folder_digest(folder: Path) -> str:
-    """Return the SHA-256 over the names and bytes of an operator's seed books."""
+    """Return the SHA-256 over the names and bytes of an operator's seed books.
+
+    Raises:
+        DataError: A book can't be read.
+    """
     total = hashlib.sha256()
     for path in folder_files(folder):
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        total.update(path.name.encode() + b"\0" + hashlib.sha256(_bytes(path)).digest())
     return total.hexdigest()
 
 

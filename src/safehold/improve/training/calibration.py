@@ -39,6 +39,17 @@ def violation(rank: int, n: int, alpha: float) -> float:
     )
 
 
+def refuse_too_few(n: int, alpha: float, delta: float, what: str) -> None:
+    """Refuse so few benign scores that no threshold gives the guarantee.
+
+    Raises:
+        DataError: There are too few; `what` says of which texts.
+    """
+    if n == 0 or violation(n, n, alpha) > delta:
+        needed = math.ceil(math.log(delta) / math.log1p(-alpha))
+        raise DataError(f"a {alpha:.2%} bound needs {needed} {what}, got {n}")
+
+
 def umbrella_threshold(benign: Sequence[float], alpha: float, delta: float) -> Threshold:
     """Return the lowest threshold whose false-positive rate is at most alpha but for chance delta.
 
@@ -49,9 +60,7 @@ def umbrella_threshold(benign: Sequence[float], alpha: float, delta: float) -> T
     """
     scores = np.sort(np.asarray(benign, dtype=np.float64))
     n = len(scores)
-    if n == 0 or violation(n, n, alpha) > delta:
-        needed = math.ceil(math.log(delta) / math.log1p(-alpha))
-        raise DataError(f"a {alpha:.2%} bound needs {needed} benign calibration examples, got {n}")
+    refuse_too_few(n, alpha, delta, "benign calibration examples")
     low, high = 1, n
     while low < high:
         middle = (low + high) // 2

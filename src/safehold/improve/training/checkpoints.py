@@ -255,8 +255,11 @@ def _anew(folder: Path) -> str:
 
 def _locked(folder: Path, bundle: Path) -> int:
     """Make the folder, see that nobody else may write to it, and lock it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: can't be used as a folder ({error.strerror})") from error
     found = folder.lstat()
     if folder.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & _OTHERS_WRITE:
         raise DataError(f"{folder}: expected a folder that only you may write to; {_anew(folder)}")

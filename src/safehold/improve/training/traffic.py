@@ -23,7 +23,7 @@ from safehold.guard.bundle.load import Bundle
 from safehold.guard.session.cascade import Cascade, TextKind, Thresholds
 from safehold.guard.session.decoding import ViewDecoder
 from safehold.improve.synthesis.interface import Example, Lineage, Side, Split
-from safehold.improve.training.calibration import umbrella_threshold
+from safehold.improve.training.calibration import refuse_too_few, umbrella_threshold
 from safehold.improve.training.traces import Trace, trace
 from safehold.progress import Progress
 
@@ -87,6 +87,25 @@ class BenignTraffic(msgspec.Struct, frozen=True):
     sources: dict[str, str]
 
 
+def refuse_too_little(traffic: BenignTraffic, settings: TrafficSettings) -> None:
+    """Refuse traffic that can't bear the rates, before any of it is scored.
+
+    Raises:
+        DataError: There are too few texts of a kind; one line says which.
+    """
+    for name, rates in (("prompts", settings), ("replies", settings.of_replies())):
+        general, near = (
+            sum(text.asks if name == "prompts" else bool(text.reply) for text in texts)
+            for texts in (traffic.general, traffic.near)
+        )
+        kept = general - math.ceil(rates.contamination * general)
+        refuse_too_few(
+            kept, rates.alpha, rates.delta, f"benign {name} that are not near the subject"
+        )
+        if near:
+            refuse_too_few(near, rates.near_alpha, rates.delta, f"benign {name} near the subject")
+
+
 def calibrated(
     bundle: Bundle, traffic: BenignTraffic, settings: TrafficSettings, progress: Progress
 ) -> tuple[Cascade, TrafficRecord]:
@@ -95,6 +114,7 @@ def calibrated(
     Raises:
         DataError: The traffic is too small for the bound.
     """
+    refuse_too_little(traffic, settings)
     cascade = bundle.cascade
     texts = (*traffic.general, *traffic.near)
     progress.start("traffic, stage 1", len(texts))
