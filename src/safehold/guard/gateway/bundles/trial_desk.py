@@ -180,14 +180,17 @@ class TrialDesk:
     async def look(self) -> None:
         """Look once; what does not verify changes nothing."""
         async with self._busy:
+            refused = ""
             try:
                 kept = await asyncio.to_thread(self._read)
             except (BundleError, TrustError) as error:
-                await self._refused(str(error))
+                refused = str(error)
                 kept = await asyncio.to_thread(self._remembered)
             else:
                 self._told = ""
             await self._take(kept)
+            if refused:  # told once it holds
+                await self._refused(refused)
         await self._canary()
 
     def _remembered(self) -> Kept | None:
@@ -286,8 +289,8 @@ class TrialDesk:
             try:
                 await self._take(await asyncio.to_thread(self._memory.change, same))
             except TrialError as error:
-                await self._refused(str(error))
                 await self._take(None)
+                await self._refused(str(error))
 
     async def _refused(self, reason: str) -> None:
         if reason == self._told:
