@@ -54,6 +54,7 @@ from safehold.trust.exemptions import (
 )
 from safehold.trust.log import DirectorySource, TileReader
 from safehold.trust.log.audit import audit as audit_log
+from safehold.trust.log.checkpoint import parse_checkpoint
 from safehold.trust.log.keys import read_keys
 from safehold.trust.log.merkle import prove_inclusion
 
@@ -451,10 +452,10 @@ def log_verified(n: int) -> Callable[[], Any]:
 def log_proofs(n: int) -> Callable[[], Any]:
     """200 inclusion proofs in a log of n leaves."""
     log = make(Path(tempfile.mkdtemp()), n)
-    size = int((log / "checkpoint").read_text().splitlines()[1])
+    head = parse_checkpoint((log / "checkpoint").read_text().partition("\n\n")[0] + "\n")
     source = DirectorySource(log)
     return lambda: [
-        prove_inclusion(index * size // 200, size, TileReader(source, size).node)
+        prove_inclusion(index * head.size // 200, head.size, TileReader(source, head).node)
         for index in range(200)
     ]
 

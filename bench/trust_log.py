@@ -27,6 +27,7 @@ from safehold.trust.log import (
     create_log,
     sign_envelope,
 )
+from safehold.trust.log.interface import Checkpoint
 from safehold.trust.log.log_entries import Record, statement_of
 from safehold.trust.log.merkle import (
     prove_consistency,
@@ -120,17 +121,18 @@ def proofs(folder: Path, leaves: int, repeats: int) -> Table:
     """Measure proofs in a large tree."""
     frontier = synthetic(folder, leaves)
     root, source, pick = frontier.root(), DirectorySource(folder), random.Random(7)  # noqa: S311
-    reader = TileReader(source, leaves)
+    head = Checkpoint("bench", leaves, root)
+    reader = TileReader(source, head)
     indices = [pick.randrange(leaves) for _ in range(repeats)]
     sizes = [pick.randrange(1, leaves) for _ in range(repeats)]
-    roots = [tree_root(size, TileReader(source, leaves).node) for size in sizes]
+    roots = [tree_root(size, TileReader(source, head).node) for size in sizes]
     made = [prove_inclusion(index, leaves, reader.node) for index in indices]
     grown = [prove_consistency(size, leaves, reader.node) for size in sizes]
     hashes = [hashlib.sha256(b"%d" % index).digest() for index in indices]
     kinds: tuple[tuple[str, Callable[[int], object]], ...] = (
         (
             "inclusion proof, every tile read from files",
-            lambda n: prove_inclusion(indices[n], leaves, TileReader(source, leaves).node),
+            lambda n: prove_inclusion(indices[n], leaves, TileReader(source, head).node),
         ),
         (
             "inclusion proof, 512 tiles kept",

@@ -355,11 +355,54 @@ def test_log_is_proved_and_verified_from_a_copy(desk: Desk) -> None:
     Path(desk.path("e")).write_bytes(entry)
     proof = ("log", "verify", desk.path("p"), "--keys", desk.path("pinned.json"), "--entry")
     assert "entry 1" in desk.ok(*proof, desk.path("e"))
+    assert "rollback" in desk.refused(*proof, desk.path("e"), "--at-least", "3")
+    assert "2 witness" in desk.refused(*proof, desk.path("e"), "--witnesses", "2")
+    told = json.loads(desk.ok(*proof, desk.path("e"), "--witnesses", "1", "--json"))
+    assert (told["index"], told["size"], told["witnesses"]) == (1, 2, ["w.t/1"])
     Path(desk.path("e")).write_bytes(entry + b" ")
     assert "does not lead" in desk.refused(*proof, desk.path("e"))
     bundle = Path(desk.path("copy/tile/entries/000.p/2"))
     bundle.write_bytes(bundle.read_bytes().replace(b"A", b"B", 1))
     desk.refused(*verify)
+
+
+def test_a_proof_is_of_the_tree_that_was_asked_for(desk: Desk) -> None:
+    """A log that grew since proves an entry with cosignatures only in the older tree."""
+    log = desk.path("log")
+    assert "cosigned" in desk.refused("log", "prove", log, "0", "--witnessed")
+    vkey = desk.ok("log", "witness", log, "--state", desk.path("w"), "--init", "w.t/1")
+    desk.ok("log", "add-key", log, vkey)
+    desk.ok("log", "witness", log, "--state", desk.path("w"), "--attach")
+    desk.ok("log", "append", log, "--kind", "note", "--fact", "text=later")
+    Path(desk.path("e")).write_bytes(desk.run("log", "show", log, "0", "--entry").stdout_bytes)
+    told = {}
+    for name, words in (("plain", ()), ("witnessed", ("--witnessed",))):
+        Path(desk.path(name)).write_text(desk.ok("log", "prove", log, "0", *words) + "\n")
+        check = ("log", "verify", desk.path(name), "--keys", desk.path("log/log.json"))
+        told[name] = json.loads(desk.ok(*check, "--entry", desk.path("e"), "--json"))
+    assert (told["plain"]["size"], told["plain"]["witnesses"]) == (2, [])
+    assert (told["witnessed"]["size"], told["witnessed"]["witnesses"]) == (1, ["w.t/1"])
+
+
+def test_a_leaf_that_a_full_disk_left_unpublished_is_stored_once(desk: Desk) -> None:
+    """The command says that the leaf is stored; the same one again publishes it, and no other."""
+    append = ("log", "append", desk.path("log"), "--kind", "note", "--fact", "text=once")
+    tile = Path(desk.path("log/tile"))
+    away = tile.rename(desk.path("tile"))
+    shutil.copytree(away, tile)
+    (tile / "entries/000.p/2").mkdir()  # where the next bundle's file must go
+    for _ in range(2):
+        said = desk.refused(*append)
+        assert "leaf 1 is stored" in said
+        assert "do not repeat" in said
+    other = desk.refused("log", "append", desk.path("log"), "--kind", "note", "--fact", "text=no")
+    assert "stored" not in other
+    assert len(json.loads(desk.ok("log", "list", desk.path("log"), "--json"))) == 1
+    (tile / "entries/000.p/2").rmdir()
+    assert desk.ok(*append) == "1"
+    assert len(json.loads(desk.ok("log", "list", desk.path("log"), "--json"))) == 2
+    assert desk.ok(*append) == "2"  # nothing is unpublished: it is another leaf
+    desk.ok("log", "verify", desk.path("log"))
 
 
 def test_log_commands_refuse_what_is_wrong(desk: Desk) -> None:

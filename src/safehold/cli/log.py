@@ -151,14 +151,18 @@ def checkpoint(log_dir: Path, key_dir: Path | None) -> None:
 @log.command()
 @directory
 @click.argument("index", type=KEPT_NUMBER)
-def prove(log_dir: Path, index: int) -> None:
+@click.option(
+    "--witnessed", is_flag=True, help="Prove it in the newest tree that witnesses cosigned."
+)
+def prove(log_dir: Path, index: int, witnessed: bool) -> None:
     """Print a self-contained proof that entry INDEX is in the log (C2SP tlog-proof).
 
-    Needs no private key: a copy of the log will do.
+    Needs no private key: a copy of the log will do. The proof carries the cosignatures of its tree.
 
     \b
-    Example:
+    Examples:
       safehold log prove trust-log 7 > seven.tlog-proof
+      safehold log prove trust-log 7 --witnessed > seven.tlog-proof
     """
     from safehold.trust.log.checkpoint import open_checkpoint
     from safehold.trust.log.files import DirectorySource
@@ -172,8 +176,16 @@ def prove(log_dir: Path, index: int) -> None:
     data = source.read("checkpoint")
     if data is None:
         raise LogError(f"expected a log in {log_dir}")
-    head, _ = open_checkpoint(data, read_keys(log_dir / "log.json").log_key())
-    reader = TileReader(source, head.size)
+    key = read_keys(log_dir / "log.json").log_key()
+    head, _ = open_checkpoint(data, key)
+    cosigned = source.read("witnessed")
+    if cosigned is None and witnessed:
+        raise LogError("expected a tree that witnesses cosigned: see `safehold log witness`")
+    if cosigned is not None:
+        seen, _ = open_checkpoint(cosigned, key)
+        if witnessed or seen == head:
+            head, data = seen, cosigned
+    reader = TileReader(source, head)
     click.echo(encode_proof(prove_inclusion(index, head.size, reader.node), data), nl=False)
 
 
@@ -204,7 +216,7 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     head, _ = open_checkpoint(data, keys.log_key())
     if not 0 <= index < head.size:
         raise LogError(f"expected an index below {head.size}, got {index}")
-    raw = TileReader(source, head.size).bundle(index // WIDTH)[index % WIDTH]
+    raw = TileReader(source, head).bundle(index // WIDTH)[index % WIDTH]
     if entry:
         click.echo(raw, nl=False)
     else:
@@ -248,7 +260,8 @@ def verify(
     """Verify a copy of a log, or one proof, offline and with public keys only.
 
     Every leaf's signature and type, every tile, the root, the witnesses, and then the life of
-    every grant by the rules: what the rules do not allow is listed as void.
+    every grant by the rules: what the rules do not allow is listed as void. Of one proof: the entry
+    in its tree, and what --witnesses and --at-least ask of that tree.
 
     \b
     Examples:
@@ -262,7 +275,7 @@ def verify(
     from safehold.cli._trust import emit
     from safehold.trust.clock import SKEW_S
     from safehold.trust.log.keys import read_keys
-    from safehold.trust.log.proof import verify_proof_text
+    from safehold.trust.log.proof import check_proof
 
     console = Console(stderr=True)
     if keys_file is None and entry_file is None:
@@ -273,9 +286,27 @@ def verify(
     if entry_file is not None:
         if keys_file is None:
             raise UsageError("expected --keys: a proof does not say whose log it must be")
-        key = read_keys(keys_file).log_key()
-        head, index = verify_proof_text(target.read_text(), entry_file.read_bytes(), key)
-        click.echo(f"ok: entry {index} is in {head.origin} at size {head.size}")
+        proved = check_proof(
+            target.read_text(),
+            entry_file.read_bytes(),
+            read_keys(keys_file),
+            need_witnesses=witnesses,
+            at_least=at_least,
+        )
+        head = proved.checkpoint
+        if as_json:
+            emit(
+                {
+                    "origin": head.origin,
+                    "index": proved.index,
+                    "size": head.size,
+                    "root": head.root.hex(),
+                    "witnesses": proved.witnesses,
+                }
+            )
+            return
+        click.echo(f"ok: entry {proved.index} is in {head.origin} at size {head.size}")
+        click.echo(f"witnesses: {', '.join(proved.witnesses) or 'none'}")
         return
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("verifying leaves", total=None)
@@ -424,7 +455,7 @@ def list_(log_dir: Path, as_json: bool) -> None:
         raise GrantError(f"expected a log in {log_dir}")
     head, _ = open_checkpoint(data, keys.log_key())
     rows: list[tuple[int, str, int]] = []
-    for index, raw in TileReader(source, head.size).entries():
+    for index, raw in TileReader(source, head).entries():
         try:
             leaf = read_leaf(open_envelope(raw, keys.emitter_keys())[0])
         except TrustError:

@@ -26,7 +26,7 @@ class MemoryLog:
         self.keys = keys
         self._key = key
         self._entries = list(entries)
-        self._published = 0
+        self._published = Frontier()
 
     @property
     def size(self) -> int:
@@ -52,21 +52,19 @@ class MemoryLog:
 
     def publish(self) -> Checkpoint:
         """Take every entry into the tree."""
-        self._published = len(self._entries)
+        for entry in self._entries[self._published.size :]:
+            self._published.add(hash_leaf(entry))
         return self.checkpoint()
 
     def checkpoint(self) -> Checkpoint:
         """Return the tree head of what was published."""
-        frontier = Frontier()
-        for entry in self._entries[: self._published]:
-            frontier.add(hash_leaf(entry))
-        return Checkpoint(self.keys.origin, frontier.size, frontier.root())
+        return Checkpoint(self.keys.origin, self._published.size, self._published.root())
 
     @property
     def source(self) -> "MemorySource":
         """What was published, as the static files that a reader would find."""
         frontier, files = Frontier(), {}
-        published = self._entries[: self._published]
+        published = self._entries[: self._published.size]
         for entry in published:
             for level, index, data in frontier.add(hash_leaf(entry)):
                 files[tile_path(level, index)] = data
@@ -81,7 +79,7 @@ class MemoryLog:
     def prove(self, index: int) -> tuple[InclusionProof, bytes]:
         """Return the inclusion proof of a published entry, and the signed checkpoint's bytes."""
         source = self.source
-        reader = TileReader(source, self._published)
+        reader = TileReader(source, self.checkpoint())
         return prove_inclusion(index, reader.size, reader.node), source.files["checkpoint"]
 
 

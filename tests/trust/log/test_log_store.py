@@ -49,7 +49,7 @@ from safehold.trust.log.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from safehold.trust.log.tiles import Frontier, tile_path
+from safehold.trust.log.tiles import Frontier, encode_bundle, tile_path
 
 ORIGIN = "log.test/one"
 
@@ -180,7 +180,7 @@ def test_kill_at_any_instant_loses_no_acknowledged_entry(tmp_path: Path, attempt
         assert entries == [b"entry %d" % number for number in range(len(entries))]
         head = again.publish()
         assert head.size == len(entries)
-        reader = TileReader(DirectorySource(tmp_path / "log"), head.size)
+        reader = TileReader(DirectorySource(tmp_path / "log"), head)
         assert tree_root(head.size, reader.node) == head.root
         again.close()
     assert acknowledged > 0
@@ -417,6 +417,43 @@ def test_writer_refuses_a_log_whose_tiles_were_changed(tmp_path: Path) -> None:
     tile.write_bytes(bytes(320))
     with pytest.raises(LogTamperError, match="contradict"):
         LogStore(tmp_path / "log", key)
+
+
+@pytest.mark.parametrize("count", [3, 256, 300])
+def test_no_reader_believes_a_changed_file(tmp_path: Path, count: int) -> None:
+    """Whatever tile or bundle of the signed tree is changed, no reader gives what it holds."""
+    filled(tmp_path / "log", count)
+    head = open_checkpoint(
+        (tmp_path / "log/checkpoint").read_bytes(), read_keys(tmp_path / "log/log.json").log_key()
+    )[0]
+    source = DirectorySource(tmp_path / "log")
+    entries = list(TileReader(source, head).entries())
+    assert len(entries) == head.size
+    for file in sorted((tmp_path / "log/tile").rglob("*")):
+        if not file.is_file():
+            continue
+        whole = file.read_bytes()
+        changed = bytes([whole[-1] ^ 1])
+        for wrong in (whole[:-1] + changed, whole[:-1], whole + whole[-32:], b""):
+            file.write_bytes(wrong)
+            with pytest.raises(LogTamperError):
+                list(TileReader(source, head).entries())
+            with pytest.raises(LogTamperError):
+                list(LogStore(tmp_path / "log", None).entries())
+        file.write_bytes(whole)
+    assert list(TileReader(source, head).entries()) == entries
+
+
+def test_an_entry_in_anothers_place_is_no_history(tmp_path: Path) -> None:
+    """A leaf that was really signed, put where another one was, is not replayed."""
+    store, _ = filled(tmp_path / "log", 5)
+    path = tmp_path / "log/tile/entries/000.p/5"
+    entries = [entry for _, entry in store.entries()]
+    path.write_bytes(encode_bundle([*entries[:2], entries[1], *entries[3:]]))
+    with pytest.raises(LogTamperError, match="contradicts its tile"):
+        list(store.entries())
+    with pytest.raises(LogTamperError, match="contradicts its tile"):
+        LogStore(tmp_path / "log", None)
 
 
 def test_writer_refuses_a_lost_or_older_checkpoint(tmp_path: Path) -> None:

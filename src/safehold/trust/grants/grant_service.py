@@ -40,8 +40,8 @@ from safehold.trust.grants.operations import AT_ONCE
 from safehold.trust.grants.snapshot import Snapshots
 from safehold.trust.grants.state import TrustState
 from safehold.trust.log.book import LogBook
-from safehold.trust.log.dsse import sign_envelope
-from safehold.trust.log.interface import LogError
+from safehold.trust.log.dsse import open_envelope, sign_envelope
+from safehold.trust.log.interface import LogError, UnpublishedError
 from safehold.trust.log.log_entries import Leaf, Record, read_leaf, statement_of
 from safehold.trust.log.merkle import hash_leaf
 from safehold.trust.log.note import SigningKey
@@ -137,8 +137,11 @@ class Desk:
     def record(self, leaf: Leaf) -> int:
         """Judge a leaf, append it, publish the tree, and return its index.
 
+        A record that an earlier call stored and could not publish is published, not stored again.
+
         Raises:
-            TrustError: the leaf would be void; nothing was appended.
+            UnpublishedError: the leaf is stored, and the tree with it could not be written.
+            TrustError: the leaf would be void, or the disk refused; nothing was appended.
         """
         statement = statement_of(leaf)
         # What every reader would void is not written: typed members are checked as they will be.
@@ -149,9 +152,35 @@ class Desk:
             state = self.state
             if not isinstance(leaf, Record):
                 state.plan(leaf)
-            index = self.store.append([sign_envelope(statement, self._emitter)])[0]
-            self.store.publish()
+            # What was stored before goes first: a disk that is still full is given nothing more.
+            index = self._unpublished(leaf)
+            if index is None:
+                self.store.publish()
+                index = self.store.append([sign_envelope(statement, self._emitter)])[0]
+            try:
+                self.store.publish()
+            except LogError as error:
+                raise UnpublishedError(
+                    f"leaf {index} is stored, but not in the signed tree yet ({error}): put that "
+                    "right and do not repeat the command; the next one publishes the leaf, and so "
+                    "does `safehold log checkpoint`"
+                ) from error
             return index
+
+    def _unpublished(self, leaf: Leaf) -> int | None:
+        """Return the index of this very record, but for its time, among what is unpublished."""
+        if not isinstance(leaf, Record):
+            return None
+        for index, entry in self.store.entries(self.store.checkpoint().size):
+            try:
+                statement, emitter = open_envelope(entry, self._emitters)
+                there = read_leaf(statement)
+            except TrustError:
+                continue
+            mine = emitter == self._emitter.verifier.label and isinstance(there, Record)
+            if mine and msgspec.structs.replace(there, time=leaf.time) == leaf:
+                return index
+        return None
 
     # ---- acts of persons -----------------------------------------------------------------
 

@@ -139,7 +139,7 @@ def _beginning(book: LogBook, size: int, root: bytes) -> Frontier:
         TrustError: it has not, or the signed tree has fewer leaves.
     """
     head = book.checkpoint()
-    reader = TileReader(book.source, head.size)
+    reader = TileReader(book.source, head)
     verify_consistency(prove_consistency(size, head.size, reader.node), root, head.root)
     begun = Frontier.of(reader, size)
     if begun.root() != root:

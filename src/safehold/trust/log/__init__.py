@@ -12,10 +12,11 @@ from safehold.trust.log.interface import (
     LogError,
     LogSource,
     LogTamperError,
+    UnpublishedError,
 )
 from safehold.trust.log.keys import LogKeys, read_keys, write_keys
 from safehold.trust.log.note import Algorithm, SigningKey, VerifierKey, parse_vkey
-from safehold.trust.log.proof import encode_proof, verify_proof_text
+from safehold.trust.log.proof import check_proof, encode_proof, verify_proof_text
 from safehold.trust.log.store import LogStore, create_log
 from safehold.trust.log.tiles import TileReader
 from safehold.trust.log.witness import Witness, attach, create_witness
@@ -37,10 +38,12 @@ __all__ = [
     "Statement",
     "StatementSubject",
     "TileReader",
+    "UnpublishedError",
     "VerifierKey",
     "Witness",
     "attach",
     "audit",
+    "check_proof",
     "check_size",
     "create_log",
     "create_witness",

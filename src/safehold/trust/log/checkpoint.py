@@ -76,6 +76,26 @@ def open_checkpoint(
     return checkpoint, note
 
 
+def check_seen(head: Checkpoint, at_least: int) -> None:
+    """Refuse a tree that is smaller than what its reader saw before.
+
+    Raises:
+        LogTamperError: it is smaller.
+    """
+    if head.size < at_least:
+        raise LogTamperError(f"expected at least {at_least} leaves, got {head.size}: a rollback")
+
+
+def check_witnesses(found: int, needed: int) -> None:
+    """Refuse a tree that too few known witnesses cosigned.
+
+    Raises:
+        LogTamperError: fewer than needed.
+    """
+    if found < needed:
+        raise LogTamperError(f"expected cosignatures of {needed} witness(es), got {found}")
+
+
 class Cosignature(msgspec.Struct, frozen=True):
     """A verified cosignature: whose, and when (POSIX seconds)."""
 

@@ -53,7 +53,7 @@ class Follower:
         """
         # 1. A tree head of this log, not older than the last.
         head = self.head()
-        entries = list(TileReader(self._source, head.size).entries(self.size))
+        entries = list(TileReader(self._source, head).entries(self.size))
         # 2. The entries, on top of all earlier ones, have its root.
         frontier = copy.deepcopy(self._frontier)
         for _, entry in entries:

@@ -11,6 +11,10 @@ class LogError(TrustError):
     """Look at the log: it can't take or give what was asked."""
 
 
+class UnpublishedError(LogError):
+    """Make room; the entry is stored, and the next command publishes it. Do not repeat this one."""
+
+
 class LogTamperError(LogError):
     """The log's bytes contradict its signed checkpoint: find out who changed them."""
 

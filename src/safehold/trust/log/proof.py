@@ -4,8 +4,16 @@ import base64
 import binascii
 import re
 
-from safehold.trust.log.checkpoint import open_checkpoint
+import msgspec
+
+from safehold.trust.log.checkpoint import (
+    check_seen,
+    check_witnesses,
+    open_checkpoint,
+    verify_cosignatures,
+)
 from safehold.trust.log.interface import Checkpoint, InclusionProof, LogError
+from safehold.trust.log.keys import LogKeys
 from safehold.trust.log.merkle import HASH_BYTES, hash_leaf, verify_inclusion
 from safehold.trust.log.note import VerifierKey
 
@@ -17,6 +25,47 @@ def encode_proof(proof: InclusionProof, checkpoint: bytes) -> str:
     """Return the proof file's text (extension `.tlog-proof`)."""
     hashes = "".join(base64.b64encode(one).decode() + "\n" for one in proof.hashes)
     return f"{_HEAD}\nindex {proof.index}\n{hashes}\n{checkpoint.decode()}"
+
+
+class ProofFinding(msgspec.Struct, frozen=True):
+    """What a verified proof showed."""
+
+    checkpoint: Checkpoint
+    index: int
+    """Of the entry."""
+    witnesses: tuple[str, ...]
+    """Names of known witnesses whose cosignature of the checkpoint verified."""
+
+
+def check_proof(
+    text: str,
+    entry: bytes,
+    keys: LogKeys,
+    *,
+    need_witnesses: int = 0,
+    at_least: int = 0,
+) -> ProofFinding:
+    """Return what a proof shows of an entry, offline, to a reader with demands.
+
+    Args:
+        text: The proof.
+        entry: The raw entry.
+        keys: The log's public keys, from somewhere else than the proof.
+        need_witnesses: How many distinct known witnesses must have cosigned its checkpoint.
+        at_least: Leaves that the reader has seen before.
+
+    Raises:
+        LogError: malformed.
+        LogTamperError: the checkpoint or the proof is false, too few witnesses cosigned it, or it
+            is of a smaller tree than one seen before.
+    """
+    checkpoint, index = verify_proof_text(text, entry, keys.log_key())
+    check_seen(checkpoint, at_least)
+    note = text.partition("\n\n")[2].encode()
+    signed = open_checkpoint(note, keys.log_key(), origin=keys.origin)[1]
+    found = verify_cosignatures(signed, keys.witness_keys())
+    check_witnesses(len(found), need_witnesses)
+    return ProofFinding(checkpoint, index, tuple(one.witness for one in found))
 
 
 def verify_proof_text(text: str, entry: bytes, key: VerifierKey) -> tuple[Checkpoint, int]:

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safehold.trust.log.checkpoint import open_checkpoint, sign_checkpoint
@@ -105,8 +105,10 @@ class LogStore:
     def _look(self, check: Callable[[bytes], None] | None) -> None:
         """Compare the files with each other, without holding the log."""
         head, pending = self._view()
-        if Frontier.of(TileReader(self._source, head.size)).root() != head.root:
-            raise LogTamperError("the log's tiles contradict its signed checkpoint")
+        reader = TileReader(self._source, head)
+        Frontier.of(reader)
+        if head.size % WIDTH:
+            reader.bundle(head.size // WIDTH)
         if check is not None:
             for entry in pending:
                 check(entry)
@@ -131,10 +133,10 @@ class LogStore:
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield every durable entry from `start` on, published or not."""
         if self._owner == threading.get_ident():
-            reader, pending = TileReader(self._source, self._frontier.size), self._pending()
+            reader, pending = TileReader(self._source, self._head()), self._pending()
         else:
             head, pending = self._view()
-            reader = TileReader(self._source, head.size)
+            reader = TileReader(self._source, head)
         yield from reader.entries(start)
         for offset, entry in enumerate(pending):
             if reader.size + offset >= start:
@@ -183,9 +185,9 @@ class LogStore:
     def prove(self, index: int) -> tuple[InclusionProof, bytes]:
         """Return the inclusion proof of a published entry, and the signed checkpoint's bytes."""
         data = self._checkpoint_bytes()
-        size = open_checkpoint(data, self.keys.log_key())[0].size
-        reader = TileReader(self._source, size)
-        return prove_inclusion(index, size, reader.node), data
+        head = open_checkpoint(data, self.keys.log_key())[0]
+        reader = TileReader(self._source, head)
+        return prove_inclusion(index, head.size, reader.node), data
 
     @property
     def size(self) -> int:
@@ -290,7 +292,12 @@ class LogStore:
             first += len(waiting.entries)
 
     def publish(self) -> Checkpoint:
-        """Put every durable entry into the tree, sign its head and return it."""
+        """Put every durable entry into the tree, sign its head and return it.
+
+        Raises:
+            LogError: there is no key, or the disk refused; then every entry is as durable as before
+                and the next call takes it into the tree.
+        """
         if self._key is None:
             raise LogError("expected the log's private key: without it nothing can be published")
         with self.exclusive():
@@ -298,7 +305,7 @@ class LogStore:
             if not pending:
                 return self.checkpoint()
             # 1. Build the tiles beside the state: a failure leaves the state as it was.
-            frontier = Frontier.of(TileReader(self._source, self._frontier.size))
+            frontier = Frontier.of(TileReader(self._source, self._head()))
             bundle = list(self._bundle)
             files: dict[str, bytes] = {}
             done: list[int] = []
@@ -317,7 +324,7 @@ class LogStore:
             # 2. Tiles, then the checkpoint that needs them, then a journal without them.
             for path, data in files.items():
                 write_durably(self.root / path, data)
-            head = Checkpoint(self.keys.origin, frontier.size, frontier.root())
+            head = self._head(frontier)
             note = str(sign_checkpoint(head, self._key)).encode()
             write_durably(self.root / "checkpoint", note)
             new_journal(self.root / "journal", frontier.size)
@@ -331,7 +338,8 @@ class LogStore:
     def _drop_partials(self, index: int) -> None:
         for path in (tile_path(0, index), bundle_path(index)):
             folder = self.root / f"{path}.p"
-            if folder.is_dir():
+            # They are in nobody's way: the tree is published, and an error would deny it.
+            with suppress(OSError):
                 for file in folder.iterdir():
                     file.unlink(missing_ok=True)
                 folder.rmdir()
@@ -349,6 +357,11 @@ class LogStore:
             self._journal = None
         self._open_journal()
 
+    def _head(self, frontier: Frontier | None = None) -> Checkpoint:
+        """Return the head of a tree; None: of the one that this process wrote or read last."""
+        tree = self._frontier if frontier is None else frontier
+        return Checkpoint(self.keys.origin, tree.size, tree.root())
+
     def _pending(self) -> list[bytes]:
         journal = self._open_journal()
         return journal.entries[self._frontier.size - journal.base :]
@@ -361,11 +374,8 @@ class LogStore:
         journal = self._open_journal()
         journal.discard_tail()
         head = self._fitting_head(journal.base, journal.base + len(journal.entries))
-        reader = TileReader(self._source, head.size)
-        frontier = Frontier.of(reader)
-        if frontier.root() != head.root:
-            raise LogTamperError("the log's tiles contradict its signed checkpoint")
-        self._frontier = frontier
+        reader = TileReader(self._source, head)
+        self._frontier = Frontier.of(reader)
         self._bundle = reader.bundle(head.size // WIDTH) if head.size % WIDTH else []
         if self._check is not None:
             for entry in self._pending():

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from safehold.trust.log.interface import LogError, LogSource, LogTamperError
-from safehold.trust.log.merkle import EMPTY_ROOT, HASH_BYTES, fold, hash_children
+from safehold.trust.log.interface import Checkpoint, LogError, LogSource, LogTamperError
+from safehold.trust.log.merkle import EMPTY_ROOT, HASH_BYTES, fold, hash_children, hash_leaf
 
 WIDTH = 256
 HEIGHT = 8
@@ -74,12 +74,43 @@ def check_entry(entry: bytes) -> None:
         raise LogError(f"expected an entry of 1 to {MAX_ENTRY_BYTES} bytes, got {len(entry)}")
 
 
-class TileReader:
-    """Reads subtree hashes and entries of one tree size from static files, with a small cache."""
+def split(tile: bytes) -> list[bytes]:
+    """Return the hashes of a tile."""
+    return [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
 
-    def __init__(self, source: LogSource, size: int) -> None:
-        self.size = size
+
+def root_of(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """Return the root of a tree from each level's partial tile, the lowest level first."""
+    root: bytes | None = None
+    for row in rows:
+        end, span = len(row), 1
+        while end:
+            if end & span:
+                part = fold(list(row[end - span : end]))
+                root = part if root is None else hash_children(part, root)
+                end -= span
+            span <<= 1
+    return EMPTY_ROOT if root is None else root
+
+
+class TileReader:
+    """Reads subtree hashes and entries of one signed tree from static files, and believes no file.
+
+    A partial tile is checked with the others of the tree's right edge, which have its root
+    together. A full tile is checked by its hash in the tile above, and entries by their tile.
+    """
+
+    def __init__(self, source: LogSource, head: Checkpoint) -> None:
+        """Begin to read.
+
+        Args:
+            source: The static files.
+            head: The tree they must be of. Whoever makes the reader has checked its signature.
+        """
+        self.size = head.size
+        self._head = head
         self._source = source
+        self._edge: dict[int, bytes] | None = None
         self._tiles: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def node(self, level: int, index: int) -> bytes:
@@ -92,46 +123,76 @@ class TileReader:
         piece = tile[at : at + count * HASH_BYTES]
         if len(piece) != count * HASH_BYTES:
             raise LogTamperError(f"tile {tile_level}/{first // WIDTH} is too short for the tree")
-        return fold([piece[i : i + HASH_BYTES] for i in range(0, len(piece), HASH_BYTES)])
+        return fold(split(piece))
 
     def _tile(self, level: int, index: int) -> bytes:
+        width = width_of(level, index, self.size)
+        if width < WIDTH:
+            return self._right_edge().get(level, b"") if width else b""
         key = (level, index)
         if key in self._tiles:
             self._tiles.move_to_end(key)
             return self._tiles[key]
-        width = width_of(level, index, self.size)
-        data = self._read(tile_path(level, index, width), tile_path(level, index))
-        if len(data) < width * HASH_BYTES:
-            raise LogTamperError(f"tile {level}/{index} has the wrong size")
-        self._tiles[key] = data[: width * HASH_BYTES]
+        data = self._hashes(level, index, WIDTH)
+        above = self._tile(level + 1, index // WIDTH)
+        at = (index % WIDTH) * HASH_BYTES
+        if fold(split(data)) != above[at : at + HASH_BYTES]:
+            raise LogTamperError(f"tile {level}/{index} contradicts the signed tree")
+        self._tiles[key] = data
         if len(self._tiles) > _CACHED_TILES:
             self._tiles.popitem(last=False)
-        return self._tiles[key]
-
-    def _read(self, path: str, fallback: str) -> bytes:
-        data = self._source.read(path)
-        if data is None:
-            data = self._source.read(fallback)
-        if data is None:
-            raise LogTamperError(f"the log lacks {path}")
         return data
+
+    def _right_edge(self) -> dict[int, bytes]:
+        """Return the tree's partial tiles by level, which have its root together."""
+        if self._edge is None:
+            edge: dict[int, bytes] = {}
+            level = 0
+            while self.size >> (HEIGHT * level):
+                index = self.size >> (HEIGHT * (level + 1))
+                if width := width_of(level, index, self.size):
+                    edge[level] = self._hashes(level, index, width)
+                level += 1
+            if root_of([split(edge.get(one, b"")) for one in range(level)]) != self._head.root:
+                raise LogTamperError("the log's tiles contradict its signed checkpoint")
+            self._edge = edge
+        return self._edge
+
+    def _hashes(self, level: int, index: int, width: int) -> bytes:
+        """Return the bytes of a tile's first hashes, unchecked but for their length."""
+        data = self._source.read(tile_path(level, index, width))
+        there = width
+        if data is None:  # what was partial is full since
+            data, there = self._source.read(tile_path(level, index)), WIDTH
+        if data is None:
+            raise LogTamperError(f"the log lacks {tile_path(level, index, width)}")
+        if len(data) != there * HASH_BYTES:
+            raise LogTamperError(f"tile {level}/{index} has the wrong size")
+        return data[: width * HASH_BYTES]
 
     def leaf_hashes(self, tile: int) -> list[bytes]:
         """Return the leaf hashes of one level-0 tile."""
-        data = self._tile(0, tile)
-        return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+        return split(self._tile(0, tile))
 
     def bundle(self, index: int) -> list[bytes]:
         """Return the entries of one bundle, as many as the tree has.
 
         Raises:
-            LogTamperError: the file is missing, damaged or short.
+            LogTamperError: the file is missing, damaged or short, or holds other entries than the
+                signed tree.
         """
         width = width_of(0, index, self.size)
-        data = self._read(bundle_path(index, width), bundle_path(index))
+        data = self._source.read(bundle_path(index, width))
+        there = width
+        if data is None:
+            data, there = self._source.read(bundle_path(index)), WIDTH
+        if data is None:
+            raise LogTamperError(f"the log lacks {bundle_path(index, width)}")
         entries = decode_bundle(data)
-        if len(entries) < width:
-            raise LogTamperError(f"entry bundle {index} is too short for the tree")
+        if len(entries) != there:
+            raise LogTamperError(f"entry bundle {index} has another number of entries")
+        if [hash_leaf(entry) for entry in entries[:width]] != self.leaf_hashes(index):
+            raise LogTamperError(f"entry bundle {index} contradicts its tile")
         return entries[:width]
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -180,16 +241,7 @@ class Frontier:
 
     def root(self) -> bytes:
         """Return the root hash of this size."""
-        root: bytes | None = None
-        for row in self._rows:
-            end, span = len(row), 1
-            while end:
-                if end & span:
-                    part = fold(row[end - span : end])
-                    root = part if root is None else hash_children(part, root)
-                    end -= span
-                span <<= 1
-        return EMPTY_ROOT if root is None else root
+        return root_of(self._rows)
 
     @classmethod
     def of(cls, reader: TileReader, size: int | None = None) -> "Frontier":

@@ -70,7 +70,7 @@ class Witness:
         head, _ = open_checkpoint(data, log)
         last = self.seen(log)
         old = last.size if last is not None else 0
-        reader = TileReader(source, head.size)
+        reader = TileReader(source, head)
         _check_time(reader, now)
         proof = (
             prove_consistency(old, head.size, reader.node)
