@@ -17,7 +17,7 @@ from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import SafeholdError
 from safehold.guard.bundle.overlay_file import approve, sealed
 from safehold.guard.bundle.signing import load_or_make_key
-from safehold.guard.gateway.bundles.trial_file import opened_plan
+from safehold.guard.gateway.bundles.trial_file import TrialPlan, opened_plan
 from safehold.guard.gateway.bundles.trial_memory import TrialMemory, followed
 from safehold.guard.overlay.interface import (
     HotRule,
@@ -28,6 +28,8 @@ from safehold.guard.overlay.interface import (
 from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.hotrule import MeasuredRule
+from safehold.improve.response.in_force import Force, rule_in_force, trial_in_force
+from safehold.improve.response.trial_book import TrialBook
 from safehold.stats import Rate
 from safehold.testing.response import DRESS, hot_rule, incident
 from safehold.trust.release.interface import ArtefactKind
@@ -72,14 +74,17 @@ def test_an_example_becomes_a_rule_that_acts_with_two_persons(tmp_path: Path) ->
         run(*beside, *pubs)
     with pytest.raises(SafeholdError, match="--person-pub"):
         run(*beside)
-    run("approve", "--case", case, *anna)
+    run("approve", "--case", case, *anna, *pubs)
     with pytest.raises(SafeholdError, match="2 persons"):
         run("act", "--case", case, "--hot-rules", rules, *anna, *pubs)
-    run("approve", "--case", case, *bela)
+    run("approve", "--case", case, *bela, *pubs)
     assert "acts" in run("act", "--case", case, "--hot-rules", rules, *anna, *pubs).output
     status = json.loads(run("status", "--case", case, *pubs, "--json").output)
     assert status["approved_by"] == ["anna", "bela"]
     assert status["steps"]["report"] is None
+    assert (status["rule"]["force"], status["rule"]["file"]) == ("acting", str(rules))
+    run("end", "--case", case, "--hot-rules", rules, *anna, *pubs)
+    assert "hot rule     ended" in run("status", "--case", case, *pubs).output
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 10_000_000])
@@ -207,6 +212,90 @@ def test_a_gate_reads_no_rules_from_what_is_no_file_of_rules(kind: str, desk: De
     elif kind != "none":
         desk.rules.write_bytes(given[kind])
     assert "hot rules" in desk.gate("anna", "bela")
+
+
+def test_a_key_signs_for_no_other_person(desk: Desk, tmp_path: Path) -> None:
+    """Every command that signs refuses a key that is not the named person's, and writes nothing."""
+    rule = desk.rule()
+    desk.put(rule, "anna", "bela")
+    desk.case.keep_approval(approve(rule, "anna", desk.keys["anna"]))
+    pubs = [f"--person-pub={name}={tmp_path / f'{name}.pub'}" for name in ("anna", "bela")]
+    rules, trial = ["--hot-rules", desk.rules], ["--trial", tmp_path / "trial.json"]
+    case = ["--case", desk.case.folder]
+    signing: list[list[Any]] = [
+        ["approve", *case],
+        ["begin-rules", *rules],
+        ["shadow", *case, *rules],
+        ["act", *case, *rules],
+        ["end", *case, *rules],
+        ["trial", "excuse", *trial, "--decision", "sh_1"],
+        ["trial", "approve", *trial],
+        ["trial", "back", *trial],
+    ]
+    before = {one: one.read_bytes() for one in sorted(tmp_path.rglob("*")) if one.is_file()}
+    for words in signing:
+        for person, key, said in (
+            ("anna", "bela", "expected the private key of 'anna' .* got that of 'bela'"),
+            ("anna", "eve", "got another one"),
+            ("eve", "eve", "no public key was given for 'eve'"),
+        ):
+            signer = ["--as", person, "--person-key", tmp_path / f"{key}.pem"]
+            with pytest.raises(SafeholdError, match=said):
+                run(*words, *signer, *pubs)
+    after = {one: one.read_bytes() for one in sorted(tmp_path.rglob("*")) if one.is_file()}
+    assert after == before
+
+
+def test_status_says_what_rule_and_trials_do(desk: Desk) -> None:
+    """Not placed, in shadow, acting, ended or unknown: as the signed files have it now."""
+    now = int(time.time())
+    rule = desk.rule()
+    counted = quorum(tuple(f"{name}={desk.root / f'{name}.pub'}" for name in ("anna", "bela")))
+
+    def force(one: HotRule = rule, at: int = now) -> Force:
+        return rule_in_force(desk.case.rules_file(), counted, one, at).force
+
+    assert force() is Force.UNPLACED
+    desk.case.keep_rules_file(desk.rules)
+    assert force() is Force.UNKNOWN, "the file is gone"
+    desk.put(rule, "anna", "bela")
+    assert force() is Force.ACTING
+    assert force(at=rule.expires) is Force.ENDED
+    assert force(desk.rule(id="other-rule")) is Force.ENDED
+    desk.put(rule, state=RuleState.SHADOW)
+    assert force() is Force.SHADOW
+    desk.put(rule, "anna", "bela", signer="eve")
+    assert force() is Force.UNKNOWN
+
+    file = desk.root / "trial.json"
+    gate = GateVerdict("family", GateState.PASSED, "said")
+    report = GateReport("a" * 64, "b" * 64, "c1", GateLimits(), (gate,))
+    plan = TrialPlan(
+        id="c1-b", serial=1, champion="a" * 64, challenger="b" * 64, folder="b",
+        report=report.digest,
+    )  # fmt: skip
+    books = {name: TrialBook(file, counted, name, desk.keys[name]) for name in ("anna", "bela")}
+
+    def step(digest: str = report.digest) -> Force:
+        return trial_in_force(file, counted, digest).force
+
+    assert step() is Force.UNKNOWN
+    books["anna"].begin(plan)
+    assert step() is Force.SHADOW
+    assert step("c" * 64) is Force.ENDED, "the file is another case's trial now"
+    books["anna"].propose()
+    books["bela"].approve()
+    books["anna"].take()
+    assert step() is Force.ACTING
+    books["bela"].back()
+    assert step() is Force.ENDED
+    desk.case.keep_report(report)
+    desk.case.keep_trial(file)
+    pubs = [f"--person-pub={name}={desk.root / f'{name}.pub'}" for name in ("anna", "bela")]
+    assert (
+        "trial        c1-b ended (rolled back)"
+        in run("status", "--case", desk.case.folder, *pubs).output
+    )
 
 
 def test_a_trial_begins_only_while_the_rule_acts_that_its_gates_counted_on(desk: Desk) -> None:

@@ -98,8 +98,10 @@ def shadow(
     """
     from safehold.improve.response.case import IncidentCase
 
-    rule = IncidentCase(folder).rule()
+    case = IncidentCase(folder)
+    rule = case.rule()
     serial = book_of(rules, person, person_key, publics).shadow(rule, int(time.time()))
+    case.keep_rules_file(rules)
     click.echo(f"{rules}: serial {serial}, {rule.id} in shadow")
 
 
@@ -107,20 +109,25 @@ def shadow(
 @case_option
 @person_option
 @person_key_option
-def approve(folder: Path, person: str, person_key: Path) -> None:
+@keys_option
+def approve(folder: Path, person: str, person_key: Path, publics: tuple[str, ...]) -> None:
     """Sign that the case's rule may act, after reading it and its cost.
+
+    The public key says that --person-key is the signer's own: another signature counts for nobody.
 
     \b
     Examples:
-      safehold respond approve --case c1 --as bela --person-key bela.pem
+      safehold respond approve --case c1 --as bela --person-key bela.pem \\
+          --person-pub bela=bela.pub
     """
-    from safehold.cli._respond_options import private_key
+    from safehold.cli._respond_options import private_key, quorum
     from safehold.guard.bundle.overlay_file import approve as signed_by
     from safehold.improve.response.case import IncidentCase
 
     case = IncidentCase(folder)
-    rule = case.rule()
-    case.keep_approval(signed_by(rule, person, private_key(person_key)))
+    rule, key = case.rule(), private_key(person_key)
+    quorum(publics).check_signer(person, key)
+    case.keep_approval(signed_by(rule, person, key))
     click.echo(f"{rule.id}: approved by {person} ({rule.digest[:16]})")
 
 

@@ -374,6 +374,9 @@ def _shadow(seen: str | None) -> "Shadow | None":
 def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
     """Say how far a case has come, by its clock, and what it waits for.
 
+    Of its rule and of each of its trials it says whether they are in shadow, acting or ended, by
+    the signed files. `respond trial status` says what a gateway made of a trial.
+
     \b
     Examples:
       safehold respond status --case c1 --person-pub anna=anna.pub --person-pub bela=bela.pub
@@ -382,19 +385,30 @@ def status(folder: Path, publics: tuple[str, ...], as_json: bool) -> None:
     from safehold.guard.bundle.overlay_file import approvers
     from safehold.guard.overlay.interface import PlacedRule
     from safehold.improve.response.case import STEPS, IncidentCase
+    from safehold.improve.response.in_force import rule_in_force, trial_in_force
 
     case = IncidentCase(folder)
     began, done = case.incident().at, case.done()
     persons: tuple[str, ...] = ()
+    counted, rule, trials = quorum(publics), None, []
     if "rule" in done:
         placed = PlacedRule(case.rule(), approvals=case.approvals())
-        persons = tuple(sorted(approvers(placed, quorum(publics))))
+        persons = tuple(sorted(approvers(placed, counted)))
+        rule = rule_in_force(case.rules_file(), counted, case.rule(), int(time.time()))
+    if "report" in done:
+        report = case.report().digest
+        trials = [trial_in_force(file, counted, report) for file in case.trials()]
     rows = {step: done[step] - began if step in done else None for step in STEPS}
-    say(as_json, {"steps": rows, "approved_by": list(persons)})
+    whole = {"steps": rows, "approved_by": list(persons), "rule": rule, "trials": trials}
+    say(as_json, whole)
     if not as_json:
         for step, after in rows.items():
             click.echo(f"{step:12} {'waits' if after is None else f'{after:9.1f} s'}")
         click.echo(f"approved by  {', '.join(persons) or 'nobody yet'}")
+        if rule is not None:
+            click.echo(f"hot rule     {rule.line()}")
+        for one in trials:
+            click.echo(f"trial        {one.name} {one.line()}")
 
 
 @respond.command("drill")

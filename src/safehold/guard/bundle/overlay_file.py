@@ -61,6 +61,25 @@ class RuleQuorum(msgspec.Struct, frozen=True):
             return None
         return person
 
+    def check_signer(self, person: str, key: Ed25519PrivateKey) -> None:
+        """Refuse to sign for a person with somebody else's key: nobody would count the signature.
+
+        Raises:
+            ConfigError: The person's public key was not given, or it belongs to another key.
+        """
+        known, came = self.keys.get(person), fingerprint(key.public_key())
+        if known is None:
+            raise ConfigError(
+                f"no public key was given for {person!r}, who signs; there are keys of: "
+                f"{', '.join(self.keys)}"
+            )
+        if fingerprint(known) != came:
+            owner = next((name for name, one in self.keys.items() if fingerprint(one) == came), "")
+            raise ConfigError(
+                f"expected the private key of {person!r} ({fingerprint(known)}), got "
+                f"{f'that of {owner!r}' if owner else 'another one'} ({came})"
+            )
+
 
 def quorum_of(keys: Mapping[str, str], needed: int) -> RuleQuorum:
     """Return the quorum of persons by the files of their public keys.

@@ -86,6 +86,16 @@ class IncidentCase:
         except OSError as error:
             raise ResponseError(f"{path}: can't be written ({error.strerror})") from error
 
+    def keep_rules_file(self, file: Path) -> None:
+        """Keep in which signed file the case's rule was put."""
+        self._put("placed", msgspec.json.encode(str(file.absolute())))
+
+    def rules_file(self) -> Path | None:
+        """Return the signed file that the case's rule was put in; None: in none yet."""
+        if not (self.folder / "placed.json").exists():
+            return None
+        return Path(self._get("placed", str))
+
     def keep_report(self, report: GateReport) -> None:
         """Keep the gates' report."""
         self._put("report", msgspec.json.encode(report))

@@ -32,7 +32,12 @@ class RuleBook:
     """The file, and the person who signs its changes."""
 
     def __init__(self, file: Path, quorum: RuleQuorum, person: str, key: Ed25519PrivateKey) -> None:
-        """Take the file, whose signatures count, and who signs."""
+        """Take the file, whose signatures count, and who signs.
+
+        Raises:
+            ConfigError: The key is not the person's.
+        """
+        quorum.check_signer(person, key)
         self._file = file
         self._quorum = quorum
         self._person = person
@@ -57,7 +62,7 @@ class RuleBook:
         Raises:
             OverlayError: It is missing or does not verify.
         """
-        return _content(self._file, self._quorum)
+        return read_rules(self._file, self._quorum)
 
     def shadow(self, rule: HotRule, now: int) -> int:
         """Put a rule in shadow; return the file's new serial.
@@ -147,7 +152,12 @@ def _refused(file: Path, error: OSError) -> OverlayError:
     return OverlayError(f"{file}: can't be changed ({error.strerror})")
 
 
-def _content(file: Path, quorum: RuleQuorum) -> OverlayContent:
+def read_rules(file: Path, quorum: RuleQuorum) -> OverlayContent:
+    """Return what a signed file of hot rules holds.
+
+    Raises:
+        OverlayError: It is missing, too large, or does not verify.
+    """
     try:
         if not file.is_file():  # A pipe or a device would never end.
             raise OverlayError(f"{file}: expected a file of hot rules")
@@ -193,7 +203,7 @@ def acting_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> HotRul
 
 
 def _acting_in(file: Path, quorum: RuleQuorum, rule: HotRule, now: int) -> PlacedRule:
-    rules = _content(file, quorum).rules
+    rules = read_rules(file, quorum).rules
     placed = next((one for one in rules if one.rule.digest == rule.digest), None)
     if placed is None:
         raise OverlayError(f"hot rule {rule.id}: is not in {file} as the case has it")

@@ -31,7 +31,12 @@ class TrialBook:
     """The file of a trial, the proposal beside it, and the person who signs."""
 
     def __init__(self, file: Path, quorum: RuleQuorum, person: str, key: Ed25519PrivateKey) -> None:
-        """Take the file, whose signatures count, and who signs."""
+        """Take the file, whose signatures count, and who signs.
+
+        Raises:
+            ConfigError: The key is not the person's.
+        """
+        quorum.check_signer(person, key)
         self._file = file
         self._proposed = file.with_name(file.name + PROPOSED)
         self._quorum = quorum
