@@ -155,7 +155,7 @@ def test_signature_made_elsewhere_counts(desk: Desk) -> None:
         ({"bytes": "lots"}, "bytes"),
         ({"resource": "brewer"}, "KIND/NAME/VERSION"),
         ({"workload": "xyz"}, "the request"),
-        ({"purpose": "two\nlines"}, "the request"),
+        ({"purpose": "two\nlines"}, "one line of 1 to 400 visible"),
     ],
 )
 def test_wrong_requests_are_one_clear_line(desk: Desk, changes: dict[str, str], words: str) -> None:

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safehold.cli import safehold
-from safehold.cli._values import POSIX_S, SEED, Address, Finite, HeaderKey, LanguageCode
+from safehold.cli._values import (
+    POSIX_S,
+    SEED,
+    SENTENCE,
+    WHO,
+    Address,
+    Finite,
+    HeaderKey,
+    LanguageCode,
+    Words,
+)
+from safehold.trust.text import is_hidden
 
 _SECRETS = ("API key", "Key of the server")
 _ADDRESSES = ("URL that", "Base URL of the model", "Base URL of an OpenAI", "by its OpenAI")
@@ -116,6 +127,37 @@ def test_every_language_and_address_has_its_type() -> None:
     assert [name for name, one in named.items() if not isinstance(one.type, Address)] == []
 
 
+_TYPED = {"--reason", "--why", "--note", "--purpose", "--ticket", "--consent"}
+_TYPED |= {"--by", "--as", "--owner", "--reporter", "--confirmed-by", "person"}
+
+
+def test_every_text_that_people_type_for_people_is_words() -> None:
+    """Reasons, notes and names have one type with one rule, in all commands."""
+    typed = {name: one for name, one in _ALL.items() if one.opts[0] in _TYPED}
+    assert len(typed) > 60
+    assert [name for name, one in typed.items() if not isinstance(one.type, Words)] == []
+
+
+@given(st.text(max_size=410), st.sampled_from([SENTENCE, WHO]))
+def test_words_are_one_visible_line_within_bounds(text: str, kind: Words) -> None:
+    """What is let through is as it was typed, visible, not blank and within bounds."""
+    try:
+        taken = kind.convert(text, None, None)
+    except click.BadParameter as refused:
+        taken, text = "", refused.message
+    assert not any(is_hidden(one) for one in text)
+    if taken:
+        assert taken == text
+        assert text.strip()
+        assert len(text) <= kind.most
+
+
+@given(st.text(alphabet="Ab ž日本語-.'", min_size=1, max_size=120).filter(str.strip))
+def test_words_of_every_script_are_taken(text: str) -> None:
+    """Names and reasons of people everywhere are taken."""
+    assert WHO.convert(text, None, None) == text
+
+
 @given(st.one_of(st.floats(), st.text(), st.integers()))
 def test_a_number_is_finite_and_within_its_range(value: object) -> None:
     """Whatever comes, what is let through is a finite number of the range."""
@@ -170,6 +212,12 @@ _SYNTH = ["synth", "--constitution", "soap", "--out", "d", "--generator", "http:
         (["synth", "--out", "d", "--rounds", "9" * 30], "is not in the range"),
         (["respond", "variants", "--case", "c", "--count", "9" * 30], "is not in the range"),
         (["report", "stale", "--at", "9" * 30], "is not in the range"),
+        (["review", "open", "sample", "d-1", "--by", " "], "1 to 120 visible characters, got none"),
+        (["review", "show", "1", "ann", "--reason", "a\nb"], "got U+000A as number 2"),
+        (["monitor", "close", "k", "--by", "a" * 121], "1 to 120 visible characters, got 121"),
+        (["intel", "export", "--by", "a\u202eb"], "got U+202E as number 2"),
+        (["respond", "trial", "back", "--as", "\x1b[2J"], "got U+001B as number 1"),
+        (["bounty", "reject", "1", "ann", "--why", "a" + "\u0301" * 9], "marks piled up"),
         (["serve", "--upstream", "http://:80/"], "or an http or https address, got"),
     ],
 )

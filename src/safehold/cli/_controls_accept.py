@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from safehold.cli._trust import log_options, ssh_key_option
+from safehold.cli._values import SENTENCE, WHO
 from safehold.errors import UsageError
 from safehold.govern.controls.accepted import MAX_ATTESTATION_S, MAX_EXCEPTION_S
 from safehold.govern.controls.interface import DAY
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
     from safehold.trust.people.interface import Person
 
 owner_option = click.option(
-    "--owner", required=True, help="Name or id of the enrolled person who answers for it."
+    "--owner", type=WHO, required=True, help="Name or id of the enrolled person who answers for it."
 )
 ticket_option = click.option(
-    "--ticket", default="none", show_default=True, help="The ticket that this belongs to."
+    "--ticket",
+    type=SENTENCE,
+    default="none",
+    show_default=True,
+    help="The ticket that this belongs to.",
 )
 
 
@@ -110,7 +115,7 @@ def attest(
 @click.command("except")
 @click.argument("control")
 @owner_option
-@click.option("--reason", required=True, help="Why the risk is taken, in one line.")
+@click.option("--reason", type=SENTENCE, required=True, help="Why the risk is taken, in one line.")
 @click.option(
     "--days",
     type=click.IntRange(1, MAX_EXCEPTION_S // DAY),

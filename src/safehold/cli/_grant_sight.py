@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 
 from safehold.cli._notify import notify_option
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import WholeNumber
+from safehold.cli._values import SENTENCE, WholeNumber
 from safehold.errors import SafeholdError, TrustError, UsageError
 from safehold.trust.people.interface import KeyKind
 
@@ -208,7 +208,7 @@ def _look(state: "TrustState", now: int, exempt: list[Any]) -> list[str]:
 @click.command()
 @click.argument("request_id", shell_complete=open_requests)
 @click.option("--minutes", type=WholeNumber(1), help="How long (default: as long as before).")
-@click.option("--ticket", help="Another ticket (default: the same).")
+@click.option("--ticket", type=SENTENCE, help="Another ticket (default: the same).")
 @notify_option
 @ssh_key_option
 @log_options

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from safehold.cli._values import WHO
 from safehold.errors import UpstreamError, UsageError
 
 _folder = click.Path(file_okay=False, exists=True, path_type=Path)
@@ -97,7 +98,9 @@ def cases(
 
 @click.command("close")
 @click.argument("key")
-@click.option("--by", default=getpass.getuser, show_default="your login", help="Who closes it.")
+@click.option(
+    "--by", type=WHO, default=getpass.getuser, show_default="your login", help="Who closes it."
+)
 @click.pass_obj
 def close(places: Any, key: str, by: str) -> None:
     """Close the case KEY.

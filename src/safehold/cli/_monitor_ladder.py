@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from safehold.cli._values import (
-    Finite,
-    WholeNumber,
-)
+from safehold.cli._values import SENTENCE, WHO, Finite, WholeNumber
 from safehold.errors import UsageError
 from safehold.guard.accounts.interface import LadderStep
 
@@ -33,6 +30,7 @@ _key_option = click.option(
 )
 _signer_option = click.option(
     "--signer",
+    type=WHO,
     default="monitor",
     show_default=True,
     help="The key's name in the gateway's settings.",
@@ -167,8 +165,12 @@ def climb(
 @_states_option
 @_key_option
 @_signer_option
-@click.option("--reason", required=True, help="A sentence for whoever looks at it later.")
-@click.option("--label", default="by-hand", show_default=True, help="A short name of the finding.")
+@click.option(
+    "--reason", type=SENTENCE, required=True, help="A sentence for whoever looks at it later."
+)
+@click.option(
+    "--label", type=WHO, default="by-hand", show_default=True, help="A short name of the finding."
+)
 @click.option("--evidence", multiple=True, help="A decision id that shows it.")
 @click.option(
     "--days",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._values import SEED
+from safehold.cli._values import SEED, WHO
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ benign_option = click.option(
     help="JSONL of your own benign traffic: a file or a folder; may be repeated.",
 )
 person_option = click.option(
-    "--as", "person", required=True, help="Who signs, as in the key files."
+    "--as", "person", type=WHO, required=True, help="Who signs, as in the key files."
 )
 person_key_option = click.option(
     "--person-key", required=True, type=file_path, help="Their private key."

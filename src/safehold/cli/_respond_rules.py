@@ -17,6 +17,7 @@ from safehold.cli._respond_options import (
     rules_option,
 )
 from safehold.cli._trust import log_options, ssh_key_option
+from safehold.cli._values import SENTENCE, WHO
 
 if TYPE_CHECKING:
     from safehold.improve.response.case import IncidentCase
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.command("rule")
 @case_option
 @benign_option
-@click.option("--owner", required=True, help="Who answers for the rule.")
+@click.option("--owner", type=WHO, required=True, help="Who answers for the rule.")
 @click.option("--days", default=7, show_default=True, type=click.IntRange(1, 30), help="Its life.")
 @json_option
 def rule_(folder: Path, benign: tuple[Path, ...], owner: str, days: int, as_json: bool) -> None:
@@ -134,8 +135,8 @@ def approve(folder: Path, person: str, person_key: Path, publics: tuple[str, ...
 @click.command("ask-grant")
 @case_option
 @ssh_key_option
-@click.option("--purpose", default="", help="Why, for those who approve it.")
-@click.option("--ticket", default="none", help="Where it is written up.")
+@click.option("--purpose", type=SENTENCE, default="", help="Why, for those who approve it.")
+@click.option("--ticket", type=SENTENCE, default="none", help="Where it is written up.")
 @log_options
 def ask_grant(
     folder: Path,

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from safehold.cli._values import (
-    SEED,
-    Finite,
-    WholeNumber,
-)
+from safehold.cli._values import SEED, WHO, Finite, WholeNumber
 from safehold.detect.redteam.interface import MODEL
 from safehold.errors import DataError, UsageError
 
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
     help="Exchanges to draw from each stratum.",
 )
 @click.option("--seed", required=True, type=SEED, help="Equal seeds draw equally.")
-@click.option("--by", required=True, help="Who opens the case.")
+@click.option("--by", type=WHO, required=True, help="Who opens the case.")
 @click.pass_obj
 def draw_command(
     places: "ReviewPlaces",

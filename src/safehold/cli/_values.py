@@ -73,6 +73,44 @@ class HeaderKey(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
+class Words(click.ParamType[str]):
+    """One line that a person types and others read: a reason, a note, the name of somebody.
+
+    It is kept, signed, logged or shown, so it has to be visible and of a bounded length. A default
+    is taken as it is: an empty one stands for nothing said.
+    """
+
+    name = "text"
+
+    def __init__(self, most: int) -> None:
+        """Take the most characters."""
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text.
+
+        Raises:
+            click.BadParameter: It is empty, too long, has more lines than one, or characters that
+                nobody sees.
+        """
+        from safehold.trust.text import LINE_PATTERN, is_hidden  # only where there is a text
+
+        text = str(value)
+        if param is not None and text == param.default:
+            return text
+        expected = f"expected one line of 1 to {self.most} visible characters, got"
+        if not text.strip():
+            self.fail(f"{expected} none", param, ctx)
+        if len(text) > self.most:
+            self.fail(f"{expected} {len(text)}", param, ctx)
+        for place, one in enumerate(text, start=1):
+            if is_hidden(one):
+                self.fail(f"{expected} U+{ord(one):04X} as number {place}", param, ctx)
+        if re.match(LINE_PATTERN, text) is None:
+            self.fail(f"{expected} marks piled up on a letter", param, ctx)
+        return text
+
+
 class LanguageCode(click.ParamType[str]):
     """A language as a lexicon names it: `en`, `de`, `zh-Hant`."""
 
@@ -137,6 +175,10 @@ KEPT_NUMBER = WholeNumber(0, 2**63 - 1)
 """
 POSIX_S = WholeNumber(0, 253_402_300_799)
 """A moment in POSIX seconds, to the end of the year 9999, where calendars end."""
+SENTENCE = Words(400)
+"""Why, what for, a note, a ticket: as long as the log's lines."""
+WHO = Words(120)
+"""The name of a person, an account, a finding: what a table shows in a column."""
 PORT = WholeNumber(0, 65_535)
 SEED = click.IntRange(0, 2**32 - 1)
 """What every generator of random numbers here takes."""

@@ -10,10 +10,7 @@ import msgspec
 
 from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
-from safehold.cli._values import (
-    KEPT_NUMBER,
-    Finite,
-)
+from safehold.cli._values import KEPT_NUMBER, SENTENCE, WHO, Finite
 from safehold.detect.bounty.interface import Band
 from safehold.errors import DataError, SafeholdError, TrustError, UsageError
 
@@ -38,8 +35,8 @@ _questions_option = click.option(
     type=_file,
     help="The frozen questions (`bounty freeze`).",
 )
-_reason_option = click.option("--reason", required=True, help="Why you look; kept.")
-_number, _person = click.argument("number", type=KEPT_NUMBER), click.argument("person")
+_reason_option = click.option("--reason", type=SENTENCE, required=True, help="Why you look; kept.")
+_number, _person = click.argument("number", type=KEPT_NUMBER), click.argument("person", type=WHO)
 
 
 class _BountyPlaces(msgspec.Struct, frozen=True):
@@ -447,7 +444,7 @@ def rate_command(
 @bounty.command("reject")
 @_number
 @_person
-@click.option("--why", required=True, help="What the submitter is told.")
+@click.option("--why", type=SENTENCE, required=True, help="What the submitter is told.")
 @click.pass_obj
 def reject(places: _BountyPlaces, number: int, person: str, why: str) -> None:
     """End a submission that is none.

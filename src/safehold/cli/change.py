@@ -12,7 +12,7 @@ import msgspec
 from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._change_tuf import tuf
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import Finite
+from safehold.cli._values import SENTENCE, Finite
 from safehold.errors import ConfigError, UsageError, WireError
 from safehold.http_ask import ask, object_of
 from safehold.trust.release.needed import NOBODY
@@ -158,9 +158,13 @@ def show(path: Path, previous: Path | None, as_json: bool) -> None:
     help="Folder of release documents, from which every verifier reads.",
 )
 @click.option("--emergency", is_flag=True, help="Ask as release.emergency; it weakens nothing.")
-@click.option("--purpose", default="", help="Why, in one line.")
+@click.option("--purpose", type=SENTENCE, default="", help="Why, in one line.")
 @click.option(
-    "--ticket", default="none", show_default=True, help="The ticket that this belongs to."
+    "--ticket",
+    type=SENTENCE,
+    default="none",
+    show_default=True,
+    help="The ticket that this belongs to.",
 )
 @ssh_key_option
 @log_options

@@ -13,10 +13,7 @@ import msgspec
 
 from safehold.cli._egress_hidden import command as hidden_bits_command
 from safehold.cli._egress_tools import TOOLS
-from safehold.cli._values import (
-    Finite,
-    WholeNumber,
-)
+from safehold.cli._values import SENTENCE, Finite, WholeNumber
 from safehold.errors import UsageError
 from safehold.secure.egress.enforcement.enforce import Enforcer
 from safehold.secure.egress.interface import AuditLog, Authorizer, KernelError, WeightGrants
@@ -442,7 +439,7 @@ def explain(
 @egress.command()
 @host
 @click.argument("flow")
-@click.option("--reason", required=True, help="Why, for the audit.")
+@click.option("--reason", type=SENTENCE, required=True, help="Why, for the audit.")
 def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:
     """Drop everything of FLOW now (`*` drops everything that leaves).
 
@@ -460,7 +457,7 @@ def block(flow: str, reason: str, as_json: bool, **where: Any) -> None:
 @egress.command()
 @host
 @click.argument("flow")
-@click.option("--reason", required=True, help="Why, for the audit.")
+@click.option("--reason", type=SENTENCE, required=True, help="Why, for the audit.")
 def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:
     """Undo a block or throttle of FLOW (`*`: a seal); needs a grant of `egress.release`.
 
@@ -476,7 +473,9 @@ def release(flow: str, reason: str, as_json: bool, **where: Any) -> None:
 
 @egress.command()
 @host
-@click.option("--reason", required=True, help="What the two persons found, for the audit.")
+@click.option(
+    "--reason", type=SENTENCE, required=True, help="What the two persons found, for the audit."
+)
 def review(reason: str, as_json: bool, **where: Any) -> None:
     """Clear the residual odometers after two persons looked; needs a grant of `egress.review`.
 

@@ -16,9 +16,12 @@ from safehold.cli._endpoint_attack import attack
 from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_command
 from safehold.cli._endpoint_lsm import lsm_group
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
+from safehold.cli._values import Words
 from safehold.errors import ConfigError
 
 _FOLDER = Path("/var/lib/safehold/endpoint")
+_LINE = Words(200)
+"""As long as a row of the policy holds."""
 Command = Callable[..., Any]
 # What the guard's own command loads beside its service: it is among what the host needs.
 _GUARD_LOADS = ("safehold.trust.release.interface", "safehold.trust.released.follow")
@@ -269,9 +272,9 @@ def guard_command(
 @endpoint.command("suggest")
 @policy_option
 @records_option
-@click.option("--owner", required=True, help="Who answers for the rows.")
-@click.option("--reason", required=True, help="Why they are allowed.")
-@click.option("--ticket", required=True, help="Where it was decided.")
+@click.option("--owner", type=_LINE, required=True, help="Who answers for the rows.")
+@click.option("--reason", type=_LINE, required=True, help="Why they are allowed.")
+@click.option("--ticket", type=_LINE, required=True, help="Where it was decided.")
 @click.option(
     "--essentials", "needed", is_flag=True, help="Add what this host needs: guard, shell and boot."
 )

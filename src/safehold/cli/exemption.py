@@ -8,7 +8,7 @@ import msgspec
 
 from safehold.cli._notify import notify_option
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import WholeNumber
+from safehold.cli._values import SENTENCE, WholeNumber
 from safehold.errors import UsageError
 from safehold.guard.gateway.interface import Surface
 
@@ -215,7 +215,7 @@ def _file(
     show_default=True,
     help="For so long after its first exempted exchange a key has this one use case.",
 )
-@click.option("--ticket", required=True, help="The ticket that this belongs to.")
+@click.option("--ticket", type=SENTENCE, required=True, help="The ticket that this belongs to.")
 @_application_option
 @_checked_option
 @_constitution_option
@@ -297,7 +297,7 @@ def request_(
 @click.option(
     "--days", type=click.IntRange(1, 366), required=True, help="It lasts for so many days more."
 )
-@click.option("--ticket", required=True, help="The ticket that this belongs to.")
+@click.option("--ticket", type=SENTENCE, required=True, help="The ticket that this belongs to.")
 @_application_option
 @_checked_option
 @_constitution_option
@@ -354,7 +354,9 @@ def renew(
 
 @exemption.command("withdraw")
 @click.argument("request_id")
-@click.option("--reason", required=True, help="One line, signed and logged: no personal data.")
+@click.option(
+    "--reason", type=SENTENCE, required=True, help="One line, signed and logged: no personal data."
+)
 @click.option(
     "--application",
     "application_file",

@@ -18,7 +18,7 @@ from safehold.cli._grant_sight import (
 )
 from safehold.cli._notify import notify_option
 from safehold.cli._trust import json_option, log_options, ssh_key_option
-from safehold.cli._values import PORT, WholeNumber
+from safehold.cli._values import PORT, SENTENCE, WholeNumber
 from safehold.errors import TrustError, UsageError
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ def _bytes(text: str) -> int:
 @click.option(
     "--uses", type=WholeNumber(1), default=1, show_default=True, help="How often it may be used."
 )
-@click.option("--purpose", required=True, help="What for, in words that approvers read.")
-@click.option("--ticket", required=True, help="The ticket that this belongs to.")
+@click.option(
+    "--purpose", type=SENTENCE, required=True, help="What for, in words that approvers read."
+)
+@click.option("--ticket", type=SENTENCE, required=True, help="The ticket that this belongs to.")
 @click.option("--break-glass", "alone", is_flag=True, help="Ask to act alone, reviewed later.")
 @notify_option
 @ssh_key_option
@@ -129,8 +131,10 @@ def request(
 @grant.command("class-off")
 @click.argument("guard_class")
 @click.option("--minutes", type=WholeNumber(1), required=True, help="How long it may last.")
-@click.option("--purpose", required=True, help="What for, in words that approvers read.")
-@click.option("--ticket", required=True, help="The ticket that this belongs to.")
+@click.option(
+    "--purpose", type=SENTENCE, required=True, help="What for, in words that approvers read."
+)
+@click.option("--ticket", type=SENTENCE, required=True, help="The ticket that this belongs to.")
 @ssh_key_option
 @log_options
 def class_off(
@@ -288,7 +292,9 @@ def checked_note(request_sha256: str, text: str) -> "DecisionNote":
         raise UsageError(f"the reason: {error}") from error
 
 
-_reason = click.option("--reason", required=True, help="One line, which is signed and logged.")
+_reason = click.option(
+    "--reason", type=SENTENCE, required=True, help="One line, which is signed and logged."
+)
 
 
 @grant.command()
@@ -619,9 +625,19 @@ def apply(request_id: str, log_dir: Path, key_dir: Path | None) -> None:
 
 
 @grant.command("correct-clock")
-@click.option("--reason", "purpose", required=True, help="Which clock was fast, and how you know.")
 @click.option(
-    "--ticket", default="none", show_default=True, help="The ticket that this belongs to."
+    "--reason",
+    "purpose",
+    type=SENTENCE,
+    required=True,
+    help="Which clock was fast, and how you know.",
+)
+@click.option(
+    "--ticket",
+    type=SENTENCE,
+    default="none",
+    show_default=True,
+    help="The ticket that this belongs to.",
 )
 @ssh_key_option
 @log_options

@@ -13,7 +13,7 @@ import msgspec
 
 from safehold.cli._replays import replay_options
 from safehold.cli._trust import log_options
-from safehold.cli._values import KEPT_NUMBER, POSIX_S
+from safehold.cli._values import KEPT_NUMBER, POSIX_S, WHO
 from safehold.detect.intel.interface import Feed, SharedBand, Tlp
 from safehold.errors import ConfigError, DataError, DependencyError, UsageError
 
@@ -233,7 +233,7 @@ def list_(places: _IntelPlaces) -> None:
 
 
 @intel.command("export")
-@click.option("--by", required=True, help="Who lets it out.")
+@click.option("--by", type=WHO, required=True, help="Who lets it out.")
 @click.option(
     "--format",
     "form",
@@ -261,7 +261,7 @@ def export(places: _IntelPlaces, by: str, form: str) -> None:
 
 @intel.command("push")
 @click.argument("feed")
-@click.option("--by", required=True, help="Who lets it out.")
+@click.option("--by", type=WHO, required=True, help="Who lets it out.")
 @click.pass_obj
 def push_command(places: _IntelPlaces, feed: str, by: str) -> None:
     """Send our techniques to a TAXII collection, after a leaf is in the log.

@@ -11,11 +11,7 @@ import msgspec
 from safehold.cli._monitor_cases import cases, close, prometheus
 from safehold.cli._monitor_export import export
 from safehold.cli._monitor_ladder import ladder
-from safehold.cli._values import (
-    SEED,
-    Finite,
-    WholeNumber,
-)
+from safehold.cli._values import SEED, Finite, WholeNumber
 from safehold.errors import UsageError
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")

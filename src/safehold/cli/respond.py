@@ -22,10 +22,7 @@ from safehold.cli._respond_options import (
 )
 from safehold.cli._respond_rules import RULE_COMMANDS
 from safehold.cli._respond_trial import trial
-from safehold.cli._values import (
-    Finite,
-    WholeNumber,
-)
+from safehold.cli._values import WHO, Finite, WholeNumber
 from safehold.errors import SafeholdError, UsageError
 from safehold.improve.response.interface import IncidentKind
 
@@ -60,11 +57,13 @@ def respond() -> None:
     help="What went wrong.",
 )
 @click.option("--clause", required=True, help="The clause that it is about.")
-@click.option("--reporter", required=True, help="Who reported it.")
+@click.option("--reporter", type=WHO, required=True, help="Who reported it.")
 @click.option("--decision", default="", help="The decision's id: of a block, or of an appeal.")
 @click.option("--ledger", help="Read the decision's prompt from this ledger.")
 @click.option("--ask", default="", help="The request inside the example (default: looked for).")
-@click.option("--confirmed-by", default="", help="Who read it, where the guard sees nothing.")
+@click.option(
+    "--confirmed-by", type=WHO, default="", help="Who read it, where the guard sees nothing."
+)
 @guard_options
 @json_option
 def open_(

@@ -10,7 +10,7 @@ import msgspec
 from safehold.cli._replays import replay_options
 from safehold.cli._review_measures import MEASURING
 from safehold.cli._trust import keys_option
-from safehold.cli._values import KEPT_NUMBER
+from safehold.cli._values import KEPT_NUMBER, SENTENCE, WHO
 from safehold.detect.review.interface import CaseAction, CaseKind, ReviewVerdict
 from safehold.errors import DependencyError, SafeholdError
 
@@ -66,7 +66,7 @@ def review(
 @review.command("open")
 @click.argument("kind", type=click.Choice([str(kind.value) for kind in CaseKind]))
 @click.argument("decision_ids", nargs=-1, required=True)
-@click.option("--by", required=True, help="Who opens the case.")
+@click.option("--by", type=WHO, required=True, help="Who opens the case.")
 @click.option(
     "--severity",
     default=1,
@@ -74,7 +74,7 @@ def review(
     type=click.IntRange(0, 4),
     help="From 0 to 4; a step is worth a week of waiting.",
 )
-@click.option("--account", help="The account that the case is about.")
+@click.option("--account", type=SENTENCE, help="The account that the case is about.")
 @click.pass_obj
 def open_command(
     places: "ReviewPlaces",
@@ -97,7 +97,7 @@ def open_command(
 
 
 @review.command("next")
-@click.argument("person")
+@click.argument("person", type=WHO)
 @click.pass_obj
 def next_command(places: "ReviewPlaces", person: str) -> None:
     """Take the next item; nothing of a score or another verdict is told.
@@ -117,7 +117,7 @@ def next_command(places: "ReviewPlaces", person: str) -> None:
 
 @review.command("keep")
 @click.argument("item", type=KEPT_NUMBER)
-@click.argument("person")
+@click.argument("person", type=WHO)
 @click.pass_obj
 def keep(places: "ReviewPlaces", item: int, person: str) -> None:
     """Keep an item that is yours for another fifteen minutes; print until when.
@@ -131,7 +131,7 @@ def keep(places: "ReviewPlaces", item: int, person: str) -> None:
 
 @review.command("back")
 @click.argument("item", type=KEPT_NUMBER)
-@click.argument("person")
+@click.argument("person", type=WHO)
 @click.pass_obj
 def back(places: "ReviewPlaces", item: int, person: str) -> None:
     """Give an item back that you do not want to judge.
@@ -145,8 +145,8 @@ def back(places: "ReviewPlaces", item: int, person: str) -> None:
 
 @review.command()
 @click.argument("item", type=KEPT_NUMBER)
-@click.argument("person")
-@click.option("--reason", required=True, help="Why you look; kept.")
+@click.argument("person", type=WHO)
+@click.option("--reason", type=SENTENCE, required=True, help="Why you look; kept.")
 @click.pass_obj
 def show(places: "ReviewPlaces", item: int, person: str, reason: str) -> None:
     """Show an item's content, after its leaf is in the log.
@@ -160,9 +160,9 @@ def show(places: "ReviewPlaces", item: int, person: str, reason: str) -> None:
 
 @review.command()
 @click.argument("item", type=KEPT_NUMBER)
-@click.argument("person")
+@click.argument("person", type=WHO)
 @click.argument("verdict", type=click.Choice([str(one.value) for one in ReviewVerdict]))
-@click.option("--note", default="", help="Only its digest is kept.")
+@click.option("--note", type=SENTENCE, default="", help="Only its digest is kept.")
 @click.pass_obj
 def verdict(places: "ReviewPlaces", item: int, person: str, verdict: str, note: str) -> None:
     """Give your verdict, then see the score and what others said.
@@ -179,9 +179,11 @@ def verdict(places: "ReviewPlaces", item: int, person: str, verdict: str, note: 
 @review.command()
 @click.argument("case", type=KEPT_NUMBER)
 @click.argument("action", type=click.Choice([str(one.value) for one in CaseAction]))
-@click.option("--by", required=True, help="Who decides.")
+@click.option("--by", type=WHO, required=True, help="Who decides.")
 @click.option("--grant", "grant_id", help="The grant for stepping up or suspending.")
-@click.option("--consent", default="", help="Reference of the tenant's consent, for training.")
+@click.option(
+    "--consent", type=SENTENCE, default="", help="Reference of the tenant's consent, for training."
+)
 @click.option(
     "--examples",
     default="permitted",

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from safehold.cli._trust import log_options, ssh_key_option
-from safehold.cli._values import WholeNumber
+from safehold.cli._values import SENTENCE, WholeNumber
 from safehold.cli._weights import (
     folder_argument,
     grant_option,
@@ -204,8 +204,10 @@ def info(folder: Path, publisher: Path, as_json: bool) -> None:
 @click.option(
     "--uses", type=WholeNumber(1), default=1, show_default=True, help="How often it may be used."
 )
-@click.option("--purpose", required=True, help="What for, in words that approvers read.")
-@click.option("--ticket", required=True, help="The ticket that this belongs to.")
+@click.option(
+    "--purpose", type=SENTENCE, required=True, help="What for, in words that approvers read."
+)
+@click.option("--ticket", type=SENTENCE, required=True, help="The ticket that this belongs to.")
 @click.option("--break-glass", "alone", is_flag=True, help="Ask to act alone, reviewed later.")
 @ssh_key_option
 @log_options
