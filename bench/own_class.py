@@ -1,6 +1,7 @@
 """Make, train, calibrate and measure guards of three classes that nobody tuned for.
 
     SAFEHOLD_EVAL_DATA=DIR python -m bench.own_class bread soap bicycles --out .bench/own-class
+    ... bicycles-filled        the third again, its thin cells filled by recorded answers
     ... --stage1-only          the first stage alone
     ... --general 600          so many general texts in place of 1,500
     ... --quick                a tenth of the other people's text, for a look
@@ -29,8 +30,11 @@ from bench.recorded_generator import Recorded, declined
 from bench.tables import Table
 
 from safehold.constitution import load
+from safehold.improve.synthesis import dataset
 from safehold.improve.synthesis.calls import CALLS
 from safehold.improve.synthesis.dataset import MANIFEST
+from safehold.improve.synthesis.own import SeedFolder
+from safehold.improve.synthesis.seeds import folder_books
 from safehold.improve.training.traffic import OWN_ESCALATE
 from safehold.stats import Rate
 from safehold.testing.generator import GeneratorServer, generating
@@ -57,8 +61,23 @@ class ClassPlan(msgspec.Struct, frozen=True):
     live: str = ""
     options: tuple[str, ...] = ()
     near: str = ""
+    beside: Path | None = None
+    """Recorded answers that `synth` takes as seed books beside those of a live model."""
+
+    @property
+    def beside_words(self) -> tuple[str, ...]:
+        """The words of `synth` that name them."""
+        return () if self.beside is None else ("--seeds", str(self.beside))
 
 
+_BICYCLES = ClassPlan(
+    "bicycles",
+    "bicycle-repair",
+    str(RECORDED / "heldout" / "restricted_bicycle.jsonl"),
+    live="bicycle-repair",
+    options=("--rounds", "5", "--max-tokens", "220", "--temperature", "0.7"),
+    near=str(RECORDED / "heldout" / "neighbour_bicycle.jsonl"),
+)
 CLASSES = {
     "bread": ClassPlan(
         "bread",
@@ -74,13 +93,9 @@ CLASSES = {
         books=SEEDS / "soap",
         options=("--rounds", "3"),
     ),
-    "bicycles": ClassPlan(
-        "bicycles",
-        "bicycle-repair",
-        str(RECORDED / "heldout" / "restricted_bicycle.jsonl"),
-        live="bicycle-repair",
-        options=("--rounds", "5", "--max-tokens", "220", "--temperature", "0.7"),
-        near=str(RECORDED / "heldout" / "neighbour_bicycle.jsonl"),
+    "bicycles": _BICYCLES,
+    "bicycles-filled": msgspec.structs.replace(
+        _BICYCLES, name="bicycles-filled", beside=RECORDED / "bicycles"
     ),
 }
 
@@ -110,6 +125,9 @@ class ClassResult(msgspec.Struct, frozen=True, kw_only=True):
     prompts_caught: Rate
     replies_caught: Rate
     steps: dict[str, Step]
+    recorded: tuple[int, int] = (0, 0)
+    """Of recorded answers beside a live model's: those in the dataset, and all that were written.
+    They are in no other count."""
 
 
 class Replayed(GeneratorServer):
@@ -161,6 +179,7 @@ def measure(plan: ClassPlan, texts: Callable[[], None], out: Path, *, stage2: bo
             _run(
                 steps, out, "synth", "synth", "--constitution", source, "--generator", url,
                 "--generator-model", model, "--out", str(made), "--size", "small", *plan.options,
+                *plan.beside_words,
             )  # fmt: skip
     if not (out / "trained").exists():
         more = [] if stage2 else ["--stage1-only"]
@@ -277,7 +296,7 @@ def _result(plan: ClassPlan, out: Path, steps: dict[str, Step], *, stage2: bool)
     slices = {row["name"]: row for row in report["slices"]}
     return ClassResult(
         name=plan.name,
-        generator=f"live, {coverage['generator']}" if plan.live else "recorded answers",
+        generator=_generator_named(plan, coverage["generator"]),
         asked=sum(row["asks"] for row in coverage["groups"]),
         answers=sum(row["answers"] for row in coverage["groups"]),
         unusable=faults,
@@ -290,7 +309,25 @@ def _result(plan: ClassPlan, out: Path, steps: dict[str, Step], *, stage2: bool)
         prompts_caught=_flagged(slices["passages"], "prompt"),
         replies_caught=_flagged(slices["passages"], "reply"),
         steps=steps,
+        recorded=(0, 0) if plan.beside is None else recorded_beside(plan.beside, out / "data"),
     )
+
+
+def _generator_named(plan: ClassPlan, model: str) -> str:
+    """Say who answered; recorded answers are never called a model's."""
+    if not plan.live:
+        return "recorded answers"
+    return f"live, {model}" + (", and recorded answers" if plan.beside is not None else "")
+
+
+def recorded_beside(books: Path, made: Path) -> tuple[int, int]:
+    """Return how many answers of the books stand in a dataset, and how many the books hold."""
+    written = {
+        f"{SeedFolder.name}/{book.name}/{one.id}"
+        for book in folder_books(books)
+        for one in book.exchanges
+    }
+    return len(written & {one.id for one in dataset.read(made)}), len(written)
 
 
 def _separation(report: dict[str, Any], others: str) -> tuple[float, float, int, int]:
@@ -313,7 +350,7 @@ def table(results: list[ClassResult]) -> Table:
         (
             one.name,
             one.generator,
-            f"{one.answers} of {one.asked}",
+            _answers(one),
             _auc(one.near_auc),
             _auc(one.general_auc),
             f"{one.prompts_flagged.at_most()}; {one.replies_flagged.at_most()}",
@@ -336,6 +373,12 @@ def table(results: list[ClassResult]) -> Table:
         ),
         tuple(rows),
     )
+
+
+def _answers(one: ClassResult) -> str:
+    used, written = one.recorded
+    beside = f", and {used} of {written} recorded" if written else ""
+    return f"{one.answers} of {one.asked}{beside}"
 
 
 def _auc(found: tuple[float, float, int, int]) -> str:

@@ -1,14 +1,32 @@
 """The proof on three classes: what it measures on is apart from what it sets thresholds on."""
 
+import functools
 import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from bench.own_class import CLASSES, STEPS, ClassResult, Step, lay_out, table
+from bench.own_class import (
+    CLASSES,
+    RECORDED,
+    ROOT,
+    STEPS,
+    ClassResult,
+    Step,
+    lay_out,
+    recorded_beside,
+    table,
+)
 
+from safehold.constitution import load
+from safehold.improve.synthesis import dataset
+from safehold.improve.synthesis.dataset import SynthesisPlan
+from safehold.improve.synthesis.families import Deduplicator, Nearness, sketch
+from safehold.improve.synthesis.interface import Example
+from safehold.improve.synthesis.own import SeedFolder
 from safehold.stats import Rate
 
 _FILES = {
@@ -57,9 +75,65 @@ def test_no_text_is_measured_on_and_calibrated_on(data: Path, tmp_path: Path, na
     assert not seen & {text for texts in traffic.values() for text in texts}
 
 
+@functools.cache
+def _examples() -> tuple[Example, ...]:
+    constitution = load(str(ROOT / "examples" / "classes" / "bicycle-repair.yaml"))
+    return tuple(SeedFolder(constitution, RECORDED / "bicycles").generate(seed=1))
+
+
+def test_no_recorded_answer_is_like_another() -> None:
+    """`synth` leaves none of the recorded answers out as a near-duplicate."""
+    examples = _examples()
+    kept = list(Deduplicator(Nearness().same, fold_case=True).filter(examples))
+    assert len(kept) == len(examples) > 300
+
+
+@pytest.mark.parametrize("name", ["restricted_bicycle", "neighbour_bicycle"])
+def test_no_recorded_answer_is_like_what_is_measured_on(name: str) -> None:
+    """No recorded answer is a relative of a held-out text, by the measure that makes families."""
+    told = [sketch(one.reply.casefold()) for one in _examples() if one.reply]
+    lines = (RECORDED / "heldout" / f"{name}.jsonl").read_text("utf-8").splitlines()
+    held = [sketch(json.loads(line)["text"].casefold()) for line in lines]
+    assert max(one.jaccard(own) for one in held for own in told) < Nearness().related
+
+
+def test_the_filled_class_is_the_live_one_and_its_books() -> None:
+    """Beside the live answers, `synth` is given the books; all else is the same."""
+    live, filled = CLASSES["bicycles"], CLASSES["bicycles-filled"]
+    assert live.beside_words == ()
+    assert filled.beside_words == ("--seeds", str(RECORDED / "bicycles"))
+    assert msgspec.structs.replace(filled, name=live.name, beside=None) == live
+
+
+def test_recorded_answers_beside_a_model_are_counted_apart(tmp_path: Path) -> None:
+    """An answer that the dataset left out is not counted as used, nor is what was made of one."""
+    written = [one for one in _examples() if one.reply]
+    made = msgspec.structs.replace(written[0], id=f"{written[0].id}~cut-0")
+    plan = SynthesisPlan(
+        domain="bicycle-repair",
+        constitution="0" * 64,
+        generators=("seeds",),
+        seed=1,
+        target=5,
+        seed_books="0" * 64,
+    )
+    dataset.write(tmp_path, plan, [*written[1:4], made], base=3, dropped=0)
+    assert recorded_beside(RECORDED / "bicycles", tmp_path) == (3, len(written))
+    row = table([_row(recorded=(3, 300))]).markdown()
+    assert "60 of 90, and 3 of 300 recorded" in row
+
+
 def test_a_row_says_n_and_bounds() -> None:
     """Each rate of the table stands with its n and its bound, and each AUC with both."""
-    one = ClassResult(
+    said = table([_row()]).markdown()
+    assert "0.960 (at least 0.940; n = 81 and 499)" in said
+    assert "n=750" in said
+    assert "| 60 of 90 |" in said
+    assert "train 300 s" in said
+
+
+def _row(recorded: tuple[int, int] = (0, 0)) -> ClassResult:
+    return ClassResult(
         name="soap",
         generator="recorded answers",
         asked=90,
@@ -74,9 +148,5 @@ def test_a_row_says_n_and_bounds() -> None:
         prompts_caught=Rate(70, 81),
         replies_caught=Rate(60, 81),
         steps={name: Step(300.0, 900.0) for name in STEPS},
+        recorded=recorded,
     )
-    said = table([one]).markdown()
-    assert "0.960 (at least 0.940; n = 81 and 499)" in said
-    assert "n=750" in said
-    assert "60 of 90" in said
-    assert "train 300 s" in said
