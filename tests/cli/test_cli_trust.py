@@ -345,15 +345,18 @@ def test_log_is_proved_and_verified_from_a_copy(desk: Desk) -> None:
     shutil.copy(desk.path("log/log.json"), desk.path("pinned.json"))
     desk.ok("log", "witness", desk.path("log"), "--state", desk.path("w"), "--attach")
     shutil.copytree(desk.path("log"), desk.path("copy"))
-    verify = ("log", "verify", desk.path("copy"), "--keys", desk.path("pinned.json"))
+    verify = ("log", "verify", desk.path("copy"), "--log-keys", desk.path("pinned.json"))
     assert "ok: 2 leaves" in desk.ok(*verify, "--witnesses", "1", "--at-least", "2")
     assert json.loads(desk.ok(*verify, "--json"))["size"] == 2
     assert "rollback" in desk.refused(*verify, "--at-least", "3")
     assert "2 witness" in desk.refused(*verify, "--witnesses", "2")
+    earlier = ("log", "verify", desk.path("copy"), "--keys", desk.path("pinned.json"))
+    assert "ok: 2 leaves" in desk.ok(*earlier)  # the option's earlier name
+    assert "once" in desk.refused(*verify, "--keys", desk.path("pinned.json"))
     Path(desk.path("p")).write_text(desk.ok("log", "prove", desk.path("copy"), "1") + "\n")
     entry = desk.run("log", "show", desk.path("copy"), "1", "--entry").stdout_bytes
     Path(desk.path("e")).write_bytes(entry)
-    proof = ("log", "verify", desk.path("p"), "--keys", desk.path("pinned.json"), "--entry")
+    proof = ("log", "verify", desk.path("p"), "--log-keys", desk.path("pinned.json"), "--entry")
     assert "entry 1" in desk.ok(*proof, desk.path("e"))
     assert "rollback" in desk.refused(*proof, desk.path("e"), "--at-least", "3")
     assert "2 witness" in desk.refused(*proof, desk.path("e"), "--witnesses", "2")
@@ -378,7 +381,7 @@ def test_a_proof_is_of_the_tree_that_was_asked_for(desk: Desk) -> None:
     told = {}
     for name, words in (("plain", ()), ("witnessed", ("--witnessed",))):
         Path(desk.path(name)).write_text(desk.ok("log", "prove", log, "0", *words) + "\n")
-        check = ("log", "verify", desk.path(name), "--keys", desk.path("log/log.json"))
+        check = ("log", "verify", desk.path(name), "--log-keys", desk.path("log/log.json"))
         told[name] = json.loads(desk.ok(*check, "--entry", desk.path("e"), "--json"))
     assert (told["plain"]["size"], told["plain"]["witnesses"]) == (2, [])
     assert (told["witnessed"]["size"], told["witnessed"]["witnesses"]) == (1, ["w.t/1"])

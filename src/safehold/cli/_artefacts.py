@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from safehold.cli._reads import Form, check, read_bytes, read_text
 from safehold.errors import ConfigError, UsageError
 from safehold.trust.release.interface import ArtefactKind
 
@@ -31,6 +32,8 @@ def read_artefact(kind: ArtefactKind, path: Path) -> "Artefact":
         return _golden(path)
     if kind in {ArtefactKind.BUNDLE, ArtefactKind.RULES, ArtefactKind.PRODUCT}:
         return _by_bytes(kind, path)
+    if kind in _FORMS:
+        check(path, _FORMS[kind])
     settings = _READERS[kind](path)
     document: Any = settings_document(settings)
     name = _name(path)
@@ -64,10 +67,7 @@ def _golden(path: Path) -> "Artefact":
     files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
     if not files:
         raise ConfigError(f"{path}: expected .jsonl files, or one, for a golden set")
-    try:
-        digests = {one.name: sha256_hex(one.read_bytes()) for one in files}
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    digests = {one.name: sha256_hex(read_bytes(one, most=None)) for one in files}
     return Artefact(path=_name(path), kind=ArtefactKind.GOLDEN, sha256=golden_digest(digests))
 
 
@@ -77,10 +77,7 @@ def _by_bytes(kind: ArtefactKind, path: Path) -> "Artefact":
     from safehold.trust.release.weaker import settings_document
 
     file = path / "manifest.json" if kind is ArtefactKind.BUNDLE else path
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"can't read {file}: {error.strerror}") from error
+    data = read_bytes(file, most=None)
     document: Any = None
     if kind is ArtefactKind.RULES:
         from safehold.guard.gateway.bundles.loading import RulesFile
@@ -131,10 +128,7 @@ def _key_service(path: Path) -> object:
 def _grants_policy(path: Path) -> object:
     from safehold.trust.grants.policy import load_policy
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read {path}: {error}") from error
+    text = read_text(path)
     load_policy(text)
     return tomllib.loads(text)
 
@@ -142,11 +136,7 @@ def _grants_policy(path: Path) -> object:
 def _trial(path: Path) -> object:
     from safehold.guard.gateway.bundles.trial_file import decoded, read_plan
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    return read_plan(decoded(data))
+    return read_plan(decoded(read_bytes(path)))
 
 
 _READERS: dict[ArtefactKind, Callable[[Path], object]] = {
@@ -159,3 +149,12 @@ _READERS: dict[ArtefactKind, Callable[[Path], object]] = {
     ArtefactKind.GRANTS_POLICY: _grants_policy,
     ArtefactKind.TRIAL: _trial,
 }
+_FORMS = {
+    ArtefactKind.GATEWAY: Form.TEXT,
+    ArtefactKind.EGRESS_PLAN: Form.TOML,
+    ArtefactKind.EGRESS_REGISTER: Form.TOML,
+    ArtefactKind.ENDPOINT: Form.TOML,
+    ArtefactKind.KEY_SERVICE: Form.TOML,
+    ArtefactKind.GRANTS_POLICY: Form.TOML,
+}
+"""What a kind of settings must be like, before its reader sees it."""

@@ -7,33 +7,42 @@ from typing import Any
 import click
 
 from safehold import __version__
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import (
+    NamedPlace,
+    any_file,
+    in_folder,
+    json_file,
+    read_bytes,
+    read_text,
+    text_file,
+)
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.cli._values import WholeNumber
 from safehold.errors import UsageError
-
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
-_out = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("rebuild")
 @click.argument("commit")
 @click.option(
     "--repository",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     default=".",
     show_default=True,
     help="The git repository of COMMIT.",
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     required=True,
     help="Folder for the wheel and its provenance.",
 )
 @click.option("--source", required=True, help="The source's name, as git+https://…")
 @click.option("--builder", required=True, help="Who rebuilds, as a URI.")
-@click.option("--lock", "locks", multiple=True, type=_file, help="A lock that went in.")
-@click.option("--expect", type=_file, help="The wheel that was published: it must be the same.")
+@click.option("--lock", "locks", multiple=True, type=text_file(), help="A lock that went in.")
+@click.option(
+    "--expect", type=any_file(), help="The wheel that was published: it must be the same."
+)
 @json_option
 def rebuild_(
     *,
@@ -67,11 +76,11 @@ def rebuild_(
         commit=found.commit,
         builder=builder,
         parameters={"command": "pip wheel --no-deps"},
-        dependencies={one.name: sha256_hex(one.read_bytes()) for one in locks},
+        dependencies={one.name: sha256_hex(read_bytes(one)) for one in locks},
     )
     target = out / f"{found.name}.provenance.json"
     write_durably(target, canonical(told))
-    published = found.sha256 if expect is None else sha256_hex(expect.read_bytes())
+    published = found.sha256 if expect is None else sha256_hex(read_bytes(expect, most=None))
     same = found.same and published == found.sha256
     if as_json:
         click.echo(json.dumps({"name": found.name, "sha256": found.sha256, "same": same}))
@@ -83,15 +92,17 @@ def rebuild_(
 
 
 @click.command("rebuild-bundle")
-@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--from-record", "record", type=_file, help="The committed record of its thresholds.")
+@click.argument("bundle", type=in_folder())
+@click.option(
+    "--from-record", "record", type=json_file(), help="The committed record of its thresholds."
+)
 @click.option(
     "--seeds", metavar="CONSTITUTION", help="Train it too, from the seeds of this constitution."
 )
 @click.option("--stage1-only", is_flag=True, help="With --seeds: no transformer.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=out_folder(),
     required=True,
     help="Folder for the bundle and its provenance.",
 )
@@ -161,7 +172,7 @@ def rebuild_bundle(
         builder=builder,
         parameters={"steps": "; ".join(" ".join(["safehold", *one[3:]]) for one in steps)},
         dependencies={
-            one: sha256_hex(path.read_bytes()) for one, path in inputs.items() if path.is_file()
+            one: sha256_hex(read_bytes(path)) for one, path in inputs.items() if path.is_file()
         }
         | {f"{name}/{one}": found.files[one] for one in found.files if not seeds},
         kind=BUNDLE_TYPE,
@@ -181,8 +192,13 @@ def rebuild_bundle(
 
 
 @click.command("vouch")
-@click.argument("statement", type=_file)
-@click.option("--out", type=_out, required=True, help="The envelope; an existing one is added to.")
+@click.argument("statement", type=json_file())
+@click.option(
+    "--out",
+    type=out_file(makes_folders=True),
+    required=True,
+    help="The envelope; an existing one is added to.",
+)
 @ssh_key_option
 def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
     """Sign a statement: as somebody who rebuilt a product, or who compared two bundles.
@@ -203,7 +219,7 @@ def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
     from safehold.trust.release import comparison
     from safehold.trust.released.vouching import NAMESPACE, PREDICATE
 
-    told = parse_canonical(statement.read_bytes(), dict[str, Any], what="a statement")
+    told = parse_canonical(read_bytes(statement), dict[str, Any], what="a statement")
 
     def signed_by(data: bytes | None) -> dict[str, str]:
         if data is None:
@@ -213,10 +229,7 @@ def vouch(statement: Path, out: Path, ssh_key: Path) -> None:
             raise UsageError(f"{out.name} is about another statement")
         return {one.keyid: armour(one.sig) for one in old.signatures}
 
-    try:
-        signed_by(out.read_bytes() if out.exists() else None)  # Nobody signs in vain.
-    except OSError as error:
-        raise UsageError(f"can't read {out}: {error.strerror}") from error
+    signed_by(read_bytes(out) if out.exists() else None)  # Nobody signs in vain.
     kinds = {PREDICATE: NAMESPACE, comparison.PREDICATE: comparison.NAMESPACE}
     namespace = kinds.get(str(told.get("predicateType")))
     if namespace is None:
@@ -237,8 +250,8 @@ def _unsigned(signed: Any) -> Any:
 
 
 @click.command("vouched")
-@click.argument("envelope_file", metavar="ENVELOPE", type=_file)
-@click.argument("subject", type=click.Path(exists=True, path_type=Path))
+@click.argument("envelope_file", metavar="ENVELOPE", type=json_file())
+@click.argument("subject", type=NamedPlace(exists=True))
 @click.option(
     "--least",
     type=WholeNumber(1),
@@ -262,8 +275,8 @@ def vouched(
 
     roster = open_desk(log_dir, key_dir).state.roster
     held = subject / "manifest.json" if subject.is_dir() else subject
-    file = BuiltFile(subject.resolve().name, sha256_hex(held.read_bytes()))
-    persons, told = verify_provenance(envelope_file.read_bytes(), roster, file, least=least)
+    file = BuiltFile(subject.resolve().name, sha256_hex(read_bytes(held, most=None)))
+    persons, told = verify_provenance(read_bytes(envelope_file), roster, file, least=least)
     commit = told["predicate"]["buildDefinition"]["resolvedDependencies"][0]["digest"]
     click.echo(f"{subject.name} is of commit {commit['gitCommit']}")
     for one in persons:
@@ -271,8 +284,10 @@ def vouched(
 
 
 @click.command("sbom")
-@click.argument("lock", type=_file)
-@click.option("--out", type=_out, required=True, help="The CycloneDX file to write.")
+@click.argument("lock", type=text_file())
+@click.option(
+    "--out", type=out_file(makes_folders=True), required=True, help="The CycloneDX file to write."
+)
 def sbom_(lock: Path, out: Path) -> None:
     """Write a CycloneDX list of every package of a lock with hashes.
 
@@ -283,7 +298,7 @@ def sbom_(lock: Path, out: Path) -> None:
     from safehold.secure.change.provenance import sbom
     from safehold.trust.log.files import write_durably
 
-    found = sbom(lock.read_text(), name="safehold", version=__version__)
+    found = sbom(read_text(lock), name="safehold", version=__version__)
     write_durably(out, json.dumps(found, indent=1, sort_keys=True).encode() + b"\n")
     click.echo(f"{len(found['components'])} packages: {out}")
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from safehold.cli._places import key_file, out_file, out_folder
+from safehold.cli._reads import json_file, read_bytes, read_text, text_file
 from safehold.cli._trust import log_options, ssh_key_option
 from safehold.cli._values import WholeNumber
 from safehold.errors import UsageError
@@ -14,16 +16,15 @@ from safehold.errors import UsageError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _out = click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(makes_folders=True),
     required=True,
     help="The metadata file to write.",
 )
 _desk_key = click.option(
     "--desk-key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=key_file(),
     required=True,
     help="Ed25519 key (PEM) of the release desk; it is made if it is not there.",
 )
@@ -54,7 +55,7 @@ def tuf() -> None:
 def _read(path: Path) -> dict[str, Any]:
     from safehold.canonical import parse_canonical
 
-    return parse_canonical(path.read_bytes(), dict[str, Any], what="metadata")
+    return parse_canonical(read_bytes(path), dict[str, Any], what="metadata")
 
 
 def _bytes(files: tuple[str, ...]) -> dict[str, bytes]:
@@ -63,10 +64,7 @@ def _bytes(files: tuple[str, ...]) -> dict[str, bytes]:
         path, separator, file = text.partition("=")
         if not separator:
             raise UsageError(f"expected PATH=FILE, got {text[:60]!r}")
-        try:
-            found[path] = Path(file).read_bytes()
-        except OSError as error:
-            raise UsageError(f"can't read {file}: {error.strerror}") from error
+        found[path] = read_bytes(Path(file), most=None)
     return found
 
 
@@ -137,7 +135,7 @@ def _desk_json(path: Path) -> dict[str, Any]:
 
 
 @tuf.command("targets")
-@click.argument("release_file", type=_file)
+@click.argument("release_file", type=json_file())
 @_files
 @click.option(
     "--days",
@@ -169,7 +167,7 @@ def targets_(
     from safehold.trust.log.files import write_durably
     from safehold.trust.release.interface import PublishRelease, parse_release
 
-    made = parse_release(release_file.read_bytes())
+    made = parse_release(read_bytes(release_file))
     desk = open_desk(log_dir, key_dir)
     granted = [
         (digest, case)
@@ -188,7 +186,7 @@ def targets_(
 
 
 @tuf.command("sign")
-@click.argument("path", type=_file)
+@click.argument("path", type=json_file())
 @ssh_key_option
 def sign(path: Path, ssh_key: Path) -> None:
     """Show metadata and sign it with your SSH key.
@@ -209,17 +207,19 @@ def sign(path: Path, ssh_key: Path) -> None:
 
 
 @tuf.command("write")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("release_file", type=_file)
-@click.option("--root", "root_file", type=_file, required=True, help="The signed root's file.")
+@click.argument("folder", type=out_folder())
+@click.argument("release_file", type=json_file())
 @click.option(
-    "--targets", "targets_file", type=_file, required=True, help="The signed targets' file."
+    "--root", "root_file", type=json_file(), required=True, help="The signed root's file."
+)
+@click.option(
+    "--targets", "targets_file", type=json_file(), required=True, help="The signed targets' file."
 )
 @click.option(
     "--signature",
     "signatures",
     multiple=True,
-    type=_file,
+    type=text_file(),
     required=True,
     help="A person's signature; give each of them.",
 )
@@ -258,13 +258,13 @@ def write(
     from safehold.trust.release.interface import parse_release
 
     holder, listed = _read(root_file), _read(targets_file)
-    given = [one.read_text() for one in signatures]
+    given = [read_text(one) for one in signatures]
     write_repository(
         folder,
         root_file=collected(holder, holder, "root", given),
         targets_file=collected(listed, holder, "targets", given),
         files=_bytes(files),
-        release=parse_release(release_file.read_bytes()),
+        release=parse_release(read_bytes(release_file)),
         desk=_desk(desk_key),
         now=dt.datetime.now(dt.UTC),
         fresh_for=dt.timedelta(hours=hours),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 import msgspec
 
+from safehold.cli._reads import NamedPlace, read_rows, rows_file, toml_file
 from safehold.cli._values import (
     KEPT_NUMBER,
     Address,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from safehold.secure.egress.explain.ledger import ExplainedRow
     from safehold.secure.egress.explain.tokens import HiddenBits, Rescored
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DAY_BITS = 8
 
 
@@ -66,11 +66,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 def read_samples(path: Path) -> Iterator[Sample]:
     """Read the lines of a file of samples; raises DataError where one is none."""
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            yield msgspec.json.decode(line, type=Sample)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise DataError(f"{path.name}: line {number}: {str(error)[:120]}") from error
+    return read_rows(path, Sample, "a sample")
 
 
 def measure(samples: list[Sample], model: HiddenTracer, limit: float) -> Measured:
@@ -177,10 +173,10 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
     """Return the command; tests load a model of their own."""
 
     @click.command("hidden-bits")
-    @click.argument("samples", type=_FILE)
+    @click.argument("samples", type=rows_file())
     @click.option(
         "--model",
-        type=click.Path(exists=True, path_type=Path),
+        type=NamedPlace(exists=True),
         default=None,
         help="Folder of the served model, to load it here.",
     )
@@ -216,7 +212,9 @@ def command(load: Callable[[Path, str], HiddenTracer] = open_model) -> click.Com
         help="Most bits a token that may stay unexplained; exit 1 above.",
     )
     @click.option("--tokens-a-day", type=KEPT_NUMBER, default=0, help="Of all accounts.")
-    @click.option("--plan", "plan_file", type=_FILE, default=None, help="Whose bound to prove.")
+    @click.option(
+        "--plan", "plan_file", type=toml_file(), default=None, help="Whose bound to prove."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     def hidden_bits_(
         samples: Path,

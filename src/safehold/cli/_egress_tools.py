@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import any_place, rows_file, toml_file
 from safehold.cli._values import (
     SEED,
     Finite,
@@ -21,14 +23,11 @@ from safehold.errors import UsageError
 if TYPE_CHECKING:
     from safehold.secure.egress.watch.timeline_rows import TimelineRow
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUT = click.Path(dir_okay=False, path_type=Path)
-
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     default=".",
     help="Folder for the register and the plan.",
 )
@@ -58,7 +57,7 @@ def init(out: Path) -> None:
     show_default=True,
     help="How long to observe.",
 )
-@click.option("--out", type=_OUT, default=None, help="Write the proposed rows here.")
+@click.option("--out", type=out_file(), default=None, help="Write the proposed rows here.")
 @click.option("--keep", is_flag=True, help="Leave the observer in the kernel afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was seen as JSON.")
 def learn(netns: str | None, seconds: float, out: Path | None, keep: bool, as_json: bool) -> None:
@@ -124,25 +123,25 @@ _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 @click.option(
     "--pieces",
     "pieces_folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=any_place(),
     help="Keep finished pieces here: a run that was killed goes on.",
 )
 @click.option(
     "--register",
     "register_file",
-    type=_FILE,
+    type=toml_file(),
     default=None,
     help="The register of flows (default: an example).",
 )
 @click.option(
     "--plan",
     "plan_file",
-    type=_FILE,
+    type=toml_file(),
     default=None,
     help="The plan of budgets (default: an example).",
 )
-@click.option("--series", "series_files", type=_FILE, multiple=True, help="Recorded series.")
-@click.option("--plot", type=_OUT, default=None, help="Write a picture (needs matplotlib).")
+@click.option("--series", "series_files", type=rows_file(), multiple=True, help="Recorded series.")
+@click.option("--plot", type=out_file(), default=None, help="Write a picture (needs matplotlib).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def simulate(
     runs: int,
@@ -271,9 +270,9 @@ def drill(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("rows", type=_FILE)
-@click.option("--plan", "plan_file", type=_FILE, required=True, help="The plan of budgets.")
-@click.option("--out", type=_OUT, required=True, help="The HTML page to write.")
+@click.argument("rows", type=rows_file())
+@click.option("--plan", "plan_file", type=toml_file(), required=True, help="The plan of budgets.")
+@click.option("--out", type=out_file(), required=True, help="The HTML page to write.")
 def timeline(rows: Path, plan_file: Path, out: Path) -> None:
     """Draw the watch's timeline as one self-contained HTML page.
 
@@ -292,8 +291,8 @@ def timeline(rows: Path, plan_file: Path, out: Path) -> None:
 
 
 @click.command()
-@click.argument("rows", type=_FILE)
-@click.option("--out", type=_OUT, required=True, help="The file of detectors to write.")
+@click.argument("rows", type=rows_file())
+@click.option("--out", type=out_file(), required=True, help="The file of detectors to write.")
 @click.option(
     "--per-year",
     type=Finite(0.01, 365),
@@ -347,12 +346,14 @@ def hourly_series(rows: "Iterable[TimelineRow]") -> dict[str, list[float]]:
 
 
 @click.command()
-@click.argument("rows", type=_FILE)
-@click.option("--senders", type=_FILE, required=True, help="Who signed the rows of that time.")
+@click.argument("rows", type=rows_file())
+@click.option(
+    "--senders", type=toml_file(), required=True, help="Who signed the rows of that time."
+)
 @click.option(
     "--register",
     "register_file",
-    type=_FILE,
+    type=toml_file(),
     default="egress.toml",
     show_default=True,
     help="The register of flows.",
@@ -360,7 +361,7 @@ def hourly_series(rows: "Iterable[TimelineRow]") -> dict[str, list[float]]:
 @click.option(
     "--plan",
     "plan_file",
-    type=_FILE,
+    type=toml_file(),
     default="egress-plan.toml",
     show_default=True,
     help="The plan of budgets.",
@@ -420,11 +421,11 @@ def overhead(
 
 
 @click.command("map")
-@click.argument("rows", type=_FILE)
+@click.argument("rows", type=rows_file())
 @click.option(
     "--register",
     "register_file",
-    type=_FILE,
+    type=toml_file(),
     default="egress.toml",
     show_default=True,
     help="The register of flows.",
@@ -432,7 +433,7 @@ def overhead(
 @click.option(
     "--plan",
     "plan_file",
-    type=_FILE,
+    type=toml_file(),
     default="egress-plan.toml",
     show_default=True,
     help="The plan of budgets.",
@@ -480,11 +481,11 @@ def map_(
 
 
 @click.command("tighten")
-@click.argument("rows", type=_FILE)
+@click.argument("rows", type=rows_file())
 @click.option(
     "--register",
     "register_file",
-    type=_FILE,
+    type=toml_file(),
     default="egress.toml",
     show_default=True,
     help="The register of flows.",
@@ -492,7 +493,7 @@ def map_(
 @click.option(
     "--plan",
     "plan_file",
-    type=_FILE,
+    type=toml_file(),
     default="egress-plan.toml",
     show_default=True,
     help="The plan of budgets.",
@@ -558,7 +559,7 @@ def tighten_(rows: Path, register_file: Path, plan_file: Path, risk: float, as_j
 
 
 @click.command("sender-key")
-@click.argument("path", type=_OUT)
+@click.argument("path", type=out_file())
 def sender_key(path: Path) -> None:
     """Make the key with which a sender signs its rows of explained bytes.
 

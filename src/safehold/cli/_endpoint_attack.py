@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from safehold.cli._reads import read_text, text_file
 from safehold.errors import ConfigError
 from safehold.secure.endpoint.attack.bench import ENGINES
 
@@ -21,7 +22,7 @@ BEGIN, END = "<!-- attack table: begin -->", "<!-- attack table: end -->"
 )
 @click.option(
     "--docs",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=text_file(),
     help="Replace the table in this page.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -50,7 +51,7 @@ def attack(engines: tuple[str, ...], docs: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(columns))
     if docs is not None:
-        text = docs.read_text(encoding="utf-8")
+        text = read_text(docs)
         before, begin, rest = text.partition(BEGIN)
         _, end, after = rest.partition(END)
         if not begin or not end:

@@ -13,6 +13,8 @@ import click
 import msgspec
 
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import any_place, toml_file
 from safehold.errors import ConfigError, UsageError
 from safehold.secure.endpoint.decoys import Lure
 from safehold.secure.endpoint.engines.table import ENGINES
@@ -58,11 +60,11 @@ def floor_command(names: tuple[str, ...], sysctl: bool, as_json: bool) -> None:
 
 @click.command("compile")
 @click.argument("engine", type=click.Choice([one.name for one in ENGINES]))
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=out_folder())
 @click.option(
     "--policy",
     "policy_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     default="endpoint.toml",
     show_default=True,
     help="The software policy.",
@@ -119,7 +121,7 @@ def decoy_group() -> None:
 
 _book = click.option(
     "--book",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=any_place(),
     default=_BOOK,
     show_default=True,
     help="The list of decoys: it tells which files are false.",
@@ -128,7 +130,7 @@ _book = click.option(
 
 @decoy_group.command("place")
 @click.argument("lure", type=click.Choice([one.value for one in Lure]))
-@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("path", type=out_file(makes_folders=True))
 @_book
 def place(lure: str, path: Path, book: Path) -> None:
     """Write one decoy; never over something that is there.
@@ -167,7 +169,7 @@ def _telling(command: _Command) -> _Command:
     host = click.option("--host", required=True, help="The host's name.")
     cases = click.option(
         "--cases",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=out_folder(),
         required=True,
         help="Folder that gets one file for each touch.",
     )

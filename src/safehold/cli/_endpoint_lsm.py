@@ -8,11 +8,12 @@ import click
 import msgspec
 
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
+from safehold.cli._reads import NamedPlace, in_folder, rows_file
 
 _ANEW_S = 60.0
 _pins = click.option(
     "--pins",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPlace(folder=True),
     default="/sys/fs/bpf/safehold",
     show_default=True,
     help="Where the program is pinned.",
@@ -34,11 +35,11 @@ def lsm_group() -> None:
 
 
 @lsm_group.command("start")
-@click.argument("rows", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("rows", type=rows_file())
 @click.option("--audit", is_flag=True, help="Count what would be refused; refuse nothing.")
 @click.option(
     "--cgroup",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     help="Only for this control group of the first level (none: the whole host).",
 )
 @click.option(

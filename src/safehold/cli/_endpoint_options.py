@@ -1,14 +1,14 @@
 """Options that several commands of `safehold endpoint` have, each written once."""
 
-from pathlib import Path
-
 import click
+
+from safehold.cli._reads import log_folder
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 log_option = click.option(
     "--log",
     "log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=log_folder(),
     envvar="SAFEHOLD_LOG",
     help="Transparency log: it gets the leaves, and holds the grants without which nothing may be"
     " loosened.",
@@ -16,7 +16,7 @@ log_option = click.option(
 keys_option = click.option(
     "--keys",
     "key_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=log_folder(),
     envvar="SAFEHOLD_LOG_KEYS",
     help="The log's private keys.",
 )

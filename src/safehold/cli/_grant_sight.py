@@ -9,6 +9,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from safehold.cli._notify import notify_option
+from safehold.cli._places import out_file
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.cli._values import SENTENCE, WholeNumber
 from safehold.errors import SafeholdError, TrustError, UsageError
@@ -278,7 +279,7 @@ def operations(as_json: bool) -> None:
 
 
 @click.command("stock-policy")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=out_file())
 @click.option("--team", required=True, help="Team of everybody who may approve, such as t-ops.")
 @click.option("--security", default="", help="Team without which nothing is weakened.")
 @click.option(

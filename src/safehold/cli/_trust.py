@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from safehold.errors import DependencyError, TrustError
+from safehold.cli._reads import log_folder, read_text, text_file
+from safehold.errors import DataError, DependencyError, TrustError, UsageError
 
 if TYPE_CHECKING:
     from safehold.trust.grants.approval_text import Words
@@ -34,7 +35,7 @@ _PREFIX_BYTES = 10  # SSHSIG and its version, before the public key
 log_option = click.option(
     "--log",
     "log_dir",
-    type=click.Path(path_type=Path),
+    type=log_folder(),
     default="trust-log",
     envvar="SAFEHOLD_LOG",
     show_default=True,
@@ -43,14 +44,14 @@ log_option = click.option(
 keys_option = click.option(
     "--keys",
     "key_dir",
-    type=click.Path(path_type=Path),
+    type=log_folder(),
     default=None,
     envvar="SAFEHOLD_LOG_KEYS",
     help="Directory of the log's private keys (default: the log's name with .keys).",
 )
 ssh_key_option = click.option(
     "--ssh-key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=text_file(),
     required=True,
     envvar="SAFEHOLD_SSH_KEY",
     help="Your SSH key file (ssh-ed25519 or sk-ssh-ed25519; the .pub of an agent's key works).",
@@ -64,8 +65,17 @@ def log_options(command: Command) -> Command:
 
 
 def key_directory(log_dir: Path, key_dir: Path | None) -> Path:
-    """Return where the log's private keys are."""
-    return log_dir.with_name(log_dir.name + ".keys") if key_dir is None else key_dir
+    """Return where the log's private keys are.
+
+    Raises:
+        UsageError: the log is the root of the file system: nothing is beside it.
+    """
+    if key_dir is not None:
+        return key_dir
+    named = log_dir if log_dir.name not in {"", ".."} else log_dir.resolve()
+    if not named.name:
+        raise UsageError(f"expected --keys: beside {log_dir} there is no place for the log's keys")
+    return named.with_name(f"{named.name}.keys")
 
 
 def read_signing_key(path: Path) -> "SigningKey":
@@ -161,8 +171,8 @@ def owner_of(ssh_key: Path, roster: "Roster") -> "Person":
 
     public = public_half(ssh_key)
     try:
-        blob = base64.b64decode(public.read_text().split()[1])
-    except (OSError, IndexError, ValueError) as error:
+        blob = base64.b64decode(read_text(public).split()[1])
+    except (DataError, IndexError, ValueError) as error:
         raise TrustError(f"expected the public key {public.name} beside the private one") from error
     owned = roster.owner(fingerprint(blob))
     if owned is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from safehold.cli._reads import read_bytes, read_text
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def write_application(path: Path, out: Path) -> "Application":
     from safehold.trust.log.files import write_new
 
     try:
-        members: dict[str, Any] = tomllib.loads(path.read_text())
+        members: dict[str, Any] = tomllib.loads(read_text(path))
         members["evidence"] = [
             {"kind": one["kind"], "sha256": _digest(path.parent / one["file"])}
             for one in members.get("evidence", ())
@@ -42,8 +43,6 @@ def write_application(path: Path, out: Path) -> "Application":
         raise UsageError(f"the application's evidence: expected {error.args[0]}") from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise UsageError(f"the application {path.name}: {error}") from error
-    except OSError as error:
-        raise UsageError(f"can't read {error.filename}: {error.strerror}") from error
     try:
         # For its reviewers only: never over a file that others may read.
         write_new(out, canonical(made))
@@ -53,7 +52,7 @@ def write_application(path: Path, out: Path) -> "Application":
 
 
 def _digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()
+    return sha256(read_bytes(path, most=None)).hexdigest()
 
 
 def read_application(path: Path) -> "Application":
@@ -65,7 +64,7 @@ def read_application(path: Path) -> "Application":
     from safehold.canonical import parse_canonical
     from safehold.trust.exemptions import Application
 
-    given = parse_canonical(path.read_bytes(), Application, what="an application")
+    given = parse_canonical(read_bytes(path), Application, what="an application")
     if not given.salt:
         raise UsageError(f"{path.name} has no salt: make it with `safehold exemption apply`")
     return given

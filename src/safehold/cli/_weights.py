@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from safehold.cli._reads import any_place, in_folder, json_file
 from safehold.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,26 +21,24 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 # Beyond this, reading is what a load waits for.
 _MOST_THREADS = 8
 
-folder_argument = click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+folder_argument = click.argument("folder", type=in_folder())
 publisher_option = click.option(
     "--publisher",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     required=True,
     envvar="SAFEHOLD_PUBLISHER",
     help="Folder with the publisher's header.pub.pem and manifest.pub.pem.",
 )
 signer_option = click.option(
     "--signer",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     required=True,
     envvar="SAFEHOLD_SIGNER",
     help="Folder with the publisher's private keys (see `safehold weights keygen`).",
 )
 keyd_option = click.option(
     "--keyd",
-    type=click.Path(path_type=Path),
+    type=any_place(),
     default="/run/safehold/keyd.sock",
     envvar="SAFEHOLD_KEYD",
     show_default=True,
@@ -48,7 +47,7 @@ keyd_option = click.option(
 grant_option = click.option("--grant", required=True, help="The request's full id (64 digits).")
 log_keys_option = click.option(
     "--log-keys",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     required=True,
     envvar="SAFEHOLD_PINNED_LOG",
     help="Your own copy of the log's log.json: the release's receipt is checked against it.",

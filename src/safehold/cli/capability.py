@@ -9,6 +9,8 @@ from typing import TypeVar
 import click
 import msgspec
 
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import any_file, json_file, read_json
 from safehold.cli._trust import json_option
 from safehold.cli._values import (
     POSIX_S,
@@ -93,7 +95,7 @@ def capability() -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=out_folder(),
     required=True,
     help="A folder; one with an unfinished run of the same kind goes on where that was.",
 )
@@ -201,7 +203,7 @@ def run(
 
 
 @capability.command("import-eval")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=any_file())
 @click.option("--model", required=True, help="SHA-256 of the model's weights.")
 @click.option("--suite", required=True, help="The plan's name for this suite.")
 @click.option("--plan", default="unplanned", show_default=True, help="The plan that asks for it.")
@@ -211,7 +213,9 @@ def run(
 @click.option("--started", type=POSIX_S, required=True, help="POSIX seconds when the run began.")
 @click.option("--method", required=True, help="How the capability was drawn out.")
 @click.option("--guard-off", is_flag=True, help="The run was made without the guard.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The record to write.")
+@click.option(
+    "--out", type=out_file(makes_folders=True), required=True, help="The record to write."
+)
 def import_eval(
     file: Path,
     model: str,
@@ -263,7 +267,7 @@ def import_eval(
 
 
 @capability.command("uplift")
-@click.argument("trial", type=click.Path(path_type=Path))
+@click.argument("trial", type=json_file())
 @json_option
 def show_uplift(trial: Path, as_json: bool) -> None:
     """Compare two arms: plans without critical faults, by an exact test.
@@ -292,7 +296,7 @@ def show_uplift(trial: Path, as_json: bool) -> None:
 
 
 @capability.command("trend")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=json_file())
 @json_option
 def trend(runs: tuple[Path, ...], as_json: bool) -> None:
     """Show solved tasks over versions of a model, and whether each solves more than the first.
@@ -333,14 +337,7 @@ def trend(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _decode(path: Path, kind: type[T]) -> T:
-    from safehold.govern.capability.interface import CapabilityError
-
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise CapabilityError(f"can't read {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise CapabilityError(f"{path.name}: {error}") from error
+    return read_json(path, kind, f"a {kind.__name__}")
 
 
 def _write(path: Path, data: bytes) -> None:

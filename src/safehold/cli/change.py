@@ -11,6 +11,16 @@ import msgspec
 
 from safehold.cli._change_source import SOURCE_COMMANDS
 from safehold.cli._change_tuf import tuf
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import (
+    any_place,
+    in_folder,
+    json_file,
+    read_bytes,
+    read_text,
+    text_file,
+    toml_file,
+)
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.cli._values import SENTENCE, Finite
 from safehold.errors import ConfigError, UsageError, WireError
@@ -27,14 +37,14 @@ _ASK_S = 10.0
 releases_option = click.option(
     "--releases",
     "releases_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     required=True,
     envvar="SAFEHOLD_RELEASES",
     help="TOML file: log, log_keys, channel, documents, memory.",
 )
 previous_option = click.option(
     "--previous",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     default=None,
     help="The document of the release in force (none: this is the channel's first).",
 )
@@ -61,7 +71,7 @@ for _command in (*SOURCE_COMMANDS, tuf):
 
 
 @change.command()
-@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("path", type=out_file(makes_folders=True))
 @click.option("--channel", required=True, help="Whose release this is: a gateway, or a fleet.")
 @previous_option
 @click.option(
@@ -71,7 +81,7 @@ for _command in (*SOURCE_COMMANDS, tuf):
     "--comparison",
     "comparisons",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     help="A comparison of `change compare` that two signed (`change vouch`).",
 )
 @click.option(
@@ -128,7 +138,7 @@ def draft(
 
 
 @change.command()
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", type=json_file())
 @previous_option
 @json_option
 def show(path: Path, previous: Path | None, as_json: bool) -> None:
@@ -142,18 +152,18 @@ def show(path: Path, previous: Path | None, as_json: bool) -> None:
 
 
 @change.command()
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", type=json_file())
 @previous_option
 @click.option(
     "--envelope",
     "envelopes",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     help="Signed provenance or comparison; it is kept beside the documents.",
 )
 @click.option(
     "--documents",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     required=True,
     help="Folder of release documents, from which every verifier reads.",
 )
@@ -202,7 +212,7 @@ def publish(
     desk = open_desk(log_dir, key_dir)
     state, now = desk.state, desk.now()
     for one in envelopes:
-        data = one.read_bytes()
+        data = read_bytes(one)
         write_durably(documents / f"{sha256_hex(data)}{SUFFIX}", data)
     vouched = vouched_in(documents, made, state.roster)
     operation = _needed(before, made, vouched)
@@ -232,11 +242,11 @@ def publish(
 
 
 @change.command()
-@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("path", type=out_file(makes_folders=True))
 @click.option("--channel", required=True, help="The channel of releases that the verifier follows.")
 @click.option(
     "--log-keys",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     required=True,
     help="Your pinned copy of the log's log.json.",
 )
@@ -294,27 +304,27 @@ def status(releases_file: Path, as_json: bool) -> None:
 @click.option("--gateway", help="Base URL of the running gateway, to ask what it has loaded.")
 @click.option(
     "--admin-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=text_file(),
     help="File with the gateway's admin key.",
 )
 @click.option(
     "--state",
     "state_dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     default=None,
     help="State folder of egress enforcement: what the kernel was given.",
 )
 @click.option(
     "--policy",
     "policy_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     default=None,
     help="The host's software policy: the guard must run, with marks, by exactly this file.",
 )
 @click.option(
     "--socket",
     "socket_path",
-    type=click.Path(path_type=Path),
+    type=any_place(),
     default="/run/safehold/endpoint.sock",
     show_default=True,
     help="With --policy: where the guard answers.",
@@ -384,11 +394,11 @@ def drift(
 
 
 @change.command()
-@click.argument("old", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("old", type=in_folder())
+@click.argument("new", type=in_folder())
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(makes_folders=True),
     required=True,
     help="The comparison to write.",
 )
@@ -418,7 +428,7 @@ def compare(old: Path, new: Path, out: Path) -> None:
 @click.argument("span")
 @click.option(
     "--repository",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     default=".",
     show_default=True,
     help="The git repository of BASE and TIP.",
@@ -426,7 +436,7 @@ def compare(old: Path, new: Path, out: Path) -> None:
 @click.option(
     "--memory",
     "memory_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=any_place(),
     default=None,
     help="File that remembers what was verified last; the next range must begin there.",
 )
@@ -451,7 +461,7 @@ def verify_git(
         raise UsageError(f"expected BASE..TIP, got {span[:60]!r}")
     remembered = None
     if memory_file is not None and memory_file.exists():
-        remembered = memory_file.read_text().strip()
+        remembered = read_text(memory_file).strip()
     git = Git(repository)
     now = dt.datetime.now(dt.UTC)
     found = verify_range(git, base, tip, today=now.date(), allowed_base=remembered)
@@ -482,7 +492,7 @@ def verify_git(
 @click.argument("commit")
 @click.option(
     "--repository",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     default=".",
     show_default=True,
     help="The git repository of the commit.",
@@ -512,7 +522,7 @@ def review(commit: str, repository: Path, yes: bool, ssh_key: Path) -> None:
 def _read(path: Path) -> "Release":
     from safehold.trust.release.interface import parse_release
 
-    return parse_release(path.read_bytes())
+    return parse_release(read_bytes(path))
 
 
 def _comparison(path: Path) -> "Behaviour":
@@ -521,7 +531,7 @@ def _comparison(path: Path) -> "Behaviour":
     from safehold.trust.release import comparison
     from safehold.trust.released.vouching import signers
 
-    data = path.read_bytes()
+    data = read_bytes(path)
     _, told = signers(
         data, Roster((), ()), predicate=comparison.PREDICATE, namespace=comparison.NAMESPACE
     )
@@ -534,10 +544,7 @@ def _provenance(text: str) -> tuple[str, str]:
     name, separator, path = text.partition("=")
     if not separator:
         raise UsageError(f"expected NAME=ENVELOPE, got {text[:60]!r}")
-    try:
-        return name, sha256_hex(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    return name, sha256_hex(read_bytes(Path(path)))
 
 
 def _needed(
@@ -605,7 +612,7 @@ def _guarded(
 
     kind = ArtefactKind.ENDPOINT
     try:
-        guarding(socket_path, sha256_hex(policy.read_bytes()))
+        guarding(socket_path, sha256_hex(read_bytes(policy)))
         running[kind.value] = read_artefact(kind, policy).sha256
     except StaleGuardError as error:
         unread[kind.value] = str(error)

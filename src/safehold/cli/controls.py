@@ -10,6 +10,8 @@ import click
 import msgspec
 
 from safehold.cli._controls_accept import accept, attest, except_command
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import in_folder, json_file, log_folder, read_json, text_file, toml_file
 from safehold.cli._trust import json_option, keys_option, log_options
 from safehold.cli._values import POSIX_S
 from safehold.errors import UsageError
@@ -106,7 +108,7 @@ def show_control(control: str, as_json: bool) -> None:
 
 @controls.command("collect")
 @click.argument("documents", nargs=-1)
-@click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
+@click.option("--site", type=toml_file(), help="controls.toml: paths and lists.")
 @json_option
 @click.pass_context
 def collect(
@@ -139,7 +141,7 @@ def collect(
 
 
 @controls.command("baseline")
-@click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
+@click.option("--site", type=toml_file(), help="controls.toml: paths and lists.")
 def baseline(site: Path | None) -> None:
     """Declare what starts by itself now: units, timers and start scripts, by their digests.
 
@@ -157,22 +159,24 @@ def baseline(site: Path | None) -> None:
 
 
 @controls.command("run")
-@click.option("--site", type=click.Path(path_type=Path), help="controls.toml: paths and lists.")
+@click.option("--site", type=toml_file(), help="controls.toml: paths and lists.")
 @click.option("--family", help="Print one family only; all are judged.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=_SAVED, show_default=True,
+    "--out", type=out_file(makes_folders=True), default=_SAVED, show_default=True,
     help="Where the run is saved.",
 )  # fmt: skip
 @click.option(
-    "--valid", type=click.Path(path_type=Path), help="Write until when each holds, signed."
+    "--valid", type=out_file(makes_folders=True), help="Write until when each holds, signed."
 )
 @click.option(
-    "--valid-key", type=click.Path(path_type=Path), help="The key that signs it (controls new-key)."
+    "--valid-key",
+    type=text_file(made_by="`safehold controls new-key`"),
+    help="The key that signs it (controls new-key).",
 )
 @click.option(
     "--log",
     "log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=log_folder(),
     envvar="SAFEHOLD_LOG",
     help="Record the run in this log: one leaf with the root of all results.",
 )
@@ -226,7 +230,7 @@ def run(
 
 
 @controls.command("new-key")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=out_file())
 @click.option("--name", default="controls", show_default=True, help="Who signs: a host's name.")
 def new_key(path: Path, name: str) -> None:
     """Make the key that signs which controls are met; print its verifier key for `standing`.
@@ -248,19 +252,19 @@ def new_key(path: Path, name: str) -> None:
 
 
 @controls.command("report")
-@click.argument("saved", type=click.Path(path_type=Path), default=_SAVED)
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write the matrix.")
+@click.argument("saved", type=json_file(made_by="`safehold controls run`"), default=_SAVED)
+@click.option("--html", "page", type=out_file(makes_folders=True), help="Write the matrix.")
 @click.option("--family", help="Print one family only.")
 @click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 @click.option(
     "--log",
     "log_dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     help="Refuse a run whose results no leaf of this log holds.",
 )
 @click.option(
     "--log-keys",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     help="Your pinned copy of the log's log.json (default: the log's own).",
 )
 @json_option
@@ -302,8 +306,8 @@ def report(
 
 
 @controls.command("oscal")
-@click.argument("saved", type=click.Path(path_type=Path), default=_SAVED)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+@click.argument("saved", type=json_file(made_by="`safehold controls run`"), default=_SAVED)
+@click.option("--out", type=out_folder(), required=True, help="A folder.")
 def oscal(saved: Path, out: Path) -> None:
     """Write a saved run as OSCAL: catalog, profile and assessment results, checked together.
 
@@ -384,14 +388,9 @@ def _print(results: "tuple[ControlResult, ...]", family: str | None, *, as_json:
 
 
 def _read(path: Path) -> "ControlRun":
-    from safehold.govern.controls.interface import ControlError, ControlRun
+    from safehold.govern.controls.interface import ControlRun
 
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ControlRun)
-    except OSError as error:
-        raise ControlError(f"can't read {path}: {error.strerror}; run `controls run`") from error
-    except msgspec.DecodeError as error:
-        raise ControlError(f"{path.name} is no saved run: {error}") from error
+    return read_json(path, ControlRun, "a run that `safehold controls run` saved")
 
 
 def _write(path: Path, data: bytes) -> None:

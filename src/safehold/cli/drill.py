@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from safehold.cli._places import out_file
+from safehold.cli._reads import log_folder, read_text, text_file
 from safehold.cli._trust import json_option, keys_option
 from safehold.errors import UsageError
 
@@ -25,16 +27,16 @@ def drill() -> None:
 
 
 @drill.command("heist")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the table as Markdown.")
+@click.option("--out", type=out_file(makes_folders=True), help="Write the table as Markdown.")
 @click.option(
     "--docs",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=text_file(),
     help="Replace the table in this page.",
 )
 @click.option(
     "--log",
     "log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=log_folder(),
     envvar="SAFEHOLD_LOG",
     help="Append a leaf that names the controls which held.",
 )
@@ -72,7 +74,7 @@ def heist_command(
         if out is not None:
             out.write_text(markdown(table))
         if docs is not None:
-            docs.write_text(replaced(docs.read_text(encoding="utf-8"), markdown(table)))
+            docs.write_text(replaced(read_text(docs), markdown(table)))
     except OSError as error:
         raise UsageError(f"can't write {out or docs}: {error.strerror}") from error
     if log_dir is not None:
@@ -106,7 +108,7 @@ def replaced(page: str, table: str) -> str:
 @click.option(
     "--log",
     "log_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=log_folder(),
     envvar="SAFEHOLD_LOG",
     help="Append a leaf that names the detections which were tried and found their faults.",
 )
@@ -155,7 +157,7 @@ def judges_command(
 
 
 @drill.command("enclave")
-@click.option("--out", type=click.Path(path_type=Path), help="Save the run of the controls.")
+@click.option("--out", type=out_file(makes_folders=True), help="Save the run of the controls.")
 @click.option("--faults", is_flag=True, help="Plant faults afterwards; exit 1 if one is not found.")
 @json_option
 @click.pass_context

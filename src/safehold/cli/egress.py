@@ -13,6 +13,17 @@ import msgspec
 
 from safehold.cli._egress_hidden import command as hidden_bits_command
 from safehold.cli._egress_tools import TOOLS
+from safehold.cli._places import out_file, out_folder
+from safehold.cli._reads import (
+    NamedPlace,
+    any_place,
+    json_file,
+    log_folder,
+    read_json,
+    rows_file,
+    text_file,
+    toml_file,
+)
 from safehold.cli._values import SENTENCE, Finite, WholeNumber
 from safehold.errors import UsageError
 from safehold.secure.egress.enforcement.enforce import Enforcer
@@ -27,8 +38,6 @@ if TYPE_CHECKING:
     from safehold.secure.egress.watch.watch import Watch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUT = click.Path(dir_okay=False, path_type=Path)
 _DEFAULT_STATE = "/var/lib/safehold/egress"
 
 
@@ -37,12 +46,16 @@ def files(command: Command) -> Command:
     register = click.option(
         "--register",
         "register_file",
-        type=_FILE,
+        type=toml_file(made_by="`safehold egress init`"),
         default="egress.toml",
         help="The register of flows.",
     )
     plan = click.option(
-        "--plan", "plan_file", type=_FILE, default="egress-plan.toml", help="The plan of budgets."
+        "--plan",
+        "plan_file",
+        type=toml_file(made_by="`safehold egress init`"),
+        default="egress-plan.toml",
+        help="The plan of budgets.",
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
     return register(plan(as_json(command)))
@@ -53,7 +66,7 @@ def host(command: Command) -> Command:
     folder = click.option(
         "--state",
         "state_dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=NamedPlace(folder=True),
         default=_DEFAULT_STATE,
         show_default=True,
         help="Where enforcement remembers what was sent.",
@@ -62,7 +75,7 @@ def host(command: Command) -> Command:
     log = click.option(
         "--log",
         "log_dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=log_folder(),
         default=None,
         envvar="SAFEHOLD_LOG",
         help="Transparency log whose two-party grants may loosen anything (none: nothing may).",
@@ -70,7 +83,7 @@ def host(command: Command) -> Command:
     keys = click.option(
         "--keys",
         "key_dir",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=log_folder(),
         default=None,
         envvar="SAFEHOLD_LOG_KEYS",
         help="The log's private keys.",
@@ -78,7 +91,7 @@ def host(command: Command) -> Command:
     releases = click.option(
         "--releases",
         "releases_file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=toml_file(),
         default=None,
         envvar="SAFEHOLD_RELEASES",
         help="TOML file that names the log of releases: only what it released is applied.",
@@ -206,7 +219,7 @@ def plan(register_file: Path, plan_file: Path, as_json: bool) -> None:
 @files
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=out_folder(),
     required=True,
     help="Folder for the transaction and the proof.",
 )
@@ -254,13 +267,16 @@ def compile_(register_file: Path, plan_file: Path, as_json: bool, out: Path) -> 
 def approved_files(command: Command) -> Command:
     """Add the files that `apply` approves beside register and plan."""
     senders = click.option(
-        "--senders", type=_FILE, default=None, help="Who signs rows of explained bytes."
+        "--senders", type=toml_file(), default=None, help="Who signs rows of explained bytes."
     )
     quotas = click.option(
-        "--quotas", type=_FILE, default=None, help="TOML of bytes and tokens per account."
+        "--quotas", type=toml_file(), default=None, help="TOML of bytes and tokens per account."
     )
     detectors = click.option(
-        "--detectors", type=_FILE, default=None, help="From `safehold egress baseline`."
+        "--detectors",
+        type=json_file(made_by="`safehold egress baseline`"),
+        default=None,
+        help="From `safehold egress baseline`.",
     )
     return senders(quotas(detectors(command)))
 
@@ -533,28 +549,49 @@ def _repeats(netns: str | None, plan: "EgressPlan") -> "RepeatReader | None":
 )
 @click.option(
     "--alert-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(),
     default=None,
     help="Append each alarm to this file, as a JSON line.",
 )
 @click.option("--webhook", default=None, help="URL that gets every alert as JSON.")
 @click.option(
     "--metrics",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=out_file(makes_folders=True),
     default=None,
     help="Keep counters in this file, for Prometheus' textfile collector.",
 )
 @click.option("--sockets", is_flag=True, help="Score the shape of TCP connections (PCR, beacons).")
-@click.option("--dns-log", type=_FILE, default=None, help="Resolver's log: JSON of time and name.")
-@click.option("--shape-limits", type=_FILE, default=None, help="JSON of limits by shape score.")
+@click.option(
+    "--dns-log", type=rows_file(), default=None, help="Resolver's log: JSON of time and name."
+)
+@click.option(
+    "--shape-limits", type=json_file(), default=None, help="JSON of limits by shape score."
+)
 @click.option("--ticks", type=WholeNumber(1), default=None, help="Stop after so many looks.")
-@click.option("--access-log", type=_OUT, default=None, help="A line for each ended connection.")
-@click.option("--page", type=_OUT, default=None, help="Draw the timeline page anew each minute.")
+@click.option(
+    "--access-log", type=out_file(), default=None, help="A line for each ended connection."
+)
+@click.option(
+    "--page",
+    type=out_file(makes_folders=True),
+    default=None,
+    help="Draw the timeline page anew each minute.",
+)
 @click.option("--otlp", is_flag=True, help="Export metrics by OpenTelemetry (OTEL_* variables).")
-@click.option("--counts", type=_OUT, default=None, help="Tell the other side our counts here.")
-@click.option("--counts-key", type=_FILE, default=None, help="Our key, from `sender-key`.")
-@click.option("--peer-counts", type=_OUT, default=None, help="The other side's counts.")
-@click.option("--peer-key", type=_FILE, default=None, help="The other side's public key.")
+@click.option(
+    "--counts",
+    type=out_file(makes_folders=True),
+    default=None,
+    help="Tell the other side our counts here.",
+)
+@click.option(
+    "--counts-key",
+    type=text_file(made_by="`safehold egress sender-key`"),
+    default=None,
+    help="Our key, from `sender-key`.",
+)
+@click.option("--peer-counts", type=any_place(), default=None, help="The other side's counts.")
+@click.option("--peer-key", type=text_file(), default=None, help="The other side's public key.")
 def run(
     senders: Path | None,
     detectors: Path | None,
@@ -661,12 +698,7 @@ def _detectors(path: Path | None) -> "dict[str, Detector]":
 
     if path is None:
         return {}
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, Detector])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise UsageError(
-            f"{path.name}: expected detectors from `safehold egress baseline`"
-        ) from error
+    found = read_json(path, dict[str, Detector], "detectors from `safehold egress baseline`")
     if any(one.thresholds.steps != STEPS for one in found.values()):
         raise UsageError(
             f"{path.name}: its levels are for the steps of another release; run `safehold egress "
@@ -681,7 +713,7 @@ def _detectors(path: Path | None) -> "dict[str, Detector]":
 @click.option(
     "--log",
     "log_dir",
-    type=click.Path(path_type=Path),
+    type=log_folder(),
     default=None,
     hidden=True,
     help="Where the transparency log is.",

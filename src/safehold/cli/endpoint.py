@@ -16,6 +16,8 @@ from safehold.cli._endpoint_attack import attack
 from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_command
 from safehold.cli._endpoint_lsm import lsm_group
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
+from safehold.cli._places import out_file
+from safehold.cli._reads import any_place, read_text, text_file, toml_file
 from safehold.cli._values import Words
 from safehold.errors import ConfigError
 
@@ -29,14 +31,14 @@ _GUARD_LOADS = ("safehold.trust.release.interface", "safehold.trust.released.fol
 policy_option = click.option(
     "--policy",
     "policy_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     default="endpoint.toml",
     show_default=True,
     help="The software policy.",
 )
 records_option = click.option(
     "--records",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=any_place(),
     default=_FOLDER / "denials.jsonl",
     show_default=True,
     help="Where refusals are written.",
@@ -44,7 +46,7 @@ records_option = click.option(
 socket_option = click.option(
     "--socket",
     "socket_path",
-    type=click.Path(path_type=Path),
+    type=any_place(),
     default="/run/safehold/endpoint.sock",
     show_default=True,
     help="The guard's heartbeat.",
@@ -72,7 +74,7 @@ for _command in (attack, compile_command, decoy_group, floor_command, lsm_group)
 
 @endpoint.command()
 @click.argument("name")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=out_file())
 def keygen(name: str, file: Path) -> None:
     """Make a key that signs inventories; print its public half for the policy.
 
@@ -92,11 +94,11 @@ def keygen(name: str, file: Path) -> None:
 
 
 @endpoint.command("scan")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=out_file(makes_folders=True))
 @click.option("--host", required=True, help="The host's name, as its policy has it.")
 @click.option(
     "--signer",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=text_file(made_by="`safehold endpoint keygen`"),
     required=True,
     help="The key that signs the inventory.",
 )
@@ -122,9 +124,9 @@ def scan_command(
         scan,
         store_cache,
     )
-    from safehold.trust.log.note import SigningKey
+    from safehold.trust.log.key_files import read_private_key
 
-    key = SigningKey.parse(signer.read_text(encoding="utf-8"))
+    key = read_private_key(signer)
     memory = file.with_name(file.name + ".cache")
     began = time.monotonic()
     before = load_cache(memory)
@@ -193,7 +195,7 @@ def lint_command(policy_file: Path, elsewhere: bool, as_json: bool) -> None:
 @click.option(
     "--releases",
     "releases_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     default=None,
     envvar="SAFEHOLD_RELEASES",
     help="TOML file that names the log of releases: only the policy that it released is guarded.",
@@ -309,10 +311,10 @@ def suggest_command(
 
 
 @endpoint.command("install")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=toml_file())
 @click.option(
     "--place",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=any_place(),
     default="/etc/safehold/endpoint.toml",
     show_default=True,
     help="The installed policy.",
@@ -336,7 +338,7 @@ def install_command(
     loosener: Loosener = NoLoosening()
     if log_dir is not None:
         loosener = DeskLoosener(open_desk(log_dir, key_dir))
-    grant, found = install(file.read_text(encoding="utf-8"), place, loosener)
+    grant, found = install(read_text(file), place, loosener)
     facts = {"installed": str(place), "grant": grant, "weaker": [one.path for one in found]}
     if as_json:
         click.echo(json.dumps(facts))

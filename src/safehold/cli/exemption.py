@@ -7,6 +7,8 @@ import click
 import msgspec
 
 from safehold.cli._notify import notify_option
+from safehold.cli._places import out_file
+from safehold.cli._reads import json_file, toml_file
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.cli._values import SENTENCE, WholeNumber
 from safehold.errors import UsageError
@@ -21,7 +23,7 @@ _DAY_S = 86_400
 _application_option = click.option(
     "--application",
     "application_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     required=True,
     help="What `exemption apply` wrote; it stays off the log.",
 )
@@ -57,8 +59,8 @@ def exemption() -> None:
 
 
 @exemption.command("apply")
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.argument("path", type=toml_file())
+@click.option("--out", type=out_file(), required=True, help="The file to write.")
 def apply_(path: Path, out: Path) -> None:
     """Turn an application (TOML) into the file that is reviewed; it holds personal data.
 
@@ -76,7 +78,7 @@ def apply_(path: Path, out: Path) -> None:
 
 
 @exemption.command("review")
-@click.argument("application_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("application_file", type=json_file())
 @click.option("--relax", "relaxations", multiple=True, help="CLAUSE=ACTION, as it would be asked.")
 @click.option("--constitution", default=None, help="Name or file: it says the clauses' tier.")
 @click.option("--grant", "grant_id", default=None, help="Compare with what a request says.")
@@ -360,7 +362,7 @@ def renew(
 @click.option(
     "--application",
     "application_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=json_file(),
     help="Tell its contact at once (with --notify).",
 )
 @notify_option

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-import msgspec
 
+from safehold.cli._reads import json_file, log_folder, read_json
 from safehold.cli._trust import json_option
 from safehold.cli._values import POSIX_S
 from safehold.errors import UsageError
@@ -28,11 +28,15 @@ def govern() -> None:
 
 
 @govern.command("due")
-@click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
-@click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+@click.option("--log", "log_dir", type=log_folder(), help="The log, or a copy.")
+@click.option("--log-keys", type=json_file(), help="Your pinned log.json.")
 @click.option("--standards", help="The document of standards, for its reviews.")
-@click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
-@click.option("--report", "saved", type=click.Path(path_type=Path), help="A report.json.")
+@click.option(
+    "--controls", type=json_file(made_by="`safehold controls run`"), help="A saved run of controls."
+)
+@click.option(
+    "--report", "saved", type=json_file(made_by="`safehold report build`"), help="A report.json."
+)
 @click.option(
     "--days",
     type=click.IntRange(0, 400),
@@ -164,11 +168,4 @@ def incident(
 
 
 def _decode(path: Path, kind: type[T]) -> T:
-    from safehold.govern.cadence.incidents import CadenceError
-
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise CadenceError(f"can't read {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise CadenceError(f"{path.name}: {error}") from error
+    return read_json(path, kind, f"a {kind.__name__}")

@@ -17,6 +17,7 @@ from safehold.cli._grant_sight import (
     whoami,
 )
 from safehold.cli._notify import notify_option
+from safehold.cli._reads import read_text, text_file, toml_file
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.cli._values import PORT, SENTENCE, WholeNumber
 from safehold.errors import TrustError, UsageError
@@ -200,12 +201,12 @@ def _signing(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the ways to sign: a key file, or a signature made elsewhere."""
     command = click.option(
         "--signature",
-        type=click.Path(exists=True, path_type=Path),
+        type=text_file(),
         help="An SSHSIG made elsewhere over what `grant statement` printed.",
     )(command)
     return click.option(
         "--ssh-key",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=text_file(),
         envvar="SAFEHOLD_SSH_KEY",
         help="Your SSH key file; ssh-keygen signs with it.",
     )(command)
@@ -215,7 +216,7 @@ def _proof(act: "Act", document: object, ssh_key: Path | None, signature: Path |
     from safehold.cli._trust import proof_of, sign
 
     if signature is not None:
-        return proof_of(signature.read_text())
+        return proof_of(read_text(signature))
     if ssh_key is None:
         raise UsageError("expected --ssh-key or --signature")
     return sign(ssh_key, act, document)
@@ -551,11 +552,11 @@ def list_(everything: bool, as_json: bool, log_dir: Path, key_dir: Path | None) 
 
 
 @grant.command("policy")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=toml_file())
 @click.option("--request", "ask", is_flag=True, help="Ask to put it in force.")
 @click.option(
     "--ssh-key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=text_file(),
     envvar="SAFEHOLD_SSH_KEY",
     help="Your SSH private key, to ask for the change; without it the file is checked.",
 )
@@ -581,7 +582,7 @@ def policy_(
         load_policy,
     )
 
-    text = path.read_text()
+    text = read_text(path)
     new = load_policy(text)
     check_governing(new)
     if not ask:

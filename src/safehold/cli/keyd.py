@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from safehold.cli._places import out_folder
+from safehold.cli._reads import any_file, in_folder, toml_file
 from safehold.cli._weights import json_option
 
 
@@ -26,7 +28,7 @@ def keyd() -> None:
 @keyd.command()
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     default="keyd.toml",
     envvar="SAFEHOLD_KEYD_CONFIG",
     show_default=True,
@@ -79,13 +81,13 @@ def host(as_json: bool) -> None:
 @click.option(
     "--exe",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=any_file(),
     help="The program that will load (for Python: the interpreter).",
 )
 @click.option(
     "--code",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=in_folder(),
     help="The folders of keyd.toml's `code`, in the same order.",
 )
 @json_option
@@ -103,7 +105,7 @@ def workload(exe: Path, code: tuple[Path, ...], as_json: bool) -> None:
 
 
 @keyd.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=out_folder())
 def memory(folder: Path) -> None:
     """Make keyd's memory of the log, once. It refuses to start without, and to begin anew.
 

@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._places import out_file
+from safehold.cli._reads import (
+    NamedPlace,
+    any_file,
+    any_place,
+    json_file,
+    log_folder,
+    read_bytes,
+    read_text,
+)
 from safehold.cli._trust import json_option, keys_option
 from safehold.cli._values import KEPT_NUMBER, WholeNumber
 from safehold.errors import TrustError, UsageError
@@ -14,7 +24,7 @@ from safehold.errors import TrustError, UsageError
 if TYPE_CHECKING:
     from safehold.trust.log.note import SigningKey
 
-directory = click.argument("log_dir", type=click.Path(path_type=Path))
+directory = click.argument("log_dir", type=log_folder())
 
 
 @click.group()
@@ -26,7 +36,7 @@ def log() -> None:
       safehold log init trust-log --origin example.org/enclave
       safehold log append trust-log --kind incident --fact summary="drill"
       safehold log prove trust-log 0 > first.tlog-proof
-      safehold log verify COPY --keys pinned-log.json
+      safehold log verify COPY --log-keys pinned-log.json
     """
 
 
@@ -145,7 +155,7 @@ def checkpoint(log_dir: Path, key_dir: Path | None) -> None:
 
     store = open_store(log_dir, key_dir)
     store.publish()
-    click.echo((log_dir / "checkpoint").read_text(), nl=False)
+    click.echo(read_text(log_dir / "checkpoint"), nl=False)
 
 
 @log.command()
@@ -224,13 +234,14 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
 
 
 @log.command()
-@click.argument("target", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", type=NamedPlace(exists=True))
 @click.option(
-    "--keys",
+    "--log-keys",
     "keys_file",
-    type=click.Path(exists=True, path_type=Path),
+    type=json_file(),
     help="The log.json that you pinned. Without it the copy vouches for itself.",
 )
+@click.option("--keys", "earlier", type=json_file(), hidden=True)  # its name until 0.2
 @click.option(
     "--witnesses",
     default=0,
@@ -244,7 +255,7 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
 @click.option(
     "--entry",
     "entry_file",
-    type=click.Path(exists=True, path_type=Path),
+    type=any_file(),
     help="TARGET is a .tlog-proof: the raw entry it is about.",
 )
 @json_option
@@ -252,6 +263,7 @@ def verify(
     *,
     target: Path,
     keys_file: Path | None,
+    earlier: Path | None,
     witnesses: int,
     at_least: int,
     entry_file: Path | None,
@@ -265,8 +277,8 @@ def verify(
 
     \b
     Examples:
-      safehold log verify COPY --keys pinned-log.json --witnesses 2 --at-least 1000
-      safehold log verify seven.tlog-proof --entry seven.json --keys pinned-log.json
+      safehold log verify COPY --log-keys pinned-log.json --witnesses 2 --at-least 1000
+      safehold log verify seven.tlog-proof --entry seven.json --log-keys pinned-log.json
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -277,6 +289,9 @@ def verify(
     from safehold.trust.log.keys import read_keys
     from safehold.trust.log.proof import check_proof
 
+    if keys_file is not None and earlier is not None:
+        raise UsageError("expected --log-keys once: --keys is its earlier name")
+    keys_file = keys_file or earlier
     console = Console(stderr=True)
     if keys_file is None and entry_file is None:
         console.print(
@@ -285,10 +300,10 @@ def verify(
         )
     if entry_file is not None:
         if keys_file is None:
-            raise UsageError("expected --keys: a proof does not say whose log it must be")
+            raise UsageError("expected --log-keys: a proof does not say whose log it must be")
         proved = check_proof(
-            target.read_text(),
-            entry_file.read_bytes(),
+            read_text(target),
+            read_bytes(entry_file),
             read_keys(keys_file),
             need_witnesses=witnesses,
             at_least=at_least,
@@ -361,7 +376,7 @@ def add_key(log_dir: Path, vkey: str) -> None:
 
 
 @log.command("keygen")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=out_file(makes_folders=True))
 @click.option("--name", required=True, help="The service's name, such as example.org/keyd.")
 def keygen(path: Path, name: str) -> None:
     """Make the private key of another service that emits leaves; print its public key.
@@ -379,17 +394,17 @@ def keygen(path: Path, name: str) -> None:
 
 
 @log.command()
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target", type=log_folder())
 @click.option(
     "--state",
-    type=click.Path(path_type=Path),
+    type=any_place(),
     required=True,
     help="The witness's memory and key: on another machine, kept by other people.",
 )
 @click.option("--init", "name", default=None, metavar="NAME", help="First make the witness NAME.")
 @click.option(
     "--log-keys",
-    type=click.Path(exists=True, path_type=Path),
+    type=json_file(),
     default=None,
     help="The log.json that the witness pinned.",
 )

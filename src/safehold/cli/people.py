@@ -2,11 +2,13 @@
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from safehold.cli._places import out_file
+from safehold.cli._reads import json_file, read_bytes, read_json, read_text, text_file, toml_file
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.errors import UsageError
 from safehold.trust.people.interface import Kind
@@ -57,11 +59,11 @@ def _team(text: str) -> "Team":
 
 
 @people.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=out_file())
 @click.option("--origin", required=True, help="The log's origin.")
 @click.option(
     "--policy",
-    type=click.Path(exists=True, path_type=Path),
+    type=toml_file(),
     required=True,
     help="The policy of grants that the founders sign too.",
 )
@@ -92,7 +94,7 @@ def draft(
         persons=tuple(_founder(text) for text in persons), teams=tuple(_team(one) for one in teams)
     )
     check_roster(roster)
-    text = policy.read_text()
+    text = read_text(policy)
     checked = load_policy(text)
     check_governing(checked)
     check_achievable(checked, roster)
@@ -124,21 +126,18 @@ def _person(
 def _public_key(path: Path) -> "SshKey":
     from safehold.trust.people.sshsig import parse_public_key
 
-    try:
-        return parse_public_key(path.read_text())
-    except OSError as error:
-        raise UsageError(f"can't read the public key {path}: {error.strerror}") from error
+    return parse_public_key(read_text(path))
 
 
 def _founding(path: Path) -> "Founding":
     from safehold.canonical import parse_canonical
     from safehold.trust.grants.events import Founding
 
-    return parse_canonical(path.read_bytes(), Founding, what="a founding document")
+    return parse_canonical(read_bytes(path), Founding, what="a founding document")
 
 
 @people.command("sign")
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=json_file())
 @ssh_key_option
 def sign_(path: Path, ssh_key: Path) -> None:
     """Show the founding document and sign it with your key.
@@ -161,8 +160,8 @@ def sign_(path: Path, ssh_key: Path) -> None:
 
 
 @people.command()
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.argument("signatures", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=json_file())
+@click.argument("signatures", nargs=-1, type=text_file())
 @log_options
 def found(path: Path, signatures: tuple[Path, ...], log_dir: Path, key_dir: Path | None) -> None:
     """Found the enclave: record the document with every founder's signature.
@@ -176,7 +175,7 @@ def found(path: Path, signatures: tuple[Path, ...], log_dir: Path, key_dir: Path
     from safehold.trust.log.keys import read_keys, write_keys
 
     founding = _founding(path)
-    proofs = tuple(proof_of(one.read_text()) for one in signatures)
+    proofs = tuple(proof_of(read_text(one)) for one in signatures)
     open_desk(log_dir, key_dir).found(founding, proofs)
     digest = sha256_hex(canonical(founding))
     keys = read_keys(log_dir / "log.json")
@@ -229,7 +228,7 @@ def _ask(
 
 
 @people.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=out_file())
 @click.option("--person", "person_id", help="Whose key this will be; without it: a new person.")
 @click.option("--name", help="The new person's name.")
 @click.option(
@@ -243,7 +242,7 @@ def _ask(
 @click.option("--role", "roles", multiple=True, help="A role of the person; may be repeated.")
 @click.option(
     "--log-keys",
-    type=click.Path(exists=True, path_type=Path),
+    type=json_file(),
     required=True,
     help="Your pinned copy of the log's log.json: the offer is for that enclave alone.",
 )
@@ -296,19 +295,14 @@ def offer(
 def _offer(path: Path) -> "EnrolPerson | AddKey":
     from safehold.trust.grants.details import AddKey, EnrolPerson
 
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=EnrolPerson | AddKey)
-    except OSError as error:
-        raise UsageError(f"can't read the offer {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"expected an offer (`safehold people offer`, or the page /enrol), got {path.name}: "
-            f"{error}"
-        ) from error
+    what = "an offer of `safehold people offer`, or of the page /enrol"
+    either: Any = EnrolPerson | AddKey
+    offer: EnrolPerson | AddKey = read_json(path, either, what)
+    return offer
 
 
 @people.command()
-@click.argument("offered", type=click.Path(exists=True, path_type=Path))
+@click.argument("offered", type=json_file())
 @ssh_key_option
 @log_options
 def enrol(offered: Path, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:
@@ -351,7 +345,7 @@ def remove(person_id: str, ssh_key: Path, log_dir: Path, key_dir: Path | None) -
 
 
 @people.command("add-key")
-@click.argument("offered", type=click.Path(exists=True, path_type=Path))
+@click.argument("offered", type=json_file())
 @ssh_key_option
 @log_options
 def add_key(offered: Path, ssh_key: Path, log_dir: Path, key_dir: Path | None) -> None:

@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from safehold.cli._places import out_folder
+from safehold.cli._reads import (
+    in_folder,
+    json_file,
+    log_folder,
+    read_bytes,
+    read_json,
+    read_text,
+    text_file,
+)
 from safehold.cli._trust import json_option
 from safehold.cli._values import (
     POSIX_S,
@@ -27,8 +37,8 @@ _level = click.option(
     show_default=True,
     help="Who may read it.",
 )
-_log = click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
-_keys = click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+_log = click.option("--log", "log_dir", type=log_folder(), help="The log, or a copy.")
+_keys = click.option("--log-keys", type=json_file(), help="Your pinned log.json.")
 _at = click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 
 
@@ -65,7 +75,7 @@ def lint(case: str) -> None:
 
 @report.command("evidence")
 @click.argument("kind", type=click.Choice(list(ADAPTERS)))
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=json_file())
 @click.option("--id", "name", help="Its id in the case (default: the kind).")
 @click.option("--bundle", default="", help="SHA-256 of the bundle that it is of.")
 @click.option(
@@ -81,7 +91,7 @@ def lint(case: str) -> None:
     default="internal",
     help="Who may read it: a report shows it at that level or a more closed one.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of evidence.")
+@click.option("--out", type=out_folder(), required=True, help="Folder of evidence.")
 @_at
 def evidence(
     kind: str,
@@ -115,7 +125,7 @@ def evidence(
         made=made,
         holds_s=days * 86_400,
         bundle=bundle,
-        fields=figures_of(kind, _read(file), Audience(audience)),
+        fields=figures_of(kind, read_bytes(file), Audience(audience)),
     )
     _write(out / f"{one.id}.json", msgspec.json.format(msgspec.json.encode(one), indent=1))
     click.echo(f"{out / one.id}.json: {', '.join(one.fields)}")
@@ -124,12 +134,12 @@ def evidence(
 @report.command("build")
 @click.argument("case")
 @click.option("--bundle", default="", help="SHA-256 of the live bundle.")
-@click.option("--controls", type=click.Path(path_type=Path), help="A saved run of controls.")
 @click.option(
-    "--met", type=click.Path(path_type=Path), help="The signed file of `controls run --valid`."
+    "--controls", type=json_file(made_by="`safehold controls run`"), help="A saved run of controls."
 )
+@click.option("--met", type=text_file(), help="The signed file of `controls run --valid`.")
 @click.option("--controls-key", help="Its signer's verifier key: then that very run was signed.")
-@click.option("--evidence", "folder", type=click.Path(path_type=Path), help="Folder of evidence.")
+@click.option("--evidence", "folder", type=in_folder(), help="Folder of evidence.")
 @_log
 @_keys
 @click.option("--standards", help="The document of standards, as `safehold standards` takes it.")
@@ -138,7 +148,7 @@ def evidence(
 @_level
 @_at
 @click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
+@click.option("--out", type=out_folder(), required=True, help="A folder.")
 @json_option
 @click.pass_context
 def build(
@@ -190,7 +200,7 @@ def build(
 
 
 @report.command("stale")
-@click.argument("saved", type=click.Path(path_type=Path))
+@click.argument("saved", type=json_file())
 @_at
 @json_option
 @click.pass_context
@@ -217,7 +227,7 @@ def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) ->
 
 
 @report.command("verify")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=in_folder())
 @_log
 @_keys
 @click.pass_context
@@ -238,7 +248,7 @@ def verify(
     made = _load(folder / "report.json")
     log = _log_of(log_dir, log_keys)
     signers = signers_of(log, report_sha256(made)) if log is not None else ()
-    page = _read(folder / "report.html").decode("utf-8", "replace")
+    page = read_text(folder / "report.html")
     if page not in {report_html(made, signers), report_html(made)}:
         raise ReportError("the page is not that of report.json, or names signers of its own")
     click.echo(f"SHA-256 {report_sha256(made)}; signed by: {', '.join(signers) or 'nobody'}")
@@ -247,7 +257,7 @@ def verify(
 
 
 @report.command("render")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=in_folder())
 @_log
 @_keys
 @click.option("--pdf", is_flag=True, help="Write a PDF beside the page.")
@@ -272,8 +282,8 @@ def render(folder: Path, log_dir: Path | None, log_keys: Path | None, pdf: bool)
 
 
 @report.command("diff")
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("old", type=json_file())
+@click.argument("new", type=json_file())
 @json_option
 @click.pass_context
 def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
@@ -308,8 +318,8 @@ def _signed_run(controls: Path | None, met: Path | None, key: str | None) -> Non
         return
     if met is None or key is None or controls is None:
         raise UsageError("expected --controls, --met and --controls-key together")
-    signed = read_met(_read(met), parse_vkey(key))
-    if signed.run_sha256 != sha256_hex(_read(controls)):
+    signed = read_met(read_bytes(met), parse_vkey(key))
+    if signed.run_sha256 != sha256_hex(read_bytes(controls)):
         raise ReportError(f"{controls.name} is not the run whose met controls were signed")
 
 
@@ -347,16 +357,13 @@ def _gather(
         of_standing,
         read_folder,
     )
-    from safehold.govern.report.interface import CaseEvidence, CaseSources, ReportError
+    from safehold.govern.report.interface import CaseEvidence, CaseSources
     from safehold.trust.standing.gate import ModelStanding
     from safehold.trust.standing.interface import StandingRecord
 
     found: list[CaseEvidence] = list(read_folder(folder)) if folder is not None else []
     if controls is not None:
-        try:
-            run = msgspec.json.decode(_read(controls), type=ControlRun)
-        except msgspec.DecodeError as error:
-            raise ReportError(f"{controls.name} is no saved run: {error}") from error
+        run = read_json(controls, ControlRun, "a run that `safehold controls run` saved")
         found += of_controls(read_again(run, stock_catalogue(), at))
     log = _log_of(log_dir, log_keys)
     if log is not None:
@@ -396,21 +403,9 @@ def _now(at: int | None) -> int:
 
 
 def _load(path: Path) -> "Report":
-    from safehold.govern.report.interface import Report, ReportError
+    from safehold.govern.report.interface import Report
 
-    try:
-        return msgspec.json.decode(_read(path), type=Report)
-    except msgspec.DecodeError as error:
-        raise ReportError(f"{path.name} is no report: {error}") from error
-
-
-def _read(path: Path) -> bytes:
-    from safehold.govern.report.interface import ReportError
-
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReportError(f"can't read {path}: {error.strerror}") from error
+    return read_json(path, Report, "a report of `safehold report build`")
 
 
 def _write(path: Path, data: bytes) -> None:

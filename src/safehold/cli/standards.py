@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from safehold.cli._reads import json_file, log_folder, read_text, rows_file, text_file
 from safehold.cli._trust import json_option, log_options, ssh_key_option
 from safehold.cli._values import (
     POSIX_S,
@@ -46,11 +47,11 @@ def standards() -> None:
 
 _history = click.option(
     "--history",
-    type=click.Path(path_type=Path),
+    type=rows_file(),
     help="JSONL of records (unsigned: a draft).",
 )
-_log = click.option("--log", "log_dir", type=click.Path(path_type=Path), help="The log, or a copy.")
-_keys = click.option("--log-keys", type=click.Path(path_type=Path), help="Your pinned log.json.")
+_log = click.option("--log", "log_dir", type=log_folder(), help="The log, or a copy.")
+_keys = click.option("--log-keys", type=json_file(), help="Your pinned log.json.")
 _model = click.option("--model", required=True, help="SHA-256 of the model.")
 _compute = click.option(
     "--compute", type=Finite(0, min_open=True), required=True, help="Its effective compute."
@@ -202,7 +203,7 @@ def rules(team: str) -> None:
 @standards.command("ask")
 @click.argument("act", type=click.Choice([*REPORTED, *DECIDED]))
 @click.option("--document", required=True, help="The document that the act is under.")
-@click.option("--record", type=click.Path(path_type=Path), required=True, help="JSON of the act.")
+@click.option("--record", type=json_file(), required=True, help="JSON of the act.")
 @ssh_key_option
 @log_options
 def ask(
@@ -221,11 +222,7 @@ def ask(
     from safehold.trust.demands.records import record_fault
     from safehold.trust.grants.details import StandingAct
 
-    try:
-        text = record.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {record}") from error
-    details = StandingAct(document_digest(load_standards(document)), text)
+    details = StandingAct(document_digest(load_standards(document)), read_text(record))
     fault = record_fault(act, details)
     if fault:
         raise UsageError(fault)
@@ -244,9 +241,7 @@ def ask(
 @_log
 @_keys
 @_at
-@click.option(
-    "--controls", type=click.Path(path_type=Path), help="What `controls run --valid` wrote."
-)
+@click.option("--controls", type=text_file(), help="What `controls run --valid` wrote.")
 @click.option("--controls-key", help="Its signer's verifier key; without one: plain JSON.")
 @json_option
 @click.pass_context

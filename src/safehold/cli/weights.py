@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from safehold.cli._places import out_folder
+from safehold.cli._reads import in_folder, toml_file
 from safehold.cli._trust import log_options, ssh_key_option
 from safehold.cli._values import SENTENCE, WholeNumber
 from safehold.cli._weights import (
@@ -44,7 +46,7 @@ def weights() -> None:
 
 
 @weights.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=out_folder())
 def keygen(folder: Path) -> None:
     """Make a publisher's keys: Ed25519 for headers, P-256 for manifests.
 
@@ -60,8 +62,8 @@ def keygen(folder: Path) -> None:
 
 
 @weights.command("seal")
-@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("source", type=in_folder())
+@click.argument("destination", type=out_folder())
 @click.option("--model", required=True, help="The model's name, as grants will say it.")
 @click.option("--version", required=True, help="Its version.")
 @signer_option
@@ -70,7 +72,7 @@ def keygen(folder: Path) -> None:
     "providers",
     multiple=True,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     help="Provider file; several wrap the same key.",
 )
 @click.option(
@@ -358,14 +360,14 @@ def load(
     "--unsafe-without-keyd",
     "unsafe",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     help="Unwrap here with this provider file (key files and shares only).",
 )
 @click.option(
     "--provider",
     "providers",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=toml_file(),
     help="With --unsafe-without-keyd: wrap with this provider file.",
 )
 @json_option
