@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
-from safehold.cli._reads import NamedPlace, in_folder, rows_file
+from safehold.cli._reads import NamedPlace, any_place, in_folder, rows_file
 
 _ANEW_S = 60.0
 _pins = click.option(
@@ -113,24 +113,37 @@ def status(pins: Path, as_json: bool) -> None:
 @lsm_group.command("stop")
 @click.option("--host", required=True, help="The host's name.")
 @_pins
+@click.option(
+    "--place",
+    type=any_place(),
+    default="/etc/safehold/endpoint.toml",
+    show_default=True,
+    help="The installed policy: the memory of the log is beside it.",
+)
 @log_option
 @keys_option
-def stop(host: str, pins: Path, log_dir: Path | None, key_dir: Path | None) -> None:
+def stop(host: str, pins: Path, place: Path, log_dir: Path | None, key_dir: Path | None) -> None:
     """Take the program out of force: a weakening, which needs a grant of `endpoint.loosen`.
 
-    The grant's resource is `endpoint`, named by the SHA-256 of the word `lsm-stop`.
+    The grant's resource is `endpoint`, named by the SHA-256 of the word `lsm-stop`. It counts in
+    the log that `endpoint memory` pinned, and in no other.
 
     \b
     Example:
       safehold endpoint lsm stop --host gpu-1 --log log/ --keys keys/
     """
     from safehold.cli._trust import open_desk
-    from safehold.secure.endpoint.changing import DeskLoosener, Loosener, NoLoosening
+    from safehold.secure.endpoint.changing import (
+        DeskLoosener,
+        Loosener,
+        NoLoosening,
+        memory_of,
+    )
     from safehold.secure.endpoint.lsm.program import STOP_SHA256, remove
 
     loosener: Loosener = NoLoosening()
     if log_dir is not None:
-        loosener = DeskLoosener(open_desk(log_dir, key_dir))
+        loosener = DeskLoosener(open_desk(log_dir, key_dir), memory_of(place))
     grant = loosener.require(STOP_SHA256, host)
     remove(pins)
     click.echo(f"out of force by grant {grant}")

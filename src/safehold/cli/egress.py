@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _DEFAULT_STATE = "/var/lib/safehold/egress"
+_LOG_MEMORY = "log-memory"
 
 
 def files(command: Command) -> Command:
@@ -167,7 +168,7 @@ def _open(
     if log_dir is not None:
         desk = open_desk(log_dir, key_dir)
         audit = BothLogs([audit, DeskAudit(desk, os.uname().nodename)])
-        authorizer = DeskAuthorizer(desk, os.uname().nodename)
+        authorizer = DeskAuthorizer(desk, os.uname().nodename, state_dir / _LOG_MEMORY)
         grants = DeskWeightGrants(desk)
     enforcer = Enforcer(
         register=rules,
@@ -748,6 +749,36 @@ def flows(
         flow5 = item.flow
         where = f"{flow5.protocol} {flow5.destination} {flow5.port} uid {flow5.uid}"
         click.echo(f"{'UNDECLARED':<26}{'':<9}{human_bytes(item.sent):>10}   {where}")
+
+
+@egress.command("memory")
+@click.option(
+    "--log-keys",
+    type=json_file(),
+    required=True,
+    help="Your pinned copy of the founded log's log.json.",
+)
+@click.option(
+    "--state",
+    "state_dir",
+    type=NamedPlace(folder=True),
+    default=_DEFAULT_STATE,
+    show_default=True,
+    help="Where enforcement remembers what was sent.",
+)
+def memory(log_keys: Path, state_dir: Path) -> None:
+    """Pin the log whose grants may loosen anything: once, when the host is set up.
+
+    \b
+    Example:
+      safehold egress memory --log-keys pinned-log.json
+    """
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.log.memory import begin_log_memory
+
+    keys = read_keys(log_keys)
+    begin_log_memory(state_dir / _LOG_MEMORY, keys)
+    click.echo(f"memory made: {state_dir / _LOG_MEMORY}; it pins {keys.origin}, and is made once")
 
 
 @egress.command("holders")

@@ -17,6 +17,7 @@ from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_com
 from safehold.cli._endpoint_lsm import lsm_group
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
 from safehold.cli._places import out_file
+from safehold.cli._reads import any_place, json_file, read_text, text_file, toml_file
 from safehold.cli._reads import any_place, read_text, text_file, toml_file
 from safehold.cli._values import Words
 from safehold.errors import ConfigError
@@ -327,23 +328,61 @@ def install_command(
 ) -> None:
     """Install a policy; a weaker one (a new allow row, a lower mode) needs a two-party grant.
 
+    The grant counts in the log that `endpoint memory` pinned, and in no other.
+
     \b
     Examples:
       safehold endpoint install endpoint.toml
-      safehold endpoint install endpoint.toml --log log/ --keys keys/
+      safehold endpoint install endpoint.toml --log trust-log
     """
     from safehold.cli._trust import open_desk
-    from safehold.secure.endpoint.changing import DeskLoosener, Loosener, NoLoosening, install
+    from safehold.secure.endpoint.changing import (
+        DeskLoosener,
+        Loosener,
+        NoLoosening,
+        install,
+        memory_of,
+    )
 
     loosener: Loosener = NoLoosening()
     if log_dir is not None:
-        loosener = DeskLoosener(open_desk(log_dir, key_dir))
+        loosener = DeskLoosener(open_desk(log_dir, key_dir), memory_of(place))
     grant, found = install(read_text(file), place, loosener)
     facts = {"installed": str(place), "grant": grant, "weaker": [one.path for one in found]}
     if as_json:
         click.echo(json.dumps(facts))
     else:
         click.echo(f"installed {place}" + (f" by grant {grant}" if grant else ""))
+
+
+@endpoint.command("memory")
+@click.option(
+    "--log-keys",
+    type=json_file(),
+    required=True,
+    help="Your pinned copy of the founded log's log.json.",
+)
+@click.option(
+    "--place",
+    type=any_place(),
+    default="/etc/safehold/endpoint.toml",
+    show_default=True,
+    help="The installed policy: the memory is kept beside it.",
+)
+def memory_command(log_keys: Path, place: Path) -> None:
+    """Pin the log whose grants may loosen the policy: once, when the host is set up.
+
+    \b
+    Example:
+      safehold endpoint memory --log-keys pinned-log.json
+    """
+    from safehold.secure.endpoint.changing import memory_of
+    from safehold.trust.log.keys import read_keys
+    from safehold.trust.log.memory import begin_log_memory
+
+    keys = read_keys(log_keys)
+    begin_log_memory(memory_of(place), keys)
+    click.echo(f"memory made: {memory_of(place)}; it pins {keys.origin}, and is made once")
 
 
 @endpoint.command("status")

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from cryptography.hazmat.primitives import hashes
@@ -26,7 +26,7 @@ from safehold.trust.grants.interface import (
     Resource,
     SignedRequest,
 )
-from safehold.trust.log.keys import LogKeys
+from safehold.trust.log.keys import LogKeys, read_keys, write_keys
 from safehold.trust.log.note import SigningKey
 from safehold.trust.log.store import LogStore, create_log
 from safehold.trust.people.interface import (
@@ -314,6 +314,14 @@ class Enclave:
         )
         proofs = tuple(self.keys[name].sign(Act.FOUND, self.founding) for name in self.cast)
         self.desk.found(self.founding, proofs)
+
+    def pinned(self) -> Self:
+        """Let the log's own log.json pin the founding, as `safehold people found` leaves it."""
+        path = self.root / "log.json"
+        keys = msgspec.structs.replace(read_keys(path), founding=self.founding_sha256())
+        write_keys(path, keys)
+        self.desk = self.open_desk()
+        return self
 
     def open_desk(self) -> Desk:
         """Return another desk on the same log, as another process would have."""

@@ -14,6 +14,9 @@ from safehold.secure.egress.enforcement.log_adapter import (
 from safehold.secure.egress.interface import RefuseAll
 from safehold.testing.trust import GOVERNING, POLICY, Enclave
 from safehold.trust.grants.interface import GrantRequest, Resource
+from safehold.trust.log.interface import LogError
+from safehold.trust.log.keys import read_keys
+from safehold.trust.log.memory import begin_log_memory
 
 RULE = """
 [[rule]]
@@ -27,7 +30,15 @@ keys = ["passkey", "ssh-sk", "ssh"]
 @pytest.fixture
 def enclave(tmp_path: Path) -> Enclave:
     """An enclave whose policy has a rule for releases."""
-    return Enclave(tmp_path / "log", policy=POLICY + GOVERNING + RULE)
+    return Enclave(tmp_path / "log", policy=POLICY + GOVERNING + RULE).pinned()
+
+
+def pinned(enclave: Enclave) -> Path:
+    """Return this host's memory of the enclave's log; made where it is missing."""
+    memory = enclave.root.with_name("log-memory")
+    if not memory.exists():
+        begin_log_memory(memory, read_keys(enclave.root / "log.json"))
+    return memory
 
 
 def ask(enclave: Enclave, flow: str = "replies", **changes: object) -> GrantRequest:
@@ -46,7 +57,7 @@ def test_two_persons_release_once(enclave: Enclave) -> None:
     request = ask(enclave)
     enclave.file(request)
     enclave.approve(request, "dev-two", "sec-one")
-    desk = DeskAuthorizer(enclave.desk, "gpu-1")
+    desk = DeskAuthorizer(enclave.desk, "gpu-1", pinned(enclave))
     assert desk.require("egress.release", "replies").grant_id == request.sha256
     with pytest.raises(TrustError):
         desk.require("egress.release", "replies")
@@ -59,7 +70,7 @@ def test_too_few_persons_release_nothing(enclave: Enclave, approvers: tuple[str,
     enclave.file(request)
     enclave.approve(request, *approvers)
     with pytest.raises(TrustError, match="two-party grant"):
-        DeskAuthorizer(enclave.desk, "gpu-1").require("egress.release", "replies")
+        DeskAuthorizer(enclave.desk, "gpu-1", pinned(enclave)).require("egress.release", "replies")
 
 
 def test_grant_for_something_else_releases_nothing(enclave: Enclave) -> None:
@@ -77,7 +88,7 @@ def test_grant_for_something_else_releases_nothing(enclave: Enclave) -> None:
         enclave.file(request)
         enclave.approve(request, "dev-two", "sec-one")
     with pytest.raises(TrustError):
-        DeskAuthorizer(enclave.desk, "gpu-1").require("egress.release", "replies")
+        DeskAuthorizer(enclave.desk, "gpu-1", pinned(enclave)).require("egress.release", "replies")
 
 
 def test_alarm_ends_every_weight_grant(enclave: Enclave) -> None:
@@ -89,7 +100,7 @@ def test_alarm_ends_every_weight_grant(enclave: Enclave) -> None:
     assert DeskWeightGrants(enclave.desk).revoke_all("unexplained bytes") == 1
     with pytest.raises(TrustError):
         enclave.use(load)
-    DeskAuthorizer(enclave.desk, "gpu-1").require("egress.release", "replies")
+    DeskAuthorizer(enclave.desk, "gpu-1", pinned(enclave)).require("egress.release", "replies")
 
 
 def test_events_reach_the_transparency_log(enclave: Enclave) -> None:
@@ -105,3 +116,19 @@ def test_without_trust_nothing_loosens() -> None:
     """A host without a trust store refuses every loosening."""
     with pytest.raises(TrustError):
         RefuseAll().require("egress.release", "replies")
+
+
+def test_a_log_that_the_host_did_not_pin_releases_nothing(enclave: Enclave, tmp_path: Path) -> None:
+    """A grant of a log that one administrator made, founders and all, is none."""
+    request = ask(enclave)
+    enclave.file(request)
+    enclave.approve(request, "dev-two", "sec-one")
+    for memory in (tmp_path / "none", tmp_path / "other"):
+        if memory.name == "other":
+            other = Enclave(tmp_path / "other-log", policy=POLICY + GOVERNING + RULE).pinned()
+            begin_log_memory(memory, read_keys(other.root / "log.json"))
+        with pytest.raises(LogError):
+            DeskAuthorizer(enclave.desk, "gpu-1", memory).require("egress.release", "replies")
+    assert DeskAuthorizer(enclave.desk, "gpu-1", pinned(enclave)).require(
+        "egress.release", "replies"
+    )

@@ -10,6 +10,7 @@ from safehold.secure.endpoint.policy import parse_policy
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import RefusedError
 from safehold.trust.log.files import change_whole
+from safehold.trust.log.memory import hold_against
 from safehold.trust.release.orders import GuardDirection
 from safehold.trust.release.weaker import Change, changes, settings_document
 
@@ -42,18 +43,22 @@ class DeskLoosener:
     """Uses a grant of `endpoint.loosen` on exactly this policy and host; the use is logged.
 
     The request's resource is of kind `endpoint`, named by the new policy's SHA-256, which is also
-    its workload.
+    its workload. The log must be the one that this host pinned, with all that was seen of it: who
+    may name a log may have made it.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, memory: Path) -> None:
+        """Take the log's desk, and this host's memory of the log (`begin_log_memory`)."""
         self._desk = desk
+        self._memory = memory
 
     def require(self, policy_sha256: str, host: str) -> str:
         """Return the grant's id, used once.
 
         Raises:
-            TrustError: no live grant is of exactly this.
+            TrustError: no live grant is of exactly this, or the log is not the pinned one.
         """
+        self._hold()
         reason = ""
         for sha256, case in list(self._desk.state.cases.items()):
             asked = case.signed.request
@@ -72,11 +77,21 @@ class DeskLoosener:
             except RefusedError as error:
                 reason = f" ({error})"
                 continue
+            self._hold()  # A log set back to before this use would give it again.
             return sha256
         raise TrustError(
             f"{OPERATION} needs a two-party grant on endpoint/{policy_sha256} for host {host}"
             f"{reason}"
         )
+
+    def _hold(self) -> None:
+        store = self._desk.store
+        hold_against(self._memory, store.keys, store.source)
+
+
+def memory_of(place: Path) -> Path:
+    """Return where the memory of the log is, beside an installed policy."""
+    return place.with_name(f"{place.name}.log-memory")
 
 
 def weaker(old: str, new: str) -> tuple[Change, ...]:

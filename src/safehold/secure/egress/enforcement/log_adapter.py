@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -12,6 +13,7 @@ from safehold.trust.grants.events import DecisionNote
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.grants.interface import RefusedError
 from safehold.trust.log.log_entries import Record
+from safehold.trust.log.memory import hold_against
 
 KIND = "egress"
 _RECORDS = {
@@ -34,15 +36,23 @@ class DeskAuthorizer:
     """Uses a two-party grant of exactly this operation, resource and host; the use is logged.
 
     The request's resource is of kind `egress`, named like the flow (`*` for everything, the plan's
-    digest for a raise), and its workload is `workload(operation, resource)`.
+    digest for a raise), and its workload is `workload(operation, resource)`. The log must be the
+    one that this host pinned, with all that was seen of it: who may name a log may have made it.
     """
 
-    def __init__(self, desk: Desk, host: str) -> None:
+    def __init__(self, desk: Desk, host: str, memory: Path) -> None:
+        """Take the log's desk, this host's name, and its memory of the log."""
         self._desk = desk
         self._host = host
+        self._memory = memory
+
+    def _hold(self) -> None:
+        store = self._desk.store
+        hold_against(self._memory, store.keys, store.source)
 
     def require(self, operation: str, resource: str) -> Authorization:
         """Spend one use of a live grant, or raise TrustError that says what to request."""
+        self._hold()
         digest = workload(operation, resource)
         reasons = []
         for sha256, case in self._desk.state.cases.live():
@@ -60,6 +70,7 @@ class DeskAuthorizer:
             except RefusedError as error:
                 reasons.append(str(error))
                 continue
+            self._hold()  # A log set back to before this use would give it again.
             return Authorization(grant_id=sha256)
         why = f" ({reasons[-1]})" if reasons else ""
         raise TrustError(
