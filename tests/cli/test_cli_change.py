@@ -162,7 +162,7 @@ def test_wrong_words_are_one_clear_line(shop: Shop) -> None:
     """An unknown kind, a lost file, a second memory."""
     begin = ("change", "draft", shop.path("x.json"), "--channel", "gateway-1", "--artefact")
     assert "KIND=PATH" in shop.refused(*begin, "firewall=x")
-    assert "can't read" in shop.refused(*begin, "bundle=nowhere")
+    assert "can't be read" in shop.refused(*begin, "bundle=nowhere")
     memory = ("change", "memory", shop.path("seen.json"), "--channel", "gateway-1", "--log-keys")
     shop.ok(*memory, shop.path("log/log.json"))
     assert "already" in shop.refused(*memory, shop.path("log/log.json"))

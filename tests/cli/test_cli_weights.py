@@ -115,7 +115,7 @@ def test_hsm_does_not_open_without_the_key_service(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['kind = "floppy"', 'kind = "unsafe-local"\nfolder = "k"\ncolour = 1', "nonsense"]
+    "text", ['kind = "floppy"', 'kind = "unsafe-local"\nfolder = "k"\ncolour = 1']
 )
 def test_wrong_provider_file_is_refused(place: Path, text: str) -> None:
     """An unknown kind or member of a provider file is an error that lists the kinds."""
@@ -123,6 +123,8 @@ def test_wrong_provider_file_is_refused(place: Path, text: str) -> None:
     found = _seal(place)
     assert isinstance(found.exception, SafeholdError)
     assert "pkcs11" in str(found.exception)
+    (place / "unsafe.toml").write_text("nonsense")
+    assert "at line 1" in _seal(place).output
 
 
 @pytest.mark.parametrize("words", [["--budget", "lots"], [], ["--budget", "1GB", "--grant", "x"]])

@@ -519,13 +519,50 @@ def test_command_builds_verifies_and_notices_a_changed_page(tmp_path: Path) -> N
     built = CliRunner().invoke(safehold, [*words, "--out", str(out)])
     assert built.exit_code == 1, built.output
     assert "redteam: unsupported (its evidence is missing)" in built.output
-    assert CliRunner().invoke(safehold, ["report", "verify", str(out)]).exit_code == 0
+    verify = ["report", "verify", str(out), "--at"]
+    assert CliRunner().invoke(safehold, [*verify, str(NOW)]).exit_code == 0
+    old = CliRunner().invoke(safehold, [*verify, str(NOW + 400 * DAY)])
+    assert old.exit_code == 1
+    assert "out of date" in old.output
+    assert "held until" in old.output
     page = out / "report.html"
     page.write_text(page.read_text().replace("unsupported", "supported"))
     changed = CliRunner().invoke(safehold, ["report", "verify", str(out)])
     assert isinstance(changed.exception, ReportError)
     late = ["report", "stale", str(out / "report.json"), "--at", str(NOW + 400 * DAY)]
     assert CliRunner().invoke(safehold, late).exit_code == 1
+
+
+def test_a_report_older_than_its_evidence_is_told(tmp_path: Path) -> None:
+    """`verify` and `stale` name what was made again since; what is as old, or another's, is not."""
+    folder, out = tmp_path / "evidence", tmp_path / "report"
+    folder.mkdir()
+
+    def keep(name: str, made: int) -> None:
+        fields = {"number": Figure(audience=Audience.PUBLIC, number=1.0)}
+        one = CaseEvidence(
+            id=name, kind=name, made=made, holds_s=90 * DAY, bundle="", fields=fields
+        )
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(one))
+
+    keep("redteam", NOW)
+    build = ["report", "build", "asl3", "--evidence", str(folder), "--at", str(NOW)]
+    built = CliRunner().invoke(safehold, [*build, "--level", "internal", "--out", str(out)])
+    assert built.exit_code == 1, built.output
+    now = ["--evidence", str(folder), "--at", str(NOW + DAY)]
+    assert CliRunner().invoke(safehold, ["report", "verify", str(out), *now]).exit_code == 0
+    keep("bounty", NOW + 5)
+    assert CliRunner().invoke(safehold, ["report", "verify", str(out), *now]).exit_code == 0
+    keep("redteam", NOW + 5)
+    said = f"redteam: made {NOW}; newer evidence of {NOW + 5} is not in it"
+    verified = CliRunner().invoke(safehold, ["report", "verify", str(out), *now])
+    assert (verified.exit_code, said in verified.output) == (1, True)
+    stale = ["report", "stale", str(out / "report.json"), *now]
+    told = CliRunner().invoke(safehold, [*stale, "--json"])
+    assert told.exit_code == 1
+    assert [one["newer"] for one in json.loads(told.output)] == [NOW + 5]
+    (out / "report.json").write_text("[" * 100_000)
+    assert CliRunner().invoke(safehold, stale).exit_code == 2
 
 
 def test_stock_case_shows_no_number_of_its_own() -> None:

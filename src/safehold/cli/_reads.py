@@ -122,6 +122,11 @@ def toml_file(*, made_by: str = "") -> InFile:
     return InFile(Form.TOML, made_by=made_by)
 
 
+def secret_file() -> NamedPlace:
+    """Return the type of a private key or a bearer key: its reader looks at its rights first."""
+    return NamedPlace()
+
+
 def in_folder() -> NamedPlace:
     """Return the type of a folder that is there."""
     return NamedPlace(folder=True, exists=True)

@@ -18,7 +18,7 @@ from safehold.cli._reads import (
     json_file,
     read_bytes,
     read_text,
-    text_file,
+    secret_file,
     toml_file,
 )
 from safehold.cli._trust import json_option, log_options, ssh_key_option
@@ -304,7 +304,7 @@ def status(releases_file: Path, as_json: bool) -> None:
 @click.option("--gateway", help="Base URL of the running gateway, to ask what it has loaded.")
 @click.option(
     "--admin-key-file",
-    type=text_file(),
+    type=secret_file(),
     help="File with the gateway's admin key.",
 )
 @click.option(

@@ -11,7 +11,7 @@ import msgspec
 
 from safehold.cli._controls_accept import accept, attest, except_command
 from safehold.cli._places import out_file, out_folder
-from safehold.cli._reads import in_folder, json_file, log_folder, read_json, text_file, toml_file
+from safehold.cli._reads import in_folder, json_file, log_folder, read_json, secret_file, toml_file
 from safehold.cli._trust import json_option, keys_option, log_options
 from safehold.cli._values import POSIX_S
 from safehold.errors import UsageError
@@ -170,7 +170,7 @@ def baseline(site: Path | None) -> None:
 )
 @click.option(
     "--valid-key",
-    type=text_file(made_by="`safehold controls new-key`"),
+    type=secret_file(),
     help="The key that signs it (controls new-key).",
 )
 @click.option(

@@ -4,7 +4,7 @@ import datetime as dt
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -386,8 +386,22 @@ def _show(snapshot: "Snapshot", *, as_json: bool) -> None:
         dropped = human_bytes(snapshot.dropped[name])
         click.echo(f"{name:<26}{human_bytes(passed):>10}{dropped:>10}   {left}")
     click.echo(f"undeclared: {human_bytes(snapshot.undeclared)}")
+    for line in _closed(snapshot):
+        click.echo(line)
     for finding in snapshot.findings:
         click.echo(f"finding: {finding}", err=True)
+
+
+def _closed(snapshot: "Snapshot") -> Iterator[str]:
+    """Yield what is closed now, and what opens it again."""
+    if snapshot.sealed:
+        yield "sealed: nothing leaves (`safehold egress release '*'`, with a grant)"
+    for flow in snapshot.blocked:
+        yield f"blocked: {flow} (`safehold egress release {flow}`, with a grant)"
+    for flow in snapshot.throttled:
+        yield f"throttled: {flow} has a tenth of its budgets (`safehold egress release {flow}`)"
+    for device in snapshot.cut:
+        yield f"cut: {device} is down (`safehold egress release '*'`, with a grant)"
 
 
 @egress.command()

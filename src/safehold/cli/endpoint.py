@@ -17,6 +17,7 @@ from safehold.cli._endpoint_floor import compile_command, decoy_group, floor_com
 from safehold.cli._endpoint_lsm import lsm_group
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
 from safehold.cli._places import out_file
+from safehold.cli._reads import any_place, json_file, read_text, secret_file, toml_file
 from safehold.cli._reads import any_place, json_file, read_text, text_file, toml_file
 from safehold.cli._reads import any_place, read_text, text_file, toml_file
 from safehold.cli._values import Words
@@ -99,7 +100,7 @@ def keygen(name: str, file: Path) -> None:
 @click.option("--host", required=True, help="The host's name, as its policy has it.")
 @click.option(
     "--signer",
-    type=text_file(made_by="`safehold endpoint keygen`"),
+    type=secret_file(),
     required=True,
     help="The key that signs the inventory.",
 )

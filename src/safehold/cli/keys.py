@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from safehold.cli._reads import text_file
+from safehold.cli._reads import secret_file
 from safehold.errors import ConfigError, TrustError, UpstreamError, UsageError, WireError
 from safehold.http_ask import ask, object_of
 
@@ -150,7 +150,7 @@ def _refused(status: int, said: str | None, reason: str) -> Exception:
 )
 @click.option(
     "--admin-key-file",
-    type=text_file(),
+    type=secret_file(),
     envvar="SAFEHOLD_ADMIN_KEY_FILE",
     show_envvar=True,
     required=True,

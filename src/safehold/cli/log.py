@@ -241,7 +241,9 @@ def show(log_dir: Path, index: int, entry: bool) -> None:
     type=json_file(),
     help="The log.json that you pinned. Without it the copy vouches for itself.",
 )
-@click.option("--keys", "earlier", type=json_file(), hidden=True)  # its name until 0.2
+@click.option(
+    "--keys", "earlier", type=json_file(), hidden=True, help="The earlier name of --log-keys."
+)
 @click.option(
     "--witnesses",
     default=0,

@@ -28,7 +28,7 @@ from safehold.govern.report.interface import Audience
 
 if TYPE_CHECKING:
     from safehold.govern.controls.facts.trust_log import LogReading
-    from safehold.govern.report.interface import CaseSources, Report
+    from safehold.govern.report.interface import CaseEvidence, CaseSources, Report
 
 _level = click.option(
     "--level",
@@ -39,6 +39,12 @@ _level = click.option(
 )
 _log = click.option("--log", "log_dir", type=log_folder(), help="The log, or a copy.")
 _keys = click.option("--log-keys", type=json_file(), help="Your pinned log.json.")
+_controls = click.option(
+    "--controls",
+    type=json_file(made_by="`safehold controls run`"),
+    help="A saved run of controls.",
+)
+_evidence = click.option("--evidence", type=in_folder(), help="Folder of evidence.")
 _at = click.option("--at", type=POSIX_S, help="POSIX seconds; now when left out.")
 
 
@@ -134,12 +140,10 @@ def evidence(
 @report.command("build")
 @click.argument("case")
 @click.option("--bundle", default="", help="SHA-256 of the live bundle.")
-@click.option(
-    "--controls", type=json_file(made_by="`safehold controls run`"), help="A saved run of controls."
-)
+@_controls
 @click.option("--met", type=text_file(), help="The signed file of `controls run --valid`.")
 @click.option("--controls-key", help="Its signer's verifier key: then that very run was signed.")
-@click.option("--evidence", "folder", type=in_folder(), help="Folder of evidence.")
+@_evidence
 @_log
 @_keys
 @click.option("--standards", help="The document of standards, as `safehold standards` takes it.")
@@ -158,7 +162,7 @@ def build(
     controls: Path | None,
     met: Path | None,
     controls_key: str | None,
-    folder: Path | None,
+    evidence: Path | None,
     log_dir: Path | None,
     log_keys: Path | None,
     standards: str | None,
@@ -186,7 +190,7 @@ def build(
     now = _now(at)
     _signed_run(controls, met, controls_key)
     sources, log = _gather(
-        now, bundle, controls, folder, log_dir, log_keys, standards, model, compute
+        now, bundle, controls, evidence, log_dir, log_keys, standards, model, compute
     )
     made = build_report(read_case(case), sources, Audience(level))
     signers = signers_of(log, report_sha256(made)) if log is not None else ()
@@ -201,25 +205,43 @@ def build(
 
 @report.command("stale")
 @click.argument("saved", type=json_file())
+@_controls
+@_evidence
+@_log
+@_keys
 @_at
 @json_option
 @click.pass_context
-def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) -> None:
-    """List the evidence of a report that holds no longer; exit 1 when there is any.
+def stale(
+    context: click.Context,
+    saved: Path,
+    controls: Path | None,
+    evidence: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    at: int | None,
+    as_json: bool,
+) -> None:
+    """List the evidence of a report that holds no longer, or is older than what there is now.
+
+    What there is now: --evidence, --controls and --log, as for `report build`. Exit 1 when there
+    is any.
 
     \b
-    Example:
+    Examples:
       safehold report stale report/report.json
+      safehold report stale report/report.json --evidence evidence/ --log DIR --log-keys log.json
     """
     from safehold.cli._trust import emit, plain
+    from safehold.govern.report.currency import outdated
 
-    made = _load(saved)
     now = _now(at)
-    late = [one for one in made.evidence if not one.made <= now < one.until]
+    log = _log_of(log_dir, log_keys)
+    late = outdated(_load(saved), now, _found(now, controls, evidence, log))
     if as_json:
         emit([plain(one) for one in late])
     for one in () if as_json else late:
-        click.echo(f"{one.id}: held until {one.until}")
+        click.echo(one.words())
     if late:
         context.exit(1)
     if not as_json:
@@ -228,19 +250,33 @@ def stale(context: click.Context, saved: Path, at: int | None, as_json: bool) ->
 
 @report.command("verify")
 @click.argument("folder", type=in_folder())
+@_controls
+@_evidence
 @_log
 @_keys
+@_at
 @click.pass_context
 def verify(
-    context: click.Context, folder: Path, log_dir: Path | None, log_keys: Path | None
+    context: click.Context,
+    folder: Path,
+    controls: Path | None,
+    evidence: Path | None,
+    log_dir: Path | None,
+    log_keys: Path | None,
+    at: int | None,
 ) -> None:
-    """Check that the page is that of the report, and who signed it.
+    """Check that the page is that of the report, who signed it, and that it is not out of date.
+
+    Exit 1 when the log holds no sign-off, or evidence holds no longer or is older than what
+    --evidence, --controls and --log have now.
 
     \b
-    Example:
+    Examples:
       safehold report verify report/ --log DIR --log-keys log.json
+      safehold report verify report/ --evidence evidence/ --controls controls-run.json
     """
     from safehold.govern.report.build import report_sha256
+    from safehold.govern.report.currency import outdated
     from safehold.govern.report.interface import ReportError
     from safehold.govern.report.render import report_html
     from safehold.govern.report.signing import signers_of
@@ -252,7 +288,11 @@ def verify(
     if page not in {report_html(made, signers), report_html(made)}:
         raise ReportError("the page is not that of report.json, or names signers of its own")
     click.echo(f"SHA-256 {report_sha256(made)}; signed by: {', '.join(signers) or 'nobody'}")
-    if log is not None and not signers:
+    now = _now(at)
+    late = outdated(made, now, _found(now, controls, evidence, log))
+    for one in late:
+        click.echo(f"out of date: {one.words()}")
+    if late or (log is not None and not signers):
         context.exit(1)
 
 
@@ -347,27 +387,13 @@ def _gather(
     model: str | None,
     compute: float | None,
 ) -> "tuple[CaseSources, LogReading | None]":
-    from safehold.govern.controls.engine import read_again
-    from safehold.govern.controls.interface import ControlRun
-    from safehold.govern.controls.library import stock_catalogue
-    from safehold.govern.report.gather import (
-        doubts_of,
-        of_controls,
-        of_log,
-        of_standing,
-        read_folder,
-    )
-    from safehold.govern.report.interface import CaseEvidence, CaseSources
+    from safehold.govern.report.gather import doubts_of, of_standing
+    from safehold.govern.report.interface import CaseSources
     from safehold.trust.standing.gate import ModelStanding
     from safehold.trust.standing.interface import StandingRecord
 
-    found: list[CaseEvidence] = list(read_folder(folder)) if folder is not None else []
-    if controls is not None:
-        run = read_json(controls, ControlRun, "a run that `safehold controls run` saved")
-        found += of_controls(read_again(run, stock_catalogue(), at))
     log = _log_of(log_dir, log_keys)
-    if log is not None:
-        found += of_log(log, at)
+    found = _found(at, controls, folder, log)
     standing: ModelStanding | None = None
     records: tuple[StandingRecord, ...] = ()
     if standards is not None:
@@ -388,6 +414,24 @@ def _gather(
         doubts=doubts_of(log, standing, records),
     )
     return sources, log
+
+
+def _found(
+    at: int, controls: Path | None, folder: Path | None, log: "LogReading | None"
+) -> "list[CaseEvidence]":
+    """Return the evidence that a folder, a saved run and a log have now."""
+    from safehold.govern.controls.engine import read_again
+    from safehold.govern.controls.interface import ControlRun
+    from safehold.govern.controls.library import stock_catalogue
+    from safehold.govern.report.gather import of_controls, of_log, read_folder
+
+    found = [] if folder is None else list(read_folder(folder))
+    if controls is not None:
+        run = read_json(controls, ControlRun, "a run that `safehold controls run` saved")
+        found += of_controls(read_again(run, stock_catalogue(), at))
+    if log is not None:
+        found += of_log(log, at)
+    return found
 
 
 def _log_of(log_dir: Path | None, log_keys: Path | None) -> "LogReading | None":

@@ -100,6 +100,10 @@ def test_apply_status_block_run_and_timeline(world: World, tmp_path: Path) -> No
     drawn = ["timeline", "state/timeline.jsonl", "--plan", "egress-plan.toml", "--out", "t.html"]
     assert safehold(*drawn, cwd=tmp_path).returncode == 0
     assert safehold("block", "bulk", "--reason", "test", *here, cwd=tmp_path).returncode == 0
+    shown = safehold("status", *here, cwd=tmp_path).stdout
+    assert "blocked: bulk (`safehold egress release bulk`, with a grant)" in shown
+    closed = json.loads(safehold("status", "--json", *here, cwd=tmp_path).stdout)
+    assert (closed["blocked"], closed["sealed"], closed["cut"]) == (["bulk"], False, [])
     refused = safehold("release", "bulk", "--reason", "test", *here, cwd=tmp_path)
     assert refused.returncode == 5
     assert "two-party" in refused.stderr

@@ -19,7 +19,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     `findings` say that rules or counters were changed, `bypass` that more left the devices than the
     rules let through, `strangers` name devices that are new. `packets` counts what passed since the
     rules were made, `headers` the bytes in it of reconciled flows that carry nothing new (headers,
-    and what TCP sent again), and `boot` names the machine's boot.
+    and what TCP sent again), and `boot` names the machine's boot. `sealed`, `blocked`, `throttled`
+    and `cut` are what is closed now: everything, flows, flows in part, and devices that are down.
     """
 
     at: float
@@ -34,6 +35,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     packets: dict[str, int] = {}
     boot: str = ""
     headers: dict[str, int] = {}
+    sealed: bool = False
+    blocked: tuple[str, ...] = ()
+    throttled: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 def snapshot_of(
@@ -70,6 +75,10 @@ def snapshot_of(
             for flow in flows
             if flow.reconciled
         },
+        sealed=state.sealed,
+        blocked=tuple(sorted(state.blocked)),
+        throttled=tuple(sorted(state.throttled)),
+        cut=state.cut,
     )
 
 
