@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from safehold.canonical import sha256_hex
 from safehold.cli.controls import controls
 from safehold.govern.controls.accepted import accepted
 from safehold.govern.controls.engine import run_controls
@@ -144,3 +145,36 @@ def test_owner_is_named_or_by_id(site: Site) -> None:
     assert asked.exit_code == 0, asked.output
     log = read_log(site.log, site.log / "log.json")
     assert log.cases[0].details["owner"] == person_id("sec-two")
+
+
+@pytest.mark.parametrize(
+    ("command", "outcome"),
+    [
+        (("sh", "-c", "echo dropped 3 of 3"), "passed"),
+        (("true",), "failed"),
+        (("sh", "-c", "echo leaked; exit 1"), "failed"),
+    ],
+)
+def test_a_drill_has_a_person_and_a_result_of_its_own(
+    site: Site, command: tuple[str, ...], outcome: str
+) -> None:
+    """The leaf names who answers for it and what was printed; a silent command shows nothing."""
+    words = ["drill", "egress-kill-switch", "--log", str(site.log)]
+    told = CliRunner().invoke(controls, [*words, "--owner", "sec-one", "--", *command])
+    assert told.exit_code == (0 if outcome == "passed" else 1), told.output
+    (leaf,) = read_log(site.log, site.log / "log.json").of_kind("drill")
+    assert (leaf.facts["outcome"], leaf.facts["owner"]) == (outcome, person_id("sec-one"))
+    printed = told.stdout.rpartition("drill egress-kill-switch")[0]
+    assert leaf.digests["result"] == sha256_hex(printed.encode())
+
+
+def test_a_drill_of_nobody_is_not_run(site: Site, tmp_path: Path) -> None:
+    """A person who is not enrolled, or no log to write to: the command does not run."""
+    made = tmp_path / "made"
+    words = ["drill", "x", "--log", str(site.log)]
+    for more in ((), ("--owner", "Mallory")):
+        told = CliRunner().invoke(controls, [*words, *more, "--", "touch", str(made)])
+        assert told.exit_code != 0
+    words = ["drill", "x", "--log", str(tmp_path / "none"), "--owner", "sec-one"]
+    assert CliRunner().invoke(controls, [*words, "--", "touch", str(made)]).exit_code != 0
+    assert not made.exists()

@@ -29,7 +29,12 @@ ticket_option = click.option(
 )
 
 
-def _owner(desk: "Desk", text: str) -> "Person":
+def named_owner(desk: "Desk", text: str) -> "Person":
+    """Return the enrolled person of a name or an id.
+
+    Raises:
+        UsageError: there is none.
+    """
     for one in desk.state.roster.persons:
         if text in {one.id, one.name}:
             return one
@@ -106,7 +111,7 @@ def attest(
     desk = open_desk(log_dir, key_dir)
     facts = {
         "control": row.id,
-        "owner": _owner(desk, owner).id,
+        "owner": named_owner(desk, owner).id,
         "expires": str(desk.now() + days * DAY),
         "evidence": hashlib.sha256(read_bytes(evidence, most=None)).hexdigest(),
     }
@@ -152,7 +157,7 @@ def except_command(
     desk = open_desk(log_dir, key_dir)
     facts = {
         "control": row.id,
-        "owner": _owner(desk, owner).id,
+        "owner": named_owner(desk, owner).id,
         "expires": str(desk.now() + days * DAY),
         "reason": reason,
     }

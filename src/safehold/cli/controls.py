@@ -1,6 +1,8 @@
 """`safehold controls`: the catalogue, a run over this host, and what it shows."""
 
+import hashlib
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -9,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from safehold.cli._controls_accept import accept, attest, except_command
+from safehold.cli._controls_accept import (
+    accept,
+    attest,
+    except_command,
+    named_owner,
+    owner_option,
+)
 from safehold.cli._places import out_file, out_folder
 from safehold.cli._reads import in_folder, json_file, log_folder, read_json, secret_file, toml_file
 from safehold.cli._trust import json_option, keys_option, log_options
@@ -38,7 +46,8 @@ def controls() -> None:
       safehold controls attest iam-01 --owner ana --evidence review.pdf --log trust-log \\
           --ssh-key ~/.ssh/id_ed25519
       safehold controls oscal controls-run.json --out oscal/
-      safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
+      safehold controls drill egress-kill-switch --owner Ada --log trust-log -- \\
+          safehold egress drill
     """
 
 
@@ -338,39 +347,66 @@ def oscal(saved: Path, out: Path) -> None:
 @controls.command("drill", context_settings={"ignore_unknown_options": True})
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True)
+@owner_option
 @log_options
 @click.pass_context
 def drill(
     context: click.Context,
     name: str,
     command: tuple[str, ...],
+    owner: str,
     log_dir: Path,
     key_dir: Path | None,
 ) -> None:
-    """Run a drill's COMMAND, and append a leaf with how it ended and how long it took.
+    """Run a drill's COMMAND, and append a leaf with its result, how long it took, and who ran it.
+
+    The drill's own result is what COMMAND prints: the leaf has the digests of that and of the
+    command line, so that another person can hold a kept copy against it. A command that ends well
+    and prints nothing has shown nothing, and its drill has failed.
 
     \b
     Example:
-      safehold controls drill egress-kill-switch --log trust-log -- safehold egress drill
+      safehold controls drill egress-kill-switch --owner Ada --log trust-log -- \\
+          safehold egress drill
     """
+    from safehold.canonical import canonical
     from safehold.cli._trust import open_desk
     from safehold.trust.log.log_entries import Record
 
+    # Before the drill: what can't be recorded is not drilled.
+    desk = open_desk(log_dir, key_dir)
+    person = named_owner(desk, owner)
     begun = time.monotonic()
-    try:
-        status = subprocess.run(command, check=False).returncode
-    except OSError as error:
-        raise UsageError(f"can't run {command[0]}: {error.strerror}") from error
+    status, printed, said = _run_and_show(command)
+    passed = status == 0 and said
     facts = {
         "drill": name,
-        "outcome": "passed" if status == 0 else "failed",
+        "outcome": "passed" if passed else "failed",
         "seconds": f"{time.monotonic() - begun:.3f}",
+        "owner": person.id,
     }
-    leaf = Record(time=int(time.time()), kind="drill", facts=facts, digests={})
-    index = open_desk(log_dir, key_dir).record(leaf)
-    click.echo(f"drill {name} {facts['outcome']} in {facts['seconds']} s: leaf {index}")
-    if status:
+    digests = {"result": printed, "command": hashlib.sha256(canonical(command)).hexdigest()}
+    index = desk.record(Record(time=desk.now(), kind="drill", facts=facts, digests=digests))
+    why = "" if said else " (it printed nothing)"
+    click.echo(f"drill {name} {facts['outcome']} in {facts['seconds']} s: leaf {index}{why}")
+    if not passed:
         context.exit(1)
+
+
+def _run_and_show(command: tuple[str, ...]) -> tuple[int, str, bool]:
+    """Run a command, pass on what it prints, and return status, SHA-256 of that, whether any."""
+    digest, said = hashlib.sha256(), False
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+            if running.stdout is not None:
+                while part := os.read(running.stdout.fileno(), 1 << 16):
+                    digest.update(part)
+                    said = said or bool(part.strip())
+                    click.echo(part, nl=False)
+            status = running.wait()
+    except OSError as error:
+        raise UsageError(f"can't run {command[0]}: {error.strerror}") from error
+    return status, digest.hexdigest(), said
 
 
 def _print(results: "tuple[ControlResult, ...]", family: str | None, *, as_json: bool) -> None:
