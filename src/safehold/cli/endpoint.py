@@ -18,8 +18,6 @@ from safehold.cli._endpoint_lsm import lsm_group
 from safehold.cli._endpoint_options import json_option, keys_option, log_option
 from safehold.cli._places import out_file
 from safehold.cli._reads import any_place, json_file, read_text, secret_file, toml_file
-from safehold.cli._reads import any_place, json_file, read_text, text_file, toml_file
-from safehold.cli._reads import any_place, read_text, text_file, toml_file
 from safehold.cli._values import Words
 from safehold.errors import ConfigError
 
