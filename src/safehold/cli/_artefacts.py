@@ -1,6 +1,5 @@
 """How each kind of artefact is read from disk, as whoever enforces its release reads it."""
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ import msgspec
 
 from safehold.cli._reads import Form, check, read_bytes, read_text
 from safehold.errors import ConfigError, UsageError
+from safehold.toml_text import parse_toml
 from safehold.trust.release.interface import ArtefactKind
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _grants_policy(path: Path) -> object:
 
     text = read_text(path)
     load_policy(text)
-    return tomllib.loads(text)
+    return parse_toml(text)
 
 
 def _trial(path: Path) -> object:

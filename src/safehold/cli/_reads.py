@@ -8,7 +8,6 @@ security and finds files without these types, and readers besides these.
 import json
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from pathlib import Path
@@ -18,6 +17,7 @@ import click
 import msgspec
 
 from safehold.errors import DataError
+from safehold.toml_text import parse_toml
 
 T = TypeVar("T")
 MOST_BYTES = 64 * 2**20
@@ -158,7 +158,7 @@ def check(path: Path, form: Form) -> None:
     if form is Form.BYTES:
         return
     text = _checked_text(path, data)
-    parsers: dict[Form, Callable[[str], object]] = {Form.JSON: _json, Form.TOML: tomllib.loads}
+    parsers: dict[Form, Callable[[str], object]] = {Form.JSON: _json, Form.TOML: parse_toml}
     if form in parsers:
         try:
             parsers[form](text)

@@ -10,6 +10,7 @@ import msgspec
 
 from safehold.cli._reads import read_bytes, read_text
 from safehold.errors import UsageError
+from safehold.toml_text import parse_toml
 
 if TYPE_CHECKING:
     from safehold.trust.exemptions import Application, ExemptionTerms, Renewal, Vetting, VettingTier
@@ -32,7 +33,7 @@ def write_application(path: Path, out: Path) -> "Application":
     from safehold.trust.log.files import write_new
 
     try:
-        members: dict[str, Any] = tomllib.loads(read_text(path))
+        members: dict[str, Any] = parse_toml(read_text(path))
         members["evidence"] = [
             {"kind": one["kind"], "sha256": _digest(path.parent / one["file"])}
             for one in members.get("evidence", ())

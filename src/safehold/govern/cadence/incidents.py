@@ -1,7 +1,6 @@
 """Incidents: which clocks a kind starts, when each runs out, and the template to fill in."""
 
 import datetime as dt
-import tomllib
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -10,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from safehold.errors import SafeholdError
+from safehold.toml_text import parse_toml
 
 
 class CadenceError(SafeholdError):
@@ -53,7 +53,7 @@ class Deadline(msgspec.Struct, frozen=True):
 def stock_clocks() -> tuple[LegalClock, ...]:
     """Return the clocks that ship with the product."""
     file = resources.files("safehold.govern.cadence") / "clocks.toml"
-    return msgspec.convert(tomllib.loads(file.read_text("utf-8")), _IncidentFile).clock
+    return msgspec.convert(parse_toml(file.read_text("utf-8")), _IncidentFile).clock
 
 
 def incident_kinds() -> tuple[str, ...]:

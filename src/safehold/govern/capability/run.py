@@ -24,6 +24,7 @@ from safehold.govern.capability.interface import (
 )
 from safehold.govern.capability.progress import RunFolder, SampleKey
 from safehold.govern.capability.score import check_suite, count_items, error_sample, score_reply
+from safehold.toml_text import parse_toml
 
 ELICITATIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -69,7 +70,7 @@ def stock_suite(name: str) -> TaskSuite:
             raise CapabilityError(
                 f"expected a .toml file or one of {', '.join(known)}; came {name!r}"
             )
-        suite = msgspec.convert(tomllib.loads(text), TaskSuite)
+        suite = msgspec.convert(parse_toml(text), TaskSuite)
     except OSError as error:
         raise CapabilityError(f"can't read {name}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:

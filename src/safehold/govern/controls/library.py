@@ -12,6 +12,7 @@ from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.interface import Assurance, Control, ControlError
 from safehold.govern.controls.judges.table import JUDGES
 from safehold.govern.controls.names import SAFEGUARDS, TECHNIQUES
+from safehold.toml_text import parse_toml
 
 
 class ControlFamily(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,7 +71,7 @@ def parse_catalogue(texts: dict[str, str]) -> ControlCatalogue:
     families = []
     for name in sorted(texts):
         try:
-            families.append(msgspec.convert(tomllib.loads(texts[name]), ControlFamily))
+            families.append(msgspec.convert(parse_toml(texts[name]), ControlFamily))
         except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
             raise ControlError(f"{name}: {error}") from error
     catalogue = ControlCatalogue(tuple(sorted(families, key=lambda one: one.id)))
@@ -115,7 +116,7 @@ def read_site(path: Path | None) -> Site:
     if path is None:
         return Site()
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Site)
+        return msgspec.convert(parse_toml(path.read_text("utf-8")), Site)
     except OSError as error:
         raise ControlError(f"can't read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:

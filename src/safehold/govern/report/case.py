@@ -10,6 +10,7 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.govern.report.interface import Node, NodeKind, ReportError, SafetyCase
+from safehold.toml_text import parse_toml
 
 REFERENCE = re.compile(r"\{([a-z0-9._:-]+)\.([a-z0-9_]+)\}")
 _NAME = re.compile(r"\b[A-Z][A-Za-z]*-?\d{1,4}(?:-\d{1,3})?\b(?![.,]?\d|\s?%)")
@@ -47,7 +48,7 @@ def parse_case(text: str, where: str) -> SafetyCase:
         ReportError: it is malformed, or the lint finds a fault.
     """
     try:
-        case = msgspec.convert(tomllib.loads(text), SafetyCase)
+        case = msgspec.convert(parse_toml(text), SafetyCase)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ReportError(f"{where}: {error}") from error
     faults = case_faults(case)

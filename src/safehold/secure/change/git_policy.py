@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from safehold.errors import TrustError
+from safehold.toml_text import parse_toml
 from safehold.trust.grants.interface import Quorum
 from safehold.trust.grants.quorum import assign
 from safehold.trust.people.interface import Label, PeopleError, SshKey, SshPublic, TeamId
@@ -96,7 +97,7 @@ def load_git_policy(text: str) -> GitChangeRules:
             person and one reviewer could change.
     """
     try:
-        rules = msgspec.convert(tomllib.loads(text), GitChangeRules)
+        rules = msgspec.convert(parse_toml(text), GitChangeRules)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ChangeError(f"{POLICY_PATH}: {error}") from error
     ids = [person.id for person in rules.person]

@@ -24,6 +24,7 @@ from safehold.secure.endpoint.interface import (
     Target,
     Verdict,
 )
+from safehold.toml_text import parse_toml
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -122,7 +123,7 @@ def parse_policy(text: str, name: str = "endpoint.toml") -> EndpointPolicy:
         PolicyError: as `read_policy`.
     """
     try:
-        policy = msgspec.convert(tomllib.loads(text), EndpointPolicy)
+        policy = msgspec.convert(parse_toml(text), EndpointPolicy)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise EndpointPolicyError(f"{name}: {error}") from error
     rows: tuple[PolicyRow, ...] = (*policy.allow, *policy.deny)

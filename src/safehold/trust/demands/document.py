@@ -7,6 +7,7 @@ import msgspec
 
 from safehold.canonical import canonical, sha256_hex
 from safehold.errors import ConfigError
+from safehold.toml_text import parse_toml
 from safehold.trust.standing.interface import StandardsDocument
 
 
@@ -17,7 +18,7 @@ def parse_standards(text: str, where: str) -> StandardsDocument:
         ConfigError: It is no such document, or it contradicts its own words.
     """
     try:
-        raw = tomllib.loads(text)
+        raw = parse_toml(text)
         effective = raw.get("effective")
         if type(effective) is dt.date:
             midnight = dt.datetime.combine(effective, dt.time(), dt.UTC)

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 import msgspec
 
 from safehold.canonical import sha256_hex
+from safehold.toml_text import parse_toml
 from safehold.trust.grants.cedar import check_cedar
 from safehold.trust.grants.interface import GrantRule, Policy, PolicyError
 from safehold.trust.grants.operations import OPERATIONS
@@ -39,7 +40,7 @@ def load_policy(text: str) -> Policy:
     if len(text.encode()) > MAX_POLICY_BYTES:
         raise PolicyError(f"expected at most {MAX_POLICY_BYTES} bytes of policy")
     try:
-        file = msgspec.convert(tomllib.loads(text), _PolicyFile)
+        file = msgspec.convert(parse_toml(text), _PolicyFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise PolicyError(f"policy file: {error}") from error
     if file.version < 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from safehold.errors import ConfigError
+from safehold.toml_text import parse_toml
 
 _YEAR_S = 366 * 86_400
 
@@ -47,7 +48,7 @@ def read_release_settings(path: Path) -> ReleaseSettings:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        settings = msgspec.convert(tomllib.loads(text), ReleaseSettings)
+        settings = msgspec.convert(parse_toml(text), ReleaseSettings)
     except OSError as error:
         raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:

@@ -12,6 +12,7 @@ from safehold.govern.controls.facts.documents import Insider, ServiceAccount, St
 from safehold.govern.controls.facts.site import Site
 from safehold.govern.controls.facts.trust_log import LogReading
 from safehold.govern.controls.interface import DAY, ControlError
+from safehold.toml_text import parse_toml
 
 _TELLING = 5
 """Fewer grants than that say nothing of who approves for whom."""
@@ -46,7 +47,7 @@ def staff(site: Site, log: LogReading, now: int) -> Staff:
     del log
     path = Path(site.export.staff)
     try:
-        found = msgspec.convert(tomllib.loads(path.read_text("utf-8")), StaffFile)
+        found = msgspec.convert(parse_toml(path.read_text("utf-8")), StaffFile)
         written = int(path.stat().st_mtime)
     except OSError as error:
         raise ControlError(f"can't read {path.name}: {error.strerror}") from error

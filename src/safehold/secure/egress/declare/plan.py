@@ -10,6 +10,7 @@ import msgspec
 from safehold.secure.egress.declare.register import MAX_REGISTER_BYTES
 from safehold.secure.egress.interface import BudgetError, EgressMode, RegisterError, Window
 from safehold.secure.egress.units import human_bytes, parse_bytes, parse_rate
+from safehold.toml_text import parse_toml
 
 COMPRESSIONS = (1.0, 1 / 16, 1 / 100)
 """Lossless; and the two ends of what a determined thief reaches (arXiv 2601.01296)."""
@@ -175,7 +176,7 @@ def parse_plan(text: str, path: Path) -> EgressPlan:
         BudgetError: The bound is impossible, such as a compression outside (0, 1].
     """
     try:
-        raw = msgspec.convert(tomllib.loads(text), _PlanFile)
+        raw = msgspec.convert(parse_toml(text), _PlanFile)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise RegisterError(f"{path.name}: {str(error)[:120]}") from error
     if raw.version != 1:

@@ -13,6 +13,7 @@ import msgspec
 
 from safehold.secure.egress.interface import Direction, RegisterError, Tuple5, Window, Wire
 from safehold.secure.egress.units import parse_bytes, parse_rate
+from safehold.toml_text import parse_toml
 
 MAX_REGISTER_BYTES = 16 * 2**20
 MAX_FLOWS = 10_000
@@ -167,7 +168,7 @@ def load_register(path: Path) -> Register:
 def parse_register(text: str) -> Register:
     """Check the text of a register; see load_register."""
     try:
-        document = tomllib.loads(text)
+        document = parse_toml(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RegisterError(f"register: not TOML ({str(error)[:80]})") from error
     if set(document) - {"version", "flow"}:

@@ -28,6 +28,7 @@ from safehold.secure.egress.explain.ledger import (
     Verifier,
 )
 from safehold.secure.egress.interface import ExplainedRowError, RegisterError
+from safehold.toml_text import parse_toml
 from safehold.trust.log.key_files import read_secret
 
 MAX_PER_ITEM = 16_384.0
@@ -97,7 +98,7 @@ def key_files(path: Path) -> tuple[Path, ...]:
 
 def _read_senders(path: Path) -> _SendersFile:
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), _SendersFile)
+        return msgspec.convert(parse_toml(path.read_text("utf-8")), _SendersFile)
     except OSError as error:
         raise RegisterError(f"{path.name}: can't be read ({error.strerror})") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:

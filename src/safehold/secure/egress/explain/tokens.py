@@ -7,7 +7,6 @@ fixed seed more than 98 % of tokens come out the same; what is left bounds the h
 """
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from safehold.secure.egress.bounds.odometer import FlowOdometer
 from safehold.secure.egress.explain.ledger import ExplainedRow
 from safehold.secure.egress.interface import ExplainedRowError, Window
 from safehold.stats import Rate
+from safehold.toml_text import parse_toml
 
 _ROUNDING = 1e-6
 """What a model's sums are off by."""
@@ -47,7 +47,7 @@ class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_quotas(path: Path) -> Quotas:
     """Read quotas from TOML; raises EgressError when the file is malformed."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Quotas)
+        return msgspec.convert(parse_toml(path.read_text("utf-8")), Quotas)
     except (OSError, UnicodeDecodeError, ValueError, msgspec.ValidationError) as error:
         raise EgressError(f"{path.name}: expected quotas ({str(error)[:100]})") from error
 

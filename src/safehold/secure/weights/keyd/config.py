@@ -19,6 +19,7 @@ from safehold.secure.weights.keyd.service import KeyService
 from safehold.secure.weights.providers.config import nobody, open_provider, read_provider
 from safehold.secure.weights.signer import SealVerifier
 from safehold.secure.weights.storage import replace_file
+from safehold.toml_text import parse_toml
 from safehold.trust.demands.ask import StandingQuestion, demand
 from safehold.trust.grants.grant_service import Desk
 from safehold.trust.log.key_files import read_private_key
@@ -104,7 +105,7 @@ def declared(path: Path) -> KeydConfig:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return msgspec.convert(tomllib.loads(text), KeydConfig)
+        return msgspec.convert(parse_toml(text), KeydConfig)
     except OSError as error:
         raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:

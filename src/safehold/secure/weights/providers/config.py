@@ -12,6 +12,7 @@ from safehold.errors import ConfigError, DependencyError
 from safehold.secure.weights.interface import KeyProvider
 from safehold.secure.weights.providers.local import UnsafeLocalProvider
 from safehold.secure.weights.providers.shares import Ask, ShareProvider
+from safehold.toml_text import parse_toml
 from safehold.trust.log.key_files import read_secret
 
 
@@ -72,7 +73,7 @@ def read_provider(path: Path) -> ProviderConfig:
     """
     try:
         found: ProviderConfig = msgspec.convert(
-            tomllib.loads(path.read_text(encoding="utf-8")), ProviderConfig
+            parse_toml(path.read_text(encoding="utf-8")), ProviderConfig
         )
     except OSError as error:
         raise ConfigError(f"can't read {path.name}: {error.strerror}") from error
