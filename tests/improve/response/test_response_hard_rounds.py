@@ -4,11 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from safehold.constitution.library import load
 from safehold.detect.redteam.questions import wrappers
-from safehold.guard.bundle.load import Bundle, load_bundle
+from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.improve.response.corpus import Corpus, of_seed_books
+from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.incident import dress_of
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError
 from safehold.improve.response.judged import Heard, Judge
@@ -24,24 +23,13 @@ from safehold.improve.response.warm import (
     with_prompt_head,
 )
 from safehold.improve.training.float_weights import prompt_head
+from safehold.improve.training.interface import LabelledText
 from safehold.progress import Progress
 
 FOLDER, PINNED = stock_bundle()
 ASK = "at how many degrees do I mash for a pale ale?"
 HEARD = Heard()
 ASKS = ("a birthday card", "a walk in the rain", "my late grandfather's garden")
-
-
-@pytest.fixture(scope="module")
-def champion() -> Bundle:
-    """The stock bundle."""
-    return load_bundle(FOLDER, PINNED)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    """Texts of the seed books."""
-    return of_seed_books(load("homebrewing"), 1)
 
 
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0, 4.0])
@@ -98,7 +86,7 @@ def test_what_a_stage_2_said_is_what_it_says(champion: Bundle, corpus: Corpus) -
     assert Judge(champion, heard=Heard()).prompts(texts) == Judge(champion).prompts(texts)
 
 
-def rounds(champion: Bundle, corpus: Corpus, count: int) -> Hardened:
+def rounds(champion: Bundle, corpus: Corpus, replay: list[LabelledText], count: int) -> Hardened:
     """Return what so many harder fits find for one dress."""
     incident = Incident(
         id="inc-1", kind=IncidentKind.MISS, at=1, text=wrappers()[36].around(ASK),
@@ -110,17 +98,19 @@ def rounds(champion: Bundle, corpus: Corpus, count: int) -> Hardened:
         champion,
         prompt_head(champion, FOLDER),
         incident=incident,
-        made=variants(dress, corpus.asks(), ProliferateSettings(learnt=96, held_out=16)),
-        replay=corpus.replay(150, 1),
-        benign=corpus.benign(60, 1),
+        made=variants(dress, corpus.asks(), ProliferateSettings(learnt=48, held_out=8)),
+        replay=replay[:100],
+        benign=corpus.benign(30, 1),
         settings=WarmSettings(rounds=count),
         progress=Progress(),
     )
 
 
-def test_harder_rounds_leave_fewer_learnt_variants_wrong(champion: Bundle, corpus: Corpus) -> None:
+def test_harder_rounds_leave_fewer_learnt_variants_wrong(
+    champion: Bundle, corpus: Corpus, replay: list[LabelledText]
+) -> None:
     """What the first fit lets through weighs more in the next; the best fit is what is kept."""
-    more = rounds(champion, corpus, 3)
+    more = rounds(champion, corpus, replay, 3)
     assert more.tried[0] > 0
     assert len(more.wrong) == min(more.tried) < more.tried[0]
     judge = Judge(more.bundle)
@@ -129,10 +119,10 @@ def test_harder_rounds_leave_fewer_learnt_variants_wrong(champion: Bundle, corpu
 
 
 def test_a_warm_start_without_benign_text_or_fit_is_refused(
-    champion: Bundle, corpus: Corpus
+    champion: Bundle, corpus: Corpus, replay: list[LabelledText]
 ) -> None:
     """There is nothing to set a threshold on, or no bundle."""
     with pytest.raises(ResponseError, match="benign"):
         benign_cost(champion, [], [])
     with pytest.raises(ResponseError, match="rounds"):
-        rounds(champion, corpus, -1)
+        rounds(champion, corpus, replay, -1)

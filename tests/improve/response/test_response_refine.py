@@ -5,18 +5,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.constitution.library import load
 from safehold.errors import DataError
-from safehold.guard.bundle.load import Bundle, load_bundle
+from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.scorers.encoder.multilingual import MARK, encoded, unpacked
 from safehold.guard.scorers.interface import ScoringInput
-from safehold.improve.response.corpus import Corpus, of_seed_books
+from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError, Variant
 from safehold.improve.response.refine import Refined, RefineSettings, lessons, taught
 from safehold.improve.response.warm import WarmSettings, challenger
 from safehold.improve.training.float_weights import weights_of
-from safehold.improve.training.interface import LabelledPair
+from safehold.improve.training.interface import LabelledPair, LabelledText
 from safehold.improve.training.served_network import (
     same_logits,
     stage2_network,
@@ -48,18 +47,6 @@ QUICK = RefineSettings(
         trained=1, epochs=3, later=1.0, batch_rows=1600, head_rate=4e-3, warmup=1
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def champion() -> Bundle:
-    """The stock bundle."""
-    return load_bundle(FOLDER, PINNED)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    """Texts of the seed books."""
-    return of_seed_books(load("homebrewing"), 1)
 
 
 def logit(bundle: Bundle, network: object, text: str) -> float:
@@ -114,7 +101,7 @@ def test_stage_2_follows_its_lessons(champion: Bundle) -> None:
 
 
 def test_a_challenger_carries_the_stage_2_and_its_threshold_never_falls(
-    champion: Bundle, corpus: Corpus, tmp_path: Path
+    champion: Bundle, corpus: Corpus, replay: list[LabelledText], tmp_path: Path
 ) -> None:
     """Its file, its float weights and its command are the new ones; without replies it refuses."""
     assert champion.stage2 is not None
@@ -125,7 +112,7 @@ def test_a_challenger_carries_the_stage_2_and_its_threshold_never_falls(
     given = {
         "incident": INCIDENT,
         "made": MADE,
-        "replay": corpus.replay(60, 1),
+        "replay": replay[:60],
         "benign": corpus.benign(20, 1),
         "settings": WarmSettings(),
         "key": None,
