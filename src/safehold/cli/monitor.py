@@ -12,7 +12,7 @@ from safehold.cli._monitor_cases import cases, close, prometheus
 from safehold.cli._monitor_export import export
 from safehold.cli._monitor_ladder import ladder
 from safehold.cli._values import SEED, Finite, WholeNumber
-from safehold.errors import UsageError
+from safehold.errors import UpstreamError, UsageError
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -152,7 +152,13 @@ def scan(
     if as_json:
         click.echo(msgspec.json.encode({"planned": planned, **msgspec.structs.asdict(counts)}))
     else:
-        click.echo(f"{planned} new units; {counts.done} done, {counts.open} open")
+        waits = f", {counts.parked} parked" if counts.parked else ""
+        click.echo(f"{planned} new units; {counts.done} done, {counts.open} open{waits}")
+    if counts.parked:
+        raise UpstreamError(
+            f"{counts.parked} units were not judged and are asked about again by the next "
+            f"`monitor scan --scanner {scanner}`: {planner.queue.parked_why()}"
+        )
 
 
 @monitor.command()

@@ -37,7 +37,10 @@ class JudgeServer:
     def __init__(self, answer: Answer, *, status: int = 200, delay_s: float = 0.0) -> None:
         """Take the model, and how the server misbehaves."""
         self._answer = answer
-        self._status = status
+        self.status = status
+        """Of every answer; may be changed while it serves."""
+        self.fails = ""
+        """A request whose exchange holds this word gets status 503; empty: none does."""
         self._delay_s = delay_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
@@ -79,9 +82,11 @@ class JudgeServer:
         body = await request.json()
         self.asked.append(body)
         await asyncio.sleep(self._delay_s)
-        if self._status != 200:
-            return web.Response(status=self._status)
+        if self.status != 200:
+            return web.Response(status=self.status)
         asked = body["messages"][-1]["content"]
+        if self.fails and self.fails in asked:
+            return web.Response(status=503)
         name, data = _ID.findall(asked)[-1], _DATA.findall(asked)[0]
         message = {"role": "assistant", "content": self._answer(name, json.loads(data))}
         return web.json_response({"choices": [{"index": 0, "message": message}]})

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from safehold.detect.monitoring.scan.coverage import scan_coverage
 from safehold.detect.monitoring.scan.interface import ScanLimits, ScannerSpec, Unit
 from safehold.detect.monitoring.scan.queue import UnitQueue
 from safehold.detect.monitoring.scan.scanners import load_scanner
 from safehold.detect.monitoring.scan.work import ScanJob, ScanWorker
-from safehold.detect.monitoring.tables import RESULTS, MonitorStore
+from safehold.detect.monitoring.tables import RESULTS, UNITS, MonitorStore
 from safehold.detect.runners.interface import RunLimits
 from safehold.detect.runners.pool import run_pool
 from safehold.errors import LedgerError, UsageError
 from safehold.guard.ledger.reader import LedgerReader
+from safehold.testing.judge import JudgeServer, by_words
 from safehold.testing.monitoring import LIES, fill, load_hash_scanner
 
 _ROWS = 400
@@ -219,3 +221,99 @@ def test_an_unknown_scanner_is_refused() -> None:
     """The message names those that there are."""
     with pytest.raises(UsageError, match="session"):
         load_scanner(ScannerSpec("nonsense"))
+
+
+def _judge(folder: Path, server: JudgeServer, **options: str) -> ScanJob:
+    spec = ScannerSpec("judge", {"url": server.url, "model": "m", **options})
+    paths = str(folder / "l.db"), str(folder / "m.db")
+    return ScanJob(*paths, spec, load_scanner, ScanLimits(unit_rows=4))
+
+
+def _labels(job: ScanJob) -> list[object]:
+    return [row[6] for row in _results(job)]
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500, 503])
+def test_a_judge_that_is_away_judges_nothing_and_is_asked_again(
+    status: int, tmp_path: Path
+) -> None:
+    """Nothing is kept as judged; three units are asked, the others wait; then each row is there."""
+    with JudgeServer(by_words("unheard")) as server:
+        job = _judge(tmp_path, server)
+        fill(job.ledger, [("a", f"text {n}", False) for n in range(24)])
+        queue = _plan(job)
+        server.status = status
+        worker = ScanWorker(job, "w")
+        while worker.step():
+            pass
+        assert _results(job) == []
+        counts = queue.counts()
+        assert (counts.left, counts.done, counts.parked) == (0, 0, 9)
+        assert queue.parked_why() == f"judge: expected status 200, came {status}"
+        assert len({one["messages"][-1]["content"] for one in server.asked}) == 6, "prompt, reply"
+        assert [one.waiting for one in scan_coverage(MonitorStore.open(job.monitor))] == [24]
+        server.status = 200
+        _plan(job)
+        while worker.step():
+            pass
+    assert _labels(job) == ["allow"] * 24
+    assert queue.counts().parked == 0
+    assert queue.counts().left == 0
+
+
+def test_an_exchange_that_can_never_be_asked_about_holds_up_no_other(tmp_path: Path) -> None:
+    """It waits alone, scan after scan; what was judged before and behind it is kept."""
+    with JudgeServer(by_words("unheard")) as server:
+        job = _judge(tmp_path, server)
+        fill(job.ledger, [("a", "bad" if n == 5 else f"text {n}", False) for n in range(12)])
+        server.fails = "bad"
+        for _ in range(3):
+            queue = _plan(job)
+            worker = ScanWorker(job, "w")
+            while worker.step():
+                pass
+    assert _labels(job) == ["allow"] * 11
+    assert queue.counts().parked == 1
+    with MonitorStore.open(job.monitor).begin() as connection:
+        parked = connection.execute(select(UNITS).where(UNITS.c.state == "parked")).one()
+    assert parked.row_count == 1
+
+
+def test_a_request_that_the_judge_refuses_is_unscorable(tmp_path: Path) -> None:
+    """A status about one request is an answer: it is not asked about again."""
+    with JudgeServer(by_words("unheard"), status=400) as server:
+        job = _judge(tmp_path, server)
+        fill(job.ledger, [("a", "text", False)])
+        queue = _plan(job)
+        assert ScanWorker(job, "w").step()
+    assert _labels(job) == ["unscorable"]
+    assert queue.counts().parked == 0
+
+
+def test_a_worker_that_lost_its_lease_can_not_park(job: ScanJob) -> None:
+    """The unit of another worker stays whole, with its results."""
+    fill(job.ledger, [("a", f"t{n}", False) for n in range(3)])
+    queue = _plan(job)
+    first = queue.claim("slow", now=time.time())
+    assert isinstance(first, Unit)
+    assert queue.claim("fast", now=time.time() + 61) == first
+    assert not queue.park(first, "slow", [], [first.first], why="away")
+    assert queue.finish(first, "fast", [])
+    assert queue.counts().parked == 0
+
+
+def test_what_the_first_scanner_has_not_seen_waits(tmp_path: Path) -> None:
+    """The judge of a top share asks about new exchanges once their value is there."""
+    with JudgeServer(by_words("unheard")) as server:
+        monitor = str(tmp_path / "m.db")
+        hashed = ScanJob(str(tmp_path / "l.db"), monitor, ScannerSpec("hash"), load_hash_scanner)
+        job = _judge(tmp_path, server, of="hash:1", floor="0", monitor=monitor)
+        fill(job.ledger, [("a", f"t{n}", False) for n in range(2)])
+        for one in (job, hashed, job):
+            _plan(one)
+            worker = ScanWorker(one, "w")
+            while worker.step():
+                pass
+    with MonitorStore.open(monitor).begin() as connection:
+        rows = connection.execute(select(RESULTS).where(RESULTS.c.scanner != "hash:1")).all()
+    assert [row.label for row in rows] == ["allow", "allow"]

@@ -21,7 +21,10 @@ from safehold.guard.ledger.engine import open_engine, told
 from safehold.guard.ledger.own_tables import make_tables
 
 METADATA = MetaData()
-STEPS_OF_TABLES = ("CREATE TABLE monitor_lost (worker TEXT NOT NULL PRIMARY KEY);",)
+STEPS_OF_TABLES = (
+    "CREATE TABLE monitor_lost (worker TEXT NOT NULL PRIMARY KEY);",
+    "ALTER TABLE monitor_units ADD COLUMN why TEXT;",
+)
 """Version n to n + 1, in SQL for both storages."""
 
 SCANNERS = Table(
@@ -44,8 +47,10 @@ UNITS = Table(
     Column("worker", String, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("cpu_s", Double, nullable=False),
+    Column("why", String),
     UniqueConstraint("scanner", "first"),
 )
+"""`state` is open, leased, done, or parked; then `why` says what the scanner could not ask."""
 LOST = Table("monitor_lost", METADATA, Column("worker", String, primary_key=True))
 """Workers whose unit another one took because their lease ran out; their leader ends them."""
 RESULTS = Table(

@@ -13,15 +13,16 @@ import msgspec
 
 
 class UnitCounts(msgspec.Struct, frozen=True):
-    """How many units are open, leased to a worker, and done."""
+    """How many units are open, leased to a worker, done, and parked until the next run."""
 
     open: int
     leased: int
     done: int
+    parked: int = 0
 
     @property
     def left(self) -> int:
-        """How many units are not done."""
+        """How many units this run has still to do."""
         return self.open + self.leased
 
 

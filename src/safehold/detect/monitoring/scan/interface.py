@@ -45,6 +45,15 @@ def unscorable(reason: str) -> ScanFinding:
     return ScanFinding(value=None, label="unscorable", reason=reason)
 
 
+class Postponed(msgspec.Struct, frozen=True):
+    """What the scanner asks is away: the exchange is not judged, and asked about at the next scan.
+
+    `why` is one line without content.
+    """
+
+    why: str
+
+
 class Scanner(Protocol):
     """Judges one exchange after the other; `digest` changes when any of its answers could."""
 
@@ -53,8 +62,8 @@ class Scanner(Protocol):
         """Name, version and content of everything that decides a finding."""
         ...
 
-    def scan(self, one: Joined) -> ScanFinding:
-        """Judge one exchange. What it raises makes the exchange unscorable."""
+    def scan(self, one: Joined) -> ScanFinding | Postponed:
+        """Judge one exchange. What it raises makes the exchange unscorable, for good."""
         ...
 
 

@@ -11,12 +11,17 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from safehold.constitution.library import load
-from safehold.detect.monitoring.scan.interface import ScanFinding, ScannerSpec, unscorable
+from safehold.detect.monitoring.scan.interface import (
+    Postponed,
+    ScanFinding,
+    ScannerSpec,
+    unscorable,
+)
 from safehold.detect.monitoring.tables import RESULTS, SCANNERS, MonitorStore
 from safehold.errors import UsageError
 from safehold.guard.ledger.joined import Joined
 from safehold.guard.scorers.interface import ScoringInput
-from safehold.guard.scorers.judge import JudgeSettings, PromptedJudge
+from safehold.guard.scorers.judge import JudgeAwayError, JudgeSettings, PromptedJudge
 
 _NEEDED = ("url", "model")
 
@@ -38,23 +43,32 @@ class JudgeScanner:
         rules = self._judge.framing.digest
         self.digest = f"judge:{options['model']}:{rules}:{self._of}:{self._floor:.6g}"
 
-    def scan(self, one: Joined) -> ScanFinding:
-        """Ask the model, or say that the exchange is below the cut."""
+    def scan(self, one: Joined) -> ScanFinding | Postponed:
+        """Ask the model, or say that the exchange is below the cut.
+
+        An exchange waits while the model's server is away, or the other scanner has not seen it.
+        """
         if one.exchange is None:
             return unscorable("NoExchange")
         if self._store is not None:
             here = (RESULTS.c.scanner == self._of) & (RESULTS.c.seq == one.seq)
             with self._store.begin() as connection:
-                found = connection.execute(select(RESULTS.c.value).where(here)).scalar()
-            if found is None:
-                return unscorable("NotScannedYet")
-            if found < self._floor:
+                row = connection.execute(select(RESULTS.c.value).where(here)).one_or_none()
+            if row is None:
+                return Postponed("the scanner whose top share is asked about comes first")
+            if row.value is None:
+                return unscorable("NoValue")
+            if row.value < self._floor:
                 return ScanFinding(value=None, label="below_top", reason="BelowTop")
         prompt = "\n".join(part.text for part in one.exchange.texts())
         reply = "\n".join(lane.text for lane in one.final.delivered)
         given = [ScoringInput(prompt=prompt, reply="")]
         given += [ScoringInput(prompt=prompt, reply=reply)] if reply else []
-        best = max(self._judge.score(given), key=lambda score: score.logit)
+        try:
+            scores = self._judge.score(given)
+        except JudgeAwayError as error:
+            return Postponed(str(error))
+        best = max(scores, key=lambda score: score.logit)
         stops = best.logit > 0
         return ScanFinding(
             value=1 / (1 + math.exp(-max(-60.0, min(60.0, best.logit)))),

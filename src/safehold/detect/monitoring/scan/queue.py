@@ -2,6 +2,8 @@
 
 Work is done at least once; a result row exists exactly once, because it is written by the same
 transaction that ends its unit, and that one only while the unit is still the worker's own.
+
+A unit is parked where what its scanner asks is away. It holds up no run: the next plan opens it.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,8 @@ from safehold.guard.ledger.joined import Joined, joined, sizes, watermark
 from safehold.guard.ledger.reader import LedgerReader
 
 _PLAN_ROWS = 20_000
+PARKED = "parked"
+_LONGEST_WHY = 400
 
 
 class UnitQueue:
@@ -28,10 +32,15 @@ class UnitQueue:
     def plan(self, reader: LedgerReader, *, name: str) -> int:
         """Cut every exchange up to the ledger's watermark into units; return how many units.
 
+        Units that an earlier scan parked are open again, and not among them.
+
         Raises:
             LedgerError: the ledger or the monitor's database can't be used.
         """
         made = 0
+        with self._store.begin() as connection:
+            parked = update(UNITS).where(self._mine, UNITS.c.state == PARKED)
+            connection.execute(parked.values(state="open", why=None))
         with reader.snapshot() as ledger:
             through = watermark(ledger)
             while True:
@@ -87,18 +96,74 @@ class UnitQueue:
     ) -> bool:
         """End the unit with its results, all or none; False when the unit is not ours any more."""
         with self._store.begin() as connection:
-            ours = update(UNITS).where(
-                UNITS.c.id == unit.id,
-                UNITS.c.worker == worker,
-                UNITS.c.state == "leased",
-                UNITS.c.last == unit.last,
-            )
-            if not connection.execute(ours.values(state="done", cpu_s=cpu_s)).rowcount:
+            return self._end(connection, unit, worker, found, state="done", cpu_s=cpu_s)
+
+    def park(
+        self,
+        unit: Unit,
+        worker: str,
+        found: Sequence[tuple[Joined, ScanFinding]],
+        waiting: Sequence[int],
+        *,
+        why: str,
+        cpu_s: float = 0.0,
+    ) -> bool:
+        """Keep the results so far, and let the rest of the unit wait for the next plan.
+
+        `waiting` are the numbers of the exchanges that have no result, in order. The first of them
+        gets a unit of its own: if it alone can't be asked about, it holds up none of the others.
+        False when the unit is not ours any more.
+        """
+        first, *others = waiting
+        parts = [(first, 1)] + ([(others[0], len(others))] if others else [])
+        ends = [others[0] - 1, unit.last] if others else [unit.last]
+        with self._store.begin() as connection:
+            cut: dict[str, object] = {"last": first - 1, "row_count": len(found)}
+            whole = first == unit.first
+            if whole:  # what has the unit's first number goes on as this unit
+                cut = {"last": ends[0], "row_count": 1, "why": why[:_LONGEST_WHY]}
+            state = PARKED if whole else "done"
+            if not self._end(connection, unit, worker, found, state=state, cpu_s=cpu_s, **cut):
                 return False
-            if found:
-                rows = [_result(unit.scanner, one, finding) for one, finding in found]
-                connection.execute(insert(RESULTS), rows)
+            for (begin, count), end in list(zip(parts, ends, strict=True))[1 if whole else 0 :]:
+                row = self._unit(begin, end, count)
+                row |= {"state": PARKED, "why": why[:_LONGEST_WHY]}
+                connection.execute(insert(UNITS), row)
             return True
+
+    def park_open(self, why: str) -> None:
+        """Let every open unit wait for the next plan: what the scanner asks is away."""
+        with self._store.begin() as connection:
+            free = update(UNITS).where(self._mine, UNITS.c.state == "open")
+            connection.execute(free.values(state=PARKED, why=why[:_LONGEST_WHY]))
+
+    def parked_why(self) -> str:
+        """Return why a unit waits for the next plan; empty where none does."""
+        query = select(UNITS.c.why).where(self._mine, UNITS.c.state == PARKED)
+        with self._store.begin() as connection:
+            return str(connection.execute(query.order_by(UNITS.c.id).limit(1)).scalar() or "")
+
+    def _end(
+        self,
+        connection: Connection,
+        unit: Unit,
+        worker: str,
+        found: Sequence[tuple[Joined, ScanFinding]],
+        **values: object,
+    ) -> bool:
+        """Take the unit from its worker and keep its results; False when it is not theirs."""
+        ours = update(UNITS).where(
+            UNITS.c.id == unit.id,
+            UNITS.c.worker == worker,
+            UNITS.c.state == "leased",
+            UNITS.c.last == unit.last,
+        )
+        if not connection.execute(ours.values(**values)).rowcount:
+            return False
+        if found:
+            rows = [_result(unit.scanner, one, finding) for one, finding in found]
+            connection.execute(insert(RESULTS), rows)
+        return True
 
     def release(self, worker: str) -> None:
         """Say that a worker is dead, so that its unit need not wait for the lease's end."""
@@ -121,7 +186,8 @@ class UnitQueue:
         query = select(UNITS.c.state, func.count()).where(self._mine).group_by(UNITS.c.state)
         with self._store.begin() as connection:
             found = {str(row[0]): int(row[1]) for row in connection.execute(query)}
-        return UnitCounts(found.get("open", 0), found.get("leased", 0), found.get("done", 0))
+        states = ("open", "leased", "done", PARKED)
+        return UnitCounts(*(found.get(state, 0) for state in states))
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that this scanner's ended units took."""

@@ -7,6 +7,7 @@ import msgspec
 
 from safehold.detect.monitoring.scan.interface import (
     Loader,
+    Postponed,
     ScanFinding,
     ScanLimits,
     Scanner,
@@ -20,6 +21,8 @@ from safehold.guard.ledger.joined import Joined
 from safehold.guard.ledger.reader import LedgerReader
 from safehold.guard.session.drivers import guarded
 
+_AWAY = 3
+"""Units postponed in a row, after which the others wait unasked: what is asked is away."""
 Busy = Callable[[str], bool]
 """Says of a ledger's URL whether whoever writes it is under pressure."""
 
@@ -63,6 +66,7 @@ class ScanWorker:
         self.scanner = job.load(job.spec)
         self.queue = UnitQueue(MonitorStore.open(job.monitor), self.scanner.digest, job.limits)
         self._reader = LedgerReader.open(job.ledger)
+        self._away = 0
 
     def step(self) -> bool:
         """Do one unit; False when none is free now.
@@ -75,17 +79,36 @@ class ScanWorker:
             return False
         began = time.process_time()
         rows = read_unit(self._reader, unit)
+        waiting: list[Joined] = []
+        why = ""
         if self.queue.lost_too_often(unit):
             found = poisoned(rows)
         else:
-            found = [(one, judged(self.scanner, one)) for one in rows]
-        self.queue.finish(unit, self.name, found, cpu_s=time.process_time() - began)
+            found = []
+            for place, one in enumerate(rows):
+                said = judged(self.scanner, one)
+                if isinstance(said, Postponed):
+                    waiting, why = rows[place:], said.why
+                    break
+                found.append((one, said))
+        spent = time.process_time() - began
+        if not waiting:
+            self._away = 0
+            self.queue.finish(unit, self.name, found, cpu_s=spent)
+            return True
+        seqs = [one.seq for one in waiting]
+        self.queue.park(unit, self.name, found, seqs, why=why, cpu_s=spent)
+        self._away += 1
+        if self._away >= _AWAY:
+            self.queue.park_open(why)
         return True
 
 
-def judged(scanner: Scanner, one: Joined) -> ScanFinding:
+def judged(scanner: Scanner, one: Joined) -> ScanFinding | Postponed:
     """Return a scanner's finding; one that raises or answers nonsense leaves a reason."""
     found = guarded(scanner.scan, one)
+    if isinstance(found, Postponed):
+        return found
     if isinstance(found, Failed):
         return unscorable(found.reason)
     if not isinstance(found, ScanFinding) or not found.sound:

@@ -15,7 +15,13 @@ from safehold.guard.scorers.judge.framing import Framing
 from safehold.http_ask import checked_address
 
 _OK = 200
+_ABOUT_THE_REQUEST = frozenset({400, 413, 422})
+"""Statuses that a server gives to one request, and not to all of them."""
 _MOST_BYTES = 1 << 20
+
+
+class JudgeAwayError(ScorerError):
+    """The judge's server is away, busy, no model server, or refuses everybody: ask later."""
 
 
 class JudgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,7 +117,7 @@ class PromptedJudge:
                         except ScorerError as error:
                             failure = error
             except TimeoutError:
-                return ScorerError("judge: no answer in time")
+                return JudgeAwayError("judge: no answer in time")
         return failure
 
     async def _ask(self, session: aiohttp.ClientSession, given: ScoringInput) -> str:
@@ -132,18 +138,21 @@ class PromptedJudge:
                 url, json=body, headers=headers, allow_redirects=False
             ) as response:
                 if response.status != _OK:
-                    raise ScorerError(f"judge: expected status 200, came {response.status}")
+                    said = f"judge: expected status 200, came {response.status}"
+                    if response.status in _ABOUT_THE_REQUEST:
+                        raise ScorerError(said)
+                    raise JudgeAwayError(said)
                 content = b""
                 while part := await response.content.readany():
                     content += part
                     if len(content) > _MOST_BYTES:
                         raise ScorerError(f"judge: expected at most {_MOST_BYTES} bytes")
         except (aiohttp.ClientError, OSError) as error:
-            raise ScorerError("judge: can't be reached") from error
+            raise JudgeAwayError("judge: can't be reached") from error
         try:
             choices = msgspec.json.decode(content, type=_JudgeCompletion).choices
         except msgspec.DecodeError as error:
-            raise ScorerError("judge: expected a chat completion") from error
+            raise JudgeAwayError("judge: expected a chat completion") from error
         if not choices or not choices[0].message.content:
             raise ScorerError("judge: the answer is empty")
         return choices[0].message.content
