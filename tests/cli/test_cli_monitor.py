@@ -62,8 +62,8 @@ def test_the_ladder_climbs_by_itself_and_is_lifted_by_hand(tmp_path: Path) -> No
 def test_what_is_not_there_is_said_with_the_next_step(tmp_path: Path) -> None:
     """An unknown account, tails of nobody, and a status before the first scan."""
     fill(str(tmp_path / "l.db"), [("good", "hello", False)])
-    assert "safehold monitor scan" in _run(tmp_path, "status")
     _run(tmp_path, "accounts")
+    assert "safehold monitor scan" in _run(tmp_path, "status")
     places = ["--ledger", str(tmp_path / "l.db"), "--monitor", str(tmp_path / "m.db")]
     refused = {"account nobody": "monitor accounts", "simulate --tail own": "came 0"}
     for words, why in refused.items():

@@ -90,7 +90,7 @@ def test_an_overturned_appeal_is_a_test_on_the_command_line(tmp_path: Path) -> N
     assert made.exit_code == 0
     fill(f"{tmp_path}/l.db", [("a", "how do I clean a copper kettle?", True)])
     desk = ReviewPlaces(f"{tmp_path}/l.db", f"{tmp_path}/r.db", tmp_path / "log", None)
-    desk.appeals().appeal("d0")
+    desk.appeals(make=True).appeal("d0")
     for person in ("ann", "bob"):
         item = json.loads(_run(tmp_path, "next", person))["item"]
         _run(tmp_path, "show", str(item), person, "--reason", "appeal")

@@ -113,7 +113,7 @@ def close(places: Any, key: str, by: str) -> None:
     from safehold.detect.monitoring.cases.book import CaseBook
     from safehold.detect.monitoring.tables import MonitorStore
 
-    CaseBook(MonitorStore.open(places.monitor)).close(key, by=by, now=time.time())
+    CaseBook(MonitorStore.open(places.monitor, make=False)).close(key, by=by, now=time.time())
     click.echo(f"{visible(key)} is closed")
 
 

@@ -52,7 +52,7 @@ def export(
         )
     if scout is not None and parquet is not None and scout.resolve() == parquet.resolve():
         raise UsageError("expected two folders, came one for --scout and --parquet")
-    store, reader = MonitorStore.open(places.monitor), LedgerReader.open(places.ledger)
+    store, reader = MonitorStore.open(places.monitor, make=False), LedgerReader.open(places.ledger)
     written = []
     if scout is not None:
         now = time.time()

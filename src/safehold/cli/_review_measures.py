@@ -67,7 +67,9 @@ def draw_command(
             if one.decision_id in values
         ]
     design = SampleDesign(edges=edges, floor=floor, per_stratum=per_stratum, seed=seed)
-    case = SampleBook(places.review).keep(name, population, design, desk=places.desk(), by=by)
+    case = SampleBook(places.review).keep(
+        name, population, design, desk=places.desk(make=True), by=by
+    )
     click.echo(case)
 
 
@@ -87,8 +89,8 @@ def estimate(places: "ReviewPlaces", name: str, seed: int) -> None:
     from safehold.detect.review.gold import GoldBook
     from safehold.detect.review.sampling import SampleBook
 
-    reviewers = GoldBook(places.review).reviewers()
-    done = SampleBook(places.review).estimate(name, seed=seed, reviewers=reviewers)
+    reviewers = GoldBook(places.review, make=False).reviewers()
+    done = SampleBook(places.review, make=False).estimate(name, seed=seed, reviewers=reviewers)
     click.echo(msgspec.json.format(msgspec.json.encode(done)))
 
 
@@ -176,7 +178,7 @@ def planted(places: "ReviewPlaces", monitor: str | None, scanner: str, least: fl
     flagged = []
     if monitor is not None and least is not None:
         flagged = [name for name, value in _values(monitor, scanner).items() if value >= least]
-    recall = GoldBook(places.review).recall(flagged)
+    recall = GoldBook(places.review, make=False).recall(flagged)
     click.echo(msgspec.json.format(msgspec.json.encode(recall.summary())))
 
 
@@ -191,7 +193,7 @@ def gold(places: "ReviewPlaces") -> None:
     """
     from safehold.detect.review.gold import GoldBook
 
-    scores = [one.summary() for one in GoldBook(places.review).scores()]
+    scores = [one.summary() for one in GoldBook(places.review, make=False).scores()]
     click.echo(msgspec.json.format(msgspec.json.encode(scores)))
 
 
@@ -208,7 +210,7 @@ def agreement(places: "ReviewPlaces") -> None:
     from safehold.detect.review.reading import ReviewReading
 
     groups: dict[str, list[str]] = {}
-    for one in ReviewReading(places.review, time.time).verdicts():
+    for one in ReviewReading(places.review, time.time, make=False).verdicts():
         groups.setdefault(one.decision_id, []).append(one.verdict)
     doubles = [group for group in groups.values() if len(group) > 1]
     told = {"alpha": krippendorff_alpha(doubles), "n": len(doubles)}
@@ -227,7 +229,7 @@ def _values(monitor: str, scanner: str) -> dict[str, float]:
         .where((SCANNERS.c.name == scanner) | (SCANNERS.c.scanner == scanner))
         .order_by(RESULTS.c.seq)
     )
-    with MonitorStore.open(monitor).begin() as connection:
+    with MonitorStore.open(monitor, make=False).begin() as connection:
         found = {
             row.decision_id: -math.inf if row.value is None else row.value
             for row in connection.execute(query)

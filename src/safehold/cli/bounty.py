@@ -51,8 +51,8 @@ class _BountyPlaces(msgspec.Struct, frozen=True):
 
         return read_programme(self.programme_file)
 
-    def book(self) -> "BountyBook":
-        """Open the book."""
+    def book(self, *, make: bool = False) -> "BountyBook":
+        """Open the book; only what takes a submission in makes it."""
         from safehold.cli._leaves import LogLeaves
         from safehold.detect.bounty.book import BountyBook
 
@@ -60,6 +60,7 @@ class _BountyPlaces(msgspec.Struct, frozen=True):
             self.book_url,
             programme=self.programme(),
             leaves=LogLeaves(self.log_dir, self.key_dir),
+            make=make,
         )
 
     def questions(self, path: Path) -> "FrozenQuestions":
@@ -231,7 +232,7 @@ def submit(places: _BountyPlaces, sealed: Path) -> None:
     """
     from safehold.detect.bounty.interface import MAX_SUBMISSION_BYTES
 
-    click.echo(places.book().receive(_up_to(sealed, 4 * MAX_SUBMISSION_BYTES).strip()))
+    click.echo(places.book(make=True).receive(_up_to(sealed, 4 * MAX_SUBMISSION_BYTES).strip()))
 
 
 @bounty.command("list")

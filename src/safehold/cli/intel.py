@@ -84,12 +84,12 @@ class _IntelPlaces(msgspec.Struct, frozen=True):
         """Read `intel.yaml`."""
         return read_intel(self.file)
 
-    def store(self) -> "IntelStore":
-        """Open the store."""
+    def store(self, *, make: bool = False) -> "IntelStore":
+        """Open the store; only what adds to it makes it."""
         from safehold.cli._leaves import LogLeaves
         from safehold.detect.intel.store import IntelStore
 
-        return IntelStore(self.url, leaves=LogLeaves(self.log_dir, self.key_dir))
+        return IntelStore(self.url, leaves=LogLeaves(self.log_dir, self.key_dir), make=make)
 
 
 @click.group()
@@ -217,7 +217,7 @@ def add(
     # What would leave is searched for the source's words before it is kept at all.
     for exported in (bundle([technique], sharer), misp_event([technique], sharer)):
         refuse_content(exported, [source])
-    click.echo(places.store().add(technique, sharer))
+    click.echo(places.store(make=True).add(technique, sharer))
 
 
 @intel.command("list")
@@ -252,7 +252,7 @@ def export(places: _IntelPlaces, by: str, form: str) -> None:
     from safehold.detect.intel.misp import misp_event
     from safehold.detect.intel.stix import bundle
 
-    store, sharer = places.store(), places.read().sharer()
+    sharer, store = places.read().sharer(), places.store()
     make = bundle if form == "stix" else misp_event
     exported = make(store.techniques(), sharer)
     store.sent(exported, to=sharer.group, by=by)
@@ -294,7 +294,7 @@ def pull_command(places: _IntelPlaces, feed: str) -> None:
     from safehold.detect.intel.taxii_client import HttpsWire, pull
 
     of = places.read().feed(feed)
-    click.echo(msgspec.json.encode(pull(of, places.store(), HttpsWire(of, _password(of)))))
+    click.echo(msgspec.json.encode(pull(of, places.store(make=True), HttpsWire(of, _password(of)))))
 
 
 @intel.command("show")
@@ -532,7 +532,9 @@ def serve(
     if cert is None and host not in {"127.0.0.1", "::1", "localhost"}:
         raise UsageError("off this machine passwords need TLS: give --cert and --cert-key")
     file = places.read()
-    server = TaxiiServer(places.store(), file.sharer(), read_clients(clients), contact=file.contact)
+    server = TaxiiServer(
+        places.store(make=True), file.sharer(), read_clients(clients), contact=file.contact
+    )
     click.echo(f"shared collection: {server.shared}\ninbox collection: {server.inbox}")
     sys.stdout.flush()
     uvicorn.run(

@@ -175,7 +175,7 @@ def status(places: _Places, as_json: bool) -> None:
     from safehold.detect.monitoring.scan.coverage import scan_coverage
     from safehold.detect.monitoring.tables import MonitorStore
 
-    found = list(scan_coverage(MonitorStore.open(places.monitor)))
+    found = list(scan_coverage(MonitorStore.open(places.monitor, make=False)))
     if not found and not as_json:
         click.echo("nothing was scanned yet: safehold monitor scan")
     for one in found:
@@ -324,7 +324,7 @@ def simulate_command(places: _Places, tail: str, count: int, walk_share: float, 
 
     caps, law = Caps(), MODELS.get(tail)
     if law is None:
-        store = MonitorStore.open(places.monitor)
+        store = MonitorStore.open(places.monitor, make=False)
         caps, _ = caps_of(store)
         states = AccountBook(store, caps=caps).states()
         law = own_tail(one for name, one in states.items() if not name.endswith(EXEMPT))
@@ -349,7 +349,7 @@ def account_command(places: _Places, account: str, as_json: bool) -> None:
     from safehold.detect.monitoring.fitted import caps_of
     from safehold.detect.monitoring.tables import MonitorStore
 
-    store = MonitorStore.open(places.monitor)
+    store = MonitorStore.open(places.monitor, make=False)
     caps, exempt = caps_of(store)
     book = AccountBook(store, caps=caps)
     state = book.states().get(account)
@@ -414,7 +414,7 @@ def fit_command(places: _Places, honest: IO[str], as_json: bool) -> None:
     from safehold.detect.monitoring.tables import MonitorStore
 
     names = {line.strip() for line in honest if line.strip()}
-    found = fit(MonitorStore.open(places.monitor), names, now=time.time())
+    found = fit(MonitorStore.open(places.monitor, make=False), names, now=time.time())
     for name, one in found.items():
         if as_json:
             click.echo(msgspec.json.encode({"name": name, **msgspec.structs.asdict(one)}))

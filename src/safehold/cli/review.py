@@ -90,7 +90,7 @@ def open_command(
     Example:
       safehold review open appeal d-3f9c2a --by client --severity 3
     """
-    number = places.desk().open_case(
+    number = places.desk(make=True).open_case(
         CaseKind(kind), decision_ids, severity=severity, opened_by=by, account=account
     )
     click.echo(number)
@@ -311,7 +311,7 @@ def serve_appeals(places: "ReviewPlaces", host: str, port: int) -> None:
         from safehold.detect.review.appeal_api import appeal_routes
     except ImportError as error:
         raise DependencyError("the appeals server needs safehold[console]") from error
-    app = Starlette(routes=appeal_routes(places.appeals()))
+    app = Starlette(routes=appeal_routes(places.appeals(make=True)))
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
 
 

@@ -14,7 +14,9 @@ from safehold.detect.monitoring.tables import MonitorStore
 from safehold.detect.review.tables import METADATA as REVIEW
 from safehold.errors import LedgerError
 from safehold.guard.ledger.engine import open_engine
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.own_tables import make_tables, open_tables
+from safehold.guard.ledger.reader import LedgerReader
+from safehold.testing.monitoring import fill
 
 PARTS = {"monitor": MONITOR, "review": REVIEW, "bounty": BOUNTY, "intel": INTEL}
 STEP = "-- A shade for each thing.\nALTER TABLE part_things ADD COLUMN shade TEXT;"
@@ -116,6 +118,7 @@ def test_a_monitor_of_the_first_version_is_brought_up(tmp_path: Path) -> None:
     first = [table for table in MONITOR.sorted_tables if table.name != "monitor_lost"]
     MONITOR.create_all(engine, tables=first)
     with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE monitor_units DROP COLUMN why")
         connection.exec_driver_sql("CREATE TABLE monitor_schema (version INTEGER PRIMARY KEY)")
         connection.exec_driver_sql("INSERT INTO monitor_schema VALUES (1)")
     MonitorStore.open(old)
@@ -134,3 +137,42 @@ def test_every_part_opens_its_own_tables_twice(part: str, tmp_path: Path) -> Non
         for name, metadata in PARTS.items():
             make_tables(engine, metadata, name=name)
     assert inspect(engine).has_table(f"{part}_schema")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_gateways_ledger_takes_no_other_tables(part: str, tmp_path: Path) -> None:
+    """A file that a gateway writes is refused, and left as it is; the mirror as well."""
+    path = tmp_path / "ledger.db"
+    fill(str(path), [("a", "text", False)])
+    before = inspect(open_engine(str(path), wait_s=1.0, write=False)).get_table_names()
+    with pytest.raises(LedgerError, match=rf"is a gateway's ledger; name .* the {part} tables"):
+        open_tables(str(path), PARTS[part], name=part)
+    assert inspect(open_engine(str(path), wait_s=1.0, write=False)).get_table_names() == before
+    own = tmp_path / "own.db"
+    open_tables(str(own), PARTS[part], name=part)
+    with pytest.raises(LedgerError, match=rf"holds other tables \({part}_.* another file"):
+        fill(str(own), [("a", "text", False)])
+
+
+def test_tables_that_an_earlier_release_put_into_a_ledger_go_on(tmp_path: Path) -> None:
+    """Who has them there already keeps them: nothing is lost by an upgrade."""
+    path = tmp_path / "both.db"
+    fill(str(path), [("a", "text", False)])
+    REVIEW.create_all(open_engine(str(path), wait_s=1.0, write=True))
+    for _ in range(2):
+        open_tables(str(path), REVIEW, name="review")
+    assert LedgerReader.open(str(path)).tail(1)
+
+
+def test_who_only_reads_makes_no_tables(engine: Engine) -> None:
+    """Neither in a database of something else, nor before its tables are there."""
+    url = engine.url.render_as_string(hide_password=False)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (id INTEGER)")
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="holds no part tables"):
+            open_tables(url, _shape("name"), name="part", make=False)
+    assert inspect(engine).get_table_names() == ["notes"]
+    open_tables(url, _shape("name"), name="part")
+    open_tables(url, _shape("name", "shade"), name="part", steps=[STEP], make=False)
+    assert _columns(engine) == {"id", "name", "shade"}

@@ -36,8 +36,8 @@ from safehold.detect.bounty.severity import Rating, rate
 from safehold.detect.bounty.tables import EVENTS, METADATA, REPLAYS, SUBMISSIONS
 from safehold.detect.leaf_sink import LeafSink
 from safehold.errors import DataError, TrustError, UsageError
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 
 _DAY_S = 86_400.0
 _REPRODUCED = frozenset(
@@ -85,16 +85,16 @@ class BountyBook:
         programme: BountyProgramme,
         leaves: LeafSink,
         clock: Callable[[], float] = time.time,
+        make: bool = True,
     ) -> None:
-        """Open the book and make its tables.
+        """Open the book and make its tables; without `make` they must be there.
 
         Raises:
             LedgerError: the database can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
+        self._engine = open_tables(url, METADATA, name="bounty", make=make)
         self._programme, self._terms = programme, programme_digest(programme)
         self._leaves, self._clock = leaves, clock
-        make_tables(self._engine, METADATA, name="bounty")
 
     def receive(self, data: bytes) -> int:
         """Keep a sealed submission and return its number.

@@ -21,8 +21,8 @@ from safehold.detect.intel.stix import Sharer, attack_id
 from safehold.detect.intel.tables import COUNTS, FEEDS, INBOUND, METADATA, REFUSED, TECHNIQUES
 from safehold.detect.leaf_sink import LeafSink
 from safehold.errors import UsageError
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 
 _DAY_S = 86_400
 _KEPT_REFUSALS = 1_000
@@ -33,16 +33,20 @@ class IntelStore:
     """Keeps intelligence in a database (path, SQLite or PostgreSQL URL)."""
 
     def __init__(
-        self, url: str, *, leaves: LeafSink, clock: Callable[[], float] = time.time
+        self,
+        url: str,
+        *,
+        leaves: LeafSink,
+        clock: Callable[[], float] = time.time,
+        make: bool = True,
     ) -> None:
-        """Open the store and make its tables.
+        """Open the store and make its tables; without `make` they must be there.
 
         Raises:
             LedgerError: the database can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
+        self._engine = open_tables(url, METADATA, name="intel", make=make)
         self._leaves, self._clock = leaves, clock
-        make_tables(self._engine, METADATA, name="intel")
 
     def add(self, technique: Technique, sharer: Sharer) -> str:
         """Keep a technique, in the place of an older word on the same attack; return its id."""

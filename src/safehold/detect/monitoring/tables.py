@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.own_tables import open_tables
 
 METADATA = MetaData()
 STEPS_OF_TABLES = (
@@ -143,15 +143,18 @@ class MonitorStore:
         self._engine, self._reading = engine, reading
 
     @classmethod
-    def open(cls, url: str, *, wait_s: float = 30.0) -> "MonitorStore":
+    def open(cls, url: str, *, wait_s: float = 30.0, make: bool = True) -> "MonitorStore":
         """Open the database behind a path or URL, and make its tables where there are none.
+
+        Without `make`, for those who only read, the tables must be there.
 
         Raises:
             ConfigError: the URL can't be used.
             LedgerError: it can't be written, or another release made its tables.
         """
-        engine = open_engine(url, wait_s=wait_s, write=True)
-        make_tables(engine, METADATA, name="monitor", steps=STEPS_OF_TABLES)
+        engine = open_tables(
+            url, METADATA, name="monitor", steps=STEPS_OF_TABLES, wait_s=wait_s, make=make
+        )
         return cls(engine, open_engine(url, wait_s=wait_s, write=False))
 
     @contextmanager

@@ -19,9 +19,9 @@ from safehold.detect.review.interface import CaseAction, CaseKind, ReviewLedger
 from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import APPEALS, CASES, METADATA
 from safehold.errors import DataError, TrustError, UsageError
-from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.engine import told
 from safehold.guard.ledger.interface import FinalRow, LedgerVerdict, PromptRow
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.own_tables import open_tables
 
 SEVERITY = 3
 """Two people judge an appeal."""
@@ -46,15 +46,17 @@ class AppealBook:
         desk: ReviewDesk,
         evidence: ReviewLedger,
         clock: Callable[[], float] = time.time,
+        make: bool = True,
     ) -> None:
         """Open the desk's database for appeals.
+
+        Without `make` its tables must be there.
 
         Raises:
             LedgerError: it can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
+        self._engine = open_tables(url, METADATA, name="review", make=make)
         self._desk, self._evidence, self._clock = desk, evidence, clock
-        make_tables(self._engine, METADATA, name="review")
 
     def appeal(self, decision_id: str) -> Appealed:
         """Open a case for a blocked decision.

@@ -37,9 +37,9 @@ from safehold.detect.review.interface import (
 from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
 from safehold.errors import TrustError, UsageError
-from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.engine import told
 from safehold.guard.ledger.interface import FinalRow, PromptRow
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.own_tables import open_tables
 
 _WORST = 4
 """The end of the scale of severity."""
@@ -69,8 +69,11 @@ class ReviewDesk:
         holds: Holds | None = None,
         examples: Path | None = None,
         clock: Callable[[], float] = time.time,
+        make: bool = True,
     ) -> None:
         """Open the desk's database (path, SQLite or PostgreSQL URL) and make its tables.
+
+        Without `make` they must be there.
 
         `sampling_key` decides, unforeseeably, which items get a second review. `holds` keeps a
         case's decisions in the ledger until the case is closed. An appeal that is overturned
@@ -79,11 +82,10 @@ class ReviewDesk:
         Raises:
             LedgerError: the database can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
+        self._engine = open_tables(url, METADATA, name="review", make=make)
         self._evidence, self._leaves, self._authority = evidence, leaves, authority
         self._key, self._clock = sampling_key, clock
         self._holds, self._examples = holds or NoHolds(), examples
-        make_tables(self._engine, METADATA, name="review")
 
     def open_case(
         self,

@@ -20,8 +20,8 @@ from safehold.detect.review.interface import RESTRICTED, ReviewVerdict
 from safehold.detect.review.tables import ITEMS, METADATA, PLANTED, VERDICTS
 from safehold.errors import UpstreamError
 from safehold.exchange import Role
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 from safehold.stats import Rate
 
 HARMLESS = ""
@@ -67,14 +67,15 @@ class PlantedRecall(msgspec.Struct, frozen=True, kw_only=True):
 class GoldBook:
     """Keeps planted exchanges and scores reviewers, in the desk's database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, make: bool = True) -> None:
         """Open the desk's database.
+
+        Without `make` its tables must be there.
 
         Raises:
             LedgerError: it can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
-        make_tables(self._engine, METADATA, name="review")
+        self._engine = open_tables(url, METADATA, name="review", make=make)
 
     async def plant(
         self, attempts: Sequence[Attempt], wrappers: tuple[Wrapper, ...], door: Door, *, now: float

@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 
 from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
 from safehold.errors import UsageError
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 
 _SEVERITY_S = 7 * 86_400.0
 _REST_S = 900.0
@@ -73,14 +73,16 @@ class CountedVerdict(msgspec.Struct, frozen=True):
 class ReviewReading:
     """Answers questions about the desk's tables; changes nothing."""
 
-    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, clock: Callable[[], float], *, make: bool = True) -> None:
         """Open the desk's database.
+
+        Without `make` its tables must be there.
 
         Raises:
             LedgerError: it can't be used.
         """
-        self._engine, self._clock = open_engine(url, wait_s=30.0, write=True), clock
-        make_tables(self._engine, METADATA, name="review")
+        self._engine = open_tables(url, METADATA, name="review", make=make)
+        self._clock = clock
 
     def cases(self, *, state: str = "open", limit: int = 200) -> list[QueuedCase]:
         """Return cases in the order of the queue: severity, then age."""

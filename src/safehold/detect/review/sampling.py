@@ -20,8 +20,8 @@ from safehold.detect.review.gold import HARMLESS
 from safehold.detect.review.interface import RESTRICTED, CaseKind, ReviewVerdict
 from safehold.detect.review.tables import ITEMS, METADATA, PLANTED, SAMPLES, STRATA, VERDICTS
 from safehold.errors import UsageError
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 
 GOLD_SHARE = 0.05
 """Items whose answer is known, beside what is drawn."""
@@ -137,14 +137,15 @@ def choose_gold(planted: Mapping[str, str], *, of: int, seed: int) -> dict[str, 
 class SampleBook:
     """Keeps samples beside the desk's cases, and reads the verdicts on them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, make: bool = True) -> None:
         """Open the desk's database.
+
+        Without `make` its tables must be there.
 
         Raises:
             LedgerError: it can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
-        make_tables(self._engine, METADATA, name="review")
+        self._engine = open_tables(url, METADATA, name="review", make=make)
 
     def keep(
         self,

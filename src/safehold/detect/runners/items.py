@@ -26,8 +26,8 @@ from sqlalchemy import (
 
 from safehold.detect.runners.interface import UnitCounts
 from safehold.errors import SafeholdError
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 
 _METADATA = MetaData()
 _ITEMS = Table(
@@ -94,9 +94,8 @@ class ItemQueue:
     def __init__(self, job: ItemJob) -> None:
         """Open the database and make its table where there is none."""
         self._job = job
-        self._engine = open_engine(job.url, wait_s=30.0, write=True)
+        self._engine = open_tables(job.url, _METADATA, name="runner", steps=_STEPS)
         self._mine = _ITEMS.c.job == job.name
-        make_tables(self._engine, _METADATA, name="runner", steps=_STEPS)
 
     def put(self, items: Iterator[str] | list[str]) -> int:
         """Add the items that are not there yet; return how many."""

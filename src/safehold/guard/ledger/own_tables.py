@@ -23,8 +23,8 @@ from sqlalchemy import (
 )
 
 from safehold.errors import LedgerError
-from safehold.guard.ledger.engine import told
-from safehold.guard.ledger.schema import statements
+from safehold.guard.ledger.engine import open_engine, told
+from safehold.guard.ledger.schema import VERSIONS, statements
 
 _ADVISORY_LOCK = 0x5AFE_7AB1
 
@@ -39,7 +39,7 @@ def make_tables(
 
     Raises:
         LedgerError: the database can't be used, a newer release made the tables, or they are
-            somebody else's.
+            somebody else's; or the file is a gateway's ledger and has none of them yet.
     """
     with told(engine), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -62,11 +62,54 @@ def make_tables(
             connection.execute(insert(versions), {"version": version + 1})
 
 
+def open_tables(
+    url: str,
+    metadata: MetaData,
+    *,
+    name: str,
+    steps: Sequence[str] = (),
+    wait_s: float = 30.0,
+    make: bool = True,
+) -> Engine:
+    """Return an engine on the part's tables, at this release's version.
+
+    Without `make`, for those who only read or go on, the tables must be there: a mistyped path
+    makes no file, and no tables in a database of something else.
+
+    Raises:
+        ConfigError: the URL can't be used.
+        LedgerError: as `make_tables`; or the tables are not there and shall not be made.
+    """
+    if not make:
+        reading = open_engine(url, wait_s=wait_s, write=False)
+        with told(reading), reading.connect() as connection:
+            here = inspect(connection)
+            own = (_versions(name).name, *metadata.tables)
+            if not any(here.has_table(one) for one in own):
+                raise LedgerError(
+                    f"{reading.url.database}: holds no {name} tables; correct the path or URL "
+                    "(the first command that adds something makes them)"
+                )
+    engine = open_engine(url, wait_s=wait_s, write=True)
+    make_tables(engine, metadata, name=name, steps=steps)
+    return engine
+
+
+def _refuse_ledger(connection: Connection, name: str) -> None:
+    """Keep the gateway's own file its own: its backups, its retention and its lock are one."""
+    if connection.dialect.name == "sqlite" and inspect(connection).has_table(VERSIONS.name):
+        raise LedgerError(
+            f"{connection.engine.url.database}: is a gateway's ledger; name another file for the "
+            f"{name} tables"
+        )
+
+
 def _unversioned(connection: Connection, metadata: MetaData, *, name: str, newest: int) -> int:
     """Make the tables, or take those that are there for version 1; return the version."""
     found = inspect(connection)
     there = [one for one in metadata.sorted_tables if found.has_table(one.name)]
     if not there:
+        _refuse_ledger(connection, name)
         metadata.create_all(connection)
         return newest
     if newest == 1:  # what an early release had not yet

@@ -154,13 +154,18 @@ def migrate(connection: Connection, *, now: float) -> None:
     """Bring the tables to this release's version, inside the caller's transaction.
 
     Raises:
-        LedgerError: the tables were made by a newer release.
+        LedgerError: the tables were made by a newer release, or a file holds others alone.
     """
     sqlite = connection.dialect.name == "sqlite"
     if not sqlite:  # SQLite's BEGIN IMMEDIATE already keeps a second migrator out
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
     present = check_version(connection, allow_older=True)
     if present == 0:
+        if sqlite and (others := inspect(connection).get_table_names()):
+            raise LedgerError(
+                f"{connection.engine.url.database}: holds other tables ({others[0]}) and no "
+                "ledger; name another file for the ledger"
+            )
         VERSIONS.create(connection)
     for version, sql in steps():
         if version > present:

@@ -7,8 +7,8 @@ answers here, and the leader copies them into the book.
 import msgspec
 from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert, select
 
-from safehold.guard.ledger.engine import open_engine, told
-from safehold.guard.ledger.own_tables import make_tables
+from safehold.guard.ledger.engine import told
+from safehold.guard.ledger.own_tables import open_tables
 from safehold.improve.synthesis.calls import CallBook, GeneratorAnswer, GeneratorCall
 
 _METADATA = MetaData()
@@ -32,8 +32,7 @@ class SharedCalls:
         Raises:
             LedgerError: The database can't be used.
         """
-        self._engine = open_engine(url, wait_s=30.0, write=True)
-        make_tables(self._engine, _METADATA, name="synth")
+        self._engine = open_tables(url, _METADATA, name="synth")
 
     def find(self, call: GeneratorCall) -> GeneratorAnswer | None:
         """Return the answer of a call that any worker paid for."""

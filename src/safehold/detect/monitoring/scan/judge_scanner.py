@@ -88,7 +88,7 @@ def on_the_top(spec: ScannerSpec, monitor: str) -> ScannerSpec:
     by, share = options.pop("by", "session"), float(options.pop("share", "0.01"))
     if not 0 < share <= 1:
         raise UsageError(f"judge: expected a share of more than 0 to 1, came {share}")
-    with MonitorStore.open(monitor).begin() as connection:
+    with MonitorStore.open(monitor, make=False).begin() as connection:
         named = select(SCANNERS.c.scanner).where(SCANNERS.c.name == by)
         for scanner in sorted(connection.execute(named).scalars(), reverse=True):
             scored = RESULTS.c.scanner == scanner, RESULTS.c.value.is_not(None)
