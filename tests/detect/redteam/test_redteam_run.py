@@ -191,6 +191,31 @@ def test_another_plans_record_is_refused(tmp_path: Path) -> None:
         read_record(tmp_path / "notes.txt")
 
 
+def test_each_attempt_of_a_record_counts_once(
+    asks: QuestionSet, dresses: tuple[Wrapper, ...], tmp_path: Path
+) -> None:
+    """A line that is there twice counts once, another one is named, a torn end is no result."""
+    path = tmp_path / "run.jsonl"
+    attacker = _attacker(asks, dresses)
+    attempts = list(draw(_PLAN, asks, dresses))[:3]
+    with RunFile(path, _PLAN) as record:
+        results = list(record.play(attempts, attacker))
+    header, *lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([header, *lines, lines[1], lines[0]]))
+    assert read_record(path) == (_PLAN, results)
+    with RunFile(path, _PLAN) as record:
+        assert record.results == results
+        assert record.missing(attempts) == []
+    path.write_bytes(b"".join([header, *lines, lines[0][:40]]))
+    assert read_record(path) == (_PLAN, results)
+    other = msgspec.structs.replace(results[0], leaked=results[0].leaked + 1)
+    path.write_bytes(b"".join([header, *lines, msgspec.json.encode(other), b"\n"]))
+    with pytest.raises(DataError, match="line 5: another result of attempt"):
+        read_record(path)
+    with pytest.raises(DataError, match="line 5: another result of attempt"):
+        RunFile(path, _PLAN)
+
+
 def test_deltas_lose_nothing() -> None:
     """Streaming is a partition of the text."""
     for text in ("", "  ", "a b\n\nc", "x" * 40 + "  ", "\u3000é\n"):

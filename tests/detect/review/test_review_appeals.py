@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from openapi_spec_validator import validate
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -18,9 +19,9 @@ from safehold.detect.review.appeal_api import appeal_routes, openapi
 from safehold.detect.review.appeals import AppealBook
 from safehold.detect.review.authority import LedgerHolds
 from safehold.detect.review.desk import ReviewDesk
-from safehold.detect.review.interface import CaseAction, NoAuthority, ReviewVerdict
+from safehold.detect.review.interface import CaseAction, CaseKind, NoAuthority, ReviewVerdict
 from safehold.detect.review.permitted import PermittedExample, read_permitted, still_blocked
-from safehold.detect.review.tables import APPEALS
+from safehold.detect.review.tables import APPEALS, CASES
 from safehold.errors import DataError, TrustError, UsageError
 from safehold.guard.ledger.engine import open_engine
 from safehold.guard.ledger.reader import LedgerReader
@@ -67,6 +68,17 @@ class _Place:
             assert item.case == case
             self.desk.reveal(item.item, person, reason="appeal")
             self.desk.verdict(item.item, person, verdict)
+
+
+@contextmanager
+def told_closed(place: _Place, case: int) -> Iterator[None]:
+    """Have a case closed by somebody else for a moment."""
+    engine = open_engine(place.url, wait_s=5.0, write=True)
+    for state, between in (("closed", True), ("open", False)):
+        with engine.begin() as connection:
+            connection.execute(update(CASES).where(CASES.c.id == case).values(state=state))
+        if between:
+            yield
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -117,6 +129,107 @@ def test_overturning_needs_every_verdict(place: _Place) -> None:
     with pytest.raises(TrustError, match="every verdict"):
         place.desk.decide(1, CaseAction.OVERTURN, by="lead")
     place.desk.decide(1, CaseAction.UPHOLD, by="lead")
+
+
+def test_an_appeal_is_heard_by_others_than_those_who_judged_before(place: _Place) -> None:
+    """Ann judged the block in a sample, and lead decided that case: the appeal is for others."""
+    sample = place.desk.open_case(CaseKind.SAMPLE, ["d0"], severity=0, opened_by="x")
+    item = place.desk.next("ann")
+    assert item is not None
+    place.desk.reveal(item.item, "ann", reason="sample")
+    place.desk.verdict(item.item, "ann", ReviewVerdict.RESTRICTED_HELPFUL)
+    if (second := place.desk.next("dora")) is not None:  # chosen for a second review
+        place.desk.reveal(second.item, "dora", reason="sample")
+        place.desk.verdict(second.item, "dora", ReviewVerdict.RESTRICTED_HELPFUL)
+    place.desk.decide(sample, CaseAction.NONE, by="lead")
+    place.book.appeal("d0")
+    for knew in ("ann", "lead"):
+        assert place.desk.next(knew) is None
+    for person in ("bob", "cleo"):
+        found = place.desk.next(person)
+        assert found is not None
+        place.desk.reveal(found.item, person, reason="appeal")
+        place.desk.verdict(found.item, person, ReviewVerdict.PERMITTED)
+    for knew in ("ann", "lead"):
+        with pytest.raises(TrustError, match="another person decides"):
+            place.desk.decide(2, CaseAction.OVERTURN, by=knew)
+    place.desk.decide(2, CaseAction.OVERTURN, by="eve")
+    # The twin: the first case's people go on with other appeals.
+    place.book.appeal("d1")
+    assert place.desk.next("ann") is not None
+
+
+def test_an_appeal_ends_as_its_verdicts_say(place: _Place) -> None:
+    """Nobody upholds, or labels, a block that every verdict calls permitted."""
+    place.book.appeal("d0")
+    place.judged(ReviewVerdict.PERMITTED)
+    for action in (CaseAction.UPHOLD, CaseAction.NONE, CaseAction.LABEL):
+        with pytest.raises(TrustError, match="overturn it"):
+            place.desk.decide(1, action, by="lead")
+    place.desk.decide(1, CaseAction.OVERTURN, by="lead")
+
+
+def test_a_decided_appeal_is_not_decided_again(place: _Place) -> None:
+    """No second decision, no late verdict, and no second appeal of the block, whoever opens it."""
+    place.book.appeal("d0")
+    item = place.desk.next("ann")
+    assert item is not None
+    place.desk.reveal(item.item, "ann", reason="appeal")
+    place.desk.verdict(item.item, "ann", ReviewVerdict.PERMITTED)
+    for person in ("bob", "cleo", "dora"):
+        with pytest.raises(UsageError, match="case 1 is open"):
+            place.desk.open_case(CaseKind.APPEAL, ["d0"], severity=3, opened_by=person)
+    late = place.desk.next("bob")
+    assert late is not None
+    place.desk.reveal(late.item, "bob", reason="appeal")
+    place.desk.verdict(late.item, "bob", ReviewVerdict.CANT_TELL)
+    place.desk.decide(1, CaseAction.UPHOLD, by="lead")
+    for action in (CaseAction.OVERTURN, CaseAction.UPHOLD):
+        with pytest.raises(UsageError, match="no open case 1"):
+            place.desk.decide(1, action, by="cleo")
+    with pytest.raises(UsageError, match="case 1 is closed"):
+        place.desk.open_case(CaseKind.APPEAL, ["d0"], severity=3, opened_by="cleo")
+    with pytest.raises(UsageError, match="already"):
+        place.book.appeal("d0")
+    with pytest.raises(UsageError, match="one decision, came 2"):
+        place.desk.open_case(CaseKind.APPEAL, ["d1", "d2"], severity=3, opened_by="cleo")
+
+
+def test_a_closed_case_takes_no_verdict(place: _Place) -> None:
+    """Who still held an item when the case was closed judges it no more."""
+    case = place.desk.open_case(CaseKind.FALSE_ALARM, ["d3"], severity=3, opened_by="x")
+    place.judged(ReviewVerdict.PERMITTED, case=case)
+    item = place.desk.open_case(CaseKind.FALSE_ALARM, ["d4", "d5"], severity=3, opened_by="x")
+    held = place.desk.next("ann")
+    assert held is not None
+    assert held.case == item
+    with told_closed(place, item), pytest.raises(TrustError, match="is closed"):
+        place.desk.reveal(held.item, "ann", reason="late")
+    with told_closed(place, item):
+        assert place.desk.next("bob") is None
+
+
+@pytest.mark.parametrize("action", [CaseAction.OVERTURN, CaseAction.UPHOLD])
+def test_only_a_block_is_overturned_or_upheld(place: _Place, action: CaseAction) -> None:
+    """A sample, or an account, is neither."""
+    case = place.desk.open_case(CaseKind.SAMPLE, ["d9"], severity=3, opened_by="x")
+    place.judged(ReviewVerdict.PERMITTED, case=case)
+    with pytest.raises(UsageError, match="about no block"):
+        place.desk.decide(case, action, by="lead")
+
+
+def test_of_equal_appeals_at_once_one_is_opened(place: _Place) -> None:
+    """The desk itself lets one appeal of a block through, on both storages."""
+
+    def opened(_: int) -> bool:
+        try:
+            place.desk.open_case(CaseKind.APPEAL, ["d6"], severity=3, opened_by="x")
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(opened, range(4))) == 1
 
 
 def test_an_upheld_block_leaves_no_example(place: _Place, tmp_path: Path) -> None:

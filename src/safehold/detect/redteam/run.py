@@ -173,8 +173,7 @@ class RunFile:
             self._record = running.enter_context(RecordFile(path))
             if self._record.lines[:1] not in ([], [header]):
                 raise DataError(f"{path} is no record of this run; choose another file")
-            kept = self._record.lines[1:]
-            self.results = [_decoded(path, number, line) for number, line in enumerate(kept, 2)]
+            self.results = _results(path, self._record.lines[1:])
             if not self._record.lines:
                 self._record.append(header)
             self._running = running.pop_all()
@@ -207,20 +206,40 @@ class RunFile:
 
 
 def read_record(path: Path) -> tuple[AttackPlan, list[AttemptResult]]:
-    """Return the plan and the results of a record.
+    """Return the plan and the results of a record, each attempt's once.
+
+    The last line of a run that goes on, or was killed, may lack its end: it is no result yet.
 
     Raises:
         DataError: The file is missing or is no record.
     """
     try:
-        header, *lines = path.read_bytes().split(b"\n")
+        whole, _, torn = path.read_bytes().rpartition(b"\n")
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from error
+    header, *lines = whole.split(b"\n") if whole else [torn]
     try:
         plan = msgspec.json.decode(header, type=AttackPlan)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise DataError(f"{path} is no record of attacks: {error}") from error
-    return plan, [_decoded(path, number, line) for number, line in enumerate(lines, 2) if line]
+    return plan, _results(path, lines)
+
+
+def _results(path: Path, lines: Sequence[bytes]) -> list[AttemptResult]:
+    """Return the results of a record's lines; a line that is there twice counts once.
+
+    Raises:
+        DataError: A line is no result, or another one than its attempt already has.
+    """
+    found: dict[str, AttemptResult] = {}
+    for number, line in enumerate(lines, start=2):
+        result = _decoded(path, number, line)
+        if found.setdefault(result.attempt.id, result) != result:
+            raise DataError(
+                f"{path} line {number}: another result of attempt {result.attempt.id}; expected "
+                "one of each: runs were put together"
+            )
+    return list(found.values())
 
 
 def _decoded(path: Path, number: int, line: bytes) -> AttemptResult:

@@ -6,6 +6,9 @@
 3. What a scorer or another person said is told to a person only after that person's own verdict.
 4. The order is severity, then age: a step of severity is worth a week. An item's rank never
    changes, so every item is some day the first.
+5. An appeal is heard once, about one block, and by others: whoever judged the block in another
+   case, or decided such a case, neither judges nor decides its appeal. It ends as its verdicts say.
+   A closed case takes no verdict any more.
 """
 
 import hashlib
@@ -15,11 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, text, update
 
 from safehold.detect.leaf_sink import LeafSink
 from safehold.detect.review.interface import (
+    ABOUT_BLOCKS,
     BY_TWO,
     RESTRICTED,
     Assignment,
@@ -53,6 +58,9 @@ _SEVERITY_S = 7 * 86_400.0
 _HIGH = 3
 _SECOND_OF = 10
 _APPEAL_WORKING_DAYS = 5
+_BLOCKS = frozenset({CaseKind.APPEAL, CaseKind.FALSE_ALARM})
+"""Kinds of cases that are about a block."""
+_APPEALS_LOCK = 0x5AFE_A
 
 
 class ReviewDesk:
@@ -102,15 +110,21 @@ class ReviewDesk:
         `gold` tells of which of them the answer is known; nobody who judges learns it.
 
         Raises:
-            UsageError: there is no decision, or no such severity.
+            UsageError: there is no decision, or no such severity; or an appeal is about more than
+                one decision, or about one that was appealed already.
         """
+        decision_ids = tuple(dict.fromkeys(decision_ids))
         if not decision_ids or not 0 <= severity <= _WORST:
             raise UsageError("a case needs a decision and a severity from 0 to 4")
+        if kind is CaseKind.APPEAL and len(decision_ids) > 1:
+            raise UsageError(f"an appeal is about one decision, came {len(decision_ids)}")
         now = self._clock()
         case: dict[str, object] = {"kind": kind, "severity": severity, "account": account}
         due = _working_days_after(now, _APPEAL_WORKING_DAYS) if kind is CaseKind.APPEAL else None
         case |= {"opened_by": opened_by, "opened_at": now, "due_at": due, "state": "open"}
         with told(self._engine), self._engine.begin() as connection:
+            if kind is CaseKind.APPEAL:
+                _appealed_once(connection, decision_ids[0])
             made = connection.execute(insert(CASES).values(**case)).inserted_primary_key
             number = int(made[0]) if made else 0
             rows = [
@@ -123,15 +137,18 @@ class ReviewDesk:
                     "locked_by": "",
                     "locked_until": 0.0,
                 }
-                for decision_id in dict.fromkeys(decision_ids)
+                for decision_id in decision_ids
             ]
             connection.execute(insert(ITEMS), rows)
             # Held before the case exists for others: a case never stands without its evidence.
-            self._holds.hold(list(dict.fromkeys(decision_ids)), case=number)
+            self._holds.hold(decision_ids, case=number)
             return number
 
     def next(self, person: str) -> Assignment | None:
-        """Give a person the first item that needs one more verdict, not theirs; None: no work."""
+        """Give a person the first item that needs one more verdict, not theirs; None: no work.
+
+        An appeal's item is given to nobody who judged or decided about the same block before.
+        """
         now = self._clock()
         given = select(func.count()).where(VERDICTS.c.item == ITEMS.c.id).scalar_subquery()
         mine = select(VERDICTS.c.item).where(
@@ -145,6 +162,8 @@ class ReviewDesk:
                 | (ITEMS.c.locked_by == person),
                 given < ITEMS.c.needed,
                 ~mine.exists(),
+                _of_case(CASES.c.state == "open"),
+                ~(_of_case(CASES.c.kind == CaseKind.APPEAL) & _knew(person)),
             )
             .order_by(ITEMS.c.rank, ITEMS.c.id)
             .limit(1)
@@ -269,9 +288,13 @@ class ReviewDesk:
         grant of others than them, which is spent. Overturning needs every verdict to say permitted.
         A training example needs the reference of the tenant's consent. The case's holds end then.
 
+        Only a block is overturned or upheld. An appeal is decided by nobody who judged or decided
+        about the block in another case, and it is overturned where every verdict says permitted.
+
         Raises:
-            TrustError: items are unjudged, two people are needed, or grant or consent is missing.
-            UsageError: there is no such open case.
+            TrustError: items are unjudged, two people are needed, or grant or consent is missing;
+                or an appeal's rules are broken.
+            UsageError: there is no such open case, or nothing in it to overturn or uphold.
         """
         now = self._clock()
         with told(self._engine), self._engine.begin() as connection:
@@ -284,6 +307,8 @@ class ReviewDesk:
             if action is CaseAction.TRAINING_EXAMPLE and not consent.strip():
                 raise TrustError("a training example needs the reference of the tenant's consent")
             judged = self._judged(connection, case)
+            appeal = about.kind == CaseKind.APPEAL
+            _about_blocks(connection, about, action, judged, by)
             if action in BY_TWO:
                 _agreed(judged, action)
                 if grant_id is None:
@@ -299,8 +324,8 @@ class ReviewDesk:
             facts = {"person": by, "case": str(case), "action": action.value}
             self._leaves.append("case-close", facts | ({"consent": consent} if consent else {}))
             # Written while the case still holds its decision: afterwards it may be pruned.
-            appealed = about.kind == CaseKind.APPEAL and action is CaseAction.OVERTURN
-            written = self._example(connection, case) if appealed else None
+            overturned = appeal and action is CaseAction.OVERTURN
+            written = self._example(connection, case) if overturned else None
             row = {"case_id": case, "action": action, "decided_by": by, "decided_at": now}
             connection.execute(insert(DECISIONS).values(**row, grant_id=grant_id))
             closed = {"state": "closed", "outcome": action.value}
@@ -350,6 +375,9 @@ class ReviewDesk:
         found = connection.execute(query).one_or_none()
         if found is None or found.locked_by != person or found.locked_until < self._clock():
             raise TrustError(f"item {item} is not {person}'s now: take it with next")
+        state = select(CASES.c.state).where(CASES.c.id == found.case_id)
+        if connection.execute(state).scalar_one() != "open":
+            raise TrustError(f"case {found.case_id} is closed: it takes no verdict any more")
         return found
 
     def _judges(self, connection: Connection, case: int) -> frozenset[str]:
@@ -380,8 +408,85 @@ def _agreed(judged: Sequence[tuple[int, list[str]]], action: CaseAction) -> None
         raise TrustError(f"{action} needs an item that two people judged restricted")
 
 
+def _about_blocks(
+    connection: Connection,
+    about: "Row[Any]",
+    action: CaseAction,
+    judged: Sequence[tuple[int, list[str]]],
+    by: str,
+) -> None:
+    """Refuse what must not be done about a block.
+
+    Raises:
+        UsageError: there is no block in the case to overturn or uphold.
+        TrustError: the person knew an appeal's block before, or the verdicts say otherwise.
+    """
+    if action in ABOUT_BLOCKS and about.kind not in _BLOCKS:
+        raise UsageError(f"case {about.id} is about no block: there is nothing to {action}")
+    if about.kind != CaseKind.APPEAL:
+        return
+    if _knew_any(connection, about.id, by):
+        raise TrustError(
+            f"{by} judged or decided about this block before: another person decides appeal "
+            f"{about.id}"
+        )
+    unjudged = any(len(given) < needed for needed, given in judged)
+    if not unjudged and _all_permitted(judged) and action is not CaseAction.OVERTURN:
+        raise TrustError(f"every verdict on appeal {about.id} says permitted: overturn it")
+
+
+def _of_case(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Say of an item's case whether a condition holds."""
+    return select(CASES.c.id).where(CASES.c.id == ITEMS.c.case_id, condition).exists()
+
+
+def _knew(person: str) -> ColumnElement[bool]:
+    """Say of an item whether a person judged or decided about its block in another case."""
+    other = ITEMS.alias("other")
+    same = (other.c.decision_id == ITEMS.c.decision_id) & (other.c.case_id != ITEMS.c.case_id)
+    judged = (
+        select(VERDICTS.c.item)
+        .join_from(VERDICTS, other, VERDICTS.c.item == other.c.id)
+        .where(same, VERDICTS.c.person == person)
+    )
+    decided = (
+        select(DECISIONS.c.id)
+        .join_from(DECISIONS, other, DECISIONS.c.case_id == other.c.case_id)
+        .where(same, DECISIONS.c.decided_by == person)
+    )
+    return judged.correlate(ITEMS).exists() | decided.correlate(ITEMS).exists()
+
+
+def _knew_any(connection: Connection, case: int, person: str) -> bool:
+    query = select(ITEMS.c.id).where(ITEMS.c.case_id == case, _knew(person)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _appealed_once(connection: Connection, decision_id: str) -> None:
+    """Refuse a second appeal of one decision, whoever opens it.
+
+    Raises:
+        UsageError: there is an appeal about it, open or closed.
+    """
+    if connection.dialect.name == "postgresql":  # SQLite's transactions wait for each other
+        lock = text("SELECT pg_advisory_xact_lock(:kind, hashtext(:decision))")
+        connection.execute(lock, {"kind": _APPEALS_LOCK, "decision": decision_id})
+    query = (
+        select(CASES.c.id, CASES.c.state)
+        .join_from(CASES, ITEMS, ITEMS.c.case_id == CASES.c.id)
+        .where(CASES.c.kind == CaseKind.APPEAL, ITEMS.c.decision_id == decision_id)
+    )
+    found = connection.execute(query).first()
+    if found is not None:
+        raise UsageError(f"{decision_id} is appealed already: case {found.id} is {found.state}")
+
+
+def _all_permitted(judged: Sequence[tuple[int, list[str]]]) -> bool:
+    return all(set(given) == {ReviewVerdict.PERMITTED.value} for _, given in judged)
+
+
 def _permitted(judged: Sequence[tuple[int, list[str]]]) -> None:
-    if any(set(given) != {ReviewVerdict.PERMITTED.value} for _, given in judged):
+    if not _all_permitted(judged):
         raise TrustError("overturning needs every verdict to say permitted")
 
 

@@ -55,6 +55,9 @@ class CaseAction(StrEnum):
 RESTRICTED = frozenset({ReviewVerdict.RESTRICTED_HELPFUL, ReviewVerdict.RESTRICTED_NOT_GIVEN})
 """Verdicts that say that something restricted was asked."""
 
+ABOUT_BLOCKS = frozenset({CaseAction.OVERTURN, CaseAction.UPHOLD})
+"""Actions that say of a block whether it stands."""
+
 BY_TWO = frozenset({CaseAction.STEP_UP, CaseAction.SUSPEND})
 """Actions that need two reviewers who agree, and a grant."""
 
