@@ -63,11 +63,12 @@ class _BountyPlaces(msgspec.Struct, frozen=True):
             make=make,
         )
 
-    def questions(self, path: Path) -> "FrozenQuestions":
-        """Read the frozen questions that the programme names."""
+    def questions(self, path: Path, number: int | None = None) -> "FrozenQuestions":
+        """Read the frozen questions that the programme names, or that a submission's own named."""
         from safehold.detect.bounty.frozen import read_questions
 
-        return read_questions(path, expected=self.programme().questions)
+        terms = self.programme() if number is None else self.book().terms(number)
+        return read_questions(path, expected=terms.questions)
 
 
 @click.group()
@@ -289,7 +290,7 @@ def open_command(
 
     key = read_triage_key(triage_key)
     submission, alike = places.book().open(
-        number, person, reason=reason, key=key, questions=places.questions(frozen)
+        number, person, reason=reason, key=key, questions=places.questions(frozen, number)
     )
     whole = {"submission": submission, "like": alike}
     click.echo(visible(msgspec.json.format(msgspec.json.encode(whole)).decode()))
@@ -315,7 +316,11 @@ def example(
     from safehold.detect.bounty.replay import dressed
     from safehold.detect.bounty.sealing import read_triage_key
 
-    key, book, questions = read_triage_key(triage_key), places.book(), places.questions(frozen)
+    key, book, questions = (
+        read_triage_key(triage_key),
+        places.book(),
+        places.questions(frozen, number),
+    )
     cleared = [
         score.topic for report in book.reports(number) for score in report.scores if score.cleared
     ]
@@ -366,8 +371,9 @@ def replay_command(
     from safehold.detect.bounty.sealing import read_triage_key
     from safehold.detect.monitoring.accounts import Caps
 
-    key, book, programme = read_triage_key(triage_key), places.book(), places.programme()
-    questions = places.questions(frozen)
+    key, book = read_triage_key(triage_key), places.book()
+    programme = book.terms(number)
+    questions = places.questions(frozen, number)
     submission, _ = book.open(number, person, reason=reason, key=key, questions=questions)
 
     async def work(door: Door, digest: str) -> Universality:
@@ -429,7 +435,7 @@ def rate_command(
 
     key: X25519PrivateKey = read_triage_key(triage_key)
     book = places.book()
-    questions = places.questions(frozen)
+    questions = places.questions(frozen, number)
     submission, _ = book.open(number, person, reason=reason, key=key, questions=questions)
     rating = book.rated(
         number,

@@ -5,6 +5,7 @@ import base64
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,13 +14,19 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from safehold.detect.bounty import sealing
 from safehold.detect.bounty.book import BountyBook
-from safehold.detect.bounty.interface import BountyState, FixCheck, PassMark, Submission
+from safehold.detect.bounty.interface import (
+    BountyClocks,
+    BountyState,
+    FixCheck,
+    PassMark,
+    Submission,
+)
 from safehold.detect.bounty.programme import programme_digest
 from safehold.detect.bounty.proof import read_tests, regress
 from safehold.detect.bounty.replay import QuestionScore, Universality, replay
 from safehold.detect.bounty.sealing import read_triage_key
 from safehold.detect.monitoring.accounts import Caps
-from safehold.errors import DataError, LedgerError, TrustError, UsageError
+from safehold.errors import ConfigError, DataError, LedgerError, TrustError, UsageError
 from safehold.testing.bounty import CLEAN_CHAT, HOLE, UNIVERSAL, BountyPlace, holey_door
 from safehold.testing.disk import contents
 from safehold.testing.ledger import NOW
@@ -40,7 +47,7 @@ class _Leaves:
 
 class _Desk:
     def __init__(self, place: BountyPlace, url: str) -> None:
-        self.place, self.now, self.leaves = place, NOW, _Leaves()
+        self.place, self.url, self.now, self.leaves = place, url, NOW, _Leaves()
         self.key = read_triage_key(place.key_file)
         self.book = BountyBook(
             url, programme=place.programme, leaves=self.leaves, clock=lambda: self.now
@@ -323,3 +330,69 @@ def _nothing_in_the_open(folder: Path, words: tuple[str, ...]) -> None:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
         for (table,) in tables:
             assert words[0] not in str(connection.execute(f"SELECT * FROM {table}").fetchall())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pass_mark": PassMark(replays=9, runs_needed=9)},
+        {"clocks": BountyClocks(triage_days=90, pay_days=300, disclose_days=1)},
+        {"questions": "0" * 64},
+        {"scope": ("nothing any more",)},
+        {"currency": "XTS"},
+        {"clean_chat": "Is it raining?"},
+    ],
+)
+def test_a_later_edit_changes_nothing_for_what_was_submitted(
+    changes: dict[str, Any], place: BountyPlace, tmp_path: Path
+) -> None:
+    """Terms hold to the end; an edit without a new version takes nothing in; a new version does."""
+    url = str(tmp_path / "b.db")
+    desk = _Desk(place, url)
+    number = desk.book.receive(place.sealed())
+    before, terms = desk.book.entry(number), place.programme
+    same = BountyPlace(place.folder, msgspec.structs.replace(terms, **changes), place.questions)
+    edited = _Desk(same, url).book
+    assert edited.terms(number) == terms
+    assert edited.entry(number) == before
+    with pytest.raises(ConfigError, match="give the changed terms a new version"):
+        edited.receive(same.sealed())
+    newer = msgspec.structs.replace(same.programme, version=terms.version + 1)
+    later = BountyPlace(place.folder, newer, place.questions)
+    book = _Desk(later, url).book
+    second = book.receive(later.sealed())
+    assert book.terms(number) == terms
+    assert desk.book.terms(second) == newer
+    with pytest.raises(ConfigError, match="is in force"):
+        desk.book.receive(place.sealed(title="another"))
+    assert len(book.entries()) == 2
+
+
+def test_what_was_promised_is_paid_whatever_the_programme_says_now(
+    desk: _Desk,
+) -> None:
+    """A reproduced submission is rated and paid by the payouts of its own terms."""
+    number = desk.reproduced()
+    terms = desk.place.programme
+    cheap = tuple(msgspec.structs.replace(one, amount=1) for one in terms.payouts)
+    edited = msgspec.structs.replace(terms, payouts=cheap, currency="XTS", version=2)
+    desk.book = BountyBook(desk.url, programme=edited, leaves=desk.leaves, clock=lambda: desk.now)
+    assert desk.rated(number) == 10_000
+    assert desk.book.pay(number, "bob") == 10_000
+    assert desk.book.history(number)[-1]["detail"] == "10000 EUR"
+
+
+def test_terms_that_an_earlier_release_did_not_keep_are_asked_for(
+    place: BountyPlace, tmp_path: Path
+) -> None:
+    """Nothing is judged by other terms than those of then; their file is enough."""
+    url = str(tmp_path / "b.db")
+    number = _Desk(place, url).book.receive(place.sealed())
+    with sqlite3.connect(url) as raw:
+        raw.execute("DELETE FROM bounty_terms")
+    newer = msgspec.structs.replace(place.programme, version=2)
+    book = _Desk(BountyPlace(place.folder, newer, place.questions), url).book
+    with pytest.raises(TrustError, match="give the programme's file of then"):
+        book.terms(number)
+    assert book.entry(number).due
+    assert _Desk(place, url).book.terms(number) == place.programme

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from safehold.canonical import canonical
 from safehold.detect.bounty.duplicates import Likeness, Prints, likenesses, prints
 from safehold.detect.bounty.interface import (
     NEXT,
@@ -33,9 +34,16 @@ from safehold.detect.bounty.proof import write_proof
 from safehold.detect.bounty.replay import Universality, fix_check
 from safehold.detect.bounty.sealing import SealedSubmission, opened, read_sealed, read_submission
 from safehold.detect.bounty.severity import Rating, rate
-from safehold.detect.bounty.tables import EVENTS, METADATA, REPLAYS, SUBMISSIONS
+from safehold.detect.bounty.tables import (
+    EVENTS,
+    METADATA,
+    REPLAYS,
+    STEPS_OF_TABLES,
+    SUBMISSIONS,
+    TERMS,
+)
 from safehold.detect.leaf_sink import LeafSink
-from safehold.errors import DataError, TrustError, UsageError
+from safehold.errors import ConfigError, DataError, TrustError, UsageError
 from safehold.guard.ledger.engine import told
 from safehold.guard.ledger.own_tables import open_tables
 
@@ -92,8 +100,9 @@ class BountyBook:
         Raises:
             LedgerError: the database can't be used.
         """
-        self._engine = open_tables(url, METADATA, name="bounty", make=make)
+        self._engine = open_tables(url, METADATA, name="bounty", steps=STEPS_OF_TABLES, make=make)
         self._programme, self._terms = programme, programme_digest(programme)
+        self._others: dict[str, BountyProgramme] = {}
         self._leaves, self._clock = leaves, clock
 
     def receive(self, data: bytes) -> int:
@@ -101,11 +110,13 @@ class BountyBook:
 
         Raises:
             DataError: it is no envelope for these terms, or the same one is here already.
+            ConfigError: the programme was changed and has no new version, or is an older one.
         """
         read_sealed(data, to=self._programme.triage_key, programme=self._terms)
         digest = hashlib.sha256(data).hexdigest()
         values = {"received_at": self._clock(), "programme": self._terms, "sealed": data}
         with told(self._engine), self._engine.begin() as connection:
+            self._keep_terms(connection)
             same = select(SUBMISSIONS.c.id).where(SUBMISSIONS.c.digest == digest)
             try:
                 with connection.begin_nested():
@@ -117,11 +128,69 @@ class BountyBook:
                 raise DataError(f"this submission is here already, as {number}") from None
             return int(made[0]) if made else 0
 
+    def terms(self, number: int) -> BountyProgramme:
+        """Return the programme under which something was submitted; later ones change nothing.
+
+        Raises:
+            UsageError: there is no submission of this number.
+            TrustError: it is another programme than the one at hand, and was not kept.
+        """
+        with told(self._engine), self._engine.begin() as connection:
+            return self._terms_of(connection, _found(connection, number))
+
+    def _terms_of(self, connection: Connection, row: "Row[Any]") -> BountyProgramme:
+        found = self._kept_terms(connection, row.programme)
+        if found is None:
+            raise TrustError(
+                f"submission {row.id} was sent under the terms {row.programme[:12]}, this "
+                f"programme's are {self._terms[:12]}: give the programme's file of then"
+            )
+        return found
+
+    def _kept_terms(self, connection: Connection, digest: str) -> BountyProgramme | None:
+        if digest == self._terms:
+            return self._programme
+        if digest not in self._others:
+            query = select(TERMS.c.content).where(TERMS.c.digest == digest)
+            kept = connection.execute(query).scalar()
+            if kept is None:
+                return None
+            self._others[digest] = msgspec.json.decode(kept, type=BountyProgramme)
+        return self._others[digest]
+
+    def _keep_terms(self, connection: Connection) -> None:
+        """Keep the programme beside the first submission under it."""
+        version = self._programme.version
+        kept = {
+            row.digest: row.version
+            for row in connection.execute(select(TERMS.c.digest, TERMS.c.version))
+        }
+        newest = max(kept.values(), default=0)
+        if version < newest:
+            raise ConfigError(
+                f"programme version {version}: version {newest} is in force, under which "
+                "something was submitted"
+            )
+        if self._terms in kept:
+            return
+        if version == newest:
+            raise ConfigError(
+                f"programme version {version} was changed, and something was submitted under it: "
+                "give the changed terms a new version; what is here keeps its own"
+            )
+        row = {"digest": self._terms, "version": version}
+        content = canonical(self._programme).decode()
+        try:
+            with connection.begin_nested():
+                connection.execute(insert(TERMS).values(**row, content=content))
+        except IntegrityError:  # somebody else's submission came at the same moment
+            self._keep_terms(connection)
+
     def entries(self) -> list[BountyEntry]:
         """Return all submissions, oldest first."""
         with told(self._engine), self._engine.begin() as connection:
             rows = connection.execute(select(SUBMISSIONS).order_by(SUBMISSIONS.c.id)).all()
-        return [self._entry(row) for row in rows]
+            return [self._entry(connection, row) for row in rows]
 
     def entry(self, number: int) -> BountyEntry:
         """Return one submission.
@@ -130,7 +199,7 @@ class BountyBook:
             UsageError: there is none of this number.
         """
         with told(self._engine), self._engine.begin() as connection:
-            return self._entry(_found(connection, number))
+            return self._entry(connection, _found(connection, number))
 
     def history(self, number: int) -> list[dict[str, object]]:
         """Return who did what, oldest first."""
@@ -237,7 +306,7 @@ class BountyBook:
         state = BountyState.REPRODUCED if cleared else BountyState.NOT_REPRODUCED
         with told(self._engine), self._engine.begin() as connection:
             row = _found(connection, number, lock=True)
-            now = self._clock()
+            now, terms = self._clock(), self._terms_of(connection, row)
             values = {"happened_at": now, "person": person, "report": msgspec.json.encode(report)}
             connection.execute(insert(REPLAYS).values(submission=number, **values))
             if state is BountyState(row.state):
@@ -251,9 +320,9 @@ class BountyBook:
                     submission=submission,
                     sealed=msgspec.json.decode(row.sealed, type=SealedSubmission),
                     report=report,
-                    questions=self._programme.questions,
-                    mark=self._programme.pass_mark,
-                    clean_chat=self._programme.clean_chat,
+                    questions=terms.questions,
+                    mark=terms.pass_mark,
+                    clean_chat=terms.clean_chat,
                     now=now,
                 )
             self._move(connection, row, state, person, detail=report.cleared.at_least())
@@ -283,7 +352,7 @@ class BountyBook:
         rating = rate(
             submission,
             reports[-1],
-            self._programme,
+            self.terms(number),
             gain=gain,
             discoverability=discoverability,
             raised_to=raised_to,
@@ -325,7 +394,8 @@ class BountyBook:
             kept = msgspec.json.encode(report)
             connection.execute(insert(REPLAYS).values(submission=number, report=kept, **values))
             if report.bundle == row.fix:
-                found, why = fix_check(before[0], report, mark=self._programme.pass_mark)
+                mark = self._terms_of(connection, row).pass_mark
+                found, why = fix_check(before[0], report, mark=mark)
             else:
                 found, why = FixCheck.BLOCKED, "another bundle than the linked fix was asked"
             where = SUBMISSIONS.c.id == number
@@ -355,7 +425,8 @@ class BountyBook:
             self._leaf(row, "paid", person)
             where = SUBMISSIONS.c.id == number
             connection.execute(update(SUBMISSIONS).where(where).values(paid_at=now, paid_by=person))
-            _tell(connection, number, now, person, "paid", f"{amount} {self._programme.currency}")
+            currency = self._terms_of(connection, row).currency
+            _tell(connection, number, now, person, "paid", f"{amount} {currency}")
         return amount
 
     def disclose(self, number: int, person: str) -> None:
@@ -367,14 +438,15 @@ class BountyBook:
         now = self._clock()
         with told(self._engine), self._engine.begin() as connection:
             row = _found(connection, number, lock=True)
-            ends = row.received_at + self._programme.clocks.disclose_days * _DAY_S
+            days = self._terms_of(connection, row).clocks.disclose_days
+            ends = row.received_at + days * _DAY_S
             if row.state != BountyState.FIX_VERIFIED and now < ends:
                 raise TrustError(f"submission {number} is under embargo: no fix is verified yet")
             if row.paid_at is None:
                 raise TrustError(f"submission {number} is not paid yet")
             self._move(connection, row, BountyState.DISCLOSED, person, disclosed_at=now)
 
-    def _entry(self, row: "Row[Any]") -> BountyEntry:
+    def _entry(self, connection: Connection, row: "Row[Any]") -> BountyEntry:
         return BountyEntry(
             id=row.id,
             received_at=row.received_at,
@@ -384,12 +456,15 @@ class BountyBook:
             fix=row.fix,
             fix_check=row.fix_check,
             paid=row.paid_at is not None,
-            due=tuple(self._dues(row)),
+            due=tuple(self._dues(row, self._kept_terms(connection, row.programme))),
         )
 
-    def _dues(self, row: "Row[Any]") -> list[Due]:
-        """Return the programme's promises about a submission that is not ended."""
-        clocks, now = self._programme.clocks, self._clock()
+    def _dues(self, row: "Row[Any]", terms: BountyProgramme | None) -> list[Due]:
+        """Return the promises about a submission that is not ended, by its own terms.
+
+        Where an earlier release kept none of them, today's stand for them: none is left out.
+        """
+        clocks, now = (terms or self._programme).clocks, self._clock()
         promised = [("triage", row.received_at, clocks.triage_days, row.triaged_at)]
         if BountyState(row.state) not in _ENDED:
             if row.rated_at is not None:

@@ -35,6 +35,21 @@ EVENTS = Table(
     Column("what", String, nullable=False),
     Column("detail", String, nullable=False),
 )
+TERMS = Table(
+    "bounty_terms",
+    METADATA,
+    Column("digest", String, primary_key=True),
+    Column("version", BigInteger, nullable=False, unique=True),
+    Column("content", String, nullable=False),
+)
+"""Each programme under which something was submitted: its terms hold for that to the end."""
+STEPS_OF_TABLES = (
+    """
+CREATE TABLE bounty_terms (
+  digest TEXT NOT NULL PRIMARY KEY, version BIGINT NOT NULL UNIQUE, content TEXT NOT NULL
+);""",
+)
+"""Version n to n + 1, in SQL for both storages."""
 REPLAYS = Table(
     "bounty_replays",
     METADATA,
