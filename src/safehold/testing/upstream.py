@@ -24,6 +24,7 @@ class Fault(StrEnum):
     NONE = "none"
     HANG = "hang"
     HANG_MIDWAY = "hang_midway"
+    HANG_AT_END = "hang_at_end"
     RESET = "reset"
     HALF_CLOSE = "half_close"
     ONE_BYTE = "one_byte"
@@ -533,6 +534,8 @@ async def _play(script: Script, events: Sequence[bytes], writer: asyncio.StreamW
             await _write(writer, event)
         if script.delay_s:
             await asyncio.sleep(script.delay_s)
+    if script.fault is Fault.HANG_AT_END:
+        await asyncio.sleep(3600)
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True

@@ -207,6 +207,11 @@ class StreamReader(Protocol):
         ...
 
     @property
+    def ended(self) -> bool:
+        """Whether the upstream marked the end; what it sends after that is nothing."""
+        ...
+
+    @property
     def tokens(self) -> Tokens:
         """The upstream's token counts so far."""
         ...

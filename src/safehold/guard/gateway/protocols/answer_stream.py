@@ -66,6 +66,11 @@ class AnswerStream:
         return self._reader.complete
 
     @property
+    def ended(self) -> bool:
+        """Whether the upstream marked the end; what it sends after that is nothing."""
+        return self._reader.ended
+
+    @property
     def tokens(self) -> Tokens:
         """The upstream's token counts so far."""
         return self._reader.tokens

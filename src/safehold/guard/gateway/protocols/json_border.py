@@ -30,6 +30,15 @@ encode = _encoder.encode
 """Write a value as JSON."""
 
 
+def always_written(value: T) -> T:
+    """Return a field's default that is written too, though the value leaves out its defaults.
+
+    For what a protocol demands of whoever writes it (`"type": "function"` of a call, `"arguments":
+    ""`) and forgives to whoever is read.
+    """
+    return msgspec.field(default_factory=lambda: value)  # msgspec omits plain defaults
+
+
 def decode_request(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     """Parse a client's body.
 

@@ -20,25 +20,34 @@ _LLAMA_CPP = (
     "repeat_penalty repeat_last_n reasoning_format timings_per_token typical_p tfs_z "
     "dry_multiplier dry_base dry_allowed_length samplers n_probs"
 )
+_SAMPLING = (
+    "top_k min_p typical_p repetition_penalty length_penalty presence_penalty frequency_penalty "
+    "min_tokens ignore_eos stop stop_token_ids skip_special_tokens add_special_tokens seed "
+    "logit_bias priority response_format top_n_sigma xtc_probability xtc_threshold dynatemp_range "
+    "dynatemp_exponent dry_penalty_last_n min_keep n_keep random_seed safe_prompt"
+)
+"""How servers choose tokens, on whichever path: what a protocol has itself is not looked up."""
 _ROUTERS = (
     "options keep_alive think reasoning provider usage transforms models route enable_thinking "
     "thinking thinking_budget include_usage prompt_cache_options top_a"
 )
 
+_SERVERS = f"{_SAMPLING} {_VLLM} {_SGLANG} {_LLAMA_CPP} {_ROUTERS}"
+
 SAFE: dict[str, frozenset[str]] = {
-    "ChatRequest": frozenset(f"{_VLLM} {_SGLANG} {_LLAMA_CPP} {_ROUTERS}".split()),
-    "CompletionRequest": frozenset(f"{_VLLM} {_SGLANG} {_LLAMA_CPP} {_ROUTERS}".split()),
+    "ChatRequest": frozenset(_SERVERS.split()),
+    "CompletionRequest": frozenset(_SERVERS.split()),
     "StreamOptions": frozenset({"continuous_usage_stats"}),
     "ChatMessage": frozenset(
         {"id", "cache_control", "prefix", "partial", "reasoning_details", "thinking_blocks"}
     ),
     "TextContent": frozenset({"cache_control"}),
     "MessagesRequest": frozenset(
-        {"context_management", "output_format", "betas", "chat_template_kwargs", "fallbacks"}
+        f"{_SAMPLING} context_management output_format betas chat_template_kwargs fallbacks".split()
     ),
     "CountRequest": frozenset({"context_management", "output_format", "betas"}),
     "ResponsesRequest": frozenset(
-        {"client_metadata", "context_management", "top_k", "min_p", "chat_template_kwargs"}
+        f"{_SAMPLING} client_metadata context_management chat_template_kwargs".split()
     ),
 }
 

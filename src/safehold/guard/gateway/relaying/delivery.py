@@ -1,7 +1,8 @@
 """The answer on its way through the session: streamed or whole, scored before it leaves."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
 from safehold.errors import UpstreamError
@@ -26,6 +27,7 @@ _JSON = ("application/json", "text/json")
 _STREAM = "text/event-stream"
 _UNNAMED = ("text/plain", "application/octet-stream", "binary/octet-stream")
 """What servers call an answer when they do not say what it is: its bytes are asked instead."""
+_LAST_BYTES_S = 0.1
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 
 
@@ -130,13 +132,14 @@ class Delivery:
         self._gone.add_done_callback(lambda _: self._answer.abort())
         alive = asyncio.ensure_future(self._keep_alive())
         block: Block | None = None
+        chunks = self._answer.chunks()
         try:
-            async for data in self._answer.chunks():
+            async for data in chunks:
                 events = self._arrived(data)
                 if self._gone.done():
                     break
                 block = await self._score(stream, _pieces(stream, events))
-                if block is not None:
+                if block is not None or stream.ended:
                     break
             if self._whole and block is None and not self._gone.done():
                 block = await self._score(stream, _pieces(stream, self._at_once()))
@@ -153,6 +156,20 @@ class Delivery:
             raise BrokenReplyError("upstream: ended its stream in the middle of an answer")
         else:
             await self._finish(stream)
+            await self._read_out(stream, chunks)
+
+    async def _read_out(self, stream: Stream, chunks: AsyncIterator[bytes]) -> None:
+        """Read what follows a marked end, which is nothing, so that the connection serves again.
+
+        The client has its answer by now; a server that keeps its stream open is left.
+        """
+        if not stream.ended:
+            return
+        with contextlib.suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(_LAST_BYTES_S):
+                async for _ in chunks:
+                    pass
+        self._answer.abort()
 
     def _check_kind(self) -> None:
         if self._answer.content_type not in (_STREAM, *_JSON, *_UNNAMED):

@@ -22,6 +22,7 @@ from safehold.guard.gateway.interface import (
     TooLargeError,
 )
 from safehold.guard.gateway.protocols.answer_stream import AnswerStream
+from safehold.guard.gateway.protocols.answer_words import choice_ending
 from safehold.guard.gateway.protocols.chat import wire as w
 from safehold.guard.gateway.protocols.chat.dialects import mend
 from safehold.guard.gateway.protocols.chat.facts import ChatFacts
@@ -294,6 +295,7 @@ class ChatWhole:
         self._strainer = strainer
         self._fields = strainer.taken()
         for choice in reply.choices:
+            choice.finish_reason = choice_ending(choice.finish_reason)
             for call in choice.message.tool_calls or ():
                 if getattr(call, call.type) is None:
                     raise BrokenReplyError("upstream: expected a call of its own kind")

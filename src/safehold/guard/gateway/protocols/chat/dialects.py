@@ -7,49 +7,20 @@ as a list), OpenRouter.
 
 from typing import Any
 
-from safehold.guard.gateway.interface import BrokenReplyError
 from safehold.guard.gateway.protocols.json_border import encode
-
-FINISHES = {
-    "": None,
-    "eos": "stop",
-    "eos_token": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "tool_use": "tool_calls",
-    "tool_call": "tool_calls",
-    "safety": "content_filter",
-}
-"""Other words for a finish reason, lower case."""
-GAVE_UP = ("abort", "error", "cancelled", "insufficient_system_resource")
 
 
 def mend(value: Any) -> None:
-    """Rewrite one body or event in place.
-
-    Raises:
-        BrokenReplyError: The server says that it gave up.
-    """
+    """Rewrite one body or event in place."""
     if value.get("choices", ()) is None:
         value["choices"] = []
     for choice in _dicts(value.get("choices")):
         if "message" not in choice and choice.get("delta") is None:
             choice["delta"] = {}
-        reason = choice.get("finish_reason")
-        if isinstance(reason, str):
-            choice["finish_reason"] = _finish(reason)
         for said in (choice.get("delta"), choice.get("message")):
             if isinstance(said, dict):
                 _calls(said)
                 _parts(said)
-
-
-def _finish(reason: str) -> str | None:
-    word = reason.lower()
-    if word in GAVE_UP:
-        raise BrokenReplyError(f"upstream: gave up before its answer was complete ({word})")
-    return FINISHES.get(word, word)
 
 
 def _parts(said: dict[str, Any]) -> None:

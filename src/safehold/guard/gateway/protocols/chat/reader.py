@@ -6,6 +6,7 @@ import msgspec
 
 from safehold.exchange import Channel, Lane
 from safehold.guard.gateway.interface import BrokenReplyError, Closed, Delta, Piece, Tokens
+from safehold.guard.gateway.protocols.answer_words import choice_ending
 from safehold.guard.gateway.protocols.chat.dialects import mend
 from safehold.guard.gateway.protocols.chat.facts import IN_DELTA, LEGACY, ChatFacts
 from safehold.guard.gateway.protocols.chat.wire import Chunk, ChunkChoice, ReplyDelta, ToolCallDelta
@@ -57,6 +58,7 @@ class ChatReader:
         self._indices: list[int] = []
         self._tries = TRIES
         self.again: Repeated | None = None
+        self.ended = False
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -66,7 +68,8 @@ class ChatReader:
             UnknownReplyError: The event or its content is of an unknown kind.
         """
         self.again = None
-        if event == b"[DONE]":
+        if event == b"[DONE]" or self.ended:
+            self.ended = True
             return ()
         chunk = self._strainer.reply(_CHUNK, event, mend)
         if chunk.error is not None:
@@ -115,7 +118,7 @@ class ChatReader:
             self._choice(choice, pieces)
             for field in [one for one in fields if one.place[:2] == ("choices", at)]:
                 pieces += self._field(choice.index, field)
-            if finish is not None:
+            if choice_ending(finish) is not None:
                 pieces += self._facts.fields.close(choice.index)
                 self._choice(ChunkChoice(ReplyDelta(), choice.index, finish), pieces)
         for field in fields:
@@ -167,9 +170,10 @@ class ChatReader:
             self._call(at, legacy, pieces)
         for call in delta.tool_calls or ():
             self._indices.append(self._call(at, call, pieces))
-        if choice.finish_reason is not None:
-            self._facts.finish[at] = choice.finish_reason
-            self._refused = self._refused or choice.finish_reason == FILTERED
+        finish = choice_ending(choice.finish_reason)
+        if finish is not None:
+            self._facts.finish[at] = finish
+            self._refused = self._refused or finish == FILTERED
             self._end_choice(at, pieces)
 
     def _end_choice(self, at: int, pieces: list[Piece]) -> None:

@@ -9,6 +9,13 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from safehold.guard.gateway.protocols.answer_words import (
+    COMPLETION_DETAILS,
+    PROMPT_DETAILS,
+    counted,
+)
+from safehold.guard.gateway.protocols.json_border import always_written
+
 Dropped = Any
 
 
@@ -30,7 +37,7 @@ class ToolCall(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A complete tool call."""
 
     id: str | None = None
-    type: Literal["function", "custom"] = "function"
+    type: Literal["function", "custom"] = always_written("function")
     function: FunctionCall | None = None
     custom: CustomCall | None = None
     index: int | None = None
@@ -150,6 +157,8 @@ class ChatUsage(msgspec.Struct, omit_defaults=True):
     total_tokens: int = 0
     prompt_tokens_details: dict[str, int | None] | None = None
     completion_tokens_details: dict[str, int | None] | None = None
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek's
+    prompt_cache_miss_tokens: int | None = None
 
     def counts(self) -> dict[str, Any]:
         """Return the counts as the client gets them: numbers under known names only."""
@@ -158,12 +167,13 @@ class ChatUsage(msgspec.Struct, omit_defaults=True):
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.total_tokens,
         }
-        cached = (self.prompt_tokens_details or {}).get("cached_tokens")
-        if cached is not None:
-            counts["prompt_tokens_details"] = {"cached_tokens": cached}
-        thought = (self.completion_tokens_details or {}).get("reasoning_tokens")
-        if thought is not None:
-            counts["completion_tokens_details"] = {"reasoning_tokens": thought}
+        for name in ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"):
+            if getattr(self, name) is not None:
+                counts[name] = getattr(self, name)
+        if read := counted(self.prompt_tokens_details, PROMPT_DETAILS):
+            counts["prompt_tokens_details"] = read
+        if written := counted(self.completion_tokens_details, COMPLETION_DETAILS):
+            counts["completion_tokens_details"] = written
         return counts
 
 
@@ -179,9 +189,6 @@ class Logprobs(msgspec.Struct):
 
     content: list[Logprob] | None = None
     refusal: list[Logprob] | None = None
-
-
-Finish = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 
 
 class ToolCallDelta(msgspec.Struct, forbid_unknown_fields=True):
@@ -213,7 +220,7 @@ class ChunkChoice(msgspec.Struct, forbid_unknown_fields=True):
 
     delta: ReplyDelta
     index: int = 0
-    finish_reason: Finish | None = None
+    finish_reason: str | None = None
     logprobs: Logprobs | None = None
     stop_reason: Dropped = None
     matched_stop: Dropped = None
@@ -260,7 +267,7 @@ class ReplyChoice(msgspec.Struct, forbid_unknown_fields=True):
 
     message: ReplyMessage
     index: int = 0
-    finish_reason: Finish | None = None
+    finish_reason: str | None = None
     logprobs: Logprobs | None = None
     stop_reason: Dropped = None
     matched_stop: Dropped = None

@@ -175,10 +175,17 @@ class ChatWriter:
         for choice in range(self._choices):
             frames.append(self._open_choice(choice))
             finish = self._facts.finish.get(choice)
-            frames.append(self._frame(choice, {}, finish=finish, more=more))
+            top = self._unasked() if choice == self._choices - 1 else {}
+            frames.append(self._frame(choice, {}, finish=finish, more=more, top=top))
         if self._want_usage and self._facts.usage is not None:
             frames.append(self._counts())
         return b"".join((*frames, DONE))
+
+    def _unasked(self) -> dict[str, Any]:
+        """Return the counts of a server that gives them unasked, which go beside the last end."""
+        if self._want_usage or self._facts.usage is None:
+            return {}
+        return {"usage": self._facts.usage.counts()}
 
     def _counts(self) -> bytes:
         usage = (self._facts.usage or ChatUsage()).counts()

@@ -27,6 +27,7 @@ from safehold.guard.gateway.interface import (
     UnsupportedError,
 )
 from safehold.guard.gateway.protocols.answer_stream import AnswerStream
+from safehold.guard.gateway.protocols.answer_words import choice_ending
 from safehold.guard.gateway.protocols.chat.wire import ChatUsage
 from safehold.guard.gateway.protocols.completions.facts import CompletionFacts
 from safehold.guard.gateway.protocols.completions.reader import CompletionReader
@@ -34,7 +35,6 @@ from safehold.guard.gateway.protocols.completions.wire import (
     Completion,
     CompletionRequest,
     choice_of,
-    end_of,
     head_of,
 )
 from safehold.guard.gateway.protocols.completions.writer import CompletionWriter
@@ -180,6 +180,8 @@ class CompletionWhole:
         self._model = model
         self._created = created
         self._lanes = Lanes(choices)
+        for choice in reply.choices:
+            choice.finish_reason = choice_ending(choice.finish_reason)
         if len({choice.index for choice in reply.choices}) != len(reply.choices):
             raise BrokenReplyError("upstream: expected choices of different indices")
 
@@ -206,8 +208,7 @@ class CompletionWhole:
         name = model_name(reply.model, self._model)
         body = head_of(identifier(reply.id, "cmpl-safehold"), reply.created or self._created, name)
         body["choices"] = [
-            choice_of(choice.index, choice.text, end_of(choice.finish_reason))
-            for choice in reply.choices
+            choice_of(choice.index, choice.text, choice.finish_reason) for choice in reply.choices
         ]
         if reply.usage is not None:
             body["usage"] = reply.usage.counts()

@@ -6,8 +6,9 @@ import msgspec
 
 from safehold.exchange import Channel
 from safehold.guard.gateway.interface import BrokenReplyError, Closed, Delta, Piece, Tokens
+from safehold.guard.gateway.protocols.answer_words import choice_ending
 from safehold.guard.gateway.protocols.completions.facts import CompletionFacts
-from safehold.guard.gateway.protocols.completions.wire import Completion, end_of
+from safehold.guard.gateway.protocols.completions.wire import Completion
 from safehold.guard.gateway.protocols.json_border import Lanes, identifier, model_name
 from safehold.guard.gateway.protocols.openai_endings import FILTERED
 from safehold.guard.gateway.protocols.stream_errors import told_error
@@ -26,6 +27,7 @@ class CompletionReader:
         self._choices = choices
         self._strainer = strainer
         self._lanes = Lanes(choices)
+        self.ended = False
 
     def read(self, event: bytes) -> Sequence[Piece]:
         """Take the data of one upstream event.
@@ -34,7 +36,8 @@ class CompletionReader:
             BrokenReplyError: The event does not follow the protocol.
             UnknownReplyError: The event or its content is of an unknown kind.
         """
-        if event == b"[DONE]":
+        if event == b"[DONE]" or self.ended:
+            self.ended = True
             return ()
         chunk = self._strainer.reply(_REPLY, event)
         if self._strainer.passed:  # a text has no place for other fields
@@ -55,8 +58,9 @@ class CompletionReader:
             lane = self._lanes.get(choice.index, Channel.TEXT, 0)
             if choice.text:
                 pieces.append(Delta(lane, choice.text))
-            if choice.finish_reason is not None and choice.index not in self._facts.finish:
-                self._facts.finish[choice.index] = end_of(choice.finish_reason) or "stop"
+            finish = choice_ending(choice.finish_reason)
+            if finish is not None and choice.index not in self._facts.finish:
+                self._facts.finish[choice.index] = finish
                 pieces.append(Closed(lane))
         return pieces
 

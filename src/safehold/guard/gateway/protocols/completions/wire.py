@@ -8,9 +8,6 @@ from typing import Any
 import msgspec
 
 from safehold.guard.gateway.protocols.chat.wire import ChatUsage, StreamOptions
-from safehold.guard.gateway.protocols.openai_endings import FILTERED
-
-_ENDS = frozenset({"stop", "length", FILTERED})
 
 
 class CompletionRequest(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -66,8 +63,3 @@ def head_of(name: str, created: int, model: str) -> dict[str, Any]:
 def choice_of(index: int, text: str, finish: str | None) -> dict[str, Any]:
     """Return one text of an answer, without log probabilities."""
     return {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
-
-
-def end_of(reason: str | None) -> str | None:
-    """Return a finish reason that the protocol has; another is told as `stop`."""
-    return reason if reason is None or reason in _ENDS else "stop"

@@ -50,9 +50,11 @@ class CompletionWriter:
         ends = [
             choice_of(index, "", self._facts.finish.get(index)) | more for index in self._indices
         ]
-        frames = [self._frame([end]) for end in ends]
-        if self._want_usage and self._facts.usage is not None:
-            frames.append(self._frame([], usage=self._facts.usage.counts()))
+        usage = {} if self._facts.usage is None else {"usage": self._facts.usage.counts()}
+        frames = [self._frame([end]) for end in ends[:-1]]
+        frames += [self._frame(ends[-1:], **({} if self._want_usage else usage))]
+        if self._want_usage and usage:
+            frames.append(self._frame([], **usage))
         return b"".join((*frames, DONE))
 
     def block(self, notice: Notice) -> bytes:

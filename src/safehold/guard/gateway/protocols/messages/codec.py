@@ -21,6 +21,7 @@ from safehold.guard.gateway.interface import (
     UnsupportedError,
 )
 from safehold.guard.gateway.protocols.answer_stream import AnswerStream
+from safehold.guard.gateway.protocols.answer_words import ending
 from safehold.guard.gateway.protocols.events_as_whole import assembled, joined_messages
 from safehold.guard.gateway.protocols.json_border import (
     SEALED,
@@ -347,6 +348,7 @@ class MessagesWhole:
         max_lanes: int,
     ) -> None:
         self._fields, self._strainer = fields, strainer
+        reply.stop_reason = ending(reply.stop_reason)
         self._reply = reply
         self._request = request
         self._lanes = Lanes(max_lanes)

@@ -14,6 +14,7 @@ from safehold.guard.gateway.interface import (
     Tokens,
     UnknownReplyError,
 )
+from safehold.guard.gateway.protocols.answer_words import ending
 from safehold.guard.gateway.protocols.json_border import (
     Lanes,
     encode,
@@ -53,7 +54,7 @@ class MessagesReader:
         self._opaque_reasoning = opaque_reasoning
         self._dropped: set[int] = set()
         self._lanes = Lanes(max_lanes)
-        self._done = False
+        self.ended = False
         self._reading: dict[int, Channel] = {}
         self._closed: set[int] = set()
         self._tries = TRIES
@@ -67,7 +68,7 @@ class MessagesReader:
             UnknownReplyError: The event or its content is of an unknown kind.
         """
         self.again = None
-        if event == b"[DONE]":  # vLLM before March 2026
+        if self.ended or event == b"[DONE]":  # vLLM before March 2026 ends so
             return ()
         try:
             given = self._strainer.reply(_EVENT, event)
@@ -135,10 +136,11 @@ class MessagesReader:
                 if message.content:
                     raise BrokenReplyError("upstream: expected an empty message at its start")
             case w.MessageDelta(delta=stop, usage=usage):
+                stop.stop_reason = ending(stop.stop_reason)
                 self._facts.stop = stop
                 self._facts.usage = self._facts.usage.plus(usage)
             case w.MessageStop():
-                self._done = True
+                self.ended = True
             case w.Ping():
                 pass
             case w.Failure(error=given):
@@ -230,7 +232,7 @@ class MessagesReader:
     @property
     def complete(self) -> bool:
         """Whether the upstream said why its message ended, and left no block open."""
-        return self._facts.stop is not None and (self._done or not self._reading)
+        return self._facts.stop is not None and (self.ended or not self._reading)
 
     @property
     def tokens(self) -> Tokens:

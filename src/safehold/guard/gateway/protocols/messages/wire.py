@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from safehold.guard.gateway.protocols.answer_words import (
+    CACHE_CREATION,
+    OUTPUT_DETAILS,
+    counted,
+)
+from safehold.guard.gateway.protocols.json_border import always_written
+
 Dropped = Any
 Cache = dict[str, str]
 
@@ -28,7 +35,7 @@ class ThinkingBlock(
     """The model's reasoning and the vendor's signature over it."""
 
     thinking: str
-    signature: str = ""
+    signature: str = always_written("")
 
 
 class RedactedBlock(
@@ -159,10 +166,12 @@ class MessagesUsage(msgspec.Struct):
     output_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
+    cache_creation: dict[str, int | None] | None = None
+    output_tokens_details: dict[str, int | None] | None = None
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """Return the counts as the client gets them."""
-        counts = {
+        counts: dict[str, Any] = {
             "input_tokens": self.input_tokens or 0,
             "output_tokens": self.output_tokens or 0,
         }
@@ -170,6 +179,10 @@ class MessagesUsage(msgspec.Struct):
             counts["cache_creation_input_tokens"] = self.cache_creation_input_tokens
         if self.cache_read_input_tokens is not None:
             counts["cache_read_input_tokens"] = self.cache_read_input_tokens
+        if created := counted(self.cache_creation, CACHE_CREATION):
+            counts["cache_creation"] = created
+        if written := counted(self.output_tokens_details, OUTPUT_DETAILS):
+            counts["output_tokens_details"] = written
         return counts
 
     def plus(self, later: "MessagesUsage") -> "MessagesUsage":
@@ -182,15 +195,6 @@ class MessagesUsage(msgspec.Struct):
         return msgspec.structs.replace(self, **given)
 
 
-Stop = Literal[
-    "end_turn",
-    "max_tokens",
-    "stop_sequence",
-    "tool_use",
-    "pause_turn",
-    "refusal",
-    "model_context_window_exceeded",
-]
 ReplyBlock = TextBlock | ThinkingBlock | RedactedBlock | ToolUseBlock
 
 
@@ -202,7 +206,7 @@ class Reply(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["message"] = "message"
     role: str | None = None
     model: str | None = None
-    stop_reason: Stop | None = None
+    stop_reason: str | None = None
     stop_sequence: str | None = None
     usage: MessagesUsage = msgspec.field(default_factory=MessagesUsage)
     stop_details: Dropped = None
@@ -285,7 +289,7 @@ class BlockStop(
 class StopDelta(msgspec.Struct, forbid_unknown_fields=True):
     """Why the message ended."""
 
-    stop_reason: Stop | None = None
+    stop_reason: str | None = None
     stop_sequence: str | None = None
     stop_details: Dropped = None
     container: Dropped = None

@@ -44,6 +44,7 @@ from safehold.guard.gateway.protocols.responses.response_object import (
     skeleton,
 )
 from safehold.guard.gateway.protocols.responses.writer import ResponsesWriter
+from safehold.guard.gateway.protocols.stream_errors import told_error
 from safehold.guard.gateway.protocols.tools import client_tools, runs_at_responses_client
 from safehold.guard.gateway.protocols.unknown_fields import Strainer
 from safehold.guard.gateway.protocols.whole_as_events import responses_events
@@ -297,6 +298,8 @@ class ResponsesCall:
             UnknownReplyError: The body holds content of an unknown kind.
         """
         reply = self._strainer.reply(_REPLY, body)
+        if reply.status == "failed" and reply.error is not None:
+            raise told_error(reply.error)
         if reply.status not in ("completed", "incomplete") or reply.error is not None:
             raise BrokenReplyError("upstream: expected a completed response")
         for item in reply.output:
@@ -379,9 +382,7 @@ class ResponsesWhole:
         )
         body = skeleton(settled, self.response_id, reply.status or "completed")
         if reply.status == "incomplete":
-            reason = (reply.incomplete_details or {}).get("reason")
-            known = reason if reason in ("max_output_tokens", "content_filter") else None
-            body["incomplete_details"] = {"reason": known or "max_output_tokens"}
+            body["incomplete_details"] = reply.cut_by()
         body["output"] = self._shown()
         body["usage"] = reply.usage.counts() if reply.usage else None
         self._strainer.dropped += woven(body, self._fields)

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 import msgspec
 
 from safehold.exchange import Channel, Lane
+from safehold.guard.gateway.protocols.answer_words import PHASES
 from safehold.guard.gateway.protocols.json_border import encode, identifier
 from safehold.guard.gateway.protocols.passed_fields import Field
 from safehold.guard.gateway.protocols.responses import wire as w
@@ -111,6 +112,7 @@ class ClientItem:
         self.parts: dict[tuple[str, int], ItemText] = {}
         self.name_texts: list[str] = []
         self.namespace: str | None = None
+        self.phase: str | None = None
         self.secret: str | None = None
         self.index = -1
         self.fields: list[Field] = []
@@ -119,6 +121,11 @@ class ClientItem:
     def name(self) -> str:
         """What was released of its name."""
         return "".join(self.name_texts)
+
+    def learn_phase(self, item: w.OutputItem) -> None:
+        """Take which phase of its answer a message says that it is, if it is one of the known."""
+        phase = item.phase if isinstance(item, w.OutputMessage) else None
+        self.phase = phase if phase in PHASES else self.phase
 
     def shown(self, status: str) -> dict[str, Any]:
         """Return the item as far as its text was released."""
@@ -136,11 +143,9 @@ class ClientItem:
                 thoughts = [part.text for part in parts if part.kind == "reasoning"]
                 return head | reasoning_fields(summary, thoughts, self.secret)
             case "message":
-                return head | {
-                    "role": "assistant",
-                    "status": status,
-                    "content": [shown_part(part.kind, part.text) for part in parts],
-                }
+                content = [shown_part(part.kind, part.text) for part in parts]
+                message = {"role": "assistant", "status": status, "content": content}
+                return head | message | ({"phase": self.phase} if self.phase else {})
             case _:
                 asked = msgspec.json.decode(text) if text else {}
                 return call | {"status": status} | _action_defaults(self.kind) | asked
@@ -185,6 +190,7 @@ def whole_item(item: w.OutputItem, index: int, namespace: str | None) -> dict[st
     if isinstance(item, w.OutputCall | w.OutputCustomCall):
         entry.name_texts.append(item.name)
         entry.namespace = namespace
+    entry.learn_phase(item)
     if isinstance(item, w.OutputReasoning):
         entry.secret = item.encrypted_content
     for number, (part_kind, at, text) in enumerate(texts_of(item)):

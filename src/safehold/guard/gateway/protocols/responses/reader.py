@@ -92,7 +92,7 @@ class ResponsesReader:
             BrokenReplyError: The event does not follow the protocol.
             UnknownReplyError: The event or its content is of an unknown kind.
         """
-        if event == b"[DONE]":
+        if event == b"[DONE]" or self.ended:
             return ()
         given = self._strainer.reply(_EVENT, event)
         if self._strainer.passed:  # of the event, which is written anew
@@ -176,6 +176,7 @@ class ResponsesReader:
             kind_of(item), identifier(item.id, key), identifier(call, f"call_{number}")
         )
         self._items[key] = self._last = entry
+        entry.learn_phase(item)
         if isinstance(item, w.OutputCall | w.OutputCustomCall):
             entry.namespace = self._facts.settled.namespace(item.namespace)
             lane = self._lanes.get(0, Channel.TOOL_NAME, number)
@@ -243,6 +244,7 @@ class ResponsesReader:
             entry = self._last
         if entry is None or entry.kind != kind_of(item):
             raise BrokenReplyError("upstream: expected the end of an open item of its own kind")
+        entry.learn_phase(item)
         if isinstance(item, w.OutputReasoning) and item.encrypted_content:
             self._seal(entry, item.encrypted_content)
         for kind, at, text in texts_of(item):
@@ -271,9 +273,14 @@ class ResponsesReader:
         return pieces
 
     @property
+    def ended(self) -> bool:
+        """Whether nothing more is read."""
+        return self._facts.final is not None
+
+    @property
     def complete(self) -> bool:
         """Whether the upstream gave its final response."""
-        return self._facts.final is not None
+        return self.ended
 
     @property
     def tokens(self) -> Tokens:

@@ -8,6 +8,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from safehold.guard.gateway.protocols.answer_words import (
+    COMPLETION_DETAILS,
+    PROMPT_DETAILS,
+    counted,
+    word,
+)
+from safehold.guard.gateway.protocols.json_border import always_written
+
 Dropped = Any
 
 
@@ -106,7 +114,7 @@ class CallItem(
 
     name: str
     call_id: str
-    arguments: str = ""
+    arguments: str = always_written("")
     id: str | None = None
     status: Status | None = None
     namespace: str | None = None
@@ -154,7 +162,7 @@ class CustomCallItem(
 
     name: str
     call_id: str
-    input: str = ""
+    input: str = always_written("")
     id: str | None = None
     status: Status | None = None
     namespace: str | None = None
@@ -330,15 +338,13 @@ class ResponsesUsage(msgspec.Struct):
 
     def counts(self) -> dict[str, Any]:
         """Return the counts as the client gets them."""
-        cached = (self.input_tokens_details or {}).get("cached_tokens")
-        thought = (self.output_tokens_details or {}).get("reasoning_tokens")
+        read = counted(self.input_tokens_details, PROMPT_DETAILS)
+        written = counted(self.output_tokens_details, COMPLETION_DETAILS)
         return {
             "input_tokens": self.input_tokens,
-            "input_tokens_details": {"cached_tokens": cached if isinstance(cached, int) else 0},
+            "input_tokens_details": {"cached_tokens": 0, **read},
             "output_tokens": self.output_tokens,
-            "output_tokens_details": {
-                "reasoning_tokens": thought if isinstance(thought, int) else 0
-            },
+            "output_tokens_details": {"reasoning_tokens": 0, **written},
             "total_tokens": self.total_tokens,
         }
 
@@ -353,7 +359,7 @@ class OutputMessage(msgspec.Struct, tag="message", tag_field="type", forbid_unkn
     id: str | None = None
     role: str | None = None
     status: str | None = None
-    phase: Dropped = None
+    phase: str | None = None
 
 
 class OutputCall(msgspec.Struct, tag="function_call", tag_field="type", forbid_unknown_fields=True):
@@ -408,6 +414,11 @@ class Response(msgspec.Struct):
     usage: ResponsesUsage | None = None
     incomplete_details: dict[str, Any] | None = None
     error: Dropped = None
+
+    def cut_by(self) -> dict[str, str]:
+        """Return the `incomplete_details` of a response that is incomplete."""
+        reason = word((self.incomplete_details or {}).get("reason"))
+        return {"reason": reason or "max_output_tokens"}
 
 
 class Begun(msgspec.Struct):

@@ -190,9 +190,7 @@ class ResponsesWriter:
             found = {"filtered": False, "detected": True, "severity": mark.severity}
             more["safehold"] = {"decision_id": mark.decision_id, mark.category: found}
         if self._facts.final is not None and self._facts.final.status == "incomplete":
-            reason = (self._facts.final.incomplete_details or {}).get("reason")
-            known = reason if reason in ("max_output_tokens", "content_filter") else None
-            more["incomplete_details"] = {"reason": known or "max_output_tokens"}
+            more["incomplete_details"] = self._facts.final.cut_by()
             return frames + self._last_event("response.incomplete", "incomplete", more)
         return frames + self._last_event("response.completed", "completed", more)
 
