@@ -433,7 +433,7 @@ def new_key(file: Path, as_json: bool) -> None:
 def _period_s(words: str) -> float:
     match = re.fullmatch(r"(\d{1,6})([hdw])", words)
     if match is None:
-        raise UsageError("expected a period such as 12h, 30d or 4w")
+        raise UsageError(f"--older-than: expected a period like 12h, 30d or 4w, got {words[:40]!r}")
     return float(match[1]) * _UNITS[match[2]]
 
 

@@ -17,7 +17,7 @@ import pytest
 from gateway_process import Served, get, served
 from gateway_wire import PATHS, Start, body_for, ending, post, raw, read, unchunked
 
-from safehold.errors import ConfigError
+from safehold.errors import ConfigError, LedgerError
 from safehold.guard.gateway.operate.reloading import RELOADED
 from safehold.guard.gateway.operate.systemd import notify
 from safehold.guard.gateway.operate.tracing import Tracer, traces_url
@@ -83,7 +83,7 @@ def streaming(port: int) -> Iterator[list[bytes]]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_start_that_fails_has_a_status(tmp_path: Path, workers: str) -> None:
-    """A bundle that no worker can take ends the command with status 1 and one sentence."""
+    """What no worker can take ends the command with the status of its error and one sentence."""
     rule = {"id": "m", "clause": "t/m", "pattern": "abc", "example": "abc"}
     (tmp_path / "rules.yaml").write_text(json.dumps({"rules": [rule]}))
     configure(tmp_path, store=f"sqlite:///{tmp_path}/no/such/store.db")
@@ -91,9 +91,11 @@ def test_start_that_fails_has_a_status(tmp_path: Path, workers: str) -> None:
     command += ["--upstream", "http://127.0.0.1:9/v1", "--port", "0", "--workers", workers]
     command += ["--bundle", f"{tmp_path}/rules.yaml", "--ledger", f"{tmp_path}/ledger.db"]
     done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert done.returncode not in (0, None)
+    assert done.returncode == LedgerError.exit_status
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(b"safehold: error: ")
+    assert b"store" in last
     assert b"Traceback" not in done.stderr
-    assert b"store" in done.stderr
 
 
 def test_two_workers_reload_and_outlive_every_signal_but_not_their_parent(tmp_path: Path) -> None:

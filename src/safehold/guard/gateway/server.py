@@ -16,10 +16,15 @@ import uvicorn
 from safehold.errors import ConfigError, LedgerError, SafeholdError
 from safehold.guard.gateway.app import Gateway
 from safehold.guard.gateway.assembly import Parts, open_gateway
+from safehold.guard.gateway.operate.logs import gateway_log
 from safehold.guard.gateway.operate.reloading import changed
 from safehold.guard.gateway.operate.supervisor import Supervisor
 from safehold.guard.gateway.operate.systemd import handed_socket
-from safehold.guard.gateway.operate.worker_life import WorkerLife, ignore_unknown_signals
+from safehold.guard.gateway.operate.worker_life import (
+    StartError,
+    WorkerLife,
+    ignore_unknown_signals,
+)
 from safehold.guard.gateway.policy import LOOPBACK, Settings
 from safehold.guard.gateway.relaying.client_response import Receive, Send
 
@@ -62,8 +67,9 @@ class GatewayApplication:
             await self.gateway.start()
         except SafeholdError as error:
             if self._worker is not None:
-                self._worker.failed(str(error))
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+                self._worker.failed(error)
+            told = str(error) if self._worker is None else ""  # else whoever started it tells
+            await send({"type": "lifespan.startup.failed", "message": told})
             return
         await send({"type": "lifespan.startup.complete"})
         if self._worker is not None:
@@ -146,7 +152,8 @@ def listen(settings: Settings) -> socket.socket:
             continue
         sock.set_inheritable(True)
         return sock
-    raise ConfigError(f"{settings.host}:{settings.port}: can't listen there") from last
+    why = last.strerror if last is not None else "the name has no address"
+    raise ConfigError(f"{settings.host}:{settings.port}: can't listen there: {why}") from last
 
 
 def _checked(sock: socket.socket, settings: Settings) -> socket.socket:
@@ -170,6 +177,9 @@ def run(
 
     SIGHUP takes the settings that `reread` returns, without dropping a stream. `announce` is
     called once, when requests are taken.
+
+    Raises:
+        StartError: The gateway could not start.
     """
     if settings.workers > 1:
         supervisor = Supervisor(
@@ -199,12 +209,17 @@ def _spawn(settings: Settings, parts: Parts, sock: socket.socket) -> tuple[BaseP
 def _work(settings: Settings, parts: Parts, sock: socket.socket, pipe: Connection) -> None:
     """Be a worker; its status is 1 if it never took requests."""
     os.environ.pop("NOTIFY_SOCKET", None)  # the supervisor speaks for all
-    if not _serve(settings, parts, sock, WorkerLife(pipe)):
+    try:
+        started = _serve(settings, parts, sock, WorkerLife(pipe))
+    except StartError as error:  # the supervisor tells it
+        raise SystemExit(error.exit_status) from None
+    if not started:
         raise SystemExit(1)
 
 
 def _serve(settings: Settings, parts: Parts, sock: socket.socket, life: WorkerLife) -> bool:
     ignore_unknown_signals()
+    gateway_log(settings.log)  # before uvicorn's own words reach stderr bare
     # An exchange leaves no cycles of note: to look for them after every 700 objects costs a tenth.
     gc.set_threshold(*_GC_THRESHOLD)
     server = uvicorn.Server(server_config(settings, parts, life))
@@ -214,7 +229,12 @@ def _serve(settings: Settings, parts: Parts, sock: socket.socket, life: WorkerLi
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:
         server.run(sockets=[sock])
+    except SystemExit:  # uvicorn's word for a start that failed
+        if life.failure is None:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if life.failure is not None:
+        raise life.failure
     return server.started

@@ -353,4 +353,4 @@ def sentence(error: DBAPIError) -> str:
 def _name(engine: Engine) -> str:
     if engine.dialect.name == "sqlite":
         return str(engine.url.database)
-    return f"{engine.url.host or 'local socket'}/{engine.url.database}"
+    return f"{engine.url.host or 'local socket'}/{engine.url.database or '(no database named)'}"

@@ -117,9 +117,12 @@ class RulesLoader(msgspec.Struct, frozen=True):
         """
         try:
             content = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path}: can't read the rules: {error.strerror}") from error
+        try:
             given = msgspec.yaml.decode(content, type=RulesFile)
-        except (OSError, msgspec.DecodeError) as error:
-            raise BundleError(f"{path.name}: expected a file of rules") from error
+        except msgspec.DecodeError as error:
+            raise BundleError(f"{path.name}: expected a file of rules: {error}") from error
         try:
             rules = RuleSet(
                 [Rule(rule.id, rule.clause, rule.pattern) for rule in given.rules],

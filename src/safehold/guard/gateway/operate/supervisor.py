@@ -20,6 +20,7 @@ from safehold.errors import SafeholdError
 from safehold.guard.gateway.operate import systemd
 from safehold.guard.gateway.operate.worker_life import (
     LAST_RESORT_S,
+    StartError,
     ignore_unknown_signals,
     tell_refusal,
     unknown_signals_wait,
@@ -44,7 +45,7 @@ class _Worker:
         self.pipe = pipe
         self.born = self.heard = time.monotonic()
         self.ready = False
-        self.why = ""
+        self.failure: StartError | None = None
         self.deaf = False
 
     def signal(self, number: int) -> None:
@@ -60,7 +61,7 @@ class _Worker:
                 self.heard = time.monotonic()
                 self.ready = self.ready or word == "ready"
                 if word == "failed":
-                    self.why = detail
+                    self.failure = StartError(*detail)
         except (EOFError, OSError):
             self.deaf = True
 
@@ -100,7 +101,11 @@ class Supervisor:
         self._not_before = 0.0
 
     def run(self) -> bool:
-        """Serve until SIGTERM or SIGINT; return whether all workers ever took requests."""
+        """Serve until SIGTERM or SIGINT; return whether all workers ever took requests.
+
+        Raises:
+            StartError: A worker could not start, and said why.
+        """
         ignore_unknown_signals()
         with _heard_signals() as heard:
             try:
@@ -141,8 +146,11 @@ class Supervisor:
             self._workers.remove(worker)
             worker.bury()
             fields = {"pid": worker.process.pid, "status": worker.process.exitcode}
-            _log.error("worker ended", extra={"fields": fields | {"error": worker.why}})
+            why = str(worker.failure or "")
+            _log.error("worker ended", extra={"fields": fields | {"error": why}})
             if not self._told_ready:
+                if worker.failure is not None:
+                    raise worker.failure
                 return False
             self._deaths = 1 if now - worker.born > _STEADY_S else self._deaths + 1
             self._not_before = now + min(_MAX_BACKOFF_S, 0.25 * 2 ** (self._deaths - 2))

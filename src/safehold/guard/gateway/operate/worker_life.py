@@ -71,6 +71,15 @@ def _nothing(*_: object) -> None:
     """Take note of nothing."""
 
 
+class StartError(SafeholdError):
+    """Correct what the message names: the gateway could not start, or a worker of it."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        """Take why, and the exit status of the error behind it, which another process had."""
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
 class Reloadable(Protocol):
     """A gateway that takes new settings."""
 
@@ -95,6 +104,7 @@ class WorkerLife:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gateway: Reloadable | None = None
+        self.failure: StartError | None = None
 
     def started(self, gateway: Reloadable) -> None:
         """Say that requests are taken, and listen from now on."""
@@ -113,9 +123,10 @@ class WorkerLife:
         if (every := systemd.watchdog_s()) is not None:
             self._do(self._watchdog(every))
 
-    def failed(self, message: str) -> None:
-        """Say why this worker could not start."""
-        self._say("failed", message)
+    def failed(self, error: SafeholdError) -> None:
+        """Keep why this worker could not start, and say it."""
+        self.failure = StartError(str(error), error.exit_status)
+        self._say("failed", (str(error), error.exit_status))
 
     def stopping(self) -> None:
         """Say that no more requests are taken; whatever hangs from here on is ended."""
@@ -130,7 +141,7 @@ class WorkerLife:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _say(self, word: str, detail: str = "") -> None:
+    def _say(self, word: str, detail: str | tuple[str, int] = "") -> None:
         if self._pipe is None:
             return
         try:
