@@ -10,7 +10,7 @@ from gateway_limits import SMALL
 from gateway_wire import PATHS, Start, body_for, post
 from msgspec import inspect
 
-from safehold.errors import UpstreamError
+from safehold.errors import UpstreamError, WireError
 from safehold.guard.gateway.app import CODECS
 from safehold.guard.gateway.interface import BrokenReplyError, Delta, Rules, UnknownReplyError
 from safehold.guard.gateway.protocols.answer_words import (
@@ -314,3 +314,70 @@ def test_a_server_that_keeps_its_stream_open_keeps_no_client_waiting(
     row = at.finals()[-1]
     assert row.outcome is Outcome.COMPLIED
     assert "".join(item.text for item in row.delivered) == "Hello there."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        (
+            PATHS[1],
+            {"messages": [{"role": "user", "content": [{"type": "novel"}]}]},
+            (
+                "$.messages[0].content[0].type: expected document or image or redacted_thinking "
+                "or search_result or text or thinking or tool_reference or tool_result or "
+                "tool_use, came another"
+            ),
+        ),
+        (
+            PATHS[0],
+            {"messages": [{"role": "novel", "content": "x"}]},
+            (
+                "$.messages[0].role: expected assistant or developer or function or system or "
+                "tool or user, came another"
+            ),
+        ),
+        (PATHS[0], {"store": True}, "$.store: expected false, came another"),
+        (
+            PATHS[2],
+            {"input": [{"role": "user", "content": "x"}, {"role": "novel", "content": "x"}]},
+            "input[1].role: expected assistant or developer or system or user, came another",
+        ),
+        (PATHS[2], {"input": [{"type": "message", "role": "user"}]}, "required field `content`"),
+        (PATHS[2], {"input": [{"type": "novel"}]}, "input[0]: expected messages, reasoning"),
+    ],
+)
+def test_a_refusal_names_the_place_and_what_belongs_there(
+    path: str, body: dict[str, Any], told: str
+) -> None:
+    """A word that the protocol has not is refused with the words it has, never with what came."""
+    asked = body_for(path, "hi") | body
+    with pytest.raises(WireError) as caught:
+        CODECS[path]().parse(json.dumps(asked).encode(), Rules())
+    assert told in str(caught.value)
+    assert "novel" not in str(caught.value)
+
+
+def test_what_a_search_of_the_clients_found_is_scored_and_goes_on() -> None:
+    """A search result's title, source and texts are read, in a message and in a tool's result."""
+    found = {
+        "type": "search_result",
+        "source": "https://example.org/bread",
+        "title": "Bread",
+        "content": [{"type": "text", "text": "knead it"}],
+        "citations": {"enabled": True},
+    }
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [found]}
+    asked = {"model": "m", "max_tokens": 9}
+    asked |= {"messages": [{"role": "user", "content": [found, result]}]}
+    call = CODECS[PATHS[1]]().parse(json.dumps(asked).encode(), Rules())
+    assert json.loads(call.body("m")) == asked
+    scored = "\n".join(part.text for part in call.exchange.texts())
+    assert [scored.count(one) for one in ("Bread", "example.org", "knead it")] == [2, 2, 2]
+
+
+def test_what_is_asked_beside_the_answer_costs_no_answer() -> None:
+    """An `include` of a vendor's own tools is dropped and counted."""
+    asked = {"model": "m", "input": "hi", "include": ["web_search_call.action.sources"]}
+    call = CODECS[PATHS[2]]().parse(json.dumps(asked).encode(), Rules())
+    assert "include" not in json.loads(call.body("m"))
+    assert call.dropped == 1

@@ -18,6 +18,7 @@ from safehold.guard.gateway.interface import (
     UnknownReplyError,
     UnsupportedError,
 )
+from safehold.guard.gateway.protocols.expected_words import expected_words
 
 T = TypeVar("T")
 MAX_DEPTH = 64
@@ -51,7 +52,7 @@ def decode_request(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     except msgspec.ValidationError as error:
         text = _safe(str(error))
         if "unknown field" in text or "Invalid" in text:
-            raise UnsupportedError(text) from None
+            raise UnsupportedError(expected_words(decoder.type, text) or text) from None
         raise WireError(text) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise WireError("expected a JSON object in UTF-8, came something else") from None

@@ -185,6 +185,9 @@ def _parts(
                 yield from _parts(result, unread, Channel.TOOL_RESULT)
             case w.ToolReference(tool_name=name):
                 yield TextPart(text=name, channel=Channel.TOOL_NAME)
+            case w.SearchResultBlock(source=source, title=title, content=found):
+                yield TextPart(text=f"{title}\n{source}", channel=plain)
+                yield from _parts(found, unread, plain)
             case w.ImageBlock(source=source):
                 yield from unread.parts("image", source)
             case w.DocumentBlock(source=source, title=title, context=context):

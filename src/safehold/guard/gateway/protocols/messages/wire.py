@@ -80,6 +80,22 @@ class DocumentBlock(
     cache_control: Cache | None = None
 
 
+class SearchResultBlock(
+    msgspec.Struct,
+    tag="search_result",
+    tag_field="type",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
+    """What a search of the client's found."""
+
+    source: str
+    title: str
+    content: list[TextBlock]
+    citations: dict[str, bool] | None = None
+    cache_control: Cache | None = None
+
+
 class ToolReference(
     msgspec.Struct, tag="tool_reference", tag_field="type", forbid_unknown_fields=True
 ):
@@ -98,7 +114,11 @@ class ToolResultBlock(
     """What a tool answered."""
 
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | DocumentBlock | ToolReference] | None = None
+    content: (
+        str
+        | list[TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReference]
+        | None
+    ) = None
     is_error: bool | None = None
     cache_control: Cache | None = None
 
@@ -110,6 +130,7 @@ Block = (
     | ToolUseBlock
     | ImageBlock
     | DocumentBlock
+    | SearchResultBlock
     | ToolResultBlock
     | ToolReference
 )

@@ -59,7 +59,7 @@ INCLUDES = ("reasoning.encrypted_content", "message.output_text.logprobs")
 _REPLY = msgspec.json.Decoder(w.Response)
 _ITEM: msgspec.json.Decoder[w.InputItem] = msgspec.json.Decoder(w.InputItem)
 _ITEMS = (
-    "input: expected messages, reasoning, and calls and outputs of tools that the client runs, "
+    "expected messages, reasoning, and calls and outputs of tools that the client runs, "
     "came another item"
 )
 
@@ -84,8 +84,11 @@ class ResponsesCodec:
         request = strainer.request(self._decoder, body)
         if request.tools:
             request.tools = _client_tools(request.tools, request.tool_choice, rules, strainer)
-        if request.include and rules.opaque_reasoning == "drop":
-            request.include = [one for one in request.include if one != INCLUDES[0]] or None
+        if request.include:
+            known = [name for name in request.include if name in INCLUDES]
+            strainer.drop(len(request.include) - len(known))  # what a vendor's own tools found
+            sealed_too = rules.opaque_reasoning != "drop"
+            request.include = [one for one in known if sealed_too or one != INCLUDES[0]] or None
         items = _items(request, rules, strainer)
         _check(request)
         unread = Unread(rules)
@@ -111,18 +114,22 @@ def _items(request: w.ResponsesRequest, rules: Rules, strainer: Strainer) -> lis
             typed = readable
         try:
             item = strainer.request(_ITEM, encode(typed), ("input", len(items)))
-        except UnsupportedError as error:
+        except WireError as error:
             if "opens a channel" in str(error):
                 raise
-            raise UnsupportedError(_ITEMS) from None
-        except WireError:
-            raise UnsupportedError(_ITEMS) from None
+            raise UnsupportedError(_wrong_item(len(items), str(error))) from None
         if isinstance(item, w.MoreTools | w.ToolSearchOutput):
             item.tools = _client_tools(item.tools or [], None, rules, strainer)
         items.append(item)
     if not items:
         raise WireError("expected at least one input item, came none")
     return items
+
+
+def _wrong_item(number: int, why: str) -> str:
+    """Return what is wrong with an item of the input, at its place there."""
+    place = f"input[{number}]"
+    return f"{place}: {_ITEMS}" if why.startswith("$.type") else why.replace("$", place, 1)
 
 
 def _client_tools(
@@ -132,9 +139,6 @@ def _client_tools(
 
 
 def _check(request: w.ResponsesRequest) -> None:
-    for name in request.include or ():
-        if name not in INCLUDES:
-            raise UnsupportedError("include: came a value that this gateway does not know")
     previous = request.previous_response_id
     if previous is not None and IDENTIFIER.fullmatch(previous) is None:
         raise WireError("previous_response_id: expected an identifier")
