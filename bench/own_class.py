@@ -68,6 +68,8 @@ class ClassPlan(msgspec.Struct, frozen=True):
     def beside_words(self) -> tuple[str, ...]:
         """The words of `synth` that name them."""
         return () if self.beside is None else ("--seeds", str(self.beside))
+    share: float = 1.0
+    """How much of the recorded answers there is."""
 
 
 _BICYCLES = ClassPlan(
@@ -204,7 +206,7 @@ def _generator(plan: ClassPlan, made: Path) -> Iterator[tuple[str, str]]:
     """Yield the address and the name of who answers; a live model's answers are laid there."""
     if plan.books is not None:
         constitution = load(str(ROOT / "examples" / "classes" / f"{plan.constitution}.yaml"))
-        with generating(Recorded(plan.books, constitution)) as running:
+        with generating(Recorded(plan.books, constitution, plan.share)) as running:
             yield running.url, "recorded"
         return
     packed = RECORDED / "live" / f"{plan.live}.calls.jsonl.gz"
