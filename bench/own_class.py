@@ -63,13 +63,13 @@ class ClassPlan(msgspec.Struct, frozen=True):
     near: str = ""
     beside: Path | None = None
     """Recorded answers that `synth` takes as seed books beside those of a live model."""
+    share: float = 1.0
+    """How much of the recorded answers there is."""
 
     @property
     def beside_words(self) -> tuple[str, ...]:
         """The words of `synth` that name them."""
         return () if self.beside is None else ("--seeds", str(self.beside))
-    share: float = 1.0
-    """How much of the recorded answers there is."""
 
 
 _BICYCLES = ClassPlan(
