@@ -63,6 +63,8 @@ class ClassPlan(msgspec.Struct, frozen=True):
     near: str = ""
     beside: Path | None = None
     """Recorded answers that `synth` takes as seed books beside those of a live model."""
+    share: float = 1.0
+    """How much of the recorded answers there is."""
 
     @property
     def beside_words(self) -> tuple[str, ...]:
@@ -204,7 +206,7 @@ def _generator(plan: ClassPlan, made: Path) -> Iterator[tuple[str, str]]:
     """Yield the address and the name of who answers; a live model's answers are laid there."""
     if plan.books is not None:
         constitution = load(str(ROOT / "examples" / "classes" / f"{plan.constitution}.yaml"))
-        with generating(Recorded(plan.books, constitution)) as running:
+        with generating(Recorded(plan.books, constitution, plan.share)) as running:
             yield running.url, "recorded"
         return
     packed = RECORDED / "live" / f"{plan.live}.calls.jsonl.gz"

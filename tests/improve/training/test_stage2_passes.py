@@ -62,3 +62,23 @@ def test_the_same_seed_gives_the_same_weights(epochs: int) -> None:
     first, second = trained(settings)[0], trained(settings)[0]
     for name, weight in first.state_dict().items():
         assert bool((weight == second.state_dict()[name]).all())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_network_computes_in_the_format_that_the_settings_name(
+    monkeypatch: pytest.MonkeyPatch, *, half: bool
+) -> None:
+    """In bfloat16 or float32 throughout; without a word the processor decides."""
+    formats: set[torch.dtype] = set()
+    linear = torch.nn.Linear.forward
+
+    def watched(layer: torch.nn.Linear, states: torch.Tensor) -> torch.Tensor:
+        result = linear(layer, states)
+        formats.add(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", watched)
+    settings = MultilingualHeadSettings(trained=1, epochs=2, batch_rows=8, half=half)
+    trained(settings)
+    assert formats == {torch.bfloat16 if half else torch.float32}
+    assert MultilingualHeadSettings().half is ("AVX512" in torch.backends.cpu.get_cpu_capability())

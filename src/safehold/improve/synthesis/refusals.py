@@ -1,13 +1,15 @@
 """Data for the operator's own fine-tuning: a model that refuses beside a guard that blocks.
 
 Chat rows teach what to say, pairs what to prefer (the form that preference trainers read: `prompt`,
-`chosen`, `rejected`, each a list of messages). Both hold as many permitted as restricted rows, with
-neighbours first, since a model that is only taught to refuse refuses the neighbours as well.
+`chosen`, `rejected`, each a list of messages). For each restricted row both hold a permitted one
+near the class and a general one: a model that is only taught to refuse refuses what is near as
+well, and one that sees no ordinary request answered refuses those too.
 """
 
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import msgspec
@@ -57,7 +59,7 @@ def refusal_data(
     Args:
         examples: A dataset, all splits.
         refusals: What the model may say instead, at least one.
-        general: The permitted clauses that stand for everything else; others come before them.
+        general: The permitted clauses that stand for everything else; the others are near.
         seed: Of the choice of refusals and of permitted rows.
 
     Raises:
@@ -95,7 +97,7 @@ def _rows(
     answered = [one for one in own if one.side is Side.PERMITTED and _plain_reply(one)]
     rng = random.Random(f"{seed}/{split}/refusals")
     asking.sort(key=lambda one: one.id)
-    answered.sort(key=lambda one: (one.clause in general, hashlib.sha256(one.id.encode()).digest()))
+    answered.sort(key=lambda one: hashlib.sha256(one.id.encode()).digest())
     chat: list[ChatRow] = []
     pairs: list[PairRow] = []
     for one in asking:
@@ -113,10 +115,10 @@ def _rows(
                 )
             )
     refused = len(pairs)
-    for at, one in enumerate(answered[: max(len(asking), 1)]):
+    for at, one in enumerate(_both_kinds(answered, general, max(len(asking), 1))):
         prompt, answer = _said(one), _assistant(one.reply)
         chat.append(ChatRow(messages=(*prompt, answer), side=one.side, clause=one.clause))
-        if at < refused:
+        if at < 2 * refused:
             pairs.append(
                 PairRow(
                     prompt=prompt,
@@ -127,6 +129,16 @@ def _rows(
                 )
             )
     return chat, pairs
+
+
+def _both_kinds(
+    answered: Sequence[Example], general: frozenset[str], each: int
+) -> Iterable[Example]:
+    """Return so many near and as many general ones by turns; general ones fill missing places."""
+    near = [one for one in answered if one.clause not in general][:each]
+    other = [one for one in answered if one.clause in general][: 2 * each - len(near)]
+    both = chain.from_iterable(zip_longest(near, other))
+    return [one for one in both if one is not None]
 
 
 def _plain_reply(one: Example) -> bool:

@@ -28,6 +28,15 @@ _EASY = 0.05
 """What is added to every loss before it is drawn by, so that easy texts are not forgotten."""
 
 
+def bfloat16_is_fast() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 itself.
+
+    One of x86 without AVX-512 does not: PyTorch then does it number by number, and a layer of this
+    network takes 3 to 45 times as long as in float32.
+    """
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
+
+
 class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How it is trained: the last `trained` layers, whatever stands before them stays as it came.
 
@@ -41,6 +50,9 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     Where a class of somebody's own is trained beside the package's general text, that text would be
     nearly all of a pass. Each pass then reads all of the class's own text and, drawn anew, at most
     `general` times as many general ones; and there are `own_epochs` passes, since that is little.
+
+    The network is computed in bfloat16 where that is `half` the work, as the processor decides:
+    weights from two kinds of processors differ a little, as their roundings do.
     """
 
     trained: int = 6
@@ -59,6 +71,7 @@ class MultilingualHeadSettings(msgspec.Struct, frozen=True, forbid_unknown_field
     warmup: int = 30
     weight_decay: float = 0.01
     clause_share: float = 0.1
+    half: bool = msgspec.field(default_factory=bfloat16_is_fast)
 
 
 class _TrainingRow(msgspec.Struct, frozen=True):
@@ -203,7 +216,9 @@ def _drawn(
         width = len(rows[order[min(at + _AT_ONCE, len(order)) - 1]].ids)
         batch = order[at : at + max(1, min(_AT_ONCE, settings.batch_ids // width))]
         with torch.no_grad():
-            losses[batch] = _own_losses(model, words, [rows[one] for one in batch])[0].numpy()
+            losses[batch] = _own_losses(
+                model, words, [rows[one] for one in batch], half=settings.half
+            )[0].numpy()
         at += len(batch)
         progress.advance(len(batch))
     model.train()
@@ -262,7 +277,7 @@ def _batches(
 
 
 def _own_losses(
-    model: MultilingualEncoder, words: Rows, rows: Sequence[_TrainingRow]
+    model: MultilingualEncoder, words: Rows, rows: Sequence[_TrainingRow], *, half: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return each row's loss on its own surface, all logits, and the rows' clauses."""
     width = max(len(row.ids) for row in rows)
@@ -271,7 +286,7 @@ def _own_losses(
     for number, row in enumerate(rows):
         vectors[number, : len(row.ids)] = unpacked(words[row.ids])
         mask[number, : len(row.ids)] = 1.0
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
         logits = model(torch.from_numpy(vectors), mask).float()
     clause = torch.tensor([row.clause for row in rows])
     chosen = torch.tensor([int(row.reply) for row in rows])
@@ -288,7 +303,7 @@ def _loss(
     rows: Sequence[_TrainingRow],
     settings: MultilingualHeadSettings,
 ) -> torch.Tensor:
-    losses, logits, clause = _own_losses(model, words, rows)
+    losses, logits, clause = _own_losses(model, words, rows, half=settings.half)
     weight = torch.tensor([row.weight for row in rows])
     loss = (losses * weight).sum() / weight.sum()
     restricted = clause >= 0
