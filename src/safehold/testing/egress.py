@@ -93,6 +93,11 @@ class FakeClock:
         self.boot = "boot-1"
         self.wall = 1_795_000_000.0
 
+    def forward(self, seconds: float) -> None:
+        """Let time pass, for this boot and on the wall."""
+        self.uptime += seconds
+        self.wall += seconds
+
     def uptime_s(self) -> float:
         """Seconds since boot."""
         return self.uptime
@@ -217,13 +222,34 @@ class World:
 
         `group` is the control group that the sender belongs to.
         """
+        command = self._sender(channel, count, port, address, seconds, uid)
+        subprocess.run(joining(group, command), check=False, timeout=180)
+
+    @contextlib.contextmanager
+    def sending(
+        self, channel: str, count: int, *, port: int = 8443, seconds: float = 180.0
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Send synthetic bytes from the inside meanwhile, until the end of the block at most."""
+        command = self._sender(channel, count, port, None, seconds, None)
+        with subprocess.Popen(command) as sender:
+            try:
+                yield sender
+            finally:
+                sender.kill()
+
+    def _sender(
+        self,
+        channel: str,
+        count: int,
+        port: int,
+        address: str | None,
+        seconds: float,
+        uid: int | None,
+    ) -> list[str]:
         arguments = [channel, address or self.pair.outside_v4, str(port), str(count), str(seconds)]
         arguments += [str(uid)] if uid is not None else []
-        command = enter(
-            self.pair.inside,
-            [sys.executable, "-m", "safehold.secure.egress.simulation.traffic", "send", *arguments],
-        )
-        subprocess.run(joining(group, command), check=False, timeout=180)
+        program = [sys.executable, "-m", "safehold.secure.egress.simulation.traffic", "send"]
+        return enter(self.pair.inside, [*program, *arguments])
 
     def enforcer(
         self,

@@ -11,7 +11,7 @@ from safehold.secure.egress.declare.plan import Box, EgressPlan
 from safehold.secure.egress.declare.register import Register
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
-from safehold.secure.egress.enforcement.state import StateFile
+from safehold.secure.egress.enforcement.state import Clock, StateFile
 from safehold.secure.egress.interface import Authorizer, RefuseAll
 from safehold.secure.egress.kernel.netns import Pair, open_links, run_in
 from safehold.secure.egress.kernel.nft import NftKernel
@@ -83,6 +83,7 @@ class BoxedWorld(World):
         flows: Register,
         the_plan: EgressPlan | None = None,
         authorizer: Authorizer | None = None,
+        clock: Clock | None = None,
     ) -> Enforcer:
         """The enforcer of the box, with its own state and log."""
         return Enforcer(
@@ -92,5 +93,6 @@ class BoxedWorld(World):
             audit=ChainedLog(self.folder / "box-audit.jsonl"),
             authorizer=authorizer or RefuseAll(),
             kernel=NftKernel(self.row.box),
+            clock=clock,
             today=TODAY,
         )

@@ -18,7 +18,6 @@ from safehold.secure.egress.declare.box import boxed
 from safehold.secure.egress.declare.plan import Box, Link, load_plan
 from safehold.secure.egress.enforcement.audit import ChainedLog
 from safehold.secure.egress.enforcement.enforce import Enforcer
-from safehold.secure.egress.enforcement.state import BootClock
 from safehold.secure.egress.explain.senders import load_signer, load_verifier, new_key
 from safehold.secure.egress.interface import NoWeightGrants, RefuseAll, RegisterError, StateError
 from safehold.secure.egress.kernel.devices import read_devices
@@ -26,10 +25,12 @@ from safehold.secure.egress.kernel.netns import enter, open_links, run_in
 from safehold.secure.egress.watch.counts import CountRow, CountsPeer, compare, publish, read_counts
 from safehold.secure.egress.watch.response import Rung
 from safehold.secure.egress.watch.watch import Inputs, Watch
-from safehold.testing.egress import TODAY, register, row
+from safehold.testing.egress import TODAY, FakeClock, register, row
 
 THIEF = Path(__file__).with_name("thief.py")
 HOUR = 200_000
+LONGER_S = 6.0
+"""Longer than host's and box's clocks may be apart."""
 _numbers = itertools.count()
 
 
@@ -64,14 +65,13 @@ def peers(three: BoxedWorld) -> tuple[CountsPeer, CountsPeer]:
             own_path=folder / f"{us}.json",
             own_party=us,
             signer=load_signer(folder / f"{us}.pem"),
-            lag_s=0.2,
         )
 
     return seen("host", "box"), seen("box", "host")
 
 
 def watch(
-    three: BoxedWorld, enforcer: Enforcer, name: str, peer: CountsPeer | None = None
+    three: BoxedWorld, enforcer: Enforcer, name: str, clock: FakeClock, peer: CountsPeer
 ) -> Watch:
     """A watch with a state of its own."""
     folder = three.folder / name
@@ -79,7 +79,7 @@ def watch(
     return Watch(
         enforcer=enforcer,
         folder=folder,
-        clock=BootClock(),
+        clock=clock,
         audit=ChainedLog(folder / "watch-audit.jsonl"),
         grants=NoWeightGrants(),
         authorizer=RefuseAll(),
@@ -115,14 +115,14 @@ def test_root_on_the_host_gets_the_boxes_budget_and_no_more(three: BoxedWorld) -
     three.send("udp", 2_000_000, port=9000, seconds=1.5)
     raw_frames(three, "packet", 1500)
     raw_frames(three, "xdp", 500)
-    three.send("tcp", 100_000, port=8443, seconds=0.5)
-    three.send("icmp", 50_000, seconds=0.5)
-    three.send("udp", 50_000, port=53, seconds=0.5)
+    three.send("tcp", 100_000, port=8443, seconds=0.3)
+    three.send("icmp", 50_000, seconds=0.3)
+    three.send("udp", 50_000, port=53, seconds=0.3)
     run_in(three.row.host, ["ip", "addr", "add", "10.231.6.77/24", "dev", "up0"])
     run_in(
         three.row.host, ["ip", "route", "replace", "default", "via", BOX_IN, "src", "10.231.6.77"]
     )
-    three.send("udp", 500_000, port=9000, seconds=0.5)
+    three.send("udp", 500_000, port=9000, seconds=0.3)
     arrived = sum(three.received().values())
     frames = sent_out(three) - before
     assert 0 < arrived <= HOUR
@@ -131,63 +131,62 @@ def test_root_on_the_host_gets_the_boxes_budget_and_no_more(three: BoxedWorld) -
     assert three.box(flows).tick().remaining["bulk"]["hour"] < 1_500
 
 
-def test_honest_host_behind_a_box_flows(three: BoxedWorld) -> None:
+def test_honest_host_behind_a_box_flows(three: BoxedWorld, clock: FakeClock) -> None:
     """Declared traffic, and the answers to it, pass host and box; neither closes at any look."""
     flows = register(REPLIES, row("bulk", protocol="udp", port=9000, hour=2_000_000, uid=12345))
     to_box, to_host = peers(three)
-    three.enforcer(flows).apply(first=True)
-    three.box(flows).apply(first=True)
-    looks = [
-        watch(three, three.enforcer(flows), "h", to_box),
-        watch(three, three.box(flows), "b", to_host),
-    ]
+    host, box = three.enforcer(flows, clock=clock), three.box(flows, clock=clock)
+    host.apply(first=True)
+    box.apply(first=True)
+    looks = [watch(three, host, "h", clock, to_box), watch(three, box, "b", clock, to_host)]
     steps = []
     for _ in range(4):
         for look in looks:
             steps += [step for step in look.tick()[1] if step.flow != "peer:silent"]
         three.send("tcp", 500_000, uid=12345)
         three.send("udp", 200_000, port=9000, uid=12345)
-        time.sleep(0.25)
+        three.received()  # all of it has passed the box
+        clock.forward(LONGER_S)
     for look in looks:
         steps += look.tick()[1]
     assert steps == []
     assert three.received() == {"tcp4:8443": 2_000_000, "udp4:9000": 800_000}
 
 
-def test_box_tells_what_the_hosts_rules_did_not_count(three: BoxedWorld) -> None:
+def test_box_tells_what_the_hosts_rules_did_not_count(three: BoxedWorld, clock: FakeClock) -> None:
     """Frames past the host's rules, in the shape of a declared row, close the box."""
     flows = register(row("bulk", protocol="udp", port=9000, hour=5_000_000, uid=12345))
     to_box, to_host = peers(three)
-    three.enforcer(flows).apply(first=True)
-    three.box(flows).apply(first=True)
-    host = watch(three, three.enforcer(flows), "h", to_box)
-    box = watch(three, three.box(flows), "b", to_host)
-    for _ in range(2):
-        host.tick()
-        time.sleep(0.25)
-        box.tick()
-        time.sleep(0.25)
+    ruled = three.enforcer(flows, clock=clock)
+    ruled.apply(first=True)
+    three.box(flows, clock=clock).apply(first=True)
+    host = watch(three, ruled, "h", clock, to_box)
+    box = watch(three, three.box(flows, clock=clock), "b", clock, to_host)
+    for look in (host, box, host, box):
+        look.tick()
+        clock.forward(LONGER_S)
     raw_frames(three, "xdp", 400)  # the one way that the host's own rules never see
     taken = sent_out(three)
     assert taken > 400_000
     steps = []
-    three.enforcer(flows).tick()
+    ruled.tick()
     for _ in range(2):  # the host's watch is honest, or a thief that goes on publishing
-        publish(to_box.own_path, "host", to_box.signer, three.enforcer(flows).tick())
-        time.sleep(0.25)
+        publish(to_box.own_path, "host", to_box.signer, ruled.tick())
+        clock.forward(LONGER_S)
         steps += box.tick()[1]
-        time.sleep(0.25)
+        clock.forward(LONGER_S)
     assert Rung.CUT in [step.level for step in steps]
     raw_frames(three, "xdp", 50)
     assert sent_out(three) - taken < 2_000
 
 
-def test_silent_host_is_told(three: BoxedWorld) -> None:
+def test_silent_host_is_told(three: BoxedWorld, clock: FakeClock) -> None:
     """A host whose watch was killed tells no counts: the box says so."""
     _, to_host = peers(three)
     flows = register(REPLIES)
-    three.box(flows).apply(first=True)
-    steps = watch(three, three.box(flows), "b", to_host).tick()[1]
+    box = three.box(flows, clock=clock)
+    box.apply(first=True)
+    steps = watch(three, box, "b", clock, to_host).tick()[1]
     assert [(step.level, step.flow) for step in steps] == [(Rung.WARN, "peer:silent")]
 
 
@@ -199,7 +198,7 @@ def test_cut_of_a_box_leaves_its_inside_up(three: BoxedWorld) -> None:
         "in0": True,
         "out0": False,
     }
-    three.send("tcp", 5_000, uid=12345, seconds=0.5)
+    three.send("tcp", 5_000, uid=12345, seconds=0.3)
     assert three.received() == {}
 
 
@@ -209,7 +208,7 @@ def test_box_shapes_what_it_forwards(three: BoxedWorld) -> None:
     flows = register(row("bulk", protocol="udp", port=9000))
     three.box(flows, box_plan(link=link)).apply(first=True)
     began = time.monotonic()
-    three.send("udp", 3_000_000, port=9000, seconds=0.5)
+    three.send("udp", 3_000_000, port=9000, seconds=0.3)
     arrived = sum(three.received().values())
     assert 0 < arrived <= (time.monotonic() - began) * 8_000_000 / 8 + 65_536 + 1_500
 
@@ -252,7 +251,7 @@ def test_block_of_a_row_blocks_its_account_on_the_box(three: BoxedWorld) -> None
     box.apply(first=True)
     assert set(box.tick().passed) == {"replies", "neighbours", "arp"}
     box.block("other", "x")
-    three.send("tcp", 5_000, uid=12345, seconds=0.5)
+    three.send("tcp", 5_000, uid=12345, seconds=0.3)
     assert three.received() == {}
 
 

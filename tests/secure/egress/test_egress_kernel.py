@@ -12,7 +12,7 @@ import pytest
 from safehold.errors import TrustError
 from safehold.secure.egress.declare.plan import Link
 from safehold.secure.egress.interface import KernelError, StateError
-from safehold.secure.egress.kernel.netns import enter, run_in
+from safehold.secure.egress.kernel.netns import run_in
 from safehold.secure.egress.kernel.nft import NftKernel
 from safehold.secure.egress.kernel.ruleset import removal
 from safehold.testing.egress import (
@@ -24,6 +24,7 @@ from safehold.testing.egress import (
     register,
     row,
 )
+from safehold.testing.waiting import until
 
 PACKET = 65_536
 
@@ -37,7 +38,7 @@ def budget_row(hour: int = 1_000_000) -> str:
 def test_undeclared_flow_is_dropped(world: World, channel: str) -> None:
     """No byte of any undeclared channel arrives, raw frames past the IP stack included."""
     world.enforcer(register(row())).apply(first=True)
-    world.send(channel, 50_000, port=53 if channel == "dns" else 9000, seconds=0.6)
+    world.send(channel, 50_000, port=53 if channel == "dns" else 9000, seconds=0.3)
     assert world.received() == {}
 
 
@@ -45,7 +46,7 @@ def test_undeclared_flow_is_dropped(world: World, channel: str) -> None:
 def test_undeclared_flow_over_ipv6_is_dropped(world: World, channel: str) -> None:
     """IPv6 is no way around the register."""
     world.enforcer(register(row(destination='["10.231.7.0/24"]'))).apply(first=True)
-    world.send(channel, 50_000, address=world.pair.outside_v6, seconds=0.6)
+    world.send(channel, 50_000, address=world.pair.outside_v6, seconds=0.3)
     assert world.received() == {}
 
 
@@ -62,7 +63,7 @@ def test_declared_flow_passes_on_both_families(world: World) -> None:
 def test_another_user_is_undeclared(world: World) -> None:
     """A row for one user lets no other user send."""
     world.enforcer(register(row(uid=12345))).apply(first=True)
-    world.send("tcp", 50_000, seconds=0.6)
+    world.send("tcp", 50_000, seconds=0.3)
     assert world.received() == {}
     world.send("tcp", 50_000, uid=12345)
     assert world.received() == {"tcp4:8443": 50_000}
@@ -82,10 +83,17 @@ def test_budget_is_exact_to_one_packet(world: World, channel: str) -> None:
     world.enforcer(register(row("bulk", protocol=channel, port=9000, hour=3_000_000))).apply(
         first=True
     )
-    world.send(channel, 6_000_000, port=9000, seconds=8)
-    passed = NftKernel(world.pair.inside).read()
-    assert passed is not None
-    assert 3_000_000 - PACKET < passed.counters["c_bulk"] <= 3_000_000
+    kernel = NftKernel(world.pair.inside)
+
+    def passed() -> int:
+        found = kernel.read()
+        assert found is not None
+        return found.counters["c_bulk"]
+
+    with world.sending(channel, 10**9, port=9000):
+        until(lambda: passed() > 3_000_000 - PACKET)
+        time.sleep(0.3)  # it goes on trying
+    assert 3_000_000 - PACKET < passed() <= 3_000_000
     assert sum(world.received().values()) <= 3_000_000
 
 
@@ -106,20 +114,11 @@ def test_reload_under_fire_passes_no_byte_more(world: World) -> None:
     """While packets fly, ten reloads do not open a gap between two rule sets."""
     enforcer = world.enforcer(register(budget_row(5_000_000)))
     enforcer.apply(first=True)
-    command = [
-        "-m",
-        "safehold.secure.egress.simulation.traffic",
-        "send",
-        "udp",
-        world.pair.outside_v4,
-    ]
-    sender = subprocess.Popen(
-        enter(world.pair.inside, [sys.executable, *command, "9000", "60000000", "3"])
-    )
-    for _ in range(10):
-        time.sleep(0.1)
-        enforcer.apply()
-    sender.wait()
+    with world.sending("udp", 10**12, port=9000) as sender:
+        until(lambda: world.received() != {})
+        for _ in range(10):
+            enforcer.apply()
+        assert sender.poll() is None
     assert 0 < sum(world.received().values()) <= 5_000_000
 
 
@@ -245,7 +244,7 @@ def test_seal_drops_everything_but_loopback(world: World) -> None:
     enforcer = world.enforcer(register(row()))
     enforcer.apply(first=True)
     enforcer.close_all("test")
-    world.send("tcp", 50_000, seconds=0.6)
+    world.send("tcp", 50_000, seconds=0.3)
     assert world.received() == {}
     talk = (
         "import socket; one = socket.create_server(('127.0.0.1', 0));"
@@ -356,7 +355,7 @@ def test_deleted_table_is_repaired_and_charged(
     clock.uptime += 30
     snapshot = enforcer.tick()
     assert "the kernel's table had disappeared" in snapshot.findings
-    world.send("tcp", 50_000, seconds=0.6)
+    world.send("tcp", 50_000, seconds=0.3)
     world.send("udp", 2_000_000, port=9000)
     assert world.received() == {}
 
@@ -368,21 +367,21 @@ def test_link_local_is_not_the_internet(world: World) -> None:
     run_in(world.pair.inside, route)
     wide = row(destination='["0.0.0.0/0", "::/0"]')
     world.enforcer(register(wide)).apply(first=True)
-    world.send("tcp", 50_000, address="169.254.169.254", seconds=0.6)
+    world.send("tcp", 50_000, address="169.254.169.254", seconds=0.3)
     assert world.received() == {}
     world.send("tcp", 50_000)
     assert world.received() == {"tcp4:8443": 50_000}
 
 
 def test_shaped_link_keeps_its_rate(world: World) -> None:
-    """8 Mbit/s for 2.5 seconds let through at most burst + rate * time."""
+    """8 Mbit/s for a second let through at most burst + rate * time."""
     shaped = plan(link=Link(interfaces=("up0",), rate_bit_s=8_000_000, shape=True))
     wide = row("bulk", protocol="tcp", port=9000, hour=10**9)
     world.enforcer(register(wide), shaped).apply(first=True)
     begin = time.monotonic()
-    world.send("tcp", 50_000_000, port=9000, seconds=2.5)
+    world.send("tcp", 50_000_000, port=9000, seconds=1.0)
     arrived = sum(world.received().values())
-    assert 1_000_000 < arrived <= 65_536 * 2 + 1_000_000 * (time.monotonic() - begin)
+    assert 200_000 < arrived <= 65_536 * 2 + 1_000_000 * (time.monotonic() - begin)
 
 
 def test_throttled_flow_keeps_a_tenth(world: World) -> None:
@@ -394,18 +393,17 @@ def test_throttled_flow_keeps_a_tenth(world: World) -> None:
     assert 100_000 - PACKET < sum(world.received().values()) <= 100_000
 
 
-def test_full_conntrack_table_passes_nothing_undeclared(world: World) -> None:
-    """With no room for connections, undeclared packets are dropped all the same."""
-    limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+def test_untracked_packets_pass_nothing_undeclared(world: World) -> None:
+    """Undeclared packets that the kernel keeps no connection for are dropped all the same.
+
+    `tests/soak` fills the table of connections, which the whole machine has in common.
+    """
     world.enforcer(register(budget_row(10**8))).apply(first=True)
-    before = limit.read_text()
-    try:
-        limit.write_text("1")
-        for port in (53, 8443):
-            world.send("udp", 40_000, port=port)
-        world.send("udp", 40_000, port=9000)
-    finally:
-        limit.write_text(before)
+    hook = "{ type filter hook output priority raw; }"
+    for typed in ("table ip own", f"chain ip own output {hook}", "rule ip own output notrack"):
+        run_in(world.pair.inside, ["nft", f"add {typed}"])
+    for port in (53, 8443, 9000):
+        world.send("udp", 40_000, port=port)
     assert set(world.received()) <= {"udp4:9000"}
 
 

@@ -338,8 +338,9 @@ def test_spanning_tree_of_a_bridge_is_link_control(world: World) -> None:
     """
     sh(
         world.pair.inside,
-        "ip link add br0 type bridge stp_state 1 forward_delay 200; ip addr flush dev up0; "
-        "ip link set up0 master br0; ip addr add 10.231.7.1/24 dev br0; ip link set br0 up",
+        "ip link add br0 type bridge stp_state 1 hello_time 100 forward_delay 200; "
+        "ip addr flush dev up0; ip link set up0 master br0; ip addr add 10.231.7.1/24 dev br0; "
+        "ip link set br0 up",
     )
     link = Link(interfaces=("br0",), rate_bit_s=10**9, shape=False)
     rows = register(row(uid=12345))
@@ -350,8 +351,8 @@ def test_spanning_tree_of_a_bridge_is_link_control(world: World) -> None:
         enforcer.apply(first=True)
         enforcer.tick()
         before = _sent(world)
-        while _sent(world) < before + 150:  # three frames, one each two seconds
-            time.sleep(0.2)
+        while _sent(world) < before + 150:  # three frames, one each second
+            time.sleep(0.1)
         enforcer.tick()
         state = enforcer.state()
         assert state is not None

@@ -241,7 +241,9 @@ def _repeat(push: Callable[[bytes], int], count: int, seconds: float) -> None:
         size = min(left, _STEP)
         try:
             push(bytes(size))
-        except OSError:
+        except PermissionError:
+            pass  # the filter's answer to this one; the next may pass
+        except OSError:  # no room, or no way yet
             time.sleep(0.001)
         left -= size
 
