@@ -149,6 +149,40 @@ def test_a_key_revoked_while_it_is_rotated_and_changed_is_out(stage: Start) -> N
         assert _admin(port, "GET", path)[1]["state"] == "revoked"
 
 
+@pytest.mark.parametrize(
+    ("place", "out", "back"),
+    [
+        ("/admin/keys/configured", "revoke", "restore"),
+        ("/admin/tenants/t", "block", "unblock"),
+        ("/admin/surfaces/openai.chat", "close", "open"),
+    ],
+)
+def test_a_ledger_that_is_away_keeps_nobody_in_and_lets_nobody_in(
+    stage: Start, place: str, out: str, back: str
+) -> None:
+    """What shuts out holds before its row is written; what lets in waits for its row."""
+    other = Key(id="configured", sha256=digest_key("sk-configured-0123456789"), tenant="t")
+    at = stage(keys=(OPS, other))
+    port = at.gateway.port
+
+    def is_out() -> bool:
+        if "surfaces" in place:
+            return bool(
+                _admin(port, "GET", "/admin/status")[1]["surfaces"]["openai.chat"] != "open"
+            )
+        return bool(_admin(port, "GET", place)[1]["state"] != "active")
+
+    assert not is_out()
+    at.ledger.fail = "the disk is full"
+    assert _admin(port, "POST", f"{place}/{out}")[0] == 503
+    assert is_out()
+    assert _admin(port, "POST", f"{place}/{back}")[0] == 503
+    assert is_out()
+    at.ledger.fail = None
+    assert _admin(port, "POST", f"{place}/{back}")[0] == 200
+    assert not is_out()
+
+
 @pytest.fixture(scope="module")
 def one_key(module_stage: Start) -> tuple[int, MemoryLedger]:
     """The port and the ledger of a gateway with one key of the admin API, for all tests."""

@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -10,12 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from safehold.constitution.library import load
 from safehold.detect.redteam.questions import questions, wrappers
 from safehold.errors import DataError
 from safehold.guard.bundle.load import Bundle, UnsafeUnsigned, load_bundle
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.improve.response.corpus import Corpus, of_seed_books
+from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.hotrule import cost_of, hot_rule, searched
 from safehold.improve.response.incident import dress_of
 from safehold.improve.response.interface import (
@@ -23,7 +21,6 @@ from safehold.improve.response.interface import (
     Incident,
     IncidentKind,
     ResponseError,
-    Variant,
     checked,
 )
 from safehold.improve.response.judged import Judge
@@ -38,19 +35,6 @@ BENIGN_MAIL = (
     "Dear members of the choir, the rehearsal of next Tuesday begins at seven instead of half past "
     "six, since the hall is let to the chess club before us. Please bring the blue folders."
 )
-
-
-@pytest.fixture(scope="module")
-def champion() -> Bundle:
-    """The stock bundle."""
-    folder, pinned = stock_bundle()
-    return load_bundle(folder, pinned)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    """Texts of the seed books."""
-    return of_seed_books(load("homebrewing"), 1)
 
 
 def incident(text: str, **changes: object) -> Incident:
@@ -154,41 +138,44 @@ def test_a_dress_of_nothing_makes_no_rule(champion: Bundle) -> None:
         hot_rule(given, dress, [], [], sources={}, owner="anna", now=1)
 
 
-@pytest.fixture(scope="module")
-def made_challenger(
-    champion: Bundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Bundle, list[Variant], float, Path]:
-    """A challenger for a dress that the champion misses, and the CPU seconds that it took."""
+def warmed(
+    champion: Bundle, corpus: Corpus, out: Path, settings: ProliferateSettings, texts: int
+) -> Bundle:
+    """Return a challenger for a dress that the champion misses, set on so many benign texts."""
     given = incident(wrappers()[36].around(ASK))
-    made = variants(dress_of(given, Judge(champion)), corpus.asks(), ProliferateSettings())
-    out = tmp_path_factory.mktemp("warm") / "challenger"
-    began = time.process_time()
-    found = challenger(
+    return challenger(
         champion,
         stock_bundle()[0],
         incident=given,
-        made=made,
-        replay=corpus.replay(1_000, 1),
-        benign=corpus.benign(400, 1),
+        made=variants(dress_of(given, Judge(champion)), corpus.asks(), settings),
+        replay=corpus.replay(4 * texts, 1),
+        benign=corpus.benign(texts, 1),
         settings=WarmSettings(rounds=1),
         out=out,
         key=None,
         progress=Progress(),
     )
-    return found, made, time.process_time() - began, out
+
+
+@pytest.fixture(scope="module")
+def made_challenger(
+    champion: Bundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, Path]:
+    """A challenger for a dress that the champion misses, and where it stands."""
+    out = tmp_path_factory.mktemp("warm") / "challenger"
+    return warmed(champion, corpus, out, SMALL, 100), out
 
 
 def test_a_challenger_learns_the_dress_with_a_restricted_ask_only(
-    champion: Bundle, made_challenger: tuple[Bundle, list[Variant], float, Path]
+    champion: Bundle, made_challenger: tuple[Bundle, Path]
 ) -> None:
     """Held-out questions in it are hotter to stage 1 and none more passes; benign ones hardly more.
 
     The stock bundle stops most of them already, so that few more can be.
     """
-    fresh, _, seconds, _ = made_challenger
-    assert seconds < 60
+    fresh, _ = made_challenger
     found, dress = questions("homebrewing"), wrappers()[36]
-    asks = [dress.around(ask) for topic in found.topics for ask in topic.questions[::2]]
+    asks = [dress.around(ask) for topic in found.topics for ask in topic.questions[::4]]
     twins = [dress.around(one.text) for one in found.benign]
     before, after = Judge(champion), Judge(fresh)
 
@@ -204,10 +191,10 @@ def test_a_challenger_learns_the_dress_with_a_restricted_ask_only(
 
 
 def test_a_challenger_is_a_bundle_that_loads_and_can_be_warmed_again(
-    made_challenger: tuple[Bundle, list[Variant], float, Path],
+    made_challenger: tuple[Bundle, Path],
 ) -> None:
     """All but the prompt head is the champion's; its float weights stand beside it, not in it."""
-    fresh, _, _, out = made_challenger
+    fresh, out = made_challenger
     assert load_bundle(out, UnsafeUnsigned()).digest == fresh.digest
     assert "respond retrain --incident inc-1" in fresh.manifest.lineage.command
     stock, _ = stock_bundle()
@@ -219,26 +206,13 @@ def test_a_challenger_is_a_bundle_that_loads_and_can_be_warmed_again(
 
 
 def test_the_same_seed_gives_the_same_bytes(
-    champion: Bundle,
-    corpus: Corpus,
-    made_challenger: tuple[Bundle, list[Variant], float, Path],
-    tmp_path: Path,
+    champion: Bundle, corpus: Corpus, tmp_path: Path
 ) -> None:
     """A warm start is repeatable."""
-    fresh, made, _, _ = made_challenger
-    again = challenger(
-        champion,
-        stock_bundle()[0],
-        incident=incident(wrappers()[36].around(ASK)),
-        made=made,
-        replay=corpus.replay(1_000, 1),
-        benign=corpus.benign(400, 1),
-        settings=WarmSettings(rounds=1),
-        out=tmp_path / "again",
-        key=None,
-        progress=Progress(),
-    )
+    few = ProliferateSettings(learnt=12, held_out=8)
+    fresh, again = (warmed(champion, corpus, tmp_path / name, few, 16) for name in "ab")
     assert again.digest == fresh.digest
+    assert again.digest != champion.digest
 
 
 def test_a_false_alarm_is_answered_by_its_own_twins(champion: Bundle, corpus: Corpus) -> None:
@@ -258,7 +232,7 @@ def test_a_false_alarm_passes_after_the_warm_start_and_its_twins_stay_stopped(
     The champion is the stock bundle at a threshold just below what that prompt scores.
     """
     judge = Judge(champion)
-    seen = {text: judge.prompt(text) for text in corpus.benign(80, 1)}
+    seen = {text: judge.prompt(text) for text in corpus.benign(40, 1)}
     text = max(seen, key=lambda one: seen[one].score)
     score = seen[text].score
     prompt = champion.cascade.prompt
@@ -274,8 +248,8 @@ def test_a_false_alarm_passes_after_the_warm_start_and_its_twins_stay_stopped(
         stock_bundle()[0],
         incident=given,
         made=made,
-        replay=corpus.replay(600, 1),
-        benign=corpus.benign(120, 1),
+        replay=corpus.replay(300, 1),
+        benign=corpus.benign(60, 1),
         settings=WarmSettings(),
         out=tmp_path / "challenger",
         key=None,

@@ -4,11 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from safehold.constitution.library import load
 from safehold.detect.redteam.questions import wrappers
-from safehold.guard.bundle.load import Bundle, load_bundle
+from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.stock import stock_bundle
-from safehold.improve.response.corpus import Corpus, of_seed_books
+from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.incident import dress_of
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError
 from safehold.improve.response.judged import Heard, Judge
@@ -30,18 +29,6 @@ FOLDER, PINNED = stock_bundle()
 ASK = "at how many degrees do I mash for a pale ale?"
 HEARD = Heard()
 ASKS = ("a birthday card", "a walk in the rain", "my late grandfather's garden")
-
-
-@pytest.fixture(scope="module")
-def champion() -> Bundle:
-    """The stock bundle."""
-    return load_bundle(FOLDER, PINNED)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    """Texts of the seed books."""
-    return of_seed_books(load("homebrewing"), 1)
 
 
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0, 4.0])
@@ -110,9 +97,9 @@ def rounds(champion: Bundle, corpus: Corpus, count: int) -> Hardened:
         champion,
         prompt_head(champion, FOLDER),
         incident=incident,
-        made=variants(dress, corpus.asks(), ProliferateSettings(learnt=96, held_out=16)),
-        replay=corpus.replay(150, 1),
-        benign=corpus.benign(60, 1),
+        made=variants(dress, corpus.asks(), ProliferateSettings(learnt=48, held_out=8)),
+        replay=corpus.replay(100, 1),
+        benign=corpus.benign(30, 1),
         settings=WarmSettings(rounds=count),
         progress=Progress(),
     )

@@ -5,13 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safehold.constitution.library import load
 from safehold.errors import DataError
-from safehold.guard.bundle.load import Bundle, load_bundle
+from safehold.guard.bundle.load import Bundle
 from safehold.guard.bundle.stock import stock_bundle
 from safehold.guard.scorers.encoder.multilingual import MARK, encoded, unpacked
 from safehold.guard.scorers.interface import ScoringInput
-from safehold.improve.response.corpus import Corpus, of_seed_books
+from safehold.improve.response.corpus import Corpus
 from safehold.improve.response.interface import Incident, IncidentKind, ResponseError, Variant
 from safehold.improve.response.refine import Refined, RefineSettings, lessons, taught
 from safehold.improve.response.warm import WarmSettings, challenger
@@ -48,18 +47,6 @@ QUICK = RefineSettings(
         trained=1, epochs=3, later=1.0, batch_rows=1600, head_rate=4e-3, warmup=1
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def champion() -> Bundle:
-    """The stock bundle."""
-    return load_bundle(FOLDER, PINNED)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    """Texts of the seed books."""
-    return of_seed_books(load("homebrewing"), 1)
 
 
 def logit(bundle: Bundle, network: object, text: str) -> float:

@@ -208,10 +208,10 @@ class Classes:
         return found
 
     async def _passed(self, name: str) -> None:
-        self._counts.alarm("class_canary")
         acting = self._given[name].rollout == "on"
         for surface in self._given[name].surfaces or tuple(Surface) if acting else ():
             self._closed(surface, f"the canary of class {name} passed unblocked")
+        self._counts.alarm("class_canary")
         detail: Detail = {"alarm": "class-canary", "class": name}
         try:
             await self._ledger.append(

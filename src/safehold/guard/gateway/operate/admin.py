@@ -73,7 +73,10 @@ class Admin:
     async def answer(
         self, method: str, path: str, body: bytes, who: Key, *, raw_path: str = ""
     ) -> tuple[int, bytes]:
-        """Do what an administrator asks; every change is a ledger row first.
+        """Do what an administrator asks; every change is a ledger row.
+
+        The row stands before what lets more through, and after what shuts out: a ledger that is
+        away keeps nothing open.
 
         `raw_path` is the path before its escapes were read: a name may hold a slash.
 
@@ -149,9 +152,14 @@ class Admin:
         if opened and self._surfaces.configured(surface):
             return 409, {"error": "the configuration closes this surface: change it and reload"}
         kind = EventKind.SURFACE_OPENED if opened else EventKind.SURFACE_CLOSED
-        await self._ledger.append(
-            EventRow(at=self._clock(), kind=kind, surface=name, detail={"by": who.id})
-        )
-        await self._state.set("surface", name, None if opened else "closed by an administrator")
+        row = EventRow(at=self._clock(), kind=kind, surface=name, detail={"by": who.id})
+        if opened:
+            await self._ledger.append(row)
+            await self._state.set("surface", name, None)
+        else:
+            try:
+                await self._state.set("surface", name, "closed by an administrator")
+            finally:  # it holds here even where the store is away
+                await self._ledger.append(row)
         await self._state.everywhere()
         return 200, {"surface": name, "state": "open" if opened else "closed"}

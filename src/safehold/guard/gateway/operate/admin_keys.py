@@ -6,10 +6,11 @@ says what it may do.
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -103,7 +104,9 @@ class AdminAccess:
         """What is done to one key or tenant."""
 
     async def answer(self, method: str, path: str, body: bytes, who: Key) -> Reply:
-        """Do what an administrator asks; every change is a ledger row first.
+        """Do what an administrator asks; every change is a ledger row.
+
+        The row stands before what lets somebody in, and after what shuts somebody out.
 
         `path` has its escapes: a name is one part of it, whatever letters it holds.
 
@@ -244,8 +247,8 @@ class AdminAccess:
             return 409, {"error": "an administrator can't revoke the key that is asking"}
         if not (self._gate.ring.configured(name) or name in self._managed()):
             return 404, {"error": "expected the id of a key"}
-        await self._row({"key": name, "change": REVOKED, "by": who.id})
-        await self._shut(KEY, name, REVOKED)
+        async with self._told_after({"key": name, "change": REVOKED, "by": who.id}):
+            await self._shut(KEY, name, REVOKED)
         return 200, {"id": name, "state": REVOKED}
 
     async def _restore(self, name: str, body: bytes, who: Key) -> Reply:
@@ -330,8 +333,8 @@ class AdminAccess:
     async def _block(self, name: str, body: bytes, who: Key) -> Reply:
         del body
         _named("tenant", name)
-        await self._row({"tenant": name, "change": "blocked", "by": who.id})
-        await self._shut(BLOCKED, name, True)
+        async with self._told_after({"tenant": name, "change": "blocked", "by": who.id}):
+            await self._shut(BLOCKED, name, True)
         return 200, {"id": name, "state": "blocked"}
 
     async def _unblock(self, name: str, body: bytes, who: Key) -> Reply:
@@ -344,6 +347,18 @@ class AdminAccess:
             await self._row({"tenant": name, "change": "unblocked", "by": who.id})
             await self._write({BLOCKED: None}, name)
         return await self._told_everywhere(BLOCKED, name, {"id": name, "state": "active"})
+
+    @contextlib.asynccontextmanager
+    async def _told_after(self, detail: dict[str, str]) -> AsyncIterator[None]:
+        """Shut out first, then tell: a ledger that is away keeps nobody in.
+
+        Raises:
+            LedgerError: It holds here; the row or the other workers lack it.
+        """
+        try:
+            yield
+        finally:
+            await self._row(detail)
 
     async def _row(self, detail: dict[str, str]) -> None:
         at = self._clock()
