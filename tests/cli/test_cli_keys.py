@@ -12,7 +12,7 @@ from safehold.errors import ConfigError, TrustError, UpstreamError, UsageError, 
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
 from safehold.testing.answering import Answering
-from safehold.testing.gateway import RunningGateway
+from safehold.testing.gateway import PATIENT, RunningGateway
 from safehold.testing.guards import held_rules
 from safehold.testing.ledger import MemoryLedger
 from safehold.testing.ports import held_port
@@ -31,7 +31,9 @@ def gateway() -> Iterator[RunningGateway]:
     )
     parts = Parts(loader=Path, held=held_rules(), ledger=MemoryLedger())
     with MockUpstream() as upstream:
-        settings = Settings(upstream=Upstream(url=upstream.url), port=0, keys=given, log="none")
+        settings = Settings(
+            upstream=Upstream(url=upstream.url), port=0, keys=given, log="none", limits=PATIENT
+        )
         with RunningGateway(settings, parts) as running:
             yield running
 

@@ -17,7 +17,7 @@ from safehold.errors import SafeholdError, TrustError, UsageError
 from safehold.guard.gateway.bundles.loading import RulesLoader
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts
-from safehold.testing.gateway import RunningGateway
+from safehold.testing.gateway import PATIENT, RunningGateway
 from safehold.testing.monitoring import fill
 from safehold.testing.upstream import MockUpstream
 
@@ -119,6 +119,7 @@ def test_planted_attacks_and_harmless_ones_become_gold_of_a_drawn_sample(tmp_pat
         settings = Settings(
             port=0,
             upstream=Upstream(url=model.url),
+            limits=PATIENT,
             bundle=f"{tmp_path}/rules.yaml",
             ledger=f"{tmp_path}/l.db",
             canary=Canary(enabled=False),

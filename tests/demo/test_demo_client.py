@@ -11,7 +11,7 @@ from safehold.demo.scenes import Scene, SceneProtocol, SceneVerdict
 from safehold.errors import UpstreamError
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts
-from safehold.testing.gateway import RunningGateway
+from safehold.testing.gateway import PATIENT, RunningGateway
 from safehold.testing.guards import MARKER, held_rules
 from safehold.testing.upstream import MockUpstream, says
 
@@ -37,6 +37,7 @@ def base(upstream: MockUpstream, tmp_path: Path) -> Iterator[str]:
     settings = Settings(
         port=0,
         upstream=Upstream(url=upstream.url),
+        limits=PATIENT,
         ledger=str(tmp_path / "ledger.db"),
         canary=Canary(enabled=False),
         log="none",

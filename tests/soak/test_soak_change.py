@@ -16,7 +16,7 @@ from safehold.errors import BundleError
 from safehold.guard.gateway.bundles.swap import LoadedBundle, Probe
 from safehold.guard.gateway.policy import Key, Settings, Upstream, digest_key
 from safehold.guard.gateway.server import Parts
-from safehold.testing.gateway import RunningGateway
+from safehold.testing.gateway import PATIENT, RunningGateway
 from safehold.testing.guards import MARKER, held_rules
 from safehold.testing.ledger import MemoryLedger
 from safehold.testing.released import RELEASE_RULES, ReleaseChannel
@@ -58,6 +58,7 @@ def test_a_swap_and_a_rollback_among_200_running_streams_drop_none(tmp_path: Pat
     with MockUpstream(script) as upstream:
         settings = Settings(
             upstream=Upstream(url=upstream.url),
+            limits=PATIENT,
             port=0,
             log="none",
             keys=(Key(id="ops", sha256=digest_key(ADMIN), admin=True),),

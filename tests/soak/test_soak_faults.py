@@ -181,6 +181,7 @@ class Host:
             "host": self.address,
             "port": 8400,
             "keys": [{"id": "k", "sha256": DIGEST}],
+            "limits": {"verdict_wait_s": 60},
             "upstream": {"url": f"http://{self.outside}:{self._upstream}/v1"},
             "ledger": self._ledger,
             "store": self._store,

@@ -11,6 +11,7 @@ from pathlib import Path
 from safehold.guard.gateway.bundles.swap import LoadedBundle
 from safehold.guard.gateway.policy import Canary, Settings, Upstream
 from safehold.guard.gateway.server import Parts, listen, run
+from safehold.testing.gateway import PATIENT
 from safehold.testing.guards import held_rules
 
 
@@ -24,6 +25,7 @@ def serve(upstream: str, folder: str) -> None:
     settings = Settings(
         port=0,
         upstream=Upstream(url=upstream),
+        limits=PATIENT,
         ledger=f"{folder}/ledger.db",
         journal=f"{folder}/journal",
         canary=Canary(enabled=False),

@@ -149,6 +149,7 @@ def serving(world: World, folder: Path) -> Iterator[GovernedGateway]:
             "upstream": {"url": upstream.stdout.readline().strip()},
             "bundle": "rules.yaml",
             "canary": {"enabled": False},
+            "limits": {"verdict_wait_s": 60},
             "log": "none",
             "keys": [{"id": "key1", "tenant": "acct", "sha256": digest_key(KEY)}],
         }

@@ -10,7 +10,7 @@ import uvicorn
 
 from safehold.errors import SafeholdError
 from safehold.guard.gateway.app import Gateway
-from safehold.guard.gateway.policy import Settings
+from safehold.guard.gateway.policy import Limits, Settings
 from safehold.guard.gateway.server import (
     GatewayApplication,
     Parts,
@@ -18,6 +18,9 @@ from safehold.guard.gateway.server import (
     listen,
     server_config,
 )
+
+PATIENT = Limits(verdict_wait_s=60)
+"""For tests of something else: a busy machine is no reason to turn a client away."""
 
 
 class RunningGateway:

@@ -43,7 +43,7 @@ from safehold.improve.response.case import IncidentCase
 from safehold.improve.response.gates import GateLimits, GateReport, GateState, GateVerdict
 from safehold.improve.response.interface import Incident, IncidentKind
 from safehold.secure.egress.watch.timeline_rows import TimelineRow
-from safehold.testing.gateway import RunningGateway
+from safehold.testing.gateway import PATIENT, RunningGateway
 from safehold.testing.ledger import RowMaker
 from safehold.testing.ports import held_port
 from safehold.testing.trust import person_id
@@ -214,6 +214,7 @@ class House:
         settings = Settings(
             port=0,
             upstream=Upstream(url=self.upstream.url),
+            limits=PATIENT,
             bundle=str(self.bundles / "one.yaml"),
             bundles=str(self.bundles),
             ledger=self.stage.ledger,

@@ -42,7 +42,11 @@ def served(
     """Start the command on a free port and wait until it is ready."""
     rule = {"id": "marker", "clause": "test/marker", "pattern": MARKER, "example": MARKER}
     (folder / "rules.yaml").write_text(json.dumps({"rules": [rule]}))
-    given = {"canary": {"enabled": False}, "log": "none"} | settings
+    given = {
+        "canary": {"enabled": False},
+        "log": "none",
+        "limits": {"verdict_wait_s": 60},
+    } | settings
     (folder / "safehold.yaml").write_text(json.dumps(given))
     ledger = ledger or f"{folder}/ledger.db"
     command = [sys.executable, "-m", "safehold", "serve", "--config", str(folder / "safehold.yaml")]

@@ -20,7 +20,7 @@ from safehold.guard.interface import Stage
 from safehold.guard.ledger.interface import FinalRow
 from safehold.guard.served.interface import Said
 from safehold.guard.served.model import HfModel
-from safehold.testing.gateway import RunningGateway
+from safehold.testing.gateway import PATIENT, RunningGateway
 from safehold.testing.ledger import MemoryLedger
 from safehold.testing.models import GOLDEN, tiny_model, write_probed
 from safehold.testing.upstream import MockUpstream, says
@@ -65,6 +65,7 @@ def ask(
     settings = Settings(
         port=0,
         upstream=Upstream(url=url or stand.local.url),
+        limits=PATIENT,
         bundle=str(bundle),
         log="none",
         canary=Canary(enabled=False),
