@@ -102,9 +102,13 @@ class GeneratorServer:
         self.speed = speed
         self.busy = self.most_busy = 0
         """Calls under way; the most there were."""
+        self.hanging = 0
+        """Calls that are never answered."""
+        self.clock: Callable[[], float] = time.monotonic
+        """What its speed is measured by, in seconds."""
         self.wasted = 0
         """Calls that nobody waited for when they were done, or given up."""
-        self._began = time.monotonic()
+        self._began = 0.0
         self._lock = threading.Lock()
         self.asked: list[str] = []
         self.stopping = threading.Event()
@@ -115,15 +119,15 @@ class GeneratorServer:
         if self.speed is None:
             return
         if not self.asked and self.busy == 0:
-            self._began = time.monotonic()
+            self._began = self.clock()
         with self._lock:
             self.busy += 1
             self.most_busy = max(self.busy, self.most_busy)
         done = 0.0
-        last = time.monotonic()
+        last = self.clock()
         left = False
         while done < self.speed.work_s and not self.stopping.wait(_TICK_S):
-            now = time.monotonic()
+            now = self.clock()
             if now - self._began >= self.speed.load_s:
                 done += (now - last) / (self.busy if self.speed.shared else 1)
             last = now
@@ -150,6 +154,8 @@ class GeneratorServer:
             case Habit.MOVED:
                 return 308, b""
             case Habit.HANGS:
+                with self._lock:
+                    self.hanging += 1
                 self.stopping.wait(30)
                 return 500, b"{}"
             case Habit.REFUSES:

@@ -1,8 +1,10 @@
 """A generator that is only slow is waited for and given less; one that hangs is left soon."""
 
 import re
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,16 +51,43 @@ class Heard(Progress):
         self.lines.append(line)
 
 
+class ServersClock:
+    """Seconds in which every call under way was at the server: a busy machine's own do not count.
+
+    A request or an answer that waits for processor time is no slowness of the model.
+    """
+
+    def __init__(self, server: GeneratorServer) -> None:
+        """Begin at nought, with no call under way."""
+        self._server = server
+        self._lock = threading.Lock()
+        self._last, self._there = time.monotonic(), False
+        self._passed = 0.0
+        self.under_way: Callable[[], int] = lambda: 0
+
+    def __call__(self) -> float:
+        """Return the seconds so far."""
+        with self._lock:
+            now = time.monotonic()
+            there = self.under_way() <= self._server.busy + self._server.hanging
+            if there and self._there:
+                self._passed += now - self._last
+            self._last, self._there = now, there
+            return self._passed
+
+
 def _run(
     server: GeneratorServer, folder: Path, timeout_s: float, concurrency: int
 ) -> tuple[list[Example], Heard]:
     heard = Heard()
+    server.clock = clock = ServersClock(server)
     asked = ChatSettings(
         url=server.url, model="canned", batch=1, rounds=1, languages=("en",), backoff_s=0.0,
         timeout_s=timeout_s, concurrency=concurrency,
     )  # fmt: skip
     with CallBook(folder) as book:
-        generator = ModelGenerator("openai", load(str(_CLASS)), asked, book, heard)
+        generator = ModelGenerator("openai", load(str(_CLASS)), asked, book, heard, clock=clock)
+        clock.under_way = lambda: generator._pace.under_way
         return list(generator.generate(seed=1)), heard
 
 

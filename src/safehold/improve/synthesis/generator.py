@@ -5,6 +5,7 @@ first cells give nothing usable stops before it costs more.
 """
 
 import asyncio
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -80,10 +81,12 @@ class ModelGenerator:
         book: CallStore,
         progress: Progress | None = None,
         workers: CellWorkers | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the name for the lineage, the constitution, the model, and the book of its calls.
 
-        `workers` answer cells into the book beforehand, and score, where a run is spread.
+        `workers` answer cells into the book beforehand, and score, where a run is spread. `clock`
+        says how long a call has been waited for, in seconds.
         """
         self._workers = workers
         self.name = name
@@ -91,7 +94,7 @@ class ModelGenerator:
         self._settings = settings
         self._book = book
         progress = progress or Progress()
-        self._pace = Pace(settings.concurrency, settings.timeout_s, progress.say)
+        self._pace = Pace(settings.concurrency, settings.timeout_s, progress.say, clock)
         self._steps = AnsweredSteps(progress, self._pace, each=1 + settings.batch)
         self._subject = SubjectWords(constitution)
         self._prompter = Prompter(constitution, self._subject)
@@ -118,7 +121,7 @@ class ModelGenerator:
         self.yields = []
         self._said = {}
         self._ask_for(self.cells(), seed)
-        for time in range(1, self._settings.fill + 1):
+        for again in range(1, self._settings.fill + 1):
             thin = thin_groups(self.yields)
             if not thin:
                 break
@@ -127,7 +130,7 @@ class ModelGenerator:
                 self._constitution,
                 languages=self.languages,
                 rounds=rounds,
-                start=time * rounds,
+                start=again * rounds,
                 groups=thin,
             )
             self._ask_for(more, seed)
