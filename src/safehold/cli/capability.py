@@ -4,7 +4,6 @@ import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import click
 import msgspec
@@ -20,7 +19,6 @@ from safehold.cli._values import (
 )
 from safehold.errors import UsageError
 
-T = TypeVar("T")
 _YEAR_S = 365 * 86_400
 
 # As in `govern/capability/run.py`; a test compares.
@@ -280,7 +278,7 @@ def show_uplift(trial: Path, as_json: bool) -> None:
     from safehold.govern.capability.interface import UpliftTrial
     from safehold.govern.capability.score import uplift
 
-    found = uplift(_decode(trial, UpliftTrial))
+    found = uplift(read_json(trial, UpliftTrial, "an uplift trial"))
     if as_json:
         emit(plain(found))
         return
@@ -310,7 +308,10 @@ def trend(runs: tuple[Path, ...], as_json: bool) -> None:
     from safehold.govern.capability.score import fisher_greater
     from safehold.stats import Rate
 
-    found = sorted((_decode(one, CapabilityRun) for one in runs), key=lambda one: one.started)
+    found = sorted(
+        (read_json(one, CapabilityRun, "a capability run") for one in runs),
+        key=lambda one: one.started,
+    )
     if len({one.suite_sha256 for one in found}) != 1:
         raise CapabilityError("expected runs of one suite: the tasks differ")
     first = Rate(found[0].successes, found[0].items)
@@ -334,10 +335,6 @@ def trend(runs: tuple[Path, ...], as_json: bool) -> None:
         click.echo(
             f"{one.model_name}: {rate}; more than the first: p = {row['p_more_than_first']:.3f}"
         )
-
-
-def _decode(path: Path, kind: type[T]) -> T:
-    return read_json(path, kind, f"a {kind.__name__}")
 
 
 def _write(path: Path, data: bytes) -> None:

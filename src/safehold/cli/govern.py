@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
@@ -11,8 +10,6 @@ from safehold.cli._trust import json_option
 from safehold.cli._values import POSIX_S
 from safehold.errors import UsageError
 from safehold.govern.cadence.incidents import incident_kinds
-
-T = TypeVar("T")
 
 
 @click.group()
@@ -93,11 +90,11 @@ def due(  # noqa: C901 - one branch for each source
     if controls is not None:
         from safehold.govern.controls.interface import ControlRun
 
-        items += of_results(_decode(controls, ControlRun).results)
+        items += of_results(read_json(controls, ControlRun, "a run of the controls").results)
     if saved is not None:
         from safehold.govern.report.interface import Report
 
-        items += of_report(_decode(saved, Report))
+        items += of_report(read_json(saved, Report, "a report"))
     if log_dir is None and controls is None and saved is None:
         raise UsageError("expected at least one of --log, --controls and --report")
     found = agenda(items, at=now, days=days)
@@ -165,7 +162,3 @@ def incident(
     if resolved is not None:
         moments[Moment.RESOLVED] = resolved
     click.echo(template(name, kind, moments))
-
-
-def _decode(path: Path, kind: type[T]) -> T:
-    return read_json(path, kind, f"a {kind.__name__}")

@@ -203,10 +203,10 @@ class House:
         """Approve a request."""
         self.stage.enclave.approve(asked, *names)
 
-    def case(self, *decisions: str, severity: int = 1) -> int:
+    def case(self, *decisions: str, severity: int = 1, kind: CaseKind = CaseKind.SAMPLE) -> int:
         """Open a case of its own."""
         return self.stage.sources.review_desk.open_case(
-            CaseKind.SAMPLE, decisions, severity=severity, opened_by="t", account="bakery/app"
+            kind, decisions, severity=severity, opened_by="t", account="bakery/app"
         )
 
     def __enter__(self) -> Self:

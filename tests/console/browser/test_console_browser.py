@@ -8,6 +8,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from safehold.detect.review.interface import CaseKind
 from safehold.guard.ledger.writer import Ledger
 from safehold.testing.trust import person_id
 
@@ -20,7 +21,8 @@ by_both = pytest.mark.parametrize("keyboard", [False, True], ids=["mouse", "keyb
 @by_both
 def test_a_whole_review(house: "House", browser: "Browser", *, keyboard: bool) -> None:
     """Take, look, judge, see the scores, end the case; nothing is chosen beforehand."""
-    number = house.case("d4" if keyboard else "d7", severity=2)
+    decision = "d4" if keyboard else "d7"
+    number = house.case(decision, severity=2, kind=CaseKind.FALSE_ALARM)
     browser.be("Ines Pereira")
     browser.open("/review")
     if keyboard:

@@ -11,7 +11,13 @@ from safehold.console.sources import ConsoleSources
 from safehold.detect.monitoring.account_book import AccountBook, KeptLabel
 from safehold.detect.monitoring.accounts import Caps
 from safehold.detect.review.agreement import krippendorff_alpha
-from safehold.detect.review.interface import BY_TWO, CaseAction, Context, ReviewVerdict
+from safehold.detect.review.interface import (
+    BY_TWO,
+    CaseAction,
+    Context,
+    ReviewVerdict,
+    actions_for,
+)
 from safehold.detect.review.reading import PAUSE_AFTER_S, CaseItem, CaseRecord, QueuedCase
 from safehold.errors import TrustError, UsageError
 
@@ -120,7 +126,7 @@ def case(visit: PageVisit[ConsoleSources]) -> CasePage:
         record=record,
         labels=() if _blind(visit, record) else labels_of(visit, record.about.account),
         contexts=contexts,
-        actions=tuple(action.value for action in CaseAction),
+        actions=tuple(action.value for action in actions_for(record.about.kind)),
         may_decide=ConsoleRole.LEAD in visit.roles and record.about.state == "open",
         all_judged=all(one.given >= one.needed for one in record.items),
     )

@@ -24,7 +24,6 @@ from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, tex
 
 from safehold.detect.leaf_sink import LeafSink
 from safehold.detect.review.interface import (
-    ABOUT_BLOCKS,
     BY_TWO,
     RESTRICTED,
     Assignment,
@@ -38,6 +37,7 @@ from safehold.detect.review.interface import (
     Revealed,
     ReviewLedger,
     ReviewVerdict,
+    actions_for,
 )
 from safehold.detect.review.permitted import permitted_example, write_permitted
 from safehold.detect.review.tables import CASES, DECISIONS, ITEMS, METADATA, OPENS, VERDICTS
@@ -58,8 +58,6 @@ _SEVERITY_S = 7 * 86_400.0
 _HIGH = 3
 _SECOND_OF = 10
 _APPEAL_WORKING_DAYS = 5
-_BLOCKS = frozenset({CaseKind.APPEAL, CaseKind.FALSE_ALARM})
-"""Kinds of cases that are about a block."""
 _APPEALS_LOCK = 0x5AFE_A
 
 
@@ -421,7 +419,7 @@ def _about_blocks(
         UsageError: there is no block in the case to overturn or uphold.
         TrustError: the person knew an appeal's block before, or the verdicts say otherwise.
     """
-    if action in ABOUT_BLOCKS and about.kind not in _BLOCKS:
+    if action not in actions_for(about.kind):
         raise UsageError(f"case {about.id} is about no block: there is nothing to {action}")
     if about.kind != CaseKind.APPEAL:
         return

@@ -58,8 +58,16 @@ RESTRICTED = frozenset({ReviewVerdict.RESTRICTED_HELPFUL, ReviewVerdict.RESTRICT
 ABOUT_BLOCKS = frozenset({CaseAction.OVERTURN, CaseAction.UPHOLD})
 """Actions that say of a block whether it stands."""
 
+OF_BLOCKS = frozenset({CaseKind.APPEAL, CaseKind.FALSE_ALARM})
+"""Kinds of cases that are about a block."""
+
 BY_TWO = frozenset({CaseAction.STEP_UP, CaseAction.SUSPEND})
 """Actions that need two reviewers who agree, and a grant."""
+
+
+def actions_for(kind: CaseKind | str) -> tuple[CaseAction, ...]:
+    """Return what may be done about a case of this kind."""
+    return tuple(one for one in CaseAction if kind in OF_BLOCKS or one not in ABOUT_BLOCKS)
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
