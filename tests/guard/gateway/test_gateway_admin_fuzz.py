@@ -27,11 +27,12 @@ def admin_url(module_stage):  # noqa: ANN001, ANN201 - a fixture
 def test_admin_api_answers_as_its_schema_says(case, admin_url) -> None:  # noqa: ANN001 - schemathesis's
     """No input makes an error that the schema does not name, and none makes a 500."""
     url, ledger = admin_url
+    before = len(ledger.rows)
     answer = case.call(base_url=url, headers={"authorization": f"Bearer {ADMIN}"})
     named = {int(status) for status in case.operation.definition.raw["responses"]}
     assert answer.status_code in named | set(_UNNAMED)
     assert isinstance(answer.json(), dict)
-    assert ADMIN not in str(ledger.rows)
+    assert ADMIN not in str(ledger.rows[before:])
 
 
 @schema.parametrize()
@@ -39,8 +40,8 @@ def test_admin_api_answers_as_its_schema_says(case, admin_url) -> None:  # noqa:
 def test_admin_api_without_its_key_changes_nothing(case, admin_url) -> None:  # noqa: ANN001 - schemathesis's
     """Every operation needs an administrator's key."""
     url, ledger = admin_url
-    before = sum(isinstance(row, EventRow) for row in ledger.rows)
+    before = len(ledger.rows)
     case.headers.pop("Authorization", None)
     answer = case.call(base_url=url, headers={"authorization": "Bearer nobody"})
     assert answer.status_code in (401, 400, 413)
-    assert sum(isinstance(row, EventRow) for row in ledger.rows) == before
+    assert not any(isinstance(row, EventRow) for row in ledger.rows[before:])
